@@ -1,0 +1,151 @@
+"""
+Every error of fairlead, in one short tree.
+
+    FairleadError
+    ├── UsageError              the call was wrong                       exit 2
+    │   ├── InvalidInput        rows or fields that the signature refuses
+    │   ├── InvalidConfig       a YAML or TOML file that says what we do not know
+    │   ├── NotFound            no such run, model, alias, endpoint, prediction …
+    │   ├── NotStorable         a value that has no safe format
+    │   ├── NotSupported        known, and not built or not installed
+    │   └── Conflict            somebody else holds it: a port, a lock, a number
+    ├── CheckFailed             the answer is no: a gate, a replay       exit 1
+    │   └── IntegrityError      bytes that are not what was recorded
+    └── Fault                   our side cannot go on                    exit 3
+        ├── StoreFull           the disk is full
+        ├── StoreReadOnly       the store cannot be written
+        ├── StoreNewer          a newer fairlead wrote it
+        └── Overloaded          the queue is full, try again
+
+Each says what happened, with the values, and what to do next. The table from
+error to HTTP status stands in `fairlead.protocols`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class FieldProblem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One field of one row that was refused: its value and what was expected."""
+
+    row: int
+    field: str | None
+    value: Any
+    expected: str
+
+
+class FairleadError(Exception):
+    """An error that states what happened and what to do next."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, message: str, fix: str | None = None) -> None:
+        super().__init__(message, fix)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}" if self.fix else self.message
+
+
+class UsageError(FairleadError):
+    """The call was wrong; the caller can mend it."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class InvalidInput(UsageError):
+    """Rows or fields that the signature refuses; `fields` names every one."""
+
+    code = "invalid_input"
+
+    def __init__(
+        self, message: str, fix: str | None = None, fields: tuple[FieldProblem, ...] = ()
+    ) -> None:
+        super().__init__(message, fix)
+        self.args = (message, fix, fields)
+        self.fields = fields
+
+
+class InvalidConfig(UsageError):
+    """A configuration file holds something that is not known or not built."""
+
+    code = "invalid_config"
+
+
+class NotFound(UsageError):
+    """Nothing has that name, id or digest."""
+
+    code = "not_found"
+
+
+class NotStorable(UsageError):
+    """A value has no safe format to be stored in."""
+
+    code = "not_storable"
+
+
+class NotSupported(UsageError):
+    """What was asked for is not built, or an extra is not installed."""
+
+    code = "not_supported"
+
+
+class Conflict(UsageError):
+    """Somebody else holds what was asked for."""
+
+    code = "conflict"
+
+
+class CheckFailed(FairleadError):
+    """The question was fair and the answer is no."""
+
+    code = "check_failed"
+    exit_code = 1
+
+
+class IntegrityError(CheckFailed):
+    """Bytes are not what was recorded of them."""
+
+    code = "integrity"
+
+
+class Fault(FairleadError):
+    """Our side cannot go on."""
+
+    code = "fault"
+    exit_code = 3
+
+
+class StoreFull(Fault):
+    """The disk under the store is full; nothing was written in part."""
+
+    code = "store_full"
+
+
+class StoreReadOnly(Fault):
+    """The store cannot be written."""
+
+    code = "store_read_only"
+
+
+class StoreNewer(Fault):
+    """A newer fairlead wrote this store."""
+
+    code = "store_newer"
+
+
+class Overloaded(Fault):
+    """The queue is full; try again after `retry_after_s` seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, fix: str | None = None, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, fix)
+        self.args = (message, fix, retry_after_s)
+        self.retry_after_s = retry_after_s

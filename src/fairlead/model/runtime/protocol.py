@@ -1,0 +1,48 @@
+"""The contract of a model runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlead.signature.columns import Columns
+from fairlead.signature.field import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """
+    Answers, one a row.
+
+    A classifier fills `choices` (index into the signature's labels) and
+    `probabilities`; a regressor fills `values`.
+    """
+
+    choices: NDArray[np.int64] | None = None  # shape (n,)
+    probabilities: NDArray[np.float64] | None = None  # shape (n, labels)
+    values: NDArray[np.float64] | None = None  # shape (n,)
+
+
+class Predictor(Protocol):
+    """
+    A loaded model.
+
+    May be called from any thread, one call at a time. The same row gives the
+    same bits whatever batch it stands in. Owns its memory until `close`.
+    """
+
+    def predict(self, columns: Columns) -> Outputs: ...
+
+    def close(self) -> None: ...
+
+
+class Runtime(Protocol):
+    """Loads a model from the verified bytes of a package; never from a path, never by pickle."""
+
+    name: str
+
+    def load(self, files: Mapping[str, bytes], signature: Signature) -> Predictor: ...

@@ -1,0 +1,58 @@
+"""What goes into a model and what comes out: fields, their kinds and bounds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["number", "integer", "boolean", "category", "text", "datetime", "tensor"]
+Task = Literal["binary", "multiclass", "regression"]
+
+NUMERIC: frozenset[Kind] = frozenset({"number", "integer", "boolean", "datetime"})
+"""Kinds that travel to the model as float64; the others, but tensors, travel as text."""
+
+
+class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One input. Bounds and levels are proposals until a person accepts them."""
+
+    name: str
+    kind: Kind
+    nullable: bool = False
+    unit: str | None = None
+    bounds: tuple[float, float] | None = None  # observed and widened, both ends included
+    levels: tuple[str, ...] | None = None  # of a category, sorted
+    dtype: str | None = None  # of a tensor
+    shape: tuple[int, ...] | None = None  # of a tensor, without the row axis
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a model answers."""
+
+    name: str  # the target column
+    task: Task
+    labels: tuple[str | int | float | bool, ...] | None = None  # in the order of the probabilities
+    unit: str | None = None
+    bounds: tuple[float, float] | None = None  # of a regression target, observed
+
+
+class Signature(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The fields that go in, in order, and the output."""
+
+    fields: tuple[Field, ...]
+    output: Output
+
+    @property
+    def numeric(self) -> tuple[Field, ...]:
+        """Fields that travel as columns of one float64 matrix, in order."""
+        return tuple(field for field in self.fields if field.kind in NUMERIC)
+
+    @property
+    def textual(self) -> tuple[Field, ...]:
+        """Fields that travel as columns of one text matrix, in order."""
+        return tuple(field for field in self.fields if field.kind in ("category", "text"))
+
+    @property
+    def tensors(self) -> tuple[Field, ...]:
+        """Fields that travel as arrays of their own."""
+        return tuple(field for field in self.fields if field.kind == "tensor")
