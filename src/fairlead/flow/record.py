@@ -1,0 +1,89 @@
+"""What a step says of itself while it runs: metrics, figures and files."""
+
+from __future__ import annotations
+
+import numbers
+from pathlib import Path
+from typing import Any
+
+from fairlead.errors import NotFound, UsageError
+from fairlead.flow.context import StepContext, current
+
+
+def log(**metrics: float) -> None:
+    """
+    Record metrics onto the step that is going on; the last value of a name counts.
+
+    Raises:
+        UsageError: Outside a step, or a value is not a number.
+
+    Example:
+        `fl.log(accuracy=0.97, rows=569)`
+    """
+    step = _step("log")
+    step.notes.metrics({name: _number(name, value) for name, value in metrics.items()})
+
+
+def figure(figure: Any, name: str = "figure") -> None:
+    """
+    Record a matplotlib figure onto the step that is going on.
+
+    Raises:
+        UsageError: Outside a step.
+        NotStorable: It is not a figure that can be drawn.
+    """
+    keep(_step("figure"), name, figure)
+
+
+def file(path: str | Path, name: str | None = None) -> None:
+    """
+    Record a file or a folder, as it is now, onto the step that is going on.
+
+    Raises:
+        UsageError: Outside a step.
+        NotFound: Nothing is at `path`.
+    """
+    step = _step("file")
+    found = Path(path).absolute()
+    if not found.exists():
+        raise NotFound(f"fl.file({str(path)!r}): {found} does not exist.", "Write it first.")
+    keep(step, name or found.name, found)
+
+
+def value(name: str, value: Any) -> None:
+    """
+    Record any storable value onto the step that is going on, under a name.
+
+    A step that stores no output (`store_output=False`) says with it what a
+    replay compares.
+    """
+    keep(_step("value"), name, value)
+
+
+def keep(step: StepContext, name: str, value: Any) -> None:
+    """Store a value and attach it to a step run."""
+    from fairlead.flow import values
+
+    step.notes.attach(name, values.save(value, step.store.blobs))
+
+
+def _step(what: str) -> StepContext:
+    step = current()
+    if step is None:
+        raise UsageError(
+            f"fl.{what}(…) was called outside a step, so there is nothing to record it on.",
+            "Call it inside a function decorated with @fl.step while a pipeline runs; "
+            "in a test or a notebook, leave it out or run the pipeline with `.run(…)`.",
+        )
+    return step
+
+
+def _number(name: str, value: Any) -> float:
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise UsageError(
+            f"fl.log({name}={value!r}): a metric is a number, and this is {type(value).__name__}.",
+            "Give an int or a float; `fl.file` and `fl.figure` record other things.",
+        )
+    return float(value)
