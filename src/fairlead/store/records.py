@@ -108,6 +108,7 @@ class ModelVersion(Record):
     name: str
     number: int
     package: Digest  # root digest of the sealed package
+    content: Digest  # of model, signature and profile alone: equal whenever they are, in any run
     run: str | None
     step_run: str | None
     task: str  # binary, multiclass, regression
@@ -137,9 +138,10 @@ class ChainEntry(Record):
     seq: int  # from 1, without gaps
     previous: Digest
     digest: Digest  # of previous and body
-    kind: str
+    kind: str  # registered, promoted
     body: dict[str, Any]
     created: float
+    signature: str = ""  # base64, of the digest, by the project's key
 
 
 class Revision(Record):
