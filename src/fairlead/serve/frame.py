@@ -1,0 +1,140 @@
+"""
+A frame: one batch as the prediction log holds it.
+
+On disk: magic (4 bytes), body length, number of predictions, number of parts
+with an idempotency key, CRC-32 of those three and of the body (4 bytes each,
+little endian), then the body, which is the `Frame` in MessagePack. The ids come
+first in the body, so they are read without decoding it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from mmap import mmap
+from typing import NamedTuple
+
+import msgspec
+from blake3 import blake3
+
+from fairlead.store.digest import Digest
+
+MAGIC = b"\xf1FL1"
+HEADER = struct.Struct("<4sIIII")
+ID_BYTES = 16
+
+Buffer = bytes | bytearray | mmap
+
+
+class Part(msgspec.Struct, array_like=True, frozen=True):
+    """
+    What one request brought to a batch.
+
+    `format` says how `body` is to be read: "json" is the request's body as it
+    came, "json-rows" a JSON array of rows. `count` rows; `entities`, when given,
+    one a row.
+    """
+
+    format: str
+    body: bytes
+    count: int
+    entities: list[str] | None = None
+    idempotency_key: str | None = None
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+    """
+    One batch that went through one model call: rows as they came, answers as they left.
+
+    Row `i` of the batch has the id `ids[16 * i : 16 * i + 16]` and the answer
+    `answers[i]`; the rows of the parts follow one another in order.
+    """
+
+    ids: bytes  # 16 bytes a row
+    endpoint: str
+    revision: int
+    model: str  # income@3
+    package: Digest
+    time: float  # seconds since the epoch, when the batch was formed
+    parts: list[Part]
+    answers: list[bytes]  # JSON of each prediction as it was sent
+    path: list[tuple[str, float]]  # nodes that the batch went through, with microseconds
+
+
+class Slot(NamedTuple):
+    """Where a whole frame lies in a segment: bytes `offset` to `end`."""
+
+    offset: int
+    end: int
+    count: int  # predictions
+    keyed: int  # parts with an idempotency key
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+def pack(frame: Frame) -> bytearray:
+    """Encode a frame with its header, ready to be appended to a segment."""
+    data = bytearray(HEADER.size)
+    _encoder.encode_into(frame, data, HEADER.size)
+    length = len(data) - HEADER.size
+    count = len(frame.ids) // ID_BYTES
+    keyed = sum(part.idempotency_key is not None for part in frame.parts)
+    HEADER.pack_into(data, 0, MAGIC, length, count, keyed, 0)
+    HEADER.pack_into(data, 0, MAGIC, length, count, keyed, _checksum(data, 0, len(data)))
+    return data
+
+
+def unpack(data: Buffer, slot: Slot) -> Frame:
+    """Decode the frame in a slot that `whole` or `walk` has found."""
+    return _decoder.decode(memoryview(data)[slot.offset + HEADER.size : slot.end])
+
+
+def ids_of(data: Buffer, slot: Slot) -> bytes:
+    """Read the ids of a frame without decoding it, 16 bytes each."""
+    size = slot.count * ID_BYTES
+    start = slot.offset + HEADER.size + 1 + (2 if size < 256 else 3 if size < 65536 else 5)
+    return bytes(data[start : start + size])
+
+
+def whole(data: Buffer, offset: int) -> Slot | None:
+    """Find the frame at `offset`; None when it is torn, damaged or not a frame."""
+    if offset + HEADER.size > len(data):
+        return None
+    magic, length, count, keyed, checksum = HEADER.unpack_from(data, offset)
+    end = offset + HEADER.size + length
+    if magic != MAGIC or end > len(data) or checksum != _checksum(data, offset, end):
+        return None
+    return Slot(offset, end, count, keyed)
+
+
+def walk(data: Buffer, start: int = 0) -> Iterator[Slot]:
+    """
+    Find every whole frame from `start` on, in order.
+
+    Bytes that belong to no whole frame are skipped: a gap between the end of one
+    slot and the offset of the next is damage, a gap at the end a torn tail.
+    """
+    offset = start
+    while offset < len(data):
+        slot = whole(data, offset)
+        if slot is None:
+            offset = data.find(MAGIC, offset + 1)
+            if offset < 0:
+                return
+        else:
+            yield slot
+            offset = slot.end
+
+
+def key_hash(endpoint: str, key: str) -> bytes:
+    """Digest an idempotency key within its endpoint, to 16 bytes."""
+    return blake3(f"{endpoint}\0{key}".encode()).digest(ID_BYTES)
+
+
+def _checksum(data: Buffer, offset: int, end: int) -> int:
+    with memoryview(data) as view:
+        head = zlib.crc32(view[offset + 4 : offset + 16])
+        return zlib.crc32(view[offset + HEADER.size : end], head)

@@ -1,0 +1,353 @@
+"""
+Reading the prediction log: one prediction among millions, pages of the latest.
+
+Only the standard library, msgspec and our own readers are imported here, so
+that `fairlead why ID` starts quickly. Reads beside writers, and on a read-only
+disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from fairlead.errors import IntegrityError, NotFound
+from fairlead.serve.frame import Buffer, Frame, Part, unpack, whole
+from fairlead.serve.segment import (
+    HOUR_MS,
+    MARK,
+    Mark,
+    Segment,
+    find_open,
+    hour_of,
+    hours,
+    key_tail,
+    mapped,
+    open_marks,
+    sealed,
+    segments,
+)
+from fairlead.store.ids import id_bytes, id_text
+
+TRIES = 5
+"""Looks at a folder whose files a writer renames meanwhile, before we give up."""
+
+
+class Place(NamedTuple):
+    """Where a mark leads: a frame of a segment, and the row or part in it."""
+
+    segment: Path
+    offset: int
+    position: int
+
+
+class Logged(NamedTuple):
+    """A prediction as it was logged: its frame, and its row in the batch."""
+
+    id: str
+    frame: Frame
+    row: int
+    place: Place
+
+    @property
+    def answer(self) -> bytes:
+        """The answer as it was sent, JSON."""
+        return self.frame.answers[self.row]
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The index of its part, and its row in that part."""
+        row = self.row
+        for index, part in enumerate(self.frame.parts):
+            if row < part.count:
+                return index, row
+            row -= part.count
+        raise IntegrityError(f"The frame of {self.id} has no part for its row {self.row}.")
+
+    @property
+    def entity(self) -> str | None:
+        """Whom or what the row is about, when the caller said so."""
+        index, row = self.part
+        entities = self.frame.parts[index].entities
+        return entities[row] if entities else None
+
+    @property
+    def input(self) -> msgspec.Raw:
+        """The row as it came, JSON."""
+        index, row = self.part
+        return rows_of(self.frame.parts[index])[row]
+
+
+class Page(NamedTuple):
+    """Some predictions, newest first, and the id to continue `before`; None at the end."""
+
+    items: list[Logged]
+    next: str | None
+
+
+def find(log: Path, identifier: str | bytes) -> Logged | None:
+    """
+    Find a prediction by its id; None when it is not in the log.
+
+    Raises:
+        NotFound: The text is no prediction id.
+        IntegrityError: It was logged, and its frame is damaged.
+    """
+    raw = id_bytes(identifier) if isinstance(identifier, str) else identifier
+    for last in range(TRIES - 1, -1, -1):
+        try:
+            return _find(log, raw)
+        except FileNotFoundError:
+            if not last:
+                raise
+    return None
+
+
+def get(log: Path, identifier: str) -> Logged:
+    """
+    Find a prediction by its id.
+
+    Raises:
+        NotFound: It is not in the log.
+        IntegrityError: It was logged, and its frame is damaged.
+    """
+    found = find(log, identifier)
+    if found is None:
+        raise NotFound(
+            f"No prediction {identifier} is in the log.",
+            "`fairlead predictions list` shows the latest.",
+        )
+    return found
+
+
+def latest(
+    log: Path,
+    *,
+    limit: int = 50,
+    before: str | None = None,
+    endpoint: str | None = None,
+    look_at: int = 20_000,
+) -> Page:
+    """
+    Read a page of predictions, newest first.
+
+    Args:
+        log: The folder of the log.
+        limit: How many at most.
+        before: Only those older than this id: the `next` of the page before.
+        endpoint: Only those of this endpoint.
+        look_at: Predictions to look at before an unfinished page is returned, so
+            that an endpoint with few predictions costs no walk over all others.
+    """
+    bound = id_bytes(before) if before else b"\xff" * 16
+    for last in range(TRIES - 1, -1, -1):
+        try:
+            return _page(log, bound, limit, endpoint, look_at)
+        except FileNotFoundError:
+            if not last:
+                raise
+    return Page([], None)
+
+
+def frame_at(place: Place) -> Frame:
+    """
+    Read the frame that a place leads to.
+
+    Raises:
+        IntegrityError: It is damaged.
+    """
+    with mapped(place.segment) as frames:
+        slot = whole(frames, place.offset)
+        if slot is None:
+            raise _damaged(place.segment, place.offset)
+        return unpack(frames, slot)
+
+
+def keys(log: Path, since_s: float) -> dict[bytes, Place]:
+    """
+    Read where the requests with an idempotency key are.
+
+    Args:
+        log: The folder of the log.
+        since_s: Leave out the hours before this time, in seconds since the epoch.
+
+    Returns:
+        By `key_hash` of endpoint and key; `position` is the part in the frame.
+        The first of two with one key.
+    """
+    found: dict[bytes, Place] = {}
+    oldest = int(since_s * 1000) // HOUR_MS
+    for hour in sorted(hour for hour in hours(log) if hour >= oldest - 1):
+        for segment in segments(log, hour):
+            for mark in _key_marks(segment):
+                found.setdefault(mark.id, Place(segment.frames, mark.offset, mark.position))
+    return found
+
+
+def rows_of(part: Part) -> list[msgspec.Raw]:
+    """
+    Read the rows of a part as they came, JSON each.
+
+    Raises:
+        IntegrityError: Its format is not known, or the rows are not as many as it says.
+    """
+    rows = _rows(part)
+    if len(rows) != part.count:
+        raise IntegrityError(
+            f"A part of the prediction log says {part.count} rows and holds {len(rows)}."
+        )
+    return rows
+
+
+class _Envelope(msgspec.Struct):
+    rows: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+
+
+def _rows(part: Part) -> list[msgspec.Raw]:
+    if part.format == "json-rows":
+        return msgspec.json.decode(part.body, type=list[msgspec.Raw])
+    if part.format == "json":
+        rows = msgspec.json.decode(part.body, type=_Envelope).rows
+        return [msgspec.Raw(part.body)] if isinstance(rows, msgspec.UnsetType) else rows
+    raise IntegrityError(
+        f"The prediction log holds rows in the format {part.format!r}, which is not known.",
+        "A newer fairlead wrote them: upgrade this one.",
+    )
+
+
+def _find(log: Path, identifier: bytes) -> Logged | None:
+    near = _near(log, identifier)
+    # An index is held against its checksum only when nothing was found: 2 ms a segment.
+    for verify in (False, True):
+        for segment in near:
+            if found := _look(segment, identifier, verify=verify):
+                return found
+    return None
+
+
+def _near(log: Path, identifier: bytes) -> list[Segment]:
+    ms, hour = int.from_bytes(identifier[:6], "big"), hour_of(identifier)
+    return [
+        segment
+        for near in (hour, hour + 1, hour - 1)
+        for segment in segments(log, near)
+        if segment.first_ms <= ms <= segment.last_ms
+    ]
+
+
+def _look(segment: Segment, identifier: bytes, *, verify: bool) -> Logged | None:
+    ids = _bytes(segment.ids)  # before the frames, so that it names none that we do not see
+    with mapped(segment.frames) as frames:
+        mark = _mark(segment, ids, frames, identifier, verify=verify)
+        if mark is None:
+            return None
+        slot = whole(frames, mark.offset)
+        if slot is None:
+            if not verify:
+                return None  # index or frame is damaged: the second look tells which
+            raise _damaged(segment.frames, mark.offset, id_text(identifier))
+        frame = unpack(frames, slot)
+    if frame.ids[mark.position * 16 : mark.position * 16 + 16] != identifier:
+        return None
+    place = Place(segment.frames, mark.offset, mark.position)
+    return Logged(id_text(identifier), frame, mark.position, place)
+
+
+def _mark(
+    segment: Segment, ids: bytes, frames: Buffer, identifier: bytes, *, verify: bool
+) -> Mark | None:
+    if segment.index is not None:
+        with mapped(segment.index) as index:
+            marks = sealed(index, len(frames), verify=verify)
+            if marks is not None:
+                return marks.find(identifier)
+    return find_open(ids, frames, identifier)
+
+
+def _page(log: Path, bound: bytes, limit: int, endpoint: str | None, look_at: int) -> Page:
+    items: list[Logged] = []
+    frames: dict[tuple[Path, int], Frame] = {}
+    for looked, (mark, segment) in enumerate(_newest_first(log, bound), 1):
+        place = Place(segment.frames, mark.offset, mark.position)
+        frame = frames.get(place[:2])
+        if frame is None:
+            frames = {place[:2]: frame_at(place), **dict(list(frames.items())[:16])}
+            frame = frames[place[:2]]
+        if endpoint is None or frame.endpoint == endpoint:
+            items.append(Logged(id_text(mark.id), frame, mark.position, place))
+        if len(items) == limit or looked == look_at:
+            return Page(items, id_text(mark.id))
+    return Page(items, None)
+
+
+def _newest_first(log: Path, bound: bytes) -> Iterator[tuple[Mark, Segment]]:
+    """Merge the segments, opening those of an hour only when its turn comes."""
+    waiting = [hour for hour in hours(log) if hour <= hour_of(bound) + 1][::-1]
+    heap: list[tuple[int, int, Mark, Segment, Iterator[Mark]]] = []
+    order = count()
+    while heap or waiting:
+        # The folder of an hour may hold ids of the hour after it.
+        while waiting and (not heap or hour_of(heap[0][2].id) <= waiting[-1] + 1):
+            for segment in segments(log, waiting.pop()):
+                _push(heap, order, segment, _descending(segment, bound))
+        if heap:
+            _, _, mark, segment, rest = heappop(heap)
+            yield mark, segment
+            _push(heap, order, segment, rest)
+
+
+def _push(
+    heap: list[tuple[int, int, Mark, Segment, Iterator[Mark]]],
+    order: Iterator[int],
+    segment: Segment,
+    marks: Iterator[Mark],
+) -> None:
+    mark = next(marks, None)
+    if mark is not None:
+        heappush(heap, (-int.from_bytes(mark.id, "big"), next(order), mark, segment, marks))
+
+
+def _descending(segment: Segment, bound: bytes) -> Iterator[Mark]:
+    if segment.first_ms > int.from_bytes(bound[:6], "big"):
+        return
+    ids = _bytes(segment.ids)
+    with mapped(segment.frames) as frames:
+        if segment.index is not None:
+            with mapped(segment.index) as index:
+                marks = sealed(index, len(frames))
+                if marks is not None:
+                    yield from (marks[i] for i in range(marks.position(bound) - 1, -1, -1))
+                    return
+        found = [Mark(*mark) for mark in MARK.iter_unpack(open_marks(ids, frames))]
+    yield from sorted((mark for mark in found if mark.id < bound), reverse=True)
+
+
+def _key_marks(segment: Segment) -> list[Mark]:
+    known = _bytes(segment.keys)
+    marks = [Mark(*mark) for mark in MARK.iter_unpack(known[: len(known) - len(known) % MARK.size])]
+    if segment.index is None:
+        ids = _bytes(segment.ids)
+        with mapped(segment.frames) as frames:
+            tail = key_tail(ids, frames)
+        marks.extend(mark for mark in tail if mark not in set(marks))
+    return marks
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""  # nothing was marked yet, or it was sealed meanwhile: the frames tell
+
+
+def _damaged(segment: Path, offset: int, identifier: str | None = None) -> IntegrityError:
+    what = f"Prediction {identifier} was logged, but its frame" if identifier else "The frame"
+    return IntegrityError(
+        f"{what} at byte {offset} of {segment} does not match its checksum.",
+        "The disk changed it: restore that file from a backup. `fairlead doctor` finds the others.",
+    )

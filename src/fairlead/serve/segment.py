@@ -1,0 +1,270 @@
+"""
+Segments of the prediction log: their names, and the index beside each.
+
+    log/2026-11-21T02/                     the hour (UTC) in the ids of a segment's first frame
+        019a…-7f3e21c4.frames              frames, one after another, only ever appended to
+        019a…-7f3e21c4.ids                 while it is open: where each id is, in order of writing
+        019a…-7f3e21c4.keys                the same for idempotency keys, only when there are any
+        019a…-7f3e21c4.FIRST-LAST.index    once it is sealed: sorted by id, named by the
+                                           milliseconds of its least and greatest id
+
+`.ids` and `.keys` may lag behind the frames: what they lack is found by walking
+the frames from the last one they name. The frames alone are the truth; every
+other file can be made again from them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from fairlead.serve.frame import ID_BYTES, Buffer, ids_of, key_hash, unpack, walk, whole
+
+HOUR_MS = 3_600_000
+MARK = struct.Struct("<16sII")
+"""Id or key, offset of the frame, position in it (the row, or the part of a key)."""
+
+INDEX_MAGIC = b"\xf1FX1"
+INDEX_HEAD = struct.Struct("<4sIQQII")
+"""Magic, number of marks, end of the last whole frame, size of the segment, CRC-32, zero."""
+
+
+class Mark(NamedTuple):
+    """Where a prediction, or a request with an idempotency key, lies."""
+
+    id: bytes
+    offset: int
+    position: int
+
+
+class Segment(NamedTuple):
+    """A segment: `index` is its sealed index, None while it is open or not yet recovered."""
+
+    frames: Path
+    index: Path | None
+    first_ms: int
+    last_ms: int
+
+    @property
+    def ids(self) -> Path:
+        """Where the marks stand while it is open."""
+        return self.frames.with_suffix(".ids")
+
+    @property
+    def keys(self) -> Path:
+        """Where the idempotency keys stand."""
+        return self.frames.with_suffix(".keys")
+
+
+def hour_of(identifier: bytes) -> int:
+    """Tell the hour of an id, in hours since the epoch."""
+    return int.from_bytes(identifier[:6], "big") // HOUR_MS
+
+
+def hour_folder(log: Path, hour: int) -> Path:
+    """
+    Name the folder of an hour.
+
+    >>> hour_folder(Path("log"), 0).as_posix()
+    'log/1970-01-01T00'
+    """
+    return log / time.strftime("%Y-%m-%dT%H", time.gmtime(hour * 3600))
+
+
+def hours(log: Path) -> list[int]:
+    """List the hours that have a folder, newest first."""
+    found = []
+    for name in _names(log):
+        try:
+            found.append(_hour(name))
+        except ValueError:
+            continue  # not one of ours: `parquet/`, or what a person put there
+    return sorted(found, reverse=True)
+
+
+def segments(log: Path, hour: int) -> list[Segment]:
+    """List the segments of an hour, oldest first; an hour without a folder has none."""
+    folder = hour_folder(log, hour)
+    stems, indexes = [], {}
+    for name in _names(folder):
+        stem, _, rest = name.partition(".")
+        if rest == "frames":
+            stems.append(stem)
+        elif rest.endswith(".index"):
+            indexes[stem] = name
+    return [_segment(folder, stem, indexes.get(stem)) for stem in sorted(stems)]
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[Buffer]:
+    """Map a file for reading; an empty file gives no bytes."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        if os.fstat(file).st_size == 0:
+            yield b""
+            return
+        data = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
+    finally:
+        os.close(file)
+    with data:
+        yield data
+
+
+class Marks:
+    """Marks sorted by id, as a sealed index or a sorted open one holds them."""
+
+    def __init__(self, data: Buffer, base: int, count: int) -> None:
+        self._data, self._base, self._count = data, base, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Mark:
+        return Mark(*MARK.unpack_from(self._data, self._base + index * MARK.size))
+
+    def position(self, identifier: bytes) -> int:
+        """Tell how many marks lie before an id."""
+        low, high = 0, self._count
+        while low < high:
+            middle = (low + high) // 2
+            if self._id(middle) < identifier:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def find(self, identifier: bytes) -> Mark | None:
+        """Find the mark of an id."""
+        index = self.position(identifier)
+        if index < self._count and self._id(index) == identifier:
+            return self[index]
+        return None
+
+    def _id(self, index: int) -> bytes:
+        start = self._base + index * MARK.size
+        return self._data[start : start + ID_BYTES]
+
+
+def sealed(data: Buffer, frames_size: int, *, verify: bool = False) -> Marks | None:
+    """
+    Read a sealed index.
+
+    Args:
+        data: The bytes of the index file.
+        frames_size: The size of its segment now.
+        verify: Also hold the marks against their checksum.
+
+    Returns:
+        The marks; None when the index is damaged or is not of this segment.
+    """
+    if len(data) < INDEX_HEAD.size:
+        return None
+    magic, count, _, size, checksum, _ = INDEX_HEAD.unpack_from(data)
+    fits = len(data) == INDEX_HEAD.size + count * MARK.size
+    if magic != INDEX_MAGIC or size != frames_size or not fits:
+        return None
+    if verify:
+        with memoryview(data) as view:
+            if zlib.crc32(view[INDEX_HEAD.size :]) != checksum:
+                return None
+    return Marks(data, INDEX_HEAD.size, count)
+
+
+def index_bytes(marks: Buffer, frames_end: int, frames_size: int) -> bytes:
+    """Write the index of a segment from its sorted marks."""
+    head = (INDEX_MAGIC, len(marks) // MARK.size, frames_end, frames_size, zlib.crc32(marks), 0)
+    return INDEX_HEAD.pack(*head) + marks
+
+
+def frames_end(index: Buffer) -> int:
+    """Tell where the last whole frame of a sealed segment ends; what follows is a torn tail."""
+    return int(INDEX_HEAD.unpack_from(index)[2])
+
+
+def covered(ids: bytes, frames: Buffer) -> tuple[int, int]:
+    """
+    Tell how far an open index can be trusted.
+
+    Returns:
+        The bytes of `ids` to keep, and the offset of the first frame that they
+        may lack. The last frame they name may be there in part, and counts as
+        lacking.
+    """
+    size = len(ids) - len(ids) % MARK.size
+    if not size:
+        return 0, 0
+    _, offset, position = MARK.unpack_from(ids, size - MARK.size)
+    kept = size - (position + 1) * MARK.size
+    if kept < 0 or whole(frames, offset) is None:
+        return 0, 0  # not what a writer leaves behind: the frames tell it all again
+    return kept, offset
+
+
+def open_marks(ids: bytes, frames: Buffer) -> bytes:
+    """All marks of an open segment, in order of writing: from its index, then from its frames."""
+    kept, offset = covered(ids, frames)
+    return ids[:kept] + b"".join(_walked(frames, offset))
+
+
+def key_tail(ids: bytes, frames: Buffer) -> list[Mark]:
+    """The marks of idempotency keys in the frames that an open index may lack."""
+    _, offset = covered(ids, frames)
+    return [
+        Mark(key_hash(frame.endpoint, part.idempotency_key), slot.offset, index)
+        for slot in walk(frames, offset)
+        if slot.keyed
+        for frame in [unpack(frames, slot)]
+        for index, part in enumerate(frame.parts)
+        if part.idempotency_key is not None
+    ]
+
+
+def find_open(ids: bytes, frames: Buffer, identifier: bytes) -> Mark | None:
+    """Find an id in an open segment."""
+    kept, offset = covered(ids, frames)
+    start = ids.find(identifier, 0, kept)
+    while start >= 0 and start % MARK.size:
+        start = ids.find(identifier, start + 1, kept)
+    if start >= 0:
+        return Mark(*MARK.unpack_from(ids, start))
+    for mark in _walked(frames, offset):
+        if mark.startswith(identifier):
+            return Mark(*MARK.unpack(mark))
+    return None
+
+
+def _walked(frames: Buffer, offset: int) -> Iterator[bytes]:
+    for slot in walk(frames, offset):
+        ids = ids_of(frames, slot)
+        for row in range(slot.count):
+            yield MARK.pack(ids[row * ID_BYTES : (row + 1) * ID_BYTES], slot.offset, row)
+
+
+def _segment(folder: Path, stem: str, index: str | None) -> Segment:
+    frames = folder / f"{stem}.frames"
+    if index is None:
+        return Segment(frames, None, 0, 1 << 48)
+    try:
+        first, last = index.split(".")[1].split("-")
+        return Segment(frames, folder / index, int(first, 16), int(last, 16))
+    except ValueError:
+        return Segment(frames, None, 0, 1 << 48)
+
+
+def _hour(name: str) -> int:
+    return int(datetime.strptime(name + "+0000", "%Y-%m-%dT%H%z").timestamp()) // 3600
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
