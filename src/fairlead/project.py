@@ -81,11 +81,12 @@ def find(start: Path | None = None) -> Project:
 def load(root: Path) -> Project:
     """Read the `fairlead.toml` of a folder."""
     path = root / FILE
+    unreadable = (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError)
     try:
         text = tomllib.loads(path.read_text("utf-8"))
         project, keys = text["project"], text.get("keys", {})
         return Project(root.resolve(), project["name"], project["id"], keys.get("public"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except unreadable as error:
         raise InvalidConfig(
             f"{path} cannot be read as a project file: {error!r}.",
             'It needs [project] with name = "…" and id = "…"; '

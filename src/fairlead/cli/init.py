@@ -1,0 +1,40 @@
+"""`fairlead init`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fairlead.cli.output import emit
+
+
+def init(path: Path = Path("."), /, *, template: str = "tumours", name: str | None = None) -> None:
+    """
+    Make a project that runs: pipeline, endpoint, gate, tests, CI file, sealing key.
+
+    Parameters
+    ----------
+    path
+        The folder; made if it does not exist.
+    template
+        `tumours`, a pipeline that runs, or `empty`.
+    name
+        The project's name; the folder's by default.
+    """
+    from fairlead.scaffold import create
+
+    made = create(path, name=name, template=template)
+    emit({"project": made.name, "root": str(made.root), "template": template}, show)
+
+
+def show(data: dict[str, Any]) -> None:
+    """Say what was made and what comes next."""
+    root = Path(data["root"])
+    print(f"Made the project {data['project']} in {root}")
+    if root != Path.cwd():
+        print(f"  cd {os.path.relpath(root)}")
+    if data["template"] == "tumours":
+        print("  fairlead run tumours")
+        return
+    print("  Write a pipeline into pipelines/NAME.py, then: fairlead run NAME")

@@ -1,0 +1,87 @@
+"""Imports point inward: `cli` and `protocols` to the domain, the domain along the line."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "fairlead"
+
+# A part may import itself and what stands before it.
+LINE = (
+    "errors",
+    "signature",
+    "store",
+    "project",
+    "flow",
+    "evaluate",
+    "model",
+    "serve",
+    "scaffold",
+    "api",
+    "protocols",
+    "cli",
+    "testing",
+)
+
+# Libraries that only these parts may import.
+HOMES = {
+    "sqlalchemy": {"store"},
+    "alembic": {"store"},
+    "cyclopts": {"cli"},
+    "rich": {"cli"},
+    "uvloop": {"protocols"},
+    "httptools": {"protocols"},
+    "prometheus_client": {"protocols"},
+    "http": {"protocols"},
+    "starlette": set(),
+    "argparse": set(),
+}
+
+MODULES = sorted(
+    path
+    for path in SOURCE.rglob("*.py")
+    if "templates" not in path.relative_to(SOURCE).parts and path != SOURCE / "__init__.py"
+)
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            module = node.module or ""
+            found.add(module)
+            found.update(f"{module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def part(module: str) -> str:
+    """The part of fairlead that a dotted name lies in."""
+    return module.split(".")[1]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_module_imports_only_what_stands_before_it_in_the_line(path: Path) -> None:
+    own = LINE.index(path.relative_to(SOURCE).parts[0].removesuffix(".py"))
+    ours = {module for module in imported(path) if module.startswith("fairlead.")}
+    outward = {module for module in ours if LINE.index(part(module)) > own}
+    assert not outward
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_library_with_a_home_is_imported_nowhere_else(path: Path) -> None:
+    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    away = {
+        module for module in imported(path) if own not in HOMES.get(module.split(".")[0], {own})
+    }
+    assert not away
