@@ -4,6 +4,8 @@ Every error of fairlead, in one short tree.
     FairleadError
     ├── UsageError              the call was wrong                       exit 2
     │   ├── InvalidInput        rows or fields that the signature refuses
+    │   │   ├── MalformedInput  not JSON at all, or not of the shape that holds rows
+    │   │   └── TooManyRows     more rows than one request may have
     │   ├── InvalidConfig       a YAML or TOML file that says what we do not know
     │   ├── NotFound            no such run, model, alias, endpoint, prediction …
     │   ├── NotStorable         a value that has no safe format
@@ -11,6 +13,8 @@ Every error of fairlead, in one short tree.
     │   └── Conflict            somebody else holds it: a port, a lock, a number
     ├── CheckFailed             the answer is no: a gate, a replay       exit 1
     │   └── IntegrityError      bytes that are not what was recorded
+    │       ├── BlobMissing     a blob that a record needs is not in the store
+    │       └── BlobCorrupt     a blob's bytes do not give its digest
     └── Fault                   our side cannot go on                    exit 3
         ├── StoreFull           the disk is full
         ├── StoreReadOnly       the store cannot be written
@@ -72,6 +76,18 @@ class InvalidInput(UsageError):
         self.fields = fields
 
 
+class MalformedInput(InvalidInput):
+    """Not JSON, or JSON that does not hold rows."""
+
+    code = "malformed_input"
+
+
+class TooManyRows(InvalidInput):
+    """More rows than one request may have."""
+
+    code = "too_many_rows"
+
+
 class InvalidConfig(UsageError):
     """A configuration file holds something that is not known or not built."""
 
@@ -113,6 +129,18 @@ class IntegrityError(CheckFailed):
     """Bytes are not what was recorded of them."""
 
     code = "integrity"
+
+
+class BlobMissing(IntegrityError):
+    """A blob that a record needs is not in the store."""
+
+    code = "blob_missing"
+
+
+class BlobCorrupt(IntegrityError):
+    """The bytes of a blob do not give its digest."""
+
+    code = "blob_corrupt"
 
 
 class Fault(FairleadError):

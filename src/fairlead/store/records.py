@@ -24,7 +24,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     KEYS: ClassVar[tuple[str, ...]] = ("id",)
 
 
-class Artifact(Record):
+class Artifact(Record, frozen=True, kw_only=True):
     """A value under the digest of its logical content, and the blob that holds its bytes."""
 
     KEYS = ("digest",)
@@ -40,7 +40,7 @@ class Artifact(Record):
     created: float
 
 
-class Run(Record):
+class Run(Record, frozen=True, kw_only=True):
     """One execution of a pipeline."""
 
     id: str
@@ -61,7 +61,7 @@ class Run(Record):
     ended: float | None = None
 
 
-class StepRun(Record):
+class StepRun(Record, frozen=True, kw_only=True):
     """One call of a step inside a run."""
 
     id: str  # RUN/INDEX-NAME, such as 4f9a2c81d0be/03-fit
@@ -87,7 +87,7 @@ class StepRun(Record):
     ended: float | None = None
 
 
-class CacheEntry(Record):
+class CacheEntry(Record, frozen=True, kw_only=True):
     """The outputs that a step key stands for."""
 
     KEYS = ("key",)
@@ -100,7 +100,7 @@ class CacheEntry(Record):
     created: float
 
 
-class ModelVersion(Record):
+class ModelVersion(Record, frozen=True, kw_only=True):
     """A sealed package, `name@number`. Never changes."""
 
     KEYS = ("name", "number")
@@ -119,7 +119,7 @@ class ModelVersion(Record):
     created: float
 
 
-class Alias(Record):
+class Alias(Record, frozen=True, kw_only=True):
     """A movable name on a model version."""
 
     KEYS = ("name", "alias")
@@ -130,7 +130,7 @@ class Alias(Record):
     moved: float
 
 
-class ChainEntry(Record):
+class ChainEntry(Record, frozen=True, kw_only=True):
     """One link of the registry's hash chain: a registration or a move of an alias."""
 
     KEYS = ("seq",)
@@ -144,7 +144,7 @@ class ChainEntry(Record):
     signature: str = ""  # base64, of the digest, by the project's key
 
 
-class Revision(Record):
+class Revision(Record, frozen=True, kw_only=True):
     """One resolved, pinned state of an endpoint, `endpoint#number`."""
 
     KEYS = ("endpoint", "number")
@@ -158,7 +158,7 @@ class Revision(Record):
     created: float
 
 
-class LiveRevision(Record):
+class LiveRevision(Record, frozen=True, kw_only=True):
     """Which revision an endpoint answers with."""
 
     KEYS = ("endpoint",)
@@ -168,7 +168,7 @@ class LiveRevision(Record):
     moved: float
 
 
-class Edge(Record):
+class Edge(Record, frozen=True, kw_only=True):
     """`source` took part in making `target`; both are refs."""
 
     KEYS = ("source", "target", "role")
@@ -178,7 +178,7 @@ class Edge(Record):
     role: str
 
 
-class SeenFile(Record):
+class SeenFile(Record, frozen=True, kw_only=True):
     """A path that was a content input of a run, so that a path can be asked about."""
 
     KEYS = ("path", "digest", "run")

@@ -1,0 +1,1 @@
+"""Versions of the catalog's schema; Alembic's scripts lie in `versions`."""

@@ -1,0 +1,80 @@
+"""Bringing a catalog to the version of the schema that this fairlead knows."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from fairlead.errors import StoreNewer
+from fairlead.store import locks, reader
+from fairlead.store.disk import disk_errors
+
+VERSIONS = ("0001",)
+"""Every version of the schema, oldest first; the last is ours."""
+
+
+def is_current(path: Path) -> bool:
+    """
+    Tell whether a catalog is at our version.
+
+    Raises:
+        StoreNewer: A newer fairlead wrote it.
+    """
+    version = _version(path)
+    if version is not None and version not in VERSIONS:
+        raise StoreNewer(
+            f"The catalog {path} is at version {version}; this fairlead knows versions up to "
+            f"{VERSIONS[-1]}.",
+            "Install the newer fairlead that wrote it: `pip install --upgrade fairlead`.",
+        )
+    return version == VERSIONS[-1]
+
+
+def upgrade(path: Path, lock: Path, *, timeout_s: float = reader.BUSY_S) -> None:
+    """Make the catalog, or bring it to our version, whole or not at all."""
+    with locks.hold(lock, timeout_s=timeout_s):
+        if not path.exists() or not is_current(path):
+            _migrate(path)
+
+
+def _version(path: Path) -> str | None:
+    with closing(reader.connect(path)) as connection:
+        try:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return None
+            raise reader.translated(error, path) from error
+    return None if row is None else str(row[0])
+
+
+def _migrate(path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    from fairlead.store.catalog import engine
+
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%")
+    )
+    database = engine(path)
+    try:
+        with database.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        database.dispose()
+
+
+def require_writable(root: Path) -> None:
+    """
+    Check that a store can be written.
+
+    Raises:
+        StoreReadOnly: Its medium or its permissions forbid it.
+    """
+    with disk_errors(root):
+        os.close(os.open(root / reader.FILE, os.O_RDWR | os.O_CLOEXEC))
