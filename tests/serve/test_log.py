@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from fairlead.errors import Fault, IntegrityError, NotFound, StoreFull, StoreReadOnly
+from fairlead.serve.closing import recover
 from fairlead.serve.frame import Frame, Part, key_hash
 from fairlead.serve.log import LogWriter
 from fairlead.serve.log_reader import find, frame_at, get, keys, latest
-from fairlead.serve.seal import recover
 from fairlead.serve.segment import HOUR_MS, hours, segments
 from fairlead.store.ids import id_text, prediction_id
 
@@ -84,7 +84,7 @@ def test_a_log_that_does_not_exist_holds_nothing(tmp_path: Path) -> None:
     assert latest(tmp_path / "none").items == []
 
 
-def test_every_prediction_is_found_across_many_sealed_and_open_segments(
+def test_every_prediction_is_found_across_many_closed_and_open_segments(
     tmp_path: Path, frame: MakeFrame
 ) -> None:
     batches = [frame(n % 7 + 1, padding="x" * 500) for n in range(300)]
@@ -111,7 +111,7 @@ def test_frames_are_found_though_the_index_of_the_open_segment_lags(
     log.close()
 
 
-def test_frames_whose_ids_do_not_ascend_are_found_after_sealing(
+def test_frames_whose_ids_do_not_ascend_are_found_after_closing(
     tmp_path: Path, frame: MakeFrame
 ) -> None:
     batches = [frame(4) for _ in range(50)]
@@ -189,16 +189,16 @@ def test_a_torn_tail_hides_nothing_that_stands_before_it(tmp_path: Path, frame: 
     assert all(find(tmp_path, i) for batch in batches[:-1] for i in texts(batch))
 
 
-@pytest.mark.parametrize("is_sealed", [True, False])
+@pytest.mark.parametrize("is_closed", [True, False])
 def test_a_flipped_byte_is_noticed_and_the_other_frames_are_found(
-    tmp_path: Path, frame: MakeFrame, is_sealed: bool
+    tmp_path: Path, frame: MakeFrame, is_closed: bool
 ) -> None:
     batches = [frame(2) for _ in range(3)]
     with LogWriter(tmp_path) as log:
         for batch in batches:
             write(log, batch)
     path = only_segment(tmp_path)
-    if not is_sealed:
+    if not is_closed:
         next(path.parent.glob("*.index")).unlink()
     good = path.read_bytes()
     size = len(good) // 3
@@ -206,7 +206,7 @@ def test_a_flipped_byte_is_noticed_and_the_other_frames_are_found(
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
         for batch in (batches[0], batches[2]):
             assert get(tmp_path, texts(batch)[1]).frame == batch
-        if is_sealed:
+        if is_closed:
             with pytest.raises(IntegrityError, match="checksum"):
                 find(tmp_path, texts(batches[1])[0])
         else:

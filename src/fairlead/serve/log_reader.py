@@ -26,10 +26,10 @@ from fairlead.serve.segment import (
     find_open,
     hour_of,
     hours,
+    index_marks,
     key_tail,
     mapped,
     open_marks,
-    sealed,
     segments,
 )
 from fairlead.store.ids import id_bytes, id_text
@@ -205,19 +205,21 @@ def rows_of(part: Part) -> list[msgspec.Raw]:
 
 
 class _Envelope(msgspec.Struct):
-    rows: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET
+    rows: msgspec.Raw = msgspec.Raw(b"")
 
 
 def _rows(part: Part) -> list[msgspec.Raw]:
     if part.format == "json-rows":
         return msgspec.json.decode(part.body, type=list[msgspec.Raw])
-    if part.format == "json":
-        rows = msgspec.json.decode(part.body, type=_Envelope).rows
-        return [msgspec.Raw(part.body)] if isinstance(rows, msgspec.UnsetType) else rows
-    raise IntegrityError(
-        f"The prediction log holds rows in the format {part.format!r}, which is not known.",
-        "A newer fairlead wrote them: upgrade this one.",
-    )
+    if part.format != "json":
+        raise IntegrityError(
+            f"The prediction log holds rows in the format {part.format!r}, which is not known.",
+            "A newer fairlead wrote them: upgrade this one.",
+        )
+    rows = bytes(msgspec.json.decode(part.body, type=_Envelope).rows)
+    if not rows.startswith(b"["):  # a bare row, of a model that may have a field `rows`
+        return [msgspec.Raw(part.body)]
+    return msgspec.json.decode(rows, type=list[msgspec.Raw])
 
 
 def _find(log: Path, identifier: bytes) -> Logged | None:
@@ -263,7 +265,7 @@ def _mark(
 ) -> Mark | None:
     if segment.index is not None:
         with mapped(segment.index) as index:
-            marks = sealed(index, len(frames), verify=verify)
+            marks = index_marks(index, len(frames), verify=verify)
             if marks is not None:
                 return marks.find(identifier)
     return find_open(ids, frames, identifier)
@@ -319,7 +321,7 @@ def _descending(segment: Segment, bound: bytes) -> Iterator[Mark]:
     with mapped(segment.frames) as frames:
         if segment.index is not None:
             with mapped(segment.index) as index:
-                marks = sealed(index, len(frames))
+                marks = index_marks(index, len(frames))
                 if marks is not None:
                     yield from (marks[i] for i in range(marks.position(bound) - 1, -1, -1))
                     return
@@ -342,7 +344,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        return b""  # nothing was marked yet, or it was sealed meanwhile: the frames tell
+        return b""  # nothing was marked yet, or it was closed meanwhile: the frames tell
 
 
 def _damaged(segment: Path, offset: int, identifier: str | None = None) -> IntegrityError:

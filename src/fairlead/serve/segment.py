@@ -5,7 +5,7 @@ Segments of the prediction log: their names, and the index beside each.
         019a…-7f3e21c4.frames              frames, one after another, only ever appended to
         019a…-7f3e21c4.ids                 while it is open: where each id is, in order of writing
         019a…-7f3e21c4.keys                the same for idempotency keys, only when there are any
-        019a…-7f3e21c4.FIRST-LAST.index    once it is sealed: sorted by id, named by the
+        019a…-7f3e21c4.FIRST-LAST.index    once it is closed: sorted by id, named by the
                                            milliseconds of its least and greatest id
 
 `.ids` and `.keys` may lag behind the frames: what they lack is found by walking
@@ -46,7 +46,7 @@ class Mark(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A segment: `index` is its sealed index, None while it is open or not yet recovered."""
+    """A segment: `index` is its closed index, None while it is open or not yet recovered."""
 
     frames: Path
     index: Path | None
@@ -119,7 +119,7 @@ def mapped(path: Path) -> Iterator[Buffer]:
 
 
 class Marks:
-    """Marks sorted by id, as a sealed index or a sorted open one holds them."""
+    """Marks sorted by id, as a closed index or a sorted open one holds them."""
 
     def __init__(self, data: Buffer, base: int, count: int) -> None:
         self._data, self._base, self._count = data, base, count
@@ -153,9 +153,9 @@ class Marks:
         return self._data[start : start + ID_BYTES]
 
 
-def sealed(data: Buffer, frames_size: int, *, verify: bool = False) -> Marks | None:
+def index_marks(data: Buffer, frames_size: int, *, verify: bool = False) -> Marks | None:
     """
-    Read a sealed index.
+    Read a closed index.
 
     Args:
         data: The bytes of the index file.
@@ -185,7 +185,7 @@ def index_bytes(marks: Buffer, frames_end: int, frames_size: int) -> bytes:
 
 
 def frames_end(index: Buffer) -> int:
-    """Tell where the last whole frame of a sealed segment ends; what follows is a torn tail."""
+    """Tell where the last whole frame of a closed segment ends; what follows is a torn tail."""
     return int(INDEX_HEAD.unpack_from(index)[2])
 
 

@@ -1,4 +1,4 @@
-"""Sealing a segment: its sorted index, made from what its writer left."""
+"""Closing a segment: its sorted index, made from what its writer left."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from fairlead.serve.segment import (
 
 def recover(log: Path) -> list[Segment]:
     """
-    Seal every segment whose writer is gone.
+    Close every segment whose writer is gone.
 
     A segment that a living process writes is left alone. Nothing is cut off: a
     torn tail stays in its file, and the index says where the whole frames end.
 
     Returns:
-        The segments that were sealed.
+        The segments that were closed.
     """
     return [
         segment
         for hour in hours(log)
         for segment in segments(log, hour)
-        if segment.index is None and _seal_orphan(segment)
+        if segment.index is None and _close_orphan(segment)
     ]
 
 
@@ -49,7 +49,7 @@ def is_alive(segment: Segment) -> bool:
         return not held
 
 
-def seal(segment: Segment) -> None:
+def close_segment(segment: Segment) -> None:
     """
     Write the index of a segment that nobody writes any more, in one step.
 
@@ -70,14 +70,14 @@ def seal(segment: Segment) -> None:
     segment.ids.unlink(missing_ok=True)
 
 
-def _seal_orphan(segment: Segment) -> bool:
+def _close_orphan(segment: Segment) -> bool:
     try:
         with _held(segment.frames) as held:
             if held:
-                seal(segment)
+                close_segment(segment)
             return held
     except FileNotFoundError:
-        return False  # another process sealed or removed it meanwhile
+        return False  # another process closed or removed it meanwhile
 
 
 @contextmanager
