@@ -1,0 +1,39 @@
+"""Date-times as the model takes them: microseconds since the epoch, UTC."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+MICROSECOND = dt.timedelta(microseconds=1)
+
+
+def moment(day: dt.date) -> dt.datetime:
+    """Give a date its first moment, and a time without offset the offset of UTC."""
+    if not isinstance(day, dt.datetime):
+        return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+    return day if day.tzinfo else day.replace(tzinfo=dt.UTC)
+
+
+def micros(day: dt.date) -> int:
+    """
+    Count the microseconds from the epoch to a `moment`.
+
+    >>> micros(dt.datetime(1970, 1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1))))
+    0
+    """
+    return (moment(day) - EPOCH) // MICROSECOND
+
+
+def text(microseconds: float) -> str:
+    """
+    Write microseconds since the epoch as RFC 3339; what no calendar year holds stays a number.
+
+    >>> text(0)
+    '1970-01-01T00:00:00Z'
+    """
+    try:
+        moment = EPOCH + int(microseconds) * MICROSECOND
+    except OverflowError:
+        return f"{microseconds:.0f} µs"
+    return moment.isoformat().replace("+00:00", "Z")
