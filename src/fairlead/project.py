@@ -62,13 +62,13 @@ def find(start: Path | None = None) -> Project:
     Find the project that a folder belongs to, looking upwards.
 
     Args:
-        start: Where to begin; the current directory by default.
+        start: Where to begin; the folder that FAIRLEAD_PROJECT names, or the current one.
 
     Raises:
         NotFound: No folder from `start` upwards has a `fairlead.toml`.
         InvalidConfig: The file is not what we expect.
     """
-    begin = Path(start or os.getcwd()).resolve()
+    begin = Path(start or os.environ.get("FAIRLEAD_PROJECT") or os.getcwd()).resolve()
     for folder in (begin, *begin.parents):
         if (folder / FILE).is_file():
             return load(folder)

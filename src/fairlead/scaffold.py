@@ -18,7 +18,7 @@ TEMPLATES = files("fairlead") / "templates"
 
 def create(root: Path, *, name: str | None = None, template: str = "tumours") -> Project:
     """
-    Make a project in a folder, which may exist but must not be a project yet.
+    Make a project in a folder, or complete one that was cloned without its key and store.
 
     Args:
         root: The folder; made if it does not exist.
@@ -26,33 +26,40 @@ def create(root: Path, *, name: str | None = None, template: str = "tumours") ->
         template: `tumours`, a pipeline that runs, or `empty`.
 
     Raises:
-        Conflict: The folder is a project, or holds a file that the template would replace.
+        Conflict: The folder is a whole project, or holds a file that the template would replace.
         NotFound: There is no such template.
     """
+    root = root.resolve()
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root} is a file.", "Name a folder.")
+    if not (root / project.FILE).exists():
+        name = name or re.sub(r"[^a-z0-9-]+", "-", root.name.lower()).strip("-") or "project"
+        copy_template(template, root, name)
+        begin_git(root)
+        head = f'[project]\nname = "{name}"\nid = "{secrets.token_hex(8)}"\n'
+        (root / project.FILE).write_text(head, encoding="utf-8")
+    elif (root / ".fairlead").exists():
+        raise Conflict(f"{root} is a fairlead project already.", "Work in it, or name another.")
+    return complete(project.load(root))
+
+
+def complete(made: Project) -> Project:
+    """Give a project its store and, when it has none, its key."""
     from fairlead.model.seal import make_keys
     from fairlead.store.store import Store
 
-    root = root.resolve()
-    name = name or re.sub(r"[^a-z0-9-]+", "-", root.name.lower()).strip("-") or "project"
-    if root.exists() and not root.is_dir():
-        raise UsageError(f"{root} is a file.", "Name a folder.")
-    if (root / project.FILE).exists():
-        raise Conflict(f"{root} is a fairlead project already.", "Work in it, or name another.")
-    copy_template(template, root, name)
-    begin_git(root)
-    store = root / ".fairlead"
-    Store.create(store).close()
-    public = make_keys(store / "keys" / "seal.key")
-    (root / project.FILE).write_text(
-        "[project]\n"
-        f'name = "{name}"\n'
-        f'id = "{secrets.token_hex(8)}"\n\n'
-        "[keys]\n"
-        "# Seals are checked with this; the private half lies in .fairlead/keys.\n"
-        f'public = "{public}"\n',
-        encoding="utf-8",
-    )
-    return project.load(root)
+    Store.create(made.store_root).close()
+    if made.public_key is not None:
+        # A clone: what others have sealed can be checked here, and the key is theirs to hand over.
+        return made
+    public = make_keys(made.private_key)
+    with (made.root / project.FILE).open("a", encoding="utf-8") as file:
+        file.write(
+            "\n[keys]\n"
+            "# Seals are checked with this; the private half lies in .fairlead/keys.\n"
+            f'public = "{public}"\n'
+        )
+    return project.load(made.root)
 
 
 def copy_template(template: str, root: Path, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from importlib.metadata import version
 
@@ -33,7 +34,8 @@ COMMANDS: tuple[tuple[str, str, str, Group], ...] = (
 )
 
 EPILOGUE = (
-    "Everywhere: --json prints the answer as JSON, --debug shows tracebacks. "
+    "Everywhere: --json prints the answer as JSON, --project FOLDER works on that project, "
+    "--debug shows tracebacks. "
     "Exit status: 0 done, 1 the answer is no, 2 the call was wrong, 3 our fault."
 )
 
@@ -59,9 +61,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def status(words: list[str]) -> int:
     """Run one command and return its exit status."""
-    words = take_global_options(words)
     try:
-        return call(words)
+        return call(take_global_options(words))
     except FairleadError as error:
         if Mode.debug:
             raise
@@ -83,11 +84,18 @@ def status(words: list[str]) -> int:
 
 
 def take_global_options(words: list[str]) -> list[str]:
-    """Set the mode from --json and --debug, which may stand anywhere before `--`."""
+    """Set the mode from --json, --debug and --project, which may stand anywhere before `--`."""
     end = words.index("--") if "--" in words else len(words)
-    Mode.json = "--json" in words[:end]
-    Mode.debug = "--debug" in words[:end]
-    return [word for word in words[:end] if word not in ("--json", "--debug")] + words[end:]
+    before, after = words[:end], words[end:]
+    Mode.json = "--json" in before
+    Mode.debug = "--debug" in before
+    if "--project" in before:
+        at = before.index("--project")
+        if at + 1 == len(before):
+            raise UsageError("--project was given without a folder.", "Use --project FOLDER.")
+        os.environ["FAIRLEAD_PROJECT"] = before[at + 1]
+        del before[at : at + 2]
+    return [word for word in before if word not in ("--json", "--debug")] + after
 
 
 def call(words: list[str]) -> int:
