@@ -1,0 +1,210 @@
+"""The one call that turns a fitted estimator into what is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+from zipfile import ZIP_DEFLATED
+
+import msgspec
+import numpy as np
+
+from fairlead.errors import IntegrityError, InvalidInput, NotSupported
+from fairlead.model.compile.form import Form, NotLowered
+from fairlead.model.compile.hold import BATCH_SIZES, TOLERANCE, Difference, difference, same_bits
+from fairlead.model.compile.made import made_rows, tried
+from fairlead.model.compile.original import Original, solo
+from fairlead.model.compile.result import Attempt, Compiled, Equality
+from fairlead.model.runtime.frames import FrameKind, columns_of, layout_of, original_frame
+from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
+from fairlead.model.runtime.protocol import Outputs, Predictor
+from fairlead.model.runtime.rows import join, part_of, stack
+from fairlead.model.runtime.sklearn import CALL, Call, SklearnRuntime
+from fairlead.model.runtime.sklearn import MODEL as SKOPS
+from fairlead.signature.columns import Columns
+from fairlead.signature.field import Signature
+
+
+def compile(
+    model: Any, signature: Signature, *, test: Any, train: Any, frame: FrameKind
+) -> Compiled:
+    """
+    Compile a fitted scikit-learn estimator to ONNX, or keep it where ONNX is not equal.
+
+    Forms are tried from the fastest to the most general; the first that is held equal
+    to the estimator on every row of `test` and on made rows is served. When none is,
+    the estimator itself is stored with skops, and the record says why.
+
+    Args:
+        model: A fitted estimator or pipeline. It is not changed.
+        signature: Of the table, its labels those of the model.
+        test: pandas or Polars table with the signature's fields, at least one row.
+        train: The table that the model was trained on; gives levels and column types.
+        frame: What the estimator takes: "polars", "pandas", or "numpy" for a matrix
+            with one column a field.
+
+    Raises:
+        InvalidInput: The model's labels are not the signature's, or `test` is empty.
+        NotSupported: It can neither be compiled nor stored safely.
+    """
+    case = _case(solo(model), signature, test, train, frame)
+    attempts: list[Attempt] = []
+    for form in _forms(case, attempts):
+        held = _held(case, form, tuple(attempts))
+        if isinstance(held, Compiled):
+            return held
+        attempts.append(Attempt(form=form.name, reason=held))
+    return _as_it_is(case, tuple(attempts))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is to be compiled, and the rows to hold it against."""
+
+    original: Original
+    train: Columns
+    test: Columns
+    answers: Outputs  # of the original on the test table
+
+    @property
+    def signature(self) -> Signature:
+        return self.original.signature
+
+
+def _case(model: Any, signature: Signature, test: Any, train: Any, frame: FrameKind) -> Case:
+    if len(test) == 0:
+        raise InvalidInput("The test table has no rows.", "Pass rows to hold the model against.")
+    original = Original(model, signature, layout_of(train, signature, frame))
+    answers = original.table(original_frame(test, signature, frame))
+    return Case(original, columns_of(train, signature), columns_of(test, signature), answers)
+
+
+def _forms(case: Case, attempts: list[Attempt]) -> Iterator[Form]:
+    """Give the forms that the model can be lowered to; those that it cannot go to `attempts`."""
+    from fairlead.model.compile.forms import FORMS
+
+    for name, build in FORMS:
+        try:
+            yield from build(case.original, case.train)
+        except NotLowered as reason:
+            attempts.append(Attempt(form=name, reason=str(reason)))
+
+
+def _held(case: Case, form: Form, attempts: tuple[Attempt, ...]) -> Compiled | str:
+    """Hold a form against the original; gives the compiled model, or why it is not equal."""
+    try:
+        predictor = OnnxRuntime().load({MODEL: form.model()}, case.signature)
+        made, answers = _made(case, form)
+        rows = stack([case.test, *made.values()])
+        apart = difference(answers, predictor.predict(rows))
+    except (IntegrityError, InvalidInput) as error:
+        return str(error)
+    if apart.reason:
+        return apart.reason
+    size = None if same_bits(predictor, _sample(rows, 1000)) else 1
+    equality = _record(case, form, apart, made, attempts, size)
+    files = {MODEL: form.model(rows_per_call=size)}
+    return Compiled(files, "onnx", equality, msgspec.to_builtins(form.encoding(size)))
+
+
+def _made(case: Case, form: Form) -> tuple[dict[str, Columns], Outputs]:
+    made: dict[str, Columns] = {}
+    answers = [case.answers]
+    for kind, rows in made_rows(case.test, case.signature, form.thresholds).items():
+        found, kept = case.original.rows(rows)
+        if found is not None:
+            made[kind] = kept
+            answers.append(found)
+    return made, join(answers)
+
+
+def _record(
+    case: Case,
+    form: Form,
+    apart: Difference,
+    made: dict[str, Columns],
+    attempts: tuple[Attempt, ...],
+    size: int | None,
+) -> Equality:
+    return Equality(
+        held=True,
+        form=form.name,
+        rows=len(case.test),
+        made_rows=sum(map(len, made.values())),
+        made={kind: len(rows) for kind, rows in made.items()},
+        split_thresholds=len(form.thresholds),
+        split_thresholds_tried=tried(form.thresholds),
+        flips=apart.flips,
+        max_difference=apart.largest,
+        identical_rows=apart.identical,
+        tolerance=TOLERANCE,
+        batch_sizes=BATCH_SIZES,
+        rows_per_call=size,
+        attempts=attempts,
+        versions=_versions("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "numpy"),
+    )
+
+
+def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
+    """Store the estimator itself, and hold what is loaded again against it."""
+    files = _skops_files(case, None)
+    predictor = SklearnRuntime().load(files, case.signature)
+    apart = difference(case.answers, predictor.predict(case.test))
+    if apart.reason:
+        raise NotSupported(
+            f"The model, stored and loaded again, does not answer as it did: {apart.reason}.",
+            "Does it hold state outside scikit-learn, or work on columns that are not fields?",
+        )
+    size = None if _bits_hold(predictor, case.test) else 1
+    reason = "; ".join(f"{attempt.form}: {attempt.reason}" for attempt in attempts)
+    equality = Equality(
+        held=False,
+        form="scikit-learn",
+        reason=reason or "no ONNX form",
+        rows=len(case.test),
+        made_rows=0,
+        flips=apart.flips,
+        max_difference=apart.largest,
+        identical_rows=apart.identical,
+        batch_sizes=BATCH_SIZES,
+        rows_per_call=size,
+        attempts=attempts,
+        versions=_versions("scikit-learn", "skops", "numpy"),
+    )
+    layout = msgspec.to_builtins(case.original.layout)
+    return Compiled(_skops_files(case, size), "sklearn", equality, {"layout": layout})
+
+
+def _skops_files(case: Case, size: int | None) -> dict[str, bytes]:
+    from skops.io import dumps
+
+    from fairlead.flow.trusted import untrusted
+
+    data = dumps(case.original.model, compression=ZIP_DEFLATED, compresslevel=1)
+    if refused := untrusted(data):
+        raise NotSupported(
+            f"{type(case.original.model).__name__} holds types that are not loaded from a file: "
+            f"{', '.join(refused)}.",
+            "Use scikit-learn's own estimators, and no functions of your own inside the model; "
+            "do that work in a step before.",
+        )
+    call = Call(case.original.layout, size)
+    return {SKOPS: data, CALL: msgspec.json.encode(call)}
+
+
+def _bits_hold(predictor: Predictor, rows: Columns) -> bool:
+    """As `same_bits`, with few rows at the small sizes: a call takes milliseconds here."""
+    return same_bits(predictor, _sample(rows, 64), (1, 2, 7)) and same_bits(
+        predictor, _sample(rows, 1000), (64, 1000)
+    )
+
+
+def _sample(rows: Columns, count: int) -> Columns:
+    places = np.random.default_rng(0).permutation(len(rows))[:count]
+    return part_of(rows, places.astype(np.intp))
+
+
+def _versions(*names: str) -> dict[str, str]:
+    return {name: version(name) for name in names}

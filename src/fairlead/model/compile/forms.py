@@ -1,0 +1,12 @@
+"""The forms that are tried, the fastest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from fairlead.model.compile.form import Form
+from fairlead.model.compile.original import Original
+from fairlead.signature.columns import Columns
+
+FORMS: tuple[tuple[str, Callable[[Original, Columns], Iterator[Form]]], ...] = ()
+"""Name, and what builds the forms of that name from an original and its training rows."""

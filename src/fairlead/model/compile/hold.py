@@ -1,0 +1,86 @@
+"""Holding a compiled form against its original: labels, numbers, and bits at every batch size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlead.model.runtime.protocol import Outputs, Predictor
+from fairlead.model.runtime.rows import join, part_of
+from fairlead.signature.columns import Columns
+
+TOLERANCE = 1e-6
+"""Most that a probability may differ, or a value relative to the largest."""
+
+BATCH_SIZES = (1, 2, 7, 64, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far answers are from those of the original."""
+
+    flips: int
+    largest: float
+    identical: int  # rows
+    rows: int
+
+    @property
+    def reason(self) -> str | None:
+        """Why the two are not equal; None when they are."""
+        if self.flips:
+            return f"{self.flips} of {self.rows} labels differ"
+        if not self.largest <= TOLERANCE:
+            return f"numbers differ by up to {self.largest:.2g} on {self.rows} rows"
+        return None
+
+
+def difference(wanted: Outputs, found: Outputs) -> Difference:
+    """Compare answers row by row. A value is compared relative to the largest one."""
+    flips = 0
+    if wanted.choices is not None and found.choices is not None:
+        flips = int(np.count_nonzero(wanted.choices != found.choices))
+    largest, same = 0.0, np.ones(_rows(wanted), dtype=bool)
+    for one, other in (
+        (wanted.probabilities, found.probabilities),
+        (wanted.values, found.values),
+    ):
+        if one is None or other is None:
+            continue
+        scale = 1.0 if one is wanted.probabilities else float(np.abs(one).max(initial=0.0)) or 1.0
+        largest = max(largest, _largest(one, other) / scale)
+        same &= (one == other).reshape(len(one), -1).all(axis=1)
+    return Difference(flips, largest, int(same.sum()), _rows(wanted))
+
+
+def same_bits(predictor: Predictor, rows: Columns, sizes: tuple[int, ...] = BATCH_SIZES) -> bool:
+    """Say whether every row gives the same bits at each batch size, in every position."""
+    whole = predictor.predict(rows)
+    return all(_identical(whole, in_batches(predictor, rows, size)) for size in sizes)
+
+
+def in_batches(predictor: Predictor, rows: Columns, size: int) -> Outputs:
+    """Answer rows, `size` at a time."""
+    starts = range(0, len(rows), size)
+    return join([predictor.predict(part_of(rows, slice(at, at + size))) for at in starts])
+
+
+def _largest(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    gaps = np.where(one == other, 0.0, np.abs(one - other))
+    return float(np.where(np.isnan(one) & np.isnan(other), 0.0, gaps).max(initial=0.0))
+
+
+def _identical(one: Outputs, other: Outputs) -> bool:
+    pairs = (
+        (one.choices, other.choices),
+        (one.probabilities, other.probabilities),
+        (one.values, other.values),
+    )
+    return all(
+        a is b or (a is not None and b is not None and a.tobytes() == b.tobytes()) for a, b in pairs
+    )
+
+
+def _rows(outputs: Outputs) -> int:
+    return len(outputs.values if outputs.values is not None else outputs.choices)  # type: ignore[arg-type]

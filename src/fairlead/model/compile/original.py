@@ -1,0 +1,73 @@
+"""The estimator as it was trained: what every compiled form is held against."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import numpy as np
+
+from fairlead.model.runtime.frames import Layout, frame_of
+from fairlead.model.runtime.protocol import Outputs
+from fairlead.model.runtime.rows import join, part_of
+from fairlead.model.runtime.sklearn import ask
+from fairlead.signature.columns import Columns
+from fairlead.signature.field import Signature
+
+
+def solo(model: Any) -> Any:
+    """
+    Copy an estimator so that it works on one thread.
+
+    With more, a forest adds up its trees in the order in which threads finish, and
+    the last bits of a probability differ from call to call.
+    """
+    alone = copy.deepcopy(model)
+    jobs = {name: None for name in alone.get_params() if name.rpartition("__")[2] == "n_jobs"}
+    return alone.set_params(**jobs) if jobs else alone
+
+
+class Original:
+    """Answers rows by the estimator itself."""
+
+    def __init__(self, model: Any, signature: Signature, layout: Layout) -> None:
+        self.model, self.signature, self.layout = model, signature, layout
+
+    def table(self, frame: Any) -> Outputs:
+        """Answer the rows of a table as it was given."""
+        with _quiet():
+            return ask(self.model, frame, self.signature.output)
+
+    def rows(self, columns: Columns) -> tuple[Outputs | None, Columns]:
+        """
+        Answer made rows; gives the answers, and the rows without those that it refuses.
+
+        An encoder that was told to refuse unseen levels raises on them: such rows have
+        no answer to be equal to.
+        """
+        try:
+            return self._ask(columns), columns
+        except ValueError:
+            return self._one_by_one(columns)
+
+    def _ask(self, columns: Columns) -> Outputs:
+        frame = frame_of(columns, self.signature, self.layout, floats=True)
+        with _quiet():
+            return ask(self.model, frame, self.signature.output)
+
+    def _one_by_one(self, columns: Columns) -> tuple[Outputs | None, Columns]:
+        answers, kept = [], []
+        for place in range(len(columns)):
+            try:
+                answers.append(self._ask(part_of(columns, slice(place, place + 1))))
+            except ValueError:
+                continue
+            kept.append(place)
+        answered = part_of(columns, np.array(kept, dtype=np.intp))
+        return (join(answers) if answers else None), answered
+
+
+def _quiet() -> warnings.catch_warnings[None]:
+    """Unseen levels and made numbers make estimators warn; here they are the point."""
+    return warnings.catch_warnings(action="ignore")

@@ -1,0 +1,68 @@
+"""What compiling a model gives: files, the runtime that loads them, and the record of equality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A form that was tried and not served, and why."""
+
+    form: str
+    reason: str
+
+
+class Equality(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How the served form was held against the original estimator.
+
+    `held` means: on all `rows` + `made_rows` no label differed and no number by
+    more than `tolerance`. It is a statement about those rows, not a proof.
+    """
+
+    held: bool
+    form: str  # "folded trees", "lowered, then skl2onnx" or "scikit-learn"
+    reason: str | None = None  # why not ONNX, when the library's own runtime serves
+    rows: int  # of the test table
+    made_rows: int
+    made: dict[str, int] = {}  # kind of made row → how many
+    split_thresholds: int = 0  # distinct ones in the model's raw fields
+    split_thresholds_tried: int = 0  # of those, with rows at ± 1 ulp
+    flips: int = 0  # rows whose label differed
+    max_difference: float = 0.0  # of a probability, or of a value relative to the largest
+    identical_rows: int = 0  # rows whose every number has the same bits
+    tolerance: float = 1e-6
+    batch_sizes: tuple[int, ...] = ()  # at which every row gave the same bits
+    rows_per_call: int | None = None  # 1 when the model is called a row at a time for that
+    attempts: tuple[Attempt, ...] = ()  # forms tried before
+    versions: dict[str, str] = {}
+
+    @property
+    def sentence(self) -> str:
+        """
+        One line for a person.
+
+        >>> Equality(held=False, form="scikit-learn", reason="no kernel", rows=9, made_rows=0).sentence
+        'served by scikit-learn itself: no kernel'
+        """
+        if not self.held:
+            return f"served by scikit-learn itself: {self.reason}"
+        total = self.rows + self.made_rows
+        return (
+            f"ONNX ({self.form}) held equal on {total:,} rows ({self.rows:,} of the test table, "
+            f"{self.made_rows:,} made): {self.flips} labels differ, "
+            f"numbers by at most {self.max_difference:.2g}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A model in the form that will be served."""
+
+    files: dict[str, bytes]  # model.onnx, or model.skops and frame.json
+    runtime: Literal["onnx", "sklearn"]  # a name in the entry-point group fairlead.runtimes
+    equality: Equality
+    encoding: dict[str, Any] = field(default_factory=dict)  # how fields become model inputs, JSON

@@ -1,0 +1,46 @@
+"""Rows cut apart and answers put together."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairlead.model.runtime.protocol import Outputs
+from fairlead.signature.columns import Columns
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+def part_of(columns: Columns, rows: slice | NDArray[np.intp]) -> Columns:
+    """Take some rows."""
+    return Columns(
+        np.ascontiguousarray(columns.numbers[rows]),
+        np.ascontiguousarray(columns.texts[rows]),
+        {name: values[rows] for name, values in columns.tensors.items()},
+    )
+
+
+def join(parts: list[Outputs]) -> Outputs:
+    """Put answers of several calls one behind the other."""
+    first = parts[0]
+    return Outputs(
+        choices=None if first.choices is None else _stack([p.choices for p in parts]),
+        probabilities=None
+        if first.probabilities is None
+        else _stack([p.probabilities for p in parts]),
+        values=None if first.values is None else _stack([p.values for p in parts]),
+    )
+
+
+def _stack(arrays: list[NDArray[Scalar] | None]) -> NDArray[Scalar]:
+    return np.concatenate([array for array in arrays if array is not None])
+
+
+def stack(parts: list[Columns]) -> Columns:
+    """Put rows of several tables one under the other."""
+    return Columns(
+        np.concatenate([part.numbers for part in parts]),
+        np.concatenate([part.texts for part in parts]),
+    )
