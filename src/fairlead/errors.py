@@ -12,6 +12,8 @@ Every error of fairlead, in one short tree.
     │   ├── NotSupported        known, and not built or not installed
     │   └── Conflict            somebody else holds it: a port, a lock, a number
     ├── CheckFailed             the answer is no: a gate, a replay       exit 1
+    │   ├── RunFailed           a step or a pipeline raised
+    │   ├── GateRefused         a version does not pass gate.yaml
     │   └── IntegrityError      bytes that are not what was recorded
     │       ├── BlobMissing     a blob that a record needs is not in the store
     │       └── BlobCorrupt     a blob's bytes do not give its digest
@@ -123,6 +125,30 @@ class CheckFailed(FairleadError):
 
     code = "check_failed"
     exit_code = 1
+
+
+class RunFailed(CheckFailed):
+    """A step or a pipeline of the user's raised; what was finished before is kept."""
+
+    code = "run_failed"
+
+    def __init__(
+        self, message: str, fix: str | None = None, run: str = "", step: str | None = None
+    ) -> None:
+        super().__init__(message, fix)
+        self.args = (message, fix, run, step)
+        self.run, self.step = run, step
+
+
+class GateRefused(CheckFailed):
+    """A version does not pass `gate.yaml`; `verdicts` holds every line of it, judged."""
+
+    code = "gate_refused"
+
+    def __init__(self, message: str, fix: str | None = None, verdicts: tuple[Any, ...] = ()) -> None:
+        super().__init__(message, fix)
+        self.args = (message, fix, verdicts)
+        self.verdicts = verdicts
 
 
 class IntegrityError(CheckFailed):

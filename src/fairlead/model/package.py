@@ -33,10 +33,13 @@ from fairlead.model import bundle, seal
 from fairlead.model.seal import Sealer
 from fairlead.signature.field import Signature
 from fairlead.store.digest import Digest, digest_bytes
+from fairlead.store.disk import disk_errors, sync_folder
 
 MANIFEST, SEAL, BUNDLE = "manifest.json", "seal.json", "model.sig"
 SIGNATURE, EQUALITY = "signature.json", "equality.json"
 PROFILE, BACKGROUND = "profile.json", "background.json"
+DRAFT = ".draft-"
+"""How the folder of a package that is not sealed yet begins; then the process id."""
 OWN = frozenset({MANIFEST, SEAL, BUNDLE})
 """Files that the manifest does not list: itself and the two that vouch for it."""
 
@@ -129,15 +132,19 @@ class Draft:
     """
 
     def __init__(self, parent: Path, files: Mapping[str, bytes]) -> None:
-        parent.mkdir(parents=True, exist_ok=True)
         for name in files:
             _check_name(name)
-        self.folder = parent / f".draft-{os.getpid()}-{secrets.token_hex(4)}"
-        self.folder.mkdir()
+        self.folder = parent / f"{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
         self.entries = {name: _entry(data) for name, data in sorted(files.items())}
         self.content = content_digest(files)
-        for name, data in files.items():
-            _write(self.folder / name, data)
+        try:
+            with disk_errors(parent):
+                self.folder.mkdir(parents=True)
+                for name, data in files.items():
+                    _write(self.folder / name, data)
+        except BaseException:
+            self.discard()
+            raise
 
     @property
     def size_bytes(self) -> int:
@@ -145,7 +152,13 @@ class Draft:
         return sum(entry.size_bytes for entry in self.entries.values())
 
     def publish(self, folder: Path, about: About, sealer: Sealer) -> Digest:
-        """Seal it and move it to `folder`, durably. Once only."""
+        """
+        Seal it and move it to `folder`, durably. Once only.
+
+        Raises:
+            Conflict: `folder` exists.
+            StoreFull: The disk is full; nothing is at `folder`.
+        """
         manifest = Manifest(
             **msgspec.structs.asdict(about),
             content=self.content,
@@ -155,12 +168,13 @@ class Draft:
         data = _pretty(manifest)
         digest = digest_bytes(data)
         sealed = sealer.seal(digest)
-        _write(self.folder / MANIFEST, data)
-        _write(self.folder / SEAL, sealed)
         sha256 = _sha256(manifest, data, sealed)
-        _write(self.folder / BUNDLE, bundle.make(manifest.ref, sha256, sealer))
-        _sync(self.folder)
-        _move(self.folder, folder)
+        with disk_errors(folder):
+            _write(self.folder / MANIFEST, data)
+            _write(self.folder / SEAL, sealed)
+            _write(self.folder / BUNDLE, bundle.make(manifest.ref, sha256, sealer))
+            sync_folder(self.folder)
+            _move(self.folder, folder)
         return digest
 
     def discard(self) -> None:
@@ -318,15 +332,7 @@ def _move(source: Path, target: Path) -> None:
             f"There is a package at {target} already.", "Packages never change; write another."
         ) from error
     for folder in {target.parent, target.parent.parent, source.parent}:
-        _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        sync_folder(folder)
 
 
 def _canonical(value: Any) -> bytes:

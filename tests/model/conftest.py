@@ -1,0 +1,69 @@
+"""A project with a key and a store, and packages small enough to make many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fairlead.model import seal
+from fairlead.model.package import About
+from fairlead.model.registry import Registry
+from fairlead.project import Project
+from fairlead.signature.field import Field, Output, Signature
+from fairlead.store.records import ModelVersion
+from fairlead.store.store import Store
+
+SIGNATURE = Signature(
+    fields=(Field(name="age", kind="integer", bounds=(17, 90)),),
+    output=Output(name="income", task="binary", labels=("<=50K", ">50K")),
+)
+
+
+def make_project(root: Path) -> Project:
+    """A project as `fairlead init` leaves it, without the template."""
+    store = root / ".fairlead"
+    Store.create(store).close()
+    public = seal.make_keys(store / "keys" / "seal.key")
+    (root / "fairlead.toml").write_text(
+        f'[project]\nname = "loans"\nid = "0123456789abcdef"\n\n[keys]\npublic = "{public}"\n'
+    )
+    return Project(root, "loans", "0123456789abcdef", public)
+
+
+def report(**intervals: tuple[float, float, float]) -> dict[str, Any]:
+    """A report as a manifest holds it; the first metric is the headline."""
+    return {
+        "metrics": {
+            name: {"value": value, "low": low, "high": high}
+            for name, (value, low, high) in intervals.items()
+        },
+        "headline": next(iter(intervals)),
+        "baseline": {"rule": "always '<=50K'"},
+        "beats_baseline": True,
+    }
+
+
+def add(registry: Registry, content: bytes, name: str = "income", **about: Any) -> ModelVersion:
+    """Register bytes as a version; they need not be a model until somebody loads them."""
+    files = {
+        "signature.json": msgspec.json.encode(SIGNATURE),
+        "model.onnx": content,
+        "background.json": b'[{"age": 39}]',
+    }
+    known = {"number": 0, "runtime": "onnx", "task": "binary", "target": "income", "created": 0.0}
+    return registry.add(files, About(name=name, **(known | about)))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path)
+
+
+@pytest.fixture
+def registry(project: Project) -> Iterator[Registry]:
+    with Store.open(project.store_root) as store:
+        yield Registry(project, store)

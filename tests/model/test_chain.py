@@ -1,0 +1,166 @@
+"""The chain tells when any link of it was touched."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairlead.model import anchor, chain, seal
+from fairlead.model.registry import Registry
+from fairlead.model.seal import Sealer
+from fairlead.project import Project
+from fairlead.store.records import ChainEntry
+
+from .conftest import add
+
+
+class Signed:
+    """A chain of ten links, and the key that signed it."""
+
+    def __init__(self, root: Path, count: int = 10) -> None:
+        self.public = seal.make_keys(root / "key")
+        self.sealer = Sealer.read(root / "key")
+        self.links: list[ChainEntry] = []
+        for number in range(1, count + 1):
+            body = {"model": f"income@{number}", "package": f"{number:064}"}
+            last = self.links[-1] if self.links else None
+            self.links.append(chain.following(last, chain.REGISTERED, body, self.sealer))
+
+    def wrong(self, links: list[ChainEntry]) -> list[str]:
+        return chain.problems(links, self.public)
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Signed:
+    return Signed(tmp_path_factory.mktemp("chain"))
+
+
+def change(link: ChainEntry, **fields: Any) -> ChainEntry:
+    return msgspec.structs.replace(link, **fields)
+
+
+def test_an_untouched_chain_holds(signed: Signed) -> None:
+    assert signed.wrong(signed.links) == []
+    assert signed.wrong([]) == []
+
+
+@given(place=st.integers(0, 8))
+def test_a_removed_link_is_found(signed: Signed, place: int) -> None:
+    links = signed.links[:place] + signed.links[place + 1 :]
+    assert f"link {place + 1} is missing" in signed.wrong(links)[0]
+
+
+@given(order=st.permutations(range(10)).filter(lambda order: order != sorted(order)))
+@settings(max_examples=30)
+def test_reordered_links_are_found(signed: Signed, order: list[int]) -> None:
+    assert signed.wrong([signed.links[place] for place in order])
+    # Also when the numbers are written anew, so that they count up.
+    moved = [change(signed.links[place], seq=seq) for seq, place in enumerate(order, 1)]
+    assert signed.wrong(moved)
+
+
+@given(place=st.integers(0, 10), copied=st.integers(0, 9))
+def test_an_inserted_link_is_found(signed: Signed, place: int, copied: int) -> None:
+    links = [*signed.links[:place], signed.links[copied], *signed.links[place:]]
+    renumbered = [change(link, seq=seq) for seq, link in enumerate(links, 1)]
+    assert signed.wrong(renumbered)
+
+
+@given(place=st.integers(0, 9), what=st.sampled_from(ChainEntry.__struct_fields__))
+def test_a_changed_link_is_found(signed: Signed, place: int, what: str) -> None:
+    link = signed.links[place]
+    other = {
+        "seq": link.seq + 100,
+        "previous": "0" * 64,
+        "digest": "0" * 64,
+        "kind": "promoted",
+        "body": {**link.body, "package": "f" * 64},
+        "created": link.created + 1,
+        "signature": signed.links[place - 1].signature,
+    }[what]
+    links = list(signed.links)
+    links[place] = change(link, **{what: other})
+    assert signed.wrong(links)
+
+
+def test_a_chain_made_anew_without_the_key_is_found(signed: Signed, tmp_path: Path) -> None:
+    """Whoever can write the catalog can count digests; signing takes the private key."""
+    assert all("not signed" in text for text in signed.wrong(Signed(tmp_path).links))
+
+
+def test_what_the_catalog_holds_without_a_link_is_found(registry: Registry) -> None:
+    add(registry, b"a")
+    add(registry, b"b")
+    registry.promote("income@1", "champion")
+    assert registry.verify().sound
+    _sql(registry, "DELETE FROM chain_entry WHERE seq = 3")
+    assert registry.verify().problems == ["alias income@champion has no link in the chain"]
+    _sql(registry, "DELETE FROM chain_entry WHERE seq = 2")
+    assert "version income@2 has no link in the chain" in registry.verify().problems
+
+
+def test_an_alias_moved_behind_the_registry_is_found(registry: Registry) -> None:
+    add(registry, b"a")
+    add(registry, b"b")
+    registry.promote("income@1", "champion")
+    _sql(registry, "UPDATE alias SET number = 2")
+    assert registry.verify().problems == [
+        "alias income@champion is income@2 in the catalog, income@1 in the chain"
+    ]
+
+
+def test_promotions_that_were_cut_off_are_found_in_git(registry: Registry) -> None:
+    """Back to champion @1 by way of @2: without Git, cutting both moves off leaves no trace."""
+    git(registry.project, "init", "--quiet")
+    add(registry, b"a")
+    add(registry, b"b")
+    for number in (1, 2, 1):
+        registry.promote(f"income@{number}", "champion")
+    sound = registry.verify()
+    assert sound.sound
+    assert sound.anchors == 3
+    _sql(registry, "DELETE FROM chain_entry WHERE seq > 3")
+    problems = registry.verify().problems
+    assert len(problems) == 2
+    assert all("is not there" in problem for problem in problems)
+
+
+def test_heads_in_git_touch_neither_branch_nor_work_tree(registry: Registry) -> None:
+    git(registry.project, "init", "--quiet")
+    add(registry, b"a")
+    before = git(registry.project, "status", "--porcelain", "--ignored")
+    name = registry.promote("income@1", "champion").anchored
+    assert name == "refs/fairlead/0123456789abcdef"
+    assert git(registry.project, "for-each-ref", "--format=%(refname)") == name
+    assert git(registry.project, "status", "--porcelain", "--ignored") == before
+
+
+def test_a_project_that_its_repository_ignores_has_no_git(
+    registry: Registry, project: Project
+) -> None:
+    git(project, "init", "--quiet")
+    (project.root / ".gitignore").write_text("*\n")
+    add(registry, b"a")
+    assert registry.promote("income@1", "champion").anchored is None
+    assert anchor.read(project) == []
+
+
+def git(project: Project, *words: str) -> str:
+    made = subprocess.run(
+        ["git", *words], cwd=project.root, check=True, capture_output=True, text=True
+    )
+    return made.stdout.strip()
+
+
+def _sql(registry: Registry, statement: str) -> None:
+    import sqlite3
+
+    with sqlite3.connect(registry.store.root / "catalog.db") as connection:
+        connection.execute(statement)
+    connection.close()

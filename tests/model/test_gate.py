@@ -1,0 +1,160 @@
+"""The gate names each line that a version fails, with what was asked and found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.errors import InvalidConfig
+from fairlead.model import gate
+from fairlead.model.gate import Bound, Candidate, Score
+
+FILE = """\
+# What is asked.
+other: {size_bytes: {max: 1}}
+income:
+  metrics:
+    accuracy: {min: 0.9}
+    log_loss: {max: 0.3}
+  size_bytes: {max: 20_000_000}
+  latency_ms: {max: 50}
+  not_worse_than: champion
+  better_than_baseline: true
+"""
+GOOD = Candidate(
+    ref="income@2",
+    scores={"accuracy": Score(0.95, 0.93, 0.97), "log_loss": Score(0.2, 0.1, 0.3)},
+    headline="accuracy",
+    size_bytes=1_000_000,
+    latency_ms=3.0,
+    beats_baseline=True,
+    baseline="always '<=50K'",
+    test="a" * 64,
+)
+
+
+def candidate(**changes: object) -> Candidate:
+    import msgspec
+
+    return msgspec.structs.replace(GOOD, **changes)
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> gate.Gate:
+    return read(tmp_path, FILE)
+
+
+def read(folder: Path, text: str) -> gate.Gate:
+    (folder / "gate.yaml").write_text(text)
+    found = gate.read(folder / "gate.yaml", "income")
+    assert found is not None
+    return found
+
+
+def failures(asked: gate.Gate, mine: Candidate, holder: Candidate | None = None) -> list[str]:
+    return [str(verdict) for verdict in gate.judge(asked, mine, holder) if not verdict.passed]
+
+
+def test_every_line_is_judged_and_says_where_it_stands(asked: gate.Gate) -> None:
+    verdicts = gate.judge(asked, GOOD, None)
+    assert [(verdict.rule, verdict.line, verdict.passed) for verdict in verdicts] == [
+        ("metrics.accuracy", 5, True),
+        ("metrics.log_loss", 6, True),
+        ("size_bytes", 7, True),
+        ("latency_ms", 8, True),
+        ("not_worse_than", 9, True),
+        ("better_than_baseline", 10, True),
+    ]
+
+
+def test_a_refusal_names_the_line_with_value_and_bound(asked: gate.Gate) -> None:
+    weak = candidate(
+        scores={"accuracy": Score(0.871, 0.85, 0.89), "log_loss": Score(0.31, 0.3, 0.33)},
+        size_bytes=30_000_000,
+        latency_ms=60.25,
+        beats_baseline=False,
+    )
+    assert failures(asked, weak, candidate(ref="income@1")) == [
+        "gate.yaml:5: metrics.accuracy: at least 0.9; found 0.871 [0.85, 0.89]",
+        "gate.yaml:6: metrics.log_loss: at most 0.3; found 0.31 [0.3, 0.33]",
+        "gate.yaml:7: size_bytes: at most 20,000,000; found 30,000,000",
+        "gate.yaml:8: latency_ms: at most 50; found 60.25 (median of one row at a time)",
+        "gate.yaml:9: not_worse_than: champion income@1, accuracy 0.95 [0.93, 0.97]; "
+        "found 0.871 [0.85, 0.89]",
+        "gate.yaml:10: better_than_baseline: always '<=50K'; found accuracy 0.871 [0.85, 0.89]",
+    ]
+
+
+def test_what_was_not_measured_does_not_pass(asked: gate.Gate) -> None:
+    bare = candidate(scores={}, headline=None, beats_baseline=None, latency_ms=None)
+    failed = failures(asked, bare, candidate(ref="income@1"))
+    assert len(failed) == 5  # all but the size
+    assert "not measured (nothing was)" in failed[0]
+
+
+def test_nan_passes_no_line(asked: gate.Gate) -> None:
+    nan = Score(float("nan"), float("nan"), float("nan"))
+    mine = candidate(scores={"accuracy": nan, "log_loss": nan})
+    assert len(failures(asked, mine, candidate(ref="income@1"))) == 3
+
+
+def test_a_difference_inside_the_champions_interval_may_be_chance(asked: gate.Gate) -> None:
+    champion = candidate(ref="income@1")  # 0.95 [0.93, 0.97]
+    inside = candidate(scores={**GOOD.scores, "accuracy": Score(0.931, 0.91, 0.95)})
+    below = candidate(scores={**GOOD.scores, "accuracy": Score(0.929, 0.91, 0.95)})
+    assert failures(asked, inside, champion) == []
+    assert len(failures(asked, below, champion)) == 1
+
+
+def test_other_test_rows_are_told(asked: gate.Gate) -> None:
+    champion = candidate(ref="income@1", test="b" * 64)
+    verdict = next(v for v in gate.judge(asked, GOOD, champion) if v.rule == "not_worse_than")
+    assert "measured on other rows" in verdict.found
+
+
+@given(value=st.floats(0, 1), middle=st.floats(0, 1), wide=st.floats(0, 0.2))
+def test_a_metric_that_is_better_when_smaller_is_compared_the_other_way(
+    value: float, middle: float, wide: float
+) -> None:
+    """Turning the sign of all figures, and the direction with it, turns no answer."""
+    mine, theirs = Score(value, value, value), Score(middle, middle - wide, middle + wide)
+    turned = Score(-theirs.value, -theirs.high, -theirs.low)
+    assert gate.worse("accuracy", mine, theirs) == gate.worse(
+        "rmse", Score(-value, -value, -value), turned
+    )
+
+
+@given(value=st.floats(allow_nan=True), low=st.floats(-1, 0), high=st.floats(0, 1))
+def test_a_bound_includes_its_ends(value: float, low: float, high: float) -> None:
+    assert Bound(low, high).holds(low)
+    assert Bound(low, high).holds(high)
+    assert Bound(low, high).holds(value) == (low <= value <= high)
+
+
+def test_a_model_that_the_file_does_not_name_is_asked_nothing(tmp_path: Path) -> None:
+    (tmp_path / "gate.yaml").write_text(FILE)
+    assert gate.read(tmp_path / "gate.yaml", "unnamed") is None
+    assert gate.read(tmp_path / "none.yaml", "income") is None
+    (tmp_path / "gate.yaml").write_text("")
+    assert gate.read(tmp_path / "gate.yaml", "income") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("income:\n  latency: {max: 5}", "Did you mean 'latency_ms'"),
+        ("income:\n  size_bytes: {most: 5}", "unknown field `most`"),
+        ("income:\n  metrics: {accuracy: {min: high}}", "Expected `float"),
+        ("income:\n  metrics:\n    accuracy: {}", "line 3: metrics.accuracy states no bound"),
+        ("income: [", "not YAML"),
+        ("just text", "names no model"),
+        ("income: 5", "line 1"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        read(tmp_path, text)
+    assert says in str(caught.value)
