@@ -20,8 +20,9 @@ from fairlead.errors import Conflict, NotFound, StoreReadOnly
 from fairlead.store import locks, reader
 from fairlead.store.disk import disk_errors
 from fairlead.store.reader import BUSY_S, CatalogReader, translated
-from fairlead.store.records import Record
+from fairlead.store.records import Record, StepRun
 from fairlead.store.rows import R, encode, key_of, named
+from fairlead.store.uses import uses_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -104,6 +105,9 @@ class Transaction:
         except IntegrityError as error:
             taken = next((record for record in records if self._holds_key(record)), records[0])
             raise _taken(taken) from error
+        uses = [use for record in records if isinstance(record, StepRun) for use in uses_of(record)]
+        if uses:
+            self.record(*uses)
 
     def _holds_key(self, record: Record) -> bool:
         return self.get(type(record), *key_of(record)) is not None

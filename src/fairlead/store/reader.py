@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fairlead.errors import Conflict, Fault, NotFound, StoreFull, StoreReadOnly
+from fairlead.errors import Conflict, Fault, NotFound, StoreFull, StoreNewer, StoreReadOnly
 from fairlead.store.rows import R, count_query, decode, find_query, table
 
 FILE = "catalog.db"
+VERSIONS = ("0001",)
+"""Every version of the schema, oldest first; the last is ours."""
+
 BUSY_S = 600.0
 """How long a connection waits for another's write before it gives up."""
 
@@ -102,6 +105,7 @@ class CatalogReader:
         # SQLite's connections do not survive a fork.
         if connection is None or local.pid != os.getpid():
             connection = connect(self.path)
+            version(connection)
             local.connection, local.pid = connection, os.getpid()
         return connection
 
@@ -112,14 +116,39 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = _open(address)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         connection.close()
-        if not _is_unwritten_medium(path):
+        if not (isinstance(error, sqlite3.OperationalError) and _is_unwritten_medium(path)):
             raise translated(error, path) from error
         # Without a place for the shared-memory file SQLite reads a WAL database
         # only when told that nobody else writes, which is so on such a medium.
         connection = _open(f"{address}&immutable=1")
     return connection
+
+
+def version(connection: sqlite3.Connection) -> str | None:
+    """
+    Tell the version of a catalog's schema; None before the first.
+
+    Raises:
+        StoreNewer: A newer fairlead wrote it.
+    """
+    path = Path(_file(connection))
+    try:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise translated(error, path) from error
+    except sqlite3.DatabaseError as error:
+        raise translated(error, path) from error
+    if row is not None and row[0] not in VERSIONS:
+        raise StoreNewer(
+            f"The catalog {path} is at version {row[0]}; this fairlead knows versions up to "
+            f"{VERSIONS[-1]}.",
+            "Install the newer fairlead that wrote it: `pip install --upgrade fairlead`.",
+        )
+    return None if row is None else str(row[0])
 
 
 def get(connection: sqlite3.Connection, kind: type[R], *key: Any) -> R | None:
@@ -196,8 +225,6 @@ def _open(address: str) -> sqlite3.Connection:
 def _rows(connection: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> list[Any]:
     try:
         return connection.execute(query, values).fetchall()
-    except sqlite3.OperationalError as error:
-        raise translated(error, Path(_file(connection))) from error
     except sqlite3.DatabaseError as error:
         raise translated(error, Path(_file(connection))) from error
 

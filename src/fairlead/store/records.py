@@ -178,6 +178,20 @@ class Edge(Record, frozen=True, kw_only=True):
     role: str
 
 
+class ArtifactUse(Record, frozen=True, kw_only=True):
+    """
+    An artifact as input or output of a step run, so that an artifact can be asked about.
+
+    The catalog writes it by itself with each step run.
+    """
+
+    KEYS = ("artifact", "step_run", "role")
+
+    artifact: Digest
+    step_run: str
+    role: str  # input:PARAM, output:POSITION, file:NAME
+
+
 class SeenFile(Record, frozen=True, kw_only=True):
     """A path that was a content input of a run, so that a path can be asked about."""
 
@@ -199,5 +213,6 @@ KINDS: tuple[type[Record], ...] = (
     Revision,
     LiveRevision,
     Edge,
+    ArtifactUse,
     SeenFile,
 )

@@ -24,6 +24,7 @@ from fairlead.store.records import (
     KINDS,
     Alias,
     Artifact,
+    ArtifactUse,
     CacheEntry,
     Edge,
     LiveRevision,
@@ -48,6 +49,7 @@ _REFERENCES: dict[type[Record], tuple[tuple[tuple[str, ...], type[Record]], ...]
     ModelVersion: ((("run",), Run),),
     Alias: ((("name", "number"), ModelVersion),),
     LiveRevision: ((("endpoint", "number"), Revision),),
+    ArtifactUse: ((("step_run",), StepRun),),
     SeenFile: ((("run",), Run),),
 }
 
@@ -59,13 +61,14 @@ _INDEXES: dict[type[Record], tuple[tuple[str, ...], ...]] = {
     ModelVersion: (("run",), ("package",), ("created",)),
     Revision: (("created",),),
     Edge: (("target",),),
+    ArtifactUse: (("step_run",),),
     SeenFile: (("digest",), ("run",)),
 }
 
 MUTABLE: frozenset[type[Record]] = frozenset({Run, StepRun, CacheEntry, Alias, LiveRevision})
 """Kinds whose record a later one with the same keys replaces."""
 
-FIRST_COUNTS: frozenset[type[Record]] = frozenset({Artifact, Edge, SeenFile})
+FIRST_COUNTS: frozenset[type[Record]] = frozenset({Artifact, ArtifactUse, Edge, SeenFile})
 """Kinds that say the same thing however often they are said: the first one stays."""
 
 metadata = MetaData()

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from fairlead.errors import StoreNewer
 from fairlead.store import locks, reader
 from fairlead.store.disk import disk_errors
-
-VERSIONS = ("0001",)
-"""Every version of the schema, oldest first; the last is ours."""
 
 
 def is_current(path: Path) -> bool:
@@ -22,14 +17,8 @@ def is_current(path: Path) -> bool:
     Raises:
         StoreNewer: A newer fairlead wrote it.
     """
-    version = _version(path)
-    if version is not None and version not in VERSIONS:
-        raise StoreNewer(
-            f"The catalog {path} is at version {version}; this fairlead knows versions up to "
-            f"{VERSIONS[-1]}.",
-            "Install the newer fairlead that wrote it: `pip install --upgrade fairlead`.",
-        )
-    return version == VERSIONS[-1]
+    with closing(reader.connect(path)) as connection:
+        return reader.version(connection) == reader.VERSIONS[-1]
 
 
 def upgrade(path: Path, lock: Path, *, timeout_s: float = reader.BUSY_S) -> None:
@@ -37,17 +26,6 @@ def upgrade(path: Path, lock: Path, *, timeout_s: float = reader.BUSY_S) -> None
     with locks.hold(lock, timeout_s=timeout_s):
         if not path.exists() or not is_current(path):
             _migrate(path)
-
-
-def _version(path: Path) -> str | None:
-    with closing(reader.connect(path)) as connection:
-        try:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return None
-            raise reader.translated(error, path) from error
-    return None if row is None else str(row[0])
 
 
 def _migrate(path: Path) -> None:

@@ -186,6 +186,22 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "artifact_use",
+        sa.Column("artifact", sa.Text(), nullable=False),
+        sa.Column("step_run", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["step_run"],
+            ["step_run.id"],
+            name="fk_artifact_use_step_run",
+            initially="DEFERRED",
+            deferrable=True,
+        ),
+        sa.PrimaryKeyConstraint("artifact", "step_run", "role", name="pk_artifact_use"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_artifact_use_step_run", "artifact_use", ["step_run"], unique=False)
+    op.create_table(
         "cache_entry",
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("function", sa.Text(), nullable=False),
