@@ -1,0 +1,184 @@
+"""`fairlead predictions`: what was answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from cyclopts import App
+
+from fairlead.cli.output import console, emit, message
+from fairlead.project import find as find_project
+from fairlead.serve.line import headline, moment
+from fairlead.serve.log_reader import Logged, get, latest
+from fairlead.store.ids import id_time_s
+from fairlead.store.phrases import counted, some
+
+if TYPE_CHECKING:
+    from fairlead.serve.compact import Compacted
+    from fairlead.serve.replay import PredictionReplay
+
+app = App(name="predictions", help="List and show predictions.")
+
+
+class Shown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A prediction as --json prints it."""
+
+    id: str
+    time: float  # seconds since the epoch
+    endpoint: str
+    revision: str  # income#12
+    model: str
+    package: str
+    input: msgspec.Raw
+    answer: msgspec.Raw
+    entity: str | None = None
+    batch_rows: int
+    batch_row: int
+    path: list[tuple[str, float]]  # nodes, with microseconds
+    segment: str
+    offset: int
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A page of predictions."""
+
+    predictions: list[Shown]
+    next: str | None  # goes into --before
+
+
+@app.command(name="list")
+def list_(*, endpoint: str | None = None, limit: int = 20, before: str | None = None) -> None:
+    """
+    List predictions, newest first.
+
+    Parameters
+    ----------
+    endpoint
+        Only those of this endpoint.
+    limit
+        How many at most.
+    before
+        Only those older than this prediction: for the next page.
+    """
+    project = find_project()
+    page = latest(project.log, endpoint=endpoint, limit=limit, before=before)
+    emit(Listed([shown(item) for item in page.items], page.next), show_page)
+
+
+@app.command
+def show(prediction: str, /) -> None:
+    """
+    Show one prediction: the row as it came, the answer as it was sent, where it was logged.
+
+    Parameters
+    ----------
+    prediction
+        Its id.
+    """
+    emit(shown(get(find_project().log, prediction)), show_one)
+
+
+@app.command
+def compact() -> None:
+    """Write the closed segments of the log as Parquet, beside the log, for analysis."""
+    from fairlead.serve.compact import compact as compact_log
+    from fairlead.serve.compact import files
+
+    project = find_project()
+    done = compact_log(project.log)
+    for problem in done.unreadable:
+        message(f"warning: {problem}")
+    emit(done, lambda done: show_compacted(done, len(files(project.log)), str(project.log)))
+
+
+def shown(logged: Logged) -> Shown:
+    """Give a prediction as --json prints it."""
+    frame = logged.frame
+    return Shown(
+        id=logged.id,
+        time=id_time_s(logged.id),
+        endpoint=frame.endpoint,
+        revision=f"{frame.endpoint}#{frame.revision}",
+        model=frame.model,
+        package=frame.package,
+        input=logged.input,
+        answer=msgspec.Raw(logged.answer),
+        entity=logged.entity,
+        batch_rows=len(frame.answers),
+        batch_row=logged.row,
+        path=frame.path,
+        segment=str(logged.place.segment),
+        offset=logged.place.offset,
+    )
+
+
+def show_page(page: Listed) -> None:
+    """Print a page as a table."""
+    if not page.predictions and page.next is None:
+        message("No predictions yet.")
+        return
+    for item in page.predictions:
+        said = headline(msgspec.json.decode(item.answer))
+        console().print(
+            f"{item.id}  {moment(item.time)}  {item.revision}  {item.model}  {said}", markup=False
+        )
+    if page.next is not None:
+        message(f"More: --before {page.next}")
+
+
+def show_one(item: Shown) -> None:
+    """Print one prediction."""
+    answer = msgspec.json.decode(item.answer)
+    nodes = some(f"{node} {spent_us:.0f} µs" for node, spent_us in item.path)
+    lines = [
+        ("prediction", item.id),
+        ("answered", moment(item.time)),
+        ("revision", item.revision),
+        ("model", f"{item.model}, package {item.package[:12]}"),
+        ("about", item.entity),
+        ("batch", f"row {item.batch_row + 1} of {item.batch_rows}, {nodes}"),
+        ("logged", f"{item.segment}, byte {item.offset}"),
+        ("row", _json(msgspec.json.decode(item.input))),
+        ("answer", _json(answer)),
+    ]
+    for name, value in lines:
+        if value is not None:
+            console().print(f"{name:<12}{value}", markup=False)
+
+
+def show_compacted(done: Compacted, files: int, log: str) -> None:
+    """Print what a compaction did."""
+    console().print(
+        f"Compacted {counted(done.segments, 'segment')} with "
+        f"{counted(done.predictions, 'prediction')}; {counted(files, 'file')} under {log}/parquet.",
+        markup=False,
+    )
+
+
+def show_replay(replay: PredictionReplay) -> None:
+    """Print what the replay of a prediction compared, and what it came to."""
+    print_ = console().print
+    print_(f"prediction  {replay.id}", markup=False)
+    print_(f"revision    {replay.revision}", markup=False)
+    print_(
+        f"model       {replay.model}, {replay.runtime}, package {replay.package[:12]}", markup=False
+    )
+    place = f"row {replay.batch_row + 1} of a batch of {replay.batch_rows}"
+    print_(f"row         {place}: {bytes(replay.input).decode()}", markup=False)
+    width = max(len(one.what) for one in replay.compared)
+    for one in replay.compared:
+        mark = "equal " if one.equal else "DIFFERS"
+        beside = "" if one.recorded == one.replayed else f"  replayed {one.replayed}"
+        distance = f"  ({one.distance})" if one.distance else ""
+        print_(f"  {mark:<8}{one.what:<{width}}  {one.recorded}{beside}{distance}", markup=False)
+    if replay.equal:
+        print_("Equal, bit for bit.", markup=False)
+        return
+    print_("The replay differs from what was answered.", markup=False)
+    for difference in replay.differences or ["none in the recorded libraries"]:
+        print_(f"  environment: {difference}", markup=False)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
