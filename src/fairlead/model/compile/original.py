@@ -71,3 +71,15 @@ class Original:
 def _quiet() -> warnings.catch_warnings[None]:
     """Unseen levels and made numbers make estimators warn; here they are the point."""
     return warnings.catch_warnings(action="ignore")
+
+
+def final_and_steps(model: Any) -> tuple[Any, list[Any]]:
+    """Take a model apart: the estimator that decides, and the transformers before it."""
+    while hasattr(model, "best_estimator_"):
+        model = model.best_estimator_
+    steps: list[Any] = []
+    while type(model).__name__ == "Pipeline":
+        parts = [part for _, part in model.steps if part is not None and part != "passthrough"]
+        steps += parts[:-1]
+        model = parts[-1]
+    return model, steps

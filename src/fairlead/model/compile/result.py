@@ -45,8 +45,9 @@ class Equality(msgspec.Struct, frozen=True, kw_only=True):
         """
         One line for a person.
 
-        >>> Equality(held=False, form="scikit-learn", reason="no kernel", rows=9, made_rows=0).sentence
-        'served by scikit-learn itself: no kernel'
+        >>> record = Equality(held=False, form="scikit-learn", reason="why", rows=9, made_rows=0)
+        >>> record.sentence
+        'served by scikit-learn itself: why'
         """
         if not self.held:
             return f"served by scikit-learn itself: {self.reason}"
