@@ -1,0 +1,75 @@
+"""The prediction server as a process: endpoints, HTTP, signals, and the order of stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Callable, Iterable
+
+import uvloop
+
+from fairlead.protocols.http import HttpServer, Limits
+from fairlead.protocols.rest import Rest
+from fairlead.project import Project
+from fairlead.serve.endpoints import Endpoints
+
+SWITCH_S = 0.0005
+"""How long a computing thread may keep the interpreter from the event loop."""
+
+
+def run(
+    project: Project,
+    names: Iterable[str] | None,
+    *,
+    host: str,
+    port: int,
+    limits: Limits | None = None,
+    ready: Callable[[Endpoints, str], None],
+) -> None:
+    """
+    Serve until SIGTERM or SIGINT, then answer what is under way and return.
+
+    Args:
+        project: Whose endpoints.
+        names: Only these; all that were applied if None.
+        host: A loopback address.
+        port: 0 lets the system choose.
+        limits: What callers may ask.
+        ready: Called with the endpoints and the URL, once requests are answered.
+
+    Raises:
+        Conflict: The port is taken.
+        NotFound, StoreFull, StoreReadOnly: As `Endpoints.open`.
+    """
+    sys.setswitchinterval(SWITCH_S)
+    uvloop.run(_serve(Endpoints(project, names), host, port, limits, ready))
+
+
+async def _serve(
+    endpoints: Endpoints,
+    host: str,
+    port: int,
+    limits: Limits | None,
+    ready: Callable[[Endpoints, str], None],
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    rest = Rest(endpoints)
+    server = HttpServer(rest, limits)
+    port = server.listen(host, port)  # before anything is loaded, so that a conflict shows at once
+    await endpoints.open()
+    try:
+        await server.start()
+        # What is loaded stays; collections need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        ready(endpoints, f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        await stop.wait()
+        rest.draining = True
+        await server.drain()
+    finally:
+        await endpoints.close()

@@ -1,0 +1,320 @@
+"""
+Batches form by themselves: all rows that arrived in a turn of the event loop go through one call.
+
+    submit(call) ─► queue ─► one batch a turn ─► answer (here, or on a thread) ─► log ─► call.done
+
+A `Lane` is that path for one revision of an endpoint. Nobody waits for a timer:
+an idle lane answers at once, a busy one gathers what comes meanwhile. A call of
+more rows than a batch should have goes through in pieces, in turn with its
+neighbours. An answer leaves only after its frame is in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fairlead.errors import FairleadError, Fault, Overloaded
+from fairlead.serve.cost import Cost
+from fairlead.serve.log import Done, Durability, Frame, Part
+from fairlead.serve.times import Times
+
+logger = logging.getLogger(__name__)
+
+BATCH_ROWS = 512
+"""Rows of a batch at most, however quick the model."""
+BATCH_S = 0.004
+"""How long a batch may be expected to take; neighbours of a large request wait so long."""
+INLINE_S = 0.002
+"""What is expected to take longer is computed on a thread."""
+QUEUE_ROWS = 20_000
+"""Rows of one endpoint that may wait for their answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """A batch answered: ids of 16 bytes, the JSON of each prediction, and how it went."""
+
+    ids: list[bytes]
+    answers: list[bytes]
+    model: str  # name@number
+    path: tuple[tuple[str, float], ...]  # nodes gone through, each with microseconds
+
+
+class Answerer(Protocol):
+    """What a lane runs its batches through; free of I/O, called from one thread at a time."""
+
+    def answer(self, rows: list[Any], entities: list[str | None]) -> Predictions:
+        """Answer checked rows, in order; the rows and entities are as many."""
+
+    def frame(self, predictions: Predictions, parts: list[Part]) -> Frame:
+        """Make the frame of the log that holds answered rows; the parts' rows are as many."""
+
+
+class Log(Protocol):
+    """The prediction log, as `fairlead.serve.log.LogWriter` keeps it."""
+
+    def write_now(self, frame: Frame) -> bool: ...
+
+    def append(self, frame: Frame, durability: Durability, done: Done) -> None: ...
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """
+    The rows of one request on their way through a lane.
+
+    `done` is called on the loop's thread, once: `answers` then holds the JSON of
+    each prediction, or `error` says why there are none.
+    """
+
+    rows: list[Any]  # checked, one or more
+    part: Part  # the request as the log will hold it
+    done: Callable[[Call], None]
+    abandoned: Callable[[], bool] | None = None  # tells that nobody waits any more
+    answers: list[bytes] = field(default_factory=list)
+    ids: list[bytes] = field(default_factory=list)
+    error: FairleadError | None = None
+    arrived: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows `start` to `stop` of a call, as they stand in the queue or in a batch."""
+
+    call: Call
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def is_whole(self) -> bool:
+        return self.start == 0 and self.stop == len(self.call.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of the pieces that went through one call of the answerer."""
+
+    pieces: list[_Piece]
+    result: Predictions | Exception
+
+
+class Lane:
+    """
+    The queue, the batches and the log of one revision. Lives on the loop's thread.
+
+    Args:
+        answerer: Answers the batches.
+        log: Where the frames go.
+        durability: When a frame counts as written.
+        threads: Where slow batches are computed.
+        times: Where rows and times are counted.
+        cost: What batches are known to cost.
+        queue_rows: So many rows may wait; beyond, calls are refused.
+    """
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        log: Log,
+        durability: Durability,
+        threads: Executor,
+        times: Times,
+        *,
+        cost: Cost | None = None,
+        queue_rows: int = QUEUE_ROWS,
+    ) -> None:
+        self.cost = cost or Cost()
+        self.rows = 0  # taken in, and not yet answered
+        self._answerer = answerer
+        self._log = log
+        self._durability = durability
+        self._threads = threads
+        self._times = times
+        self._queue_rows = queue_rows
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[_Piece] = deque()
+        self._busy = False  # a turn is due, or a batch is on a thread
+        self._idle: asyncio.Future[None] | None = None
+
+    def submit(self, call: Call) -> None:
+        """
+        Take a call; its `done` comes later, never from within.
+
+        Raises:
+            Overloaded: The queue is full.
+        """
+        rows = len(call.rows)
+        if self.rows and self.rows + rows > self._queue_rows:
+            raise self._overloaded()
+        self.rows += rows
+        self._queue.append(_Piece(call, 0, rows))
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._turn)
+
+    async def drained(self) -> None:
+        """Wait until every call that was taken is done."""
+        if self.rows:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    def _turn(self) -> None:
+        pieces = self._next_batch()
+        if not pieces:
+            self._busy = False
+            return
+        rows = sum(map(len, pieces))
+        if self.cost.estimate(rows) > INLINE_S:
+            future = self._loop.run_in_executor(self._threads, self._compute, pieces)
+            future.add_done_callback(lambda computed: self._computed(rows, *computed.result()))
+        else:
+            self._computed(rows, *self._compute(pieces))
+
+    def _next_batch(self) -> list[_Piece]:
+        """Take a piece of each call in turn, until the batch has its rows."""
+        queue, room = self._queue, min(BATCH_ROWS, self.cost.rows_within(BATCH_S))
+        now = time.perf_counter()
+        pieces: list[_Piece] = []
+        while queue and room > 0:
+            piece = queue.popleft()
+            if piece.call.error is not None:
+                continue
+            if piece.call.abandoned is not None and piece.call.abandoned():
+                self._fail([piece.call], Fault("Nobody waits for the answer."))
+                continue
+            if len(piece) > room:
+                cut = piece.start + room
+                queue.append(_Piece(piece.call, cut, piece.stop))
+                piece = _Piece(piece.call, piece.start, cut)
+            if piece.start == 0:
+                self._times.queue.observe(now - piece.call.arrived)
+            pieces.append(piece)
+            room -= len(piece)
+        return pieces
+
+    def _compute(self, pieces: list[_Piece]) -> tuple[list[_Outcome], float]:
+        """Answer a batch; if that fails, each piece by itself, so that only the cause fails."""
+        start = time.perf_counter()
+        outcomes = [self._attempt(pieces)]
+        if len(pieces) > 1 and isinstance(outcomes[0].result, Exception):
+            outcomes = [self._attempt([piece]) for piece in pieces]
+        return outcomes, time.perf_counter() - start
+
+    def _attempt(self, pieces: list[_Piece]) -> _Outcome:
+        rows, entities = _gather(pieces)
+        try:
+            return _Outcome(pieces, self._answerer.answer(rows, entities))
+        except Exception as error:
+            logger.exception("a batch of %d rows failed", len(rows))
+            return _Outcome(pieces, error)
+
+    def _computed(self, rows: int, outcomes: list[_Outcome], spent_s: float) -> None:
+        self.cost.observe(rows, spent_s)
+        self._times.compute.observe(spent_s)
+        self._times.batch_rows.observe(rows)
+        for outcome in outcomes:
+            if isinstance(outcome.result, Exception):
+                self._fail([piece.call for piece in outcome.pieces], _explained(outcome.result))
+            else:
+                self._hand_out(outcome.pieces, outcome.result)
+        self._busy = bool(self._queue)
+        if self._busy:
+            self._loop.call_soon(self._turn)
+
+    def _hand_out(self, pieces: list[_Piece], predictions: Predictions) -> None:
+        """Give each call its answers. Calls that came whole share a frame of the log."""
+        ids, answers = predictions.ids, predictions.answers
+        whole: list[Call] = []
+        first = 0
+        for piece in pieces:
+            call, last = piece.call, first + len(piece)
+            call.ids += ids[first:last]
+            call.answers += answers[first:last]
+            first = last
+            if piece.is_whole:
+                whole.append(call)
+            elif len(call.answers) == len(call.rows):
+                self._write([call], predictions)
+        if whole:
+            self._write(whole, predictions)
+
+    def _write(self, calls: list[Call], last: Predictions) -> None:
+        """Log calls that are wholly answered; `last` is the batch that completed them."""
+        ids = [id_ for call in calls for id_ in call.ids]
+        answers = [answer for call in calls for answer in call.answers]
+        predictions = Predictions(ids, answers, last.model, last.path)
+        frame = self._answerer.frame(predictions, [call.part for call in calls])
+        start = time.perf_counter()
+        try:
+            if self._durability == "process" and self._log.write_now(frame):
+                self._logged(calls, start, None)
+            else:
+                self._log.append(frame, self._durability, self._when_logged(calls, start))
+        except FairleadError as error:
+            self._fail(calls, error)
+
+    def _when_logged(self, calls: list[Call], start: float) -> Done:
+        def done(error: BaseException | None) -> None:
+            self._loop.call_soon_threadsafe(self._logged, calls, start, error)
+
+        return done
+
+    def _logged(self, calls: list[Call], start: float, error: BaseException | None) -> None:
+        self._times.log.observe(time.perf_counter() - start)
+        if error is not None:
+            self._fail(calls, _explained(error))
+            return
+        for call in calls:
+            self._times.rows += len(call.rows)
+            self._finish(call)
+
+    def _fail(self, calls: list[Call], error: FairleadError) -> None:
+        for call in calls:
+            call.answers = []
+            if call.error is None:
+                call.error = error
+                self._finish(call)
+
+    def _finish(self, call: Call) -> None:
+        self.rows -= len(call.rows)
+        call.done(call)
+        if not self.rows and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _overloaded(self) -> Overloaded:
+        wait_s = max(1.0, math.ceil(self.cost.estimate(self.rows)))
+        return Overloaded(
+            f"{self.rows} rows wait already, and {self._queue_rows} may.",
+            f"Try again in {wait_s:.0f} s.",
+            retry_after_s=wait_s,
+        )
+
+
+def _gather(pieces: list[_Piece]) -> tuple[list[Any], list[str | None]]:
+    rows: list[Any] = []
+    entities: list[str | None] = []
+    for piece in pieces:
+        call, about = piece.call, piece.call.part.entities
+        rows += call.rows if piece.is_whole else call.rows[piece.start : piece.stop]
+        entities += about[piece.start : piece.stop] if about else [None] * len(piece)
+    return rows, entities
+
+
+def _explained(error: BaseException) -> FairleadError:
+    if isinstance(error, FairleadError):
+        return error
+    return Fault(
+        f"The rows could not be answered: {type(error).__name__}.",
+        "The server's log has the reason; it is not in the request.",
+    )

@@ -1,0 +1,39 @@
+"""Where large bodies are read: one at a time, a portion a turn of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from fairlead.errors import FairleadError
+from fairlead.serve.intake import Rows
+
+Done = Callable[[Rows | FairleadError], None]
+
+
+class Desk:
+    """Drives readings in the order in which they came. Lives on the loop's thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[Iterator[Rows | None], Done]] = deque()
+
+    def read(self, reading: Iterator[Rows | None], done: Done) -> None:
+        """Take a reading; `done` is called later with its rows, or with why it has none."""
+        self._waiting.append((reading, done))
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._step)
+
+    def _step(self) -> None:
+        reading, done = self._waiting[0]
+        outcome: Rows | FairleadError | None
+        try:
+            outcome = next(reading)
+        except FairleadError as error:
+            outcome = error
+        if outcome is not None:
+            self._waiting.popleft()
+            done(outcome)
+        if self._waiting:
+            self._loop.call_soon(self._step)

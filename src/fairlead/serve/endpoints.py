@@ -1,0 +1,296 @@
+"""
+The endpoints of a server: loaded, swapped when another revision goes live, drained at the end.
+
+No HTTP here: a protocol hands over a body and gets the answer by a callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from fairlead.errors import FairleadError, Fault, NotFound
+from fairlead.project import Project
+from fairlead.serve import revision as revisions
+from fairlead.serve.batch import QUEUE_ROWS, Call, Lane
+from fairlead.serve.desk import Desk
+from fairlead.serve.intake import MAX_ROWS, SMALL_BYTES, Rows
+from fairlead.serve.loaded import LoadedRevision
+from fairlead.serve.log import LogWriter, Part
+from fairlead.serve.once import Answer, Once, Reply
+from fairlead.serve.pool import ModelPool
+from fairlead.serve.times import Times
+from fairlead.store.records import LiveRevision, Revision
+from fairlead.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+WATCH_S = 0.5
+"""How often the catalog is asked whether another revision went live."""
+
+
+class Endpoint:
+    """One endpoint: what answers, and why the revision that should does not, if so."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.times = Times()
+        self.serving: Serving | None = None
+        self.wanted = 0  # the revision that is live in the catalog
+        self.failure: FairleadError | None = None  # why it could not be loaded
+
+
+class Serving:
+    """A loaded revision, its lane, and how many still need it."""
+
+    def __init__(self, loaded: LoadedRevision, lane: Lane) -> None:
+        self.loaded = loaded
+        self.lane = lane
+        self._users = 1  # the endpoint, and each request under way
+
+    def hold(self) -> None:
+        """Say that a request is under way."""
+        self._users += 1
+
+    def release(self) -> None:
+        """Say that a request is over, or that another revision answers now."""
+        self._users -= 1
+        if not self._users:
+            self.loaded.close()
+
+
+class Endpoints:
+    """
+    All endpoints of a server. Lives on the loop's thread; revisions are loaded on another.
+
+    Args:
+        project: Whose endpoints.
+        names: Only these; all that were applied if None.
+        max_rows: Rows that one request may have.
+        queue_rows: Rows of one endpoint that may wait.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        names: Iterable[str] | None = None,
+        *,
+        max_rows: int = MAX_ROWS,
+        queue_rows: int = QUEUE_ROWS,
+    ) -> None:
+        self.project = project
+        self.endpoints: dict[str, Endpoint] = {}
+        self.threads = ThreadPoolExecutor(os.cpu_count() or 1, "fairlead-compute")
+        self._names = None if names is None else set(names)
+        self._max_rows = max_rows
+        self._queue_rows = queue_rows
+        self._pool = ModelPool(project)
+        self._loader = ThreadPoolExecutor(1, "fairlead-load")
+        self._under_way = 0
+        self._store: Store
+        self._log: LogWriter
+        self._desk: Desk
+        self._once: Once
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """
+        Open the log and load every endpoint; one that cannot be loaded says so when asked.
+
+        Raises:
+            NotFound: There is no store, or no endpoint of a name that was given.
+            StoreReadOnly, StoreFull: Predictions could not be logged.
+        """
+        self._store = Store.open(self.project.store_root, write=False)
+        for name in self._names or ():
+            revisions.require_live(self._store.catalog, name)
+        self._log = LogWriter(self.project.log)
+        self._desk = Desk()
+        self._once = Once(self.project.log, self.threads)
+        await self._catch_up()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Answer what is under way, then let go of everything."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        while self._under_way:
+            await asyncio.sleep(0.005)
+        for endpoint in self.endpoints.values():
+            if endpoint.serving is not None:
+                endpoint.serving.release()
+        self._loader.shutdown()
+        self.threads.shutdown()
+        self._log.close()
+        self._store.close()
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether every endpoint answers with the revision that it should."""
+        return all(endpoint.failure is None for endpoint in self.endpoints.values())
+
+    def get(self, name: str) -> Endpoint:
+        """
+        Get an endpoint.
+
+        Raises:
+            NotFound: This server has none of that name; names the nearest.
+        """
+        endpoint = self.endpoints.get(name)
+        if endpoint is None:
+            near = difflib.get_close_matches(name, self.endpoints, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else "GET /v1/endpoints lists them."
+            raise NotFound(f"There is no endpoint {name!r} here.", hint)
+        return endpoint
+
+    def predict(
+        self,
+        endpoint: Endpoint,
+        body: bytes,
+        reply: Reply,
+        *,
+        key: str | None = None,
+        abandoned: Callable[[], bool] | None = None,
+    ) -> None:
+        """
+        Answer a request.
+
+        Args:
+            endpoint: Who is asked.
+            body: JSON, as `Intake` reads it.
+            reply: Called once, now or later, with the answer or the reason why there is none.
+            key: The caller's idempotency key, if any.
+            abandoned: Tells that the caller is gone.
+        """
+        serving = endpoint.serving
+        if serving is None:
+            reply(endpoint.failure or Fault(f"{endpoint.name} is not loaded.", "Try again."))
+            return
+        if key is not None:
+            try:
+                claimed = self._once.claim(endpoint.name, key, body, reply)
+            except FairleadError as error:
+                reply(error)
+                return
+            if claimed is None:
+                return
+            reply, abandoned = claimed, None  # others may come to wait for the same answer
+        self._under_way += 1
+        serving.hold()
+        request = _Request(self, serving, body, reply, key, abandoned)
+        if len(body) <= SMALL_BYTES:
+            request.read()
+        else:
+            self._desk.read(serving.loaded.intake.read_large(body), request.submit)
+
+    def over(self, serving: Serving) -> None:
+        """Say that a request has its answer."""
+        self._under_way -= 1
+        serving.release()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                await self._catch_up()
+            except Exception:
+                logger.exception("the catalog could not be asked for live revisions")
+
+    async def _catch_up(self) -> None:
+        """Load what went live since the last time, one after another."""
+        loop = asyncio.get_running_loop()
+        for live in await loop.run_in_executor(self._loader, self._live):
+            endpoint = self.endpoints.setdefault(live.endpoint, Endpoint(live.endpoint))
+            if endpoint.wanted == live.number:
+                continue
+            endpoint.wanted = live.number
+            try:
+                loaded = await loop.run_in_executor(self._loader, self._load, live)
+            except Exception as error:
+                logger.exception("%s#%d could not be loaded", live.endpoint, live.number)
+                endpoint.failure = _as_ours(error)
+            else:
+                self._swap(endpoint, loaded)
+
+    def _live(self) -> list[LiveRevision]:
+        found = self._store.catalog.find(LiveRevision, limit=None)
+        return [live for live in found if self._names is None or live.endpoint in self._names]
+
+    def _load(self, live: LiveRevision) -> LoadedRevision:
+        revision = self._store.catalog.get(Revision, live.endpoint, live.number)
+        if revision is None:
+            raise NotFound(
+                f"There is no revision {live.endpoint}#{live.number}.", "Apply it again."
+            )
+        return LoadedRevision.load(revision, self._pool, max_rows=self._max_rows)
+
+    def _swap(self, endpoint: Endpoint, loaded: LoadedRevision) -> None:
+        """Let new requests go to another revision; those under way stay with theirs."""
+        lane = Lane(
+            loaded,
+            self._log,
+            revisions.durability(loaded.revision),
+            self.threads,
+            endpoint.times,
+            cost=loaded.cost,
+            queue_rows=self._queue_rows,
+        )
+        before, endpoint.serving = endpoint.serving, Serving(loaded, lane)
+        endpoint.failure = None
+        if before is not None:
+            before.release()
+        logger.info("%s answers now", loaded.ref)
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """A request between its body and its answer."""
+
+    endpoints: Endpoints
+    serving: Serving
+    body: bytes
+    reply: Reply
+    key: str | None
+    abandoned: Callable[[], bool] | None
+
+    def read(self) -> None:
+        try:
+            rows = self.serving.loaded.intake.read(self.body)
+        except FairleadError as error:
+            self._finish(error)
+        else:
+            self.submit(rows)
+
+    def submit(self, read: Rows | FairleadError) -> None:
+        if isinstance(read, FairleadError):
+            self._finish(read)
+            return
+        part = Part("json", self.body, len(read.rows), read.entities, self.key)
+        try:
+            self.serving.lane.submit(Call(read.rows, part, self._answered, self.abandoned))
+        except FairleadError as error:
+            self._finish(error)
+
+    def _answered(self, call: Call) -> None:
+        if call.error is not None:
+            self._finish(call.error)
+        else:
+            self._finish(Answer(self.serving.loaded.ref, call.answers, call.ids[0]))
+
+    def _finish(self, result: Answer | FairleadError) -> None:
+        self.endpoints.over(self.serving)
+        self.reply(result)
+
+
+def _as_ours(error: Exception) -> FairleadError:
+    if isinstance(error, FairleadError):
+        return error
+    return Fault(
+        f"It could not be loaded: {type(error).__name__}: {error}.", "See the server's log."
+    )
