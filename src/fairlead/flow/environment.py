@@ -143,11 +143,8 @@ def processor() -> tuple[str, tuple[str, ...]]:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor() or platform.machine(), ()
-    first = dict(
-        (part.strip() for part in line.split(":", 1))
-        for line in text.split("\n\n", 1)[0].splitlines()
-        if ":" in line
-    )
+    lines = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
+    first = {name.strip(): value.strip() for name, _, value in lines}
     model = first.get("model name") or platform.machine()
     return model, tuple(sorted((first.get("flags") or first.get("Features", "")).split()))
 

@@ -76,7 +76,7 @@ def finish(process: subprocess.Popen[bytes]) -> bytes:
     out, err = process.communicate()
     if process.returncode != 0:
         raise Fault(
-            f"{' '.join(map(str, process.args))} failed: {err.decode(errors='replace').strip()}",  # type: ignore[union-attr]
+            f"Git could not list the project: {err.decode(errors='replace').strip()}",
             "Mend the repository (`git status` shows what is wrong), then run again.",
         )
     return out
