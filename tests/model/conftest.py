@@ -52,6 +52,7 @@ def add(registry: Registry, content: bytes, name: str = "income", **about: Any) 
     files = {
         "signature.json": msgspec.json.encode(SIGNATURE),
         "model.onnx": content,
+        "equality.json": b"{}",
         "background.json": b'[{"age": 39}]',
     }
     known = {"number": 0, "runtime": "onnx", "task": "binary", "target": "income", "created": 0.0}

@@ -31,7 +31,8 @@ GOOD = Candidate(
     size_bytes=1_000_000,
     latency_ms=3.0,
     beats_baseline=True,
-    baseline="always '<=50K'",
+    baseline="the rule always <=50K, accuracy 0.76 [0.75, 0.77]",
+    gain=Score(0.19, 0.17, 0.21),
     test="a" * 64,
 )
 
@@ -76,6 +77,7 @@ def test_a_refusal_names_the_line_with_value_and_bound(asked: gate.Gate) -> None
         size_bytes=30_000_000,
         latency_ms=60.25,
         beats_baseline=False,
+        gain=Score(-0.01, -0.02, 0.01),
     )
     assert failures(asked, weak, candidate(ref="income@1")) == [
         "gate.yaml:5: metrics.accuracy: at least 0.9; found 0.871 [0.85, 0.89]",
@@ -84,7 +86,8 @@ def test_a_refusal_names_the_line_with_value_and_bound(asked: gate.Gate) -> None
         "gate.yaml:8: latency_ms: at most 50; found 60.25 (median of one row at a time)",
         "gate.yaml:9: not_worse_than: champion income@1, accuracy 0.95 [0.93, 0.97]; "
         "found 0.871 [0.85, 0.89]",
-        "gate.yaml:10: better_than_baseline: always '<=50K'; found accuracy 0.871 [0.85, 0.89]",
+        "gate.yaml:10: better_than_baseline: the rule always <=50K, accuracy 0.76 [0.75, 0.77]; "
+        "found accuracy 0.871 [0.85, 0.89], better by -0.01 [-0.02, 0.01]",
     ]
 
 

@@ -25,9 +25,7 @@ import yaml
 from fairlead.errors import InvalidConfig
 
 # A metric that is better when it is smaller.
-SMALLER = frozenset(
-    {"log_loss", "brier", "mae", "rmse", "mse", "mape", "median_absolute_error", "ece", "max_error"}
-)
+SMALLER = frozenset({"log_loss", "brier", "mae", "rmse", "median_absolute_error"})
 
 
 class Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,6 +84,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float | None  # None when not measured
     beats_baseline: bool | None  # None when there is no report
     baseline: str  # the rule in words, and what it reached
+    gain: Score | None  # how much better than the rule, in the headline metric
     test: str | None  # digest of the rows it was measured on
 
 
@@ -207,9 +206,9 @@ def _baseline(candidate: Candidate) -> Verdict:
     if candidate.beats_baseline is None:
         return _verdict(rule, "true", f"{candidate.ref} has no report", False)
     score = candidate.scores.get(candidate.headline or "")
-    return _verdict(
-        rule, candidate.baseline, f"{candidate.headline} {score}", candidate.beats_baseline
-    )
+    gain = f", better by {candidate.gain}" if candidate.gain else ""
+    found = f"{candidate.headline} {score}{gain}"
+    return _verdict(rule, candidate.baseline, found, candidate.beats_baseline)
 
 
 def _verdict(rule: str, asked: str, found: str, passed: bool) -> Verdict:

@@ -59,4 +59,4 @@ def nearest(wanted: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wanted, names, n=1)
     if near:
         return f"Did you mean {near[0]!r}?"
-    return f"There is {', '.join(names[:10])}." if names else "There is none yet."
+    return f"Known: {', '.join(names[:10])}." if names else "There is none yet."

@@ -43,6 +43,8 @@ DRAFT = ".draft-"
 OWN = frozenset({MANIFEST, SEAL, BUNDLE})
 """Files that the manifest does not list: itself and the two that vouch for it."""
 
+_NONE: Mapping[str, Digest] = {}
+
 
 class FileEntry(msgspec.Struct, frozen=True):
     """One listed file."""
@@ -131,12 +133,14 @@ class Draft:
     moving it into place takes milliseconds.
     """
 
-    def __init__(self, parent: Path, files: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, parent: Path, files: Mapping[str, bytes], logical: Mapping[str, Digest] = _NONE
+    ) -> None:
         for name in files:
             _check_name(name)
         self.folder = parent / f"{DRAFT}{os.getpid()}-{secrets.token_hex(4)}"
         self.entries = {name: _entry(data) for name, data in sorted(files.items())}
-        self.content = content_digest(files)
+        self.content = content_digest(files, logical)
         try:
             with disk_errors(parent):
                 self.folder.mkdir(parents=True)
@@ -201,13 +205,19 @@ def open(folder: Path, public_key: str, expected: Digest | None = None) -> Packa
         raise IntegrityError(f"The package {folder}: {error.message}", error.fix) from error
 
 
-def content_digest(files: Mapping[str, bytes]) -> Digest:
+def content_digest(files: Mapping[str, bytes], logical: Mapping[str, Digest] = _NONE) -> Digest:
     """
     Digest what a package answers with, whoever registered it and when.
 
     Covers every file but the record of the equality test, which names versions.
+
+    Args:
+        files: Of the package.
+        logical: Digests of the content of files whose bytes differ each time they
+            are written: skops writes addresses and times.
     """
     parts = {name: digest_bytes(data) for name, data in files.items() if name != EQUALITY}
+    parts |= {name: digest for name, digest in logical.items() if name in parts}
     return digest_bytes(b"fairlead model content 1\n" + _canonical(parts))
 
 

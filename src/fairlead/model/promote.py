@@ -85,6 +85,7 @@ def candidate(opened: Package, latency: float | None = None) -> gate.Candidate:
         latency_ms=latency,
         beats_baseline=report.get("beats_baseline"),
         baseline=_baseline(report),
+        gain=_score(report["gain"]) if report.get("gain") else None,
         test=(manifest.data.get("test") or {}).get("artifact"),
     )
 
@@ -177,7 +178,10 @@ def _score(interval: dict[str, float | None]) -> gate.Score:
 
 
 def _baseline(report: dict[str, Any]) -> str:
-    return str((report.get("baseline") or {}).get("rule", ""))
+    baseline, headline = report.get("baseline") or {}, report.get("headline")
+    score = scores(baseline).get(headline or "")
+    reached = f", {headline} {score}" if score else ""
+    return f"the rule {baseline.get('rule')}{reached}"
 
 
 def _timed(predict: Any, row: Any) -> float:

@@ -111,7 +111,12 @@ class Registry:
         opened = self.open(ref)
         return opened, predictor(opened)
 
-    def add(self, files: Mapping[str, bytes], about: About) -> ModelVersion:
+    def add(
+        self,
+        files: Mapping[str, bytes],
+        about: About,
+        logical: Mapping[str, Digest] | None = None,
+    ) -> ModelVersion:
         """
         Seal files as the next version of `about.name`, or find that they are one already.
 
@@ -121,6 +126,7 @@ class Registry:
         Args:
             files: As for `package.write`.
             about: The manifest; its number is replaced.
+            logical: Digests of the content of files whose bytes differ each time.
 
         Returns:
             The new version, or the one with the same model, signature and profile.
@@ -131,7 +137,7 @@ class Registry:
         """
         names.check_model(about.name)
         sealer = self.sealer()
-        draft = Draft(self.project.store_root / "tmp", files)
+        draft = Draft(self.project.store_root / "tmp", files, logical or {})
         try:
             with self.store.catalog.transaction() as transaction:
                 same = transaction.find(

@@ -1,0 +1,172 @@
+"""`fl.register`: a trained model becomes the next version of its name."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fairlead.flow.context import StepContext, current
+from fairlead.flow.pipeline import pipeline
+from fairlead.flow.record import value
+from fairlead.flow.step import step
+from fairlead.model import names
+from fairlead.model.package import About
+from fairlead.model.registry import Registry, ref_of
+from fairlead.store.digest import Digest
+from fairlead.store.records import ModelVersion, Run
+
+if TYPE_CHECKING:
+    from fairlead.evaluate.report import Report
+    from fairlead.model.contents import Contents
+
+SKOPS = "model.skops"
+VERSIONS = ("fairlead", "scikit-learn", "numpy", "onnx", "onnxruntime", "skl2onnx", "skops")
+
+
+@step(cache=False, store_output=False)
+def register(
+    name: str,
+    model: Any,
+    *,
+    train: Any,
+    test: Any | None = None,
+    target: str,
+    report: Report | None = None,
+) -> ModelVersion:
+    """
+    Register a model: compile it, hold it equal, seal it as the next version of its name.
+
+    A step. Outside a pipeline, inside a project, it records a run of its own.
+    Content that is a version already is that version again.
+
+    Args:
+        name: Of the model: letters, digits, `-` and `_`.
+        model: A fitted scikit-learn classifier, regressor or pipeline.
+        train: The table that it was fitted on, with the target column.
+        test: Rows that it has not seen; the compiled model is held against them.
+            Without them the training rows are taken.
+        target: The column that it predicts.
+        report: What `fl.evaluate` gave; evaluated here if None and there are test rows.
+
+    Returns:
+        The version.
+
+    Raises:
+        UsageError: The name cannot name a model.
+        InvalidInput: The tables are not those of the model.
+        NotSupported: The model has no form that can be stored safely.
+        NotFound: We are not in a project, or its private key is missing.
+    """
+    names.check_model(name)
+    context = current()
+    given = {"train": train, "test": test, "target": target, "report": report}
+    if context is None:
+        return _in_a_run_of_its_own(name, model, given)
+    return _register(context, name, model, given)
+
+
+def _in_a_run_of_its_own(name: str, model: Any, given: dict[str, Any]) -> ModelVersion:
+    made: list[Any] = []
+
+    @pipeline(name=f"register-{name}")
+    def alone() -> None:
+        made.append(register(name, model, **given))
+
+    alone.run()
+    registered: ModelVersion = made[0].value()
+    return registered
+
+
+def _register(
+    context: StepContext, name: str, model: Any, given: Mapping[str, Any]
+) -> ModelVersion:
+    from fairlead.model.contents import make
+
+    train, test, target = given["train"], given["test"], given["target"]
+    contents = make(model, train=train, test=test, target=target)
+    report = given["report"] or _evaluated(model, train, test, target)
+    about = _about(context, name, contents, target, report)
+    about = msgspec.structs.replace(about, data=_data(context, train=train, test=test))
+    logical = {SKOPS: _digest_of(context, "model", model)} if SKOPS in contents.files else {}
+    registry = Registry(context.project, context.store)
+    registered = registry.add(contents.files, about, logical)
+    value("version", {"model": name, "content": registered.content})
+    _tell(registered, contents)
+    return registered
+
+
+def _about(
+    context: StepContext, name: str, contents: Contents, target: str, report: Report | None
+) -> About:
+    run = context.store.catalog.get(Run, context.run_id)
+    compiled = contents.compiled
+    return About(
+        name=name,
+        number=0,
+        runtime=compiled.runtime,
+        task=contents.signature.output.task,
+        target=target,
+        created=0.0,
+        run=context.run_id,
+        step_run=context.step_id,
+        code={"commit": run.commit, "changed": run.changed, "snapshot": run.snapshot}
+        if run
+        else {},
+        environment=run.environment if run else None,
+        report=msgspec.to_builtins(report) if report is not None else None,
+        encoding=compiled.encoding,
+        equality=_summary(contents),
+        versions=_versions(),
+    )
+
+
+def _summary(contents: Contents) -> dict[str, Any]:
+    held = contents.compiled.equality
+    told = ("held", "form", "reason", "rows", "made_rows", "flips", "max_difference")
+    return {name: getattr(held, name) for name in told} | {"sentence": held.sentence}
+
+
+def _evaluated(model: Any, train: Any, test: Any | None, target: str) -> Report | None:
+    from fairlead.evaluate.report import evaluate
+
+    return None if test is None else evaluate(model, test, target=target, train=train)
+
+
+def _data(context: StepContext, **tables: Any) -> dict[str, Any]:
+    return {
+        name: {"artifact": _digest_of(context, name, table), "rows": len(table)}
+        for name, table in tables.items()
+        if table is not None
+    }
+
+
+def _digest_of(context: StepContext, name: str, given: Any) -> Digest:
+    """Give the digest of an input, which the run knows when a step made it."""
+    from fairlead.flow import values
+
+    known = context.inputs.get(name)
+    # Called plainly inside another step, these are that step's inputs, whatever their names.
+    is_ours = context.step_id.endswith("-register")
+    if is_ours and isinstance(known, Mapping) and "artifact" in known:
+        return Digest(known["artifact"])
+    return values.digest(given)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            continue
+    return found
+
+
+def _tell(registered: ModelVersion, contents: Contents) -> None:
+    lines = [*contents.notes, f"{ref_of(registered)}: {contents.compiled.equality.sentence}"]
+    sys.stderr.write("".join(f"{line}\n" for line in lines))

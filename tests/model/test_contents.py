@@ -1,0 +1,185 @@
+"""A trained estimator becomes the files of a package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from fairlead.errors import InvalidInput, NotSupported
+from fairlead.model import background, contents, profile
+from fairlead.model.profile import Profile
+from fairlead.signature.check import Checker
+from fairlead.signature.columns import Columns
+from fairlead.signature.infer import infer
+
+TRAIN = pl.DataFrame(
+    {
+        "age": [20, 30, 40, 50, 60, 70] * 10,
+        "job": ["cook", "clerk", None, "cook", "clerk", "judge"] * 10,
+        "income": ["low", "low", "low", "high", "high", "high"] * 10,
+    }
+)
+TEST = TRAIN[:30]
+
+
+def classifier(train: Any = TRAIN) -> Any:
+    prepare = make_column_transformer(
+        (StandardScaler(), ["age"]),
+        (OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["job"]),
+    )
+    tree = DecisionTreeClassifier(max_depth=3, random_state=0)
+    return make_pipeline(prepare, tree).fit(train.drop("income"), train["income"])
+
+
+@pytest.fixture(scope="module")
+def made() -> contents.Contents:
+    return contents.make(classifier(), train=TRAIN, test=TEST, target="income")
+
+
+def read(made: contents.Contents) -> Profile:
+    return msgspec.json.decode(made.files["profile.json"], type=Profile)
+
+
+def test_a_package_holds_model_signature_equality_profile_and_background(
+    made: contents.Contents,
+) -> None:
+    model = "model.onnx" if made.compiled.runtime == "onnx" else "model.skops"
+    assert {model, "signature.json", "equality.json", "profile.json", "background.json"} <= set(
+        made.files
+    )
+    assert made.signature.output.labels == ("high", "low")
+    assert made.notes == []
+
+
+def test_the_profile_counts_every_training_row_of_every_field(made: contents.Contents) -> None:
+    found = read(made)
+    assert found.rows == 60
+    age, job = found.fields["age"], found.fields["job"]
+    assert age.histogram is not None
+    assert age.histogram.edges == [20, 30, 40, 50, 60, 70]
+    assert age.histogram.counts == [10, 10, 10, 10, 10, 10, 0]
+    assert (job.levels, job.nulls) == ({"clerk": 20, "cook": 20, "judge": 10}, 10)
+
+
+def test_the_profile_counts_the_answers_to_the_test_rows(made: contents.Contents) -> None:
+    output = read(made).output
+    assert (output.table, output.rows, output.labels) == ("test", 30, [15, 15])
+    assert [sum(histogram.counts) for histogram in output.probabilities or ()] == [30, 30]
+
+
+def test_background_rows_are_what_a_client_may_send(made: contents.Contents) -> None:
+    rows = Checker(made.signature).decode(made.files["background.json"])
+    assert len(rows) == 60
+    sent = msgspec.json.decode(made.files["background.json"])
+    assert {"age": 40, "job": None} in sent
+
+
+def test_rows_that_an_endpoint_would_refuse_are_left_out_and_told() -> None:
+    """The training table never showed a null age, so no request may have one."""
+    test = pl.concat(
+        [
+            TEST,
+            pl.DataFrame({"age": [None], "job": ["cook"], "income": ["low"]}, schema=TEST.schema),
+        ]
+    )
+    made = contents.make(classifier(), train=TRAIN, test=test, target="income")
+    assert made.compiled.equality.rows == 30
+    assert "1 of 31 test rows" in made.notes[0]
+    assert "age" in made.notes[0]
+
+
+def test_without_test_rows_the_training_rows_are_taken() -> None:
+    made = contents.make(classifier(), train=TRAIN, test=None, target="income")
+    assert made.compiled.equality.rows == 60
+    assert read(made).output.table == "train"
+
+
+def test_pandas_tables_and_bare_matrices_give_the_same_answers() -> None:
+    numeric = TRAIN.with_columns(pl.col("age").cast(pl.Float64), size=pl.col("age") * 2.5)
+    numeric = numeric.select("age", "size", "income")
+    frames = [
+        (numeric, lambda table: table.drop("income")),
+        (numeric.to_pandas(), lambda table: table.drop(columns="income")),
+        (numeric, lambda table: table.drop("income").to_numpy()),
+    ]
+    counts = []
+    for table, features in frames:
+        model = LogisticRegression().fit(features(table), table["income"])
+        made = contents.make(model, train=table, test=None, target="income")
+        counts.append(read(made).output)
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_a_regressors_values_are_counted() -> None:
+    table = pl.DataFrame({"x": np.arange(50.0), "y": np.arange(50.0) * 2})
+    model = LinearRegression().fit(table.drop("y"), table["y"])
+    made = contents.make(model, train=table, test=None, target="y")
+    assert made.signature.output.task == "regression"
+    values = read(made).output.values
+    assert values is not None
+    assert sum(values.counts) == 50
+
+
+def test_only_the_columns_of_the_model_are_fields() -> None:
+    wide = TRAIN.with_columns(note=pl.lit("x"))
+    made = contents.make(classifier(), train=wide, test=wide, target="income")
+    assert [field.name for field in made.signature.fields] == ["age", "job"]
+
+
+def test_tables_that_are_not_the_models_are_refused_by_column() -> None:
+    with pytest.raises(InvalidInput, match=r"fitted on a column 'age'.*mean 'aage'"):
+        contents.make(classifier(), train=TRAIN.rename({"age": "aage"}), test=None, target="income")
+    bare = DecisionTreeClassifier().fit(TRAIN[["age"]].to_numpy(), TRAIN["income"])
+    with pytest.raises(InvalidInput, match="fitted on 1 columns, and the training table has 2"):
+        contents.make(bare, train=TRAIN, test=None, target="income")
+    with pytest.raises(InvalidInput, match="incme"):
+        contents.make(classifier(), train=TRAIN, test=None, target="incme")
+
+
+@pytest.mark.parametrize("model", [object(), LinearRegression, KMeans(2), LogisticRegression()])
+def test_what_is_no_fitted_estimator_is_refused(model: Any) -> None:
+    with pytest.raises(NotSupported):
+        contents.make(model, train=TRAIN, test=None, target="income")
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=200),
+    nulls=st.integers(0, 5),
+)
+def test_every_value_falls_into_one_bin(values: list[float], nulls: int) -> None:
+    rows: list[float | None] = [*values, *[None] * nulls]
+    table = pl.DataFrame(
+        {"x": rows, "y": np.arange(0.5, len(rows))}, schema={"x": pl.Float64, "y": pl.Float64}
+    )
+    signature = infer(table, target="y")
+    numbers = Checker(signature).table(table.drop("y")).columns
+    found = dict(profile._fields(signature, numbers))["x"]
+    assert found.histogram is not None
+    edges = found.histogram.edges
+    assert found.nulls == nulls
+    assert sum(found.histogram.counts) == len(values)
+    assert len(found.histogram.counts) == len(edges) + 1 <= profile.BINS + 1
+    assert edges == sorted(set(edges))
+
+
+def test_a_sample_is_drawn_by_its_seed_alone() -> None:
+    table = pl.DataFrame({"x": np.arange(1000.0), "y": ["a", "b"] * 500})
+    signature = infer(table, target="y")
+    numbers: Columns = Checker(signature).table(table.drop("y")).columns
+    one, two, other = (background.rows(signature, numbers, seed=seed) for seed in (0, 0, 1))
+    assert one == two != other
+    assert len(one) == background.ROWS
+    assert len({row["x"] for row in one}) == background.ROWS
