@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from fairlead.errors import IntegrityError, NotFound
-from fairlead.serve.frame import Buffer, Frame, Part, unpack, whole
+from fairlead.serve.frame import ID_BYTES, Buffer, Frame, Part, unpack, whole
 from fairlead.serve.segment import (
     HOUR_MS,
     MARK,
@@ -254,7 +254,8 @@ def _look(segment: Segment, identifier: bytes, *, verify: bool) -> Logged | None
                 return None  # index or frame is damaged: the second look tells which
             raise _damaged(segment.frames, mark.offset, id_text(identifier))
         frame = unpack(frames, slot)
-    if frame.ids[mark.position * 16 : mark.position * 16 + 16] != identifier:
+    start = mark.position * ID_BYTES
+    if frame.ids[start : start + ID_BYTES] != identifier:
         return None
     place = Place(segment.frames, mark.offset, mark.position)
     return Logged(id_text(identifier), frame, mark.position, place)
@@ -325,8 +326,10 @@ def _descending(segment: Segment, bound: bytes) -> Iterator[Mark]:
                 if marks is not None:
                     yield from (marks[i] for i in range(marks.position(bound) - 1, -1, -1))
                     return
-        found = [Mark(*mark) for mark in MARK.iter_unpack(open_marks(ids, frames))]
-    yield from sorted((mark for mark in found if mark.id < bound), reverse=True)
+        found = open_marks(ids, frames)
+    pieces = (found[start : start + MARK.size] for start in range(0, len(found), MARK.size))
+    for piece in sorted((piece for piece in pieces if piece[:ID_BYTES] < bound), reverse=True):
+        yield Mark(*MARK.unpack(piece))
 
 
 def _key_marks(segment: Segment) -> list[Mark]:

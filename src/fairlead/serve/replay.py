@@ -32,6 +32,9 @@ from fairlead.store.digest import Digest
 from fairlead.store.reader import FILE, CatalogReader
 from fairlead.store.records import Revision
 
+_APART = ("id", "model", "label", "value", "probabilities")
+"""Fields of an answer that are named apart, or taken from the record."""
+
 
 class Compared(msgspec.Struct, frozen=True):
     """One thing that was held against its record; numbers as text and as their 64 bits."""
@@ -130,7 +133,7 @@ def _compare(logged: Logged, model: LoadedModel, accepted: Accepted) -> list[Com
         *_fields(frame.answers[row], answers[row]),
         _bytes("answer, every byte", frame.answers[row], answers[row]),
         _bytes("answer of the row alone", frame.answers[row], single),
-        Compared("answers of the whole batch", f"{size} of {size}", str(same), same == size),
+        Compared("answers of the whole batch", str(size), str(same), same == size),
     ]
 
 
@@ -160,13 +163,14 @@ def _only(columns: Columns, row: int) -> Columns:
 def _fields(recorded: bytes, replayed: bytes) -> list[Compared]:
     """Compare the answers field by field; the id is taken from the record."""
     old, new = _flat(msgspec.json.decode(recorded)), _flat(msgspec.json.decode(replayed))
-    names = [name for name in old | new if name not in ("id", "model")]
-    return [_field(name, old.get(name), new.get(name)) for name in names]
+    return [_field(name, old.get(name), new.get(name)) for name in old | new]
 
 
 def _flat(answer: dict[str, Any]) -> dict[str, Any]:
-    shares = answer.pop("probabilities", {})
-    return answer | {f"P({label})": share for label, share in shares.items()}
+    shares = {f"P({label})": share for label, share in answer.get("probabilities", {}).items()}
+    known = {"label": answer.get("label"), "value": answer.get("value"), **shares}
+    known = {name: value for name, value in known.items() if value is not None}
+    return known | {name: answer[name] for name in answer if name not in _APART}
 
 
 def _field(name: str, old: Any, new: Any) -> Compared:
@@ -177,15 +181,14 @@ def _field(name: str, old: Any, new: Any) -> Compared:
 
 
 def _bytes(what: str, old: bytes, new: bytes) -> Compared:
-    return Compared(
-        what, f"{len(old)} bytes", "the same" if old == new else _at(old, new), old == new
-    )
+    size = f"{len(old)} bytes"
+    return Compared(what, size, size if old == new else _first_apart(old, new), old == new)
 
 
-def _at(old: bytes, new: bytes) -> str:
+def _first_apart(old: bytes, new: bytes) -> str:
     pairs = enumerate(zip(old, new, strict=False))
     first = next((index for index, (a, b) in pairs if a != b), min(len(old), len(new)))
-    return f"differs from byte {first} on"
+    return f"{len(new)} bytes, others from byte {first} on"
 
 
 def _number(value: float) -> str:
