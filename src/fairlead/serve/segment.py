@@ -33,8 +33,11 @@ MARK = struct.Struct("<16sII")
 """Id or key, offset of the frame, position in it (the row, or the part of a key)."""
 
 INDEX_MAGIC = b"\xf1FX1"
-INDEX_HEAD = struct.Struct("<4sIQQII")
-"""Magic, number of marks, end of the last whole frame, size of the segment, CRC-32, zero."""
+INDEX_HEAD = struct.Struct("<4sIQQ")
+"""Magic, number of marks, end of the last whole frame, size of the segment."""
+INDEX_CHECKSUM = struct.Struct("<I")
+"""CRC-32 of the head and of the marks, which come after it."""
+INDEX_BASE = INDEX_HEAD.size + INDEX_CHECKSUM.size
 
 
 class Mark(NamedTuple):
@@ -130,6 +133,11 @@ class Marks:
     def __getitem__(self, index: int) -> Mark:
         return Mark(*MARK.unpack_from(self._data, self._base + index * MARK.size))
 
+    @property
+    def data(self) -> bytes:
+        """All of them, 24 bytes each."""
+        return self._data[self._base : self._base + self._count * MARK.size]
+
     def position(self, identifier: bytes) -> int:
         """Tell how many marks lie before an id."""
         low, high = 0, self._count
@@ -163,29 +171,30 @@ def index_marks(data: Buffer, frames_size: int, *, verify: bool = False) -> Mark
         verify: Also hold the marks against their checksum.
 
     Returns:
-        The marks; None when the index is damaged or is not of this segment.
+        The marks; None when the index is damaged or does not reach the segment's end.
     """
-    if len(data) < INDEX_HEAD.size:
+    if len(data) < INDEX_BASE:
         return None
-    magic, count, _, size, checksum, _ = INDEX_HEAD.unpack_from(data)
-    fits = len(data) == INDEX_HEAD.size + count * MARK.size
-    if magic != INDEX_MAGIC or size != frames_size or not fits:
-        return None
+    magic, count, _, size = INDEX_HEAD.unpack_from(data)
+    fits = len(data) == INDEX_BASE + count * MARK.size
+    if magic != INDEX_MAGIC or size < frames_size or not fits:
+        return None  # frames cut short since are still named, so that their loss is noticed
+    marks = Marks(data, INDEX_BASE, count)
     if verify:
-        with memoryview(data) as view:
-            if zlib.crc32(view[INDEX_HEAD.size :]) != checksum:
-                return None
-    return Marks(data, INDEX_HEAD.size, count)
+        (checksum,) = INDEX_CHECKSUM.unpack_from(data, INDEX_HEAD.size)
+        if checksum != _index_checksum(data[: INDEX_HEAD.size], marks.data):
+            return None
+    return marks
 
 
-def index_bytes(marks: Buffer, frames_end: int, frames_size: int) -> bytes:
+def index_bytes(marks: bytes, frames_end: int, frames_size: int) -> bytes:
     """Write the index of a segment from its sorted marks."""
-    head = (INDEX_MAGIC, len(marks) // MARK.size, frames_end, frames_size, zlib.crc32(marks), 0)
-    return INDEX_HEAD.pack(*head) + marks
+    head = INDEX_HEAD.pack(INDEX_MAGIC, len(marks) // MARK.size, frames_end, frames_size)
+    return head + INDEX_CHECKSUM.pack(_index_checksum(head, marks)) + marks
 
 
 def frames_end(index: Buffer) -> int:
-    """Tell where the last whole frame of a closed segment ends; what follows is a torn tail."""
+    """Tell where the last whole frame ended when a segment was closed; a torn tail may follow."""
     return int(INDEX_HEAD.unpack_from(index)[2])
 
 
@@ -246,6 +255,10 @@ def _walked(frames: Buffer, offset: int) -> Iterator[bytes]:
         ids = ids_of(frames, slot)
         for row in range(slot.count):
             yield MARK.pack(ids[row * ID_BYTES : (row + 1) * ID_BYTES], slot.offset, row)
+
+
+def _index_checksum(head: bytes, marks: bytes) -> int:
+    return zlib.crc32(marks, zlib.crc32(head))
 
 
 def _segment(folder: Path, stem: str, index: str | None) -> Segment:
