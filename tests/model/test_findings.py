@@ -1,0 +1,74 @@
+"""The doctor names what is wrong with keys, packages and chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fairlead.model import package, seal
+from fairlead.model.findings import findings
+from fairlead.model.registry import Registry
+from fairlead.project import Project
+
+from .conftest import add
+
+
+def kinds(project: Project) -> list[str]:
+    return [finding.kind for finding in findings(project)]
+
+
+def test_nothing_is_wrong_with_a_new_registry(registry: Registry) -> None:
+    add(registry, b"a")
+    registry.promote("income@1", "champion")
+    assert findings(registry.project) == []
+
+
+def test_a_flipped_byte_is_named_with_version_and_file(registry: Registry) -> None:
+    path = registry.folder(add(registry, b"a")) / "model.onnx"
+    path.chmod(0o644)
+    path.write_bytes(b"b")
+    (found,) = findings(registry.project)
+    assert found.kind == "damaged package"
+    assert "income@1" in found.what
+    assert "model.onnx changed" in found.what
+
+
+def test_a_key_that_others_can_read_or_that_is_another_one_is_named(project: Project) -> None:
+    project.private_key.chmod(0o644)
+    assert kinds(project) == ["open key"]
+    project.private_key.unlink()
+    seal.make_keys(project.private_key)
+    assert kinds(project) == ["wrong key"]
+    project.private_key.write_text("no key")
+    assert kinds(project) == ["unreadable key"]
+
+
+def test_what_killed_registrations_leave_is_named(registry: Registry) -> None:
+    project = registry.project
+    (project.packages / "income" / "1").mkdir(parents=True)
+    assert kinds(project) == ["unregistered package"]
+    add(registry, b"a")
+    assert kinds(project) == ["unregistered package"]  # moved aside
+    package.Draft(project.store_root / "tmp", {"a": b""})
+    assert kinds(project) == ["unregistered package"]  # a draft of a living process is no leftover
+    (project.store_root / "tmp" / f"{package.DRAFT}999999999-00").mkdir()
+    assert sorted(kinds(project)) == ["half-written package", "unregistered package"]
+
+
+def test_the_doctor_changes_nothing(registry: Registry, tmp_path: Path) -> None:
+    add(registry, b"a")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    findings(registry.project)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    changed = {path.name for path in before if after.get(path) != before[path]}
+    assert changed <= {"catalog.db-shm", "catalog.db-wal", ".fairlead"}
+
+
+@pytest.mark.parametrize("broken", [None, "c2hvcnQ="])
+def test_a_project_without_a_public_key_is_told_so(registry: Registry, broken: str | None) -> None:
+    import dataclasses
+
+    add(registry, b"a")
+    project = dataclasses.replace(registry.project, public_key=broken)
+    assert set(kinds(project)) == {"wrong key", "no public key"}

@@ -1,0 +1,123 @@
+"""An alias moves past the gate alone, or with a reason that the chain keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fairlead.errors import GateRefused, IntegrityError, UsageError
+from fairlead.model import contents
+from fairlead.model.package import About
+from fairlead.model.registry import Registry
+from fairlead.store.records import ChainEntry
+
+from .conftest import add, report
+
+GATE = """\
+income:
+  metrics:
+    accuracy: {min: 0.8}
+  not_worse_than: champion
+"""
+GOOD = report(accuracy=(0.90, 0.88, 0.92))
+WORSE = report(accuracy=(0.85, 0.83, 0.87))
+BAD = report(accuracy=(0.70, 0.68, 0.72))
+
+
+@pytest.fixture
+def gated(registry: Registry) -> Registry:
+    registry.project.gate.write_text(GATE)
+    for content, told in ((b"good", GOOD), (b"worse", WORSE), (b"bad", BAD)):
+        add(registry, content, report=told)
+    return registry
+
+
+def links(registry: Registry) -> list[dict[str, Any]]:
+    found = registry.store.catalog.find(ChainEntry, order="seq")
+    return [link.body for link in found if link.kind == "promoted"]
+
+
+def test_a_version_that_passes_takes_the_alias(gated: Registry) -> None:
+    done = gated.promote("income@1", "champion")
+    assert (done.model, done.before, done.moved, done.forced) == ("income@1", None, True, None)
+    assert gated.get("income@champion").number == 1
+    assert [verdict["rule"] for verdict in links(gated)[0]["verdicts"]] == [
+        "metrics.accuracy",
+        "not_worse_than",
+    ]
+
+
+def test_a_refused_version_changes_nothing(gated: Registry) -> None:
+    gated.promote("income@1", "champion")
+    with pytest.raises(GateRefused) as caught:
+        gated.promote("income@2", "champion")
+    assert str(caught.value).startswith(
+        "income@2 may not be champion: gate.yaml:4: not_worse_than: champion income@1, accuracy "
+        "0.9 [0.88, 0.92]; found 0.85 [0.83, 0.87]"
+    )
+    assert [verdict.passed for verdict in caught.value.verdicts] == [True, False]
+    assert gated.get("income@champion").number == 1
+    assert len(links(gated)) == 1
+
+
+def test_a_reason_overrules_the_gate_and_stands_in_the_chain(gated: Registry) -> None:
+    done = gated.promote("income@3", "champion", force="the others leak the target")
+    assert done.forced == "the others leak the target"
+    (body,) = links(gated)
+    assert body["forced"] == "the others leak the target"
+    assert body["by"]
+    assert [verdict["passed"] for verdict in body["verdicts"]] == [False, True]
+    assert gated.verify().sound
+
+
+def test_a_reason_that_was_not_needed_is_not_told_as_if_it_were(gated: Registry) -> None:
+    assert gated.promote("income@1", "champion", force="to be sure").forced is None
+
+
+def test_an_empty_reason_is_none(gated: Registry) -> None:
+    with pytest.raises(UsageError, match="empty"):
+        gated.promote("income@3", "champion", force=" ")
+
+
+def test_promoting_the_holder_again_moves_nothing(gated: Registry) -> None:
+    gated.promote("income@1", "champion")
+    assert not gated.promote("income@1", "champion").moved
+    assert len(links(gated)) == 1
+
+
+def test_without_a_gate_nothing_is_asked_but_the_seal(registry: Registry) -> None:
+    version = add(registry, b"a")
+    assert registry.promote("income@1", "candidate").verdicts is None
+    path = registry.folder(version) / "model.onnx"
+    path.chmod(0o644)
+    path.write_bytes(b"b")
+    with pytest.raises(IntegrityError):
+        registry.promote("income@1", "champion")
+
+
+@pytest.mark.parametrize("alias", ["", "3", "3rd", "a@b", "a/b", "a b"])
+def test_an_alias_that_is_no_name_is_refused(registry: Registry, alias: str) -> None:
+    add(registry, b"a")
+    with pytest.raises(UsageError, match="cannot be an alias"):
+        registry.promote("income@1", alias)
+
+
+def test_the_latency_is_measured_on_background_rows(registry: Registry) -> None:
+    import polars as pl
+    from sklearn.tree import DecisionTreeClassifier
+
+    table = pl.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "y": ["no", "no", "yes", "yes"]})
+    model = DecisionTreeClassifier().fit(table.drop("y"), table["y"])
+    made = contents.make(model, train=table, test=None, target="y")
+    about = About(
+        name="income", number=0, runtime=made.compiled.runtime, task="binary", target="y", created=0
+    )
+    registry.add(made.files, about)
+    registry.project.gate.write_text("income: {latency_ms: {max: 10_000}}")
+    (verdict,) = registry.promote("income@1", "champion").verdicts or ()
+    assert verdict.passed
+    assert verdict.found.endswith("(median of one row at a time)")
+    registry.project.gate.write_text("income: {latency_ms: {max: 0}}")
+    with pytest.raises(GateRefused, match=r"gate\.yaml:1: latency_ms: at most 0; found"):
+        registry.promote("income@1", "other")
