@@ -63,7 +63,7 @@ def test_any_flipped_bit_is_noticed(frame: Frame, data: st.DataObject) -> None:
     packed = pack(frame)
     at = data.draw(st.integers(0, len(packed) - 1))
     packed[at] ^= 1 << data.draw(st.integers(0, 7))
-    assert whole(packed, 0) is None
+    assert whole(bytes(packed), 0) is None
 
 
 @given(frames(), st.data())

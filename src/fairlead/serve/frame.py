@@ -24,7 +24,7 @@ MAGIC = b"\xf1FL1"
 HEADER = struct.Struct("<4sIIII")
 ID_BYTES = 16
 
-Buffer = bytes | bytearray | mmap
+Buffer = bytes | mmap
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):
@@ -134,7 +134,7 @@ def key_hash(endpoint: str, key: str) -> bytes:
     return blake3(f"{endpoint}\0{key}".encode()).digest(ID_BYTES)
 
 
-def _checksum(data: Buffer, offset: int, end: int) -> int:
+def _checksum(data: Buffer | bytearray, offset: int, end: int) -> int:
     with memoryview(data) as view:
         head = zlib.crc32(view[offset + 4 : offset + 16])
         return zlib.crc32(view[offset + HEADER.size : end], head)

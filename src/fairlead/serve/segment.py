@@ -22,6 +22,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +49,8 @@ class Mark(NamedTuple):
     position: int
 
 
-class Segment(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Segment:
     """A segment: `index` is its closed index, None while it is open or not yet recovered."""
 
     frames: Path
