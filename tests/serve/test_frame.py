@@ -42,7 +42,7 @@ def test_a_frame_comes_back_as_it_was_packed(frame: Frame) -> None:
     data = bytes(pack(frame))
     slot = whole(data, 0)
     assert slot is not None
-    assert (slot.offset, slot.end, slot.count) == (0, len(data), len(frame.ids) // 16)
+    assert (slot.offset, slot.end, slot.rows) == (0, len(data), len(frame.ids) // 16)
     assert slot.keyed == sum(part.idempotency_key is not None for part in frame.parts)
     assert unpack(data, slot) == frame
     assert ids_of(data, slot) == frame.ids

@@ -67,7 +67,7 @@ class Slot(NamedTuple):
 
     offset: int
     end: int
-    count: int  # predictions
+    rows: int  # predictions
     keyed: int  # parts with an idempotency key
 
 
@@ -94,7 +94,7 @@ def unpack(data: Buffer, slot: Slot) -> Frame:
 
 def ids_of(data: Buffer, slot: Slot) -> bytes:
     """Read the ids of a frame without decoding it, 16 bytes each."""
-    size = slot.count * ID_BYTES
+    size = slot.rows * ID_BYTES
     start = slot.offset + HEADER.size + 1 + (2 if size < 256 else 3 if size < 65536 else 5)
     return bytes(data[start : start + size])
 

@@ -255,7 +255,7 @@ def find_open(ids: bytes, frames: Buffer, identifier: bytes) -> Mark | None:
 def _walked(frames: Buffer, offset: int) -> Iterator[bytes]:
     for slot in walk(frames, offset):
         ids = ids_of(frames, slot)
-        for row in range(slot.count):
+        for row in range(slot.rows):
             yield MARK.pack(ids[row * ID_BYTES : (row + 1) * ID_BYTES], slot.offset, row)
 
 
