@@ -24,15 +24,19 @@ _REWRITTEN = (
 )
 
 
-def findings(project: Project) -> list[Finding]:
+def findings(project: Project, *, deep: bool = True) -> list[Finding]:
     """
     Check the project's key, every byte of every package, and the registry's chain.
 
     Reads only.
+
+    Args:
+        project: Whose.
+        deep: Read the packages; their places and the chain alone if not.
     """
     with Store.open(project.store_root, write=False) as store:
         registry = Registry(project, store)
-        return [*_key(project), *_registered(registry), *_left(registry)]
+        return [*_key(project), *_registered(registry, deep), *_left(registry)]
 
 
 def _key(project: Project) -> Iterator[Finding]:
@@ -53,9 +57,9 @@ def _key(project: Project) -> Iterator[Finding]:
         yield Finding("wrong key", what, "Restore the file that is wrong from Git or a backup.")
 
 
-def _registered(registry: Registry) -> Iterator[Finding]:
+def _registered(registry: Registry, deep: bool) -> Iterator[Finding]:
     try:
-        found = verify(registry)
+        found = verify(registry, packages=deep)
     except FairleadError as error:
         yield Finding("no public key", error.message, error.fix or "")
         return
