@@ -24,7 +24,7 @@ from collections import deque
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -199,7 +199,8 @@ class Connection(asyncio.Protocol):
         self.lost = False
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
-        self._waiting: deque[Exchange] = deque()  # whole requests, not yet sent answers
+        self._backlog: deque[Exchange] = deque()  # whole requests, not yet handed on
+        self._waiting: deque[Exchange] = deque()  # handed on, and not yet sent an answer
         self._waiting_bytes = 0
         self._reading: Exchange | None = None  # the request that is coming in
         self._body: list[bytes] = []
@@ -213,12 +214,12 @@ class Connection(asyncio.Protocol):
         self._half_closed = False
         self._paused_reading = False
         self._paused_writing = False
+        self._handing_on = False
 
     # ---- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but class
         self.server.connections.add(self)
         self.deadline = self.server.clock + self.limits.idle_s
         if len(self.server.connections) > self.limits.connections:
@@ -244,7 +245,7 @@ class Connection(asyncio.Protocol):
         """Keep a half-closed connection for as long as answers are owed."""
         self._deaf = self._half_closed = True
         self._forget_request()
-        return bool(self._waiting)
+        return self._owes_answers
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -254,16 +255,16 @@ class Connection(asyncio.Protocol):
         self.server.buffered_bytes -= self._waiting_bytes
         self._waiting_bytes = 0
         self._waiting.clear()
+        self._backlog.clear()
 
     def pause_writing(self) -> None:
         self._paused_writing = True
         self.deadline = self.server.clock + self.limits.write_s
-        self._read_or_pause()
 
     def resume_writing(self) -> None:
         self._paused_writing = False
         self.deadline = self._next_deadline()
-        self._read_or_pause()
+        self._hand_on()
 
     # ---- the parser's side
 
@@ -332,9 +333,8 @@ class Connection(asyncio.Protocol):
             self.deadline = math.inf
         if not exchange.keep_alive:
             self._deaf = True
-        self._waiting.append(exchange)
-        self._read_or_pause()
-        self.server.application.handle(exchange)
+        self._backlog.append(exchange)
+        self._hand_on()
 
     # ---- the application's side
 
@@ -354,16 +354,16 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(parts))
         if not exchange.keep_alive:
             self._close()
-        elif not waiting:
+        elif not self._owes_answers:
             self._all_answered()
         if self._paused_reading:
-            self._read_or_pause()
+            self._hand_on()
 
     # ---- the server's side
 
     def drain(self) -> None:
         """Close now when idle; else `Connection: close` goes out with the last answer."""
-        if not self._waiting and self._reading is None:
+        if not self._owes_answers and self._reading is None:
             self._transport.close()
 
     def expire(self) -> None:
@@ -381,12 +381,47 @@ class Connection(asyncio.Protocol):
 
     # ---- helpers
 
+    @property
+    def _owes_answers(self) -> bool:
+        return bool(self._waiting or self._backlog)
+
+    def _hand_on(self) -> None:
+        """Give requests to the application, as far as their answers have room; then read on."""
+        if self._handing_on:
+            return  # called by an answer that was given at once: the loop below goes on
+        self._handing_on = True
+        while self._backlog and self._has_room():
+            exchange = self._backlog.popleft()
+            self._waiting.append(exchange)
+            if exchange.reply is None:
+                self._call_application(exchange)
+            else:
+                self.flush()  # a refusal, whose turn has come
+        self._handing_on = False
+        self._read_or_pause()
+
+    def _has_room(self) -> bool:
+        return (
+            not self._paused_writing
+            and len(self._waiting) < self.limits.pipelined
+            and self._waiting_bytes <= self.limits.body_bytes
+        )
+
+    def _call_application(self, exchange: Exchange) -> None:
+        try:
+            self.server.application.handle(exchange)
+        except Exception:
+            logger.exception("a request could not be handled")
+            exchange.keep_alive = False
+            if exchange.reply is None:
+                exchange.answer(self.server.application.refuse(_failed()))
+
     def _encode(self, exchange: Exchange) -> bytes:
         reply = exchange.reply
         assert reply is not None
         self._waiting_bytes -= len(exchange.body)
         self.server.buffered_bytes -= len(exchange.body)
-        if not self._waiting and (self._half_closed or self.server.draining):
+        if (self._half_closed or self.server.draining) and not self._owes_answers:
             exchange.keep_alive = False
         extra = b"".join([b"%b: %b\r\n" % header for header in reply.headers])
         if not exchange.keep_alive:
@@ -415,19 +450,17 @@ class Connection(asyncio.Protocol):
             return self.server.clock + (self.limits.write_s if unread else self.limits.linger_s)
         if self._reading is not None:
             return self.server.clock + (self.limits.head_s if self._in_head else self.limits.body_s)
-        return math.inf if self._waiting else self.server.clock + self.limits.idle_s
+        return math.inf if self._owes_answers else self.server.clock + self.limits.idle_s
 
     def _read_or_pause(self) -> None:
-        full = (
-            self._paused_writing
-            or len(self._waiting) >= self.limits.pipelined
-            or self._waiting_bytes > self.limits.body_bytes
-        ) and not self._closing
-        if full and not self._paused_reading:
+        pause = (bool(self._backlog) or not self._has_room()) and not self._closing
+        if pause == self._paused_reading or self.lost:
+            return
+        self._paused_reading = pause
+        if pause:
             self._transport.pause_reading()
-        elif self._paused_reading and not full and not self.lost:
+        else:
             self._transport.resume_reading()
-        self._paused_reading = full
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
@@ -462,7 +495,7 @@ class Connection(asyncio.Protocol):
             )
         if (refusal := self.server.application.admit(exchange)) is not None:
             raise _Refusal(refusal)
-        if self._waiting:
+        if self._owes_answers:
             self._owes_continue = True
         else:
             self._transport.write(CONTINUE)
@@ -473,11 +506,12 @@ class Connection(asyncio.Protocol):
         exchange = self._reading or Exchange(self)
         exchange.keep_alive = False
         self._forget_request()
-        self._waiting.append(exchange)
         if isinstance(refused, _Refusal):
-            exchange.answer(refused.response)
+            exchange.reply = refused.response
         else:
-            exchange.answer(self.server.application.refuse(refused))
+            exchange.reply = self.server.application.refuse(refused)
+        self._backlog.append(exchange)
+        self._hand_on()
 
     def _forget_request(self) -> None:
         self._reading = None
@@ -550,7 +584,11 @@ def _refusal_in(error: httptools.HttpParserCallbackError) -> Refused:
     cause: Any = error.__context__
     if isinstance(cause, Refused):
         return cause
-    logger.error("a request could not be handled", exc_info=cause)
+    logger.error("a request could not be read", exc_info=cause)
+    return _failed()
+
+
+def _failed() -> Refused:
     return Refused(500, "The server failed on this request.", "Its log has the reason.")
 
 

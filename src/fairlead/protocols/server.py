@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 import uvloop
 
+from fairlead.project import Project
 from fairlead.protocols.http import HttpServer, Limits
 from fairlead.protocols.rest import Rest
-from fairlead.project import Project
 from fairlead.serve.endpoints import Endpoints
 
 SWITCH_S = 0.0005
