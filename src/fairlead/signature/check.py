@@ -6,6 +6,11 @@ type. When that pass refuses, or cannot be sure (repeated keys, integers that a
 float64 may have rounded), a second, exact pass decides and names every bad row
 and field. `Checker.columns` turns rows into the arrays that a model takes and
 flags what the training data had not shown.
+
+No envelope is known here: an object is always one row, so a field may bear any
+name, `rows` too. Telling `{"rows": […]}` from such a row is up to whoever reads
+requests (`fairlead.serve.intake`): an object with all fields of the signature is
+a row.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fairlead.errors import FieldProblem, InvalidInput
+from fairlead.errors import FieldProblem, InvalidInput, MalformedInput
 from fairlead.signature import instant, reading
 from fairlead.signature.accepted import Accepted, rules_of
 from fairlead.signature.columns import Columns
@@ -66,8 +71,9 @@ class Checker:
         self._many, self._one = _decoders(decodable)
         self._limits = _Limits(self.rules)
         self._instants = [i for i, field in enumerate(fields) if field.kind == "datetime"]
-        self._quoted = [f"f{i}" for i, field in enumerate(fields) if _is_quoted(field)]
-        self._quotes = 2 * (len(fields) + len(self._quoted))
+        quoted = [(f"f{i}", field) for i, field in enumerate(fields) if _is_quoted(field)]
+        self._quotes = 2 * (len(fields) + len(quoted))
+        self._nullable = [name for name, field in quoted if field.nullable]
 
     def decode(self, body: bytes) -> list[Row]:
         """
@@ -81,7 +87,8 @@ class Checker:
             by the signature or by an accepted bound.
 
         Raises:
-            InvalidInput: The body is not that; names every bad row and field.
+            MalformedInput: The body is not JSON, or holds no rows.
+            InvalidInput: Rows that are refused; names every bad row and field.
         """
         rows = self._fast(body)
         if not rows or self.suspicious(body, rows):
@@ -95,7 +102,7 @@ class Checker:
         if problems:
             raise refusal(problems, len(values))
         if not good:
-            raise InvalidInput("There are no rows.", "Send at least one.")
+            raise MalformedInput("There are no rows.", "Send at least one.")
         return [self.row_type(*row) for row in good]
 
     def problems(self, body: bytes | Sequence[msgspec.Raw]) -> list[FieldProblem]:
@@ -106,7 +113,7 @@ class Checker:
             body: As for `decode`, or rows one by one.
 
         Raises:
-            InvalidInput: It is not JSON at all.
+            MalformedInput: It is not JSON at all.
         """
         if isinstance(body, bytes):
             document = reading.parse(body)
@@ -133,8 +140,7 @@ class Checker:
         """
         if self._instants and any(map(self._far, rows)):
             return True
-        found, expected = body.count(b'"') - quotes, len(rows) * self._quotes
-        if found == expected or found == expected - 2 * self._nulls(rows):
+        if body.count(b'"') == quotes + len(rows) * self._quotes - 2 * self._nulls(rows):
             return False
         return reading.count_keys(body) - keys != len(rows) * len(self.rules)
 
@@ -185,16 +191,18 @@ class Checker:
             return None
 
     def _nulls(self, rows: Sequence[Row]) -> int:
-        return sum(getattr(row, name) is None for row in rows for name in self._quoted)
+        return sum(getattr(row, name) is None for row in rows for name in self._nullable)
 
     def _far(self, row: Row) -> bool:
-        """An instant that float64 may round, or that an accepted bound may refuse."""
+        """Tell of an instant that float64 may round or that an accepted bound refuses."""
         values = _astuple(row)
-        return any(
-            abs(instant.micros(values[i])) >= EXACT or self.rules[i].bounds is not None
-            for i in self._instants
-            if values[i] is not None
-        )
+        for i in self._instants:
+            if (moment := values[i]) is not None:
+                low, high = self.rules[i].bounds or (-EXACT, EXACT)
+                count = instant.micros(moment)
+                if abs(count) >= EXACT or not low <= count <= high:
+                    return True
+        return False
 
     def _with_micros(self, row: Sequence[Any]) -> list[Any]:
         values = list(row)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from fairlead.errors import FieldProblem, InvalidInput
+from fairlead.errors import FieldProblem, MalformedInput
 from fairlead.signature.rules import EXACT, Refusal, Rule, Unfit, printable, shown
 
 _WHOLE = re.compile(r"-?\d+\.0+")
@@ -37,7 +37,7 @@ def parse(body: bytes | memoryview) -> Any:
         float64 holds is `Unfit`.
 
     Raises:
-        InvalidInput: The body is not JSON; says where.
+        MalformedInput: The body is not JSON; says where.
     """
     text = _utf8(bytes(body))
     try:
@@ -49,12 +49,12 @@ def parse(body: bytes | memoryview) -> Any:
             parse_constant=Unfit,
         )
     except json.JSONDecodeError as error:
-        raise InvalidInput(
+        raise MalformedInput(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
             "Send one JSON document in UTF-8.",
         ) from error
     except RecursionError as error:
-        raise InvalidInput(
+        raise MalformedInput(
             "The body is nested too deeply to be read.", "A row is an object of plain values."
         ) from error
 
@@ -158,11 +158,11 @@ def _repeated(number: int, row: Pairs) -> Iterator[FieldProblem]:
 
 def _utf8(body: bytes) -> str:
     if not body.strip():
-        raise InvalidInput("The body is empty.", 'Send {"rows": [{…}]} or one row object.')
+        raise MalformedInput("The body is empty.", 'Send {"rows": [{…}]} or one row object.')
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidInput(
+        raise MalformedInput(
             f"The body is not UTF-8: {error.reason} at byte {error.start}.",
             "Send one JSON document in UTF-8.",
         ) from error

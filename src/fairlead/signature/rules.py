@@ -93,7 +93,7 @@ def value_in_kind(field: Field, value: float) -> Any:
         return instant.text(value)
     if field.kind == "boolean":
         return bool(value)
-    if field.kind == "integer" and value.is_integer():
+    if field.kind == "integer" and float(value).is_integer():
         return int(value)
     return value
 
