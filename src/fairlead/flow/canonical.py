@@ -15,12 +15,11 @@ import decimal
 import fractions
 import math
 import struct
-import sys
 import types
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from blake3 import blake3
 
@@ -87,7 +86,7 @@ class Canonical:
             container = CONTAINERS.get(type(value))
             piece = container(self, value) if container else self.library(value)
         except RecursionError:
-            self.refuse(value, "is nested too deeply")
+            raise self.refusal(value, "is nested too deeply") from None
         finally:
             del self.open[id(value)]
         self.done[id(value)] = (value, piece)
@@ -110,11 +109,11 @@ class Canonical:
 
     def other(self, value: Any) -> bytes:
         """The piece of what is neither plain, nor an array, nor a table."""
-        self.refuse(value, "is not a plain value")
+        raise self.refusal(value, "is not a plain value")
 
-    def refuse(self, value: Any, reason: str) -> NoReturn:
-        """Give up on a value."""
-        raise Undigestible(type_name(type(value)), reason)
+    def refusal(self, value: Any, reason: str) -> Undigestible:
+        """Why a value has no piece."""
+        return Undigestible(type_name(type(value)), reason)
 
     def items(self, mapping: Iterable[tuple[Any, Any]]) -> Iterable[bytes]:
         """Pieces of keys and values, in their order."""
@@ -256,8 +255,3 @@ CONTAINERS: dict[type, Container] = {
         "slice", map(walk.piece, (value.start, value.stop, value.step))
     ),
 }
-
-
-def loaded(module: str, name: str) -> type | None:
-    """A type of a library, when the library has been imported; else no value can be of it."""
-    return getattr(sys.modules.get(module), name, None)

@@ -70,3 +70,35 @@ def of_type(cls: type) -> Origin:
     if module is None:
         return of_name(cls.__module__, {})
     return of_module(module)
+
+
+def own_files(module: str) -> list[str]:
+    """
+    Files of a module of ours and of the packages around it, found without loading them.
+
+    Empty for a library's module.
+    """
+    folders: list[str] = list(sys.path)
+    found: list[str] = []
+    for part in module.split("."):
+        path = next((path for folder in folders if (path := module_path(folder, part))), None)
+        if path is None or of_file(os.path.join(path, "")) != "own":
+            break
+        if os.path.isdir(path):
+            init = os.path.join(path, "__init__.py")
+            found += [init] if os.path.isfile(init) else []
+            folders = [path]
+        else:
+            found.append(path)
+            break
+    return found
+
+
+def module_path(folder: str, name: str) -> str | None:
+    """The file or folder of a module in one folder of the path."""
+    base = os.path.join(os.path.abspath(folder or "."), name)
+    if os.path.isfile(os.path.join(base, "__init__.py")):
+        return base
+    if os.path.isfile(base + ".py"):
+        return base + ".py"
+    return base if os.path.isdir(base) else None

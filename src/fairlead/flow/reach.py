@@ -117,7 +117,7 @@ class Reach:
     def function(self, fn: types.FunctionType) -> bytes:
         """Meet a function: the piece that stands for it."""
         step = getattr(fn, "__fairlead_step__", None)
-        fn = step.fn if step is not None else fn
+        fn = step.fn if step is not None else getattr(fn, "__fairlead_reader__", fn)
         space = fn.__globals__
         if origin.of_globals(space) == "own":
             return framed("code", self.node(fn, f"{self.file(space)}:{fn.__qualname__}").encode())
@@ -496,7 +496,7 @@ class Reach:
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names:
             return
-        found = [path for module in wanted for path in own_files(module)]
+        found = [path for module in wanted for path in origin.own_files(module)]
         for path in dict.fromkeys(found):
             self.static(path)
         if not found:
@@ -714,38 +714,6 @@ def absolute(imported: Imported, package: str) -> str:
     parts = package.split(".") if package else []
     base = parts[: len(parts) - imported.level + 1]
     return ".".join([*base, *([imported.module] if imported.module else [])])
-
-
-def own_files(module: str) -> list[str]:
-    """
-    Files of a module of ours and of the packages around it, found without loading them.
-
-    Empty for a library's module.
-    """
-    folders: list[str] = list(sys.path)
-    found: list[str] = []
-    for part in module.split("."):
-        path = next((path for folder in folders if (path := module_path(folder, part))), None)
-        if path is None or origin.of_file(os.path.join(path, "")) != "own":
-            break
-        if os.path.isdir(path):
-            init = os.path.join(path, "__init__.py")
-            found += [init] if os.path.isfile(init) else []
-            folders = [path]
-        else:
-            found.append(path)
-            break
-    return found
-
-
-def module_path(folder: str, name: str) -> str | None:
-    """The file or folder of a module in one folder of the path."""
-    base = os.path.join(os.path.abspath(folder or "."), name)
-    if os.path.isfile(os.path.join(base, "__init__.py")):
-        return base
-    if os.path.isfile(base + ".py"):
-        return base + ".py"
-    return base if os.path.isdir(base) else None
 
 
 def package_of(path: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from fairlead.errors import IntegrityError, NotSupported
+from fairlead.errors import IntegrityError, NotStorable, NotSupported
 from fairlead.flow.arrays import canonical_bytes
 from fairlead.flow.canonical import Undigestible, framed, joined, text_bytes
 
@@ -246,12 +246,23 @@ def load_polars(data: bytes) -> pl.DataFrame:
 def save_pandas(frame: pd.DataFrame) -> bytes:
     """A pandas frame, its index included, as an Arrow IPC stream."""
     pyarrow = arrow()
-    table = pyarrow.Table.from_pandas(frame)
+    try:
+        table = pyarrow.Table.from_pandas(frame)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        raise NotStorable(
+            f"A pandas table cannot be stored: {error}.",
+            "Give each column one type with `astype`.",
+        ) from error
     sink = pyarrow.BufferOutputStream()
     options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
     with pyarrow.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
+
+
+def series_frame(series: pd.Series[Any]) -> pd.DataFrame:
+    """A pandas series as a frame of one column; its own name is kept elsewhere."""
+    return series.to_frame("values")
 
 
 def load_pandas(data: bytes, frequency: str | None) -> pd.DataFrame:
@@ -267,15 +278,20 @@ def load_pandas(data: bytes, frequency: str | None) -> pd.DataFrame:
     return frame
 
 
-def unstorable_columns(frame: pd.DataFrame) -> Iterator[tuple[Any, str]]:
-    """Label and content of each object column that Arrow would give back as something else."""
+def unstorable(frame: pd.DataFrame) -> Iterator[str]:
+    """What in a pandas frame Arrow would give back as something else, in words."""
     pandas = sys.modules["pandas"]
+    kinds = {type(label).__name__ for label in frame.columns}
+    if len(kinds) > 1:
+        yield f"its column names are of several types, {' and '.join(sorted(kinds))}"
+    if not frame.columns.is_unique:
+        yield f"the column name {frame.columns[frame.columns.duplicated()][0]!r} stands twice"
     for at, label in enumerate(frame.columns):
         series = frame.iloc[:, at]
         if series.dtype == object:
             content = pandas.api.types.infer_dtype(series, skipna=True)
             if content not in ROUND_TRIP:
-                yield label, content
+                yield f"the column {label!r} of dtype object holds {content} values"
 
 
 def unreadable(error: Exception) -> IntegrityError:

@@ -1,0 +1,224 @@
+"""
+Notices files that a step reads on the side, which its key knows nothing of.
+
+Python tells of every `open` by its audit hooks. Polars and Arrow open files in
+compiled code, which tells nobody, so their readers are asked at their Python end.
+What DuckDB or a program that a step starts reads is not seen.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fairlead.flow.firstparty import FOREIGN_FOLDERS
+from fairlead.flow.origin import of_file
+
+WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/share/zoneinfo/", "/usr/share/locale/")
+CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
+"""Code is known by the closure of the step, not by being read."""
+
+READERS = {
+    "polars": ("read_", "scan_"),
+    "pyarrow.parquet": ("read_",),
+    "pyarrow.csv": ("read_", "open_"),
+    "pyarrow.json": ("read_", "open_"),
+    "pyarrow.feather": ("read_",),
+    "pyarrow.orc": ("read_",),
+    "pyarrow.dataset": ("dataset", "parquet_dataset"),
+}
+"""Modules whose functions of these names open files in compiled code."""
+
+
+class Reads:
+    """Files that were read, and files that were written before they were read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = os.path.realpath(root)
+        self.read: dict[str, None] = {}
+        self.written: set[str] = set()
+
+    def note(self, path: str, writing: bool) -> None:
+        """Enter one opening of a file."""
+        if writing:
+            self.written.add(path)
+        elif path not in self.written:
+            self.read.setdefault(path)
+
+    def paths(self, declared: Iterable[Path] = ()) -> list[str]:
+        """
+        What was read and is neither declared, nor code, nor of the system or the store.
+
+        A file that the step itself wrote first is no input of it.
+        """
+        known = [os.path.realpath(path) for path in declared]
+        real = dict.fromkeys(os.path.realpath(path) for path in self.read)
+        written = {os.path.realpath(path) for path in self.written}
+        return [
+            path
+            for path in real
+            if path not in written
+            and not any(path == place or path.startswith(place + os.sep) for place in known)
+            and self.is_content(path)
+        ]
+
+    def is_content(self, path: str) -> bool:
+        """Whether a file can carry content into a result unseen."""
+        if path.startswith(SYSTEM) or path.endswith(CODE) or not os.path.isfile(path):
+            return False
+        inside = path.startswith(self.root + os.sep)
+        parts = path[len(self.root) :].split(os.sep) if inside else ()
+        if ".fairlead" in parts or of_file(path) != "own":
+            return False
+        return FOREIGN_FOLDERS.isdisjoint(parts) if inside else not is_private(path)
+
+    def undeclared(self, declared: Iterable[Path] = ()) -> str | None:
+        """Why a step that read this must not be remembered; None when it may be."""
+        found = [self.told(path) for path in self.paths(declared)]
+        if not found:
+            return None
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        return f"it read {found[0]}{more}, which is no input: take it as a parameter of type Path"
+
+    def told(self, path: str) -> str:
+        """A path as a person is told it."""
+        return os.path.relpath(path, self.root) if path.startswith(self.root + os.sep) else path
+
+
+def is_private(path: str) -> bool:
+    """Whether a file outside of the project is a tool's own, such as a font cache."""
+    home = os.path.expanduser("~")
+    places = (os.path.join(home, ".cache"), os.path.join(home, ".config"), sys.prefix)
+    return path.startswith(tuple(place + os.sep for place in places))
+
+
+_watching: list[Reads] = []
+_lock = threading.Lock()
+_installed: set[str] = set()
+
+
+@contextmanager
+def watching(root: Path) -> Iterator[Reads]:
+    """
+    Note what is opened inside.
+
+    The watch is on the whole process: of two steps that run at the same time in
+    threads, each is charged with what both read.
+    """
+    reads = Reads(root)
+    with _lock:
+        install()
+        _watching.append(reads)
+    try:
+        yield reads
+    finally:
+        with _lock:
+            _watching.remove(reads)
+
+
+def install() -> None:
+    """Put the hook in once; it cannot be taken out, and costs nothing while nobody watches."""
+    if "open" not in _installed:
+        _installed.add("open")
+        sys.addaudithook(heard)
+        sys.meta_path.insert(0, Arrivals())
+    for name in READERS:
+        if name in sys.modules:
+            wrap_readers(name)
+
+
+def heard(event: str, arguments: tuple[Any, ...]) -> None:
+    """The audit hook."""
+    if not _watching:
+        return
+    if event == "open":
+        path, _, flags = arguments
+        tell(path, bool(flags & WRITING))
+    elif event == "sqlite3.connect":
+        tell(arguments[0], False)
+
+
+def tell(path: Any, writing: bool) -> None:
+    """Tell those who watch; a descriptor was opened by name before, and told then."""
+    if isinstance(path, bytes | os.PathLike):
+        path = os.fsdecode(path)
+    if isinstance(path, str):
+        full = os.path.abspath(path)
+        for reads in tuple(_watching):
+            reads.note(full, writing)
+
+
+class Arrivals:
+    """Sees a module of READERS being imported during a step, and asks its readers too."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Never finds anything itself; lets the real loader finish, then wraps."""
+        if name not in READERS or name in _installed or name in _arriving:
+            return None
+        _arriving.add(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            _arriving.discard(name)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            wrap_readers(name)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+_arriving: set[str] = set()
+
+
+def wrap_readers(name: str) -> None:
+    """Make the readers of a module tell what they are asked to read."""
+    module = sys.modules[name]
+    if name in _installed:
+        return
+    _installed.add(name)
+    for attribute in dir(module):
+        reader = getattr(module, attribute)
+        if attribute.startswith(READERS[name]) and callable(reader):
+            setattr(module, attribute, telling(reader))
+
+
+def telling(reader: Callable[..., Any]) -> Callable[..., Any]:
+    """A reader that tells its sources first; otherwise the reader itself."""
+
+    @functools.wraps(reader)
+    def read(*args: Any, **kwargs: Any) -> Any:
+        if _watching:
+            for source in sources(args[0] if args else next(iter(kwargs.values()), None)):
+                tell(source, False)
+        return reader(*args, **kwargs)
+
+    read.__fairlead_reader__ = reader  # type: ignore[attr-defined]
+    return read
+
+
+def sources(given: Any) -> Iterator[str]:
+    """The files that the argument of a reader names: paths, lists of them, folders, patterns."""
+    if isinstance(given, list | tuple):
+        for each in given:
+            yield from sources(each)
+    elif isinstance(given, str | os.PathLike):
+        path = Path(os.path.expanduser(os.fspath(given)))
+        if path.is_dir():
+            yield from (str(inner) for inner in path.rglob("*") if inner.is_file())
+        elif any(sign in path.name for sign in "*?["):
+            yield from map(str, path.parent.glob(path.name))
+        else:
+            yield str(path)
