@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -130,6 +130,14 @@ def test_a_regressors_values_are_counted() -> None:
     values = read(made).output.values
     assert values is not None
     assert sum(values.counts) == 50
+
+
+def test_labels_are_counted_where_there_are_no_probabilities() -> None:
+    table = TRAIN.with_columns(size=pl.col("age") * 2)[["age", "size", "income"]]
+    model = RidgeClassifier().fit(table.drop("income"), table["income"])
+    made = contents.make(model, train=table, test=None, target="income")
+    output = read(made).output
+    assert (sum(output.labels or ()), output.probabilities) == (60, None)
 
 
 def test_only_the_columns_of_the_model_are_fields() -> None:

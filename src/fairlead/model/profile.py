@@ -57,7 +57,7 @@ class OutputProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     table: Literal["test", "train"]
     rows: int
     labels: list[int] | None = None  # answers, in the order of the signature's labels
-    probabilities: list[Histogram] | None = None  # likewise
+    probabilities: list[Histogram] | None = None  # likewise; None where there are none
     values: Histogram | None = None
 
 
@@ -162,15 +162,18 @@ def _output(signature: Signature, outputs: Outputs) -> OutputProfile:
     if outputs.values is not None:
         return OutputProfile(table="test", rows=0, values=_histogram(outputs.values))
     labels = signature.output.labels or ()
-    if outputs.choices is None or outputs.probabilities is None:
-        raise TypeError("a predictor answered neither values nor choices with probabilities")
-    even = np.linspace(0, 1, BINS + 1)[1:-1]
+    if outputs.choices is None:
+        raise TypeError("a predictor answered neither values nor choices")
+    counts = np.bincount(outputs.choices, minlength=len(labels)).tolist()
     return OutputProfile(
-        table="test",
-        rows=0,
-        labels=np.bincount(outputs.choices, minlength=len(labels)).tolist(),
-        probabilities=[_counted(column, even) for column in outputs.probabilities.T],
+        table="test", rows=0, labels=counts, probabilities=_probabilities(outputs.probabilities)
     )
+
+
+def _probabilities(found: NDArray[np.float64] | None) -> list[Histogram] | None:
+    """Count into even bins; None where the model tells labels alone."""
+    even = np.linspace(0, 1, BINS + 1)[1:-1]
+    return None if found is None else [_counted(column, even) for column in found.T]
 
 
 def _histogram(values: NDArray[np.float64]) -> Histogram:

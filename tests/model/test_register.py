@@ -1,0 +1,129 @@
+"""`fl.register`: a step of a pipeline, or a run of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from sklearn.tree import DecisionTreeClassifier
+
+import fairlead as fl
+from fairlead.errors import NotFound, UsageError
+from fairlead.flow.run import execute
+from fairlead.model.registry import Registry
+from fairlead.store.records import Artifact, Edge, Run, StepRun
+
+TABLE = pl.DataFrame(
+    {
+        "age": [20.0, 30.0, 40.0, 50.0, 60.0, 70.0] * 20,
+        "y": ["no", "no", "yes", "no", "yes", "yes"] * 20,
+    }
+)
+
+
+@fl.step
+def load() -> pl.DataFrame:
+    return TABLE
+
+
+@fl.step
+def fit(train: pl.DataFrame, *, depth: int) -> DecisionTreeClassifier:
+    model = DecisionTreeClassifier(max_depth=depth, random_state=0)
+    return model.fit(train.drop("y"), train["y"])
+
+
+@fl.pipeline
+def ages(depth: int = 3) -> None:
+    train = load()
+    model = fit(train, depth=depth)
+    report = fl.evaluate(model, train, target="y", resamples=20)
+    fl.register("ages", model, train=train, test=train, target="y", report=report)
+
+
+def run(registry: Registry, pipeline: Any = ages, **params: Any) -> Run:
+    return execute(pipeline, params, project=registry.project, store=registry.store)
+
+
+def test_a_version_knows_the_run_data_code_and_report_that_made_it(registry: Registry) -> None:
+    done = run(registry)
+    version = registry.get("ages@1")
+    package, model = registry.load("ages@1")
+    model.close()
+    manifest = package.manifest
+    assert version.run == manifest.run == done.id
+    assert manifest.code["snapshot"] == done.snapshot
+    assert manifest.report is not None
+    assert manifest.report["metrics"]["accuracy"]["value"] == version.metrics["accuracy"] == 1.0
+    table = registry.store.catalog.get(Artifact, manifest.data["train"]["artifact"])
+    assert table is not None
+    assert table.rows == manifest.data["train"]["rows"] == 120
+    edges = registry.store.catalog.find(Edge, target="model:ages@1")
+    assert [(edge.source, edge.role) for edge in edges] == [
+        (f"step:{version.step_run}", "registered")
+    ]
+
+
+def test_the_same_model_is_the_same_version_in_any_run(registry: Registry) -> None:
+    run(registry)
+    run(registry, depth=1)
+    run(registry)
+    versions = registry.list("ages")
+    assert [version.number for version in versions] == [2, 1]
+    assert versions[0].metrics["accuracy"] < versions[1].metrics["accuracy"]
+    assert registry.verify().sound
+
+
+def test_two_runs_record_the_same_thing_for_a_replay_to_compare(registry: Registry) -> None:
+    """Ids, times and numbers differ from run to run; what a version answers with does not."""
+    for _ in range(2):
+        run(registry)
+    steps = registry.store.catalog.find(StepRun, name="register", order="started")
+    assert [step.status for step in steps] == ["done", "done"]
+    assert steps[0].files == steps[1].files
+    assert set(steps[0].files) == {"version"}
+
+
+def test_outside_a_pipeline_it_is_a_run_of_its_own(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(registry.project.root)
+    model = DecisionTreeClassifier(max_depth=3, random_state=0).fit(TABLE.drop("y"), TABLE["y"])
+    version = fl.register("ages", model, train=TABLE, test=TABLE, target="y")
+    assert (version.name, version.number) == ("ages", 1)
+    assert version.run is not None
+    recorded = registry.store.catalog.get(Run, version.run)
+    assert recorded is not None
+    assert (recorded.pipeline, recorded.status) == ("register-ages", "done")
+    assert version.metrics["accuracy"] == 1.0  # evaluated, since no report was given
+
+
+def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = DecisionTreeClassifier().fit(TABLE.drop("y"), TABLE["y"])
+    with pytest.raises(NotFound, match="not inside a fairlead project"):
+        fl.register("ages", model, train=TABLE, target="y")
+
+
+def test_a_bad_name_is_refused_before_anything_is_done(registry: Registry) -> None:
+    with pytest.raises(UsageError, match="cannot name a model"):
+        fl.register("a/b", None, train=TABLE, target="y")
+
+
+def test_a_model_without_onnx_form_is_the_same_version_again(registry: Registry) -> None:
+    """Its file's bytes differ each time that it is written; its fitted state does not."""
+    from sklearn.neighbors import NearestCentroid
+
+    few = TABLE[:30]
+
+    @fl.pipeline
+    def odd() -> None:
+        model = NearestCentroid().fit(few.drop("y"), few["y"])
+        fl.register("odd", model, train=few, target="y")
+
+    run(registry, odd)
+    run(registry, odd)
+    version = registry.get("odd")
+    assert (version.runtime, version.number) == ("sklearn", 1)
+    assert "served by scikit-learn itself" in version.equality["sentence"]
