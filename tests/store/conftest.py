@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fairlead.store.blobs import Blobs
 from fairlead.store.digest import Digest, digest_bytes
 from fairlead.store.records import (
     Alias,
@@ -174,3 +176,66 @@ def line(store: Store, tmp_path: Path) -> Line:
 def nowhere() -> Digest:
     """A digest that nothing has."""
     return digest_bytes(b"nothing has this")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """
+    A file system of 1 MiB of its own.
+
+    Where none can be mounted, the tests that limit the size of files stand in:
+    they meet the same errors and run everywhere.
+    """
+    place = tmp_path / "disk"
+    place.mkdir()
+    if not _mounted(place):
+        pytest.skip("no right to mount a file system; a limit on the size of files stands in")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+class Disk:
+    """A folder that can be made read-only: a file system where one can be mounted."""
+
+    def __init__(self, place: Path) -> None:
+        place.mkdir()
+        self.place = place
+        self.is_mount = _mounted(place)
+
+    def seal(self) -> None:
+        """Let nothing be written from here on."""
+        if self.is_mount:
+            subprocess.run(["mount", "-o", "remount,ro", str(self.place)], check=True)
+        else:
+            self._forbid(0o222)
+
+    def open(self) -> None:
+        """Let everything be written and removed again."""
+        if self.is_mount:
+            subprocess.run(["umount", "-l", str(self.place)], check=True)
+        else:
+            self._forbid(0)
+
+    def _forbid(self, rights: int) -> None:
+        for path in (self.place, *self.place.rglob("*")):
+            path.chmod(0o777 & ~rights)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    made = Disk(tmp_path / "disk")
+    yield made
+    made.open()
+
+
+def _mounted(place: Path) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def blobs_on_tmpfs(small_disk: Path) -> Blobs:
+    return Blobs.create(small_disk / "blobs")

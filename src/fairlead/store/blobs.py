@@ -112,6 +112,8 @@ class Blobs:
     def flush(self) -> None:
         """Make everything durable; see `BlobStore`."""
         with self._writing, disk_errors(self.root):
+            if self._broken is not None:
+                raise self._unsure(self._broken)
             self._drain()
             with self._lock:
                 aside, foreign = dict(self._aside), set(self._foreign)
@@ -135,6 +137,11 @@ class Blobs:
             known = {Digest(entry.digest.hex()) for pack in self._packs for entry in pack}
             known.update(self._loose, self._buffer, self._aside)
         return iter(known)
+
+    def recover(self) -> None:
+        """Remove what killed writers left half written; the first write does so by itself."""
+        with self._writing, disk_errors(self.root):
+            self._our_writer()
 
     def close(self) -> None:
         """Flush, and let the pack go."""
@@ -177,8 +184,6 @@ class Blobs:
 
     def _drain(self) -> None:
         """Write the buffer into our pack; what does not fit on the disk stays in the buffer."""
-        if self._broken is not None:
-            raise self._unsure(self._broken)
         while self._buffer:
             with self._lock:
                 blobs = [(bytes.fromhex(name), data) for name, data in self._buffer.items()]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fairlead.errors import StoreFull, StoreReadOnly
+from fairlead.errors import Fault, StoreFull, StoreReadOnly
 
 # EFBIG is what a limit on the size of files gives.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -23,6 +23,7 @@ def disk_errors(place: Path) -> Iterator[None]:
     Raises:
         StoreFull: No space, quota or file size left.
         StoreReadOnly: The place cannot be written.
+        Fault: The disk failed.
     """
     try:
         yield
@@ -36,6 +37,11 @@ def disk_errors(place: Path) -> Iterator[None]:
             raise StoreReadOnly(
                 f"{place} cannot be written ({error.strerror}).",
                 "Mount the disk writable, or give this user the right to write there.",
+            ) from error
+        if error.errno == errno.EIO:
+            raise Fault(
+                f"The disk under {place} failed ({error.strerror}).",
+                "Look after the disk, then run it again.",
             ) from error
         raise
 

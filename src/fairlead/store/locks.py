@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fairlead.errors import Conflict
 from fairlead.store.disk import disk_errors
-from fairlead.store.process import this_process
+from fairlead.store.process import life, this_process
 
 _FIRST_WAIT_S = 0.0005
 _LONGEST_WAIT_S = 0.02
@@ -67,6 +67,12 @@ def is_held(path: Path) -> bool:
         return not try_hold(file)
     finally:
         os.close(file)
+
+
+def is_stale(path: Path) -> bool:
+    """Whether a lock names a process that was killed while it held it."""
+    name = holder(path)
+    return name is not None and life(name) == "dead" and not is_held(path)
 
 
 def _wait(file: int, path: Path, timeout_s: float) -> None:

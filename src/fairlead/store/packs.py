@@ -201,8 +201,12 @@ class Packs:
             os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC,
             0o644,
         )
-        locks.try_hold(file)
-        sync_folder(self.folder)
+        try:
+            locks.try_hold(file)
+            sync_folder(self.folder)
+        except OSError:
+            os.close(file)
+            raise
         return PackWriter(self._pack(name), file)
 
     def _pack(self, name: str) -> Pack:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from functools import lru_cache
 from typing import Literal
 
 Life = Literal["alive", "dead", "unknown"]
+
+_NAME = re.compile(r"(?P<host>.+):(?P<pid>\d+):(?P<start>\d+\.\d+)")
 
 # Start times are computed from the boot time, which moves when the clock is set.
 _SLACK_S = 2.0
@@ -20,11 +23,10 @@ def this_process() -> str:
 
 def life(name: str) -> Life:
     """Tell whether a process lives; unknown when it is another host's or the name is no name."""
-    host, _, rest = name.rpartition(":")[0].rpartition(":")
-    start = name.rpartition(":")[2]
-    if host != socket.gethostname() or not rest.isdigit():
+    named = _NAME.fullmatch(name)
+    if named is None or named["host"] != socket.gethostname():
         return "unknown"
-    return "alive" if _started_at(int(rest), float(start)) else "dead"
+    return "alive" if _started_at(int(named["pid"]), float(named["start"])) else "dead"
 
 
 @lru_cache(maxsize=8)

@@ -23,6 +23,9 @@ VERSIONS = ("0001",)
 BUSY_S = 600.0
 """How long a connection waits for another's write before it gives up."""
 
+# What SQLite makes of a quota or a limit on the size of files; a failing disk shows at fsync.
+_CANNOT_GROW = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
 
 class CatalogReader:
     """
@@ -188,9 +191,9 @@ def count(
 
 def translated(error: sqlite3.Error, path: Path) -> Exception:
     """Give the error of ours that says what an error of SQLite means."""
-    # The extended codes keep the primary one in the low byte.
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
+    extended = getattr(error, "sqlite_errorcode", 0)
+    code = extended & 0xFF  # the primary one
+    if code == sqlite3.SQLITE_FULL or extended in _CANNOT_GROW:
         return StoreFull(
             f"The disk under {path} is full; nothing of this write was recorded.",
             "Free some space and run it again.",
