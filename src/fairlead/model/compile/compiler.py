@@ -10,6 +10,7 @@ from zipfile import ZIP_DEFLATED
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from fairlead.errors import IntegrityError, InvalidInput, NotSupported
 from fairlead.model.compile.form import Form, NotLowered
@@ -20,11 +21,17 @@ from fairlead.model.compile.result import Attempt, Compiled, Equality
 from fairlead.model.runtime.frames import FrameKind, columns_of, layout_of, original_frame
 from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
 from fairlead.model.runtime.protocol import Outputs, Predictor
-from fairlead.model.runtime.rows import join, part_of, stack
+from fairlead.model.runtime.rows import join, part_of, stack, take
 from fairlead.model.runtime.sklearn import CALL, Call, SklearnRuntime
 from fairlead.model.runtime.sklearn import MODEL as SKOPS
 from fairlead.signature.columns import Columns
 from fairlead.signature.field import Signature
+
+ONNX_CALLS, SKLEARN_CALLS = 200, 40
+"""Calls at each batch size when bits are compared; a call of scikit-learn takes milliseconds."""
+
+ONE_BY_ONE = 2000
+"""Rows that are held again one to a call, where the model is served so."""
 
 
 def compile(
@@ -95,18 +102,39 @@ def _forms(case: Case, attempts: list[Attempt]) -> Iterator[Form]:
 def _held(case: Case, form: Form, attempts: tuple[Attempt, ...]) -> Compiled | str:
     """Hold a form against the original; gives the compiled model, or why it is not equal."""
     try:
-        predictor = OnnxRuntime().load({MODEL: form.model()}, case.signature)
+        model = form.model()
+        predictor = OnnxRuntime().load({MODEL: model}, case.signature)
         made, answers = _made(case, form)
         rows = stack([case.test, *made.values()])
         apart = difference(answers, predictor.predict(rows))
-    except (IntegrityError, InvalidInput) as error:
+    except (NotLowered, IntegrityError, InvalidInput) as error:
         return str(error)
     if apart.reason:
         return apart.reason
-    size = None if same_bits(predictor, _sample(rows, 1000)) else 1
+    size = None if same_bits(predictor, _sample(rows, 1000), ONNX_CALLS) else 1
+    if size is not None:
+        model = form.model(rows_per_call=size)
+        served = OnnxRuntime().load({MODEL: model}, case.signature)
+        apart = _one_by_one(served, rows, answers, apart, ONE_BY_ONE)
+        if apart.reason:
+            return apart.reason
     equality = _record(case, form, apart, made, attempts, size)
-    files = {MODEL: form.model(rows_per_call=size)}
-    return Compiled(files, "onnx", equality, msgspec.to_builtins(form.encoding(size)))
+    return Compiled({MODEL: model}, "onnx", equality, msgspec.to_builtins(form.encoding(size)))
+
+
+def _one_by_one(
+    served: Predictor, rows: Columns, answers: Outputs, apart: Difference, count: int
+) -> Difference:
+    """Hold rows once more, one to a call as they will be served; gives the larger difference."""
+    places = _places(len(rows), count)
+    alone = difference(take(answers, places), served.predict(part_of(rows, places)))
+    return Difference(
+        max(apart.flips, alone.flips),
+        max(apart.largest, alone.largest),
+        apart.identical,
+        apart.rows,
+        alone.rows,
+    )
 
 
 def _made(case: Case, form: Form) -> tuple[dict[str, Columns], Outputs]:
@@ -142,6 +170,7 @@ def _record(
         tolerance=TOLERANCE,
         batch_sizes=BATCH_SIZES,
         rows_per_call=size,
+        rows_one_by_one=apart.alone,
         attempts=attempts,
         versions=_versions("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "numpy"),
     )
@@ -157,7 +186,10 @@ def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
             f"The model, stored and loaded again, does not answer as it did: {apart.reason}.",
             "Does it hold state outside scikit-learn, or work on columns that are not fields?",
         )
-    size = None if _bits_hold(predictor, case.test) else 1
+    size = None if same_bits(predictor, _sample(case.test, 1000), SKLEARN_CALLS) else 1
+    if size is not None:
+        served = SklearnRuntime().load(_skops_files(case, size), case.signature)
+        apart = _one_by_one(served, case.test, case.answers, apart, SKLEARN_CALLS)
     reason = "; ".join(f"{attempt.form}: {attempt.reason}" for attempt in attempts)
     equality = Equality(
         held=False,
@@ -170,6 +202,7 @@ def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
         identical_rows=apart.identical,
         batch_sizes=BATCH_SIZES,
         rows_per_call=size,
+        rows_one_by_one=apart.alone,
         attempts=attempts,
         versions=_versions("scikit-learn", "skops", "numpy"),
     )
@@ -194,16 +227,12 @@ def _skops_files(case: Case, size: int | None) -> dict[str, bytes]:
     return {SKOPS: data, CALL: msgspec.json.encode(call)}
 
 
-def _bits_hold(predictor: Predictor, rows: Columns) -> bool:
-    """As `same_bits`, with few rows at the small sizes: a call takes milliseconds here."""
-    return same_bits(predictor, _sample(rows, 64), (1, 2, 7)) and same_bits(
-        predictor, _sample(rows, 1000), (64, 1000)
-    )
-
-
 def _sample(rows: Columns, count: int) -> Columns:
-    places = np.random.default_rng(0).permutation(len(rows))[:count]
-    return part_of(rows, places.astype(np.intp))
+    return part_of(rows, _places(len(rows), count))
+
+
+def _places(total: int, count: int) -> NDArray[np.intp]:
+    return np.random.default_rng(0).permutation(total)[:count].astype(np.intp)
 
 
 def _versions(*names: str) -> dict[str, str]:

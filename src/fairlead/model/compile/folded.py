@@ -21,7 +21,14 @@ from onnx import TensorProto, helper, numpy_helper
 from fairlead.model.compile.ensemble import Ensemble, ensemble_of
 from fairlead.model.compile.fold import fold
 from fairlead.model.compile.form import Form, NotLowered
-from fairlead.model.compile.graph import Graph, encoding_of, matrix
+from fairlead.model.compile.graph import (
+    Graph,
+    code_fields,
+    emit_answers,
+    encoding_of,
+    matrix,
+    split_codes,
+)
 from fairlead.model.compile.lowering import in_order, levels_of, lower, tracks_of
 from fairlead.model.compile.original import Original, final_and_steps
 from fairlead.model.compile.track import Code, Number, Op, Track
@@ -45,7 +52,8 @@ def folded(original: Original, train: Columns) -> Iterator[Form]:
         for step in steps:
             tracks = lower(step, tracks)
         columns = [_comparable(track, ensemble.float32) for track in tracks]
-        yield Folded(original.signature, ensemble, columns, levels)
+        classes = getattr(final, "classes_", ())
+        yield Folded(original.signature, ensemble, columns, levels, classes)
         if ensemble.link != "mean" or ensemble.targets != 1:
             return
 
@@ -61,7 +69,9 @@ class Folded:
         ensemble: Ensemble,
         columns: list[Column],
         levels: list[tuple[str, ...]],
+        classes: Any,
     ) -> None:
+        self._classes = classes
         self._signature, self._ensemble, self._levels = signature, ensemble, levels
         self._nodes = _nodes(ensemble, columns)
         self._tracks = self._nodes.tracks
@@ -75,9 +85,10 @@ class Folded:
     def model(self, rows_per_call: int | None = None) -> bytes:
         """Write the ONNX file."""
         graph = Graph(ML_OPSET)
-        rows = matrix(graph, self._tracks, self._signature)
+        codes = split_codes(graph, code_fields(self._tracks))
+        rows = matrix(graph, self._tracks, self._signature, codes)
         sums = _emit_trees(graph, rows, self._nodes, self._ensemble.targets)
-        _emit_answers(graph, sums, self._ensemble, self._signature)
+        _emit_answers(graph, sums, self._ensemble, self._signature, self._classes)
         return graph.model(self.encoding(rows_per_call))
 
 
@@ -296,24 +307,27 @@ def _ints(node: Any, name: str, values: NDArray[Any]) -> None:
     attribute.ints.extend(values.astype(np.int64).tolist())
 
 
-def _emit_answers(graph: Graph, sums: str, ensemble: Ensemble, signature: Signature) -> None:
+def _emit_answers(
+    graph: Graph, sums: str, ensemble: Ensemble, signature: Signature, classes: Any
+) -> None:
     if signature.output.task == "regression":
-        value = _linked(graph, sums, ensemble)
-        flat = graph.add("Reshape", value, graph.constant(np.array([-1])))
-        graph.output("values", flat, TensorProto.DOUBLE, [None])
+        emit_answers(graph, signature, values=_linked(graph, sums, ensemble))
         return
-    second = ensemble.targets == 1
-    shares = _two(graph, sums, ensemble) if second else _linked(graph, sums, ensemble)
-    if second and ensemble.link != "mean":
-        compare = "GreaterOrEqual" if ensemble.zero_is_second else "Greater"
-        above = graph.add(compare, sums, graph.constant(np.array(0.0)))
-        column = graph.add("Cast", above, to=TensorProto.INT64)
-        choice = graph.add("Reshape", column, graph.constant(np.array([-1])))
+    one_sum = ensemble.targets == 1
+    shares = _two(graph, sums, ensemble) if one_sum else _linked(graph, sums, ensemble)
+    if one_sum and ensemble.link != "mean":
+        choices = _by_sign(graph, sums, ensemble)
     else:
         scores = shares if ensemble.link == "mean" else sums
-        choice = graph.add("ArgMax", scores, axis=1, keepdims=0)
-    graph.output("choices", choice, TensorProto.INT64, [None])
-    graph.output("probabilities", shares, TensorProto.DOUBLE, [None, None])
+        choices = graph.add("ArgMax", scores, axis=1, keepdims=0)
+    emit_answers(graph, signature, classes, choices=choices, shares=shares)
+
+
+def _by_sign(graph: Graph, sums: str, ensemble: Ensemble) -> str:
+    compare = "GreaterOrEqual" if ensemble.zero_is_second else "Greater"
+    above = graph.add(compare, sums, graph.constant(np.array(0.0)))
+    column = graph.add("Cast", above, to=TensorProto.INT64)
+    return graph.add("Reshape", column, graph.constant(np.array([-1])))
 
 
 def _two(graph: Graph, sums: str, ensemble: Ensemble) -> str:
@@ -335,11 +349,24 @@ def _linked(graph: Graph, sums: str, ensemble: Ensemble) -> str:
         case "identity":
             return sums
         case "exp":
-            return graph.add("Exp", sums)
+            return _lane_wise(graph, "Exp", sums)
         case "sigmoid":
-            return graph.add("Sigmoid", sums)
+            return _lane_wise(graph, "Sigmoid", sums)
         case "half sigmoid":
             doubled = graph.add("Mul", sums, graph.constant(np.array(2.0)))
-            return graph.add("Sigmoid", doubled)
+            return _lane_wise(graph, "Sigmoid", doubled)
         case "softmax":
             return graph.add("Softmax", sums, axis=1)
+
+
+def _lane_wise(graph: Graph, op: str, sums: str) -> str:
+    """
+    Apply a function so that a row gives the same bits in every batch.
+
+    ONNX Runtime computes whole vectors by another formula than the rest of the
+    array, so each number is repeated until it fills vectors of any width.
+    """
+    lanes = graph.add("Expand", sums, graph.constant(np.array([1, 8])))
+    start, end = (graph.constant(np.array([column])) for column in (0, 1))
+    axis = graph.constant(np.array([1]))
+    return graph.add("Slice", graph.add(op, lanes), start, end, axis)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fairlead.model.compile.form import NotLowered
 from fairlead.model.compile.track import Code, Number, Op, Track
 from fairlead.model.runtime.encoding import KEY, Encoding, TextCodes
+from fairlead.model.runtime.sklearn import label_order
 from fairlead.signature.field import Signature
 
 OPSET, IR_VERSION = 21, 10
@@ -47,8 +48,11 @@ class Graph:
         return name
 
     def output(self, name: str, value: str, kind: int, shape: list[int | None]) -> None:
-        """Declare an output under its own name."""
-        self.nodes.append(helper.make_node("Identity", [value], [name]))
+        """Declare what a node gives as an output, under its own name."""
+        maker = next(node for node in reversed(self.nodes) if value in node.output)
+        maker.output[list(maker.output).index(value)] = name
+        for node in self.nodes:
+            node.input[:] = [name if read == value else read for read in node.input]
         self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def inline(self, model: onnx.ModelProto, feed: dict[str, str]) -> list[str]:
@@ -97,20 +101,42 @@ def code_fields(tracks: list[Track]) -> list[int]:
     return sorted({track.field for track in tracks if isinstance(track, Code)})
 
 
-def matrix(graph: Graph, tracks: list[Track], signature: Signature) -> str:
-    """Compute columns from the inputs: float64 of shape (n, columns)."""
+def matrix(graph: Graph, tracks: list[Track], signature: Signature, codes: dict[int, str]) -> str:
+    """Compute columns from the inputs and the split codes: float64 of shape (n, columns)."""
     pieces = []
-    codes = _split_codes(graph, code_fields(tracks))
     for _, run in groupby(tracks, _kind):
         columns = list(run)
         if isinstance(columns[0], Code):
             pieces.append(_table(graph, [c for c in columns if isinstance(c, Code)], codes))
         else:
             numbers = [column for column in columns if isinstance(column, Number)]
-            pieces.append(_numbers(graph, numbers, len(signature.numeric), lift=bool(codes)))
-    if len(pieces) > 1:
-        pieces = [graph.add("Concat", *pieces, axis=2 if codes else 1)]
-    return graph.add("Squeeze", pieces[0], graph.constant(np.array([0]))) if codes else pieces[0]
+            pieces.append(_numbers(graph, numbers, len(signature.numeric)))
+    return graph.add("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
+
+
+def emit_answers(
+    graph: Graph,
+    signature: Signature,
+    classes: Any = (),
+    *,
+    values: str | None = None,
+    choices: str | None = None,
+    shares: str | None = None,
+) -> None:
+    """Declare the outputs, a classifier's in the order of the signature's labels."""
+    if values is not None:
+        flat = graph.add("Reshape", values, graph.constant(np.array([-1])))
+        graph.output("values", flat, TensorProto.DOUBLE, [None])
+        return
+    order = label_order(classes, signature.output)
+    if order != list(range(len(order))):
+        places = graph.constant(np.argsort(order))
+        choices = choices and graph.add("Gather", places, choices, axis=0)
+        shares = shares and graph.add("Gather", shares, graph.constant(np.array(order)), axis=1)
+    if choices is not None:
+        graph.output("choices", choices, TensorProto.INT64, [None])
+    if shares is not None:
+        graph.output("probabilities", shares, TensorProto.DOUBLE, [None, len(order)])
 
 
 def _kind(track: Track) -> Any:
@@ -122,11 +148,11 @@ def _kind(track: Track) -> Any:
     raise NotLowered(track.reason)
 
 
-def _split_codes(graph: Graph, fields: list[int]) -> dict[int, str]:
-    """Cut the codes into a row of shape (1, n) a field; the matrix then has a leading axis of 1."""
+def split_codes(graph: Graph, fields: list[int]) -> dict[int, str]:
+    """Cut the codes, which come field after field, into one vector a field."""
     if not fields:
         return {}
-    codes = graph.input("codes", TensorProto.INT64, [len(fields), None])
+    codes = graph.input("codes", TensorProto.INT64, [None])
     if len(fields) == 1:
         return {fields[0]: codes}
     names = [f"row{index}" for index in range(len(fields))]
@@ -141,14 +167,14 @@ def _table(graph: Graph, columns: list[Code], codes: dict[int, str]) -> str:
     return graph.add("Gather", graph.constant(table), codes[columns[0].field], axis=0)
 
 
-def _numbers(graph: Graph, columns: list[Number], width: int, *, lift: bool) -> str:
+def _numbers(graph: Graph, columns: list[Number], width: int) -> str:
     value = graph.input("numbers", TensorProto.DOUBLE, [None, width])
     fields = [column.field for column in columns]
     if fields != list(range(width)):
         value = graph.add("Gather", value, graph.constant(np.array(fields)), axis=1)
     for position in range(len(columns[0].ops)):
         value = _emit(graph, value, [column.ops[position] for column in columns])
-    return graph.add("Unsqueeze", value, graph.constant(np.array([0]))) if lift else value
+    return value
 
 
 def _emit(graph: Graph, x: str, ops: list[Op]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.model.runtime.protocol import Outputs, Predictor
-from fairlead.model.runtime.rows import join, part_of
+from fairlead.model.runtime.rows import join, part_of, take
 from fairlead.signature.columns import Columns
 
 TOLERANCE = 1e-6
@@ -25,6 +25,7 @@ class Difference:
     largest: float
     identical: int  # rows
     rows: int
+    alone: int = 0  # rows held one to a call besides
 
     @property
     def reason(self) -> str | None:
@@ -54,10 +55,22 @@ def difference(wanted: Outputs, found: Outputs) -> Difference:
     return Difference(flips, largest, int(same.sum()), _rows(wanted))
 
 
-def same_bits(predictor: Predictor, rows: Columns, sizes: tuple[int, ...] = BATCH_SIZES) -> bool:
-    """Say whether every row gives the same bits at each batch size, in every position."""
+def same_bits(predictor: Predictor, rows: Columns, calls: int) -> bool:
+    """
+    Say whether rows give the same bits at each of `BATCH_SIZES`.
+
+    Args:
+        predictor: Asked at most `calls` times for each size.
+        rows: The first `calls` * size of them are asked at a size.
+        calls: Bounds the time.
+    """
     whole = predictor.predict(rows)
-    return all(_identical(whole, in_batches(predictor, rows, size)) for size in sizes)
+    for size in BATCH_SIZES:
+        first = slice(0, calls * size)
+        batches = in_batches(predictor, part_of(rows, first), size)
+        if not _identical(take(whole, first), batches):
+            return False
+    return True
 
 
 def in_batches(predictor: Predictor, rows: Columns, size: int) -> Outputs:

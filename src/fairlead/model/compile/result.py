@@ -37,6 +37,7 @@ class Equality(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float = 1e-6
     batch_sizes: tuple[int, ...] = ()  # at which every row gave the same bits
     rows_per_call: int | None = None  # 1 when the model is called a row at a time for that
+    rows_one_by_one: int = 0  # of the rows, held once more in such calls
     attempts: tuple[Attempt, ...] = ()  # forms tried before
     versions: dict[str, str] = {}
 

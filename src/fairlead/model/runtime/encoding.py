@@ -2,9 +2,9 @@
 How checked rows become the inputs of a compiled model; stated in the ONNX file's metadata.
 
 `numbers`, float64 of shape (n, numeric fields): null is NaN. `codes`, int64 of
-shape (text fields used, n): a level is its place in `levels`, null is the number of
-levels, any other text that number plus one. So a literal "None" or "nan" is a text
-like any other, never null.
+shape (text fields used * n,), one field after the other: a level is its place in
+`levels`, null is the number of levels, any other text that number plus one. So a
+literal "None" or "nan" is a text like any other, never null.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Encoder:
         names = [field.name for field in signature.textual]
         self._texts = encoding.codes
         self._columns = [names.index(text.field) for text in encoding.codes]
-        self._lookups = [_lookup(text) for text in encoding.codes]
+        self._lookups = [_Codes(text).__getitem__ for text in encoding.codes]
         self._closed = any(text.refused for text in encoding.codes)
         self._numbers = bool(encoding.numbers)
 
@@ -75,13 +75,13 @@ class Encoder:
         return inputs
 
     def _codes(self, columns: Columns) -> NDArray[np.int64]:
-        codes = np.empty((len(self._lookups), len(columns)), dtype=np.int64)
         texts = columns.texts.T.tolist()
-        for index, column in enumerate(self._columns):
-            lookup, unseen = self._lookups[index]
-            codes[index] = [lookup(text, unseen) for text in texts[column]]
+        found: list[int] = []
+        for column, lookup in zip(self._columns, self._lookups, strict=True):
+            found += map(lookup, texts[column])
+        codes = np.array(found, dtype=np.int64)
         if self._closed:
-            self._refuse(codes, texts)
+            self._refuse(codes.reshape(len(self._lookups), -1), texts)
         return codes
 
     def _refuse(self, codes: NDArray[np.int64], texts: list[list[str | None]]) -> None:
@@ -100,7 +100,13 @@ class Encoder:
             )
 
 
-def _lookup(text: TextCodes) -> tuple[Any, int]:
-    codes: dict[str | None, int] = {level: code for code, level in enumerate(text.levels)}
-    codes[None] = text.null
-    return codes.get, text.unseen
+class _Codes(dict[str | None, int]):
+    """Text or None to code; half the time of `get` with a default for each."""
+
+    def __init__(self, text: TextCodes) -> None:
+        super().__init__({level: code for code, level in enumerate(text.levels)})
+        self[None] = text.null
+        self._unseen = text.unseen
+
+    def __missing__(self, text: str | None) -> int:
+        return self._unseen

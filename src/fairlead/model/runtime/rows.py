@@ -22,6 +22,15 @@ def part_of(columns: Columns, rows: slice | NDArray[np.intp]) -> Columns:
     )
 
 
+def take(outputs: Outputs, rows: slice | NDArray[np.intp]) -> Outputs:
+    """Take the answers of some rows."""
+    return Outputs(
+        choices=None if outputs.choices is None else outputs.choices[rows],
+        probabilities=None if outputs.probabilities is None else outputs.probabilities[rows],
+        values=None if outputs.values is None else outputs.values[rows],
+    )
+
+
 def join(parts: list[Outputs]) -> Outputs:
     """Put answers of several calls one behind the other."""
     first = parts[0]
