@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from fairlead.project import Project, find
 from fairlead.store import Store
 
 if TYPE_CHECKING:
+    from fairlead.serve.log_reader import Logged
     from fairlead.store.records import Artifact, ModelVersion, Revision, Run, StepRun
+
+    # Inside the classes below `list` is their method.
+    RunList: TypeAlias = list[Run]
+    StepList: TypeAlias = list[StepRun]
+    VersionList: TypeAlias = list[ModelVersion]
+    RevisionList: TypeAlias = list[Revision]
+    PredictionList: TypeAlias = list[Logged]
 
 
 def open(path: str | Path | None = None) -> OpenStore:
@@ -65,7 +73,7 @@ class Runs:
 
     def list(
         self, *, pipeline: str | None = None, limit: int | None = 50, offset: int = 0
-    ) -> list[Run]:
+    ) -> RunList:
         """Runs, newest first."""
         from fairlead.flow.runs import list_runs
 
@@ -82,7 +90,7 @@ class Runs:
 
         return find_run(self._store, run)
 
-    def steps(self, run: str) -> list[StepRun]:
+    def steps(self, run: str) -> StepList:
         """The step runs of a run, in the order of their calls."""
         from fairlead.flow.runs import steps_of
 
@@ -98,7 +106,8 @@ class Runs:
         from fairlead.errors import NotFound
         from fairlead.flow import values
         from fairlead.store.digest import Digest
-        from fairlead.store.records import Artifact
+        from fairlead.serve.log_reader import Logged
+    from fairlead.store.records import Artifact
 
         found: Artifact | None = self._store.catalog.get(Artifact, Digest(artifact))
         if found is None:
@@ -115,7 +124,7 @@ class Models:
         self._project = project
         self._store = store
 
-    def list(self) -> list[ModelVersion]:
+    def list(self) -> VersionList:
         """Every version, newest first."""
         from fairlead.store.records import ModelVersion
 
@@ -139,7 +148,7 @@ class Endpoints:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def list(self) -> list[Revision]:
+    def list(self) -> RevisionList:
         """The live revision of each endpoint."""
         from fairlead.store.records import LiveRevision
 
@@ -176,3 +185,28 @@ class Predictions:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+
+    def list(
+        self, *, endpoint: str | None = None, limit: int = 50, before: str | None = None
+    ) -> PredictionList:
+        """
+        Predictions, newest first.
+
+        Args:
+            before: Only those older than this prediction: for the next page.
+        """
+        from fairlead.serve.log_reader import latest
+
+        page = latest(self._project.log, endpoint=endpoint, limit=limit, before=before)
+        return page.items
+
+    def get(self, prediction: str) -> Logged:
+        """
+        One prediction, by its id: `.input`, `.answer` (JSON), `.frame`.
+
+        Raises:
+            NotFound: It is not in the log.
+        """
+        from fairlead.serve.log_reader import get
+
+        return get(self._project.log, prediction)

@@ -46,6 +46,7 @@ class StepContext:
     step_id: str
     inputs: Mapping[str, Any]
     seed: int  # of this step, made from the run's seed and the step's name
+    started: float
     notes: Notes
 
 

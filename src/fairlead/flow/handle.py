@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn, Protocol
 
 from fairlead.errors import UsageError
-from fairlead.store.digest import Digest
+from fairlead.store.records import Artifact
 
 
 class Source(Protocol):
@@ -20,8 +20,8 @@ class Source(Protocol):
         """A copy of one output that its holder may change."""
         ...
 
-    def digest(self, slot: int) -> Digest | None:
-        """The digest of one output, None when it was not stored."""
+    def artifact(self, slot: int) -> Artifact | None:
+        """One output as it is stored, None when it was not."""
         ...
 
 

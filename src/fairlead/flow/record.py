@@ -9,6 +9,9 @@ from typing import Any
 from fairlead.errors import NotFound, UsageError
 from fairlead.flow.context import StepContext, current
 
+_TICK_S = 0.01
+"""File systems stamp by the kernel's clock, which lags behind by a tick."""
+
 
 def log(**metrics: float) -> None:
     """
@@ -47,6 +50,7 @@ def file(path: str | Path, name: str | None = None) -> None:
     found = Path(path).absolute()
     if not found.exists():
         raise NotFound(f"fl.file({str(path)!r}): {found} does not exist.", "Write it first.")
+    _note_made(found, step.started)
     keep(step, name or found.name, found)
 
 
@@ -65,6 +69,19 @@ def keep(step: StepContext, name: str, value: Any) -> None:
     from fairlead.flow import values
 
     step.notes.attach(name, values.save(value, step.store.blobs))
+
+
+def _note_made(path: Path, started: float) -> None:
+    """
+    Say of what the step itself made that reading it now takes nothing in.
+
+    Compiled code writes files unseen, so the time of the file tells it.
+    """
+    from fairlead.flow import watch
+
+    for each in path.rglob("*") if path.is_dir() else [path]:
+        if each.is_file() and each.stat().st_mtime >= started - _TICK_S:
+            watch.tell(each, writing=True)
 
 
 def _step(what: str) -> StepContext:

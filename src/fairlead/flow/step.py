@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,14 +96,8 @@ def step(
 def _make(
     fn: Callable[P, R], *, cache: bool, store_output: bool, env: Sequence[str], name: str | None
 ) -> Callable[P, R]:
-    if not inspect.isfunction(fn) or inspect.isgeneratorfunction(fn):
-        raise UsageError(
-            f"@step takes a plain function, and {fn!r} is not one.",
-            "Put the work into a `def` function that returns its value.",
-        )
-    if isinstance(env, str):
-        raise UsageError(f"@step(env={env!r}) is a text.", f"Write env=({env!r},).")
-    made = Step(fn, name or fn.__name__, cache, store_output, env)
+    _refuse_unfit(fn, env)
+    made = Step(fn, _fit_name(name or fn.__name__), cache, store_output, env)
 
     @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -113,6 +108,26 @@ def _make(
 
     call.__fairlead_step__ = made  # type: ignore[attr-defined]
     return call
+
+
+def _refuse_unfit(fn: object, env: Sequence[str]) -> None:
+    is_plain = inspect.isfunction(fn) and not inspect.iscoroutinefunction(fn)
+    if not is_plain or inspect.isgeneratorfunction(fn):
+        raise UsageError(
+            f"@step takes a plain function, and {fn!r} is not one.",
+            "Put the work into a `def` function that returns its value.",
+        )
+    if isinstance(env, str):
+        raise UsageError(f"@step(env={env!r}) is a text.", f"Write env=({env!r},).")
+
+
+def _fit_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UsageError(
+            f"A step cannot be named {name!r}.",
+            "Give it a name of letters, digits, _, - and . with @step(name=…).",
+        )
+    return name
 
 
 def resolved_hints(fn: Callable[..., Any]) -> dict[str, Any]:

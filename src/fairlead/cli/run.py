@@ -1,0 +1,116 @@
+"""`fairlead run`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fairlead.cli.output import Mode, console, emit, message
+
+if TYPE_CHECKING:
+    from fairlead.flow.recording import Event
+
+
+class Progress(AbstractContextManager["Progress"], Protocol):
+    """Shows a run while it goes on."""
+
+    def __call__(self, event: Event) -> None: ...
+
+
+def run(pipeline: str, /, *params: str, seed: int | None = None, cache: bool = True) -> None:
+    """
+    Run a pipeline of this project, and record it.
+
+    Parameters
+    ----------
+    pipeline
+        Its name, as decorated with @fl.pipeline in pipelines.py or pipelines/.
+    params
+        Parameters of the pipeline as key=value.
+    seed
+        Seed of the run; fills a parameter `seed` that is not given.
+    cache
+        Take what earlier runs have made, where nothing has changed.
+    """
+    fix_hash_seed()
+    from fairlead import project as projects
+    from fairlead.flow.find import find_pipeline
+    from fairlead.flow.params import parse_params
+    from fairlead.flow.run import execute
+    from fairlead.store import Store
+
+    project = projects.find()
+    found = find_pipeline(project, pipeline)
+    given = parse_params(found, params)
+    with Store.open(project.store_root) as store, progress() as shown:
+        done = execute(
+            found,
+            given,
+            project=project,
+            store=store,
+            seed=seed,
+            cache=cache,
+            listener=Told(shown),
+            command=shlex.join(["fairlead", *sys.argv[1:]]),
+        )
+        from fairlead.cli.runs import run_as_data
+
+        data = run_as_data(store, done)
+    emit(data, show)
+
+
+def fix_hash_seed() -> None:
+    """
+    Start this command again with a fixed hash seed.
+
+    The order of sets of texts hangs on it, and it cannot be changed in a running
+    process. Only the command itself does so, never a program that imports us.
+    """
+    is_command = Path(sys.argv[0]).name in ("fairlead", "fairlead.exe") or sys.argv[0].endswith(
+        os.path.join("cli", "main.py")
+    )
+    if is_command and "PYTHONHASHSEED" not in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+class Told:
+    """A listener that says which run was interrupted."""
+
+    def __init__(self, shown: Callable[[Event], None]) -> None:
+        self._shown = shown
+
+    def __call__(self, event: Event) -> None:
+        self._shown(event)
+        if event.kind == "run ended" and event.run.status == "interrupted":
+            message(
+                f"Run {event.run.id} was interrupted and is recorded as such; finished steps are "
+                "remembered."
+            )
+
+
+def progress() -> Progress:
+    """A live tree on a terminal, plain lines otherwise; both on stderr."""
+    if sys.stderr.isatty() and not Mode.json:
+        from fairlead.cli.live import Live
+
+        return Live()
+    from fairlead.cli.live import Lines
+
+    return Lines()
+
+
+def show(data: dict[str, Any]) -> None:
+    """What came of the run."""
+    out = console()
+    out.print(f"run {data['id']} {data['status']} in {data['wall_s']:.2f} s", markup=False)
+    for name, value in data["metrics"].items():
+        out.print(f"  {name} {value:.6g}", markup=False)
+    out.print(f"  fairlead runs show {data['id']}", markup=False)

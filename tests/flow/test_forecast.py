@@ -1,0 +1,85 @@
+"""A forecast tells hits, misses and reasons, and executes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairlead.flow.find import find_pipeline
+from fairlead.flow.forecast import Forecast, forecast
+from fairlead.store.records import Run
+
+CHAIN = """
+    from helper import scale
+
+    @fl.step
+    def load(size: int) -> list[int]:
+        Path("executed").touch()
+        return list(range(size))
+
+    @fl.step
+    def grow(table: list[int], by: int = 2) -> list[int]:
+        return [scale(x) * by for x in table]
+
+    @fl.step(cache=False)
+    def tell(table: list[int]) -> int:
+        return len(table)
+
+    @fl.pipeline
+    def main(size: int = 3, by: int = 2, look: bool = False):
+        table = grow(load(size), by=by)
+        tell(table)
+        if look:
+            load(table.value()[0])
+"""
+
+
+def told(bench: Any, **params: Any) -> list[Forecast]:
+    found = find_pipeline(bench.project, "main")
+    return forecast(found, params, project=bench.project, store=bench.store)
+
+
+def prepared(bench: Any) -> Run:
+    bench.write("helper.py", "def scale(x):\n    return x * 2\n")
+    bench.write("pipelines.py", CHAIN)
+    return bench.run()
+
+
+def test_before_the_first_run_nothing_is_remembered(bench: Any) -> None:
+    bench.write("helper.py", "def scale(x):\n    return x * 2\n")
+    bench.write("pipelines.py", CHAIN)
+    steps = told(bench, look=True)
+    assert [step.verdict for step in steps] == ["miss", "unknown", "never", "unknown"]
+    assert steps[0].reasons == ["no earlier call of this step is remembered"]
+    assert steps[1].reasons == ["it depends on what 00-load makes"]
+    assert "looks at the value of 01-grow" in steps[3].reasons[0]
+
+
+def test_after_a_run_its_steps_are_hits(bench: Any) -> None:
+    run = prepared(bench)
+    steps = told(bench)
+    assert [(step.step, step.verdict) for step in steps] == [
+        ("00-load", "hit"),
+        ("01-grow", "hit"),
+        ("02-tell", "never"),
+    ]
+    assert steps[0].from_step == f"{run.id}/00-load"
+    assert steps[2].reasons == ["it is declared with cache=False"]
+
+
+def test_the_changed_part_is_named(bench: Any) -> None:
+    prepared(bench)
+    assert any("by" in reason and "5" in reason for reason in told(bench, by=5)[1].reasons)
+    bench.write("helper.py", "def scale(x):\n    return x * 3\n")
+    load, grow = told(bench)[:2]
+    assert load.verdict == "hit"
+    assert grow.verdict == "miss"
+    assert any("scale" in reason for reason in grow.reasons)
+
+
+def test_a_forecast_executes_and_records_nothing(bench: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(bench.root)
+    bench.write("helper.py", "def scale(x):\n    return x * 2\n")
+    bench.write("pipelines.py", CHAIN)
+    told(bench)
+    assert not (bench.root / "executed").exists()
+    assert bench.store.catalog.count(Run) == 0

@@ -1,0 +1,114 @@
+"""What a run had recorded outlives its process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.flow import journal
+from fairlead.flow.runs import as_it_is, close_dead_runs, list_runs, log_of, steps_of
+from fairlead.store.records import Run, StepRun
+
+SLOW = """
+    import time
+
+    @fl.step
+    def load() -> int:
+        print("loaded")
+        return 1
+
+    @fl.step
+    def train(x: int) -> int:
+        for epoch in range(5):
+            fl.log(epoch=epoch, loss=1 / (epoch + 1))
+            print("epoch", epoch)
+        Path("ready").touch()
+        while Path("ready").exists():
+            time.sleep(0.01)
+        return x
+
+    @fl.pipeline
+    def main():
+        train(load())
+"""
+
+START = "from fairlead.cli.main import main; main(['run', 'main'])"
+
+
+def started(bench: Any) -> subprocess.Popen[bytes]:
+    """A run of its own process, inside its second step, whose beginning is durable."""
+    bench.write("pipelines.py", SLOW)
+    process = subprocess.Popen(
+        [sys.executable, "-c", START], cwd=bench.root, stderr=subprocess.PIPE, text=False
+    )
+    while not ((bench.root / "ready").exists() and bench.store.catalog.count(StepRun) == 2):
+        if process.poll() is not None:
+            pytest.fail(process.stderr.read().decode())
+        time.sleep(0.01)
+    return process
+
+
+def test_a_killed_run_shows_as_interrupted_with_all_that_it_had_said(bench: Any) -> None:
+    process = started(bench)
+    running = list_runs(bench.store)[0]
+    assert (running.status, running.metrics["epoch"]) == ("running", 4.0)
+    process.kill()
+    process.wait()
+    process.stderr.close()
+
+    run = list_runs(bench.store)[0]
+    load, train = steps_of(bench.store, run)
+    assert (run.status, load.status, train.status) == ("interrupted", "done", "interrupted")
+    assert run.metrics == {"epoch": 4.0, "loss": 0.2}
+    assert log_of(bench.store, load) == "loaded\n"
+    assert log_of(bench.store, train).endswith("epoch 3\nepoch 4\n")
+
+    (bench.root / "ready").unlink()
+    assert close_dead_runs(bench.store) == [run.id]
+    stored = bench.store.catalog.get(Run, run.id)
+    assert (stored.status, stored.metrics) == ("interrupted", run.metrics)
+    assert not journal.folder_of(bench.store.root, run.id).exists()
+    kept = steps_of(bench.store, as_it_is(bench.store, stored))
+    assert [log_of(bench.store, step) for step in kept][1].endswith("epoch 4\n")
+    bench.write("pipelines.py", SLOW.replace('Path("ready").touch()', "pass"))
+    assert bench.steps(bench.run())[0].status == "cached"
+
+
+def test_sigterm_ends_a_run_in_order(bench: Any) -> None:
+    process = started(bench)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    run = bench.store.catalog.find(Run)[0]
+    assert process.returncode == 130
+    assert b"was interrupted and is recorded as such" in said
+    assert (run.status, run.metrics["epoch"]) == ("interrupted", 4.0)
+
+
+def test_a_step_that_spoke_before_its_beginning_was_durable_is_not_lost(
+    bench: Any, tmp_path: Path
+) -> None:
+    dead = subprocess.run(
+        [sys.executable, "-c", "from fairlead.store.process import *; print(this_process())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    run = Run(id="aaaabbbbcccc", pipeline="p", status="running", process=dead, started=1.0)
+    bench.store.record(run)
+    notes = journal.StepJournal(
+        journal.folder_of(bench.store.root, run.id), f"{run.id}/00-fit", lambda name, kept: None
+    )
+    notes.metrics({"loss": float("nan"), "gain": float("-inf"), "rows": 3.0})
+    notes.write("hello\n")
+    notes.close()
+    close_dead_runs(bench.store)
+    step = bench.steps(run)[0]
+    assert (step.id, step.status) == ("aaaabbbbcccc/00-fit", "interrupted")
+    assert str(step.metrics) == "{'loss': nan, 'gain': -inf, 'rows': 3.0}"
+    assert log_of(bench.store, step) == "hello\n"

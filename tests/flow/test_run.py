@@ -1,0 +1,541 @@
+"""Running a pipeline: what is recorded, remembered, told when a step raises."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fairlead.errors import NotFound, RunFailed, UsageError
+from fairlead.flow.recording import Event
+from fairlead.flow.runs import find_run, inputs_of, list_runs, log_of, snapshot_of
+from fairlead.store.records import CacheEntry, Edge, Run
+
+PAIR = """
+    @fl.step
+    def load(size: int = 3) -> list[int]:
+        return list(range(size))
+
+    @fl.step
+    def split(table: list[int], *, at: int = 1) -> tuple[list[int], list[int]]:
+        return table[:at], table[at:]
+
+    @fl.step
+    def add(tables: list[list[int]], extra: dict) -> int:
+        fl.log(total=sum(map(sum, tables)))
+        return sum(map(sum, tables)) + extra["more"][0]
+
+    @fl.pipeline
+    def main(size: int = 3, seed: int = 7):
+        first, second = split(load(size), at=2)
+        total = add([first, second], {"more": (load(1).value()[0] + 5,)})
+        assert total.value() == sum(range(size)) + 5
+"""
+
+
+def test_a_run_records_params_steps_outputs_metrics_code_and_environment(bench: Any) -> None:
+    bench.write("pipelines.py", PAIR)
+    run = bench.run(size=4)
+    stored = bench.store.catalog.get(Run, run.id)
+    assert msgspec.structs.replace(stored, process="") == msgspec.structs.replace(run, process="")
+    assert (run.status, run.params, run.seed) == ("done", {"size": 4, "seed": 7}, 0)
+    assert run.metrics == {"total": 6.0}
+    assert run.environment is not None
+    assert "pipelines.py" in snapshot_of(bench.store, run).files
+    names = [step.id for step in bench.steps(run)]
+    assert names == [f"{run.id}/{name}" for name in ("00-load", "01-split", "02-load", "03-add")]
+    assert [len(step.outputs) for step in bench.steps(run)] == [1, 2, 1, 1]
+    assert all(step.wall_s is not None and step.peak_bytes for step in bench.steps(run))
+
+
+def test_handles_inside_lists_dicts_and_tuples_count_as_inputs(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step
+        def one(n: int) -> int:
+            return n
+
+        @fl.step
+        def take(a: list, b: dict, c: tuple) -> list:
+            return [a, b, c]
+
+        @fl.pipeline
+        def main(n: int = 1):
+            got = take([one(n), 0], {"k": {"deep": one(2)}}, (one(3), [one(4)]))
+            assert got.value() == [[n, 0], {"k": {"deep": 2}}, (3, [4])]
+        """,
+    )
+    run = bench.run()
+    take = bench.steps(run)[-1]
+    named = {name: entry["from"] for name, entry in take.inputs.items() if "from" in entry}
+    assert named == {
+        "a[0]": f"{run.id}/00-one#0",
+        "b.k.deep": f"{run.id}/01-one#0",
+        "c[0]": f"{run.id}/02-one#0",
+        "c[1][0]": f"{run.id}/03-one#0",
+    }
+    edges = bench.store.catalog.find(Edge, target=f"step:{take.id}", limit=None)
+    assert {(edge.source, edge.role) for edge in edges} == {
+        (f"step:{run.id}/0{index}-one", f"input:{name}") for index, name in enumerate(named)
+    }
+    assert bench.steps(bench.run(n=9))[-1].status == "done"
+
+
+def test_what_has_not_changed_is_taken_from_the_earlier_run(bench: Any) -> None:
+    bench.write("pipelines.py", PAIR)
+    first, second = bench.run(), bench.run()
+    assert [step.status for step in bench.steps(second)] == ["cached"] * 4
+    assert second.metrics == first.metrics
+    assert bench.steps(second)[0].cached_from == f"{first.id}/00-load"
+    third = bench.run(size=5)
+    statuses = [step.status for step in bench.steps(third)]
+    assert statuses == ["done", "done", "cached", "done"]
+
+
+def test_a_call_that_repeats_within_a_run_is_taken_from_it(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step
+        def load(size: int = 3) -> list[int]:
+            return list(range(size))
+
+        @fl.pipeline
+        def main():
+            for _ in range(3):
+                load()
+        """,
+    )
+    run = bench.run()
+    assert [step.status for step in bench.steps(run)] == ["done", "cached", "cached"]
+
+
+def test_an_edited_helper_runs_its_steps_again_and_equal_outputs_stop_there(bench: Any) -> None:
+    bench.write("helper.py", "def size():\n    return 3\n")
+    bench.write(
+        "pipelines.py",
+        """
+        from helper import size
+
+        @fl.step
+        def load() -> list[int]:
+            return list(range(size()))
+
+        @fl.step
+        def count(table: list[int]) -> int:
+            return len(table)
+
+        @fl.pipeline
+        def main():
+            count(load())
+        """,
+    )
+    bench.run()
+    bench.write("helper.py", "def size():\n    return 2 + 1\n")
+    assert [step.status for step in bench.steps(bench.run())] == ["done", "cached"]
+
+
+def test_without_cache_everything_is_executed(bench: Any) -> None:
+    bench.write("pipelines.py", PAIR)
+    bench.run()
+    assert {step.status for step in bench.steps(bench.run(cache=False))} == {"done"}
+
+
+def test_the_seed_fills_a_parameter_and_moves_the_global_generators(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        import random
+        import numpy as np
+
+        @fl.step
+        def draw() -> list[float]:
+            return [random.random(), float(np.random.rand())]
+
+        @fl.pipeline
+        def main(seed: int = 0):
+            draw()
+        """,
+    )
+    first, same, other = bench.run(), bench.run(cache=False), bench.run(seed=5)
+    outputs = [bench.steps(run)[0].outputs for run in (first, same, other)]
+    assert outputs[0] == outputs[1] != outputs[2]
+    assert (other.seed, other.params["seed"]) == (5, 5)
+
+
+def test_a_step_that_changes_its_argument_does_not_reach_other_steps(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step
+        def load() -> list[int]:
+            return [1, 2]
+
+        @fl.step
+        def spoil(table: list[int]) -> int:
+            table.append(9)
+            return len(table)
+
+        @fl.step
+        def count(table: list[int]) -> int:
+            return len(table)
+
+        @fl.pipeline
+        def main():
+            table = load()
+            spoil(table)
+            assert count(table).value() == 2
+        """,
+    )
+    bench.run()
+
+
+def test_a_path_is_an_input_by_its_content_and_name(bench: Any, tmp_path: Path) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step
+        def read(path: Path) -> str:
+            return path.read_text()
+
+        @fl.pipeline
+        def main(data: Path):
+            read(data / "a.txt")
+        """,
+    )
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one")
+    first = bench.run(data=folder)
+    seen = inputs_of(bench.store, first)
+    assert set(seen) == {str(folder), str(folder / "a.txt")}
+    assert first.params == {"data": str(folder)}
+    (folder / "b.txt").write_text("beside")
+    assert bench.steps(bench.run(data=str(folder)))[0].status == "cached"
+    (folder / "a.txt").write_text("two")
+    again = bench.run(data=folder)
+    assert bench.steps(again)[0].status == "done"
+    step = bench.steps(again)[0]
+    edges = bench.store.catalog.find(Edge, target=f"step:{step.id}")
+    source = f"input:{seen[str(folder / 'a.txt')]}"
+    assert [edge.source.partition(":")[0] for edge in edges] == ["input"]
+    assert edges[0].source != source
+
+
+def test_a_path_that_is_not_there_is_refused(bench: Any) -> None:
+    bench.write("pipelines.py", "@fl.pipeline\ndef main(data: Path):\n    pass\n")
+    with pytest.raises(RunFailed, match="does not exist"):
+        bench.run(data="nowhere/x")
+
+
+FAILING = """
+    @fl.step
+    def load() -> list[int]:
+        print("loading")
+        return [1, 2]
+
+    @fl.step
+    def fit(table: list[int]) -> int:
+        fl.log(progress=0.5)
+        return deeper(table)
+
+    def deeper(table):
+        return {}["missing"]
+
+    @fl.step
+    def after(x: int) -> int:
+        return x
+
+    @fl.pipeline
+    def main():
+        after(fit(load()))
+"""
+
+
+def test_a_failing_step_says_what_was_done_and_shows_the_users_frames_only(bench: Any) -> None:
+    bench.write("pipelines.py", FAILING)
+    with pytest.raises(RunFailed) as caught:
+        bench.run()
+    said = str(caught.value)
+    assert "Step 01-fit" in said
+    assert "KeyError: 'missing'" in said
+    assert "pipelines.py:16 in deeper" in said
+    assert "recording.py" not in said
+    assert "Done: 00-load; remembered" in said
+    assert "Not done: 01-fit and the steps after it" in said
+    run = find_run(bench.store, caught.value.run)
+    assert run.status == "failed"
+    assert run.error["step"] == caught.value.step == f"{run.id}/01-fit"
+    assert [frame["function"] for frame in run.error["frames"]] == ["main", "fit", "deeper"]
+    load, fit = bench.steps(run)
+    assert (load.status, fit.status, fit.metrics) == ("done", "failed", {"progress": 0.5})
+    bench.write("pipelines.py", FAILING.replace('{}["missing"]', "1"))
+    assert [step.status for step in bench.steps(bench.run())] == ["cached", "done", "done"]
+
+
+def test_a_pipeline_may_catch_what_a_step_raises(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        FAILING.replace(
+            "        after(fit(load()))",
+            "        try:\n            fit(load())\n        except KeyError:\n            after(3)",
+        ),
+    )
+    run = bench.run()
+    assert run.status == "done"
+    assert [step.status for step in bench.steps(run)] == ["done", "failed", "done"]
+
+
+def test_a_step_must_return_as_many_outputs_as_it_promises(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step
+        def split() -> tuple[int, int]:
+            return 1, 2, 3
+
+        @fl.pipeline
+        def main():
+            split()
+        """,
+    )
+    with pytest.raises(RunFailed, match="2 outputs and returned 3"):
+        bench.run()
+
+
+def test_arguments_that_do_not_fit_name_the_definition(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        "@fl.step\ndef f(a: int) -> int:\n    return a\n\n@fl.pipeline\ndef main():\n    f(b=1)\n",
+    )
+    with pytest.raises(RunFailed, match="missing a required argument: 'a'"):
+        bench.run()
+
+
+def test_an_interrupted_run_is_recorded_as_such(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step
+        def wait() -> int:
+            fl.log(epoch=3)
+            print("started")
+            raise KeyboardInterrupt
+
+        @fl.pipeline
+        def main():
+            wait()
+        """,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        bench.run()
+    run = list_runs(bench.store)[0]
+    step = bench.steps(run)[0]
+    assert (run.status, step.status) == ("interrupted", "interrupted")
+    assert run.metrics == {"epoch": 3.0}
+    assert log_of(bench.store, step) == "started\n"
+
+
+def test_what_a_step_prints_and_logs_is_kept_and_still_shown(
+    bench: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
+    bench.write(
+        "pipelines.py",
+        """
+        import logging, sys, warnings, threading
+
+        @fl.step
+        def speak() -> int:
+            print("to stdout")
+            print("to stderr", file=sys.stderr)
+            logging.getLogger("mine").info("quietly")
+            logging.getLogger("mine").warning("loudly")
+            thread = threading.Thread(target=print, args=("from a thread",))
+            thread.start()
+            thread.join()
+            return 1
+
+        @fl.pipeline
+        def main():
+            print("not in a step")
+            speak()
+        """,
+    )
+    run = bench.run()
+    log = log_of(bench.store, bench.steps(run)[0])
+    for text in ("to stdout", "to stderr", "INFO mine: quietly", "WARNING mine: loudly"):
+        assert text in log
+    assert "from a thread" in log
+    assert "not in a step" not in log
+    shown = capsys.readouterr()
+    assert "to stdout" in shown.out
+    assert "loudly" in shown.err
+    assert "quietly" not in shown.err
+    assert logging.getLogger().level == logging.WARNING
+    again = bench.run()
+    assert log_of(bench.store, bench.steps(again)[0]) == log
+
+
+def test_nothing_is_left_of_the_journals_when_a_run_has_ended(bench: Any) -> None:
+    bench.write("pipelines.py", FAILING)
+    with pytest.raises(RunFailed):
+        bench.run()
+    assert not list((bench.project.store_root / "tmp").glob("run-*"))
+
+
+def test_a_step_can_do_without_cache_or_storage(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step(cache=False)
+        def fresh() -> int:
+            return 1
+
+        @fl.step(store_output=False)
+        def held() -> object:
+            return {1, 2}
+
+        @fl.step
+        def use(x: object) -> int:
+            return len(x)
+
+        @fl.pipeline
+        def main():
+            fresh()
+            assert use(held()).value() == 2
+        """,
+    )
+    bench.run()
+    steps = bench.steps(bench.run())
+    assert [step.status for step in steps] == ["done"] * 3
+    assert steps[0].uncacheable == "it is declared with cache=False"
+    assert steps[1].outputs == []
+    assert steps[2].uncacheable == "its input 'x' is not stored"
+    assert bench.store.catalog.count(CacheEntry) == 0
+
+
+def test_a_declared_environment_variable_is_part_of_the_key(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        import os
+
+        @fl.step(env=("REGION",))
+        def where() -> str:
+            return os.environ.get("REGION", "none")
+
+        @fl.pipeline
+        def main():
+            where()
+        """,
+    )
+    monkeypatch.setenv("REGION", "north")
+    bench.run()
+    assert bench.steps(bench.run())[0].status == "cached"
+    monkeypatch.setenv("REGION", "south")
+    assert bench.steps(bench.run())[0].status == "done"
+
+
+@pytest.mark.parametrize("code", ["len(x)", "x.shape", "x > 1", "bool(x)", "x + 1", "float(x)"])
+def test_looking_into_a_handle_says_what_to_do(bench: Any, code: str) -> None:
+    bench.write(
+        "pipelines.py",
+        "@fl.step\ndef f() -> int:\n    return 1\n\n"
+        f"@fl.pipeline\ndef main():\n    x = f()\n    {code}\n",
+    )
+    with pytest.raises(RunFailed, match=r"\.value\(\)"):
+        bench.run()
+
+
+def test_figures_and_files_are_kept_with_the_step(bench: Any, tmp_path: Path) -> None:
+    bench.write(
+        "pipelines.py",
+        f"""
+        @fl.step
+        def draw() -> int:
+            path = Path({str(tmp_path)!r}) / "notes.txt"
+            path.write_text("kept")
+            fl.file(path)
+            fl.file(path, name="again")
+            path.unlink()
+            return 1
+
+        @fl.pipeline
+        def main():
+            draw()
+        """,
+    )
+    for run in (bench.run(), bench.run()):
+        assert set(bench.steps(run)[0].files) == {"notes.txt", "again"}
+
+
+def test_recording_outside_a_step_is_refused_with_the_way_out() -> None:
+    import fairlead as fl
+
+    with pytest.raises(UsageError, match=r"inside a function decorated with @fl\.step"):
+        fl.log(x=1)
+    with pytest.raises(UsageError, match="outside a step"):
+        fl.file("x")
+
+
+@pytest.mark.parametrize(("value", "ok"), [("1", False), (True, False), (None, False), (2, True)])
+def test_a_metric_is_a_number(bench: Any, value: Any, ok: bool) -> None:
+    bench.write(
+        "pipelines.py",
+        f"@fl.step\ndef f() -> int:\n    fl.log(x={value!r})\n    return 1\n\n"
+        "@fl.pipeline\ndef main():\n    f()\n",
+    )
+    if ok:
+        assert bench.run().metrics == {"x": 2.0}
+        return
+    with pytest.raises(RunFailed, match="a metric is a number"):
+        bench.run()
+
+
+def test_a_listener_hears_each_step_begin_and_end(bench: Any) -> None:
+    bench.write("pipelines.py", PAIR)
+    heard: list[Event] = []
+    bench.run(listener=heard.append)
+    kinds = [event.kind for event in heard]
+    assert kinds == ["run started", *["step started", "step ended"] * 4, "run ended"]
+    assert heard[-1].run.status == "done"
+
+
+def test_runs_are_found_by_a_start_of_their_id(bench: Any) -> None:
+    bench.write("pipelines.py", PAIR)
+    run = bench.run()
+    assert find_run(bench.store, run.id[:5]).id == run.id
+    for wrong in (run.id[:3], "zzzzzz"):
+        with pytest.raises(NotFound, match="runs list"):
+            find_run(bench.store, wrong)
+
+
+def test_a_pipeline_inside_a_pipeline_gives_its_steps_to_the_run(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step
+        def one() -> int:
+            return 1
+
+        @fl.step
+        def both(x: int) -> int:
+            return one() + x
+
+        @fl.pipeline
+        def inner():
+            return one()
+
+        @fl.pipeline
+        def main():
+            both(inner())
+        """,
+    )
+    assert [step.name for step in bench.steps(bench.run())] == ["one", "both"]
