@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,19 @@ def add(registry: Registry, content: bytes, name: str = "income", **about: Any) 
     }
     known = {"number": 0, "runtime": "onnx", "task": "binary", "target": "income", "created": 0.0}
     return registry.add(files, About(name=name, **(known | about)))
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Run something in a process of its own; its exit status says whether it went well."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        work()
+    except BaseException as error:
+        sys.stderr.write(f"{error!r}\n")
+        os._exit(1)
+    os._exit(0)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from fairlead.model import contents
 from fairlead.model.package import About
 from fairlead.model.registry import Registry
 from fairlead.store.records import ChainEntry
+from fairlead.store.store import Store
 
-from .conftest import add, report
+from .conftest import add, fork, report
 
 GATE = """\
 income:
@@ -84,6 +86,25 @@ def test_promoting_the_holder_again_moves_nothing(gated: Registry) -> None:
     gated.promote("income@1", "champion")
     assert not gated.promote("income@1", "champion").moved
     assert len(links(gated)) == 1
+
+
+def test_promotions_at_the_same_time_each_leave_their_link(registry: Registry) -> None:
+    project = registry.project
+    for number in range(1, 4):
+        add(registry, b"%d" % number)
+
+    def promote(own: int) -> None:
+        with Store.open(project.store_root) as store:
+            for round_ in range(4):
+                number = (own + round_) % 3 + 1
+                Registry(project, store).promote(f"income@{number}", "champion")
+
+    pids = [fork(lambda own=own: promote(own)) for own in range(3)]
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
+    told = links(registry)
+    assert registry.verify().sound
+    # Each began where the one before it ended.
+    assert [body["before"] for body in told] == [None, *(body["model"] for body in told[:-1])]
 
 
 def test_without_a_gate_nothing_is_asked_but_the_seal(registry: Registry) -> None:

@@ -6,9 +6,7 @@ import os
 import random
 import resource
 import signal
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,20 +18,7 @@ from fairlead.project import Project
 from fairlead.store.records import ModelVersion
 from fairlead.store.store import Store
 
-from .conftest import add
-
-
-def fork(work: Callable[[], None]) -> int:
-    """Run something in a process of its own; its exit status says whether it went well."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        work()
-    except BaseException as error:
-        sys.stderr.write(f"{error!r}\n")
-        os._exit(1)
-    os._exit(0)
+from .conftest import add, fork
 
 
 def register_many(project: Project, start: int, count: int) -> None:

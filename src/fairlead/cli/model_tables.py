@@ -141,8 +141,7 @@ def verification(found: Verification) -> None:
         out.print(
             f"{_mark(check.problem is None)} {check.model}  {_plain(check.problem or 'sound')}"
         )
-    git = f"{found.anchors} heads in Git" if found.anchors else "no head in Git"
-    chain = f"chain of {found.links} links, {git}"
+    chain = f"chain of {_count(found.links, 'link')}, {_count(found.anchors, 'head')} in Git"
     out.print(f"{_mark(not found.problems)} {chain}{'' if found.problems else '  sound'}")
     for problem in found.problems:
         out.print(f"    {_plain(problem)}")
@@ -198,6 +197,10 @@ def _table(*columns: str) -> Table:
     from rich.table import Table
 
     return Table(*columns, box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
 def _plain(text: str) -> str:

@@ -350,4 +350,4 @@ def _canonical(value: Any) -> bytes:
 
 
 def _pretty(value: Any) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
