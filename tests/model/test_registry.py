@@ -44,6 +44,15 @@ def test_the_same_content_is_the_same_version(registry: Registry) -> None:
     assert numbers(registry) == [2, 1]
 
 
+def test_a_damaged_version_is_registered_again_under_the_next_number(registry: Registry) -> None:
+    path = registry.folder(add(registry, b"a")) / "model.onnx"
+    path.chmod(0o644)
+    path.write_bytes(b"b")
+    assert add(registry, b"a").number == 2
+    assert add(registry, b"a").number == 2
+    assert registry.open("income@2").files["model.onnx"] == b"a"
+
+
 def test_a_version_is_found_by_number_alias_and_name(registry: Registry) -> None:
     first, second = add(registry, b"a"), add(registry, b"b")
     registry.promote("income@1", "champion")

@@ -18,20 +18,27 @@ def doctor(
     mend: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """
-    Check the store, and say how to mend what is found. Exit status 1 when something is.
+    Check store, packages, registry, key and log. Exit status 1 when something is found.
 
     Parameters
     ----------
     quick
-        Do not read and verify every blob.
+        Do not read and verify every blob, package and segment of the log.
     mend
-        First mend what needs no judgement: half-written records, stale locks and runs
-        whose process is dead.
+        First mend what needs no judgement: half-written records, stale locks, runs whose
+        process is dead, indexes of the log.
     """
+    from fairlead.model.findings import findings as model_findings
+    from fairlead.serve import log_check
+
     here = project.find()
     if mend:
         store_doctor.mend(here.store_root)
-    found = store_doctor.check(here.store_root, deep=not quick)
+        log_check.mend(here)
+    deep = not quick
+    found = store_doctor.check(here.store_root, deep=deep)
+    found += model_findings(here, deep=deep)
+    found += log_check.findings(here, deep=deep)
     emit(found, show)
     if found:
         raise SystemExit(1)

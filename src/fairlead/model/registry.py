@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fairlead.errors import IntegrityError, InvalidConfig, NotFound
+from fairlead.errors import CheckFailed, IntegrityError, InvalidConfig, NotFound
 from fairlead.model import chain, names, package
 from fairlead.model.package import About, Draft, Package
 from fairlead.model.seal import Sealer
@@ -129,7 +129,8 @@ class Registry:
             logical: Digests of the content of files whose bytes differ each time.
 
         Returns:
-            The new version, or the one with the same model, signature and profile.
+            The new version, or the one with the same model, signature and profile;
+            one whose package was damaged does not count.
 
         Raises:
             UsageError: The name cannot name a model.
@@ -140,10 +141,8 @@ class Registry:
         draft = Draft(self.project.store_root / "tmp", files, logical or {})
         try:
             with self.store.catalog.transaction() as transaction:
-                same = transaction.find(
-                    ModelVersion, name=about.name, content=draft.content, limit=1
-                )
-                return same[0] if same else self._publish(transaction, draft, about, sealer)
+                same = self._same(transaction, about.name, draft.content)
+                return same or self._publish(transaction, draft, about, sealer)
         finally:
             draft.discard()
 
@@ -158,6 +157,15 @@ class Registry:
         from fairlead.model.verify import verify
 
         return verify(self, ref)
+
+    def _same(self, transaction: Transaction, name: str, content: Digest) -> ModelVersion | None:
+        for version in transaction.find(ModelVersion, name=name, content=content, limit=None):
+            try:
+                self.read(version)
+            except (CheckFailed, NotFound):
+                continue  # `models verify` names it; this registration takes its place
+            return version
+        return None
 
     def _publish(
         self, transaction: Transaction, draft: Draft, about: About, sealer: Sealer
