@@ -62,7 +62,7 @@ def read(path: Path) -> Accepted:
         return Accepted()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path} is not YAML: {error}.", _EXAMPLE) from error
-    return from_builtins(document or {}, source=str(path))
+    return from_builtins({} if document is None else document, source=str(path))
 
 
 def from_builtins(document: Any, *, source: str = "the revision") -> Accepted:

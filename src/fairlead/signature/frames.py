@@ -28,6 +28,8 @@ def opened(frame: Any) -> nw.DataFrame[Any]:
             f"A {type(frame).__name__} is not a table.",
             "Pass a Polars or pandas DataFrame or an Arrow table; collect a lazy one first.",
         ) from error
+    except nw.exceptions.DuplicateError as error:
+        raise InvalidInput(f"Two columns have one name. {error}", "Rename one.") from error
     names = table.columns
     for name in names:
         if not isinstance(name, str):
@@ -57,13 +59,17 @@ def values(frame: Any, column: str) -> list[Any]:
 
 def cells(series: nw.Series[Any]) -> list[Any]:
     """Get Python values; null, NaN and NaT are None."""
-    import numpy as np
-
-    missing = nulls(series).tolist()
     return [
-        None if absent or (isinstance(value, float | np.floating) and value != value) else value
-        for value, absent in zip(series.to_list(), missing, strict=True)
+        None if absent else _plain(value)
+        for value, absent in zip(series.to_list(), nulls(series).tolist(), strict=True)
     ]
+
+
+def _plain(value: Any) -> Any:
+    """A Python value in place of a NumPy one, None in place of NaN."""
+    if hasattr(value, "dtype") and not getattr(value, "shape", ()):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value
 
 
 def floats(series: nw.Series[Any]) -> NDArray[np.float64]:

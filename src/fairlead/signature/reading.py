@@ -73,42 +73,58 @@ def read_rows(
         The rows' values in the order of `rules` (meaningful where nothing was
         refused), and every problem, by row, then field.
     """
-    row = _RowReader(rules)
+    reader = _RowReader(rules)
     good: list[tuple[Any, ...]] = []
     problems: list[FieldProblem] = []
     for number, value in enumerate(values):
-        refused = list(row.problems(number, value))
-        problems.extend(refused)
-        if not refused:
-            good.append(row.values(value))
+        refused = len(problems)
+        row = reader.read(number, value, problems)
+        if len(problems) == refused:
+            good.append(row)
     return good, problems
 
 
 class _RowReader:
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = {rule.field.name: rule for rule in rules}
+        self.judges = [(name, rule.judge) for name, rule in self.rules.items()]
         self.nearest = Nearest(self.rules)
 
-    def problems(self, number: int, row: Any) -> Iterator[FieldProblem]:
+    def read(self, number: int, row: Any, problems: list[FieldProblem]) -> tuple[Any, ...]:
+        """The row's values in order; adds what is wrong with it to `problems`."""
         if not isinstance(row, Pairs):
-            yield FieldProblem(number, None, shown_json(row), "object with one value a field")
-            return
+            expected = "object with one value a field"
+            problems.append(FieldProblem(number, None, shown_json(row), expected))
+            return ()
         cells = dict(row)
+        values = tuple(
+            judge(cells[name]) if name in cells else _MISSING for name, judge in self.judges
+        )
         if len(cells) != len(row):
-            yield from _repeated(number, row)
-        for name, rule in self.rules.items():
-            if name not in cells:
+            problems.extend(_repeated(number, row))
+        if len(cells) != len(values) or _has_refusal(values):
+            problems.extend(self._refused(number, cells, values))
+        return values
+
+    def _refused(
+        self, number: int, cells: dict[str, Any], values: tuple[Any, ...]
+    ) -> Iterator[FieldProblem]:
+        for (name, rule), value in zip(self.rules.items(), values, strict=True):
+            if value is _MISSING:
                 expected = f"{rule.expected}; the field is missing"
                 yield FieldProblem(number, name, None, expected)
-            elif isinstance(verdict := rule.judge(cells[name]), Refusal):
-                yield FieldProblem(number, name, shown_json(cells[name]), verdict.expected)
+            elif isinstance(value, Refusal):
+                yield FieldProblem(number, name, shown_json(cells[name]), value.expected)
         for name in cells.keys() - self.rules.keys():
             expected = f"no such field{self.nearest.hint(name)}"
             yield FieldProblem(number, printable(name), shown_json(cells[name]), expected)
 
-    def values(self, row: Pairs) -> tuple[Any, ...]:
-        cells = dict(row)
-        return tuple(rule.judge(cells[name]) for name, rule in self.rules.items())
+
+_MISSING = Refusal("a value")
+
+
+def _has_refusal(values: tuple[Any, ...]) -> bool:
+    return Refusal in map(type, values)
 
 
 class Nearest:

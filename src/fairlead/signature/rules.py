@@ -48,14 +48,12 @@ class Rule(msgspec.Struct, frozen=True):
         Decide on one value.
 
         Args:
-            value: None, bool, int, float, str, datetime, list, `Unfit`, or a NumPy scalar.
+            value: None, bool, int, float, str, date, datetime, list, array or `Unfit`.
 
         Returns:
             The value as a row holds it (float, bool, str, datetime with offset,
             nested lists of float or bool, None), or a `Refusal`.
         """
-        if isinstance(value, np.generic):
-            value = value.item()
         if value is None:
             return None if self.field.nullable else Refusal(f"{self.expected}, not null")
         return _JUDGES[self.field.kind](self, value)
@@ -125,6 +123,8 @@ def printable(text: str) -> str:
 
 
 def _number(rule: Rule, value: Any) -> Any:
+    if type(value) is float and -EXACT < value < EXACT:
+        return _limited(rule, value)
     if isinstance(value, Unfit):
         return Refusal(f"finite {rule.expected}")
     if isinstance(value, bool) or not isinstance(value, int | float):
