@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import polars as pl
 import pytest
-from sklearn.ensemble import RandomForestClassifier
 
 from fairlead.cli import predictions as command
 from fairlead.errors import IntegrityError, NotFound
-from fairlead.model import seal
-from fairlead.model.compile import compile
-from fairlead.model.package import About
-from fairlead.model.registry import Registry
 from fairlead.project import Project
 from fairlead.serve import line
 from fairlead.serve import revision as revisions
@@ -25,10 +21,10 @@ from fairlead.serve.loaded import LoadedRevision
 from fairlead.serve.log import LogWriter
 from fairlead.serve.pool import ModelPool
 from fairlead.serve.replay import replay
-from fairlead.serve.spec import EndpointSpec
-from fairlead.signature.infer import infer
 from fairlead.store.ids import id_text, prediction_id
-from fairlead.store.store import Store
+from fairlead.store.reader import FILE, CatalogReader
+
+MakeProject = Callable[[Path], Project]
 
 
 class Served(NamedTuple):
@@ -50,14 +46,10 @@ BODIES = (
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    root = tmp_path_factory.mktemp("loans")
-    project = make_project(root)
-    with Store.open(project.store_root) as store:
-        register(Registry(project, store))
-        source = {"endpoint": "income", "model": "income@1"}
-        spec = EndpointSpec(endpoint="income", model="income@1", source=source)
-        revision = revisions.apply(project, store, spec).revision
+def served(tmp_path_factory: pytest.TempPathFactory, loans: MakeProject) -> Served:
+    project = loans(tmp_path_factory.mktemp("loans"))
+    with closing(CatalogReader(project.store_root / FILE)) as reader:
+        revision = revisions.require_live(reader, "income")
     live = LoadedRevision.load(revision, ModelPool(project))
     read = [live.intake.read(body) for body in BODIES]
     parts = [
@@ -70,39 +62,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     with LogWriter(project.log) as log:
         assert log.write_now(frame)
     return Served(project, frame)
-
-
-def make_project(root: Path) -> Project:
-    Store.create(root / ".fairlead").close()
-    public = seal.make_keys(root / ".fairlead" / "keys" / "seal.key")
-    return Project(root, "loans", "0123456789abcdef", public)
-
-
-def register(registry: Registry) -> None:
-    random = np.random.default_rng(7)
-    table = pl.DataFrame(
-        {"age": random.integers(17, 90, 300), "hours": random.uniform(1, 99, 300).round(2)}
-    )
-    target = np.where(table["age"].to_numpy() + random.normal(0, 9, 300) > 50, ">50K", "<=50K")
-    model = RandomForestClassifier(20, random_state=0).fit(table, target)
-    signature = infer(table.with_columns(income=target), target="income")
-    compiled = compile(model, signature, test=table, train=table, frame="polars")
-    files = {
-        **compiled.files,
-        "signature.json": msgspec.json.encode(signature),
-        "background.json": b"[]",
-    }
-    about = About(
-        name="income",
-        number=0,
-        runtime=compiled.runtime,
-        task="binary",
-        target="income",
-        created=0.0,
-        equality=msgspec.to_builtins(compiled.equality),
-        versions={"numpy": np.__version__, "not-there": "1.0"},
-    )
-    registry.add(files, about)
 
 
 def test_every_prediction_comes_out_the_same_in_its_batch_and_alone(served: Served) -> None:

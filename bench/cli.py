@@ -1,0 +1,132 @@
+"""How long commands take: --help, and why and list with a million predictions in the log."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from shared import demo
+from shared.keep import keep
+
+from fairlead.project import Project
+from fairlead.serve.frame import Frame, Part
+from fairlead.serve.loaded import LoadedRevision
+from fairlead.serve.log import LogWriter
+from fairlead.serve.log_reader import find
+from fairlead.serve.pool import ModelPool
+from fairlead.serve.revision import require_live
+from fairlead.store.ids import id_text, prediction_ids
+from fairlead.store.reader import FILE, CatalogReader
+
+GOALS_MS = {"--help": 200.0, "why PREDICTION": 200.0, "find": 5.0}
+BATCH = 8
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predictions", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--no-save", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        project = demo.make(Path(folder) / "tumours")
+        ids = fill(project, options.predictions)
+        figures = measure(project, ids, options.repeats)
+    for name, ms in figures.items():
+        goal = f"  (goal {GOALS_MS[name]:g} ms)" if name in GOALS_MS else ""
+        print(f"{name:<34}{ms['median']:9.2f} ms, at most {ms['most']:.2f} ms{goal}")
+    if not options.no_save:
+        kept = {"predictions": options.predictions, "goals_ms": GOALS_MS, "ms": figures}
+        keep("cli", kept, versions=("cyclopts", "msgspec", "rich"))
+
+
+def fill(project: Project, count: int) -> list[str]:
+    """Log real answers of the live revision over and over; give a thousand of their ids."""
+    frame = answered(project)
+    sample = []
+    wanted = set(random.Random(0).sample(range(count), min(count, 1000)))
+    with LogWriter(project.log) as log:
+        for first in range(0, count, BATCH):
+            ids = prediction_ids(BATCH)
+            log.append(under(frame, ids), "process", no_failure)
+            sample += [id_text(id_) for place, id_ in enumerate(ids, first) if place in wanted]
+    return sample
+
+
+def answered(project: Project) -> Frame:
+    """A batch of background rows, answered as the server answers."""
+    live = require_live(CatalogReader(project.store_root / FILE), "tumours")
+    loaded = LoadedRevision.load(live, ModelPool(project))
+    rows = loaded.background()[:BATCH]
+    names = [field.name for field in loaded.signature.fields]
+    bodies = [body_of(names, row) for row in rows]
+    rows = [loaded.intake.read(body).rows[0] for body in bodies]
+    predictions = loaded.answer(rows, [None] * BATCH)
+    return loaded.frame(predictions, [Part("json", body, 1) for body in bodies])
+
+
+def body_of(names: list[str], row: object) -> bytes:
+    """The request that brings a row."""
+    fields = msgspec.to_builtins(row)
+    return msgspec.json.encode({"rows": [{name: fields[name] for name in names}]})
+
+
+def under(frame: Frame, ids: list[bytes]) -> Frame:
+    """The same batch under other ids."""
+    old = [frame.ids[at : at + 16] for at in range(0, len(frame.ids), 16)]
+    answers = [
+        answer.replace(id_text(was).encode(), id_text(now).encode())
+        for answer, was, now in zip(frame.answers, old, ids, strict=True)
+    ]
+    return msgspec.structs.replace(frame, ids=b"".join(ids), answers=answers, time=time.time())
+
+
+def no_failure(failure: BaseException | None) -> None:
+    """A log that cannot be written ends the measurement."""
+    if failure is not None:
+        raise SystemExit(f"the log could not be written: {failure}")
+
+
+def measure(project: Project, ids: list[str], repeats: int) -> dict[str, dict[str, float]]:
+    """Median and worst, in milliseconds, each command as a whole process."""
+
+    def command(*words: str) -> Callable[[int], object]:
+        return lambda _: demo.fairlead(*words, cwd=project.root)
+
+    return {
+        "--help": timed(command("--help"), repeats),
+        "why PREDICTION": timed(lambda n: demo.fairlead("why", ids[n], cwd=project.root), repeats),
+        "why PREDICTION --json": timed(
+            lambda n: demo.fairlead("why", ids[n], "--json", cwd=project.root), repeats
+        ),
+        "predictions list": timed(command("predictions", "list"), repeats),
+        "find": timed(lambda n: found(project, ids[n]), len(ids)),
+    }
+
+
+def found(project: Project, identifier: str) -> None:
+    """One look-up inside a process."""
+    if find(project.log, identifier) is None:
+        raise SystemExit(f"{identifier} is not in the log")
+
+
+def timed(call: Callable[[int], object], repeats: int) -> dict[str, float]:
+    """Call once to warm up, then time each call."""
+    call(0)
+    spent = []
+    for n in range(repeats):
+        start = time.perf_counter()
+        call(n)
+        spent.append((time.perf_counter() - start) * 1000)
+    return {"median": round(statistics.median(spent), 3), "most": round(max(spent), 3)}
+
+
+if __name__ == "__main__":
+    main()

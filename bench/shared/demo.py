@@ -1,0 +1,33 @@
+"""The project that `fairlead init` makes, with its model trained, promoted and applied."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fairlead import project as projects
+from fairlead.project import Project
+
+FAIRLEAD = (str(Path(sys.executable).with_name("fairlead")),)
+
+
+def make(root: Path) -> Project:
+    """Make the project `root` and bring it to the live revision `tumours#1`."""
+    fairlead("init", str(root), cwd=root.parent)
+    fairlead("run", "tumours", cwd=root)
+    fairlead("models", "promote", "tumours@1", "champion", cwd=root)
+    fairlead("endpoints", "apply", "tumours", cwd=root)
+    return projects.load(root)
+
+
+def fairlead(*words: str, cwd: Path) -> str:
+    """Call the command as a user does, and give what it prints."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [*FAIRLEAD, *words], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"fairlead {' '.join(words)}: {done.stderr}")
+    return done.stdout
