@@ -131,6 +131,19 @@ def test_promotions_that_were_cut_off_are_found_in_git(registry: Registry) -> No
     assert all("is not there" in problem for problem in problems)
 
 
+def test_heads_that_were_fetched_are_held_against_the_chain(registry: Registry) -> None:
+    """Whoever rewrites the chain can drop the local ref too; what was pushed comes back."""
+    git(registry.project, "init", "--quiet")
+    add(registry, b"a")
+    name = registry.promote("income@1", "champion").anchored
+    git(registry.project, "update-ref", f"{name}-origin", f"{name}")
+    git(registry.project, "update-ref", "-d", f"{name}")
+    _sql(registry, "DELETE FROM alias")
+    _sql(registry, "DELETE FROM chain_entry WHERE seq = 2")
+    (problem,) = registry.verify().problems
+    assert "holds head 2" in problem
+
+
 def test_heads_in_git_touch_neither_branch_nor_work_tree(registry: Registry) -> None:
     git(registry.project, "init", "--quiet")
     add(registry, b"a")

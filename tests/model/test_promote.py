@@ -73,6 +73,16 @@ def test_a_reason_overrules_the_gate_and_stands_in_the_chain(gated: Registry) ->
     assert gated.verify().sound
 
 
+def test_a_damaged_champion_is_replaced_with_a_reason(gated: Registry) -> None:
+    gated.promote("income@1", "champion")
+    path = gated.folder(gated.get("income@1")) / "model.onnx"
+    path.chmod(0o644)
+    path.write_bytes(b"worn")
+    with pytest.raises(GateRefused, match=r"not compared: .*model\.onnx changed"):
+        gated.promote("income@2", "champion")
+    assert gated.promote("income@2", "champion", force="income@1 is damaged").moved
+
+
 def test_a_reason_that_was_not_needed_is_not_told_as_if_it_were(gated: Registry) -> None:
     assert gated.promote("income@1", "champion", force="to be sure").forced is None
 

@@ -78,14 +78,15 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a version when it is judged."""
 
     ref: str  # name@number
-    scores: dict[str, Score]
-    headline: str | None  # the metric that versions are compared by
-    size_bytes: int
-    latency_ms: float | None  # None when not measured
-    beats_baseline: bool | None  # None when there is no report
-    baseline: str  # the rule in words, and what it reached
-    gain: Score | None  # how much better than the rule, in the headline metric
-    test: str | None  # digest of the rows it was measured on
+    scores: dict[str, Score] = {}
+    headline: str | None = None  # the metric that versions are compared by
+    size_bytes: int = 0
+    latency_ms: float | None = None  # None when not measured
+    beats_baseline: bool | None = None  # None when there is no report
+    baseline: str = ""  # the rule in words, and what it reached
+    gain: Score | None = None  # how much better than the rule, in the headline metric
+    test: str | None = None  # digest of the rows it was measured on
+    problem: str | None = None  # why its package could not be read
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +190,8 @@ def _not_worse(alias: str, candidate: Candidate, holder: Candidate | None) -> Ve
         return _verdict(rule, alias, f"no version holds {alias} yet", True)
     if holder.ref == candidate.ref:
         return _verdict(rule, alias, f"{candidate.ref} holds {alias} already", True)
+    if holder.problem:
+        return _verdict(rule, f"{alias} {holder.ref}", f"not compared: {holder.problem}", False)
     mine = candidate.scores.get(metric or "")
     theirs = holder.scores.get(metric or "")
     if metric is None or mine is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fairlead.errors import Conflict, GateRefused, UsageError
+from fairlead.errors import CheckFailed, Conflict, GateRefused, NotFound, UsageError
 from fairlead.model import anchor, chain, gate, names
 from fairlead.model.package import BACKGROUND, Package
 from fairlead.model.registry import Registry, predictor, ref_of
@@ -119,7 +119,15 @@ def _judge(
     if asked is None:
         return None
     mine = candidate(opened, latency_ms(opened) if asked.rules.latency_ms else None)
-    return gate.judge(asked, mine, candidate(registry.read(rival)) if rival else None)
+    return gate.judge(asked, mine, _rival(registry, rival) if rival else None)
+
+
+def _rival(registry: Registry, version: ModelVersion) -> gate.Candidate:
+    """Gather what is known of the alias's holder; a damaged one must not bar its successor."""
+    try:
+        return candidate(registry.read(version))
+    except (CheckFailed, NotFound) as error:
+        return gate.Candidate(ref=ref_of(version), problem=error.message)
 
 
 def _refuse(
