@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from fairlead.errors import Conflict, NotFound, StoreReadOnly
 from fairlead.store import locks, reader
 from fairlead.store.disk import disk_errors
+from fairlead.store.edges import require_forward
 from fairlead.store.reader import BUSY_S, CatalogReader, translated
-from fairlead.store.records import Record, StepRun
+from fairlead.store.records import Edge, Record, StepRun
 from fairlead.store.rows import R, encode, key_of, named
 from fairlead.store.uses import uses_of
 
@@ -98,6 +99,9 @@ class Transaction:
     def _write(self, statement: Any, records: Sequence[Record]) -> None:
         if not records:
             return
+        for record in records:
+            if isinstance(record, Edge):
+                require_forward(record)
         from sqlalchemy.exc import IntegrityError
 
         try:

@@ -20,9 +20,9 @@ def targets(reader: CatalogReader, ref: str) -> list[Edge]:
     return reader.find(Edge, source=ref, limit=None)
 
 
-def steps_before(reader: CatalogReader, step: str) -> list[str]:
-    """A step run and all that it rests on, nearest first, as step run ids."""
-    return _walk(step, follow=lambda ref: (edge.source for edge in sources(reader, ref)))
+def steps_before(reader: CatalogReader, *steps: str) -> list[str]:
+    """Step runs and all that they rest on, nearest first, as step run ids."""
+    return _walk(*steps, follow=lambda ref: (edge.source for edge in sources(reader, ref)))
 
 
 def steps_after(reader: CatalogReader, *steps: str) -> list[str]:

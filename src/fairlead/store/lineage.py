@@ -293,9 +293,8 @@ def _shortened(nodes: list[Node]) -> list[Node]:
 
 def _data_behind(reader: CatalogReader, steps: Iterable[str]) -> list[Node]:
     """The data that step runs began with: content inputs, or else what their first steps made."""
-    before = {each for step in steps for each in graph.steps_before(reader, step)}
     nodes: dict[str, Node] = {}
-    for step in sorted(before):
+    for step in sorted(graph.steps_before(reader, *steps)):
         edges = graph.sources(reader, f"step:{step}")
         given = [edge.source for edge in edges if edge.source.startswith(graph.INPUT)]
         for digest in (ref.removeprefix(graph.INPUT) for ref in given):

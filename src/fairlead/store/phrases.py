@@ -97,4 +97,4 @@ def some(texts: Iterable[str], most: int = 6) -> str:
 
 def _value(value: Any) -> str:
     text = number(value) if isinstance(value, float) else str(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= _LONGEST else f"{text[:20]}…{text[21 - _LONGEST :]}"

@@ -105,6 +105,8 @@ def _step(reader: CatalogReader, text: str) -> Ref | None:
     run, mark, rest = text.partition("/")
     if not mark or not _is_beginning(run, RUN_CHARACTERS):
         return None
+    if reader.get(StepRun, text) is not None:
+        return Ref("step", text)
     steps = [
         step.id
         for each in reader.find(Run, prefix={"id": run}, limit=None)
