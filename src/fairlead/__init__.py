@@ -59,7 +59,8 @@ class _Package(ModuleType):
     Keeps `fairlead.evaluate` the function.
 
     The folder `evaluate/` bears the same name, and importing it would otherwise
-    set the attribute to the folder's module from then on.
+    set the attribute to the folder's module from then on. What is in the folder
+    is imported as `from fairlead.evaluate.report import Report`.
     """
 
     @property

@@ -106,8 +106,7 @@ class Runs:
         from fairlead.errors import NotFound
         from fairlead.flow import values
         from fairlead.store.digest import Digest
-        from fairlead.serve.log_reader import Logged
-    from fairlead.store.records import Artifact
+        from fairlead.store.records import Artifact
 
         found: Artifact | None = self._store.catalog.get(Artifact, Digest(artifact))
         if found is None:

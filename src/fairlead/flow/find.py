@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.errors import InvalidConfig, NotFound
+from fairlead.flow.firstparty import FOREIGN_FOLDERS
 from fairlead.flow.pipeline import Pipeline
 from fairlead.project import Project
 
@@ -152,5 +153,4 @@ def _stamp(file: str) -> tuple[int, int]:
 def _is_first_party(file: Path, root: Path) -> bool:
     if not file.is_relative_to(root):
         return False
-    inside = file.relative_to(root).parts
-    return not {"site-packages", ".venv", ".fairlead"} & set(inside)
+    return FOREIGN_FOLDERS.isdisjoint(file.relative_to(root).parts)

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_NOT_OURS = {"site-packages", "dist-packages", ".venv", ".fairlead", "__pypackages__"}
+from fairlead.errors import FairleadError
+from fairlead.flow.firstparty import FOREIGN_FOLDERS
 
 
 def describe(error: BaseException, root: Path) -> dict[str, Any]:
@@ -21,7 +22,9 @@ def describe(error: BaseException, root: Path) -> dict[str, Any]:
         from) and the full `traceback` as text.
     """
     found = _one(error, root)
-    causes = [_one(cause, root) for cause in _causes(error)]
+    # An error of ours has its cause in its own words.
+    is_ours = isinstance(error, FairleadError)
+    causes = [_one(cause, root) for cause in _causes(error) if not is_ours]
     full = "".join(traceback.format_exception(error))
     return {**found, "causes": causes, "traceback": full}
 
@@ -49,11 +52,8 @@ def _frames(error: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _one(error: BaseException, root: Path) -> dict[str, Any]:
     kind = type(error)
-    name = kind.__qualname__
-    if kind.__module__ not in ("builtins", "__main__"):
-        name = f"{kind.__module__.split('.')[0]}.{name}" if "." in kind.__module__ else name
     return {
-        "type": name,
+        "type": kind.__qualname__,
         "message": str(error),
         "frames": [*_own_frames(error.__traceback__, root), *_syntax_frame(error, root)],
     }
@@ -86,7 +86,7 @@ def _frame(file: Path, root: Path, line: int, function: str, text: str) -> dict[
 
 
 def _is_own(file: Path, root: Path) -> bool:
-    return file.is_relative_to(root) and not _NOT_OURS & set(file.relative_to(root).parts)
+    return file.is_relative_to(root) and FOREIGN_FOLDERS.isdisjoint(file.relative_to(root).parts)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

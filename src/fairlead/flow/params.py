@@ -87,7 +87,7 @@ def _parameter(pipeline: Pipeline[..., Any], name: str) -> inspect.Parameter:
         ):
             return known[candidate]
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f", the nearest is {near[0]!r}" if near else ""
     raise _wrong(pipeline, f"there is no parameter {name!r}{hint}")
 
 

@@ -197,26 +197,13 @@ class Recording:
         journal = StepJournal(
             self._journals, record.id, lambda name, kept: self._attach(record.index, name, kept)
         )
-        context = StepContext(
-            self.project,
-            self.store,
-            self.run.id,
-            record.id,
-            given.record,
-            step_seed(step, self.run.seed or 0),
-            record.started,
-            journal,
-        )
         with metering() as meter:
             try:
-                args, kwargs = given.values()
-                with stepping(context), _seeded(context.seed), watching(self.project.root) as reads:
-                    result = step.fn(*args, **kwargs)
+                result, undeclared = self._called(step, record, given, journal)
                 outputs = self._saved(step, result)
             finally:
                 journal.close()
                 self.steps[record.index] = self._spoken(record, journal)
-        undeclared = reads.undeclared(_paths_in([args, kwargs]))
         record = replace(
             self.steps[record.index],
             status="done",
@@ -232,11 +219,29 @@ class Recording:
         self._done(record, key, outputs)
         return outputs
 
+    def _called(
+        self, step: Step, record: StepRun, given: Arguments, journal: StepJournal
+    ) -> tuple[Any, str | None]:
+        """What the function returns, and why that must not be remembered (None: it may be)."""
+        context = StepContext(
+            project=self.project,
+            store=self.store,
+            run_id=self.run.id,
+            step_id=record.id,
+            inputs=given.record,
+            seed=step_seed(step, self.run.seed or 0),
+            started=record.started,
+            notes=journal,
+        )
+        args, kwargs = given.values()
+        with stepping(context), _seeded(context.seed), watching(self.project.root) as reads:
+            result = step.fn(*args, **kwargs)
+        return result, reads.undeclared(_paths_in([args, kwargs]))
+
     def _saved(self, step: Step, result: Any) -> list[Output]:
+        parts = [result] if step.count is None else list(_split(step, result))
         if not step.store_output:
-            results = [result] if step.count is None else list(_split(step, result))
-            return [Output(self.store.blobs, None, each) for each in results]
-        parts = [result] if step.count is None else _split(step, result)
+            return [Output(self.store.blobs, None, part) for part in parts]
         outputs = []
         for part in parts:
             artifact = values.save(part, self.store.blobs)

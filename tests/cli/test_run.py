@@ -1,0 +1,173 @@
+"""`fairlead run`, `runs`, `cache` and `replay`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.cli.main import status
+from fairlead.store import Store
+
+PIPELINE = """
+from __future__ import annotations
+import fairlead as fl
+
+@fl.step
+def load(rows: int) -> list[int]:
+    print("loading", rows)
+    return list(range(rows))
+
+@fl.step
+def fit(table: list[int], factor: float) -> float:
+    fl.log(score=sum(table) * factor)
+    return sum(table) / (factor - 1)
+
+@fl.pipeline
+def main(rows: int = 3, factor: float = 2.0):
+    fit(load(rows), factor)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    root = tmp_path / "proj"
+    root.mkdir()
+    (root / "fairlead.toml").write_text('[project]\nname = "proj"\nid = "0"\n')
+    (root / "pipelines.py").write_text(PIPELINE)
+    Store.create(root / ".fairlead").close()
+    monkeypatch.chdir(root)
+    before = list(sys.path)
+    yield root
+    sys.path[:] = before
+
+
+def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr of a command."""
+    code = status(list(words))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def answered(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    """The answer of a command as JSON."""
+    code, out, err = called(capsys, *words, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_a_run_answers_on_stdout_and_tells_its_progress_on_stderr(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = called(capsys, "run", "main", "rows=4")
+    assert code == 0
+    assert "done in" in out
+    assert "score 12" in out
+    assert "loading 4" in err
+    assert "✓ 01-fit done" in err
+    code, out, err = called(capsys, "run", "main", "rows=4")
+    assert "= 00-load cached from" in err
+    assert "loading" not in err
+
+
+def test_with_json_stdout_is_the_answer_alone(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = answered(capsys, "run", "main")
+    assert data["params"] == {"rows": 3, "factor": 2.0}
+    assert [step["status"] for step in data["steps"]] == ["done", "done"]
+
+
+def test_runs_are_listed_shown_and_compared(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "No runs yet" in called(capsys, "runs", "list")[1]
+    first = answered(capsys, "run", "main")["id"]
+    second = answered(capsys, "run", "main", "factor=3")["id"]
+    listed = answered(capsys, "runs", "list", "--pipeline", "main")
+    assert [run["id"] for run in listed] == [second, first]
+    assert first in called(capsys, "runs", "list")[1]
+    shown = called(capsys, "runs", "show", second[:6], "--logs")[1]
+    assert "| loading 3" in shown  # of the run that it was remembered from
+    assert "factor=3.0" in shown
+    compared = called(capsys, "runs", "diff", first, second)[1]
+    assert "factor: 2 → 3" in compared
+    assert "score: 6 → 9" in compared
+    assert "step 01-fit has other outputs" in compared
+    same = called(capsys, "runs", "diff", first, first)[1]
+    assert "do not differ" in same
+
+
+def test_a_failing_run_exits_with_1_and_shows_no_traceback(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = called(capsys, "run", "main", "factor=1")
+    assert code == 1
+    assert "ZeroDivisionError" in err
+    assert "pipelines.py:13 in fit" in err
+    assert "Traceback" not in err
+    run = answered(capsys, "runs", "list")[0]
+    assert run["status"] == "failed"
+    assert "ZeroDivisionError" in called(capsys, "runs", "show", run["id"])[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "mian"], "Did you mean 'main'"),
+        (["run", "main", "rows=x"], "rows='x' does not fit"),
+        (["runs", "show", "ffffff"], "no run 'ffffff'"),
+        (["replay", "ffffff"], "no run 'ffffff'"),
+        (["cache", "explain", "mian"], "Did you mean 'main'"),
+    ],
+)
+def test_a_wrong_call_exits_with_2_and_says_what_is_right(
+    project: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    code, _, err = called(capsys, *words)
+    assert code == 2
+    assert says in err
+
+
+def test_cache_explain_tells_what_would_run_and_why(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called(capsys, "run", "main")
+    told = answered(capsys, "cache", "explain", "main", "factor=4")
+    assert [(step["step"], step["verdict"]) for step in told] == [
+        ("00-load", "hit"),
+        ("01-fit", "miss"),
+    ]
+    assert "factor" in called(capsys, "cache", "explain", "main", "factor=4")[1]
+
+
+def test_the_command_fixes_the_hash_seed_and_replay_answers_by_its_status(project: Path) -> None:
+    (project / "pipelines.py").write_text(
+        PIPELINE.replace("return list(range(rows))", "return [hash('a') % 97]")
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
+    command = Path(sys.executable).with_name("fairlead")
+
+    def fairlead(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [command, *words], env=environment, capture_output=True, text=True, check=False
+        )
+
+    made = json.loads(fairlead("run", "main", "--json").stdout)
+    assert made["environment"]["hash_seed"] == "0"
+    done = fairlead("replay", made["id"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 artifacts equal" in done.stdout
+    (project / "pipelines.py").write_text(
+        PIPELINE.replace("return list(range(rows))", "import os; return list(os.urandom(2))")
+    )
+    shaky = json.loads(fairlead("run", "main", "--json").stdout)
+    differs = fairlead("replay", shaky["id"])
+    assert differs.returncode == 1
+    assert "first in step 00-load" in differs.stdout

@@ -1,0 +1,57 @@
+"""What `import fairlead` offers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fairlead as fl
+from fairlead.errors import NotFound
+from fairlead.store import Store
+
+
+def test_every_public_name_is_there_and_its_list_is_sorted() -> None:
+    assert fl.__all__ == sorted(fl.__all__)
+    for name in fl.__all__:
+        assert callable(getattr(fl, name))
+    assert set(fl.__all__) <= set(dir(fl))
+    with pytest.raises(AttributeError, match="no attribute 'stpe'"):
+        _ = fl.stpe  # type: ignore[attr-defined]
+
+
+def test_evaluate_stays_the_function_though_its_folder_is_imported() -> None:
+    from fairlead.evaluate.report import evaluate
+
+    assert fl.evaluate is evaluate
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = "numpy polars sklearn sqlalchemy msgspec rich cyclopts onnxruntime"
+    code = f"import sys, fairlead; print([m for m in {heavy.split()} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_open_reads_the_store_of_a_project(tmp_path: Path) -> None:
+    (tmp_path / "fairlead.toml").write_text('[project]\nname = "p"\nid = "0"\n')
+    Store.create(tmp_path / ".fairlead").close()
+    with fl.open(tmp_path) as store:
+        assert store.runs.list() == []
+        assert store.models.list() == []
+        assert store.endpoints.list() == []
+        assert store.predictions.list() == []
+        for missing in (
+            lambda: store.runs.get("abcdef"),
+            lambda: store.models.get("income@1"),
+            lambda: store.endpoints.get("income"),
+            lambda: store.endpoints.get("income#x"),
+            lambda: store.predictions.get("01990c4e-2b7a-7c31-9f0e-5a4d3c2b1a09"),
+            lambda: store.runs.value("0" * 64),
+        ):
+            with pytest.raises(NotFound):
+                missing()
+    with pytest.raises(NotFound):
+        fl.open(tmp_path.parent)
