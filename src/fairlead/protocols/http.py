@@ -27,6 +27,7 @@ from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 import httptools
+import msgspec
 
 from fairlead.errors import Conflict
 
@@ -61,8 +62,7 @@ class Limits:
     drain_s: float = 30.0  # how long a stopping server waits for what is under way
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, gc=False):
     """A status, a body, and headers beside the usual ones."""
 
     status: int
@@ -333,8 +333,12 @@ class Connection(asyncio.Protocol):
             self.deadline = math.inf
         if not exchange.keep_alive:
             self._deaf = True
-        self._backlog.append(exchange)
-        self._hand_on()
+        if self._backlog or not self._has_room():
+            self._backlog.append(exchange)
+            self._hand_on()
+        else:  # nearly always
+            self._waiting.append(exchange)
+            self._call_application(exchange)
 
     # ---- the application's side
 
@@ -423,7 +427,9 @@ class Connection(asyncio.Protocol):
         self.server.buffered_bytes -= len(exchange.body)
         if (self._half_closed or self.server.draining) and not self._owes_answers:
             exchange.keep_alive = False
-        extra = b"".join([b"%b: %b\r\n" % header for header in reply.headers])
+        extra = b""
+        if reply.headers:
+            extra = b"".join([b"%b: %b\r\n" % header for header in reply.headers])
         if not exchange.keep_alive:
             extra += b"connection: close\r\n"
         elif exchange.version == "1.0":

@@ -18,10 +18,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fairlead.errors import FairleadError, Fault, Overloaded
+import msgspec
+
+from fairlead.errors import FairleadError, Fault, InvalidInput, Overloaded
 from fairlead.serve.cost import Cost
 from fairlead.serve.log import Done, Durability, Frame, Part
 from fairlead.serve.times import Times
@@ -30,16 +31,15 @@ logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 512
 """Rows of a batch at most, however quick the model."""
-BATCH_S = 0.004
+BATCH_S = 0.005
 """How long a batch may be expected to take; neighbours of a large request wait so long."""
-INLINE_S = 0.002
+INLINE_S = 0.006
 """What is expected to take longer is computed on a thread."""
 QUEUE_ROWS = 20_000
 """Rows of one endpoint that may wait for their answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
+class Predictions(msgspec.Struct, frozen=True, gc=False):
     """A batch answered: ids of 16 bytes, the JSON of each prediction, and how it went."""
 
     ids: list[bytes]
@@ -66,8 +66,7 @@ class Log(Protocol):
     def append(self, frame: Frame, durability: Durability, done: Done) -> None: ...
 
 
-@dataclass(eq=False, slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """
     The rows of one request on their way through a lane.
 
@@ -79,14 +78,13 @@ class Call:
     part: Part  # the request as the log will hold it
     done: Callable[[Call], None]
     abandoned: Callable[[], bool] | None = None  # tells that nobody waits any more
-    answers: list[bytes] = field(default_factory=list)
-    ids: list[bytes] = field(default_factory=list)
+    answers: list[bytes] = []
+    ids: list[bytes] = []
     error: FairleadError | None = None
-    arrived: float = field(default_factory=time.perf_counter)
+    arrived: float = msgspec.field(default_factory=time.perf_counter)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(msgspec.Struct, frozen=True, eq=False):
     """Rows `start` to `stop` of a call, as they stand in the queue or in a batch."""
 
     call: Call
@@ -101,8 +99,7 @@ class _Piece:
         return self.start == 0 and self.stop == len(self.call.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(msgspec.Struct, frozen=True, eq=False):
     """What became of the pieces that went through one call of the answerer."""
 
     pieces: list[_Piece]
@@ -215,6 +212,8 @@ class Lane:
         rows, entities = _gather(pieces)
         try:
             return _Outcome(pieces, self._answerer.answer(rows, entities))
+        except InvalidInput as error:  # a level that the model's own encoder refuses
+            return _Outcome(pieces, _moved(error, pieces[0].start))
         except Exception as error:
             logger.exception("a batch of %d rows failed", len(rows))
             return _Outcome(pieces, error)
@@ -309,6 +308,12 @@ def _gather(pieces: list[_Piece]) -> tuple[list[Any], list[str | None]]:
         rows += call.rows if piece.is_whole else call.rows[piece.start : piece.stop]
         entities += about[piece.start : piece.stop] if about else [None] * len(piece)
     return rows, entities
+
+
+def _moved(error: InvalidInput, start: int) -> InvalidInput:
+    """Count the rows of an error from the start of the call, not of its piece."""
+    moved = [msgspec.structs.replace(found, row=found.row + start) for found in error.fields]
+    return InvalidInput(error.message, error.fix, tuple(moved))
 
 
 def _explained(error: BaseException) -> FairleadError:

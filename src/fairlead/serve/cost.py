@@ -5,6 +5,10 @@ from __future__ import annotations
 FORGET = 0.98
 """Weight that each batch leaves to those before it; about the last fifty count."""
 
+SURPRISE = 3.0
+ENOUGH = 5.0
+"""Batches, by weight, after which an expectation counts as one."""
+
 
 class Cost:
     """A line through (rows, seconds), fitted as batches come, by weighted least squares."""
@@ -15,7 +19,15 @@ class Cost:
         self._weight = self._n = self._nn = self._t = self._nt = 0.0
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Learn from one batch."""
+        """
+        Learn from one batch.
+
+        A batch that took many times what was expected counts as `SURPRISE` times
+        that: a pause of the machine teaches nothing, and a model that did become
+        slower is still learned within a few batches.
+        """
+        if self._weight > ENOUGH:
+            seconds = min(seconds, SURPRISE * self.estimate(rows))
         self._weight = self._weight * FORGET + 1
         self._n = self._n * FORGET + rows
         self._nn = self._nn * FORGET + rows * rows

@@ -12,7 +12,8 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+
+import msgspec
 
 from fairlead.errors import FairleadError, Fault, NotFound
 from fairlead.project import Project
@@ -248,8 +249,7 @@ class Endpoints:
         logger.info("%s answers now", loaded.ref)
 
 
-@dataclass(eq=False, slots=True)
-class _Request:
+class _Request(msgspec.Struct, eq=False):
     """A request between its body and its answer."""
 
     endpoints: Endpoints

@@ -8,9 +8,10 @@ transform) builds them through the same door.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol
+
+import msgspec
 
 from fairlead.errors import NotSupported
 from fairlead.model.runtime import Outputs
@@ -21,8 +22,7 @@ from fairlead.signature.field import Signature
 GROUP = "fairlead.nodes"
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, eq=False):
     """Checked rows that go through the graph together, in order."""
 
     columns: Columns  # n rows
@@ -30,8 +30,7 @@ class Batch:
     entities: list[str | None]  # n; whom a row is about, where its caller said so
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True, eq=False):
     """What a node says of a batch."""
 
     outputs: Outputs  # n answers

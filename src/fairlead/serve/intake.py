@@ -1,7 +1,8 @@
 """
 From a request's body to rows: `{"rows": [{…}, …], "entities": […]}`, or one bare row.
 
-A small body is read in one go. A large one is read in portions, so that whoever
+A small body is read in one go: one msgspec pass, and an exact one when that
+refuses or cannot be sure. A large body is read in portions, so that whoever
 drives the reading can let others run in between.
 """
 
@@ -16,7 +17,9 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import FieldProblem, InvalidInput, MalformedInput, TooManyRows
+from fairlead.signature import reading
 from fairlead.signature.check import Checker, refusal
+from fairlead.signature.row import matchable
 
 MAX_ROWS = 10_000
 SMALL_BYTES = 32 << 10
@@ -24,15 +27,16 @@ SMALL_BYTES = 32 << 10
 PORTION_ROWS = 128
 
 _SHAPE = 'Send {"rows": [{…}, …]}, or one row as an object.'
+_USUAL = b'{"rows":['
 _ENVELOPE = re.compile(rb'\s*\{\s*"(?:rows|entities)"\s*:')
+_KEYS = (b'"rows"', b'"entities"')
 _SPACE = re.compile(r"[ \t\n\r]*")
 _decoder: Any = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=len)
 _scan: Callable[[str, int], tuple[object, int]] = _decoder.scan_once
 """Finds the end of a JSON value, without making numbers of its digits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(msgspec.Struct, frozen=True, gc=False):
     """The rows of one request, each decoded and checked by itself."""
 
     rows: list[Any]  # of the checker's row type, one or more
@@ -43,10 +47,10 @@ class Intake:
     """Reads the bodies of requests to one endpoint."""
 
     def __init__(self, checker: Checker, *, max_rows: int = MAX_ROWS) -> None:
-        self._decode = checker.decode
+        self._checker = checker
         self._max_rows = max_rows
-        # A model may have a field called `rows`; then only whole objects tell the two shapes apart.
         self._fields = {field.name for field in checker.signature.fields}
+        self._decode = _envelope_decoder(checker)
 
     def read(self, body: bytes) -> Rows:
         """
@@ -57,10 +61,9 @@ class Intake:
             TooManyRows: It holds more rows than allowed.
             InvalidInput: Rows that the signature refuses; names every one.
         """
-        if not self._is_envelope(body):
-            return Rows(self._bare(body))
-        envelope = _envelope(body)
-        return self._whole(self._decode(_array(envelope.rows)), envelope.entities)
+        if self._is_envelope(body):
+            return self._fast(body) or self._exact(body)
+        return Rows(self._bare(body))
 
     def read_large(self, body: bytes) -> Iterator[Rows | None]:
         """
@@ -72,14 +75,15 @@ class Intake:
         if not self._is_envelope(body):
             yield Rows(self._bare(body))
             return
-        envelope = _envelope(body)
+        outer = _outer(body)
+        entities = _texts(outer)
         yield None
         rows: list[Any] = []
         problems: list[FieldProblem] = []
         count = 0
-        for portion in _portions(_text(envelope.rows), self._max_rows):
+        for portion in _portions(_array(outer.rows), self._max_rows):
             try:
-                rows += self._decode(portion.text)
+                rows += self._checker.decode(portion.text)
             except InvalidInput as error:
                 if not error.fields:
                     raise
@@ -88,30 +92,61 @@ class Intake:
             yield None
         if problems:
             raise refusal(problems, count)
-        yield self._whole(rows, envelope.entities)
-
-    def _bare(self, body: bytes) -> list[Any]:
-        """Read one row; whatever is not an object is not taken for one."""
-        if not body.lstrip(b" \t\r\n").startswith(b"{"):
-            _check_json(body)
-            raise MalformedInput(f"The body is not an object, but begins {_head(body)}.", _SHAPE)
-        return self._decode(body)
+        yield self._whole(rows, entities)
 
     def _is_envelope(self, body: bytes) -> bool:
-        if _ENVELOPE.match(body) is None:
+        if not body.startswith(_USUAL) and _ENVELOPE.match(body) is None:
             return False
-        return not self._fields & {"rows", "entities"} or not self._is_bare(body)
+        # A model may have a field called `rows`: then the other fields tell the two apart.
+        return self._fields.isdisjoint(("rows", "entities")) or not self._is_bare(body)
 
     def _is_bare(self, body: bytes) -> bool:
-        """Tell a bare row of a model that has a field `rows` or `entities`."""
         try:
             return self._fields <= msgspec.json.decode(body, type=dict[str, msgspec.Raw]).keys()
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
+
+    def _bare(self, body: bytes) -> list[Any]:
+        """Read one row; an array is not taken for one."""
+        if body.lstrip(b" \t\r\n").startswith(b"{"):
+            return self._checker.decode(body)
+        reading.parse(body)
+        raise MalformedInput(f"The body is no object: {_head(body)}.", _SHAPE)
+
+    def _fast(self, body: bytes) -> Rows | None:
+        """Read an envelope in one pass; None when that refuses, or cannot be sure."""
+        if self._decode is None:
+            return None
+        try:
+            envelope = self._decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        rows, entities = envelope.rows, envelope.entities
+        keys, quotes = (1, 2) if entities is None else (2, 4 + 2 * len(entities))
+        if not rows or self._checker.suspicious(body, rows, quotes=quotes, keys=keys):
+            return None
+        return self._whole(rows, entities)
+
+    def _exact(self, body: bytes) -> Rows:
+        """Read an envelope key by key, and say what is wrong with it if anything is."""
+        pairs = reading.parse(body)
+        envelope = dict(pairs)
+        if len(envelope) < len(pairs) or not envelope.keys() <= {"rows", "entities"}:
+            raise _strange_keys([key for key, _ in pairs])
+        rows, entities = envelope.get("rows"), envelope.get("entities")
+        if not isinstance(rows, list):
+            raise MalformedInput("rows is not a list.", _SHAPE)
+        if not rows:
+            raise _no_rows()
+        if len(rows) > self._max_rows:
+            raise _too_many(self._max_rows)
+        if entities is not None and not _are_texts(entities):
+            raise _no_texts()
+        return self._whole(self._checker.settle(rows), entities)
 
     def _whole(self, rows: list[Any], entities: list[str] | None) -> Rows:
         if len(rows) > self._max_rows:
-            raise too_many(self._max_rows)
+            raise _too_many(self._max_rows)
         if entities is not None and len(entities) != len(rows):
             raise MalformedInput(
                 f"There are {len(entities)} entities and {len(rows)} rows.",
@@ -120,63 +155,64 @@ class Intake:
         return Rows(rows, entities)
 
 
-def too_many(max_rows: int) -> TooManyRows:
-    """Give the error for more rows than one request may have."""
-    return TooManyRows(
-        f"There are more than {max_rows} rows in the request.", "Send them in several requests."
-    )
+def _envelope_decoder(checker: Checker) -> Callable[[bytes], Any] | None:
+    """Make the decoder of the fast pass; None where msgspec cannot match a field's name."""
+    if not all(matchable(field.name) for field in checker.signature.fields):
+        return None
+    rows: Any = list[checker.row_type]  # type: ignore[name-defined]
+    texts: Any = list[str] | None
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
+        ("rows", rows),
+        ("entities", texts, None),
+    ]
+    envelope = msgspec.defstruct("Envelope", fields, forbid_unknown_fields=True)
+    return msgspec.json.Decoder(envelope).decode
 
 
-class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+class _Outer(msgspec.Struct, forbid_unknown_fields=True):
     rows: msgspec.Raw
-    entities: list[str] | None = None
+    entities: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_outer = msgspec.json.Decoder(_Outer).decode
 
 
-def _envelope(body: bytes) -> _Envelope:
+def _outer(body: bytes) -> _Outer:
+    """Find the two parts of a large envelope, without looking into the rows."""
     try:
-        envelope = _decode_envelope(body)
+        outer = _decode_outer(body)
     except msgspec.ValidationError as error:
         raise MalformedInput(f"The body is not what holds rows: {error}.", _SHAPE) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _not_json(error) from error
-    return envelope
+    # msgspec keeps the last of repeated keys; then something long stands outside of both parts.
+    rest = len(body) - len(bytes(outer.rows)) - len(bytes(outer.entities))
+    if rest > len(b'{"rows":,"entities":}') and any(body.count(key) > 1 for key in _KEYS):
+        keys = [key for key, _ in reading.parse(body)]
+        if len(keys) > len(set(keys)):
+            raise _strange_keys(keys)
+    return outer
 
 
-def _array(rows: msgspec.Raw) -> bytes:
-    """Give the bytes of `rows`, which must be an array."""
-    data = bytes(rows)
-    if data[:1] != b"[":
-        raise MalformedInput(f"rows is not a list, but begins {_head(data)}.", _SHAPE)
-    if data[1:].lstrip(b" \t\r\n") == b"]":
-        raise MalformedInput("rows is empty: there is nothing to predict.", "Send one row or more.")
-    return data
-
-
-def _check_json(body: bytes) -> None:
-    if not body.strip():
-        raise MalformedInput("The body is empty.", _SHAPE)
+def _texts(outer: _Outer) -> list[str] | None:
     try:
-        msgspec.json.decode(body, type=msgspec.Raw)
+        return msgspec.json.decode(outer.entities, type=list[str] | None)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _not_json(error) from error
+        raise _no_texts() from error
 
 
-def _not_json(error: Exception) -> MalformedInput:
-    return MalformedInput(f"The body is not JSON: {error}.", _SHAPE)
-
-
-def _head(data: bytes) -> str:
-    return repr(data[:20].decode("utf-8", "replace"))
-
-
-def _text(rows: msgspec.Raw) -> str:
+def _array(rows: msgspec.Raw) -> str:
+    """Give the text of `rows`, which must be an array with something in it."""
+    data = bytes(rows)
+    if not data.startswith(b"["):
+        raise MalformedInput(f"rows is not a list, but begins {_head(data)}.", _SHAPE)
     try:
-        return _array(rows).decode()
+        text = data.decode()
     except UnicodeDecodeError as error:
         raise _not_json(error) from error
+    if text[_skip_space(text, 1)] == "]":
+        raise _no_rows()
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +226,7 @@ def _portions(text: str, max_rows: int) -> Iterator[_Portion]:
     position, count = _skip_space(text, 1), 0
     while text[position] != "]":
         if count >= max_rows:
-            raise too_many(max_rows)
+            raise _too_many(max_rows)
         start, first = position, count
         while count - first < min(PORTION_ROWS, max_rows - first):
             end = _end_of_value(text, position)
@@ -215,5 +251,40 @@ def _skip_space(text: str, position: int) -> int:
     return space.end()
 
 
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
 def _moved(problem: FieldProblem, rows: int) -> FieldProblem:
     return msgspec.structs.replace(problem, row=problem.row + rows)
+
+
+def _head(data: bytes) -> str:
+    return repr(data[:20].decode("utf-8", "replace"))
+
+
+def _too_many(max_rows: int) -> TooManyRows:
+    return TooManyRows(
+        f"There are more than {max_rows} rows in the request.", "Send them in several requests."
+    )
+
+
+def _no_rows() -> MalformedInput:
+    return MalformedInput("rows is empty: there is nothing to predict.", "Send one row or more.")
+
+
+def _no_texts() -> MalformedInput:
+    return MalformedInput(
+        "entities is not a list of texts.", "Send one text a row, or leave it out."
+    )
+
+
+def _not_json(error: Exception) -> MalformedInput:
+    return MalformedInput(f"The body is not JSON: {error}.", _SHAPE)
+
+
+def _strange_keys(keys: list[str]) -> MalformedInput:
+    named = ", ".join(repr(key[:50]) for key in keys[:10])
+    return MalformedInput(
+        f"The body has the keys {named}; it may have rows and entities, each once.", _SHAPE
+    )

@@ -20,7 +20,7 @@ from fairlead.signature.check import Checker
 from fairlead.store.ids import prediction_ids
 from fairlead.store.records import Revision
 
-TRIAL_SIZES = (1, 1, 8, 64, 8, 1)
+TRIAL_SIZES = (1, 1, 8, 64, 1, 8, 64)
 """Batch sizes that a revision answers before it goes live, to learn what they cost."""
 TRIAL_S = 0.5
 
@@ -84,17 +84,18 @@ class LoadedRevision:
             path=list(predictions.path),
         )
 
-    def background(self) -> list[Any]:
-        """Give the background rows of the node, as far as accepted bounds let them in."""
+    def background(self) -> tuple[list[Any], int]:
+        """Give the background rows of the node, and how many of them accepted bounds refuse."""
         rows: list[Any] = []
-        for row in msgspec.json.decode(self._node.background, type=list[msgspec.Raw]):
+        all_rows = msgspec.json.decode(self._node.background, type=list[msgspec.Raw])
+        for row in all_rows:
             if not self.checker.problems([row]):
                 rows += self.checker.decode(bytes(row))
-        return rows
+        return rows, len(all_rows) - len(rows)
 
     def try_out(self) -> None:
         """Answer background rows at several batch sizes, half a second long, and learn the cost."""
-        rows = self.background()
+        rows, _ = self.background()
         until = time.perf_counter() + TRIAL_S
         for size in TRIAL_SIZES:
             sample = rows[:size]

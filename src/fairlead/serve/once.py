@@ -14,6 +14,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from fairlead.errors import Conflict, FairleadError
 from fairlead.serve import log_reader
 from fairlead.serve.frame import ID_BYTES, Frame, key_hash
@@ -26,8 +28,7 @@ KEPT_KEYS = 100_000
 """… unless there are more than so many: then the oldest go first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a request gets: the revision that answered, and the JSON of each prediction."""
 
     revision: str

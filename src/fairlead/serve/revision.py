@@ -61,7 +61,7 @@ def apply(project: Project, store: Store, spec: EndpointSpec) -> Applied:
     with store.catalog.transaction() as transaction:
         draft = resolve(project, transaction, spec)
         live = live_revision(transaction, spec.endpoint)
-        if live is not None and _content(live) == _content(draft):
+        if live is not None and content(live) == content(draft):
             return Applied(live, is_new=False)
         transaction.add(draft, Edge(source=_source(draft), target=_target(draft), role="serves"))
         _go_live(transaction, draft)
@@ -158,7 +158,8 @@ def _no_version(records: Records, name: str, which: str) -> NotFound:
     )
 
 
-def _content(revision: Revision) -> tuple[Any, ...]:
+def content(revision: Revision) -> tuple[Any, ...]:
+    """Give what makes a revision what it is; two with the same content answer alike."""
     return (revision.spec, revision.models, revision.packages, revision.accepted)
 
 
