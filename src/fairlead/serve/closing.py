@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fairlead.serve.frame import Buffer, whole
+from fairlead.serve.extent import WALK_BYTES, opened
+from fairlead.serve.frame import Source, whole
 from fairlead.serve.segment import (
     MARK,
     Mark,
@@ -19,7 +20,6 @@ from fairlead.serve.segment import (
     hours,
     index_bytes,
     key_tail,
-    mapped,
     open_marks,
     segments,
 )
@@ -57,7 +57,7 @@ def close_segment(segment: Segment) -> None:
         OSError: It cannot be written; the segment stays as it was.
     """
     ids = segment.ids.read_bytes() if segment.ids.exists() else b""
-    with mapped(segment.frames) as frames:
+    with opened(segment.frames, WALK_BYTES) as frames:
         if not frames:
             segment.frames.unlink()
             return
@@ -94,7 +94,7 @@ def _held(path: Path) -> Iterator[bool]:
         os.close(file)
 
 
-def _end(marks: bytes, frames: Buffer) -> int:
+def _end(marks: bytes, frames: Source) -> int:
     if not marks:
         return 0
     _, offset, _ = MARK.unpack_from(marks, len(marks) - MARK.size)

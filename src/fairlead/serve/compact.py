@@ -18,9 +18,10 @@ import msgspec
 
 from fairlead.errors import IntegrityError
 from fairlead.serve.closing import recover
+from fairlead.serve.extent import WALK_BYTES, opened
 from fairlead.serve.frame import ID_BYTES, Frame, unpack, walk
 from fairlead.serve.log_reader import rows_of
-from fairlead.serve.segment import HOUR_MS, Segment, hour_folder, hour_of, hours, mapped, segments
+from fairlead.serve.segment import HOUR_MS, Segment, hour_folder, hour_of, hours, segments
 from fairlead.store.disk import disk_errors
 from fairlead.store.ids import id_text
 
@@ -93,7 +94,7 @@ def _compact(log: Path, segment: Segment) -> Compacted:
 
 
 def _rows(segment: Segment, unreadable: list[str]) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
-    with mapped(segment.frames) as data:
+    with opened(segment.frames, WALK_BYTES) as data:
         for slot in walk(data):
             frame = unpack(data, slot)
             where = (segment.frames.name, slot.offset)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from mmap import mmap
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 from blake3 import blake3
@@ -22,9 +21,20 @@ from fairlead.store.digest import Digest
 
 MAGIC = b"\xf1FL1"
 HEADER = struct.Struct("<4sIIII")
+_HEAD = struct.Struct("<III")
 ID_BYTES = 16
 
-Buffer = bytes | mmap
+
+class Source(Protocol):
+    """Bytes that frames stand in, such as an `Extent`."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, end: int) -> bytes:
+        """Read bytes `start` to `end`; fewer when they end before."""
+
+    def find(self, pattern: bytes, start: int) -> int:
+        """Tell where `pattern` comes next, from `start` on; -1 when it does not."""
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):
@@ -82,35 +92,41 @@ def pack(frame: Frame) -> bytearray:
     length = len(data) - HEADER.size
     count = len(frame.ids) // ID_BYTES
     keyed = sum(part.idempotency_key is not None for part in frame.parts)
-    HEADER.pack_into(data, 0, MAGIC, length, count, keyed, 0)
-    HEADER.pack_into(data, 0, MAGIC, length, count, keyed, _checksum(data, 0, len(data)))
+    head = _HEAD.pack(length, count, keyed)
+    with memoryview(data) as view:
+        checksum = zlib.crc32(view[HEADER.size :], zlib.crc32(head))
+    HEADER.pack_into(data, 0, MAGIC, length, count, keyed, checksum)
     return data
 
 
-def unpack(data: Buffer, slot: Slot) -> Frame:
+def unpack(source: Source, slot: Slot) -> Frame:
     """Decode the frame in a slot that `whole` or `walk` has found."""
-    return _decoder.decode(memoryview(data)[slot.offset + HEADER.size : slot.end])
+    return _decoder.decode(source.read(slot.offset + HEADER.size, slot.end))
 
 
-def ids_of(data: Buffer, slot: Slot) -> bytes:
+def ids_of(source: Source, slot: Slot) -> bytes:
     """Read the ids of a frame without decoding it, 16 bytes each."""
     size = slot.rows * ID_BYTES
     start = slot.offset + HEADER.size + 1 + (2 if size < 256 else 3 if size < 65536 else 5)
-    return bytes(data[start : start + size])
+    return source.read(start, start + size)
 
 
-def whole(data: Buffer, offset: int) -> Slot | None:
+def whole(source: Source, offset: int) -> Slot | None:
     """Find the frame at `offset`; None when it is torn, damaged or not a frame."""
-    if offset + HEADER.size > len(data):
+    header = source.read(offset, offset + HEADER.size)
+    if len(header) < HEADER.size:
         return None
-    magic, length, count, keyed, checksum = HEADER.unpack_from(data, offset)
+    magic, length, count, keyed, checksum = HEADER.unpack(header)
     end = offset + HEADER.size + length
-    if magic != MAGIC or end > len(data) or checksum != _checksum(data, offset, end):
+    if magic != MAGIC or end > len(source):
+        return None
+    body = source.read(offset + HEADER.size, end)
+    if len(body) < length or zlib.crc32(body, zlib.crc32(header[4:16])) != checksum:
         return None
     return Slot(offset, end, count, keyed)
 
 
-def walk(data: Buffer, start: int = 0) -> Iterator[Slot]:
+def walk(source: Source, start: int = 0) -> Iterator[Slot]:
     """
     Find every whole frame from `start` on, in order.
 
@@ -118,10 +134,10 @@ def walk(data: Buffer, start: int = 0) -> Iterator[Slot]:
     slot and the offset of the next is damage, a gap at the end a torn tail.
     """
     offset = start
-    while offset < len(data):
-        slot = whole(data, offset)
+    while offset < len(source):
+        slot = whole(source, offset)
         if slot is None:
-            offset = data.find(MAGIC, offset + 1)
+            offset = source.find(MAGIC, offset + 1)
             if offset < 0:
                 return
         else:
@@ -132,9 +148,3 @@ def walk(data: Buffer, start: int = 0) -> Iterator[Slot]:
 def key_hash(endpoint: str, key: str) -> bytes:
     """Digest an idempotency key within its endpoint, to 16 bytes."""
     return blake3(f"{endpoint}\0{key}".encode()).digest(ID_BYTES)
-
-
-def _checksum(data: Buffer | bytearray, offset: int, end: int) -> int:
-    with memoryview(data) as view:
-        head = zlib.crc32(view[offset + 4 : offset + 16])
-        return zlib.crc32(view[offset + HEADER.size : end], head)

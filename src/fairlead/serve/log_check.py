@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fairlead.project import Project
 from fairlead.serve.closing import is_alive, recover
+from fairlead.serve.extent import WALK_BYTES, opened
 from fairlead.serve.frame import Slot, walk
 from fairlead.serve.segment import (
     MARK,
@@ -15,7 +16,6 @@ from fairlead.serve.segment import (
     frames_end,
     hours,
     index_marks,
-    mapped,
     open_marks,
     segments,
 )
@@ -72,7 +72,7 @@ def _check(segment: Segment, *, deep: bool) -> Iterator[Finding]:
     end = _end(segment)
     if end is None or (deep and not _fits(segment)):
         yield Finding("damaged index", f"{segment.index} does not fit its frames.", _MEND)
-    with mapped(segment.frames) as frames:
+    with opened(segment.frames, WALK_BYTES) as frames:
         size = len(frames)
         slots = list(walk(frames)) if deep else []
     if deep:
@@ -86,7 +86,7 @@ def _check_open(segment: Segment) -> Iterator[Finding]:
     try:
         if is_alive(segment):
             return
-        with mapped(segment.frames) as frames:
+        with opened(segment.frames, WALK_BYTES) as frames:
             size, slots = len(frames), list(walk(frames))
     except FileNotFoundError:
         return  # closed or removed by its writer meanwhile
@@ -124,7 +124,7 @@ def _damage(segment: Segment, start: int, end: int) -> Finding:
 def _end(segment: Segment) -> int | None:
     """Where the last whole frame ended when the segment was closed; None if no index says."""
     assert segment.index is not None
-    with mapped(segment.frames) as frames, mapped(segment.index) as index:
+    with opened(segment.frames, WALK_BYTES) as frames, opened(segment.index) as index:
         marks = index_marks(index, len(frames), verify=True)
         return None if marks is None else frames_end(index)
 
@@ -132,7 +132,7 @@ def _end(segment: Segment) -> int | None:
 def _fits(segment: Segment) -> bool:
     """Tell whether an index is whole and names every prediction of its frames."""
     assert segment.index is not None
-    with mapped(segment.frames) as frames, mapped(segment.index) as index:
+    with opened(segment.frames, WALK_BYTES) as frames, opened(segment.index) as index:
         marks = index_marks(index, len(frames), verify=True)
         return marks is not None and _pieces(open_marks(b"", frames)) <= _pieces(marks.data)
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import msgspec
 
 from fairlead.errors import IntegrityError, NotFound
-from fairlead.serve.frame import ID_BYTES, Buffer, Frame, Part, unpack, whole
+from fairlead.serve.extent import BISECT_BYTES, LOOK_UP_BYTES, WALK_BYTES, opened
+from fairlead.serve.frame import ID_BYTES, Frame, Part, Source, unpack, whole
 from fairlead.serve.segment import (
     HOUR_MS,
     MARK,
@@ -28,7 +29,6 @@ from fairlead.serve.segment import (
     hours,
     index_marks,
     key_tail,
-    mapped,
     open_marks,
     segments,
 )
@@ -36,6 +36,9 @@ from fairlead.store.ids import id_bytes, id_text
 
 TRIES = 5
 """Looks at a folder whose files a writer renames meanwhile, before we give up."""
+
+
+MARKS_READ = 200
 
 
 class Place(NamedTuple):
@@ -161,7 +164,7 @@ def frame_at(place: Place) -> Frame:
     Raises:
         IntegrityError: It is damaged.
     """
-    with mapped(place.segment) as frames:
+    with opened(place.segment) as frames:
         slot = whole(frames, place.offset)
         if slot is None:
             raise _damaged(place.segment, place.offset)
@@ -244,7 +247,7 @@ def _near(log: Path, identifier: bytes) -> list[Segment]:
 
 def _look(segment: Segment, identifier: bytes, *, verify: bool) -> Logged | None:
     ids = _bytes(segment.ids)  # before the frames, so that it names none that we do not see
-    with mapped(segment.frames) as frames:
+    with opened(segment.frames) as frames:
         mark = _mark(segment, ids, frames, identifier, verify=verify)
         if mark is None:
             return None
@@ -262,10 +265,10 @@ def _look(segment: Segment, identifier: bytes, *, verify: bool) -> Logged | None
 
 
 def _mark(
-    segment: Segment, ids: bytes, frames: Buffer, identifier: bytes, *, verify: bool
+    segment: Segment, ids: bytes, frames: Source, identifier: bytes, *, verify: bool
 ) -> Mark | None:
     if segment.index is not None:
-        with mapped(segment.index) as index:
+        with opened(segment.index, BISECT_BYTES) as index:
             marks = index_marks(index, len(frames), verify=verify)
             if marks is not None:
                 return marks.find(identifier)
@@ -288,48 +291,70 @@ def _page(log: Path, bound: bytes, limit: int, endpoint: str | None, look_at: in
     return Page(items, None)
 
 
+class _Cursor(NamedTuple):
+    """A segment in the merge: `key` sorts by its next mark, or by the latest that it may hold."""
+
+    key: int
+    order: int
+    segment: Segment
+    mark: Mark | None  # None: it was not opened yet
+    rest: Iterator[Mark]
+
+
 def _newest_first(log: Path, bound: bytes) -> Iterator[tuple[Mark, Segment]]:
-    """Merge the segments, opening those of an hour only when its turn comes."""
+    """Merge the segments, opening each only when its turn comes."""
     waiting = [hour for hour in hours(log) if hour <= hour_of(bound) + 1][::-1]
-    heap: list[tuple[int, int, Mark, Segment, Iterator[Mark]]] = []
+    cursors: list[_Cursor] = []
     order = count()
-    while heap or waiting:
+    while cursors or waiting:
         # The folder of an hour may hold ids of the hour after it.
-        while waiting and (not heap or hour_of(heap[0][2].id) <= waiting[-1] + 1):
+        while waiting and (not cursors or _hour(cursors[0]) <= waiting[-1] + 1):
             for segment in segments(log, waiting.pop()):
-                _push(heap, order, segment, _descending(segment, bound))
-        if heap:
-            _, _, mark, segment, rest = heappop(heap)
-            yield mark, segment
-            _push(heap, order, segment, rest)
+                latest_ms = -((segment.last_ms + 1) << 80)
+                marks = _descending(segment, bound)
+                heappush(cursors, _Cursor(latest_ms, next(order), segment, None, marks))
+        if not cursors:
+            return
+        cursor = heappop(cursors)
+        if cursor.mark is not None:
+            yield cursor.mark, cursor.segment
+        mark = next(cursor.rest, None)
+        if mark is not None:
+            key = -int.from_bytes(mark.id, "big")
+            heappush(cursors, cursor._replace(key=key, order=next(order), mark=mark))
 
 
-def _push(
-    heap: list[tuple[int, int, Mark, Segment, Iterator[Mark]]],
-    order: Iterator[int],
-    segment: Segment,
-    marks: Iterator[Mark],
-) -> None:
-    mark = next(marks, None)
-    if mark is not None:
-        heappush(heap, (-int.from_bytes(mark.id, "big"), next(order), mark, segment, marks))
+def _hour(cursor: _Cursor) -> int:
+    return (-cursor.key >> 80) // HOUR_MS
 
 
 def _descending(segment: Segment, bound: bytes) -> Iterator[Mark]:
+    """The marks before an id, latest first. Holds no file open between them."""
     if segment.first_ms > int.from_bytes(bound[:6], "big"):
         return
-    ids = _bytes(segment.ids)
-    with mapped(segment.frames) as frames:
-        if segment.index is not None:
-            with mapped(segment.index) as index:
-                marks = index_marks(index, len(frames))
-                if marks is not None:
-                    yield from (marks[i] for i in range(marks.position(bound) - 1, -1, -1))
-                    return
-        found = open_marks(ids, frames)
-    pieces = (found[start : start + MARK.size] for start in range(0, len(found), MARK.size))
-    for piece in sorted((piece for piece in pieces if piece[:ID_BYTES] < bound), reverse=True):
-        yield Mark(*MARK.unpack(piece))
+    marks = _marks_before(segment, bound)
+    if marks is None:
+        ids = _bytes(segment.ids)
+        with opened(segment.frames, WALK_BYTES) as frames:
+            found = open_marks(ids, frames)
+        pieces = (found[start : start + MARK.size] for start in range(0, len(found), MARK.size))
+        for piece in sorted((piece for piece in pieces if piece[:ID_BYTES] < bound), reverse=True):
+            yield Mark(*MARK.unpack(piece))
+    while marks:
+        yield from marks
+        marks = _marks_before(segment, marks[-1].id)
+
+
+def _marks_before(segment: Segment, bound: bytes) -> list[Mark] | None:
+    """The latest marks before an id, by the index; None when no index can be trusted."""
+    if segment.index is None:
+        return None
+    with opened(segment.index, LOOK_UP_BYTES) as index:
+        marks = index_marks(index, segment.frames.stat().st_size)
+        if marks is None:
+            return None
+        last = marks.position(bound)
+        return [marks[place] for place in range(last - 1, max(-1, last - 1 - MARKS_READ), -1)]
 
 
 def _key_marks(segment: Segment) -> list[Mark]:
@@ -337,7 +362,7 @@ def _key_marks(segment: Segment) -> list[Mark]:
     marks = [Mark(*mark) for mark in MARK.iter_unpack(known[: len(known) - len(known) % MARK.size])]
     if segment.index is None:
         ids = _bytes(segment.ids)
-        with mapped(segment.frames) as frames:
+        with opened(segment.frames) as frames:
             tail = key_tail(ids, frames)
         marks.extend(mark for mark in tail if mark not in set(marks))
     return marks

@@ -15,19 +15,17 @@ other file can be made again from them.
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from fairlead.serve.frame import ID_BYTES, Buffer, ids_of, key_hash, unpack, walk, whole
+from fairlead.serve.frame import ID_BYTES, Source, ids_of, key_hash, unpack, walk, whole
 
 HOUR_MS = 3_600_000
 MARK = struct.Struct("<16sII")
@@ -108,37 +106,23 @@ def segments(log: Path, hour: int) -> list[Segment]:
     return [_segment(folder, stem, indexes.get(stem)) for stem in sorted(stems)]
 
 
-@contextmanager
-def mapped(path: Path) -> Iterator[Buffer]:
-    """Map a file for reading; an empty file gives no bytes."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        if os.fstat(file).st_size == 0:
-            yield b""
-            return
-        data = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
-    finally:
-        os.close(file)
-    with data:
-        yield data
-
-
 class Marks:
     """Marks sorted by id, as a closed index or a sorted open one holds them."""
 
-    def __init__(self, data: Buffer, base: int, count: int) -> None:
-        self._data, self._base, self._count = data, base, count
+    def __init__(self, source: Source, base: int, count: int) -> None:
+        self._source, self._base, self._count = source, base, count
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> Mark:
-        return Mark(*MARK.unpack_from(self._data, self._base + index * MARK.size))
+        start = self._base + index * MARK.size
+        return Mark(*MARK.unpack(self._source.read(start, start + MARK.size)))
 
     @property
     def data(self) -> bytes:
         """All of them, 24 bytes each."""
-        return self._data[self._base : self._base + self._count * MARK.size]
+        return self._source.read(self._base, self._base + self._count * MARK.size)
 
     def position(self, identifier: bytes) -> int:
         """Tell how many marks lie before an id."""
@@ -160,31 +144,32 @@ class Marks:
 
     def _id(self, index: int) -> bytes:
         start = self._base + index * MARK.size
-        return self._data[start : start + ID_BYTES]
+        return self._source.read(start, start + ID_BYTES)
 
 
-def index_marks(data: Buffer, frames_size: int, *, verify: bool = False) -> Marks | None:
+def index_marks(index: Source, frames_size: int, *, verify: bool = False) -> Marks | None:
     """
     Read a closed index.
 
     Args:
-        data: The bytes of the index file.
+        index: The index file.
         frames_size: The size of its segment now.
         verify: Also hold the marks against their checksum.
 
     Returns:
         The marks; None when the index is damaged or does not reach the segment's end.
     """
-    if len(data) < INDEX_BASE:
+    head = index.read(0, INDEX_BASE)
+    if len(head) < INDEX_BASE:
         return None
-    magic, count, _, size = INDEX_HEAD.unpack_from(data)
-    fits = len(data) == INDEX_BASE + count * MARK.size
+    magic, count, _, size = INDEX_HEAD.unpack_from(head)
+    fits = len(index) == INDEX_BASE + count * MARK.size
     if magic != INDEX_MAGIC or size < frames_size or not fits:
         return None  # frames cut short since are still named, so that their loss is noticed
-    marks = Marks(data, INDEX_BASE, count)
+    marks = Marks(index, INDEX_BASE, count)
     if verify:
-        (checksum,) = INDEX_CHECKSUM.unpack_from(data, INDEX_HEAD.size)
-        if checksum != _index_checksum(data[: INDEX_HEAD.size], marks.data):
+        (checksum,) = INDEX_CHECKSUM.unpack_from(head, INDEX_HEAD.size)
+        if checksum != _index_checksum(head[: INDEX_HEAD.size], marks.data):
             return None
     return marks
 
@@ -195,12 +180,12 @@ def index_bytes(marks: bytes, frames_end: int, frames_size: int) -> bytes:
     return head + INDEX_CHECKSUM.pack(_index_checksum(head, marks)) + marks
 
 
-def frames_end(index: Buffer) -> int:
+def frames_end(index: Source) -> int:
     """Tell where the last whole frame ended when a segment was closed; a torn tail may follow."""
-    return int(INDEX_HEAD.unpack_from(index)[2])
+    return int(INDEX_HEAD.unpack(index.read(0, INDEX_HEAD.size))[2])
 
 
-def covered(ids: bytes, frames: Buffer) -> tuple[int, int]:
+def covered(ids: bytes, frames: Source) -> tuple[int, int]:
     """
     Tell how far an open index can be trusted.
 
@@ -219,13 +204,13 @@ def covered(ids: bytes, frames: Buffer) -> tuple[int, int]:
     return kept, offset
 
 
-def open_marks(ids: bytes, frames: Buffer) -> bytes:
+def open_marks(ids: bytes, frames: Source) -> bytes:
     """All marks of an open segment, in order of writing: from its index, then from its frames."""
     kept, offset = covered(ids, frames)
     return ids[:kept] + b"".join(_walked(frames, offset))
 
 
-def key_tail(ids: bytes, frames: Buffer) -> list[Mark]:
+def key_tail(ids: bytes, frames: Source) -> list[Mark]:
     """The marks of idempotency keys in the frames that an open index may lack."""
     _, offset = covered(ids, frames)
     return [
@@ -238,7 +223,7 @@ def key_tail(ids: bytes, frames: Buffer) -> list[Mark]:
     ]
 
 
-def find_open(ids: bytes, frames: Buffer, identifier: bytes) -> Mark | None:
+def find_open(ids: bytes, frames: Source, identifier: bytes) -> Mark | None:
     """Find an id in an open segment."""
     kept, offset = covered(ids, frames)
     start = ids.find(identifier, 0, kept)
@@ -252,7 +237,7 @@ def find_open(ids: bytes, frames: Buffer, identifier: bytes) -> Mark | None:
     return None
 
 
-def _walked(frames: Buffer, offset: int) -> Iterator[bytes]:
+def _walked(frames: Source, offset: int) -> Iterator[bytes]:
     for slot in walk(frames, offset):
         ids = ids_of(frames, slot)
         for row in range(slot.rows):
