@@ -10,6 +10,7 @@ memory layout, chunking or the version of a writer.
 
 from __future__ import annotations
 
+import copyreg
 import datetime
 import decimal
 import fractions
@@ -94,7 +95,7 @@ class Canonical:
 
     def library(self, value: Any) -> bytes:
         """The piece of an array or a table; libraries that were not imported cannot be met."""
-        module = type(value).__module__.partition(".")[0]
+        module = str(type(value).__module__).partition(".")[0]  # Cython's types have no text there
         if module == "numpy":
             from fairlead.flow.arrays import array_piece
 
@@ -133,7 +134,8 @@ class Canonical:
         with its code. The order of attributes does not count.
         """
         try:
-            parts = value.__reduce_ex__(2)
+            reducer = copyreg.dispatch_table.get(type(value))
+            parts = reducer(value) if reducer else value.__reduce_ex__(2)
         except Exception as error:  # a foreign type may raise anything here
             raise Undigestible(
                 type_name(type(value)), f"does not tell its content ({error})"

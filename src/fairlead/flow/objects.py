@@ -33,7 +33,7 @@ INERT: tuple[type, ...] = (
 
 INERT_NAMES = frozenset({"rich.console.Console", "structlog._config.BoundLoggerLazyProxy"})
 
-SKIPPED_FIELDS = frozenset({"__dict__", "__weakref__"})
+CYTHON = frozenset({"cython_function_or_method", "fused_cython_function"})
 
 
 class KeyWalk(Canonical):
@@ -83,13 +83,17 @@ def callable_object(value: Any, walk: KeyWalk | GuardWalk) -> bytes | None:
     """The piece of something that can be called; None for anything else."""
     if isinstance(value, types.MethodType):
         return joined("method", (walk.piece(value.__func__), walk.piece(value.__self__)))
-    if isinstance(value, types.BuiltinFunctionType):
-        owner = value.__self__
+    if isinstance(value, types.BuiltinFunctionType) or type(value).__name__ in CYTHON:
+        owner = getattr(value, "__self__", None)
         bound = owner is not None and not isinstance(owner, types.ModuleType)
         name = text_bytes(f"{value.__module__}:{value.__qualname__}")
         if isinstance(value.__module__, str) and isinstance(walk, KeyWalk):
             walk.reach.package(value.__module__)
         return joined("builtin", (name, walk.piece(owner) if bound else b""))
+    if type(value).__qualname__ == "ufunc" and (home := ufunc_home(value)) is not None:
+        if isinstance(walk, KeyWalk):
+            walk.reach.package(home)
+        return framed("ufunc", text_bytes(f"{home}:{value.__name__}"))
     if isinstance(value, staticmethod | classmethod):
         return joined(type(value).__name__, (walk.piece(value.__func__),))
     if isinstance(value, property):
@@ -113,6 +117,13 @@ def typing_object(value: Any, walk: KeyWalk | GuardWalk) -> bytes | None:
     if type(value).__module__ == "typing":
         return framed("typing", text_bytes(repr(value)))
     return None
+
+
+def ufunc_home(value: Any) -> str | None:
+    """The module that publishes a ufunc, which does not say so itself."""
+    homes = ("numpy", "scipy.special")
+    found = (home for home in homes if getattr(sys.modules.get(home), value.__name__, 0) is value)
+    return next(found, None)
 
 
 def portable_path(path: pathlib.PurePath, root: str) -> str:

@@ -30,7 +30,7 @@ from fairlead.flow import origin
 from fairlead.flow.canonical import LEAVES, Undigestible, framed, joined
 from fairlead.flow.firstparty import walk
 from fairlead.flow.objects import KeyWalk
-from fairlead.flow.scan import Imported, Reference, Scan, canonical_text, dotted, scan
+from fairlead.flow.scan import Imported, Reference, Scan, canonical_text, dotted, scan, text_of
 from fairlead.flow.sources import (
     Definition,
     Source,
@@ -575,6 +575,8 @@ def is_code(value: Any) -> bool:
 def is_published(fn: types.FunctionType) -> bool:
     """Whether a library's function is found under its own name, so that its version tells it."""
     found: Any = sys.modules.get(fn.__module__)
+    if found is None or origin.of_module(found) == "own":
+        return False  # `functools.wraps` gave it the name of what it wraps
     for part in fn.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is fn or getattr(found, "__func__", None) is fn
@@ -673,11 +675,6 @@ def is_never_here(test: ast.expr) -> bool:
     names = {part.id for part in ast.walk(test) if isinstance(part, ast.Name)}
     attributes = {part.attr for part in ast.walk(test) if isinstance(part, ast.Attribute)}
     return bool({"__name__", "TYPE_CHECKING"} & (names | attributes))
-
-
-def text_of(node: ast.expr) -> str | None:
-    """The text of a constant, or None."""
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
 def namespace_of(value: Any) -> dict[str, Any] | None:

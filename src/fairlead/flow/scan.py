@@ -78,7 +78,8 @@ class _Visitor(ast.NodeVisitor):
         else:
             self.found.attributes.update(chain[1:])
             self.refer(Reference(chain, call=node))
-        for part in (*node.args, *node.keywords):
+        named = chain == ("getattr",) and len(node.args) > 1 and text_of(node.args[1]) is not None
+        for part in (*node.args[1 if named and dotted(node.args[0]) else 0 :], *node.keywords):
             self.visit(part)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
@@ -166,6 +167,11 @@ def dotted(node: ast.expr) -> tuple[str, ...] | None:
         names.append(node.attr)
         node = node.value
     return (node.id, *reversed(names)) if isinstance(node, ast.Name) else None
+
+
+def text_of(node: ast.expr) -> str | None:
+    """The text of a constant, or None."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
 def expression(text: str) -> ast.expr | None:

@@ -14,6 +14,8 @@ from fairlead.flow.scan import without_docstrings
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
 
+COMPILED = (*importlib.machinery.EXTENSION_SUFFIXES, ".so", ".pyc")
+
 
 @dataclass(slots=True)
 class Source:
@@ -57,7 +59,7 @@ def stamp_of(path: str) -> tuple[int, int] | None:
 
 def source(path: str) -> Source | None:
     """The source at a path, read again when the file changed; None when it cannot be read."""
-    stamp = stamp_of(path)
+    stamp = None if path.endswith(COMPILED) else stamp_of(path)
     if stamp is None:
         return None
     known = _read.get(path)

@@ -46,7 +46,7 @@ WAYS_OUT = (
 
 
 COLUMN_WAYS_OUT = (
-    "Give each column one type with `astype`, and all columns names of one type; "
+    "Give each column one type with `astype`, and all column names of one type; "
     "or keep the table out of the store with @fl.step(store_output=False)."
 )
 

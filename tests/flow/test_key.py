@@ -1,0 +1,387 @@
+"""Keys within one process: what widens, what refuses, what is remembered, what is told."""
+
+import importlib
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.flow.key import explain, function_parts, step_key
+from fairlead.store.digest import Digest
+from fairlead.store.records import Artifact
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Writes modules of a project, imports them, and forgets them at the end."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def forget() -> None:
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+                del sys.modules[name]
+
+    class Project:
+        root = tmp_path
+
+        def write(self, **modules: str) -> None:
+            for name, text in modules.items():
+                path = tmp_path / f"{name.replace('__', '/')}.py"
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(textwrap.dedent(text))
+            importlib.invalidate_caches()
+
+        def load(self, name: str, **modules: str):
+            self.write(**modules)
+            forget()
+            return importlib.import_module(name)
+
+        def parts(self, name: str, **modules: str):
+            return function_parts(self.load(name, **modules).step, tmp_path)
+
+        def key(self, fn, **params):
+            return step_key(function_parts(fn, tmp_path), params, {}, seed=0, env={})
+
+    yield Project()
+    forget()
+
+
+DYNAMIC = {
+    "getattr of an unknown object": "return getattr(table, name)",
+    "getattr of the module": "import sys\n    return getattr(sys.modules[__name__], name)",
+    "eval": "return eval(name)",
+    "exec": "exec(name)",
+    "globals": "return globals()[name]",
+    "vars of the module": "return vars()[name]",
+}
+
+
+@pytest.mark.parametrize("body", DYNAMIC.values(), ids=DYNAMIC)
+def test_what_is_looked_up_at_run_time_widens_to_the_module(project, body):
+    text = f"def hidden():\n    return 1\n\n\ndef step(table=None, name=''):\n    {body}\n"
+    old = project.parts("dynamic", dynamic=text)
+    new = project.parts("dynamic", dynamic=text.replace("return 1", "return 22"))
+    assert old.uncacheable is new.uncacheable is None
+    assert old.code != new.code
+
+
+def test_getattr_with_a_constant_is_an_attribute_like_any_other(project):
+    text = "def far():\n    return 1\n\n\ndef other():\n    return 2\n"
+    step = "import far_off\n\n\ndef step():\n    return getattr(far_off, 'far')()\n"
+    old = project.parts("near", near=step, far_off=text)
+    assert project.parts("near", far_off=text.replace("2", "33")).code == old.code
+    assert project.parts("near", far_off=text.replace("1", "44")).code != old.code
+
+
+def test_getattr_of_a_library_does_not_widen(project):
+    parts = project.parts(
+        "libs", libs="import math\n\n\ndef step(name):\n    return getattr(math, name)\n"
+    )
+    assert list(parts.code) == ["libs.py:step"]
+
+
+@pytest.mark.parametrize(
+    "call", ["importlib.import_module(name)", "__import__(name)", "sys.modules[name]"]
+)
+def test_a_module_named_at_run_time_widens_to_every_file_of_the_project(project, call):
+    step = f"import importlib, sys\n\n\ndef step(name):\n    return {call}\n"
+    old = project.parts("chooser", chooser=step, plugins__one="ONE = 1\n")
+    new = project.parts("chooser", plugins__one="ONE = 2\n")
+    assert old.uncacheable is None
+    assert old.code != new.code
+
+
+def test_a_module_used_as_a_value_counts_as_a_whole(project):
+    step = "import whole\n\n\ndef step():\n    chosen = whole\n    return chosen.thing()\n"
+    text = "def thing():\n    return helper()\n\n\ndef helper():\n    return 1\n"
+    old = project.parts("taker", taker=step, whole=text)
+    assert project.parts("taker", whole=text.replace("1", "2")).code != old.code
+
+
+REFUSED = {
+    "an open file": "open(__file__)",
+    "a generator": "(i for i in range(3))",
+    "an object that does not say what it holds": "Closed()",
+}
+
+
+@pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED)
+def test_a_global_without_content_makes_the_step_uncacheable_and_is_named(project, value):
+    text = f"""
+        class Closed:
+            def __reduce_ex__(self, protocol):
+                raise TypeError("no")
+
+        HELD = {value}
+
+        def step():
+            return HELD
+    """
+    module = project.load("holder", holder=text)
+    key = project.key(module.step)
+    assert key.digest is None
+    assert "holder.py:HELD" in key.uncacheable
+    getattr(module.HELD, "close", bool)()
+
+
+INERT = {
+    "a logger": "import logging\nHELD = logging.getLogger(__name__)",
+    "a lock": "import threading\nHELD = threading.Lock()",
+    "a console": "import rich.console\nHELD = rich.console.Console()",
+    "a polars expression": "import polars as pl\nHELD = pl.col('a') + 1",
+    "a polars schema": "import polars as pl\nHELD = {'a': pl.Int64, 'b': pl.Datetime('us')}",
+    "a type alias": "import typing\nHELD = dict[str, typing.Literal['a', 'b'] | None]",
+    "a type variable": "import typing\nHELD = typing.TypeVar('T')",
+    "a named tuple": "import typing\nclass HELD(typing.NamedTuple):\n    x: int = 1",
+    "a struct": "import msgspec\nclass HELD(msgspec.Struct):\n    x: int = 1",
+    "an abstract class": (
+        "import abc\nclass HELD(abc.ABC):\n    @abc.abstractmethod\n    def f(self): ..."
+    ),
+    "a protocol": "import typing\nclass HELD(typing.Protocol):\n    def f(self) -> int: ...",
+    "a generator of numbers": "import numpy\nHELD = numpy.random.default_rng(3)",
+    "a ufunc": "from numpy import log1p as HELD",
+    "a numpy function": "from numpy import mean as HELD",
+    "a compiled function": "from pandas._libs.lib import infer_dtype as HELD",
+    "an estimator": "from sklearn.linear_model import Ridge\nHELD = Ridge(alpha=2)",
+    "a bound method": "HELD = 'x'.join",
+    "an item getter": "import operator\nHELD = operator.itemgetter(1)",
+    "a default dict": "import collections\nHELD = collections.defaultdict(list, a=[1])",
+}
+
+
+@pytest.mark.parametrize("text", INERT.values(), ids=INERT)
+def test_a_global_of_the_usual_kinds_can_be_keyed(project, text):
+    module = project.load("usual", usual=f"{text}\n\n\ndef step():\n    return HELD\n")
+    first, second = project.key(module.step), project.key(module.step)
+    assert first.uncacheable is None
+    assert first.digest == second.digest
+
+
+def test_a_global_that_changes_while_the_process_lives_changes_the_key(project):
+    module = project.load(
+        "living",
+        living="""
+        LIST = [1]
+        NUMBER = 1
+        class Settings:
+            depth = 1
+        def helper():
+            return 1
+        def step(x=1):
+            return LIST, NUMBER, Settings.depth, helper()
+        """,
+    )
+    seen = {project.key(module.step).digest}
+    for change in (
+        lambda: module.LIST.append(2),
+        lambda: setattr(module, "NUMBER", 2),
+        lambda: setattr(module.Settings, "depth", 2),
+        lambda: setattr(module, "helper", lambda: 3),
+        lambda: setattr(module.step, "__defaults__", (2,)),
+    ):
+        change()
+        digest = project.key(module.step).digest
+        assert digest is not None
+        assert digest not in seen
+        seen.add(digest)
+
+
+def test_a_file_edited_after_it_was_imported_cannot_vouch_for_what_runs(project):
+    text = "def helper():\n    return 1\n\n\ndef step():\n    return helper()\n"
+    module = project.load("stale", stale=text)
+    (project.root / "stale.py").write_text(text.replace("1", "2"))
+    key = project.key(module.step)
+    assert key.digest is None
+    assert "stale.py:helper was edited on disk" in key.uncacheable
+
+
+def test_lines_that_moved_after_the_import_do_not_matter(project):
+    text = "def helper():\n    return 1\n\n\ndef step():\n    return helper()\n"
+    module = project.load("moved", moved=text)
+    (project.root / "moved.py").write_text("# new\n\n" + text)
+    assert project.key(module.step).uncacheable is None
+
+
+def test_a_function_without_source_is_known_by_its_compiled_code(project):
+    module = project.load("maker", maker="K = 1\nexec('def step():\\n    return K')\n")
+    one = project.key(module.step)
+    module.K = 2
+    two = project.key(module.step)
+    assert one.uncacheable is two.uncacheable is None
+    assert one.digest != two.digest
+
+
+def test_an_environment_variable_read_by_a_computed_name_must_be_declared(project):
+    module = project.load(
+        "asks", asks="import os\n\n\ndef step(name):\n    return os.environ[name]\n"
+    )
+    parts = function_parts(module.step, project.root)
+    assert "computed name" in step_key(parts, {}, {}, seed=0, env={}).uncacheable
+    one = step_key(parts, {}, {}, seed=0, env={"A": "1"})
+    two = step_key(parts, {}, {}, seed=0, env={"A": "2"})
+    assert None not in (one.digest, two.digest)
+    assert one.digest != two.digest
+
+
+def test_a_function_given_as_a_parameter_counts_by_its_code(project):
+    text = "def step(how):\n    return how()\n\n\ndef chosen():\n    return 1\n"
+    old = project.load("given", given=text)
+    one = project.key(old.step, how=old.chosen)
+    new = project.load("given", given=text.replace("1", "2"))
+    two = project.key(new.step, how=new.chosen)
+    assert None not in (one.digest, two.digest)
+    assert one.digest != two.digest
+
+
+def test_an_input_of_a_class_of_the_project_counts_with_the_code_of_the_class(project):
+    text = """
+        from dataclasses import dataclass
+        @dataclass
+        class Rule:
+            x: int
+            def apply(self):
+                return self.x + 1
+        def step(rule):
+            return rule.apply()
+    """
+    digests = set()
+    for version in (text, text.replace("+ 1", "+ 2")):
+        module = project.load("rules", rules=version)
+        artifact = Artifact(
+            digest=Digest("0" * 64),
+            kind="json",
+            format="json",
+            blob=Digest("0" * 64),
+            size_bytes=1,
+            meta={"types": ["rules:Rule"]},
+            created=0.0,
+        )
+        parts = function_parts(module.step, project.root)
+        digests.add(step_key(parts, {}, {"rule": artifact}, seed=0, env={}).digest)
+    assert len(digests) == 2
+    assert None not in digests
+
+
+def test_an_extension_module_of_the_project_counts_by_its_bytes(project):
+    module = project.load("calls", calls="native = None\n\n\ndef step():\n    return native\n")
+    (project.root / "native.so").write_bytes(b"one")
+    module.native = type(sys)("native")
+    module.native.__file__ = str(project.root / "native.so")
+    old = function_parts(module.step, project.root)
+    (project.root / "native.so").write_bytes(b"two!")
+    new = function_parts(module.step, project.root)
+    assert old.uncacheable is None
+    assert old.code != new.code
+
+
+def test_what_changed_is_told_in_words(project):
+    text = "K = 1\n\n\ndef helper():\n    return K\n\n\ndef step(n):\n    return helper()\n"
+    old = project.load("told", told=text)
+    one = project.key(old.step, n=1)
+    new = project.load("told", told=text.replace("K = 1", "K = 2").replace("return K", "return -K"))
+    two = project.key(new.step, n=2.0)
+    assert explain(one.parts, two.parts) == [
+        "code told.py:helper changed",
+        "constant told.py:K: 1 (int) → 2 (int)",
+        "parameter n: 1 (int) → 2.0 (float)",
+    ]
+    assert explain(one.parts, one.parts) == []
+
+
+def test_packages_are_in_the_key_with_all_that_they_require(project):
+    parts = project.parts(
+        "trains", trains="import sklearn\n\n\ndef step():\n    return sklearn.show_versions()\n"
+    )
+    assert {"scikit-learn", "numpy", "scipy", "joblib", "threadpoolctl"} <= parts.packages.keys()
+    assert "pytest" not in parts.packages
+
+
+def test_a_package_imported_inside_counts_the_same_before_and_after_it_was_loaded(project):
+    step = "def step():\n    import wave\n    import cyclopts\n    return cyclopts\n"
+    assert "cyclopts" in project.parts("late", late=step).packages
+
+
+def test_parts_can_be_stored_as_json(project):
+    module = project.load("plain", plain="def step(n):\n    return n\n")
+    key = project.key(module.step, n=[1, {"a": np.arange(3)}])
+    assert msgspec.json.decode(msgspec.json.encode(key.parts)) == key.parts
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.dates()
+    | st.decimals(allow_nan=False)
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def plain_step(value):
+    return value
+
+
+def keyed(value):
+    parts = function_parts(plain_step, Path(__file__).parent)
+    return step_key(parts, {"value": value}, {}, seed=0, env={}).digest
+
+
+@given(VALUES)
+def test_equal_values_of_equal_types_have_equal_keys(value):
+    import copy
+
+    assert keyed(value) == keyed(copy.deepcopy(value))
+
+
+@given(VALUES, VALUES)
+def test_values_have_equal_keys_only_when_python_cannot_tell_them_apart(one, two):
+    assert (keyed(one) == keyed(two)) == (told(one) == told(two))
+
+
+def told(value):
+    """A value as a text that tells types, signs and order; every NaN is one."""
+    return f"{type(value).__name__} {value!r}".replace("-nan", "nan")
+
+
+DISTINCT = [
+    0.0, -0.0, 0, False, None, "", b"", [], (), {}, set(), frozenset(), 1, 1.0, True, "1", b"1",
+    [1], (1,), {1: 1}, {"1": 1}, {1}, float("nan"), float("inf"), [[], []], [[[]]], [()], "None",
+    {"a": 1, "b": 2}, {"b": 2, "a": 1}, np.float64(1), np.float32(1), np.array(1), np.array([1]),
+    np.array([[1]]), np.array([1], "i4"), bytearray(b"1"), 1 + 0j, range(1), 2**70, -(2**70),
+]  # fmt: skip
+
+
+def test_look_alikes_differ():
+    assert len({keyed(value) for value in DISTINCT}) == len(DISTINCT)
+
+
+def test_every_nan_is_the_same_one():
+    import struct
+
+    other = struct.unpack(">d", bytes.fromhex("fff8000000000001"))[0]
+    assert keyed(other) == keyed(float("nan"))
+    assert keyed(np.array([other])) == keyed(np.array([float("nan")]))
+
+
+def test_the_working_directory_does_not_count(project, monkeypatch):
+    module = project.load("where", where="def step():\n    return 1\n")
+    one = project.key(module.step).digest
+    monkeypatch.chdir(os.sep)
+    assert project.key(module.step).digest == one
