@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -311,14 +312,26 @@ def test_a_transaction_sees_what_the_recorder_was_given_before(store: Store) -> 
     assert store.catalog.count(Run) == 2
 
 
-def test_the_recorder_tells_what_was_refused_and_goes_on(store: Store) -> None:
+def test_the_recorder_tells_what_was_refused_and_writes_the_rest(store: Store) -> None:
     recorder = store.recorder()
-    recorder.add(step(0))
+    recorder.add(run())
+    recorder.add(step(0), step(1, run="0" * 12))
+    recorder.add(step(2))
     with pytest.raises(NotFound, match="refers to"):
         recorder.drain()
-    recorder.add(run(), step(0))
     recorder.drain()
-    assert store.catalog.count(StepRun) == 1
+    assert [each.index for each in store.catalog.find(StepRun)] == [2]
+
+
+def test_a_refusal_is_told_by_the_next_drain_however_late(store: Store) -> None:
+    recorder = store.recorder()
+    recorder.add(step(0))
+    while recorder.error is None:
+        time.sleep(0.001)
+    recorder.add(run())
+    with pytest.raises(NotFound, match="refers to"):
+        recorder.drain()
+    assert store.catalog.count(Run) == 1
 
 
 def test_the_recorder_keeps_what_found_no_space(small_disk: Path) -> None:

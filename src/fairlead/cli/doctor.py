@@ -1,4 +1,4 @@
-"""`fairlead doctor`: checks the store, and says how to mend what it finds."""
+"""`fairlead doctor`: checks all that a project keeps, and says how to mend what it finds."""
 
 from __future__ import annotations
 
@@ -46,9 +46,11 @@ def doctor(
 
 def show(found: list[Finding]) -> None:
     """Print what was found."""
+    from rich.text import Text
+
     out = console()
     if not found:
         out.print("All is well.")
     for finding in found:
-        out.print(f"[bold red]{finding.kind}[/]", finding.what, sep="  ", markup=True)
-        out.print(f"  {finding.fix}", style="dim", markup=False)
+        out.print(Text.assemble((finding.kind, "bold red"), "  ", finding.what))
+        out.print(Text(f"  {finding.fix}", "dim"))

@@ -16,35 +16,35 @@ class Recorder:
     """
     Takes records at once and makes them durable soon, in the order of `add`.
 
-    A record is written only after every blob that was put before it was added.
-    May be used from any thread. `drain` (or the end of the `with`) tells whether
-    all went well; when the disk was full, what could not be written is kept, and
-    `drain` tries again.
+    A record is written only after every blob that was put before it was added,
+    and together with those of the same `add`. May be used from any thread.
+    `drain` (or the end of the `with`) tells whether all went well.
     """
 
     def __init__(self, write: Callable[[Sequence[Record]], None]) -> None:
         """Begin, with a function that makes blobs and then these records durable."""
         self._write = write
         self._condition = threading.Condition()
-        self._waiting: list[Record] = []
+        self._waiting: list[tuple[Record, ...]] = []
         self._is_writing = False
         self._hurry = 0
         self._closed = False
-        self._error: BaseException | None = None
+        self._refused: BaseException | None = None  # what it was about is dropped
+        self._stopped: BaseException | None = None  # what it was about still waits
         self._thread = threading.Thread(target=self._work, name="fairlead-recorder", daemon=True)
         self._thread.start()
 
     @property
     def error(self) -> BaseException | None:
-        """What stopped the writing, until `drain` has raised it."""
-        return self._error
+        """What `drain` would raise by now."""
+        return self._refused or self._stopped
 
     def add(self, *records: Record) -> None:
-        """Promise records; returns at once."""
+        """Promise records, which are written together; returns at once."""
         with self._condition:
             if self._closed:
                 raise RuntimeError("the recorder is closed")
-            self._waiting.extend(records)
+            self._waiting.append(records)
             self._condition.notify_all()
 
     def drain(self) -> None:
@@ -52,19 +52,22 @@ class Recorder:
         Wait until everything added so far is durable.
 
         Raises:
-            FairleadError: What stopped the writing. Records that the catalog
-                refused are dropped; those that found no space are kept.
+            UsageError: The catalog refused records since the last `drain`; they
+                are dropped with those of the same `add`, all others are written.
+            Fault: The store cannot be written. Nothing is dropped, and the next
+                `drain` tries again.
         """
         if threading.current_thread() is self._thread:
             return
         with self._condition:
-            self._error = None
+            self._stopped = None
             self._hurry += 1
             self._condition.notify_all()
-            self._condition.wait_for(lambda: self._error or not self._is_busy())
+            self._condition.wait_for(lambda: self._stopped or not self._is_busy())
             self._hurry -= 1
-            if self._error is not None:
-                raise self._error
+            error, self._refused = self.error, None
+        if error is not None:
+            raise error
 
     def close(self) -> None:
         """Drain, and end the thread."""
@@ -88,16 +91,20 @@ class Recorder:
     def _work(self) -> None:
         while (group := self._next_group()) is not None:
             error = self._attempt(group)
+            if isinstance(error, UsageError):
+                left = self._one_by_one(group)
+            else:
+                left = group if error else []
             with self._condition:
                 self._is_writing = False
-                self._error = error
-                if error is not None and not isinstance(error, UsageError):
-                    self._waiting[:0] = group
+                self._waiting[:0] = left
+                if left:
+                    self._stopped = self._stopped or error
                 self._condition.notify_all()
 
-    def _next_group(self) -> list[Record] | None:
+    def _next_group(self) -> list[tuple[Record, ...]] | None:
         with self._condition:
-            self._condition.wait_for(lambda: self._closed or (self._waiting and not self._error))
+            self._condition.wait_for(lambda: self._closed or (self._waiting and not self._stopped))
             self._condition.wait_for(lambda: self._closed or self._hurry, timeout=_LINGER_S)
             if self._closed:
                 return None
@@ -105,9 +112,20 @@ class Recorder:
             self._is_writing = True
             return group
 
-    def _attempt(self, group: Sequence[Record]) -> BaseException | None:
+    def _one_by_one(self, group: list[tuple[Record, ...]]) -> list[tuple[Record, ...]]:
+        """Write what was added apart, apart: one that is refused must not take others along."""
+        for position, records in enumerate(group):
+            error = self._attempt([records])
+            if isinstance(error, UsageError):
+                self._refused = self._refused or error
+            elif error is not None:
+                self._stopped = error
+                return group[position:]
+        return []
+
+    def _attempt(self, group: Sequence[tuple[Record, ...]]) -> BaseException | None:
         try:
-            self._write(group)
+            self._write([record for records in group for record in records])
         except BaseException as error:  # carried to the thread that drains
             return error
         return None

@@ -1,0 +1,134 @@
+"""`fairlead why`, `fairlead impact` and `fairlead doctor`, as they are called."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fairlead.cli.main import status
+from fairlead.model.seal import make_keys
+from fairlead.store.records import Artifact, Edge, Run, SeenFile, StepRun
+from fairlead.store.store import Store
+
+RUN = "4f9a2c81d0be"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project in which a run has read the folder `data`."""
+    monkeypatch.chdir(tmp_path)
+    with Store.create(tmp_path / ".fairlead") as store:
+        public = make_keys(tmp_path / ".fairlead" / "keys" / "seal.key")
+        (tmp_path / "fairlead.toml").write_text(
+            f'[project]\nname = "income"\nid = "p-1"\n[keys]\npublic = "{public}"\n'
+        )
+        data = Artifact(
+            digest="1" * 64,
+            kind="tree",
+            format="bytes",
+            blob=store.blobs.put(b"{}"),
+            size_bytes=2,
+            created=time.time(),
+        )
+        store.record(
+            data,
+            Run(id=RUN, pipeline="income", status="done", params={"trees": 100}, started=1.0),
+            StepRun(id=f"{RUN}/00-load", run=RUN, index=0, name="load", status="done", started=1.0),
+            SeenFile(path=str(tmp_path / "data"), digest=data.digest, run=RUN),
+            Edge(source=f"input:{data.digest}", target=f"step:{RUN}/00-load", role="input:data"),
+        )
+    return tmp_path
+
+
+def test_why_prints_the_line_as_a_tree(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(["why", "4f9a"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"run {RUN}  income",
+        "  params  trees=100",
+        "  done    1970-01-01 00:00 UTC, 1 step",
+        "├── code without a Git commit",
+        "└── data data",
+        "      digest  111111111111, 2 B",
+    ]
+
+
+def test_impact_of_a_path_leads_to_its_runs(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(["impact", "data"]) == 0
+    assert f"└── run {RUN}  income" in capsys.readouterr().out
+
+
+def test_json_gives_the_same_tree_as_data(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(["--json", "why", RUN]) == 0
+    node = msgspec.json.decode(capsys.readouterr().out)
+    assert (node["kind"], node["ref"]) == ("run", RUN)
+    assert [child["kind"] for child in node["children"]] == ["code", "data"]
+
+
+def test_what_is_not_there_is_a_wrong_call(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(["why", "4f9b2c81d0be"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"Nearest: {RUN}" in err
+
+
+def test_outside_a_project_every_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["why", RUN], ["impact", RUN], ["doctor"]):
+        assert status(command) == 2
+        assert "fairlead init" in capsys.readouterr().err
+
+
+def test_doctor_of_a_sound_project_says_so(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(["doctor"]) == 0
+    assert capsys.readouterr().out == "All is well.\n"
+
+
+def test_doctor_names_what_it_finds_and_answers_no(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = next((project / ".fairlead/blobs/packs").glob("*.pack"))
+    data = bytearray(pack.read_bytes())
+    data[-1] ^= 1
+    pack.write_bytes(data)
+    assert status(["doctor"]) == 1
+    assert "flipped byte  The blob" in capsys.readouterr().out
+    assert status(["doctor", "--json"]) == 1
+    assert [found["kind"] for found in msgspec.json.decode(capsys.readouterr().out)] == [
+        "flipped byte"
+    ]
+
+
+def test_doctor_mends_what_needs_no_judgement(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = next((project / ".fairlead/blobs/packs").glob("*.pack"))
+    with pack.open("ab") as file:
+        file.write(pack.read_bytes()[:20])
+    assert status(["doctor", "--quick"]) == 1
+    assert status(["doctor", "--mend"]) == 0
+    assert capsys.readouterr().out.endswith("All is well.\n")
+
+
+def test_why_loads_nothing_that_loads_slowly(project: Path) -> None:
+    script = (
+        "import sys; from fairlead.cli.main import status; assert status(['why', '4f9a']) == 0; "
+        "slow = {'sqlalchemy', 'alembic', 'numpy', 'polars', 'sklearn', 'onnxruntime'}; "
+        "sys.exit(', '.join(slow & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
