@@ -2,7 +2,7 @@
 The baseline rule: what a person could do without a model.
 
 Either one answer always (the most frequent label, the mean), or the best rule
-that asks about a single field, when it does clearly better than that. A rule
+that asks about a single field, where chance does not explain it. A rule
 that was learned on the rows that it is judged on would be flattered, so it is
 learned on the training table, or cross-fitted: each fifth of the rows is answered
 by a rule that was learned on the other four.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,7 +26,8 @@ FOLDS = 5
 LEARNED_ROWS = 100_000
 """A rule with one question needs no more rows to be learned from."""
 _LEAST = 5  # rows on each side of a question
-_CLEARLY = 3.0  # standard errors, because many questions were tried
+_DOUBT = 0.01
+"""A question is asked when chance would give its like in fewer than one table of a hundred."""
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -34,6 +36,14 @@ class Baseline(msgspec.Struct, frozen=True):
     rule: str  # "always <=50K", "capital-gain > 5119 → >50K, else <=50K"
     learned_on: str  # "train", or "test, cross-fitted"
     metrics: dict[str, Interval]
+
+
+class Question(NamedTuple):
+    """A rule that asks about one field."""
+
+    worth: float
+    doubt: float  # probability that chance gives a field a question like this
+    rule: Rule
 
 
 class Goal:
@@ -50,9 +60,11 @@ class Goal:
         self.weights = np.ones(labels or 0) if weights is None else weights
 
     def terms(self, truth: NDArray[np.generic]) -> Floats:
-        """What the sums over a side are made of, shape (n, labels), or (n, 1)."""
+        """What sums over a side are made of: (n, labels), or (n, 2) of centred y and its square."""
         if self.labels is None:
-            return truth.astype(np.float64)[:, None]
+            values = truth.astype(np.float64)
+            values = values - values.mean()  # else squares of large values lose their spread
+            return np.column_stack([values, values**2])
         return np.asarray(np.eye(self.labels)[truth.astype(np.int64)] * self.weights)
 
     def worth(self, sums: Floats, counts: Floats) -> Floats:
@@ -62,11 +74,23 @@ class Goal:
             return np.divide(squares, counts, out=np.zeros_like(squares), where=counts > 0)
         return np.asarray(sums.max(axis=-1))
 
-    def answer(self, sums: Floats, count: float) -> float:
-        """The best single answer: the index of a label, or the mean."""
+    def doubt(self, sums: Floats, counts: Floats) -> float:
+        """
+        Give the probability that chance parts the answers as these groups do.
+
+        By the likelihood ratio of groups and labels, or of the groups' means (F test).
+        """
         if self.labels is None:
-            return float(sums[0] / count) if count else 0.0
-        return float(sums.argmax())
+            return _doubt_of_means(sums, counts)
+        table = np.divide(sums, self.weights, out=np.zeros_like(sums), where=self.weights > 0)
+        return _doubt_of_counts(table)
+
+    def answer(self, truth: NDArray[np.generic]) -> float:
+        """The best single answer to rows: the index of a label, or the mean."""
+        if self.labels is None:
+            return float(truth.astype(np.float64).mean())
+        counts = np.bincount(truth.astype(np.int64), minlength=self.labels)
+        return float((counts * self.weights).argmax())
 
     def shares(self, truth: NDArray[np.generic]) -> Floats:
         """The share of each label, each counted once more than seen; empty for a regression."""
@@ -75,12 +99,30 @@ class Goal:
         counts = np.bincount(truth.astype(np.int64), minlength=self.labels) + 1.0
         return np.asarray(counts / counts.sum())
 
-    def scores(self, truth: NDArray[np.generic], answers: Floats) -> Floats:
-        """What each row's answer is worth, shape (n,)."""
-        if self.labels is None:
-            return np.asarray(-((truth.astype(np.float64) - answers) ** 2))
-        truth = truth.astype(np.int64)
-        return np.asarray(self.weights[truth] * (truth == answers))
+
+def _doubt_of_means(sums: Floats, counts: Floats) -> float:
+    from scipy import stats  # type: ignore[import-untyped]
+
+    groups, rows = len(counts), counts.sum()
+    means = (sums[:, 0] ** 2 / counts).sum()
+    within = sums[:, 1].sum() - means
+    between = means - sums[:, 0].sum() ** 2 / rows
+    if groups < 2 or rows <= groups or between <= 0:
+        return 1.0
+    if within <= 0:
+        return 0.0
+    ratio = between / (groups - 1) / within * (rows - groups)
+    return float(stats.f.sf(ratio, groups - 1, rows - groups))
+
+
+def _doubt_of_counts(table: Floats) -> float:
+    from scipy import stats
+
+    table = table[:, table.sum(axis=0) > 0]
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    parts = np.divide(table, expected, out=np.ones_like(table), where=table > 0)
+    degrees = (len(table) - 1) * (table.shape[1] - 1)
+    return float(stats.chi2.sf(2 * (table * np.log(parts)).sum(), degrees)) if degrees else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +161,11 @@ def learn(
         chosen = np.random.default_rng(seed).choice(len(truth), LEARNED_ROWS, replace=False)
         columns, truth = _taken(columns, chosen), truth[chosen]
     terms = goal.terms(truth)
-    always = _fitted(Always(), columns, truth, goal)
-    candidates = [found for column in columns.values() for found in _questions(column, terms, goal)]
-    if not candidates:
-        return always
-    best = max(candidates, key=lambda candidate: candidate[0])[1]
-    asking = _fitted(best, columns, truth, goal)
-    return asking if _clearly_better(asking, always, columns, truth, goal) else always
+    asked = [found for column in columns.values() for found in _questions(column, terms, goal)]
+    clear = [question for question in asked if question.doubt * len(columns) < _DOUBT]
+    if not clear:
+        return _fitted(Always(), columns, truth, Goal(goal.labels))  # the most frequent label
+    return _fitted(max(clear, key=lambda question: question.worth).rule, columns, truth, goal)
 
 
 def cross_fitted(
@@ -138,7 +178,7 @@ def cross_fitted(
         Answers, shape (n,), and probabilities, shape (n, labels).
     """
     rows = len(truth)
-    fold = np.random.default_rng(seed).permutation(rows) % min(FOLDS, rows)
+    fold = _folds(truth, np.random.default_rng(seed))
     answers, shares = np.zeros(rows), np.zeros((rows, goal.labels or 0))
     for number in range(fold.max() + 1):
         here, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
@@ -148,17 +188,29 @@ def cross_fitted(
     return answers, shares
 
 
-def _questions(column: Column, terms: Floats, goal: Goal) -> Iterator[tuple[float, Rule]]:
-    """The best question about a field, with its worth, if there is one to ask."""
+def _folds(truth: NDArray[np.generic], random: np.random.Generator) -> Integers:
+    """
+    Part the rows, every part with the same mix of answers.
+
+    A part with more of one label leaves fewer of it to learn from: at chance the
+    rules would then be wrong more often than right.
+    """
+    order = random.permutation(len(truth))
+    order = order[np.argsort(truth[order], kind="stable")]
+    fold = np.empty(len(truth), dtype=np.int64)
+    fold[order] = np.arange(len(truth)) % min(FOLDS, len(truth))
+    return fold
+
+
+def _questions(column: Column, terms: Floats, goal: Goal) -> Iterator[Question]:
+    """The best questions about a field, if there are any to ask."""
     if isinstance(column, Numbers):
         yield from _thresholds(column, terms, goal)
-    elif goal.labels is None:
-        yield from _high_levels(column, terms, goal)
     else:
-        yield from _sets(column, terms, goal)
+        yield from _level_sets(column, terms, goal)
 
 
-def _thresholds(column: Numbers, terms: Floats, goal: Goal) -> Iterator[tuple[float, Rule]]:
+def _thresholds(column: Numbers, terms: Floats, goal: Goal) -> Iterator[Question]:
     known = ~np.isnan(column.values)
     order = np.flatnonzero(known)[np.argsort(column.values[known], kind="stable")]
     values, sums = column.values[order], terms[order].cumsum(axis=0)
@@ -173,8 +225,57 @@ def _thresholds(column: Numbers, terms: Floats, goal: Goal) -> Iterator[tuple[fl
         count = len(values) - counts if above else counts
         worth = goal.worth(side, count) + goal.worth(total - side, len(terms) - count)
         best = int(worth.argmax())
+        groups = np.stack([side[best], total - side[best]])
+        doubt = goal.doubt(groups, np.array([count[best], len(terms) - count[best]]))
         rule = Above(column.name, _between(values, cuts[best]), above, column.instants)
-        yield float(worth[best]), rule
+        yield Question(float(worth[best]), doubt * len(cuts), rule)
+
+
+def _level_sets(column: Levels, terms: Floats, goal: Goal) -> Iterator[Question]:
+    groups = list(_by_level(column, terms))
+    if not groups:
+        return
+    sums = np.stack([group[1] for group in groups])
+    counts = np.array([float(group[2]) for group in groups])
+    other_sums, other_count = terms.sum(axis=0) - sums.sum(axis=0), len(terms) - counts.sum()
+    if other_count:
+        sums, counts = np.vstack([sums, other_sums]), np.append(counts, other_count)
+    doubt = goal.doubt(sums, counts)
+    sets = _high_levels if goal.labels is None else _unusual_levels
+    for rule in sets(column.name, groups, terms):
+        yield Question(_worth(rule, column, terms, goal), doubt, rule)
+
+
+Group = tuple[object, Floats, int]  # a level, its sums, its rows
+
+
+def _unusual_levels(name: str, groups: list[Group], terms: Floats) -> Iterator[Rule]:
+    """Levels whose most frequent label is not that of all rows, by label."""
+    usual = terms.sum(axis=0).argmax()
+    sets: dict[int, list[object]] = {}
+    for level, sums, _ in groups:
+        if (label := int(sums.argmax())) != usual:
+            sets.setdefault(label, []).append(level)
+    if sets:
+        yield Among(name, tuple(tuple(levels) for _, levels in sorted(sets.items())))
+
+
+def _high_levels(name: str, groups: list[Group], terms: Floats) -> Iterator[Rule]:
+    """The level with the highest mean, the two highest, and so on; the best set is among them."""
+    ordered = sorted(groups, key=lambda group: float(-group[1][0] / group[2]))
+    for size in range(1, len(ordered)):
+        yield Among(name, (tuple(level for level, _, _ in ordered[:size]),))
+
+
+def _by_level(column: Levels, terms: Floats) -> Iterator[Group]:
+    """The levels that enough rows have."""
+    rows: dict[object, list[int]] = {}
+    for row, level in enumerate(column.values.tolist()):
+        if level is not None:
+            rows.setdefault(level, []).append(row)
+    for level in sorted(rows, key=str):
+        if len(rows[level]) >= _LEAST:
+            yield level, terms[rows[level]].sum(axis=0), len(rows[level])
 
 
 def _between(values: Floats, row: int) -> float:
@@ -182,42 +283,6 @@ def _between(values: Floats, row: int) -> float:
     low, high = float(values[row]), float(values[row + 1])
     middle = low / 2 + high / 2
     return middle if low <= middle < high else low
-
-
-def _sets(column: Levels, terms: Floats, goal: Goal) -> Iterator[tuple[float, Rule]]:
-    """Levels whose most frequent label is not that of all rows, by label."""
-    usual = terms.sum(axis=0).argmax()
-    sets: dict[int, list[object]] = {}
-    for level, sums, count in _by_level(column, terms):
-        label = int(sums.argmax())
-        if count >= _LEAST and label != usual:
-            sets.setdefault(label, []).append(level)
-    if sets:
-        rule = Among(column.name, tuple(tuple(levels) for _, levels in sorted(sets.items())))
-        yield _worth(rule, column, terms, goal), rule
-
-
-def _high_levels(column: Levels, terms: Floats, goal: Goal) -> Iterator[tuple[float, Rule]]:
-    """The levels with the highest means, as many as parts the rows best."""
-    groups = [group for group in _by_level(column, terms) if group[2] >= _LEAST]
-    groups.sort(key=lambda group: float(-group[1][0] / group[2]))
-    rules = [
-        Among(column.name, (tuple(level for level, _, _ in groups[:size]),))
-        for size in range(1, len(groups))
-    ]
-    if rules:
-        worths = [_worth(rule, column, terms, goal) for rule in rules]
-        best = int(np.argmax(worths))
-        yield worths[best], rules[best]
-
-
-def _by_level(column: Levels, terms: Floats) -> Iterator[tuple[object, Floats, int]]:
-    rows: dict[object, list[int]] = {}
-    for row, level in enumerate(column.values.tolist()):
-        if level is not None:
-            rows.setdefault(level, []).append(row)
-    for level in sorted(rows, key=str):
-        yield level, terms[rows[level]].sum(axis=0), len(rows[level])
 
 
 def _worth(rule: Rule, column: Column, terms: Floats, goal: Goal) -> float:
@@ -230,26 +295,10 @@ def _worth(rule: Rule, column: Column, terms: Floats, goal: Goal) -> float:
 def _fitted(
     rule: Rule, columns: dict[str, Column], truth: NDArray[np.generic], goal: Goal
 ) -> Fitted:
-    sides, terms = rule.sides(columns, len(truth)), goal.terms(truth)
-    answers, shares = [], []
-    for side in range(int(sides.max()) + 1):
-        here = sides == side
-        answers.append(goal.answer(terms[here].sum(axis=0), float(here.sum())))
-        shares.append(goal.shares(truth[here]))
-    return Fitted(rule, np.array(answers), np.array(shares))
-
-
-def _clearly_better(
-    asking: Fitted,
-    always: Fitted,
-    columns: dict[str, Column],
-    truth: NDArray[np.generic],
-    goal: Goal,
-) -> bool:
-    rows = len(truth)
-    gain = goal.scores(truth, asking.predict(columns, rows)[0])
-    gain = gain - goal.scores(truth, always.predict(columns, rows)[0])
-    return bool(gain.sum() > _CLEARLY * np.sqrt((gain**2).sum()))
+    sides = rule.sides(columns, len(truth))
+    parts = [truth[sides == side] for side in range(int(sides.max()) + 1)]
+    answers = np.array([goal.answer(part if part.size else truth) for part in parts])
+    return Fitted(rule, answers, np.array([goal.shares(part) for part in parts]))
 
 
 def _taken(columns: dict[str, Column], rows: Integers) -> dict[str, Column]:

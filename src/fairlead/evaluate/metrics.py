@@ -129,11 +129,11 @@ def regression(truth: Floats, predicted: Floats) -> Measure:
     median = _median(errors)
 
     def measure(weights: Floats) -> dict[str, float]:
-        total = weights.sum()
-        squared = float(weights @ errors**2)
-        spread = float(weights @ (truth - weights @ truth / total) ** 2)
+        total = float(weights.sum())
+        squared = _dot(weights, errors**2)
+        spread = _dot(weights, (truth - _dot(weights, truth) / total) ** 2)
         return {
-            "mae": float(weights @ errors / total),
+            "mae": _dot(weights, errors) / total,
             "rmse": float(np.sqrt(squared / total)),
             "median_absolute_error": median(weights),
             "r2": 1 - squared / spread if spread > 0 else np.nan,
@@ -145,7 +145,7 @@ def regression(truth: Floats, predicted: Floats) -> Measure:
 def means(terms: dict[str, Floats]) -> Measure:
     """Make a measure of weighted means of values, one a row."""
     return lambda weights: {
-        name: float(weights @ values / weights.sum()) for name, values in terms.items()
+        name: _dot(weights, values) / float(weights.sum()) for name, values in terms.items()
     }
 
 
@@ -230,8 +230,8 @@ def _ranking(positive: NDArray[np.bool_], scores: Floats) -> Measure:
         drawn = found + wrong > 0
         precision = np.divide(found, found + wrong, out=np.zeros_like(found), where=drawn)
         below = found - hits / 2
-        area = {"roc_auc": float(false @ below / (found[-1] * wrong[-1]))} if wrong[-1] else {}
-        return {**area, "average_precision": float(hits @ precision / found[-1])}
+        area = {"roc_auc": _dot(false, below) / float(found[-1] * wrong[-1])} if wrong[-1] else {}
+        return {**area, "average_precision": _dot(hits, precision) / float(found[-1])}
 
     return measure
 
@@ -260,6 +260,11 @@ def _median(values: Floats) -> Callable[[Floats], float]:
         return float((ascending[lower] + ascending[upper]) / 2)
 
     return median
+
+
+def _dot(left: Floats, right: Floats) -> float:
+    # Not `@`: BLAS threads add in an order of their own, and wait for each other on a busy machine.
+    return float((left * right).sum())
 
 
 def _share(part: float, whole: float) -> float:
