@@ -277,6 +277,13 @@ def test_a_failing_step_says_what_was_done_and_shows_the_users_frames_only(bench
     assert [step.status for step in bench.steps(bench.run())] == ["cached", "done", "done"]
 
 
+def test_a_step_that_leaves_by_sys_exit_fails_its_run(bench: Any) -> None:
+    bench.write("pipelines.py", FAILING.replace('{}["missing"]', "exit(3)"))
+    with pytest.raises(RunFailed, match="SystemExit: 3"):
+        bench.run()
+    assert list_runs(bench.store)[0].status == "failed"
+
+
 def test_a_pipeline_may_catch_what_a_step_raises(bench: Any) -> None:
     bench.write(
         "pipelines.py",

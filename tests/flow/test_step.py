@@ -24,7 +24,7 @@ def split(table: list[int], *, share: float = 0.5) -> tuple[list[int], Unknown]:
 
 
 @fl.step(cache=False, name="take.it")
-def read(path: Path, other: Path | None = None) -> int:
+def read(path: Path, other: Path | None = None, either: str | Path = "x") -> int:
     return 1
 
 

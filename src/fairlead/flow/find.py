@@ -103,6 +103,10 @@ def _import(project: Project, path: Path) -> Any:
     sys.path.insert(0, root)
     importlib.invalidate_caches()
     module = "pipelines" if path.parent == project.root else f"pipelines.{path.stem}"
+    known = getattr(sys.modules.get(module), "__file__", None)
+    if known is not None and Path(known) != path:
+        for name in (module, "pipelines"):  # another project's, imported by somebody else
+            sys.modules.pop(name, None)
     loaded = importlib.import_module(module)
     _note_sources(project.root)
     return loaded

@@ -39,9 +39,12 @@ class Output:
         """
         if self.artifact is None:
             return self.held
-        if self.held is not NOTHING and self.artifact.kind in _COPIED:
-            return copy.deepcopy(self.held)
-        return values.load(self.artifact, self.blobs)
+        if self.artifact.kind not in _COPIED:
+            return values.load(self.artifact, self.blobs)
+        if self.held is NOTHING:
+            # Loading a model takes seconds where copying it takes milliseconds.
+            self.held = values.load(self.artifact, self.blobs)
+        return copy.deepcopy(self.held)
 
 
 class StepCall:

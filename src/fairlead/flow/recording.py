@@ -74,7 +74,7 @@ class Recording:
         self._cache = cache
         self._places = places
         self._listener = listener
-        self._calls: list[StepCall] = []
+        self._open: list[StepCall] = []
         # What this run made itself may not be readable yet.
         self._fresh: dict[str, tuple[CacheEntry, list[Artifact]]] = {}
         self._paths: dict[str, tuple[tuple[Any, ...], Artifact]] = {}
@@ -86,17 +86,18 @@ class Recording:
         """Perform one step call; what it raises is raised here when it is known by then."""
         record = self._begun(step)
         call = StepCall(record.id, step.name, step.count)
-        self._calls.append(call)
         call.future = self._executor.submit(lambda: self._perform(step, record, args, kwargs))
-        if call.future.done() and call.future.exception() is not None:
-            # Raised here, so that the pipeline may catch it; then it is no longer open.
-            self._calls.pop()
+        if call.future.done():
+            # What a done call raised is raised here, so that the pipeline may catch it; and
+            # its values live as long as its handles do.
             call.future.result()
+        else:
+            self._open.append(call)
         return Handle(call)
 
     def finish(self) -> None:
         """Wait for every step call, and raise what the first failed one raised."""
-        for call in self._calls:
+        for call in self._open:
             call.future.result()
 
     def tell(self, kind: Any, step: StepRun | None = None) -> None:

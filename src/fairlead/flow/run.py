@@ -82,8 +82,9 @@ def execute(
         raise
     except Fault as error:
         _end(recording, "failed", error)
-        raise
-    except Exception as error:
+        told = _account(recording.steps, recording.failed_step(error))
+        raise type(error)(error.message, f"{error.fix or ''} {told}".strip()) from error
+    except BaseException as error:  # sys.exit in a step, too, ends the run, not the record
         ended = _end(recording, "failed", error)
         raise _failure(ended, recording, error) from error
     finally:

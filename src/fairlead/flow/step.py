@@ -155,11 +155,12 @@ def _resolve(hint: Any, fn: Callable[..., Any]) -> Any:
 
 
 def is_path(hint: Any) -> bool:
-    """Whether an annotation is `Path`, or a union with it."""
+    """Whether an annotation is `Path`, or a union with it in which text has no place."""
     if isinstance(hint, str):
-        return hint.rsplit(".", 1)[-1].split(" ")[0] == "Path"
+        names = [arm.strip().rsplit(".", 1)[-1] for arm in hint.split("|")]
+        return "Path" in names and "str" not in names
     arms = typing.get_args(hint) or (hint,)
-    return any(isinstance(arm, type) and issubclass(arm, Path) for arm in arms)
+    return Path in arms and str not in arms
 
 
 def _outputs(hint: Any) -> int | None:
