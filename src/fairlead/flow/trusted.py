@@ -8,6 +8,8 @@ made of. Each one only holds data: none runs code given in the file when loaded.
 
 from __future__ import annotations
 
+from zipfile import BadZipFile
+
 from fairlead.errors import IntegrityError
 
 TRUSTED: tuple[str, ...] = (
@@ -59,6 +61,9 @@ TRUSTED: tuple[str, ...] = (
 )
 
 
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFile)
+
+
 def untrusted(data: bytes) -> list[str]:
     """Name the types in a skops file that we do not trust; an empty list means that it may load."""
     from skops.io import get_untrusted_types
@@ -80,7 +85,7 @@ def load_skops(data: bytes) -> object:
         refused = untrusted(data)
         if not refused:
             return loads(data, trusted=list(TRUSTED))
-    except (ValueError, KeyError, TypeError, OSError, UntrustedTypesFoundException) as error:
+    except (*_UNREADABLE, UntrustedTypesFoundException) as error:
         raise IntegrityError(
             f"The bytes are not a skops file that we can read: {error}.",
             "Register the model again from the run that made it.",

@@ -80,8 +80,9 @@ def in_batches(predictor: Predictor, rows: Columns, size: int) -> Outputs:
 
 
 def _largest(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    gaps = np.where(one == other, 0.0, np.abs(one - other))
-    return float(np.where(np.isnan(one) & np.isnan(other), 0.0, gaps).max(initial=0.0))
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    gaps = np.where(same, 0.0, np.abs(one - other))
+    return float(np.where(np.isnan(gaps), np.inf, gaps).max(initial=0.0))
 
 
 def _identical(one: Outputs, other: Outputs) -> bool:

@@ -25,7 +25,7 @@ MIXED = 1000
 """Rows whose fields come each from another row."""
 
 EACH = 4
-"""Rows for each null, level or odd text."""
+"""Rows for each null."""
 
 ODD = ("", "None", "nan", "NaN", "null", "<NA>", "\x00", "never seen")
 """Texts that are none of a model's levels, or are mistaken for null."""
@@ -98,7 +98,7 @@ def _with_texts(table: Columns, signature: Signature, draw: np.random.Generator)
     changes: list[tuple[int, Any]] = []
     for index, field in enumerate(signature.textual):
         levels = (field.levels or ())[:500]
-        changes += [(index, text) for text in (*ODD, *levels) for _ in range(EACH)]
+        changes += [(index, text) for text in (*ODD, *levels)]
     rows = _some(table, len(changes), draw)
     for place, (column, text) in enumerate(changes):
         rows.texts[place, column] = text

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairlead.model.runtime.frames import Layout, frame_of
 from fairlead.model.runtime.protocol import Outputs
@@ -46,26 +47,30 @@ class Original:
         An encoder that was told to refuse unseen levels raises on them: such rows have
         no answer to be equal to.
         """
-        try:
-            return self._ask(columns), columns
-        except ValueError:
-            return self._one_by_one(columns)
+        answers: list[Outputs] = []
+        kept = self._answered(columns, np.arange(len(columns)), answers)
+        if not answers:
+            return None, part_of(columns, slice(0, 0))
+        return join(answers), part_of(columns, np.array(kept, dtype=np.intp))
 
     def _ask(self, columns: Columns) -> Outputs:
         frame = frame_of(columns, self.signature, self.layout, floats=True)
         with _quiet():
             return ask(self.model, frame, self.signature.output)
 
-    def _one_by_one(self, columns: Columns) -> tuple[Outputs | None, Columns]:
-        answers, kept = [], []
-        for place in range(len(columns)):
-            try:
-                answers.append(self._ask(part_of(columns, slice(place, place + 1))))
-            except ValueError:
-                continue
-            kept.append(place)
-        answered = part_of(columns, np.array(kept, dtype=np.intp))
-        return (join(answers) if answers else None), answered
+    def _answered(
+        self, columns: Columns, places: NDArray[np.intp], answers: list[Outputs]
+    ) -> list[int]:
+        """Collect answers, halving where rows are refused; gives the places that have one."""
+        try:
+            answers.append(self._ask(part_of(columns, places)))
+            return [int(place) for place in places]
+        except ValueError:
+            if len(places) <= 1:
+                return []
+        half = len(places) // 2
+        first = self._answered(columns, places[:half], answers)
+        return first + self._answered(columns, places[half:], answers)
 
 
 def _quiet() -> warnings.catch_warnings[None]:

@@ -43,7 +43,12 @@ class SklearnRuntime:
             raise IntegrityError(
                 f"The package has no {', '.join(sorted(missing))}.", "Register the model again."
             )
-        call = msgspec.json.decode(files[CALL], type=Call)
+        try:
+            call = msgspec.json.decode(files[CALL], type=Call)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise IntegrityError(
+                f"{CALL} cannot be read: {error}.", "Register the model again."
+            ) from error
         return SklearnPredictor(load_skops(files[MODEL]), signature, call)
 
 
@@ -72,6 +77,8 @@ class SklearnPredictor:
         self._model = None
 
     def _answer(self, columns: Columns) -> Outputs:
+        if self._model is None:
+            raise RuntimeError("The predictor was closed.")
         frame = frame_of(columns, self._signature, self._call.layout)
         try:
             return ask(self._model, frame, self._signature.output)

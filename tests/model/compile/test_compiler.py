@@ -1,0 +1,277 @@
+"""A model is served as ONNX only where it is held equal, and the record says on what."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    ExtraTreesRegressor,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PowerTransformer,
+    StandardScaler,
+)
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+from fairlead.errors import InvalidInput, NotSupported
+from fairlead.model.compile import compile
+from fairlead.model.compile.hold import BATCH_SIZES, in_batches
+from fairlead.model.runtime.frames import columns_of
+from fairlead.model.runtime.onnx import OnnxRuntime
+from fairlead.model.runtime.rows import part_of
+from fairlead.model.runtime.sklearn import SklearnRuntime
+from fairlead.signature.columns import Columns
+from fairlead.signature.field import Field, Output, Signature
+
+FIELDS = (
+    Field(name="amount", kind="number"),
+    Field(name="rate", kind="number", nullable=True),
+    Field(name="years", kind="integer"),
+    Field(name="owner", kind="boolean"),
+    Field(name="town", kind="category", nullable=True),
+    Field(name="purpose", kind="category", levels=("boat", "car", "home")),
+)
+PAID = Signature(fields=FIELDS, output=Output(name="paid", task="binary", labels=("no", "yes")))
+NUMBERS, TEXTS = ["amount", "rate", "years", "owner"], ["town", "purpose"]
+NAMES = [field.name for field in FIELDS]
+
+
+def prepared(final, *, numbers=None, texts=None):
+    numbers = numbers or make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    texts = texts or make_pipeline(
+        SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")
+    )
+    return make_pipeline(ColumnTransformer([("n", numbers, NUMBERS), ("t", texts, TEXTS)]), final)
+
+
+def fitted(model, loans, target="paid"):
+    return model.fit(loans[NAMES], loans[target])
+
+
+def compiled(model, loans, signature=PAID, frame="pandas"):
+    return compile(model, signature, test=loans[450:], train=loans[:450], frame=frame)
+
+
+def load(result, signature=PAID):
+    runtime = OnnxRuntime() if result.runtime == "onnx" else SklearnRuntime()
+    return runtime.load(result.files, signature)
+
+
+FORESTS = {
+    "forest": prepared(RandomForestClassifier(15, random_state=0, n_jobs=2)),
+    "tree": prepared(DecisionTreeClassifier(max_depth=4, random_state=0)),
+    "boosted": prepared(GradientBoostingClassifier(n_estimators=15, random_state=0)),
+    "boosted, exponential": prepared(
+        GradientBoostingClassifier(n_estimators=9, loss="exponential", random_state=0)
+    ),
+    "histogram, own nulls": prepared(
+        HistGradientBoostingClassifier(max_iter=15),
+        numbers="passthrough",
+        texts=OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORESTS)
+def test_trees_answer_from_raw_fields_and_are_held_equal(name, loans):
+    result = compiled(fitted(FORESTS[name], loans), loans)
+    record = result.equality
+    assert (result.runtime, record.held, record.form) == ("onnx", True, "trees on raw fields")
+    assert record.rows == 150
+    assert record.made_rows == sum(record.made.values()) > 1000
+    assert set(record.made) == {"split thresholds", "nulls", "texts", "mixed"}
+    assert record.split_thresholds_tried == record.split_thresholds > 0
+    assert record.flips == 0
+    assert record.max_difference < 1e-12
+    assert record.rows_per_call is None
+    assert "held equal on" in record.sentence
+
+
+def test_a_row_gives_the_same_bits_whatever_batch_it_stands_in(loans):
+    predictor = load(compiled(fitted(FORESTS["boosted"], loans), loans))
+    rows = columns_of(loans, PAID)
+    whole = predictor.predict(rows)
+    for size in (*BATCH_SIZES, 3, 33):
+        again = in_batches(predictor, rows, size)
+        assert again.probabilities.tobytes() == whole.probabilities.tobytes()
+        assert again.choices.tobytes() == whole.choices.tobytes()
+
+
+def test_null_and_the_text_none_are_told_apart(loans):
+    """The encoder here keeps null as a level of its own, beside 'None', 'nan' and ''."""
+    texts = OneHotEncoder(handle_unknown="ignore")
+    model = fitted(prepared(DecisionTreeClassifier(random_state=0), texts=texts), loans)
+    predictor = load(compiled(model, loans))
+    rows = columns_of(loans, PAID)
+    np.testing.assert_array_equal(
+        predictor.predict(rows).probabilities, model.predict_proba(loans[NAMES])
+    )
+    for text in (None, "None", "nan", "", "Atlantis"):
+        asked = loans[NAMES].assign(town=text).astype({"town": "str"})
+        found = predictor.predict(columns_of(asked, PAID)).probabilities
+        np.testing.assert_array_equal(found, model.predict_proba(asked))
+
+
+def test_a_model_of_polars_rows_is_compiled_the_same(loans):
+    table = pl.from_pandas(loans)
+    texts = make_pipeline(
+        SimpleImputer(strategy="most_frequent", missing_values=None),
+        OneHotEncoder(handle_unknown="ignore"),
+    )
+    model = prepared(RandomForestClassifier(10, random_state=0), texts=texts)
+    model.fit(table[NAMES], table["paid"].to_numpy())
+    result = compiled(model, table, frame="polars")
+    assert result.equality.form == "trees on raw fields"
+    found = load(result).predict(columns_of(table, PAID)).probabilities
+    np.testing.assert_array_equal(found, model.predict_proba(table[NAMES]))
+
+
+def test_a_model_of_a_matrix_and_three_classes(loans):
+    fields = tuple(field for field in FIELDS if field.name in ("amount", "years"))
+    names = [field.name for field in fields]
+    grades = np.array(["low", "mid", "top"])[np.digitize(loans["amount"], [2000, 4000])]
+    output = Output(name="grade", task="multiclass", labels=("top", "mid", "low"))
+    signature = Signature(fields=fields, output=output)
+    model = RandomForestClassifier(12, max_depth=4, random_state=0)
+    model.fit(loans[names].to_numpy(), grades)
+    result = compiled(model, loans, signature, "numpy")
+    assert result.equality.form == "trees on raw fields"
+    answers = load(result, signature).predict(columns_of(loans, signature))
+    in_signature_order = model.predict_proba(loans[names].to_numpy())[:, [2, 1, 0]]
+    np.testing.assert_array_equal(answers.probabilities, in_signature_order)
+    assert (
+        np.array(output.labels)[answers.choices].tolist()
+        == model.predict(loans[names].to_numpy()).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    "final",
+    [
+        ExtraTreesRegressor(10, random_state=0),
+        HistGradientBoostingRegressor(max_iter=10, loss="poisson"),
+        Ridge(),
+    ],
+    ids=str,
+)
+def test_regressors(final, loans):
+    signature = Signature(fields=FIELDS, output=Output(name="cost", task="regression"))
+    costs = loans.assign(cost=loans["amount"] * 2 + loans["years"])
+    result = compiled(fitted(prepared(final), costs, "cost"), costs, signature)
+    assert result.runtime == "onnx"
+    values = load(result, signature).predict(columns_of(costs, signature)).values
+    assert values.shape == (600,)
+    assert result.equality.max_difference < 1e-12
+
+
+@pytest.mark.parametrize(
+    "final",
+    [
+        LogisticRegression(),
+        LinearSVC(),
+        AdaBoostClassifier(n_estimators=5, random_state=0),
+        BaggingClassifier(n_estimators=3, random_state=0),
+    ],
+    ids=str,
+)
+def test_other_estimators_go_through_skl2onnx_behind_our_own_lowering(final, loans):
+    result = compiled(fitted(prepared(final), loans), loans)
+    assert result.runtime == "onnx"
+    assert result.equality.form.startswith("lowered, then skl2onnx")
+    assert result.equality.made["nulls"] > 0
+    assert (load(result).predict(columns_of(loans[:5], PAID)).probabilities is None) == (
+        not hasattr(final, "predict_proba")
+    )
+
+
+def test_what_onnx_does_not_hold_is_served_by_scikit_learn_with_the_reason(loans):
+    numbers = make_pipeline(SimpleImputer(), PowerTransformer())
+    model = fitted(prepared(LogisticRegression(), numbers=numbers), loans)
+    result = compiled(model, loans)
+    assert result.runtime == "sklearn"
+    assert not result.equality.held
+    assert "skl2onnx" in (result.equality.reason or "")
+    found = load(result).predict(columns_of(loans[:20], PAID))
+    np.testing.assert_allclose(found.probabilities, model.predict_proba(loans[NAMES][:20]), 1e-9)
+
+
+def test_an_unseen_level_that_the_model_refuses_is_refused_by_name(loans):
+    texts = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder())
+    predictor = load(
+        compiled(fitted(prepared(DecisionTreeClassifier(), texts=texts), loans), loans)
+    )
+    rows = columns_of(loans[:3], PAID)
+    rows.texts[1, 1] = "yacht"
+    with pytest.raises(InvalidInput) as refused:
+        predictor.predict(rows)
+    (problem,) = refused.value.fields
+    assert (problem.row, problem.field, problem.value) == (1, "purpose", "yacht")
+
+
+def test_labels_that_are_not_the_models_are_an_error(loans):
+    model = fitted(FORESTS["tree"], loans)
+    wrong = Signature(fields=FIELDS, output=Output(name="paid", task="binary", labels=("0", "1")))
+    with pytest.raises(InvalidInput, match="answers"):
+        compiled(model, loans, wrong)
+
+
+def test_a_model_with_a_function_of_ones_own_is_refused_with_the_way_out(loans):
+    numbers = make_pipeline(SimpleImputer(), FunctionTransformer(_doubled))
+    model = fitted(prepared(DecisionTreeClassifier(), numbers=numbers), loans)
+    with pytest.raises(NotSupported, match="_doubled"):
+        compiled(model, loans)
+
+
+def test_the_model_that_was_given_is_not_changed(loans):
+    model = fitted(prepared(RandomForestClassifier(5, random_state=0, n_jobs=2)), loans)
+    compiled(model, loans)
+    assert model[-1].n_jobs == 2
+
+
+def test_the_adult_forest_is_held_equal_bit_for_bit(adult):
+    train, test = adult
+    numeric = [n for n in train.columns[:-1] if train[n].dtype == "int64"]
+    textual = [n for n in train.columns[:-1] if n not in numeric]
+    fields = tuple(
+        Field(name=n, kind="integer" if n in numeric else "category", nullable=n in textual)
+        for n in train.columns[:-1]
+    )
+    output = Output(name="income", task="binary", labels=("<=50K", ">50K"))
+    signature = Signature(fields=fields, output=output)
+    scaled = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    encoded = make_pipeline(
+        SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")
+    )
+    transformer = ColumnTransformer([("n", scaled, numeric), ("t", encoded, textual)])
+    model = make_pipeline(transformer, RandomForestClassifier(30, random_state=0))
+    model.fit(train.drop(columns="income"), train["income"])
+    result = compile(model, signature, test=test, train=train, frame="pandas")
+    record = result.equality
+    assert record.held
+    assert record.split_thresholds_tried == record.split_thresholds > 2000
+    assert record.made["split thresholds"] == record.split_thresholds * 5
+    assert (record.flips, record.rows) == (0, 900)
+    assert record.max_difference < 1e-15
+    rows: Columns = part_of(columns_of(test, signature), slice(0, 50))
+    expected = model.predict_proba(test.drop(columns="income")[:50])
+    found = load(result, signature).predict(rows).probabilities
+    np.testing.assert_array_equal(found[:, 1], expected[:, 1])
+
+
+def _doubled(x):
+    return x * 2

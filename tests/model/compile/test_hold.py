@@ -1,0 +1,74 @@
+"""The comparison sees what it is there to see."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fairlead.model.compile.folded import Folded, folded
+from fairlead.model.compile.hold import difference, same_bits
+from fairlead.model.compile.made import made_rows
+from fairlead.model.compile.original import Original
+from fairlead.model.runtime.frames import columns_of, layout_of
+from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
+from fairlead.model.runtime.protocol import Outputs
+from fairlead.signature.columns import Columns
+from fairlead.signature.field import Field, Output, Signature
+
+FIELDS = (Field(name="amount", kind="number"), Field(name="years", kind="integer"))
+SIGNATURE = Signature(
+    fields=FIELDS, output=Output(name="paid", task="binary", labels=("no", "yes"))
+)
+
+
+def test_a_split_that_is_off_by_one_ulp_is_found(loans):
+    """The made rows at the thresholds tell, where the test table does not."""
+    table = loans[["amount", "years"]]
+    model = make_pipeline(StandardScaler(), RandomForestClassifier(5, max_depth=4, random_state=0))
+    model.fit(table, loans["paid"])
+    original = Original(model, SIGNATURE, layout_of(table, SIGNATURE, "pandas"))
+    rows = columns_of(table, SIGNATURE)
+    form = next(iter(folded(original, rows)))
+    assert isinstance(form, Folded)
+    made = made_rows(rows, SIGNATURE, form.thresholds)["split thresholds"]
+    wanted, _ = original.rows(made)
+    assert difference(wanted, answers(form, made)).reason is None
+    parts = form._nodes.parts["threshold"]
+    form._nodes.parts["threshold"] = [np.nextafter(part, np.inf) for part in parts]
+    assert difference(original.table(table), answers(form, rows)).reason is None
+    assert difference(wanted, answers(form, made)).reason is not None
+
+
+def answers(form: Folded, rows: Columns) -> Outputs:
+    return OnnxRuntime().load({MODEL: form.model()}, SIGNATURE).predict(rows)
+
+
+def test_a_flip_is_a_reason_and_so_is_a_number_beyond_the_tolerance():
+    shares = np.array([[0.4, 0.6], [0.5, 0.5]])
+    right = Outputs(choices=np.array([1, 0]), probabilities=shares)
+    assert difference(right, right).reason is None
+    flipped = Outputs(choices=np.array([1, 1]), probabilities=shares)
+    assert difference(right, flipped).reason == "1 of 2 labels differ"
+    moved = Outputs(choices=np.array([1, 0]), probabilities=shares + 2e-6)
+    assert "numbers differ" in (difference(right, moved).reason or "")
+    missing = Outputs(choices=np.array([1, 0]), probabilities=shares * np.nan)
+    assert difference(right, missing).reason is not None
+
+
+def test_values_are_compared_relative_to_the_largest():
+    wanted = Outputs(values=np.array([1.0, 1e6]))
+    assert difference(wanted, Outputs(values=np.array([1.5, 1e6]))).reason is None
+    assert difference(wanted, Outputs(values=np.array([3.0, 1e6]))).reason is not None
+
+
+def test_bits_that_depend_on_the_batch_are_noticed():
+    class Swayed:
+        def predict(self, columns: Columns) -> Outputs:
+            return Outputs(values=columns.numbers[:, 0] + 1e-16 * (len(columns) == 7))
+
+        def close(self) -> None: ...
+
+    rows = Columns(np.full((40, 1), 1e-3), np.empty((40, 0), dtype=object))
+    assert not same_bits(Swayed(), rows, calls=10)

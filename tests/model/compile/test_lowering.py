@@ -1,0 +1,118 @@
+"""Tables say for each level, for null and for an unseen text what the encoder itself says."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    KBinsDiscretizer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
+
+from fairlead.model.compile.form import NotLowered
+from fairlead.model.compile.lowering import UNSEEN, in_order, levels_of, lower, tracks_of
+from fairlead.model.compile.track import Code, Number
+from fairlead.model.runtime.frames import columns_of, layout_of
+from fairlead.signature.field import Field, Output, Signature
+
+FIELDS = (
+    Field(name="amount", kind="number"),
+    Field(name="rate", kind="number", nullable=True),
+    Field(name="years", kind="integer"),
+    Field(name="town", kind="category", nullable=True),
+    Field(name="purpose", kind="category"),
+)
+SIGNATURE = Signature(
+    fields=FIELDS, output=Output(name="paid", task="binary", labels=("no", "yes"))
+)
+NUMBERS, TEXTS = ["amount", "rate", "years"], ["town", "purpose"]
+
+
+def lowered(step, loans):
+    table = loans[[field.name for field in FIELDS]]
+    step.fit(table, loans["paid"])
+    levels = levels_of(SIGNATURE, columns_of(table, SIGNATURE), [step])
+    tracks = tracks_of(SIGNATURE, layout_of(table, SIGNATURE, "pandas"), levels)
+    return lower(step, in_order(tracks, SIGNATURE, step)), levels
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        OneHotEncoder(handle_unknown="ignore"),
+        OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=130),
+        OneHotEncoder(handle_unknown="ignore", drop="first"),
+        OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
+        OrdinalEncoder(
+            handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=-2
+        ),
+        TargetEncoder(cv=KFold(3)),
+        make_pipeline(
+            SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")
+        ),
+        make_pipeline(
+            SimpleImputer(strategy="constant", fill_value="missing"),
+            OneHotEncoder(handle_unknown="ignore"),
+            StandardScaler(with_mean=False),
+        ),
+    ],
+    ids=str,
+)
+def test_a_table_holds_what_the_encoder_gives(encoder, loans):
+    step = ColumnTransformer([("texts", encoder, TEXTS)], sparse_threshold=0)
+    tracks, levels = lowered(step, loans)
+    for field, name in enumerate(TEXTS):
+        texts = [*levels[field], np.nan, UNSEEN]
+        rows = pd.DataFrame({"amount": 1.0, "rate": 1.0, "years": 1}, index=range(len(texts)))
+        rows = rows.assign(town="Oslo", purpose="car").astype({"town": "str", "purpose": "str"})
+        rows[name] = pd.Series(texts, dtype="str")
+        with warnings.catch_warnings(action="ignore"):  # unseen levels are the point
+            wanted = step.transform(rows)
+        for column, track in enumerate(tracks):
+            assert isinstance(track, Code)
+            if track.field == field:
+                np.testing.assert_array_equal(track.values, wanted[:, column])
+
+
+def test_numbers_carry_the_arithmetic_of_their_transformers(loans):
+    step = ColumnTransformer(
+        [
+            ("a", make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), NUMBERS),
+            ("b", make_pipeline(SimpleImputer(strategy="median"), RobustScaler()), ["rate"]),
+            ("c", OneHotEncoder(handle_unknown="ignore"), ["years"]),
+        ],
+        sparse_threshold=0,
+    )
+    tracks, _ = lowered(step, loans)
+    raw = columns_of(loans, SIGNATURE).numbers
+    for track, wanted in zip(tracks, step.transform(loans).T, strict=True):
+        assert isinstance(track, Number)
+        np.testing.assert_array_equal(track.apply(raw[:, track.field]), wanted)
+
+
+def test_levels_that_an_encoder_refuses_are_remembered(loans):
+    tracks, levels = lowered(ColumnTransformer([("t", OneHotEncoder(), ["purpose"])]), loans)
+    assert {code for track in tracks for code in track.refused} == {
+        len(levels[1]),
+        len(levels[1]) + 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "step", [PCA(2), KBinsDiscretizer(quantile_method="averaged_inverted_cdf")]
+)
+def test_what_mixes_columns_or_is_not_known_is_not_lowered(step, loans):
+    with pytest.raises(NotLowered, match=type(step).__name__):
+        lowered(ColumnTransformer([("n", step, ["amount", "years"])]), loans)

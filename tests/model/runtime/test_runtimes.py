@@ -1,0 +1,93 @@
+"""Both runtimes of ours pass the contract that every runtime passes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+from sklearn.tree import DecisionTreeClassifier
+
+from fairlead.errors import IntegrityError, NotFound
+from fairlead.model.compile.compiler import compile
+from fairlead.model.runtime import registry
+from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
+from fairlead.model.runtime.sklearn import SklearnRuntime
+from fairlead.signature.columns import Columns
+from fairlead.signature.field import Field, Output, Signature
+from fairlead.testing.runtime import Case, RuntimeContract
+
+FIELDS = (Field(name="a", kind="number"), Field(name="b", kind="number", nullable=True))
+BINARY = Signature(fields=FIELDS, output=Output(name="y", task="binary", labels=(0, 1)))
+NUMBER = Signature(fields=FIELDS, output=Output(name="y", task="regression"))
+
+
+@lru_cache
+def tables():
+    import polars as pl
+
+    values = np.random.default_rng(0).normal(size=(80, 2))
+    holes = np.where(np.random.default_rng(1).random(80) < 0.2, None, values[:, 1])
+    table = pl.DataFrame({"a": values[:, 0], "b": pl.Series(holes.tolist(), dtype=pl.Float64)})
+    return table, (values[:, 0] > 0).astype(int)
+
+
+def rows() -> Columns:
+    numbers = tables()[0].to_numpy().astype(float)
+    return Columns(np.ascontiguousarray(numbers), np.empty((80, 0), dtype=object))
+
+
+class TestOnnx(RuntimeContract):
+    def case(self) -> Case:
+        return Case(OnnxRuntime(), dict(onnx_files()), BINARY, rows())
+
+
+class TestSklearn(RuntimeContract):
+    def case(self) -> Case:
+        return Case(SklearnRuntime(), dict(sklearn_files()), NUMBER, complete())
+
+
+def complete() -> Columns:
+    whole = rows()
+    return Columns(np.nan_to_num(whole.numbers), whole.texts)
+
+
+@lru_cache
+def onnx_files():
+    table, y = tables()
+    model = DecisionTreeClassifier(max_depth=3, random_state=0).fit(table, y)
+    result = compile(model, BINARY, test=table, train=table, frame="polars")
+    assert result.runtime == "onnx"
+    return result.files
+
+
+@lru_cache
+def sklearn_files():
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.preprocessing import QuantileTransformer
+
+    table, y = tables()
+    table = table.fill_null(0.0)
+    around = TransformedTargetRegressor(
+        LinearRegression(), transformer=QuantileTransformer(n_quantiles=10)
+    )
+    result = compile(around.fit(table, y * 1.0), NUMBER, test=table, train=table, frame="polars")
+    assert result.runtime == "sklearn"
+    return result.files
+
+
+def test_an_onnx_file_that_does_not_state_its_encoding_is_refused():
+    import onnx
+
+    model = onnx.load_from_string(onnx_files()[MODEL])
+    del model.metadata_props[:]
+    with pytest.raises(IntegrityError, match="does not state"):
+        OnnxRuntime().load({MODEL: model.SerializeToString()}, BINARY)
+
+
+def test_runtimes_are_found_by_name_and_an_unknown_one_names_those_there_are():
+    assert isinstance(registry.load("onnx"), OnnxRuntime)
+    assert isinstance(registry.load("sklearn"), SklearnRuntime)
+    with pytest.raises(NotFound, match=r"tensorrt.*onnx, sklearn"):
+        registry.load("tensorrt")
