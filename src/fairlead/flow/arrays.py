@@ -24,6 +24,8 @@ def array_piece(value: Any, walk: Canonical) -> bytes | None:
         return contents("scalar", np.asarray(value), walk)
     if isinstance(value, np.dtype):
         return framed("dtype", dtype_text(value))
+    if isinstance(value, np.random.RandomState):  # pickle adds the seed it began with, long spent
+        return joined("random state", (walk.piece(value.get_state(legacy=False)),))
     return None
 
 

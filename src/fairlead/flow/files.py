@@ -117,8 +117,8 @@ def walked(
     folder: Path, around: tuple[str, ...], prefix: str = ""
 ) -> Iterator[tuple[Path, str, bool]]:
     """Everything under a folder: path, relative name, whether it is a folder."""
-    for entry in os.scandir(folder):
-        path, name = Path(entry.path), prefix + entry.name
+    for inner in sorted(os.listdir(folder)):
+        path, name = folder / inner, prefix + inner
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             real = os.path.realpath(path)
