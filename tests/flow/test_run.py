@@ -12,7 +12,7 @@ import pytest
 from fairlead.errors import NotFound, RunFailed, UsageError
 from fairlead.flow.recording import Event
 from fairlead.flow.runs import find_run, inputs_of, list_runs, log_of, snapshot_of
-from fairlead.store.records import CacheEntry, Edge, Run
+from fairlead.store.records import Artifact, CacheEntry, Edge, Run
 
 PAIR = """
     @fl.step
@@ -546,3 +546,59 @@ def test_a_pipeline_inside_a_pipeline_gives_its_steps_to_the_run(bench: Any) -> 
         """,
     )
     assert [step.name for step in bench.steps(bench.run())] == ["one", "both"]
+
+
+def test_a_step_that_reads_a_file_on_the_side_is_not_remembered_and_says_why(bench: Any) -> None:
+    (bench.root / "side.txt").write_text("1")
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step
+        def sneak(name: str) -> str:
+            return Path(name).read_text()
+
+        @fl.step
+        def make() -> Path:
+            made = Path("made.txt")
+            made.write_text("made")
+            return made
+
+        @fl.step
+        def use(path: Path) -> str:
+            return path.read_text()
+
+        @fl.pipeline
+        def main():
+            sneak("side.txt")
+            assert use(make()).value() == "made"
+        """,
+    )
+    bench.run()
+    (bench.root / "made.txt").unlink()
+    sneak, make, use = bench.steps(bench.run())
+    assert (sneak.status, make.status, use.status) == ("done", "cached", "cached")
+    assert "side.txt" in sneak.uncacheable
+
+
+def test_a_figure_is_kept_as_a_picture(bench: Any) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        import matplotlib
+        matplotlib.use("Agg")
+        from matplotlib.figure import Figure
+
+        @fl.step
+        def draw() -> int:
+            figure = Figure()
+            figure.subplots().plot([1, 3, 2])
+            fl.figure(figure, name="curve")
+            return 1
+
+        @fl.pipeline
+        def main():
+            draw()
+        """,
+    )
+    digest = bench.steps(bench.run())[0].files["curve"]
+    assert bench.store.catalog.get(Artifact, digest).kind == "figure"
