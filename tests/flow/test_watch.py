@@ -1,0 +1,114 @@
+"""Files that a step reads on the side are noticed."""
+
+import csv
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from fairlead.flow.watch import watching
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "project"
+    (root / "data").mkdir(parents=True)
+    frame = pl.DataFrame({"a": [1, 2]})
+    frame.write_csv(root / "data" / "in.csv")
+    frame.write_parquet(root / "data" / "in.parquet")
+    np.save(root / "data" / "in.npy", np.arange(3))
+    return root
+
+
+def reading_csv(path):
+    with open(path) as file:
+        return list(csv.reader(file))
+
+
+READERS = {
+    "open": ("in.csv", reading_csv),
+    "pathlib": ("in.csv", lambda path: path.read_text()),
+    "numpy": ("in.npy", np.load),
+    "pandas": ("in.csv", pd.read_csv),
+    "polars": ("in.csv", lambda path: pl.read_csv(path)),
+    "polars, lazily": ("in.parquet", lambda path: pl.scan_parquet(str(path)).collect()),
+    "polars, by keyword": ("in.csv", lambda path: pl.read_csv(source=path)),
+    "polars, by pattern": ("in.csv", lambda path: pl.read_csv(path.parent / "*.csv")),
+    "arrow": ("in.parquet", lambda path: pq.read_table(path)),
+    "sqlite": ("in.db", lambda path: sqlite3.connect(path).close()),
+}
+
+
+@pytest.mark.parametrize(("name", "read"), READERS.values(), ids=READERS)
+def test_an_undeclared_read_is_named(root, name, read):
+    path = root / "data" / name
+    if name == "in.db":
+        sqlite3.connect(path).close()
+        path.write_bytes(b"")
+    with watching(root) as reads:
+        read(path)
+    assert f"data/{name}" in reads.undeclared()
+    assert "type Path" in reads.undeclared()
+
+
+@pytest.mark.parametrize("declared", ["data", "data/in.csv"])
+def test_a_declared_input_is_no_undeclared_read(root, declared):
+    with watching(root) as reads:
+        reading_csv(root / "data" / "in.csv")
+        pl.read_csv(root / "data" / "in.csv")
+    assert reads.undeclared([root / declared]) is None
+
+
+def test_a_read_outside_of_the_project_is_named_in_full(root, tmp_path):
+    (tmp_path / "elsewhere.txt").write_text("x")
+    with watching(root) as reads:
+        (tmp_path / "elsewhere.txt").read_text()
+    assert str(tmp_path / "elsewhere.txt") in reads.undeclared()
+
+
+def test_what_the_step_wrote_itself_is_no_input(root):
+    with watching(root) as reads:
+        (root / "made.txt").write_text("x")
+        (root / "made.txt").read_text()
+    assert reads.undeclared() is None
+
+
+def test_code_packages_the_store_and_the_system_are_no_inputs(root):
+    (root / ".fairlead").mkdir()
+    (root / ".fairlead" / "catalog.db").write_text("x")
+    (root / "code.py").write_text("x = 1")
+    with watching(root) as reads:
+        (root / ".fairlead" / "catalog.db").read_text()
+        (root / "code.py").read_text()
+        open("/proc/self/status").close()
+        from sklearn.datasets import load_wine
+
+        load_wine()
+    assert reads.undeclared() is None
+
+
+def test_nothing_is_noted_outside_of_the_watch(root):
+    with watching(root) as reads:
+        pass
+    reading_csv(root / "data" / "in.csv")
+    assert reads.paths() == []
+
+
+def test_a_library_that_the_step_itself_imports_is_watched_too(root):
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom fairlead.flow.watch import watching\n"
+        "assert 'polars' not in sys.modules\n"
+        "with watching(Path(sys.argv[1])) as reads:\n"
+        "    import polars as pl\n"
+        "    pl.read_csv(sys.argv[1] + '/data/in.csv')\n"
+        "print(reads.undeclared())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=True
+    )
+    assert "data/in.csv" in done.stdout
