@@ -1,0 +1,71 @@
+"""The validator on real rows: UCI Adult, from FAIRLEAD_DATA or the folder beside the repository."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fairlead.signature.check import Checker
+from fairlead.signature.infer import infer
+
+NUMBERS = ["age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week"]
+COLUMNS = (
+    "age workclass fnlwgt education education-num marital-status occupation relationship race sex"
+    " capital-gain capital-loss hours-per-week native-country income"
+).split()
+BESIDE = Path(__file__).parents[3] / "shared" / "data"
+
+
+def read(name: str) -> pl.DataFrame:
+    folder = Path(os.environ.get("FAIRLEAD_DATA", BESIDE)) / "adult"
+    with gzip.open(folder / name, "rt", encoding="ascii") as file:
+        lines = [line.strip() for line in file]
+    rows = [line.split(", ") for line in lines if line and not line.startswith("|")]
+    table = pl.DataFrame(rows, schema=COLUMNS, orient="row")
+    return table.with_columns(
+        pl.col(NUMBERS).cast(pl.Int64), pl.exclude(NUMBERS).replace("?", None)
+    )
+
+
+@pytest.fixture(scope="module")
+def checker() -> Checker:
+    return Checker(infer(read("adult.data.gz"), target="income"))
+
+
+@pytest.fixture(scope="module")
+def held_out() -> pl.DataFrame:
+    return read("adult.test.gz").drop("income")
+
+
+def test_its_fields_are_found(checker: Checker) -> None:
+    found = {field.name: field for field in checker.signature.fields}
+    assert (found["age"].kind, found["age"].bounds) == ("integer", (13, 94))
+    assert {name for name, field in found.items() if field.kind == "integer"} == set(NUMBERS)
+    assert {name for name, field in found.items() if field.nullable} == {
+        "workclass",
+        "occupation",
+        "native-country",
+    }
+    assert len(found["native-country"].levels or ()) == 41
+
+
+def test_the_test_table_and_the_same_rows_as_json_are_the_same_arrays(
+    checker: Checker, held_out: pl.DataFrame
+) -> None:
+    by_table = checker.table(held_out)
+    by_json = checker.columns(checker.decode(json.dumps(held_out.to_dicts()).encode()))
+    assert by_json.columns.numbers.tobytes() == by_table.columns.numbers.tobytes()
+    assert by_json.columns.texts.tolist() == by_table.columns.texts.tolist()
+    assert by_json.flags == by_table.flags
+    assert len(by_json.columns) == 16281
+
+
+def test_no_real_row_needs_the_second_pass(checker: Checker, held_out: pl.DataFrame) -> None:
+    for row in held_out.head(2000).to_dicts():
+        body = json.dumps(row).encode()
+        rows = checker._fast(body)
+        assert rows
+        assert not checker.suspicious(body, rows)
