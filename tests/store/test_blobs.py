@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.errors import BlobCorrupt, BlobMissing, Fault, StoreFull
@@ -78,9 +78,7 @@ def test_a_damaged_blob_is_mended_by_storing_it_again(blobs: Blobs, data: bytes)
     assert Blobs(blobs.root).get(digest) == data
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None)
 @given(
     contents=st.lists(st.binary(max_size=200), min_size=1, max_size=12, unique=True),
     where=st.floats(0, 1, exclude_max=True),

@@ -219,6 +219,11 @@ def test_impact_of_a_folder_leads_to_what_answers(line: Line) -> None:
     ]
 
 
+def test_impact_of_a_revision_says_where_its_answers_are(line: Line) -> None:
+    facts = dict(forward(line.store, "income#1").facts)
+    assert facts["answers"] == "`fairlead predictions list --endpoint income`"
+
+
 def test_impact_of_a_split_table_does_not_blame_its_siblings(line: Line) -> None:
     """What was only tested on a table is reached; what neither read nor rests on it is not."""
     alone = line.artifact(b"alone", "table", rows=1)

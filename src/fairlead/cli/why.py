@@ -47,7 +47,7 @@ def why(thing: str, *, full: Annotated[bool, Parameter(negative="")] = False) ->
     if _PREDICTION.fullmatch(thing):
         from fairlead.serve import line
 
-        emit(line.why(here, thing), show)
+        emit(line.why(here, thing, full=full), show)
         return
     catalog = _catalog(here)
     emit(lineage.why(catalog, lineage.resolve(catalog, thing), full=full), show)
@@ -60,12 +60,18 @@ def impact(thing: str, *, full: Annotated[bool, Parameter(negative="")] = False)
     Parameters
     ----------
     thing
-        A run, step run, model version (`income@3`, `income@champion`), endpoint
+        A prediction, run, step run, model version (`income@3`, `income@champion`), endpoint
         revision (`income#12`), artifact digest, name or input path.
     full
         Show every step and every run.
     """
-    catalog = _catalog(project.find())
+    here = project.find()
+    if _PREDICTION.fullmatch(thing):
+        from fairlead.serve import line, log_reader
+
+        emit(line.prediction_node(log_reader.get(here.log, thing)), show)
+        return
+    catalog = _catalog(here)
     found = lineage.resolve(catalog, thing, prefer="model")
     emit(lineage.impact(catalog, found, full=full), show)
 

@@ -172,7 +172,7 @@ class _Forward:
     def of(self, kind: RefKind, text: str) -> Node:
         match kind:
             case "revision":
-                return revision_node(self.reader, revision_of(self.reader, text))
+                return self.revision(text)
             case "model":
                 return self.model(text)
             case "run":
@@ -184,12 +184,20 @@ class _Forward:
             case "artifact":
                 return self.artifact(text)
 
+    def revision(self, text: str) -> Node:
+        """A revision: its answers are rows of the log, too many to be nodes."""
+        revision = revision_of(self.reader, text)
+        node = revision_node(self.reader, revision)
+        listed = f"`fairlead predictions list --endpoint {revision.endpoint}`"
+        node.facts.append(("answers", listed))
+        return node
+
     def model(self, text: str) -> Node:
         node = model_node(self.reader, version_of(self.reader, text))
         for edge in graph.targets(self.reader, f"model:{text}"):
             if edge.target.startswith(graph.REVISION):
                 name = edge.target.removeprefix(graph.REVISION)
-                node.children.append(revision_node(self.reader, revision_of(self.reader, name)))
+                node.children.append(self.revision(name))
         return node
 
     def run(self, text: str) -> Node:
