@@ -218,7 +218,8 @@ def _run_again(request: Request, folder: Path, recorded: Environment | None) -> 
 
 def _variables(recorded: Environment | None) -> dict[str, str]:
     """Our environment, with hash seed and thread counts of the record."""
-    kept = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    left_out = {*THREAD_VARIABLES, "FAIRLEAD_PROJECT"}  # the replay has a project of its own
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
     kept["PYTHONHASHSEED"] = "0"
     if recorded is None:
         return kept
