@@ -55,7 +55,9 @@ def fill(project: Project, count: int) -> list[str]:
     with LogWriter(project.log) as log:
         for first in range(0, count, BATCH):
             ids = prediction_ids(BATCH)
-            log.append(under(frame, ids), "process", no_failure)
+            batch = under(frame, ids)
+            if not log.write_now(batch):
+                log.append(batch, "process", no_failure)
             sample += [id_text(id_) for place, id_ in enumerate(ids, first) if place in wanted]
     return sample
 
@@ -64,18 +66,11 @@ def answered(project: Project) -> Frame:
     """A batch of background rows, answered as the server answers."""
     live = require_live(CatalogReader(project.store_root / FILE), "tumours")
     loaded = LoadedRevision.load(live, ModelPool(project))
-    rows = loaded.background()[:BATCH]
-    names = [field.name for field in loaded.signature.fields]
-    bodies = [body_of(names, row) for row in rows]
+    bodies = [b'{"rows": [%b]}' % bytes(row) for row in demo.background(project)[:BATCH]]
     rows = [loaded.intake.read(body).rows[0] for body in bodies]
     predictions = loaded.answer(rows, [None] * BATCH)
+    loaded.close()
     return loaded.frame(predictions, [Part("json", body, 1) for body in bodies])
-
-
-def body_of(names: list[str], row: object) -> bytes:
-    """The request that brings a row."""
-    fields = msgspec.to_builtins(row)
-    return msgspec.json.encode({"rows": [{name: fields[name] for name in names}]})
 
 
 def under(frame: Frame, ids: list[bytes]) -> Frame:

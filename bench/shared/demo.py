@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
+
 from fairlead import project as projects
 from fairlead.project import Project
 
@@ -20,6 +22,12 @@ def make(root: Path) -> Project:
     fairlead("models", "promote", "tumours@1", "champion", cwd=root)
     fairlead("endpoints", "apply", "tumours", cwd=root)
     return projects.load(root)
+
+
+def background(project: Project) -> list[msgspec.Raw]:
+    """The rows that the model's package brings along, JSON each."""
+    (path,) = project.packages.glob("*/1/background.json")
+    return msgspec.json.decode(path.read_bytes(), type=list[msgspec.Raw])
 
 
 def fairlead(*words: str, cwd: Path) -> str:

@@ -9,10 +9,10 @@ from cyclopts import App
 
 from fairlead.cli.output import console, emit, message
 from fairlead.project import find as find_project
-from fairlead.serve.line import headline, moment
+from fairlead.serve.line import FIELDS_SHOWN, headline, moment
 from fairlead.serve.log_reader import Logged, get, latest
 from fairlead.store.ids import id_time_s
-from fairlead.store.phrases import counted, some
+from fairlead.store.phrases import counted, named, some
 
 if TYPE_CHECKING:
     from fairlead.serve.compact import Compacted
@@ -165,7 +165,8 @@ def show_replay(replay: PredictionReplay) -> None:
         f"model       {replay.model}, {replay.runtime}, package {replay.package[:12]}", markup=False
     )
     place = f"row {replay.batch_row + 1} of a batch of {replay.batch_rows}"
-    print_(f"row         {place}: {bytes(replay.input).decode()}", markup=False)
+    row = named(msgspec.json.decode(replay.input), FIELDS_SHOWN)
+    print_(f"row         {place}: {row}", markup=False)
     width = max(len(one.what) for one in replay.compared)
     for one in replay.compared:
         mark = "equal " if one.equal else "DIFFERS"

@@ -87,6 +87,7 @@ _decoder = msgspec.msgpack.Decoder(Frame)
 
 def pack(frame: Frame) -> bytearray:
     """Encode a frame with its header, ready to be appended to a segment."""
+    assert len(frame.ids) == ID_BYTES * len(frame.answers), "one id and one answer a row"
     data = bytearray(HEADER.size)
     _encoder.encode_into(frame, data, HEADER.size)
     length = len(data) - HEADER.size

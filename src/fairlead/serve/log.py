@@ -126,6 +126,8 @@ class LogWriter:
         """
         Hand a frame to the writer's thread, and return at once.
 
+        What waits is not bounded here: the caller bounds what it leaves unanswered.
+
         Args:
             frame: What to write.
             durability: "process" survives kill -9 of ours; "fsync" survives the
