@@ -196,9 +196,7 @@ def _pandas_series(values: NDArray[Any], field: Field, layout: Layout, floats: b
         dtype: Any = column.dtype
         return pd.Series(pd.to_datetime(values, unit="us")).astype(dtype)
     if field.kind in NUMERIC:
-        holes = bool(np.isnan(values).any()) and not column.dtype[:1].isupper()
-        keep = holes or (floats and field.kind != "boolean")
-        return pd.Series(values if keep else values.astype(_plain(column.dtype)))
+        return _pandas_numbers(values, field, column.dtype, floats)
     if column.dtype == "category":
         return pd.Series(pd.Categorical(values, categories=column.levels))
     null = layout.null_of(field.name)
@@ -206,6 +204,13 @@ def _pandas_series(values: NDArray[Any], field: Field, layout: Layout, floats: b
     return pd.Series(texts, dtype="object" if column.dtype == "object" else column.dtype)
 
 
-def _plain(dtype: str) -> str:
-    """Nullable pandas types by the name of their NumPy type, which scikit-learn sees the same."""
-    return {"boolean": "bool"}.get(dtype, dtype.lower()) if dtype != "object" else "float64"
+def _pandas_numbers(values: NDArray[Any], field: Field, dtype: str, floats: bool) -> Any:
+    import pandas as pd
+
+    typed: Any = "float64" if dtype == "object" else dtype
+    holds_null = typed[0].isupper() or typed.startswith(("float", "boolean"))
+    if floats and field.kind != "boolean":
+        return pd.Series(values)
+    if np.isnan(values).any() and not holds_null:
+        return pd.Series(values)
+    return pd.Series(values).astype(typed)
