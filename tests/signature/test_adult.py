@@ -12,10 +12,8 @@ from fairlead.signature.check import Checker
 from fairlead.signature.infer import infer
 
 NUMBERS = ["age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week"]
-COLUMNS = (
-    "age workclass fnlwgt education education-num marital-status occupation relationship race sex"
-    " capital-gain capital-loss hours-per-week native-country income"
-).split()
+HEADER = """age workclass fnlwgt education education-num marital-status occupation relationship race
+sex capital-gain capital-loss hours-per-week native-country income"""
 BESIDE = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -24,7 +22,7 @@ def read(name: str) -> pl.DataFrame:
     with gzip.open(folder / name, "rt", encoding="ascii") as file:
         lines = [line.strip() for line in file]
     rows = [line.split(", ") for line in lines if line and not line.startswith("|")]
-    table = pl.DataFrame(rows, schema=COLUMNS, orient="row")
+    table = pl.DataFrame(rows, schema=HEADER.split(), orient="row")
     return table.with_columns(
         pl.col(NUMBERS).cast(pl.Int64), pl.exclude(NUMBERS).replace("?", None)
     )

@@ -111,6 +111,8 @@ def test_integers_of_many_values_are_a_quantity_unless_the_task_says_otherwise()
 def test_labels_come_in_the_order_of_the_model() -> None:
     table = pl.DataFrame({"x": [1, 2], "y": ["a", "b"]})
     assert infer(table, target="y", labels=["b", "a"]).output.labels == ("b", "a")
+    labels = infer(table, target="y", labels=np.array([True, False])).output.labels or ()
+    assert [type(label) for label in labels] == [bool, bool]
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def _output(series: nw.Series[Any], task: Task | None, labels: Sequence[Label] |
         task = "regression" if labels is None and _is_quantity(values) else None
     if task == "regression":
         return _quantity_output(series.name, values)
-    found = tuple(labels) if labels is not None else tuple(_sorted(set(values)))
+    found = tuple(_sorted(set(values)) if labels is None else map(_plain, labels))
     return _label_output(series.name, task, found)
 
 
@@ -213,6 +213,12 @@ def _label_output(name: str, task: Task | None, labels: tuple[Label, ...]) -> Ou
     return Output(
         name=name, task=task or ("binary" if len(labels) == 2 else "multiclass"), labels=labels
     )
+
+
+def _plain(label: Any) -> Label:
+    """A Python value in place of a NumPy one, as `classes_` holds them."""
+    plain: Label = label.item() if hasattr(label, "item") else label
+    return plain
 
 
 def _sorted(labels: set[Any]) -> list[Any]:
