@@ -18,6 +18,7 @@ import polars as pl
 import a.b
 import fairlead as fl
 import helpers
+import more
 import pkg
 import pkg.inner as inner
 from helpers import renamed as called, Base, constant_text
@@ -167,6 +168,7 @@ def step(table: pl.DataFrame = None, config: "Signature" = None, trees: int = 91
     ACTIONS["go"]()
     os.environ["FAIRLEAD_TEST_READ"], os.getenv("FAIRLEAD_TEST_GET")
     uses_walrus([1])
+    more.everything()
     from lazily import imported_inside
     return imported_inside(local, chosen, values)
 ''',
@@ -250,10 +252,196 @@ class Base(metaclass=Root):
     def unused_method(self):
         return VERSION + 114
 ''',
+    "more.py": """
+from __future__ import annotations
+
+import enum
+import functools
+import json
+import typing
+from dataclasses import dataclass, field
+
+import pkg
+import sub_registry
+from sub_registry import REGISTRY
+
+
+class Counted:
+    def __init__(self, fn):
+        self.fn = fn
+
+    def __call__(self, *args):
+        return self.fn(*args) + 301
+
+
+@Counted
+def counted(x):
+    return x + 302
+
+
+def make_default():
+    return [303]
+
+
+@dataclass
+class Settings:
+    values: list = field(default_factory=make_default)
+    noted: int = field(default=1, metadata={"how": lambda x: x + 304})
+
+    @functools.cached_property
+    def cached(self):
+        return 305
+
+    @staticmethod
+    def static():
+        return 306
+
+    chosen = lambda self: 307
+    loaded = json.loads("[308]")
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+    def label(self):
+        return 309
+
+
+class Only(typing.TypedDict):
+    key_310: int
+
+
+if json:
+    def conditional():
+        return 311
+else:
+    def conditional():
+        return 312
+
+
+class Meta(type):
+    def __getitem__(cls, item):
+        return 313
+
+
+class Indexed(metaclass=Meta):
+    pass
+
+
+def patched(self):
+    return 314
+
+
+json.JSONDecoder.fairlead_test = patched
+
+
+class Holder:
+    def __init__(self):
+        self.inner = inner_helper
+
+
+def inner_helper():
+    return 315
+
+
+HOLDER = Holder()
+
+
+async def awaited():
+    return 316
+
+
+def adder(n):
+    def add(x):
+        return x + n
+    return add
+
+
+ADD_ONE, ADD_TWO = adder(1), adder(317)
+
+
+def matched(value):
+    match value:
+        case Level.LOW:
+            return low_case()
+        case _:
+            return 0
+
+
+def low_case():
+    return 318
+
+
+def lazily():
+    import pkg.late
+    from pkg.sub import relative_user
+    return pkg.late.late(), relative_user()
+
+
+def local_class():
+    class Inner(Holder):
+        def run(self):
+            return class_helper()
+    return Inner().run()
+
+
+def class_helper():
+    return 319
+
+
+def types(x):
+    y: Annotation = x
+    return typing.cast("Casted", y)
+
+
+class Annotation:
+    size = 320
+
+
+class Casted:
+    size = 321
+
+
+def everything(only: Only = None):
+    text = f"{formatted()!r:>{width()}}"
+    HOLDER.inner()
+    Indexed[0]
+    [f for f in (ADD_ONE, ADD_TWO)]
+    sub_registry.VALUE.deep.attribute
+    return (text, counted(1), Settings(), Level.LOW.label(), conditional(), awaited, matched(1),
+            lazily(), local_class(), REGISTRY["kind"](), types(1), pkg.provided)
+
+
+def formatted():
+    return 322
+
+
+def width():
+    return 323
+""",
+    "sub_registry.py": """
+import types
+
+REGISTRY = {}
+VALUE = types.SimpleNamespace(deep=types.SimpleNamespace(attribute=331))
+
+
+def register(fn):
+    REGISTRY["kind"] = fn
+    return fn
+
+
+@register
+def registered():
+    return 332
+""",
+    "pkg/late.py": "def late():\n    return 341\n",
     "a/__init__.py": "",
     "a/b.py": "from a import c\n\n\ndef far():\n    return c.farther()\n",
     "a/c.py": "def farther():\n    return 121\n",
-    "pkg/__init__.py": "from pkg.exported import reexported\n",
+    "pkg/__init__.py": (
+        "from pkg.exported import reexported\n\n\ndef __getattr__(name):\n    return name + '351'\n"
+    ),
     "pkg/exported.py": "def reexported():\n    return 131\n",
     "pkg/inner.py": "from .sub import LEVEL\n\n\ndef deep():\n    return LEVEL\n",
     "pkg/sub.py": (
@@ -331,6 +519,15 @@ CHANGES = [
     ("pkg/__init__.py", "import reexported", "import reexported\n\n\nprint('loads')"),
     ("pkg/sub.py", "141", "241"),
     ("pkg/sub.py", "142", "242"),
+    *(("more.py", str(number), str(number + 100)) for number in range(301, 312)),
+    *(("more.py", str(number), str(number + 100)) for number in range(313, 321)),
+    *(("more.py", str(number), str(number + 100)) for number in (322, 323)),
+    ("more.py", "def __call__(self, *args)", "def __call__(self, *args, extra=1)"),
+    ("more.py", "ADD_ONE, ADD_TWO = adder(1)", "ADD_ONE, ADD_TWO = adder(2)"),
+    ("sub_registry.py", "331", "431"),
+    ("sub_registry.py", "332", "432"),
+    ("pkg/late.py", "341", "441"),
+    ("pkg/__init__.py", "351", "451"),
     ("lazily.py", "return args", "return list(args)"),
     ("lazier.py", "151", "251"),
 ]
@@ -347,6 +544,8 @@ REST = [
     ("pipe.py", "cache=True", "cache=True, name='other'"),
     ("pipe.py", "class Annotated:\n    field: int = 1", "class Annotated:\n    field: int = 2"),
     ("pipe.py", '"x", "y"', '"y", "x"'),
+    ("more.py", "return 312", "return 412"),
+    ("more.py", "size = 321", "size = 421"),
     ("helpers.py", '"""Helpers."""', ""),
     ("helpers.py", '"""Doc."""', ""),
     ("helpers.py", "return x + 103", "return x + 303"),
