@@ -167,6 +167,12 @@ def test_an_unknown_field_is_refused_and_the_nearest_is_named(mixed: Checker) ->
     )
 
 
+def test_unknown_fields_are_named_in_the_order_of_the_row(mixed: Checker) -> None:
+    strangers = [f"stranger {n}" for n in range(20)]
+    problems = refused(mixed, json.dumps({**GOOD, **dict.fromkeys(strangers, 0)}).encode())
+    assert [p.field for p in problems] == strangers
+
+
 def test_a_repeated_key_is_refused_however_it_is_written(mixed: Checker) -> None:
     one = body().decode()
     for again in ('"age": 39', r'"\u0061ge" : 40', '"note":"a\\"b", "age":1'):

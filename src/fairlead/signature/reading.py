@@ -115,9 +115,10 @@ class _RowReader:
                 yield FieldProblem(number, name, None, expected)
             elif isinstance(value, Refusal):
                 yield FieldProblem(number, name, shown_json(cells[name]), value.expected)
-        for name in cells.keys() - self.rules.keys():
-            expected = f"no such field{self.nearest.hint(name)}"
-            yield FieldProblem(number, printable(name), shown_json(cells[name]), expected)
+        for name, value in cells.items():
+            if name not in self.rules:
+                expected = f"no such field{self.nearest.hint(name)}"
+                yield FieldProblem(number, printable(name), shown_json(value), expected)
 
 
 _MISSING = Refusal("a value")
