@@ -355,3 +355,25 @@ def test_blobs_of_another_process_are_made_durable_before_they_are_relied_on(
     blobs.flush()
     assert str(pack_files(blobs)[0]) in synchronised
     assert len(pack_files(blobs)) == 1
+
+
+def test_a_large_blob_takes_its_name_only_when_its_bytes_are_durable(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power loss a name would otherwise stand for a part of the blob."""
+    digest = blobs.put(LARGE)
+    stored = blobs._loose.path(digest)
+    synchronised: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def watched(file: int) -> None:
+        synchronised.append((os.readlink(f"/proc/self/fd/{file}"), stored.exists()))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    blobs.flush()
+    aside, *folders = synchronised
+    assert Path(aside[0]).parent == blobs.root / "incoming"
+    assert not aside[1]
+    assert (str(stored.parent), True) in folders
+    assert (str(stored.parent.parent), True) in folders

@@ -82,6 +82,18 @@ def test_processes_that_write_at_once_lose_nothing_and_see_no_lock(store: Store)
     assert [store.catalog.count(Run, pipeline=str(n)) for n in range(3)] == [30, 30, 30]
 
 
+def test_what_a_transaction_read_holds_until_its_end_against_any_writer(store: Store) -> None:
+    """Also against one that is not ours and knows nothing of our lock."""
+    other = sqlite3.connect(store.catalog.path, timeout=0, isolation_level=None)
+    with store.catalog.transaction() as transaction:
+        assert transaction.count(Run) == 0
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("ROLLBACK")
+    other.close()
+
+
 def test_a_transaction_inside_a_transaction_is_our_mistake(store: Store) -> None:
     with (
         store.catalog.transaction(),
