@@ -30,7 +30,7 @@ from fairlead.flow import origin
 from fairlead.flow.canonical import LEAVES, Undigestible, framed, joined
 from fairlead.flow.firstparty import walk
 from fairlead.flow.objects import KeyWalk
-from fairlead.flow.scan import Imported, Reference, Scan, canonical_text, dotted, scan, text_of
+from fairlead.flow.scan import Imported, Reference, Scan, bindings, dotted, scan, text_of
 from fairlead.flow.sources import (
     Definition,
     Source,
@@ -223,7 +223,7 @@ class Reach:
         if found is None:
             return self.enter_code(name, fn, scope)
         found = [own_part(tree, scope) for tree in found]
-        texts = list(map(canonical_text, found))
+        texts = list(map(ast.dump, found))
         if is_transformed(fn.__globals__):
             texts.append(repr(code_content(fn.__code__)))
         self.code[name] = self.digest(texts, self.follow_all(found, scope))
@@ -273,7 +273,7 @@ class Reach:
         path = space.get("__file__")
         read = source(path) if isinstance(path, str) else None
         trees = read.classes.get(cls.__qualname__, []) if read else []
-        texts = list(map(canonical_text, trees))
+        texts = list(map(ast.dump, trees))
         bases = [self.piece(base, f"a base of {name}") for base in (type(cls), *cls.__mro__[1:])]
         members = list(self.members(cls, scope, bool(trees)))
         pieces = [*bases, *members, *self.follow_all(trees, scope)]
@@ -314,7 +314,7 @@ class Reach:
         found = scan(read.tree)
         found.imports.clear()  # their names are bound here, and followed as such
         found.references += bound
-        self.code[name] = self.digest([canonical_text(read.tree)], self.follow(found, scope))
+        self.code[name] = self.digest([ast.dump(read.tree)], self.follow(found, scope))
         return None
 
     def enter_binary(self, name: str, path: str | None) -> None:
@@ -511,7 +511,7 @@ class Reach:
         read = source(path)
         if read is None:
             return self.enter_binary(name, path)
-        self.code[name] = self.digest([canonical_text(read.tree)], ())
+        self.code[name] = self.digest([ast.dump(read.tree)], ())
         self.static_references(read, name)
         return None
 
@@ -549,12 +549,12 @@ class Reach:
         although no function names them.
         """
         read = source(space["__file__"])
-        statements = [part for part in read.tree.body if has_effect(part)] if read else []
+        statements = read.effects if read else []
         if statements:
             name = f"{self.file(space)} (module level)"
             tree = ast.Module(statements, [])
             found = self.follow(scan(tree), Scope(name, self.file(space), space))
-            self.code[name] = self.digest([canonical_text(tree)], found)
+            self.code[name] = self.digest([ast.dump(tree)], found)
 
 
 # ── small questions ─────────────────────────────────────────────────────────
@@ -628,55 +628,6 @@ def is_data(value: Any) -> bool:
     return not (hasattr(type(value), "__get__") or is_code(value))
 
 
-def bindings(tree: ast.Module) -> list[str]:
-    """Names that a module binds at its own level."""
-    names: dict[str, None] = {}
-    for part in module_level(tree):
-        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-            names[part.id] = None
-        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names[part.name] = None
-        elif isinstance(part, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name.partition(".")[0]: None for alias in part.names}
-    return list(names)
-
-
-def module_level(tree: ast.AST) -> Iterator[ast.AST]:
-    """Nodes outside of every function and class."""
-    for child in ast.iter_child_nodes(tree):
-        yield child
-        if not isinstance(
-            child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-        ):
-            yield from module_level(child)
-
-
-def has_effect(node: ast.stmt) -> bool:
-    """Whether a statement at module level does more than bind names."""
-    if isinstance(node, ast.Expr):
-        return not isinstance(node.value, ast.Constant)
-    if isinstance(node, ast.Assign):
-        return not all(
-            isinstance(target, ast.Name | ast.Tuple | ast.List) for target in node.targets
-        )
-    if isinstance(node, ast.AnnAssign):
-        return not isinstance(node.target, ast.Name)
-    if isinstance(node, ast.If):
-        return not is_never_here(node.test) and any(map(has_effect, [*node.body, *node.orelse]))
-    if isinstance(node, ast.Try):
-        handlers = [part for handler in node.handlers for part in handler.body]
-        return any(map(has_effect, [*node.body, *handlers, *node.orelse, *node.finalbody]))
-    definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return not isinstance(node, (*definitions, ast.Pass, ast.Global))
-
-
-def is_never_here(test: ast.expr) -> bool:
-    """`if __name__ == "__main__"` and `if TYPE_CHECKING`, which do not happen in a run."""
-    names = {part.id for part in ast.walk(test) if isinstance(part, ast.Name)}
-    attributes = {part.attr for part in ast.walk(test) if isinstance(part, ast.Attribute)}
-    return bool({"__name__", "TYPE_CHECKING"} & (names | attributes))
-
-
 def namespace_of(value: Any) -> dict[str, Any] | None:
     """The namespace of the module that a function, class or module belongs to."""
     if isinstance(value, types.FunctionType):
@@ -691,13 +642,9 @@ def imported_namespaces(space: dict[str, Any], path: str) -> list[dict[str, Any]
     if read is None:
         return []
     package, names = str(space.get("__package__") or ""), []
-    for part in module_level(read.tree):
-        if isinstance(part, ast.Import):
-            names += [alias.name for alias in part.names]
-        elif isinstance(part, ast.ImportFrom):
-            for alias in part.names:
-                name = absolute(Imported(part.level, part.module or "", alias.name, ""), package)
-                names += [name, f"{name}.{alias.name}"]
+    for imported in read.imports:
+        name = absolute(imported, package)
+        names += [name] if imported.name is None else [name, f"{name}.{imported.name}"]
     every = [
         ".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)
     ]

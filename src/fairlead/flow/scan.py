@@ -240,17 +240,6 @@ def own_nodes(node: FunctionNode) -> Iterator[ast.AST]:
             waiting += ast.iter_child_nodes(part)
 
 
-def canonical_text(tree: ast.AST) -> str:
-    """
-    Source as text without comments, docstrings, positions and formatting.
-
-    >>> one = canonical_text(ast.parse("def f(x):\\n    'doc'\\n    return x+1  # why"))
-    >>> one == canonical_text(ast.parse("def f( x ): return (x + 1)"))
-    True
-    """
-    return ast.dump(without_docstrings(tree))
-
-
 def without_docstrings(tree: ast.AST) -> ast.AST:
     """The same tree, its docstrings taken away in place; nothing else of it is changed."""
     for node in ast.walk(tree):
@@ -263,3 +252,65 @@ def without_docstrings(tree: ast.AST) -> ast.AST:
             ):
                 del node.body[0]
     return tree
+
+
+# ── module level ────────────────────────────────────────────────────────────
+
+
+def bindings(tree: ast.Module) -> list[str]:
+    """Names that a module binds at its own level."""
+    names: dict[str, None] = {}
+    for part in module_level(tree):
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+            names[part.id] = None
+        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names[part.name] = None
+        elif isinstance(part, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.partition(".")[0]: None for alias in part.names}
+    return list(names)
+
+
+def module_imports(tree: ast.Module) -> list[Imported]:
+    """What a module imports as it loads."""
+    found = Scan()
+    visitor = _Visitor(found)
+    for part in module_level(tree):
+        if isinstance(part, ast.Import | ast.ImportFrom):
+            visitor.visit(part)
+    return found.imports
+
+
+def module_level(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes outside of every function and class."""
+    for child in ast.iter_child_nodes(tree):
+        yield child
+        if not isinstance(
+            child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+        ):
+            yield from module_level(child)
+
+
+def has_effect(node: ast.stmt) -> bool:
+    """Whether a statement at module level does more than bind names."""
+    if isinstance(node, ast.Expr):
+        return not isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.Assign):
+        return not all(
+            isinstance(target, ast.Name | ast.Tuple | ast.List) for target in node.targets
+        )
+    if isinstance(node, ast.AnnAssign):
+        return not isinstance(node.target, ast.Name)
+    if isinstance(node, ast.If):
+        return not is_never_here(node.test) and any(map(has_effect, [*node.body, *node.orelse]))
+    if isinstance(node, ast.Try):
+        handlers = [part for handler in node.handlers for part in handler.body]
+        return any(map(has_effect, [*node.body, *handlers, *node.orelse, *node.finalbody]))
+    definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return not isinstance(node, (*definitions, ast.Pass, ast.Global))
+
+
+def is_never_here(test: ast.expr) -> bool:
+    """`if __name__ == "__main__"` and `if TYPE_CHECKING`, which do not happen in a run."""
+    names = {part.id for part in ast.walk(test) if isinstance(part, ast.Name)}
+    attributes = {part.attr for part in ast.walk(test) if isinstance(part, ast.Attribute)}
+    return bool({"__name__", "TYPE_CHECKING"} & (names | attributes))

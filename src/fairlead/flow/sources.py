@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
-from fairlead.flow.scan import without_docstrings
+from fairlead.flow.scan import Imported, has_effect, module_imports, without_docstrings
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
 
@@ -27,6 +27,8 @@ class Source:
     codes: dict[str, list[CodeType]] = field(default_factory=dict)  # qualified name → compiled
     functions: dict[tuple[str, int], list[Definition]] = field(default_factory=dict)
     classes: dict[str, list[Definition]] = field(default_factory=dict)  # by qualified name
+    effects: list[ast.stmt] = field(default_factory=list)  # that do more than bind names
+    imports: list[Imported] = field(default_factory=list)  # at module level
 
     def definition(self, code: CodeType) -> list[Definition] | None:
         """
@@ -85,6 +87,8 @@ def parsed(path: str, stamp: tuple[int, int]) -> Source | None:
         made.codes.setdefault(code.co_qualname, []).append(code)
     index(made, tree, "")
     without_docstrings(tree)
+    made.effects = [part for part in tree.body if has_effect(part)]
+    made.imports = module_imports(tree)
     return made
 
 
