@@ -82,3 +82,12 @@ def test_what_is_no_plain_function_is_refused() -> None:
         fl.step(lambda: 1)
     with pytest.raises(UsageError, match="HOME"):
         fl.step(env="HOME")(read)
+
+
+def test_a_step_called_plainly_may_log_and_nothing_is_recorded() -> None:
+    @fl.step
+    def measure(rows: int) -> int:
+        fl.log(rows=rows)
+        return rows
+
+    assert measure(3) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,14 @@ def show(data: dict[str, Any]) -> None:
     root = Path(data["root"])
     print(f"Made the project {data['project']} in {root}")
     if root != Path.cwd():
-        print(f"  cd {os.path.relpath(root)}")
+        print(f"  cd {short(root)}")
     if data["template"] == "tumours":
         print("  fairlead run tumours")
         return
     print("  Write a pipeline into pipelines/NAME.py, then: fairlead run NAME")
+
+
+def short(root: Path) -> Path:
+    """A folder as a person would type it from here."""
+    here = Path.cwd()
+    return root.relative_to(here) if root.is_relative_to(here) else root

@@ -52,6 +52,7 @@ class StepContext:
 
 _engine: ContextVar[Engine | None] = ContextVar("fairlead_engine", default=None)
 _step: ContextVar[StepContext | None] = ContextVar("fairlead_step", default=None)
+_plain: ContextVar[bool] = ContextVar("fairlead_plain", default=False)
 _running: list[StepContext] = []
 
 
@@ -71,6 +72,21 @@ def current() -> StepContext | None:
 def engine() -> Engine | None:
     """The engine that a step call goes to: None outside a pipeline, and inside a step."""
     return None if _step.get() is not None else _engine.get()
+
+
+def plain() -> bool:
+    """Whether this code belongs to a step that was called as the plain function it is."""
+    return _plain.get()
+
+
+@contextmanager
+def calling_plainly() -> Iterator[None]:
+    """Say that the step of this block was called outside a pipeline, where nothing is recorded."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""What a step says of itself while it runs: metrics, figures and files."""
+"""
+What a step says of itself while it runs: metrics, figures and files.
+
+A step that is called outside a pipeline is the plain function, and records nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.errors import NotFound, UsageError
-from fairlead.flow.context import StepContext, current
+from fairlead.flow.context import StepContext, current, plain
 
 _TICK_S = 0.01
 """File systems stamp by the kernel's clock, which lags behind by a tick."""
@@ -24,7 +28,9 @@ def log(**metrics: float) -> None:
         `fl.log(accuracy=0.97, rows=569)`
     """
     step = _step("log")
-    step.notes.metrics({name: _number(name, value) for name, value in metrics.items()})
+    values = {name: _number(name, value) for name, value in metrics.items()}
+    if step is not None:
+        step.notes.metrics(values)
 
 
 def figure(figure: Any, name: str = "figure") -> None:
@@ -35,7 +41,9 @@ def figure(figure: Any, name: str = "figure") -> None:
         UsageError: Outside a step.
         NotStorable: It is not a figure that can be drawn.
     """
-    keep(_step("figure"), name, figure)
+    step = _step("figure")
+    if step is not None:
+        keep(step, name, figure)
 
 
 def file(path: str | Path, name: str | None = None) -> None:
@@ -50,8 +58,9 @@ def file(path: str | Path, name: str | None = None) -> None:
     found = Path(path).absolute()
     if not found.exists():
         raise NotFound(f"fl.file({str(path)!r}): {found} does not exist.", "Write it first.")
-    _note_made(found, step.started)
-    keep(step, name or found.name, found)
+    if step is not None:
+        _note_made(found, step.started)
+        keep(step, name or found.name, found)
 
 
 def value(name: str, value: Any) -> None:
@@ -61,7 +70,9 @@ def value(name: str, value: Any) -> None:
     A step that stores no output (`store_output=False`) says with it what a
     replay compares.
     """
-    keep(_step("value"), name, value)
+    step = _step("value")
+    if step is not None:
+        keep(step, name, value)
 
 
 def keep(step: StepContext, name: str, value: Any) -> None:
@@ -84,13 +95,13 @@ def _note_made(path: Path, started: float) -> None:
             watch.tell(each, writing=True)
 
 
-def _step(what: str) -> StepContext:
+def _step(what: str) -> StepContext | None:
+    """The step to record on; None in a step that was called as a plain function."""
     step = current()
-    if step is None:
+    if step is None and not plain():
         raise UsageError(
             f"fl.{what}(…) was called outside a step, so there is nothing to record it on.",
-            "Call it inside a function decorated with @fl.step while a pipeline runs; "
-            "in a test or a notebook, leave it out or run the pipeline with `.run(…)`.",
+            "Call it inside a function decorated with @fl.step.",
         )
     return step
 

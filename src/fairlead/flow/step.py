@@ -102,6 +102,9 @@ def _make(
     @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         engine = context.engine()
+        if engine is None and context.current() is None:
+            with context.calling_plainly():
+                return fn(*args, **kwargs)
         if engine is None:
             return fn(*args, **kwargs)
         return cast(R, engine.call(made, args, kwargs))
