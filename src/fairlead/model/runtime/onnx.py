@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from fairlead.signature.columns import Columns
 from fairlead.signature.field import Signature
 
 MODEL = "model.onnx"
+LARGE = 1 << 20  # bytes
 
 
 class OnnxRuntime:
@@ -84,11 +86,25 @@ def open_session(model: bytes) -> Any:
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no public base class
         raise IntegrityError(
             f"{MODEL} cannot be loaded: {error}.", "Register the model again."
         ) from error
+    if len(model) > LARGE:
+        _give_back_memory()
+    return session
+
+
+def _give_back_memory() -> None:
+    """
+    Return freed memory to the system, where the C library can be told to.
+
+    Reading a file of 20 MB leaves 280 MB freed inside the process and held by glibc.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _closed(*_: Any) -> Any:
