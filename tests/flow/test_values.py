@@ -37,6 +37,8 @@ from sklearn.svm import SVC
 from fairlead.errors import IntegrityError, NotFound, NotStorable, NotSupported
 from fairlead.flow import values
 from fairlead.store import Store
+from fairlead.store.digest import digest_bytes
+from fairlead.store.doctor import check
 
 QUIET = settings(
     max_examples=60,
@@ -149,6 +151,24 @@ def test_tables_and_arrays_inside_of_json_values_are_stored_too(blobs):
 def test_a_stored_json_value_is_readable_json(blobs):
     artifact = values.save({"a": [1, "x", None, True, 0.5]}, blobs)
     assert json.loads(blobs.get(artifact.blob)) == {"a": [1, "x", None, True, 0.5]}
+
+
+def test_the_doctor_misses_a_part_of_a_stored_value_that_is_gone(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "part.txt").write_text("part")
+    with Store.create(tmp_path / "store") as store:
+        table = values.save({"table": pl.DataFrame({"a": [1]})}, store.blobs)
+        folder = values.save(tmp_path / "folder", store.blobs)
+        store.record(table, folder)
+        listed = store.blobs.get(folder.blob)
+        forged = listed.replace(digest_bytes(b"part").encode(), digest_bytes(b"gone").encode())
+        broken = msgspec.structs.replace(
+            folder, digest=digest_bytes(b"other"), blob=store.blobs.put(forged)
+        )
+        assert check(store.root, inside=values.INSIDE) == []
+        store.record(broken)
+    found = check(tmp_path / "store", inside=values.INSIDE)
+    assert [finding.kind for finding in found] == ["missing blob"]
 
 
 # ── arrays ──────────────────────────────────────────────────────────────────

@@ -28,6 +28,7 @@ def doctor(
         First mend what needs no judgement: half-written records, stale locks, runs whose
         process is dead, indexes of the log.
     """
+    from fairlead.flow.values import INSIDE
     from fairlead.model.findings import findings as model_findings
     from fairlead.serve import log_check
 
@@ -36,7 +37,7 @@ def doctor(
         store_doctor.mend(here.store_root)
         log_check.mend(here)
     deep = not quick
-    found = store_doctor.check(here.store_root, deep=deep)
+    found = store_doctor.check(here.store_root, deep=deep, inside=INSIDE)
     found += model_findings(here, deep=deep)
     found += log_check.findings(here, deep=deep)
     emit(found, show)
