@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
+import polars as pl
 import pytest
 import uvloop
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
+from fairlead.model import contents, seal
+from fairlead.model.package import About
+from fairlead.model.registry import Registry
+from fairlead.project import Project, load
+from fairlead.protocols import server as servers
 from fairlead.protocols.http import Exchange, HttpServer, Limits, Refused, Response
+from fairlead.serve import revision, spec
+from fairlead.serve.endpoints import Endpoints
+from fairlead.store.store import Store
 
 
 class Echo:
@@ -179,3 +196,160 @@ def long_lived_caller() -> Iterator[Caller]:
     yield caller
     caller.close()
     running.stop()
+
+
+ROW: dict[str, Any] = {"age": 39, "hours": 40.5, "job": "nurse"}
+
+
+class Loans:
+    """A project with the model `income` in two versions, and the endpoint `income` on the first."""
+
+    def __init__(self, root: Path, made: list[contents.Contents]) -> None:
+        Store.create(root / ".fairlead").close()
+        public = seal.make_keys(root / ".fairlead" / "keys" / "seal.key")
+        (root / "fairlead.toml").write_text(
+            f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
+        )
+        (root / "endpoints").mkdir()
+        (root / "signatures").mkdir()
+        self.project: Project = load(root)
+        with Store.open(self.project.store_root) as store:
+            registry = Registry(self.project, store)
+            for each in made:
+                about = About(
+                    name="income",
+                    number=0,
+                    runtime=each.compiled.runtime,
+                    task="binary",
+                    target="income",
+                    created=0.0,
+                )
+                registry.add(each.files, about)
+        self.apply("income@1")
+
+    def apply(self, model: str, endpoint: str = "income", durability: str = "process") -> str:
+        """Write an endpoint's file and make it live."""
+        text = f"endpoint: {endpoint}\nmodel: {model}\nlog: {{durability: {durability}}}\n"
+        (self.project.endpoints / f"{endpoint}.yaml").write_text(text)
+        with Store.open(self.project.store_root) as store:
+            applied = revision.apply(self.project, store, spec.read(self.project, endpoint))
+        return revision.ref(applied.revision)
+
+
+@pytest.fixture(scope="session")
+def made() -> list[contents.Contents]:
+    """Two small forests, registered from a table with a category and nulls."""
+    random = np.random.default_rng(7)
+    jobs = random.choice(np.array(["nurse", "smith", "clerk", None], dtype=object), 300)
+    table = pl.DataFrame(
+        {
+            "age": random.integers(17, 90, 300),
+            "hours": random.uniform(1, 99, 300).round(2),
+            "job": pl.Series(jobs.tolist(), dtype=pl.String),
+        }
+    )
+    target = np.where(table["age"].to_numpy() + random.normal(0, 9, 300) > 50, ">50K", "<=50K")
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    found = []
+    for seed in (0, 1):
+        model = make_pipeline(
+            make_column_transformer((encoder, ["job"]), remainder="passthrough"),
+            RandomForestClassifier(10, random_state=seed),
+        ).fit(table, target)
+        train = table.with_columns(income=target)
+        found.append(contents.make(model, train=train, test=train, target="income"))
+    return found
+
+
+@pytest.fixture
+def loans(tmp_path: Path, made: list[contents.Contents]) -> Loans:
+    return Loans(tmp_path, made)
+
+
+class Up:
+    """The prediction server of a project, on a thread."""
+
+    def __init__(self, project: Project, limits: Limits, **settings: Any) -> None:
+        self.project = project
+        self.url = ""
+        self.endpoints: Endpoints
+        self._failure: BaseException | None = None
+        self._known = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(limits, settings))
+        self._thread.start()
+        assert self._known.wait(20)
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def _run(self, limits: Limits, settings: dict[str, Any]) -> None:
+        try:
+            uvloop.run(self._main(limits, settings))
+        except BaseException as error:
+            self._failure = error
+            self._known.set()
+
+    async def _main(self, limits: Limits, settings: dict[str, Any]) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        endpoints = Endpoints(self.project, **settings)
+        await servers.serve(endpoints, "127.0.0.1", 0, limits, self._ready, self._stop)
+
+    def _ready(self, endpoints: Endpoints, url: str) -> None:
+        self.endpoints, self.url = endpoints, url
+        self._known.set()
+
+    def stop(self) -> None:
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, Any, dict[str, str]]:
+        """Send one request; give status, decoded body and headers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            raw = answer.read()
+            is_json = answer.headers["content-type"] == "application/json"
+            decoded = msgspec.json.decode(raw) if is_json else raw.decode()
+            return answer.status, decoded, dict(answer.headers)
+        finally:
+            connection.close()
+
+    def predict(
+        self, body: Any, endpoint: str = "income", **headers: str
+    ) -> tuple[int, Any, dict[str, str]]:
+        """Send a body to predict, as JSON unless it is bytes."""
+        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        named = {"content-type": "application/json"}
+        named |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.ask("POST", f"/v1/endpoints/{endpoint}/predict", data, **named)
+
+
+@pytest.fixture
+def up() -> Iterator[Callable[..., Up]]:
+    """Bring servers up; all are stopped at the end."""
+    running: list[Up] = []
+
+    def start(project: Project, limits: Limits | None = None, **settings: Any) -> Up:
+        running.append(Up(project, limits or Limits(drain_s=5.0), **settings))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def income(tmp_path_factory: pytest.TempPathFactory, made: list[contents.Contents]) -> Iterator[Up]:
+    """A server that many tests share: nothing that they send may bring it down."""
+    server = Up(Loans(tmp_path_factory.mktemp("loans"), made).project, Limits(drain_s=5.0))
+    yield server
+    server.stop()

@@ -171,6 +171,11 @@ class HttpServer:
             connection.drain()
         while self.connections and time.monotonic() < until:
             await asyncio.sleep(0.01)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the address and of every connection, at once."""
+        self._socket.close()
         for connection in tuple(self.connections):
             connection.abort()
         if self._ticker is not None:

@@ -44,25 +44,23 @@ def run(
         NotFound, StoreFull, StoreReadOnly: As `Endpoints.open`.
     """
     sys.setswitchinterval(SWITCH_S)
-    uvloop.run(_serve(Endpoints(project, names), host, port, limits, ready))
+    uvloop.run(_until_signal(Endpoints(project, names), host, port, limits, ready))
 
 
-async def _serve(
+async def serve(
     endpoints: Endpoints,
     host: str,
     port: int,
     limits: Limits | None,
     ready: Callable[[Endpoints, str], None],
+    stop: asyncio.Event,
 ) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    """Serve until `stop` is set, then answer what is under way; otherwise as `run`."""
     rest = Rest(endpoints)
     server = HttpServer(rest, limits)
     port = server.listen(host, port)  # before anything is loaded, so that a conflict shows at once
-    await endpoints.open()
     try:
+        await endpoints.open()
         await server.start()
         # What is loaded stays; collections need not walk it again and again.
         gc.collect()
@@ -72,4 +70,18 @@ async def _serve(
         rest.draining = True
         await server.drain()
     finally:
+        server.close()
         await endpoints.close()
+
+
+async def _until_signal(
+    endpoints: Endpoints,
+    host: str,
+    port: int,
+    limits: Limits | None,
+    ready: Callable[[Endpoints, str], None],
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await serve(endpoints, host, port, limits, ready, stop)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from fairlead.errors import FairleadError
+from fairlead.errors import FairleadError, Fault
 from fairlead.serve.intake import Rows
+
+logger = logging.getLogger(__name__)
 
 Done = Callable[[Rows | FairleadError], None]
 
@@ -32,6 +35,9 @@ class Desk:
             outcome = next(reading)
         except FairleadError as error:
             outcome = error
+        except Exception:
+            logger.exception("a large body could not be read")
+            outcome = Fault("The body could not be read.", "The server's log has the reason.")
         if outcome is not None:
             self._waiting.popleft()
             done(outcome)

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import msgspec
 
@@ -92,12 +93,15 @@ class Endpoints:
         self._queue_rows = queue_rows
         self._pool = ModelPool(project)
         self._loader = ThreadPoolExecutor(1, "fairlead-load")
-        self._under_way = 0
+        self.under_way = 0
         self._store: Store
         self._log: LogWriter
         self._desk: Desk
         self._once: Once
         self._watcher: asyncio.Task[None] | None = None
+        self._opened = ExitStack()  # closes what was opened, the last first
+        self._opened.callback(self.threads.shutdown)
+        self._opened.callback(self._loader.shutdown)
 
     async def open(self) -> None:
         """
@@ -107,10 +111,10 @@ class Endpoints:
             NotFound: There is no store, or no endpoint of a name that was given.
             StoreReadOnly, StoreFull: Predictions could not be logged.
         """
-        self._store = Store.open(self.project.store_root, write=False)
+        self._store = self._opened.enter_context(Store.open(self.project.store_root, write=False))
         for name in self._names or ():
             revisions.require_live(self._store.catalog, name)
-        self._log = LogWriter(self.project.log)
+        self._log = self._opened.enter_context(LogWriter(self.project.log))
         self._desk = Desk()
         self._once = Once(self.project.log, self.threads)
         await self._catch_up()
@@ -121,15 +125,12 @@ class Endpoints:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
-        while self._under_way:
+        while self.under_way:
             await asyncio.sleep(0.005)
         for endpoint in self.endpoints.values():
             if endpoint.serving is not None:
                 endpoint.serving.release()
-        self._loader.shutdown()
-        self.threads.shutdown()
-        self._log.close()
-        self._store.close()
+        self._opened.close()
 
     @property
     def ready(self) -> bool:
@@ -182,7 +183,7 @@ class Endpoints:
             if claimed is None:
                 return
             reply, abandoned = claimed, None  # others may come to wait for the same answer
-        self._under_way += 1
+        self.under_way += 1
         serving.hold()
         request = _Request(self, serving, body, reply, key, abandoned)
         if len(body) <= SMALL_BYTES:
@@ -192,7 +193,7 @@ class Endpoints:
 
     def over(self, serving: Serving) -> None:
         """Say that a request has its answer."""
-        self._under_way -= 1
+        self.under_way -= 1
         serving.release()
 
     async def _watch(self) -> None:

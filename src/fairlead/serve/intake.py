@@ -183,7 +183,7 @@ def _outer(body: bytes) -> _Outer:
         outer = _decode_outer(body)
     except msgspec.ValidationError as error:
         raise MalformedInput(f"The body is not what holds rows: {error}.", _SHAPE) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from error
     # msgspec keeps the last of repeated keys; then something long stands outside of both parts.
     rest = len(body) - len(bytes(outer.rows)) - len(bytes(outer.entities))
@@ -197,7 +197,7 @@ def _outer(body: bytes) -> _Outer:
 def _texts(outer: _Outer) -> list[str] | None:
     try:
         return msgspec.json.decode(outer.entities, type=list[str] | None)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _no_texts() from error
 
 
