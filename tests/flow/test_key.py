@@ -239,6 +239,73 @@ def test_a_function_given_as_a_parameter_counts_by_its_code(project):
     assert one.digest != two.digest
 
 
+def test_a_closure_given_as_a_parameter_does_not_hide_one_that_the_step_reaches(project):
+    text = """
+        def adder(n):
+            def add(x):
+                return x + n
+            return add
+
+        REACHED = adder(1)
+        GIVEN = adder(2)
+
+        def step(how):
+            return how(REACHED(0))
+    """
+    digests = set()
+    for version in (text, text.replace("adder(1)", "adder(3)"), text.replace("(2)", "(4)")):
+        module = project.load("closures", closures=version)
+        digests.add(project.key(module.step, how=module.GIVEN).digest)
+    assert len(digests) == 3
+
+
+def test_what_is_bound_to_a_partial_or_an_object_counts(project):
+    text = """
+        import functools
+
+        class Scale:
+            def __init__(self, by):
+                self.by = by
+
+            def apply(self, x):
+                return x * self.by
+
+        def plain(by, x):
+            return x * by
+
+        PARTIAL = functools.partial(plain, 2)
+        METHOD = Scale(2).apply
+    """
+    module = project.load("bound", bound=text)
+    old = [project.key(fn).digest for fn in (module.PARTIAL, module.METHOD)]
+    module = project.load("bound", bound=text.replace("2)", "3)"))
+    new = [project.key(fn).digest for fn in (module.PARTIAL, module.METHOD)]
+    assert len({*old, *new}) == 4
+
+
+def test_a_transformer_of_the_project_counts_by_its_code(project):
+    text = """
+        from sklearn.base import BaseEstimator, TransformerMixin
+
+        class Clip(TransformerMixin, BaseEstimator):
+            def __init__(self, top=1.0):
+                self.top = top
+
+            def fit(self, X, y=None, sample_weight=None):
+                return self
+
+            def transform(self, X):
+                return X.clip(0, self.top)
+
+        def step(table):
+            return Clip().fit(table)
+    """
+    old = project.parts("clip", clip=text)
+    new = project.parts("clip", clip=text.replace("clip(0", "clip(1"))
+    assert old.uncacheable is None
+    assert old.code != new.code
+
+
 def test_an_input_of_a_class_of_the_project_counts_with_the_code_of_the_class(project):
     text = """
         from dataclasses import dataclass

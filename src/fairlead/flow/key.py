@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import msgspec
@@ -62,10 +63,12 @@ def function_parts(fn: Callable[..., Any], root: Path) -> FunctionParts:
     if known is not None and known[1] == str(root) and known[3].hold():
         return known[2]
     reach = Reach(root)
-    piece = reach.piece(fn, "the step")
+    reach.piece(fn, "the step")
+    if not isinstance(fn, FunctionType):  # a partial, a bound method, an object that is called
+        reach.constant("the step itself", fn)
     reach.drain()
     parts = FunctionParts(
-        name=name_of(fn, reach, piece),
+        name=name_of(fn, reach),
         root=str(root),
         code=dict(sorted(reach.code.items())),
         constants=dict(sorted(reach.constants.items())),
@@ -78,7 +81,7 @@ def function_parts(fn: Callable[..., Any], root: Path) -> FunctionParts:
     return parts
 
 
-def name_of(fn: Callable[..., Any], reach: Reach, piece: bytes) -> str:
+def name_of(fn: Callable[..., Any], reach: Reach) -> str:
     """The name of a function as its key tells it."""
     inner = getattr(fn, "__fairlead_step__", None)
     real = inner.fn if inner is not None else fn
@@ -125,8 +128,8 @@ def step_key(
     whole: dict[str, Any] = {
         "format": FORMAT,
         "function": parts.name,
-        "code": parts.code | reach.code,
-        "constants": parts.constants | reach.constants,
+        "code": parts.code | as_given(reach.code),
+        "constants": parts.constants | as_given(reach.constants),
         "packages": parts.packages | package_versions(reach.modules),
         "params": given,
         "inputs": taken,
@@ -138,6 +141,16 @@ def step_key(
     if reasons:
         return Key(None, whole, "; ".join(reasons))
     return Key(digest_bytes(msgspec.json.encode(whole, order="deterministic")), whole, None)
+
+
+def as_given(met: Mapping[str, str]) -> dict[str, str]:
+    """
+    What arguments reach, under names of its own.
+
+    A closure among the arguments may bear the name of one that the step reaches,
+    and hold another value; neither may hide the other.
+    """
+    return {f"{name} (given)": content for name, content in met.items()}
 
 
 def parameter(name: str, value: Any, reach: Reach) -> str:
