@@ -24,7 +24,8 @@ def init(path: Path = Path("."), /, *, template: str = "tumours", name: str | No
     from fairlead.scaffold import create
 
     made = create(path, name=name, template=template)
-    emit({"project": made.name, "root": str(made.root), "template": template}, show)
+    pipelines = sorted(path.stem for path in (made.root / "pipelines").glob("*.py"))
+    emit({"project": made.name, "root": str(made.root), "pipelines": pipelines}, show)
 
 
 def show(data: dict[str, Any]) -> None:
@@ -33,10 +34,10 @@ def show(data: dict[str, Any]) -> None:
     print(f"Made the project {data['project']} in {root}")
     if root != Path.cwd():
         print(f"  cd {short(root)}")
-    if data["template"] == "tumours":
-        print("  fairlead run tumours")
-        return
-    print("  Write a pipeline into pipelines/NAME.py, then: fairlead run NAME")
+    for name in data["pipelines"]:
+        print(f"  fairlead run {name}")
+    if not data["pipelines"]:
+        print("  Write a pipeline into pipelines/NAME.py, then: fairlead run NAME")
 
 
 def short(root: Path) -> Path:

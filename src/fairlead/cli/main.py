@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Group
 
@@ -46,11 +45,19 @@ def build() -> App:
         name="fairlead",
         help="From training run to production decision, on one line that can be followed back.",
         help_epilogue=EPILOGUE,
-        version=lambda: f"fairlead {version('fairlead')}",
+        help_format="plaintext",  # the default loads a Markdown parser: 50 ms
+        version=version,
     )
     for path, name, help_text, group in COMMANDS:
         app.command(f"fairlead.cli.{path}", name=name, help=help_text, group=group)
     return app
+
+
+def version() -> str:
+    """The name and version, as `--version` prints them."""
+    from importlib.metadata import version as installed
+
+    return f"fairlead {installed('fairlead')}"
 
 
 def main(argv: list[str] | None = None) -> None:

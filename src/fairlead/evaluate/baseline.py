@@ -101,7 +101,7 @@ class Goal:
 
 
 def _doubt_of_means(sums: Floats, counts: Floats) -> float:
-    from scipy import stats  # type: ignore[import-untyped]
+    from scipy import stats
 
     groups, rows = len(counts), counts.sum()
     means = (sums[:, 0] ** 2 / counts).sum()
