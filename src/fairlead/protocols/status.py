@@ -29,6 +29,8 @@ STATUS: dict[str, int] = {
     "expectation_failed": 417,
     "head_too_large": 431,
     "check_failed": 422,
+    "gate_refused": 422,
+    "run_failed": 422,
     "integrity": 500,
     "blob_missing": 500,
     "blob_corrupt": 500,
@@ -41,7 +43,7 @@ STATUS: dict[str, int] = {
     "store_read_only": 507,
     "store_newer": 500,
 }
-"""Code of an error → status. `docs/errors.md` says what each means."""
+"""Code of an error → status, else 500. `docs/errors.md` says what each means."""
 
 REFUSALS: dict[int, str] = {
     400: "bad_request",
@@ -88,4 +90,4 @@ def of_code(
         error["fields"] = fields[:NAMED_PROBLEMS]
     if retry_after_s is not None:
         headers += ((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))),)
-    return Response(STATUS[code], msgspec.json.encode({"error": error}), headers=headers)
+    return Response(STATUS.get(code, 500), msgspec.json.encode({"error": error}), headers=headers)

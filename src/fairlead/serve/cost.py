@@ -8,6 +8,8 @@ FORGET = 0.98
 SURPRISE = 3.0
 ENOUGH = 5.0
 """Batches, by weight, after which an expectation counts as one."""
+LEAST_S = 1e-9
+"""No row costs less."""
 
 
 class Cost:
@@ -47,7 +49,7 @@ class Cost:
         batches would save nothing.
         """
         spare_s = max(seconds - self.fixed_s, self.fixed_s)
-        return max(1, int(spare_s / self.row_s)) if self.row_s > 0 else 1 << 30
+        return max(1, int(spare_s / max(self.row_s, LEAST_S)))
 
     def _fit(self) -> None:
         mean_n, mean_t = self._n / self._weight, self._t / self._weight

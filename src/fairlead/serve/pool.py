@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+import msgspec
+
 from fairlead.errors import IntegrityError, NotFound
 from fairlead.model import package as packages
+from fairlead.model.package import BACKGROUND
 from fairlead.model.runtime import Predictor
 from fairlead.model.runtime.registry import load as runtime_named
 from fairlead.project import Project
@@ -19,7 +22,7 @@ class LoadedModel:
     """A model version in memory, loaded from the verified bytes of its package."""
 
     ref: str  # name@number
-    package: packages.Package
+    package: packages.Package  # of its files only the background sample
     predictor: Predictor
     pool: ModelPool
     users: int = 0
@@ -29,6 +32,11 @@ class LoadedModel:
     def signature(self) -> Signature:
         """What goes into the model and comes out."""
         return self.package.signature
+
+    @property
+    def background(self) -> bytes:
+        """Training rows, a JSON array."""
+        return self.package.files[BACKGROUND]
 
     def release(self) -> None:
         """Say that one user is done with it; the last one closes it."""
@@ -91,4 +99,7 @@ class ModelPool:
         folder = self._project.packages / name / number
         package = packages.open(folder, public_key, self._pinned[ref])
         runtime = runtime_named(package.manifest.runtime)
-        return LoadedModel(ref, package, runtime.load(package.files, package.signature), self)
+        predictor = runtime.load(package.files, package.signature)
+        # The model's file is let go: it is as large as the model that was made of it.
+        kept = {BACKGROUND: package.files[BACKGROUND]}
+        return LoadedModel(ref, msgspec.structs.replace(package, files=kept), predictor, self)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fairlead.model.package import BACKGROUND
 from fairlead.serve.graph import Answered, Batch
 from fairlead.serve.pool import LoadedModel, ModelPool
 
@@ -15,7 +14,7 @@ class ModelNode:
 
     def __init__(self, name: str, model: LoadedModel) -> None:
         self.signature = model.signature
-        self.background = model.package.files[BACKGROUND]
+        self.background = model.background
         self._name = name
         self._model = model
 

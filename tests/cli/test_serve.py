@@ -1,0 +1,74 @@
+"""The server as a process: it says where it is, drains on SIGTERM, and shares no port."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from fairlead.cli import main
+from fairlead.model import seal
+from fairlead.store.store import Store
+
+FAIRLEAD = Path(sys.executable).with_name("fairlead")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project without endpoints."""
+    Store.create(tmp_path / ".fairlead").close()
+    public = seal.make_keys(tmp_path / ".fairlead" / "keys" / "seal.key")
+    (tmp_path / "fairlead.toml").write_text(
+        f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_server_says_where_it_is_refuses_a_second_on_its_port_and_stops_when_told(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(FAIRLEAD), "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        timer = threading.Timer(30, process.kill)
+        timer.start()
+        assert process.stderr is not None
+        said = ""
+        while "Ready" not in said:
+            said += (line := process.stderr.readline())
+            assert line, said
+        assert "fairlead endpoints apply" in said
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
+        assert found is not None
+        with urllib.request.urlopen(f"{found[0]}/health/ready", timeout=5) as answer:
+            assert json.load(answer) == {"status": "ready"}
+        assert main.status(["serve", "--port", found[1]]) == 2
+        assert f"Port {found[1]}" in capsys.readouterr().err
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert "every answered prediction is in the log" in process.stderr.read()
+        timer.cancel()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--port", "70000"], 2, "70000 is no port"),
+        (["--host", "0.0.0.0"], 2, "beyond loopback"),
+        (["--host", "example"], 2, "no IP address"),
+        (["nope", "--port", "0"], 2, "There is no endpoint 'nope'"),
+    ],
+)
+def test_a_wrong_call_is_told(
+    project: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, said: str
+) -> None:
+    assert main.status(["serve", *words]) == status
+    assert said in capsys.readouterr().err

@@ -1,0 +1,41 @@
+"""Errors and metrics are documented, and every error of ours has a status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fairlead import errors
+from fairlead.errors import FairleadError, FieldProblem, InvalidInput, Overloaded
+from fairlead.protocols import metrics
+from fairlead.protocols.status import REFUSALS, STATUS, of_error
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+def test_every_error_has_a_status_and_is_documented():
+    text = (DOCS / "errors.md").read_text()
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.code for kind in kinds if issubclass(kind, FairleadError)}
+    assert codes <= STATUS.keys()
+    assert set(REFUSALS.values()) <= STATUS.keys()
+    for code, status in STATUS.items():
+        lines = [line for line in text.splitlines() if f"`{code}`" in line]
+        assert any(line.startswith(f"| {status} |") for line in lines), code
+
+
+def test_every_metric_is_documented():
+    text = (DOCS / "metrics.md").read_text()
+    for name in metrics.HISTOGRAMS:
+        assert f"`{name}`" in text
+    for name in (metrics.REQUESTS, metrics.PREDICTIONS, metrics.OTHER):
+        assert f"`{name}_total`" in text
+    for name in (metrics.WAITING, metrics.REVISION, metrics.READY):
+        assert f"`{name}`" in text
+
+
+def test_an_error_keeps_its_fields_and_its_time_to_come_back():
+    problem = FieldProblem(0, "age", "x", "integer")
+    response = of_error(InvalidInput("refused", None, (problem,)))
+    assert response.status == 422
+    assert b'"fields":[{"row":0,"field":"age","value":"x","expected":"integer"}]' in response.body
+    assert of_error(Overloaded("full", None, 2.5)).headers == ((b"retry-after", b"3"),)

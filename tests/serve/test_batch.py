@@ -1,0 +1,198 @@
+"""A lane batches by the turn, isolates failures, bounds its queue and logs before it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.errors import Fault, Overloaded
+from fairlead.serve import log_reader
+from fairlead.serve.batch import BATCH_ROWS, Call, Lane, Predictions
+from fairlead.serve.cost import Cost
+from fairlead.serve.frame import Frame, Part
+from fairlead.serve.log import LogWriter
+from fairlead.serve.times import Times
+from fairlead.store.digest import Digest
+from fairlead.store.ids import id_text, prediction_ids
+
+
+class Doubler:
+    """Answers a number with its double; -1 makes the whole batch fail."""
+
+    def __init__(self, row_s: float = 0.0) -> None:
+        self.row_s = row_s
+        self.batches: list[list[int]] = []
+        self.threads: set[str] = set()
+
+    def answer(self, rows: list[Any], entities: list[str | None]) -> Predictions:
+        self.batches.append(list(rows))
+        self.threads.add(threading.current_thread().name)
+        time.sleep(self.row_s * len(rows))
+        if -1 in rows:
+            raise ValueError("no double of -1")
+        answers = [b"%d" % (2 * row) for row in rows]
+        return Predictions(prediction_ids(len(rows)), answers, "double@1", (("model", 1.0),))
+
+    def frame(self, predictions: Predictions, parts: list[Part]) -> Frame:
+        return Frame(
+            ids=b"".join(predictions.ids),
+            endpoint="double",
+            revision=1,
+            model=predictions.model,
+            package=Digest("ab" * 32),
+            time=0.0,
+            parts=parts,
+            answers=predictions.answers,
+            path=list(predictions.path),
+        )
+
+
+class Bench:
+    """A lane over a real log, and the calls that came back."""
+
+    def __init__(self, log: LogWriter, answerer: Doubler, **settings: Any) -> None:
+        self.threads = ThreadPoolExecutor(1, "compute")
+        self.lane = Lane(answerer, log, "process", self.threads, Times(), **settings)
+        self.done: list[Call] = []
+
+    def call(self, *rows: int, **settings: Any) -> Call:
+        part = Part("json", b"[]", len(rows))
+        call = Call(list(rows), part, self.done.append, **settings)
+        self.lane.submit(call)
+        return call
+
+    async def finish(self) -> None:
+        await self.lane.drained()
+        self.threads.shutdown()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Callable[[LogWriter], Coroutine[Any, Any, None]]], None]:
+    def go(test: Callable[[LogWriter], Coroutine[Any, Any, None]]) -> None:
+        with LogWriter(tmp_path) as log:
+            asyncio.run(test(log))
+
+    return go
+
+
+Run = Callable[[Callable[[LogWriter], Coroutine[Any, Any, None]]], None]
+
+
+def test_all_calls_of_a_turn_go_through_one_batch_and_one_frame(run: Run, tmp_path: Path) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        calls = [bench.call(1), bench.call(2, 3), bench.call(4)]
+        assert not bench.done, "nothing is answered from within"
+        await bench.finish()
+        assert [call.answers for call in calls] == [[b"2"], [b"4", b"6"], [b"8"]]
+
+    run(test)
+    assert doubler.batches == [[1, 2, 3, 4]]
+    assert len({item.place.offset for item in log_reader.latest(tmp_path, limit=10).items}) == 1
+
+
+def test_only_the_call_that_makes_the_batch_fail_fails(run: Run, tmp_path: Path) -> None:
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Doubler())
+        good, bad, other = bench.call(1), bench.call(-1), bench.call(2)
+        await bench.finish()
+        assert (good.answers, other.answers) == ([b"2"], [b"4"])
+        assert isinstance(bad.error, Fault)
+        assert "ValueError" in bad.error.message
+
+    run(test)
+    assert len(log_reader.latest(tmp_path, limit=10).items) == 2
+
+
+def test_a_large_call_goes_through_in_pieces_between_its_neighbours(
+    run: Run, tmp_path: Path
+) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        large = bench.call(*range(3 * BATCH_ROWS))
+        small = bench.call(7)
+        await bench.finish()
+        assert bench.done == [small, large]
+        assert large.answers == [b"%d" % (2 * row) for row in range(3 * BATCH_ROWS)]
+        for place in (0, 3 * BATCH_ROWS - 1):
+            logged = log_reader.get(tmp_path, id_text(large.ids[place]))
+            assert (logged.row, len(logged.frame.answers)) == (place, 3 * BATCH_ROWS)
+
+    run(test)
+    assert max(map(len, doubler.batches)) == BATCH_ROWS
+
+
+def test_a_piece_that_fails_fails_its_call_once_and_logs_nothing(run: Run, tmp_path: Path) -> None:
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Doubler())
+        large = bench.call(*range(BATCH_ROWS), -1, *range(2 * BATCH_ROWS))
+        await bench.finish()
+        assert bench.done == [large]
+        assert isinstance(large.error, Fault)
+        assert bench.lane.rows == 0
+
+    run(test)
+    assert not log_reader.latest(tmp_path, limit=10).items
+
+
+def test_a_slow_model_computes_on_a_thread_while_rows_queue(run: Run) -> None:
+    doubler = Doubler(row_s=0.02)
+
+    async def test(log: LogWriter) -> None:
+        cost = Cost()
+        cost.observe(1, 0.02)
+        bench = Bench(log, doubler, cost=cost)
+        bench.call(1)
+        await asyncio.sleep(0.005)
+        for row in range(2, 6):
+            bench.call(row)
+        ticks = 0
+        while len(bench.done) < 5:
+            await asyncio.sleep(0.001)
+            ticks += 1
+        assert ticks > 5, "the loop went on"
+        await bench.finish()
+
+    run(test)
+    assert doubler.batches[0] == [1]
+    assert all(name.startswith("compute") for name in doubler.threads)
+
+
+def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(run: Run) -> None:
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Doubler(), queue_rows=3)
+        bench.call(1, 2)
+        with pytest.raises(Overloaded) as refused:
+            bench.call(3, 4)
+        assert refused.value.retry_after_s >= 1
+        await bench.lane.drained()
+        bench.call(*range(10))  # more than the queue holds, but nothing else waits
+        await bench.finish()
+        assert len(bench.done) == 2
+
+    run(test)
+
+
+def test_nothing_is_computed_for_a_caller_that_has_gone(run: Run) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        gone = bench.call(1, abandoned=lambda: True)
+        bench.call(2)
+        await bench.finish()
+        assert gone.error is not None
+
+    run(test)
+    assert doubler.batches == [[2]]
