@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.errors import InvalidConfig, NotFound
-from fairlead.flow.firstparty import FOREIGN_FOLDERS
+from fairlead.flow.code.firstparty import FOREIGN_FOLDERS
 from fairlead.flow.pipeline import Pipeline
 from fairlead.project import Project
 

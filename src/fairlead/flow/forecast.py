@@ -12,7 +12,7 @@ from fairlead.flow import arguments, values
 from fairlead.flow.arguments import Arguments
 from fairlead.flow.context import building
 from fairlead.flow.handle import Handle
-from fairlead.flow.key import Key, explain
+from fairlead.flow.keys.key import Key, explain
 from fairlead.flow.outcome import Output
 from fairlead.flow.pipeline import Pipeline
 from fairlead.flow.places import Place, Places

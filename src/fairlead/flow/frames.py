@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from fairlead.errors import FairleadError
-from fairlead.flow.firstparty import FOREIGN_FOLDERS
+from fairlead.flow.code.firstparty import FOREIGN_FOLDERS
 
 
 def describe(error: BaseException, root: Path) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def _note_made(path: Path, started: float) -> None:
 
     Compiled code writes files unseen, so the time of the file tells it.
     """
-    from fairlead.flow import watch
+    from fairlead.flow.keys import watch
 
     for each in path.rglob("*") if path.is_dir() else [path]:
         if each.is_file() and each.stat().st_mtime >= started - _TICK_S:

@@ -19,13 +19,13 @@ from fairlead.flow.arguments import Arguments
 from fairlead.flow.context import StepContext, stepping
 from fairlead.flow.handle import Handle
 from fairlead.flow.journal import StepJournal, folder_of
-from fairlead.flow.key import Key
+from fairlead.flow.keys.key import Key
+from fairlead.flow.keys.watch import watching
 from fairlead.flow.meter import metering
 from fairlead.flow.outcome import Output, StepCall
 from fairlead.flow.places import Place, Places
 from fairlead.flow.remember import key_of, look_up, step_seed
 from fairlead.flow.step import Step
-from fairlead.flow.watch import watching
 from fairlead.store.records import Artifact, CacheEntry, Edge, Run, SeenFile, StepRun
 
 if TYPE_CHECKING:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from fairlead.errors import CheckFailed, NotFound, NotSupported
-from fairlead.flow import distance, snapshot, values
+from fairlead.flow import values
 from fairlead.flow.again import RESULT, Request
+from fairlead.flow.code import snapshot
 from fairlead.flow.environment import THREAD_VARIABLES, Environment, difference
-from fairlead.flow.key import explain
+from fairlead.flow.keys.key import explain
 from fairlead.flow.runs import environment_of, find_run, inputs_of, snapshot_of, steps_of
+from fairlead.flow.values import distance
 from fairlead.store import Store
 from fairlead.store.digest import Digest
 from fairlead.store.records import Artifact, CacheEntry, Run, StepRun

@@ -15,8 +15,9 @@ import msgspec
 from msgspec.structs import replace
 
 from fairlead.errors import Fault, RunFailed, UsageError
-from fairlead.flow import environment, frames, journal, snapshot
+from fairlead.flow import environment, frames, journal
 from fairlead.flow.capture import capturing
+from fairlead.flow.code import snapshot
 from fairlead.flow.context import building
 from fairlead.flow.executors import registry
 from fairlead.flow.params import describe_signature, to_record

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from fairlead.errors import NotFound
 from fairlead.flow import journal
+from fairlead.flow.code.snapshot import Snapshot
 from fairlead.flow.environment import Environment, difference
-from fairlead.flow.snapshot import Snapshot
 from fairlead.store.digest import Digest
 from fairlead.store.process import life
 from fairlead.store.records import Run, SeenFile, StepRun

@@ -213,7 +213,7 @@ def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
 def _skops_files(case: Case, size: int | None) -> dict[str, bytes]:
     from skops.io import dumps
 
-    from fairlead.flow.trusted import untrusted
+    from fairlead.flow.values.trusted import untrusted
 
     data = dumps(case.original.model, compression=ZIP_DEFLATED, compresslevel=1)
     if refused := untrusted(data):

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from fairlead.errors import IntegrityError, InvalidInput
-from fairlead.flow.trusted import load_skops
+from fairlead.flow.values.trusted import load_skops
 from fairlead.model.runtime.frames import Layout, frame_of
 from fairlead.model.runtime.protocol import Outputs
 from fairlead.model.runtime.rows import join, part_of

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from fairlead.flow import packages
+from fairlead.flow.code import packages
 from fairlead.flow.environment import distributions
-from fairlead.flow.objects import imported_type
-from fairlead.flow.reach import Guards, Reach, shown
+from fairlead.flow.keys.objects import imported_type
+from fairlead.flow.keys.reach import Guards, Reach, shown
 from fairlead.store.digest import Digest, digest_bytes
 from fairlead.store.records import Artifact
 

@@ -26,12 +26,11 @@ from typing import Any
 
 from blake3 import blake3
 
-from fairlead.flow import origin
-from fairlead.flow.canonical import LEAVES, Undigestible, framed, joined
-from fairlead.flow.firstparty import walk
-from fairlead.flow.objects import KeyWalk
-from fairlead.flow.scan import Imported, Reference, Scan, bindings, dotted, scan, text_of
-from fairlead.flow.sources import (
+from fairlead.flow.code import origin
+from fairlead.flow.code.firstparty import walk
+from fairlead.flow.keys.objects import KeyWalk
+from fairlead.flow.keys.scan import Imported, Reference, Scan, bindings, dotted, scan, text_of
+from fairlead.flow.keys.sources import (
     Definition,
     Source,
     code_content,
@@ -40,6 +39,7 @@ from fairlead.flow.sources import (
     source,
     stamp_of,
 )
+from fairlead.flow.values.canonical import LEAVES, Undigestible, framed, joined
 
 MISSING = object()
 
@@ -708,7 +708,7 @@ def cell_content(cell: types.CellType) -> Any:
 
 def fingerprint(value: Any) -> bytes:
     """The content of a value within this process; code in it counts by its address."""
-    from fairlead.flow.objects import GuardWalk
+    from fairlead.flow.keys.objects import GuardWalk
 
     try:
         return GuardWalk().piece(value)

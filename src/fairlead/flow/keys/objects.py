@@ -14,10 +14,10 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any
 
-from fairlead.flow.canonical import Canonical, framed, joined, text_bytes, type_name
+from fairlead.flow.values.canonical import Canonical, framed, joined, text_bytes, type_name
 
 if TYPE_CHECKING:
-    from fairlead.flow.reach import Reach
+    from fairlead.flow.keys.reach import Reach
 
 INERT: tuple[type, ...] = (
     logging.Logger,

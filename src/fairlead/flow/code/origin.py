@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 Origin = Literal["own", "package", "python", "fairlead"]
 
-FAIRLEAD = str(Path(__file__).resolve().parent.parent) + os.sep
+FAIRLEAD = str(Path(__file__).resolve().parents[2]) + os.sep
 INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 

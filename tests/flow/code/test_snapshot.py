@@ -7,8 +7,8 @@ import time
 import pytest
 
 from fairlead.errors import IntegrityError
-from fairlead.flow import snapshot as snapshots
-from fairlead.flow.snapshot import Snapshot, restore, take
+from fairlead.flow.code import snapshot as snapshots
+from fairlead.flow.code.snapshot import Snapshot, restore, take
 from fairlead.store import Store
 
 

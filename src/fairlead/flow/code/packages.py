@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairlead.flow.code.origin import FAIRLEAD
 from fairlead.flow.environment import normalised
-from fairlead.flow.origin import FAIRLEAD
 from fairlead.store.digest import digest_bytes
 
 COMPUTING = ("numpy", "polars", "narwhals", "scikit-learn")

@@ -26,8 +26,8 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import IntegrityError, NotStorable
-from fairlead.flow import origin
-from fairlead.flow.canonical import type_name
+from fairlead.flow.code import origin
+from fairlead.flow.values.canonical import type_name
 
 TAG = "$"
 

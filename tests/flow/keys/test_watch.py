@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from fairlead.flow.watch import watching
+from fairlead.flow.keys.watch import watching
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_nothing_is_noted_outside_of_the_watch(root):
 
 def test_a_library_that_the_step_itself_imports_is_watched_too(root):
     program = (
-        "import sys\nfrom pathlib import Path\nfrom fairlead.flow.watch import watching\n"
+        "import sys\nfrom pathlib import Path\nfrom fairlead.flow.keys.watch import watching\n"
         "assert 'polars' not in sys.modules\n"
         "with watching(Path(sys.argv[1])) as reads:\n"
         "    import polars as pl\n"

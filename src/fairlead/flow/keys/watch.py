@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fairlead.flow.firstparty import FOREIGN_FOLDERS
-from fairlead.flow.origin import of_file
+from fairlead.flow.code.firstparty import FOREIGN_FOLDERS
+from fairlead.flow.code.origin import of_file
 
 WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/share/zoneinfo/", "/usr/share/locale/")

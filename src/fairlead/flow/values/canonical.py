@@ -97,11 +97,11 @@ class Canonical:
         """The piece of an array or a table; libraries that were not imported cannot be met."""
         module = str(type(value).__module__).partition(".")[0]  # Cython's types have no text there
         if module == "numpy":
-            from fairlead.flow.arrays import array_piece
+            from fairlead.flow.values.arrays import array_piece
 
             piece = array_piece(value, self)
         elif module in ("polars", "pandas", "pyarrow"):
-            from fairlead.flow.tables import table_piece
+            from fairlead.flow.values.tables import table_piece
 
             piece = table_piece(value, self)
         else:

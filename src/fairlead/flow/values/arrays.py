@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairlead.errors import IntegrityError
-from fairlead.flow.canonical import Undigestible, framed, joined, text_bytes, type_name
+from fairlead.flow.values.canonical import Undigestible, framed, joined, text_bytes, type_name
 
 if TYPE_CHECKING:
-    from fairlead.flow.canonical import Canonical
+    from fairlead.flow.values.canonical import Canonical
 
 PLAIN_KINDS = frozenset("biufcSUMmV")
 

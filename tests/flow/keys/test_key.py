@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.flow.key import explain, function_parts, step_key
+from fairlead.flow.keys.key import explain, function_parts, step_key
 from fairlead.store.digest import Digest
 from fairlead.store.records import Artifact
 

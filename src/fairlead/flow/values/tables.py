@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from fairlead.errors import IntegrityError, NotStorable, NotSupported
-from fairlead.flow.arrays import canonical_bytes
-from fairlead.flow.canonical import Undigestible, framed, joined, text_bytes
+from fairlead.flow.values.arrays import canonical_bytes
+from fairlead.flow.values.canonical import Undigestible, framed, joined, text_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from fairlead.flow.canonical import Canonical
+    from fairlead.flow.values.canonical import Canonical
 
 ROWS_AT_ONCE = 1 << 20
 """Texts are joined in pieces of this many rows, to bound memory; the digest does not see it."""

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from fairlead.errors import IntegrityError
-from fairlead.flow.firstparty import listing, walk
+from fairlead.flow.code.firstparty import listing, walk
 from fairlead.store.digest import Digest, digest_file
 
 LARGEST_BYTES = 64 << 20

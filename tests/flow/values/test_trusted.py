@@ -10,7 +10,7 @@ from sklearn.neural_network import MLPClassifier
 from skops.io import dumps
 
 from fairlead.errors import IntegrityError
-from fairlead.flow.trusted import load_skops, untrusted
+from fairlead.flow.values.trusted import load_skops, untrusted
 
 
 class Stranger:

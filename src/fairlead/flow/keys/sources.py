@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
-from fairlead.flow.scan import Imported, has_effect, module_imports, without_docstrings
+from fairlead.flow.keys.scan import Imported, has_effect, module_imports, without_docstrings
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
 

@@ -20,8 +20,10 @@ from typing import Any, Protocol
 import msgspec
 
 from fairlead.errors import IntegrityError, NotStorable, NotSupported
-from fairlead.flow import files, origin, plain
-from fairlead.flow.canonical import (
+from fairlead.flow.code import origin
+from fairlead.flow.code.snapshot import Snapshot
+from fairlead.flow.values import files, plain
+from fairlead.flow.values.canonical import (
     CONTAINERS,
     LEAVES,
     Canonical,
@@ -31,7 +33,6 @@ from fairlead.flow.canonical import (
     text_bytes,
     type_name,
 )
-from fairlead.flow.snapshot import Snapshot
 from fairlead.store.digest import Digest, digest_bytes
 from fairlead.store.records import Artifact
 
@@ -234,7 +235,7 @@ def numpy_form(value: Any) -> Form | None:
     """An array or a scalar of NumPy."""
     import numpy as np
 
-    from fairlead.flow.arrays import is_storable, save_array
+    from fairlead.flow.values.arrays import is_storable, save_array
 
     if not is_storable(value):
         return None
@@ -251,7 +252,7 @@ def numpy_form(value: Any) -> Form | None:
 
 def polars_form(value: Any) -> Form | None:
     """A frame or a series of Polars."""
-    from fairlead.flow.tables import save_polars
+    from fairlead.flow.values.tables import save_polars
 
     name = type(value).__name__
     if name not in ("DataFrame", "Series"):
@@ -269,7 +270,7 @@ def polars_form(value: Any) -> Form | None:
 
 def pandas_form(value: Any) -> Form | None:
     """A frame or a series of pandas; refused when Arrow would give it back as something else."""
-    from fairlead.flow.tables import save_pandas, series_frame, unstorable
+    from fairlead.flow.values.tables import save_pandas, series_frame, unstorable
 
     name = type(value).__name__
     if name not in ("DataFrame", "Series"):
@@ -298,7 +299,7 @@ def model_form(value: Any) -> Form:
     """A scikit-learn estimator, refused when it holds a type that we would not load."""
     from skops.io import dumps
 
-    from fairlead.flow.trusted import untrusted
+    from fairlead.flow.values.trusted import untrusted
 
     try:
         data = dumps(value)
@@ -432,7 +433,7 @@ def verify(value: Any, artifact: Artifact) -> None:
 
 def load_npy(data: bytes, meta: Mapping[str, Any]) -> Any:
     """An array or a scalar."""
-    from fairlead.flow.arrays import load_array, scalar_of
+    from fairlead.flow.values.arrays import load_array, scalar_of
 
     array = load_array(data)
     return scalar_of(array) if meta.get("scalar") else array
@@ -440,7 +441,7 @@ def load_npy(data: bytes, meta: Mapping[str, Any]) -> Any:
 
 def load_polars_frame(data: bytes, meta: Mapping[str, Any]) -> Any:
     """A Polars frame."""
-    from fairlead.flow.tables import load_polars
+    from fairlead.flow.values.tables import load_polars
 
     return load_polars(data)
 
@@ -452,7 +453,7 @@ def load_polars_series(data: bytes, meta: Mapping[str, Any]) -> Any:
 
 def load_pandas_frame(data: bytes, meta: Mapping[str, Any]) -> Any:
     """A pandas frame."""
-    from fairlead.flow.tables import load_pandas
+    from fairlead.flow.values.tables import load_pandas
 
     return load_pandas(data, meta.get("frequency"))
 
@@ -466,7 +467,7 @@ def load_pandas_series(data: bytes, meta: Mapping[str, Any]) -> Any:
 
 def load_model(data: bytes, meta: Mapping[str, Any]) -> Any:
     """A scikit-learn estimator."""
-    from fairlead.flow.trusted import load_skops
+    from fairlead.flow.values.trusted import load_skops
 
     return load_skops(data)
 
