@@ -145,7 +145,9 @@ class GateRefused(CheckFailed):
 
     code = "gate_refused"
 
-    def __init__(self, message: str, fix: str | None = None, verdicts: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, message: str, fix: str | None = None, verdicts: tuple[Any, ...] = ()
+    ) -> None:
         super().__init__(message, fix)
         self.args = (message, fix, verdicts)
         self.verdicts = verdicts
