@@ -14,7 +14,8 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any
 
-from fairlead.flow.values.canonical import Canonical, framed, joined, text_bytes, type_name
+from fairlead.flow.values.canonical import Canonical
+from fairlead.flow.values.pieces import framed, joined, text_bytes, type_name
 
 if TYPE_CHECKING:
     from fairlead.flow.keys.reach import Reach

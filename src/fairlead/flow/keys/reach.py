@@ -39,7 +39,8 @@ from fairlead.flow.keys.sources import (
     source,
     stamp_of,
 )
-from fairlead.flow.values.canonical import LEAVES, Undigestible, framed, joined
+from fairlead.flow.values.canonical import LEAVES
+from fairlead.flow.values.pieces import Undigestible, framed, joined
 
 MISSING = object()
 

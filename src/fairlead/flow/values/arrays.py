@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fairlead.errors import IntegrityError
-from fairlead.flow.values.canonical import Undigestible, framed, joined, text_bytes, type_name
-
-if TYPE_CHECKING:
-    from fairlead.flow.values.canonical import Canonical
+from fairlead.flow.values.pieces import Undigestible, Walk, framed, joined, text_bytes, type_name
 
 PLAIN_KINDS = frozenset("biufcSUMmV")
 
 
-def array_piece(value: Any, walk: Canonical) -> bytes | None:
+def array_piece(value: Any, walk: Walk) -> bytes | None:
     """The canonical piece of an array, scalar or dtype; None for another object of NumPy."""
     if type(value) in (np.ndarray, np.memmap):
         return contents("array", np.asarray(value), walk)
@@ -29,7 +26,7 @@ def array_piece(value: Any, walk: Canonical) -> bytes | None:
     return None
 
 
-def contents(tag: str, array: np.ndarray[Any, Any], walk: Canonical) -> bytes:
+def contents(tag: str, array: np.ndarray[Any, Any], walk: Walk) -> bytes:
     """Dtype, shape and elements in C order; the memory's layout does not count."""
     head = framed("dtype", dtype_text(array.dtype)) + framed("shape", repr(array.shape).encode())
     return joined(tag, (head, elements(array, walk)))
@@ -46,7 +43,7 @@ def dtype_text(dtype: np.dtype[Any]) -> bytes:
     return dtype.str.encode()
 
 
-def elements(array: np.ndarray[Any, Any], walk: Canonical) -> bytes:
+def elements(array: np.ndarray[Any, Any], walk: Walk) -> bytes:
     """The elements of an array as one piece."""
     dtype = array.dtype
     if dtype.names is not None:  # bytes between fields are not content: they are not even set

@@ -24,27 +24,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from fairlead.errors import FairleadError
+from fairlead.flow.values.pieces import Undigestible, framed, joined, text_bytes, type_name
 from fairlead.store.digest import Digest
-
-
-class Undigestible(FairleadError):
-    """A value whose content cannot be told; caught and put into words by who asked."""
-
-    def __init__(self, value_type: str, reason: str) -> None:
-        super().__init__(f"{value_type} {reason}")
-        self.args = (value_type, reason)
-        self.value_type, self.reason = value_type, reason
-
-
-def framed(tag: str, content: bytes) -> bytes:
-    """One piece: tag, length, content. No piece is a prefix of another."""
-    return b"%s:%d:%s" % (tag.encode(), len(content), content)
-
-
-def joined(tag: str, pieces: Iterable[bytes]) -> bytes:
-    """A container's piece: the digest of its parts, each framed already."""
-    return framed(tag, blake3(b"".join(pieces)).digest())
 
 
 class Canonical:
@@ -165,18 +146,6 @@ class Canonical:
         return self.piece(state)
 
 
-def type_name(cls: type) -> str:
-    """
-    A type's import path.
-
-    >>> type_name(datetime.date)
-    'datetime.date'
-    """
-    return (
-        cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    )
-
-
 def float_bytes(value: float) -> bytes:
     """Eight bytes; every NaN is the same one."""
     return struct.pack(">d", math.nan if math.isnan(value) else value)
@@ -185,11 +154,6 @@ def float_bytes(value: float) -> bytes:
 def complex_bytes(value: complex) -> bytes:
     """Real and imaginary part."""
     return float_bytes(value.real) + float_bytes(value.imag)
-
-
-def text_bytes(value: str) -> bytes:
-    """UTF-8, which can hold even half a surrogate pair."""
-    return value.encode("utf-8", "surrogatepass")
 
 
 def int_bytes(value: int) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from fairlead.errors import IntegrityError, NotFound, NotStorable
-from fairlead.flow.values.canonical import framed, joined, text_bytes
+from fairlead.flow.values.pieces import framed, joined, text_bytes
 from fairlead.store.digest import Digest, digest_file
 
 

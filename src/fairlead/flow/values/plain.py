@@ -27,7 +27,7 @@ import msgspec
 
 from fairlead.errors import IntegrityError, NotStorable
 from fairlead.flow.code import origin
-from fairlead.flow.values.canonical import type_name
+from fairlead.flow.values.pieces import type_name
 
 TAG = "$"
 

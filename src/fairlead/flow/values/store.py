@@ -23,16 +23,8 @@ from fairlead.errors import IntegrityError, NotStorable, NotSupported
 from fairlead.flow.code import origin
 from fairlead.flow.code.snapshot import Snapshot
 from fairlead.flow.values import files, plain
-from fairlead.flow.values.canonical import (
-    CONTAINERS,
-    LEAVES,
-    Canonical,
-    Undigestible,
-    framed,
-    joined,
-    text_bytes,
-    type_name,
-)
+from fairlead.flow.values.canonical import CONTAINERS, LEAVES, Canonical
+from fairlead.flow.values.pieces import Undigestible, framed, joined, text_bytes, type_name
 from fairlead.store.digest import Digest, digest_bytes
 from fairlead.store.records import Artifact
 

@@ -17,13 +17,11 @@ from blake3 import blake3
 
 from fairlead.errors import IntegrityError, NotStorable, NotSupported
 from fairlead.flow.values.arrays import canonical_bytes
-from fairlead.flow.values.canonical import Undigestible, framed, joined, text_bytes
+from fairlead.flow.values.pieces import Undigestible, Walk, framed, joined, text_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
-
-    from fairlead.flow.values.canonical import Canonical
 
 ROWS_AT_ONCE = 1 << 20
 """Texts are joined in pieces of this many rows, to bound memory; the digest does not see it."""
@@ -32,7 +30,7 @@ ROUND_TRIP = frozenset({"string", "bytes", "boolean", "date", "decimal", "empty"
 """What an object column of pandas may hold: Arrow gives these back as they were."""
 
 
-def table_piece(value: Any, walk: Canonical) -> bytes | None:
+def table_piece(value: Any, walk: Walk) -> bytes | None:
     """The canonical piece of a table or a column; None for another object of these libraries."""
     library, kind = type(value).__module__.partition(".")[0], type(value).__name__
     if library == "polars" and kind == "DataFrame":
@@ -155,7 +153,7 @@ def texts(series: pl.Series) -> bytes:
 # ── pandas and Arrow ────────────────────────────────────────────────────────
 
 
-def pandas_frame(frame: pd.DataFrame, walk: Canonical) -> bytes:
+def pandas_frame(frame: pd.DataFrame, walk: Walk) -> bytes:
     """The canonical piece of a pandas frame: labels, index, columns."""
     columns = (pandas_values(frame.iloc[:, at], walk) for at in range(frame.shape[1]))
     labels = joined("labels", map(walk.piece, frame.columns.tolist()))
@@ -163,7 +161,7 @@ def pandas_frame(frame: pd.DataFrame, walk: Canonical) -> bytes:
     return joined("pandas", (labels, names, pandas_index(frame.index, walk), *columns))
 
 
-def pandas_index(index: Any, walk: Canonical) -> bytes:
+def pandas_index(index: Any, walk: Walk) -> bytes:
     """The canonical piece of an index, level by level."""
     levels = (
         pandas_values(index.get_level_values(level).to_series(), walk)
@@ -173,7 +171,7 @@ def pandas_index(index: Any, walk: Canonical) -> bytes:
     return joined("index", (walk.piece(list(index.names)), frequency, *levels))
 
 
-def pandas_values(series: pd.Series[Any], walk: Canonical) -> bytes:
+def pandas_values(series: pd.Series[Any], walk: Walk) -> bytes:
     """The canonical piece of one pandas column: dtype, nulls, values."""
     dtype = framed("dtype", text_bytes(str(series.dtype)))
     if str(series.dtype) == "category":
