@@ -10,7 +10,7 @@ import pytest
 
 import fairlead as fl
 from fairlead.errors import UsageError
-from fairlead.flow.step import Step
+from fairlead.flow.definition import Step
 
 if TYPE_CHECKING:
     from elsewhere import Unknown

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import msgspec
 
 from fairlead.errors import UsageError
+from fairlead.flow.definition import Step
 from fairlead.flow.handle import Handle, source_of
 from fairlead.flow.places import Place
-from fairlead.flow.step import Step
 from fairlead.store.records import Artifact
 
 # What a key can hold by value; everything else is an input, by its digest.

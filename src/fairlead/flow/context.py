@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from fairlead.flow.definition import Step
     from fairlead.flow.handle import Handle
-    from fairlead.flow.step import Step
     from fairlead.project import Project
     from fairlead.store import Store
     from fairlead.store.records import Artifact

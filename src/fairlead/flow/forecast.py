@@ -11,14 +11,13 @@ import msgspec
 from fairlead.flow import arguments, values
 from fairlead.flow.arguments import Arguments
 from fairlead.flow.context import building
+from fairlead.flow.definition import PipelineDefinition, Step
 from fairlead.flow.handle import Handle
 from fairlead.flow.keys.key import Key, explain
 from fairlead.flow.outcome import Output
-from fairlead.flow.pipeline import Pipeline
 from fairlead.flow.places import Place, Places
 from fairlead.flow.remember import key_of, look_up, why_never
 from fairlead.flow.run import complete
-from fairlead.flow.step import Step
 from fairlead.store.digest import Digest, digest_bytes, digest_file
 from fairlead.store.records import Artifact, CacheEntry
 
@@ -40,7 +39,7 @@ class Forecast(msgspec.Struct, frozen=True):
 
 
 def forecast(
-    pipeline: Pipeline[..., Any],
+    pipeline: PipelineDefinition,
     params: Mapping[str, Any],
     *,
     project: Project,

@@ -14,14 +14,13 @@ from typing import Any, Literal, Union
 import msgspec
 
 from fairlead.errors import NotStorable, UsageError
-from fairlead.flow.pipeline import Pipeline
-from fairlead.flow.step import resolved_hints
+from fairlead.flow.definition import PipelineDefinition, resolved_hints
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 
 
-def parse_params(pipeline: Pipeline[..., Any], words: Sequence[str]) -> dict[str, Any]:
+def parse_params(pipeline: PipelineDefinition, words: Sequence[str]) -> dict[str, Any]:
     """
     Read `key=value` words by the annotations of a pipeline.
 
@@ -45,7 +44,7 @@ def parse_params(pipeline: Pipeline[..., Any], words: Sequence[str]) -> dict[str
     return given
 
 
-def describe_signature(pipeline: Pipeline[..., Any]) -> str:
+def describe_signature(pipeline: PipelineDefinition) -> str:
     """The call as text: `income(data: Path, trees: int = 100)`."""
     parameters = pipeline.signature.parameters.values()
     return f"{pipeline.name}({', '.join(_text(each) for each in parameters)})"
@@ -61,7 +60,7 @@ def to_record(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _plain(name, value) for name, value in params.items()}
 
 
-def from_record(pipeline: Pipeline[..., Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+def from_record(pipeline: PipelineDefinition, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Typed parameters from the catalog's form."""
     hints = resolved_hints(pipeline.fn)
     found: dict[str, Any] = {}
@@ -71,14 +70,14 @@ def from_record(pipeline: Pipeline[..., Any], recorded: Mapping[str, Any]) -> di
     return found
 
 
-def _split(pipeline: Pipeline[..., Any], word: str) -> tuple[str, str]:
+def _split(pipeline: PipelineDefinition, word: str) -> tuple[str, str]:
     name, sign, value = word.partition("=")
     if not sign or not name:
         raise _wrong(pipeline, f"{word!r} is no key=value")
     return name.strip(), value
 
 
-def _parameter(pipeline: Pipeline[..., Any], name: str) -> inspect.Parameter:
+def _parameter(pipeline: PipelineDefinition, name: str) -> inspect.Parameter:
     known = pipeline.signature.parameters
     for candidate in (name, name.replace("-", "_")):
         if candidate in known and known[candidate].kind not in (
@@ -91,7 +90,7 @@ def _parameter(pipeline: Pipeline[..., Any], name: str) -> inspect.Parameter:
     raise _wrong(pipeline, f"there is no parameter {name!r}{hint}")
 
 
-def _refuse_missing(pipeline: Pipeline[..., Any], given: Mapping[str, Any]) -> None:
+def _refuse_missing(pipeline: PipelineDefinition, given: Mapping[str, Any]) -> None:
     missing = [
         each.name
         for each in pipeline.signature.parameters.values()
@@ -104,7 +103,7 @@ def _refuse_missing(pipeline: Pipeline[..., Any], given: Mapping[str, Any]) -> N
         raise _wrong(pipeline, f"no value is given for {names}")
 
 
-def _wrong(pipeline: Pipeline[..., Any], what: str) -> UsageError:
+def _wrong(pipeline: PipelineDefinition, what: str) -> UsageError:
     return UsageError(
         f"Pipeline {pipeline.name!r}: {what}.",
         f"It is called as {describe_signature(pipeline)}; write parameters as key=value.",
@@ -143,7 +142,7 @@ def _name(hint: Any) -> str:
     return str(hint).replace("typing.", "")
 
 
-def _parse(pipeline: Pipeline[..., Any], name: str, text: str, hint: Any) -> Any:
+def _parse(pipeline: PipelineDefinition, name: str, text: str, hint: Any) -> Any:
     try:
         return read_text(text, hint)
     except (ValueError, msgspec.DecodeError) as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from fairlead.errors import UsageError
 from fairlead.flow import context
+from fairlead.flow.definition import PipelineDefinition
 
 if TYPE_CHECKING:
     from fairlead.store.records import Run
@@ -17,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Pipeline(Generic[P, R]):
+class Pipeline(PipelineDefinition, Generic[P, R]):
     """
     A function made of steps.
 
@@ -26,9 +27,10 @@ class Pipeline(Generic[P, R]):
     is the plain function, and nothing is recorded.
     """
 
+    fn: Callable[P, R]
+
     def __init__(self, fn: Callable[P, R], name: str) -> None:
-        self.fn = fn
-        self.name = name
+        super().__init__(fn, name)
         functools.update_wrapper(self, fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -36,11 +38,6 @@ class Pipeline(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<pipeline {self.name}>"
-
-    @functools.cached_property
-    def signature(self) -> inspect.Signature:
-        """The parameters of the function."""
-        return inspect.signature(self.fn)
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> Run:
         """

@@ -17,6 +17,7 @@ from fairlead.errors import UsageError
 from fairlead.flow import arguments, frames, values
 from fairlead.flow.arguments import Arguments
 from fairlead.flow.context import StepContext, stepping
+from fairlead.flow.definition import Step
 from fairlead.flow.handle import Handle
 from fairlead.flow.journal import StepJournal, folder_of
 from fairlead.flow.keys.key import Key
@@ -25,7 +26,6 @@ from fairlead.flow.meter import metering
 from fairlead.flow.outcome import Output, StepCall
 from fairlead.flow.places import Place, Places
 from fairlead.flow.remember import key_of, look_up, step_seed
-from fairlead.flow.step import Step
 from fairlead.store.records import Artifact, CacheEntry, Edge, Run, SeenFile, StepRun
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairlead.flow.arguments import Arguments
+from fairlead.flow.definition import Step
 from fairlead.flow.keys.key import Key, function_parts, step_key
-from fairlead.flow.step import Step
 from fairlead.store.digest import digest_bytes
 from fairlead.store.records import Artifact, CacheEntry
 

@@ -19,13 +19,12 @@ from fairlead.flow import environment, frames, journal
 from fairlead.flow.capture import capturing
 from fairlead.flow.code import snapshot
 from fairlead.flow.context import building
+from fairlead.flow.definition import PipelineDefinition, is_path, resolved_hints
 from fairlead.flow.executors import registry
 from fairlead.flow.params import describe_signature, to_record
-from fairlead.flow.pipeline import Pipeline
 from fairlead.flow.places import Places
 from fairlead.flow.recording import Event, Recording
 from fairlead.flow.runs import close_dead_runs, merged_metrics
-from fairlead.flow.step import is_path, resolved_hints
 from fairlead.store.ids import run_id
 from fairlead.store.process import this_process
 from fairlead.store.records import Edge, Run, RunStatus, StepRun
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def execute(
-    pipeline: Pipeline[..., Any],
+    pipeline: PipelineDefinition,
     params: Mapping[str, Any],
     *,
     project: Project,
@@ -93,7 +92,7 @@ def execute(
     return _end(recording, "done")
 
 
-def _build(pipeline: Pipeline[..., Any], given: dict[str, Any], recording: Recording) -> None:
+def _build(pipeline: PipelineDefinition, given: dict[str, Any], recording: Recording) -> None:
     located = _locate(given, recording)
     recording.tell("run started")
     with building(recording):
@@ -102,7 +101,7 @@ def _build(pipeline: Pipeline[..., Any], given: dict[str, Any], recording: Recor
 
 
 def complete(
-    pipeline: Pipeline[..., Any], params: Mapping[str, Any], seed: int | None
+    pipeline: PipelineDefinition, params: Mapping[str, Any], seed: int | None
 ) -> dict[str, Any]:
     """All parameters, defaults and the run's seed filled in, `Path` where that is annotated."""
     given = dict(params)
@@ -124,7 +123,7 @@ def complete(
 
 
 def _begin(
-    pipeline: Pipeline[..., Any],
+    pipeline: PipelineDefinition,
     project: Project,
     store: Store,
     seed: int,
