@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.model import anchor, chain, seal
+from fairlead.model.promote import promote
 from fairlead.model.registry import Registry
 from fairlead.model.seal import Sealer
+from fairlead.model.verify import verify
 from fairlead.project import Project
 from fairlead.store.records import ChainEntry
 
@@ -97,20 +99,20 @@ def test_a_chain_made_anew_without_the_key_is_found(signed: Signed, tmp_path: Pa
 def test_what_the_catalog_holds_without_a_link_is_found(registry: Registry) -> None:
     add(registry, b"a")
     add(registry, b"b")
-    registry.promote("income@1", "champion")
-    assert registry.verify().sound
+    promote(registry, "income@1", "champion")
+    assert verify(registry).sound
     _sql(registry, "DELETE FROM chain_entry WHERE seq = 3")
-    assert registry.verify().problems == ["alias income@champion has no link in the chain"]
+    assert verify(registry).problems == ["alias income@champion has no link in the chain"]
     _sql(registry, "DELETE FROM chain_entry WHERE seq = 2")
-    assert "version income@2 has no link in the chain" in registry.verify().problems
+    assert "version income@2 has no link in the chain" in verify(registry).problems
 
 
 def test_an_alias_moved_behind_the_registry_is_found(registry: Registry) -> None:
     add(registry, b"a")
     add(registry, b"b")
-    registry.promote("income@1", "champion")
+    promote(registry, "income@1", "champion")
     _sql(registry, "UPDATE alias SET number = 2")
-    assert registry.verify().problems == [
+    assert verify(registry).problems == [
         "alias income@champion is income@2 in the catalog, income@1 in the chain"
     ]
 
@@ -121,12 +123,12 @@ def test_promotions_that_were_cut_off_are_found_in_git(registry: Registry) -> No
     add(registry, b"a")
     add(registry, b"b")
     for number in (1, 2, 1):
-        registry.promote(f"income@{number}", "champion")
-    sound = registry.verify()
+        promote(registry, f"income@{number}", "champion")
+    sound = verify(registry)
     assert sound.sound
     assert sound.anchors == 3
     _sql(registry, "DELETE FROM chain_entry WHERE seq > 3")
-    problems = registry.verify().problems
+    problems = verify(registry).problems
     assert len(problems) == 2
     assert all("is not there" in problem for problem in problems)
 
@@ -135,12 +137,12 @@ def test_heads_that_were_fetched_are_held_against_the_chain(registry: Registry) 
     """Whoever rewrites the chain can drop the local ref too; what was pushed comes back."""
     git(registry.project, "init", "--quiet")
     add(registry, b"a")
-    name = registry.promote("income@1", "champion").anchored
+    name = promote(registry, "income@1", "champion").anchored
     git(registry.project, "update-ref", f"{name}-origin", f"{name}")
     git(registry.project, "update-ref", "-d", f"{name}")
     _sql(registry, "DELETE FROM alias")
     _sql(registry, "DELETE FROM chain_entry WHERE seq = 2")
-    (problem,) = registry.verify().problems
+    (problem,) = verify(registry).problems
     assert "holds head 2" in problem
 
 
@@ -148,7 +150,7 @@ def test_heads_in_git_touch_neither_branch_nor_work_tree(registry: Registry) -> 
     git(registry.project, "init", "--quiet")
     add(registry, b"a")
     before = git(registry.project, "status", "--porcelain", "--ignored")
-    name = registry.promote("income@1", "champion").anchored
+    name = promote(registry, "income@1", "champion").anchored
     assert name == "refs/fairlead/0123456789abcdef"
     assert git(registry.project, "for-each-ref", "--format=%(refname)") == name
     assert git(registry.project, "status", "--porcelain", "--ignored") == before
@@ -160,7 +162,7 @@ def test_a_project_that_its_repository_ignores_has_no_git(
     git(project, "init", "--quiet")
     (project.root / ".gitignore").write_text("*\n")
     add(registry, b"a")
-    assert registry.promote("income@1", "champion").anchored is None
+    assert promote(registry, "income@1", "champion").anchored is None
     assert anchor.read(project) == []
 
 

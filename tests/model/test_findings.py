@@ -8,6 +8,7 @@ import pytest
 
 from fairlead.model import package, seal
 from fairlead.model.findings import findings
+from fairlead.model.promote import promote
 from fairlead.model.registry import Registry
 from fairlead.project import Project
 
@@ -20,7 +21,7 @@ def kinds(project: Project) -> list[str]:
 
 def test_nothing_is_wrong_with_a_new_registry(registry: Registry) -> None:
     add(registry, b"a")
-    registry.promote("income@1", "champion")
+    promote(registry, "income@1", "champion")
     assert findings(registry.project) == []
 
 

@@ -10,7 +10,9 @@ import pytest
 from fairlead.errors import GateRefused, IntegrityError, UsageError
 from fairlead.model import contents
 from fairlead.model.package import About
+from fairlead.model.promote import promote
 from fairlead.model.registry import Registry
+from fairlead.model.verify import verify
 from fairlead.store.records import ChainEntry
 from fairlead.store.store import Store
 
@@ -41,7 +43,7 @@ def links(registry: Registry) -> list[dict[str, Any]]:
 
 
 def test_a_version_that_passes_takes_the_alias(gated: Registry) -> None:
-    done = gated.promote("income@1", "champion")
+    done = promote(gated, "income@1", "champion")
     assert (done.model, done.before, done.moved, done.forced) == ("income@1", None, True, None)
     assert gated.get("income@champion").number == 1
     assert [verdict["rule"] for verdict in links(gated)[0]["verdicts"]] == [
@@ -51,9 +53,9 @@ def test_a_version_that_passes_takes_the_alias(gated: Registry) -> None:
 
 
 def test_a_refused_version_changes_nothing(gated: Registry) -> None:
-    gated.promote("income@1", "champion")
+    promote(gated, "income@1", "champion")
     with pytest.raises(GateRefused) as caught:
-        gated.promote("income@2", "champion")
+        promote(gated, "income@2", "champion")
     assert str(caught.value).startswith(
         "income@2 may not be champion: gate.yaml:4: not_worse_than: champion income@1, accuracy "
         "0.9 [0.88, 0.92]; found 0.85 [0.83, 0.87]"
@@ -64,37 +66,37 @@ def test_a_refused_version_changes_nothing(gated: Registry) -> None:
 
 
 def test_a_reason_overrules_the_gate_and_stands_in_the_chain(gated: Registry) -> None:
-    done = gated.promote("income@3", "champion", force="the others leak the target")
+    done = promote(gated, "income@3", "champion", force="the others leak the target")
     assert done.forced == "the others leak the target"
     (body,) = links(gated)
     assert body["forced"] == "the others leak the target"
     assert body["by"]
     assert [verdict["passed"] for verdict in body["verdicts"]] == [False, True]
-    assert gated.verify().sound
+    assert verify(gated).sound
 
 
 def test_a_damaged_champion_is_replaced_with_a_reason(gated: Registry) -> None:
-    gated.promote("income@1", "champion")
+    promote(gated, "income@1", "champion")
     path = gated.folder(gated.get("income@1")) / "model.onnx"
     path.chmod(0o644)
     path.write_bytes(b"worn")
     with pytest.raises(GateRefused, match=r"not compared: .*model\.onnx changed"):
-        gated.promote("income@2", "champion")
-    assert gated.promote("income@2", "champion", force="income@1 is damaged").moved
+        promote(gated, "income@2", "champion")
+    assert promote(gated, "income@2", "champion", force="income@1 is damaged").moved
 
 
 def test_a_reason_that_was_not_needed_is_not_told_as_if_it_were(gated: Registry) -> None:
-    assert gated.promote("income@1", "champion", force="to be sure").forced is None
+    assert promote(gated, "income@1", "champion", force="to be sure").forced is None
 
 
 def test_an_empty_reason_is_none(gated: Registry) -> None:
     with pytest.raises(UsageError, match="empty"):
-        gated.promote("income@3", "champion", force=" ")
+        promote(gated, "income@3", "champion", force=" ")
 
 
 def test_promoting_the_holder_again_moves_nothing(gated: Registry) -> None:
-    gated.promote("income@1", "champion")
-    assert not gated.promote("income@1", "champion").moved
+    promote(gated, "income@1", "champion")
+    assert not promote(gated, "income@1", "champion").moved
     assert len(links(gated)) == 1
 
 
@@ -103,35 +105,35 @@ def test_promotions_at_the_same_time_each_leave_their_link(registry: Registry) -
     for number in range(1, 4):
         add(registry, b"%d" % number)
 
-    def promote(own: int) -> None:
+    def promote_some(own: int) -> None:
         with Store.open(project.store_root) as store:
             for round_ in range(4):
                 number = (own + round_) % 3 + 1
-                Registry(project, store).promote(f"income@{number}", "champion")
+                promote(Registry(project, store), f"income@{number}", "champion")
 
-    pids = [fork(lambda own=own: promote(own)) for own in range(3)]
+    pids = [fork(lambda own=own: promote_some(own)) for own in range(3)]
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
     told = links(registry)
-    assert registry.verify().sound
+    assert verify(registry).sound
     # Each began where the one before it ended.
     assert [body["before"] for body in told] == [None, *(body["model"] for body in told[:-1])]
 
 
 def test_without_a_gate_nothing_is_asked_but_the_seal(registry: Registry) -> None:
     version = add(registry, b"a")
-    assert registry.promote("income@1", "candidate").verdicts is None
+    assert promote(registry, "income@1", "candidate").verdicts is None
     path = registry.folder(version) / "model.onnx"
     path.chmod(0o644)
     path.write_bytes(b"b")
     with pytest.raises(IntegrityError):
-        registry.promote("income@1", "champion")
+        promote(registry, "income@1", "champion")
 
 
 @pytest.mark.parametrize("alias", ["", "3", "3rd", "a@b", "a/b", "a b"])
 def test_an_alias_that_is_no_name_is_refused(registry: Registry, alias: str) -> None:
     add(registry, b"a")
     with pytest.raises(UsageError, match="cannot be an alias"):
-        registry.promote("income@1", alias)
+        promote(registry, "income@1", alias)
 
 
 def test_the_latency_is_measured_on_background_rows(registry: Registry) -> None:
@@ -146,9 +148,9 @@ def test_the_latency_is_measured_on_background_rows(registry: Registry) -> None:
     )
     registry.add(made.files, about)
     registry.project.gate.write_text("income: {latency_ms: {max: 10_000}}")
-    (verdict,) = registry.promote("income@1", "champion").verdicts or ()
+    (verdict,) = promote(registry, "income@1", "champion").verdicts or ()
     assert verdict.passed
     assert verdict.found.endswith("(median of one row at a time)")
     registry.project.gate.write_text("income: {latency_ms: {max: 0}}")
     with pytest.raises(GateRefused, match=r"gate\.yaml:1: latency_ms: at most 0; found"):
-        registry.promote("income@1", "other")
+        promote(registry, "income@1", "other")

@@ -100,8 +100,10 @@ def verify(ref: str | None = None) -> None:
     ref
         One version; all by default.
     """
+    from fairlead.model.verify import verify as check
+
     with _registry() as registry:
-        found = registry.verify(ref)
+        found = check(registry, ref)
     emit(msgspec.to_builtins(found) | {"sound": found.sound}, lambda _: tables.verification(found))
     if not found.sound:
         raise SystemExit(1)
@@ -123,9 +125,11 @@ def promote(
     force
         Why it is to be moved though the gate refuses; recorded in the registry's chain.
     """
+    from fairlead.model.promote import promote as move
+
     with _registry(write=True) as registry:
         try:
-            done = registry.promote(ref, alias, force=force)
+            done = move(registry, ref, alias, force=force)
         except GateRefused as refusal:
             verdicts = list(refusal.verdicts)
             emit(

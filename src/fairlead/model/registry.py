@@ -20,9 +20,7 @@ from fairlead.store.disk import disk_errors
 from fairlead.store.records import Alias, Edge, ModelVersion
 
 if TYPE_CHECKING:
-    from fairlead.model.promote import Promotion
     from fairlead.model.runtime.protocol import Predictor
-    from fairlead.model.verify import Verification
     from fairlead.store.catalog import Transaction
     from fairlead.store.store import Store
 
@@ -36,6 +34,8 @@ LEFT = "unregistered-"
 class Registry:
     """
     The model versions of a project.
+
+    `promote.promote` moves their aliases, `verify.verify` checks them.
 
     May be used from any thread, and by any number of processes at once:
     numbers are given and aliases moved in transactions of the catalog.
@@ -145,18 +145,6 @@ class Registry:
                 return same or self._publish(transaction, draft, about, sealer)
         finally:
             draft.discard()
-
-    def promote(self, ref: str, alias: str, *, force: str | None = None) -> Promotion:
-        """Move an alias to a version that passes `gate.yaml`; see `fairlead.model.promote`."""
-        from fairlead.model.promote import promote
-
-        return promote(self, ref, alias, force=force)
-
-    def verify(self, ref: str | None = None) -> Verification:
-        """Check packages and chain; see `fairlead.model.verify`."""
-        from fairlead.model.verify import verify
-
-        return verify(self, ref)
 
     def _same(self, transaction: Transaction, name: str, content: Digest) -> ModelVersion | None:
         for version in transaction.find(ModelVersion, name=name, content=content, limit=None):
