@@ -14,8 +14,9 @@ import msgspec
 
 from fairlead.flow.code import packages
 from fairlead.flow.environment import distributions
+from fairlead.flow.keys.guards import Guards
 from fairlead.flow.keys.objects import imported_type
-from fairlead.flow.keys.reach import Guards, Reach, shown
+from fairlead.flow.keys.reach import Reach, shown
 from fairlead.store.digest import Digest, digest_bytes
 from fairlead.store.records import Artifact
 

@@ -12,13 +12,10 @@ import sys
 import threading
 import types
 import typing
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from fairlead.flow.values.canonical import Canonical
 from fairlead.flow.values.pieces import framed, joined, text_bytes, type_name
-
-if TYPE_CHECKING:
-    from fairlead.flow.keys.reach import Reach
 
 INERT: tuple[type, ...] = (
     logging.Logger,
@@ -37,21 +34,33 @@ INERT_NAMES = frozenset({"rich.console.Console", "structlog._config.BoundLoggerL
 CYTHON = frozenset({"cython_function_or_method", "fused_cython_function"})
 
 
+class CodeWalk(Protocol):
+    """What follows the code that is met: the pieces that stand for it, and packages by name."""
+
+    def function(self, fn: types.FunctionType) -> bytes: ...
+
+    def cls(self, cls: type) -> bytes: ...
+
+    def module(self, module: types.ModuleType) -> bytes: ...
+
+    def package(self, module: str) -> None: ...
+
+
 class KeyWalk(Canonical):
     """Canonical pieces where functions, classes and modules count by their code."""
 
-    def __init__(self, reach: Reach, root: str) -> None:
+    def __init__(self, code: CodeWalk, root: str) -> None:
         super().__init__()
-        self.reach, self.root = reach, root
+        self.code, self.root = code, root
 
     def other(self, value: Any) -> bytes:
         """The piece of an object: code through the walk, the rest by its content."""
         if isinstance(value, types.FunctionType):
-            return self.reach.function(value)
+            return self.code.function(value)
         if isinstance(value, type):
-            return self.reach.cls(value)
+            return self.code.cls(value)
         if isinstance(value, types.ModuleType):
-            return self.reach.module(value)
+            return self.code.module(value)
         return known_object(value, self)
 
 
@@ -89,11 +98,11 @@ def callable_object(value: Any, walk: KeyWalk | GuardWalk) -> bytes | None:
         bound = owner is not None and not isinstance(owner, types.ModuleType)
         name = text_bytes(f"{value.__module__}:{value.__qualname__}")
         if isinstance(value.__module__, str) and isinstance(walk, KeyWalk):
-            walk.reach.package(value.__module__)
+            walk.code.package(value.__module__)
         return joined("builtin", (name, walk.piece(owner) if bound else b""))
     if type(value).__qualname__ == "ufunc" and (home := ufunc_home(value)) is not None:
         if isinstance(walk, KeyWalk):
-            walk.reach.package(home)
+            walk.code.package(home)
         return framed("ufunc", text_bytes(f"{home}:{value.__name__}"))
     if isinstance(value, staticmethod | classmethod):
         return joined(type(value).__name__, (walk.piece(value.__func__),))

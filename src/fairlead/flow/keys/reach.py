@@ -28,6 +28,8 @@ from blake3 import blake3
 
 from fairlead.flow.code import origin
 from fairlead.flow.code.firstparty import walk
+from fairlead.flow.keys.guards import MISSING, Guards, cell_content, fingerprint, function_state
+from fairlead.flow.keys.modules import absolute, imported_namespaces, namespace_of, package_of
 from fairlead.flow.keys.objects import KeyWalk
 from fairlead.flow.keys.scan import Imported, Reference, Scan, bindings, dotted, scan, text_of
 from fairlead.flow.keys.sources import (
@@ -42,36 +44,11 @@ from fairlead.flow.keys.sources import (
 from fairlead.flow.values.canonical import LEAVES
 from fairlead.flow.values.pieces import Undigestible, framed, joined
 
-MISSING = object()
-
 WIDENING = {"exec", "eval", "globals", "vars", "compile"}
 """Builtins through which code can get at any name of its module."""
 
 ATTRIBUTE_BY_NAME = {"getattr", "setattr", "delattr", "hasattr"}
 SHORT = 60  # characters of a constant that are shown as they are
-
-
-@dataclass(slots=True)
-class Guards:
-    """What must still hold for an earlier walk to be right; checked before it is used again."""
-
-    bindings: list[tuple[dict[str, Any], str, Any]] = field(default_factory=list)
-    cells: list[tuple[types.CellType, Any]] = field(default_factory=list)
-    functions: list[tuple[types.FunctionType, tuple[Any, ...]]] = field(default_factory=list)
-    classes: list[tuple[type, dict[str, Any]]] = field(default_factory=list)
-    values: list[tuple[Any, bytes]] = field(default_factory=list)
-    files: list[tuple[str, tuple[int, int] | None]] = field(default_factory=list)
-
-    def hold(self) -> bool:
-        """Whether everything that was met is still what it was."""
-        return (
-            all(space.get(name, MISSING) is value for space, name, value in self.bindings)
-            and all(cell_content(cell) is value for cell, value in self.cells)
-            and all(identical(function_state(fn), state) for fn, state in self.functions)
-            and all(unchanged(cls, content) for cls, content in self.classes)
-            and all(stamp_of(path) == stamp for path, stamp in self.files)
-            and all(fingerprint(value) == piece for value, piece in self.values)
-        )
 
 
 @dataclass(slots=True)
@@ -629,89 +606,8 @@ def is_data(value: Any) -> bool:
     return not (hasattr(type(value), "__get__") or is_code(value))
 
 
-def namespace_of(value: Any) -> dict[str, Any] | None:
-    """The namespace of the module that a function, class or module belongs to."""
-    if isinstance(value, types.FunctionType):
-        return value.__globals__
-    module = sys.modules.get(value.__module__) if isinstance(value, type) else value
-    return vars(module) if isinstance(module, types.ModuleType) else None
-
-
-def imported_namespaces(space: dict[str, Any], path: str) -> list[dict[str, Any]]:
-    """Namespaces of the modules that a module imports as it loads, as far as they are loaded."""
-    read = source(path)
-    if read is None:
-        return []
-    package, names = str(space.get("__package__") or ""), []
-    for imported in read.imports:
-        name = absolute(imported, package)
-        names += [name] if imported.name is None else [name, f"{name}.{imported.name}"]
-    every = [
-        ".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)
-    ]
-    return [vars(sys.modules[name]) for name in dict.fromkeys(every) if name in sys.modules]
-
-
-def absolute(imported: Imported, package: str) -> str:
-    """The full name of the module that an import names."""
-    if imported.level == 0:
-        return imported.module
-    parts = package.split(".") if package else []
-    base = parts[: len(parts) - imported.level + 1]
-    return ".".join([*base, *([imported.module] if imported.module else [])])
-
-
-def package_of(path: str) -> str:
-    """The package that a file lies in, by the folders around it that have an `__init__.py`."""
-    parts: list[str] = []
-    folder = os.path.dirname(path)
-    while os.path.isfile(os.path.join(folder, "__init__.py")):
-        parts.insert(0, os.path.basename(folder))
-        folder = os.path.dirname(folder)
-    return ".".join(parts)
-
-
 def shown(value: Any, piece: bytes) -> str:
     """A constant as the key holds it: short plain values as they are, others by digest."""
     if type(value) in LEAVES and len(text := repr(value)) <= SHORT:
         return f"{text} ({type(value).__name__})"
     return f"{type(value).__name__} {blake3(piece).hexdigest()[:32]}"
-
-
-def function_state(fn: types.FunctionType) -> tuple[Any, ...]:
-    """What a function holds that can be replaced."""
-    keywords = fn.__kwdefaults__ or {}
-    return (fn.__code__, fn.__defaults__, *keywords, *keywords.values())
-
-
-def identical(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
-    """Whether two tuples hold the same objects; keyword names are compared by value."""
-    return len(a) == len(b) and all(
-        x is y or (isinstance(x, str) and x == y) for x, y in zip(a, b, strict=True)
-    )
-
-
-def unchanged(cls: type, content: dict[str, Any]) -> bool:
-    """Whether a class still holds the same objects."""
-    now = vars(cls)
-    return all(now.get(name, MISSING) is value for name, value in content.items()) and all(
-        name in content or name.startswith("__") for name in now
-    )
-
-
-def cell_content(cell: types.CellType) -> Any:
-    """What a closure's cell holds, or MISSING while it is empty."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return MISSING
-
-
-def fingerprint(value: Any) -> bytes:
-    """The content of a value within this process; code in it counts by its address."""
-    from fairlead.flow.keys.objects import GuardWalk
-
-    try:
-        return GuardWalk().piece(value)
-    except Undigestible:
-        return framed("unknown", b"")
