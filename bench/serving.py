@@ -16,9 +16,10 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from shared.demo import FAIRLEAD, fairlead
@@ -61,6 +62,7 @@ class Round:
     p50_ms: float
     p99_ms: float
     failed: int
+    cpu_us: float  # of the server, user and system, a request
 
 
 def main() -> None:
@@ -135,28 +137,29 @@ def servers(project: Path) -> list[Server]:
 
 def measure(
     found: list[Server], script: Path, rounds: int, seconds: float
-) -> dict[str, dict[str, object]]:
-    """Load one server after another, round by round, so that noise meets them all."""
+) -> dict[str, dict[str, Any]]:
+    """Load all servers in turn, again and again, so that noise of the machine meets them all."""
     seen: dict[str, dict[int, list[Round]]] = {s.name: {c: [] for c in CONNECTIONS} for s in found}
-    ready_s: dict[str, float] = {}
-    memory_mib: dict[str, float] = {}
-    for _ in range(rounds):
-        for server in found:
-            with running(server) as (url, process, started_s):
-                ready_s[server.name] = started_s
-                load(url, script, 32, 1.0)  # warm
-                for connections in CONNECTIONS:
-                    result = load(url, script, connections, seconds)
-                    seen[server.name][connections].append(result)
-                memory_mib[server.name] = memory(process)
-    return {
-        name: {
-            "ready_s": round(ready_s[name], 2),
-            "memory_mib": round(memory_mib[name]),
-            **{str(c): summary(results) for c, results in by_connections.items()},
+    with ExitStack() as stack:
+        up = {server.name: stack.enter_context(running(server)) for server in found}
+        for one in up.values():
+            load(one, script, 32, 1.0)  # warm
+        for _ in range(rounds):
+            for connections in CONNECTIONS:
+                for name, one in up.items():
+                    seen[name][connections].append(load(one, script, connections, seconds))
+        return {
+            name: {
+                "ready_s": round(up[name].ready_s, 2),
+                "memory_mib": round(memory(up[name])),
+                **{str(c): summary(results) for c, results in by_connections.items()},
+                **{
+                    f"{c} to bare": ratio(results, seen["bare"][c])
+                    for c, results in by_connections.items()
+                },
+            }
+            for name, by_connections in seen.items()
         }
-        for name, by_connections in seen.items()
-    }
 
 
 def summary(results: list[Round]) -> dict[str, float]:
@@ -165,12 +168,43 @@ def summary(results: list[Round]) -> dict[str, float]:
         "requests_s": round(statistics.median(r.requests_s for r in results), 1),
         "p50_ms": round(statistics.median(r.p50_ms for r in results), 3),
         "p99_ms": round(statistics.median(r.p99_ms for r in results), 3),
+        "cpu_us": round(statistics.median(r.cpu_us for r in results), 1),
         "failed": sum(r.failed for r in results),
     }
 
 
+def ratio(results: list[Round], bare: list[Round]) -> dict[str, float]:
+    """Compare round by round with the bare handler, and take the medians."""
+    pairs = list(zip(results, bare, strict=True))
+    return {
+        "requests": round(statistics.median(a.requests_s / b.requests_s for a, b in pairs), 2),
+        "p99": round(statistics.median(a.p99_ms / b.p99_ms for a, b in pairs), 2),
+        "cpu": round(statistics.median(a.cpu_us / b.cpu_us for a, b in pairs), 2),
+    }
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    ready_s: float
+
+    @property
+    def family(self) -> list[psutil.Process]:
+        """The process and its children."""
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    @property
+    def cpu_s(self) -> float:
+        """User and system time so far."""
+        return sum(sum(member.cpu_times()[:2]) for member in self.family)
+
+
 @contextmanager
-def running(server: Server) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
+def running(server: Server) -> Iterator[Running]:
     """Run a server, until its first prediction and then for as long as asked."""
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -185,7 +219,7 @@ def running(server: Server) -> Iterator[tuple[str, subprocess.Popen[bytes], floa
     try:
         url = f"http://127.0.0.1:{port}{PATH}"
         wait_until_it_predicts(url, process)
-        yield url, process, time.perf_counter() - started
+        yield Running(url, process, time.perf_counter() - started)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
@@ -207,16 +241,19 @@ def wait_until_it_predicts(url: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"no prediction within a minute: {process.args!r}")
 
 
-def load(url: str, script: Path, connections: int, seconds: float) -> Round:
+def load(server: Running, script: Path, connections: int, seconds: float) -> Round:
     """Load a server with wrk."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(script)]
-    out = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    before_s = server.cpu_s
+    out = subprocess.run([*command, server.url], capture_output=True, text=True, check=True).stdout
+    spent_s = server.cpu_s - before_s
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     return Round(
         requests_s=float(_field(r"Requests/sec:\s+([\d.]+)", out)),
-        p50_ms=milliseconds(_field(r"50%\s+(\S+)", out)),
-        p99_ms=milliseconds(_field(r"99%\s+(\S+)", out)),
+        p50_ms=milliseconds(_field(r"(?m)^\s+50%\s+(\S+)", out)),
+        p99_ms=milliseconds(_field(r"(?m)^\s+99%\s+(\S+)", out)),
         failed=int(failed[1]) if failed else 0,
+        cpu_us=1e6 * spent_s / int(_field(r"(\d+) requests in", out)),
     )
 
 
@@ -235,10 +272,9 @@ def milliseconds(text: str) -> float:
     raise SystemExit(f"wrk printed the time {text!r}")
 
 
-def memory(process: subprocess.Popen[bytes]) -> float:
+def memory(server: Running) -> float:
     """Tell what a server and its children hold, in MiB, shared pages counted once."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    return sum(float(member.memory_full_info().pss) for member in family) / 2**20
+    return sum(float(member.memory_full_info().pss) for member in server.family) / 2**20
 
 
 def free_port() -> int:
@@ -248,27 +284,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def show(figures: dict[str, dict[str, object]]) -> None:
+def show(figures: dict[str, dict[str, Any]]) -> None:
     """Print the table, and the ratios to the bare handler."""
     for name, found in figures.items():
         print(f"{name}: ready in {found['ready_s']} s, {found['memory_mib']} MiB")
         for connections in CONNECTIONS:
             seen = found[str(connections)]
-            assert isinstance(seen, dict)
             print(
                 f"  {connections:>4} connections {seen['requests_s']:>10,.0f} requests/s"
                 f"  p50 {seen['p50_ms']:.2f} ms  p99 {seen['p99_ms']:.2f} ms"
-                f"  {seen['failed']} failed"
+                f"  CPU {seen['cpu_us']:.0f} us  {seen['failed']} failed"
             )
     for connections, goal in GOALS.items():
-        ours, bare = (figures[name][str(connections)] for name in ("fairlead", "bare"))
-        assert isinstance(ours, dict)
-        assert isinstance(bare, dict)
-        ratio = ours["requests_s"] / bare["requests_s"]
-        tail = ours["p99_ms"] / bare["p99_ms"]
+        times = figures["fairlead"][f"{connections} to bare"]
         print(
-            f"{connections:>4} connections: {ratio:.2f} times the bare handler (goal {goal}), "
-            f"p99 {tail:.2f} times its"
+            f"{connections:>4} connections: {times['requests']:.2f} times the requests of the bare "
+            f"handler (goal {goal}), {times['p99']:.2f} times its p99, {times['cpu']:.2f} its CPU"
         )
 
 

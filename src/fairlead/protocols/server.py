@@ -15,6 +15,8 @@ from fairlead.protocols.http import HttpServer, Limits
 from fairlead.protocols.rest import Rest
 from fairlead.serve.endpoints import Endpoints
 
+GARBAGE = 20_000
+"""Objects between two collections: a request makes some twenty, and none in a cycle."""
 SWITCH_S = 0.0005
 """How long a computing thread may keep the interpreter from the event loop."""
 
@@ -65,6 +67,7 @@ async def serve(
         # What is loaded stays; collections need not walk it again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GARBAGE)
         ready(endpoints, f"http://{f'[{host}]' if ':' in host else host}:{port}")
         await stop.wait()
         rest.draining = True
