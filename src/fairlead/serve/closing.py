@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from fairlead.serve.segment import (
     open_marks,
     segments,
 )
+from fairlead.store.disk import replace_file
 
 
 def recover(log: Path) -> list[Segment]:
@@ -116,20 +116,11 @@ def _add_keys(segment: Segment, tail: list[Mark]) -> None:
     seen = set(MARK.iter_unpack(known))
     new = b"".join(MARK.pack(*mark) for mark in tail if mark not in seen)
     if new:
-        _replace(segment.keys, known + new)
+        replace_file(segment.keys, known + new, durable=False)
 
 
 def _place(segment: Segment, ordered: bytes, data: bytes) -> None:
     first = int.from_bytes(ordered[:6], "big")
     last = int.from_bytes(ordered[-MARK.size :][:6], "big")
     name = f"{segment.frames.stem}.{first:012x}-{last:012x}.index"
-    _replace(segment.frames.with_name(name), data)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(segment.frames.with_name(name), data, durable=False)

@@ -9,7 +9,6 @@ One row a prediction, sorted by id. The frames stay: a replay reads them, and
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from fairlead.serve.extent import WALK_BYTES, opened
 from fairlead.serve.frame import ID_BYTES, Frame, unpack, walk
 from fairlead.serve.log_reader import rows_of
 from fairlead.serve.segment import HOUR_MS, Segment, hour_folder, hour_of, hours, segments
-from fairlead.store.disk import disk_errors
+from fairlead.store.disk import disk_errors, replacing
 from fairlead.store.ids import id_text
 
 if TYPE_CHECKING:
@@ -167,9 +166,5 @@ def _table(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
 
 def _write(table: pl.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        table.write_parquet(temporary)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as aside:
+        table.write_parquet(aside)

@@ -43,6 +43,7 @@ from fairlead.errors import Fault, StoreFull, StoreReadOnly
 from fairlead.serve.closing import close_segment, recover
 from fairlead.serve.frame import ID_BYTES, Frame, Part, key_hash, pack
 from fairlead.serve.segment import MARK, Segment, hour_folder, hour_of
+from fairlead.store.disk import sync_folder
 
 __all__ = ["Durability", "Frame", "LogWriter", "Part", "key_hash"]
 
@@ -280,8 +281,8 @@ class _OpenSegment:
         """Carry everything written so far to the disk, and the names of its files."""
         os.fdatasync(self._file)
         if not self._synced_folder:
-            _sync_folder(self.paths.frames.parent)
-            _sync_folder(self.paths.frames.parent.parent)
+            sync_folder(self.paths.frames.parent)
+            sync_folder(self.paths.frames.parent.parent)
             self._synced_folder = True
 
     def close(self) -> None:
@@ -370,11 +371,3 @@ def _explained(error: OSError, path: Path) -> Exception:
             "Mount it writable, or give this user the right to write there.",
         )
     return Fault(f"The prediction log {path} cannot be written: {error}.", "Check the disk.")
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

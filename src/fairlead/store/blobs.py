@@ -18,8 +18,8 @@ from blake3 import blake3
 
 from fairlead.errors import BlobCorrupt, BlobMissing, Fault
 from fairlead.store.digest import Digest, digest_bytes, digest_file
-from fairlead.store.disk import disk_errors, sync_folder
-from fairlead.store.loose import LooseFiles, pieces_of, sync_file
+from fairlead.store.disk import disk_errors, replacing, sync_file, sync_folder
+from fairlead.store.loose import LooseFiles, pieces_of
 from fairlead.store.packs import Packs, PackWriter
 
 LOOSE_OVER = 1 << 20
@@ -101,13 +101,8 @@ class Blobs:
 
     def copy_to(self, digest: Digest, path: Path) -> None:
         """Write a blob to a file; see `BlobStore`."""
-        written = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            with disk_errors(path):
-                self._stream(digest, written)
-                written.replace(path)
-        finally:
-            written.unlink(missing_ok=True)
+        with disk_errors(path), replacing(path) as aside:
+            self._stream(digest, aside)
 
     def flush(self) -> None:
         """Make everything durable; see `BlobStore`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,26 +54,44 @@ def write_all(file: int, data: bytes | bytearray | memoryview) -> None:
         rest = rest[os.write(file, rest) :]
 
 
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable, whoever wrote them."""
+    _sync(path, os.O_RDONLY)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """
+    Give a path to write to, which takes the place of `path` once the block has ended well.
+
+    Readers see the old file or the new, never a part.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
+    """Put a whole file in place of `path`."""
+    with replacing(path) as aside:
+        aside.write_bytes(data)
+        if durable:
+            sync_file(aside)
+    if durable:
+        sync_folder(path.parent)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
-    """Put a whole file in place of `path`: readers see the old bytes or the new, never a part."""
-    written = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with written.open("wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        written.replace(path)
-    finally:
-        written.unlink(missing_ok=True)
-    if durable:
-        sync_folder(path.parent)

@@ -15,7 +15,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from fairlead.store.digest import Digest
-from fairlead.store.disk import sync_folder, write_all
+from fairlead.store.disk import sync_file, sync_folder, write_all
 from fairlead.store.process import life, this_process
 
 PIECE_BYTES = 1 << 20
@@ -84,12 +84,3 @@ def pieces_of(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(PIECE_BYTES):
             yield piece
-
-
-def sync_file(path: Path) -> None:
-    """Make the bytes of a file durable, whoever wrote them."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
