@@ -84,8 +84,7 @@ class Generic:
 
     def encoding(self, rows_per_call: int | None = None) -> Encoding:
         """State the inputs."""
-        stated = encoding_of(self._all, self._signature, self._levels)
-        return Encoding(stated.numbers, stated.codes, rows_per_call)
+        return encoding_of(self._all, self._signature, self._levels, rows_per_call)
 
     def model(self, rows_per_call: int | None = None) -> bytes:
         """Write the ONNX file."""

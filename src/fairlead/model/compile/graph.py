@@ -81,7 +81,10 @@ class Graph:
 
 
 def encoding_of(
-    tracks: list[Track], signature: Signature, levels: list[tuple[str, ...]]
+    tracks: list[Track],
+    signature: Signature,
+    levels: list[tuple[str, ...]],
+    rows_per_call: int | None,
 ) -> Encoding:
     """State the inputs that some columns need."""
     codes = []
@@ -93,7 +96,7 @@ def encoding_of(
         codes.append(TextCodes(name, levels[field], tuple(sorted(refused))))
     numbers = any(isinstance(track, Number) for track in tracks)
     names = tuple(field.name for field in signature.numeric) if numbers else ()
-    return Encoding(names, tuple(codes))
+    return Encoding(names, tuple(codes), rows_per_call)
 
 
 def code_fields(tracks: list[Track]) -> list[int]:
