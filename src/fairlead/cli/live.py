@@ -4,69 +4,56 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import redirect_stdout
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from rich.tree import Tree
+
     from fairlead.flow.recording import Event
     from fairlead.store.records import StepRun
+
+    Listener: TypeAlias = Callable[[Event], None]
 
 MARKS = {"running": "…", "done": "✓", "cached": "=", "failed": "✗", "interrupted": "!"}
 STYLES = {"running": "yellow", "done": "green", "cached": "cyan", "failed": "red"}
 
 
-class Lines:
+@contextmanager
+def lines() -> Iterator[Listener]:
     """A line for each step that ends. What steps print goes to stderr: stdout is the answer's."""
-
-    def __enter__(self) -> Self:
-        self._redirect = redirect_stdout(sys.stderr)
-        self._redirect.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._redirect.__exit__(kind, error, trace)
-
-    def __call__(self, event: Event) -> None:
-        """Print what happened."""
-        if event.kind == "run started":
-            print(f"run {event.run.id} {event.run.pipeline}", flush=True)
-        elif event.kind == "step ended" and event.step is not None:
-            print(f"  {MARKS[event.step.status]} {told(event.step)}", flush=True)
+    with redirect_stdout(sys.stderr):
+        yield line
 
 
-class Live:
+def line(event: Event) -> None:
+    """Print what happened."""
+    if event.kind == "run started":
+        print(f"run {event.run.id} {event.run.pipeline}", flush=True)
+    elif event.kind == "step ended" and event.step is not None:
+        print(f"  {MARKS[event.step.status]} {told(event.step)}", flush=True)
+
+
+@contextmanager
+def tree() -> Iterator[Listener]:
     """A tree that redraws itself; what steps print scrolls above it."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.tree import Tree
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.live import Live as RichLive
-        from rich.tree import Tree
+    root = Tree("")
+    screen = Console(stderr=True, highlight=False)
+    with Live(root, console=screen, refresh_per_second=8):
+        yield Branches(root)
 
-        self._tree = Tree("")
-        self._places: dict[int, Any] = {}
-        self._live = RichLive(
-            self._tree,
-            console=Console(stderr=True, highlight=False),
-            refresh_per_second=8,
-        )
 
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
+class Branches:
+    """Keeps a branch for each step up to date."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+    def __init__(self, root: Tree) -> None:
+        self._root = root
+        self._places: dict[int, Tree] = {}
 
     def __call__(self, event: Event) -> None:
         """Redraw what happened."""
@@ -74,7 +61,7 @@ class Live:
         from rich.text import Text
 
         if event.step is None:
-            self._tree.label = Text(f"{event.run.pipeline}  run {event.run.id}", style="bold")
+            self._root.label = Text(f"{event.run.pipeline}  run {event.run.id}", style="bold")
             return
         step = event.step
         style = STYLES.get(step.status, "red")
@@ -82,7 +69,7 @@ class Live:
         if step.status == "running":
             label = Spinner("dots", text=Text(told(step), style=style))
         if step.index not in self._places:
-            self._places[step.index] = self._tree.add(label)
+            self._places[step.index] = self._root.add(label)
         self._places[step.index].label = label
 
 

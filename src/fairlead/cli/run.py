@@ -8,18 +8,12 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fairlead.cli.output import Mode, console, emit, message
 
 if TYPE_CHECKING:
     from fairlead.flow.recording import Event
-
-
-class Progress(AbstractContextManager["Progress"], Protocol):
-    """Shows a run while it goes on."""
-
-    def __call__(self, event: Event) -> None: ...
 
 
 def run(pipeline: str, /, *params: str, seed: int | None = None, cache: bool = True) -> None:
@@ -96,15 +90,11 @@ class Told:
             )
 
 
-def progress() -> Progress:
-    """A live tree on a terminal, plain lines otherwise; both on stderr."""
-    if sys.stderr.isatty() and not Mode.json:
-        from fairlead.cli.live import Live
+def progress() -> AbstractContextManager[Callable[[Event], None]]:
+    """What shows a run while it goes on: a live tree on a terminal, plain lines elsewhere."""
+    from fairlead.cli import live
 
-        return Live()
-    from fairlead.cli.live import Lines
-
-    return Lines()
+    return live.tree() if sys.stderr.isatty() and not Mode.json else live.lines()
 
 
 def show(data: dict[str, Any]) -> None:
