@@ -12,6 +12,7 @@ import msgspec
 
 from fairlead.errors import IntegrityError
 from fairlead.flow.code.firstparty import listing, walk
+from fairlead.store import json_blob
 from fairlead.store.digest import Digest, digest_file
 
 LARGEST_BYTES = 64 << 20
@@ -52,18 +53,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """As the bytes of a blob; equal snapshots give equal bytes."""
-        return msgspec.json.encode(self, order="deterministic")
+        return json_blob.encode(self)
 
     @classmethod
     def decode(cls, data: bytes) -> Snapshot:
         """From the bytes of a blob."""
-        try:
-            return msgspec.json.decode(data, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise IntegrityError(
-                f"The code snapshot cannot be read: {error}.",
-                "Run `fairlead doctor` to check the store.",
-            ) from error
+        return json_blob.decode(data, cls, "The code snapshot")
 
     def blobs(self) -> set[Digest]:
         """The blobs that a restore needs."""

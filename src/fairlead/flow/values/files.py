@@ -13,6 +13,7 @@ import msgspec
 
 from fairlead.errors import IntegrityError, NotFound, NotStorable
 from fairlead.flow.values.pieces import framed, joined, text_bytes
+from fairlead.store import json_blob
 from fairlead.store.digest import Digest, digest_file
 
 
@@ -57,18 +58,12 @@ class Tree(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """As the bytes of a blob."""
-        return msgspec.json.encode(self, order="deterministic")
+        return json_blob.encode(self)
 
     @classmethod
     def decode(cls, data: bytes) -> Tree:
         """From the bytes of a blob."""
-        try:
-            return msgspec.json.decode(data, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise IntegrityError(
-                f"The list of a stored folder cannot be read: {error}.",
-                "Run `fairlead doctor` to check the store.",
-            ) from error
+        return json_blob.decode(data, cls, "The list of a stored folder")
 
 
 def file_piece(digest: Digest) -> bytes:
