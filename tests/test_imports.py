@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,26 @@ def test_a_library_with_a_home_is_imported_nowhere_else(path: Path) -> None:
         module for module in imported(path) if own not in HOMES.get(module.split(".")[0], {own})
     }
     assert not away
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    by_name = {dotted(path): path for path in MODULES}
+    graph = {own: needed(path, set(by_name)) - {own} for own, path in by_name.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def dotted(path: Path) -> str:
+    """The dotted name of a module."""
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def needed(path: Path, known: set[str]) -> set[str]:
+    """The modules that a file takes names from; `from package import module` takes the module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in known else str(node.module) for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & known
