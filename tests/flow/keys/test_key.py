@@ -87,14 +87,48 @@ def test_getattr_of_a_library_does_not_widen(project):
 
 
 @pytest.mark.parametrize(
-    "call", ["importlib.import_module(name)", "__import__(name)", "sys.modules[name]"]
+    "call",
+    [
+        "importlib.import_module(name)",
+        "__import__(name)",
+        "sys.modules[name]",
+        "importlib.util.find_spec(name)",
+        "pkgutil.resolve_name(name)",
+        "runpy.run_path(name)",
+        "resolve_name(name)",
+    ],
 )
 def test_a_module_named_at_run_time_widens_to_every_file_of_the_project(project, call):
-    step = f"import importlib, sys\n\n\ndef step(name):\n    return {call}\n"
+    imports = "import importlib.util, pkgutil, runpy, sys\nfrom pkgutil import resolve_name\n"
+    step = f"{imports}\n\ndef step(name):\n    return {call}\n"
     old = project.parts("chooser", chooser=step, plugins__one="ONE = 1\n")
     new = project.parts("chooser", plugins__one="ONE = 2\n")
     assert old.uncacheable is None
     assert old.code != new.code
+
+
+def test_lambdas_of_one_line_are_told_apart(project):
+    old = project.parts("both", both="step, other = (lambda: 1), (lambda: 2)\n")
+    new = project.parts("both", both="other, step = (lambda: 1), (lambda: 2)\n")
+    assert old.code != new.code
+
+
+@pytest.mark.parametrize(
+    "body", ["help_of.__doc__", "inspect.getsource(help_of)", "inspect.currentframe().f_lineno"]
+)
+def test_a_step_that_looks_at_how_code_is_written_is_uncacheable(project, body):
+    helper = 'def help_of():\n    """One."""\n'
+    parts = project.parts(
+        "asks", asks=f"import inspect\n\n\n{helper}\n\ndef step():\n    return {body}\n"
+    )
+    assert "leave out how code is written" in parts.uncacheable
+
+
+def test_a_text_with_variables_expanded_reads_the_environment_by_a_computed_name(project):
+    parts = project.parts(
+        "home", home="import os\n\n\ndef step(t):\n    return os.path.expandvars(t)\n"
+    )
+    assert parts.environ == ("?home.py:step",)
 
 
 def test_a_module_used_as_a_value_counts_as_a_whole(project):

@@ -1,6 +1,9 @@
 """Files that a step reads on the side are noticed."""
 
 import csv
+import importlib
+import linecache
+import os
 import sqlite3
 import subprocess
 import sys
@@ -78,17 +81,54 @@ def test_what_the_step_wrote_itself_is_no_input(root):
     assert reads.undeclared() is None
 
 
-def test_code_packages_the_store_and_the_system_are_no_inputs(root):
+def test_code_packages_the_store_and_the_system_are_no_inputs(root, monkeypatch):
     (root / ".fairlead").mkdir()
     (root / ".fairlead" / "catalog.db").write_text("x")
-    (root / "code.py").write_text("x = 1")
+    (root / "watched_code.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(str(root))
     with watching(root) as reads:
         (root / ".fairlead" / "catalog.db").read_text()
-        (root / "code.py").read_text()
+        linecache.getline(str(importlib.import_module("watched_code").__file__), 1)
         open("/proc/self/status").close()
         from sklearn.datasets import load_wine
 
         load_wine()
+    assert reads.undeclared() is None
+
+
+def test_code_that_is_read_as_text_is_an_input(root):
+    (root / "code.py").write_text("x = 1")
+    with watching(root) as reads:
+        exec((root / "code.py").read_text(), {})
+    assert "code.py" in reads.undeclared()
+
+
+@pytest.mark.parametrize("listed", [os.listdir, lambda path: list(path.glob("*.csv"))])
+def test_a_listing_of_a_folder_is_an_undeclared_read(root, listed):
+    with watching(root) as reads:
+        listed(root / "data")
+    assert "read data," in reads.undeclared()
+    assert reads.undeclared([root / "data"]) is None
+
+
+def test_a_folder_that_the_step_made_may_be_listed(root):
+    with watching(root) as reads:
+        (root / "made").mkdir()
+        os.listdir(root / "made")
+    assert reads.undeclared() is None
+
+
+def test_a_program_that_the_project_starts_is_named_since_its_reads_are_not_seen(root):
+    with watching(root) as reads:
+        subprocess.run(["true"], check=True)
+    assert "the program true" in reads.undeclared()
+
+
+def test_a_program_that_a_package_starts_is_its_own_affair(root):
+    from joblib.externals.loky.backend import context
+
+    with watching(root) as reads:
+        context._count_physical_cores()
     assert reads.undeclared() is None
 
 

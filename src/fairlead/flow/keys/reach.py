@@ -47,6 +47,12 @@ from fairlead.flow.values.pieces import Undigestible, framed, joined
 WIDENING = {"exec", "eval", "globals", "vars", "compile"}
 """Builtins through which code can get at any name of its module."""
 
+LOADING = {"runpy", "pkgutil", "importlib.machinery", "importlib.util", "zipimport"}
+"""Modules of Python's that load code by a name or a path."""
+
+SOURCE_READING = {"__doc__", "getdoc", "getsource", "getsourcelines", "f_lineno", "co_firstlineno"}
+"""Attributes that tell what a key leaves out: docstrings, comments, lines."""
+
 ATTRIBUTE_BY_NAME = {"getattr", "setattr", "delattr", "hasattr"}
 SHORT = 60  # characters of a constant that are shown as they are
 
@@ -202,8 +208,8 @@ class Reach:
             return self.enter_code(name, fn, scope)
         found = [own_part(tree, scope) for tree in found]
         texts = list(map(ast.dump, found))
-        if is_transformed(fn.__globals__):
-            texts.append(repr(code_content(fn.__code__)))
+        if len(found) > 1 or is_transformed(fn.__globals__):
+            texts.append(repr(code_content(fn.__code__)))  # which of them it is
         self.code[name] = self.digest(texts, self.follow_all(found, scope))
         return None
 
@@ -322,6 +328,10 @@ class Reach:
             self.imported(imported, scope)
         if "__subclasses__" in found.attributes:
             self.widen_to_project(scope)
+        if told := sorted(SOURCE_READING & found.attributes):
+            self.give_up(
+                f"{scope.label} asks for {told[0]}, and keys leave out how code is written"
+            )
         return [piece for piece in pieces if piece]
 
     def resolve(self, reference: Reference, scope: Scope) -> bytes:
@@ -366,6 +376,10 @@ class Reach:
             self.builtin(name, reference, scope)
         elif value is importlib.import_module:
             self.dynamic_import(reference, scope)
+        elif is_code(value) and getattr(value, "__module__", None) in LOADING:
+            self.widen_to_everything(scope)
+        elif value is os.path.expandvars:
+            self.environ.add(f"?{scope.label}")
         elif is_code(value):
             piece = self.piece(value, label)
             return joined("refers", (".".join(reference.chain).encode(), piece))
@@ -389,6 +403,10 @@ class Reach:
                 break
             module = vars(module)[part]
             name = module.__name__
+        if name in LOADING:
+            self.widen_to_everything(scope)
+        elif module is os.path and rest[-1] == "expandvars":
+            self.environ.add(f"?{scope.label}")
         self.package(name)
         return b""
 
@@ -440,8 +458,7 @@ class Reach:
         arguments = reference.call.args if reference.call else []
         name = text_of(arguments[0]) if arguments else None
         if name is None or name.startswith("."):
-            self.widen_to_project(scope)
-            self.modules.add("*")
+            self.widen_to_everything(scope)
         else:
             self.imported(Imported(0, name, None, ""), scope)
 
@@ -459,6 +476,11 @@ class Reach:
         for path in sorted(walk(Path(self.root))):
             if path.endswith(".py"):
                 self.static(os.path.join(self.root, path))
+
+    def widen_to_everything(self, scope: Scope) -> None:
+        """Every Python file of the project counts, and every package that is installed."""
+        self.widen_to_project(scope)
+        self.modules.add("*")
 
     # ── modules that need not be loaded ──────────────────────────────────────
 

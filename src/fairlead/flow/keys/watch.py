@@ -3,7 +3,8 @@ Notices files that a step reads on the side, which its key knows nothing of.
 
 Python tells of every `open` by its audit hooks. Polars and Arrow open files in
 compiled code, which tells nobody, so their readers are asked at their Python end.
-What DuckDB or a program that a step starts reads is not seen.
+A program that the project's own code starts can read anything, so that it is named
+itself. What DuckDB reads, and whether a file exists, is not seen.
 """
 
 from __future__ import annotations
@@ -16,15 +17,22 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from fairlead.flow.code.firstparty import FOREIGN_FOLDERS
-from fairlead.flow.code.origin import of_file
+from fairlead.flow.code.origin import FAIRLEAD, of_file
 
 WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/share/zoneinfo/", "/usr/share/locale/")
 CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
-"""Code is known by the closure of the step, not by being read."""
+"""Code that is imported is known by the closure of the step; text that is read is not."""
+
+LISTINGS = ("os.listdir", "os.scandir")
+PROGRAMS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec")
+IMPORTS = ("<frozen importlib", "<frozen zipimport")
+SOURCE_READERS = frozenset({"linecache", "tokenize"})
+"""Show the lines of a traceback or a warning."""
 
 READERS = {
     "polars": ("read_", "scan_"),
@@ -45,6 +53,7 @@ class Reads:
         self.root = os.path.realpath(root)
         self.read: dict[str, None] = {}
         self.written: set[str] = set()
+        self.programs: dict[str, None] = {}  # that the project's own code started
 
     def note(self, path: str, writing: bool) -> None:
         """Enter one opening of a file."""
@@ -72,7 +81,7 @@ class Reads:
 
     def is_content(self, path: str) -> bool:
         """Whether a file can carry content into a result unseen."""
-        if path.startswith(SYSTEM) or path.endswith(CODE) or not os.path.isfile(path):
+        if path.startswith(SYSTEM) or not os.path.exists(path):
             return False
         inside = path.startswith(self.root + os.sep)
         parts = path[len(self.root) :].split(os.sep) if inside else ()
@@ -84,9 +93,14 @@ class Reads:
         """Why a step that read this must not be remembered; None when it may be."""
         found = [self.told(path) for path in self.paths(declared)]
         if not found:
-            return None
+            return self.unseen()
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         return f"it read {found[0]}{more}, which is no input: take it as a parameter of type Path"
+
+    def unseen(self) -> str | None:
+        """Why nobody knows what this read."""
+        program = next(iter(self.programs), None)
+        return program and f"it started the program {program}, and what that reads is not seen"
 
     def told(self, path: str) -> str:
         """A path as a person is told it."""
@@ -141,9 +155,48 @@ def heard(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event == "open":
         path, _, flags = arguments
-        tell(path, bool(flags & WRITING))
+        if not is_code_loading(path):
+            tell(path, bool(flags & WRITING))
     elif event == "sqlite3.connect":
         tell(arguments[0], False)
+    elif event == "os.mkdir":
+        tell(arguments[0], True)
+    elif event in LISTINGS and is_own_doing():
+        tell("." if arguments[0] is None else arguments[0], False)
+    elif event in PROGRAMS and is_own_doing():
+        started(arguments[0])
+
+
+def is_code_loading(path: Any) -> bool:
+    """Whether code is opened to be imported, or to show a line of it, rather than to be read."""
+    if not isinstance(path, str) or not path.endswith(CODE):
+        return False
+    opener = sys._getframe(2)
+    return (
+        opener.f_code.co_filename.startswith((*IMPORTS, FAIRLEAD))
+        or opener.f_globals.get("__name__") in SOURCE_READERS
+    )
+
+
+def is_own_doing() -> bool:
+    """Whether the project's own code asked for this, by itself or through Python's library."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(IMPORTS):
+            return False
+        origin = "python" if file.startswith("<frozen") else of_file(file)
+        if origin != "python":
+            return origin == "own"
+        frame = frame.f_back
+    return False
+
+
+def started(program: Any) -> None:
+    """Tell those who watch of a program."""
+    name = os.fsdecode(program) if isinstance(program, str | bytes | os.PathLike) else str(program)
+    for reads in tuple(_watching):
+        reads.programs.setdefault(name)
 
 
 def tell(path: Any, writing: bool) -> None:
