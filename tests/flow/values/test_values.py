@@ -61,7 +61,13 @@ def shapes(tmp_path, monkeypatch):
         "class Colour(enum.Enum):\n    RED = 1\n    BLUE = 2\n\n\n"
         "@dataclass(frozen=True)\nclass Point:\n    x: float\n    inner: object = None\n\n\n"
         "class Rule(msgspec.Struct):\n    name: str\n    points: list\n\n\n"
-        "class Plain:\n    pass\n"
+        "class Plain:\n    pass\n\n\n"
+        "class Rights(enum.Flag):\n    READ = 1\n    WRITE = 2\n\n\n"
+        "class Counted(msgspec.Struct):\n    n: int\n\n"
+        "    def __post_init__(self):\n        self.n += 1\n\n\n"
+        "class Open(msgspec.Struct, dict=True):\n    n: int\n\n\n"
+        "@dataclass\nclass Derived:\n    n: int\n\n"
+        "    def __post_init__(self):\n        self.twice = self.n * 2\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     import shapes
@@ -341,6 +347,25 @@ def test_data_classes_of_the_project_come_back_the_same(blobs, shapes):
     loaded, artifact = round_trip(value, blobs)
     assert loaded == value
     assert artifact.meta["types"] == ["shapes:Colour", "shapes:Point", "shapes:Rule"]
+
+
+def test_flags_come_back_the_same_also_none_and_several(blobs, shapes):
+    for value in (shapes.Rights.READ, shapes.Rights.READ | shapes.Rights.WRITE, shapes.Rights(0)):
+        assert round_trip([value], blobs)[0] == [value]
+
+
+def test_a_struct_comes_back_as_it_was_whatever_its_constructor_does(blobs, shapes):
+    assert round_trip(shapes.Counted(1), blobs)[0].n == 2
+
+
+@pytest.mark.parametrize("name", ["Derived", "Open"])
+def test_what_was_put_on_an_object_beside_its_fields_comes_back(blobs, shapes, name):
+    value = getattr(shapes, name)(3)
+    value.twice = 7
+    loaded, _ = round_trip(value, blobs)
+    assert (loaded.n, loaded.twice) == (3, 7)
+    value.twice = 8
+    assert values.digest(value) != values.digest(loaded)
 
 
 def test_a_class_that_is_no_data_class_is_refused(blobs, shapes):

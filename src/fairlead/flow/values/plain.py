@@ -14,6 +14,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import functools
 import importlib
 import json
 import math
@@ -102,7 +103,7 @@ def unpacked(value: Any, fetch: Fetch) -> Any:
         return SEQUENCES[tag](unpacked(part, fetch) for part in value["v"])
     if tag == "dict":
         return {unpacked(key, fetch): unpacked(part, fetch) for key, part in value["v"]}
-    if tag in ("object", "enum"):
+    if tag in ("object", "enum", "flag"):
         return unpacked_object(value, fetch)
     return FROM_TEXT[tag](value["v"]) if tag in FROM_TEXT else fetch(value)
 
@@ -206,11 +207,18 @@ def is_importable(cls: type) -> bool:
 
 
 def object_fields(value: Any) -> dict[str, Any]:
-    """The fields of an object of a data class."""
-    names = getattr(type(value), "__struct_fields__", None)
+    """The fields of an object of a data class, and what else was put on the object."""
+    cls = type(value)
+    names = getattr(cls, "__struct_fields__", None)
     if names is None:
         names = [field.name for field in dataclasses.fields(value)]
-    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+    found = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    beside = getattr(value, "__dict__", {}).items()
+    return found | {
+        name: part
+        for name, part in beside
+        if name not in found and not isinstance(getattr(cls, name, None), functools.cached_property)
+    }
 
 
 def path_of(cls: type) -> str:
@@ -221,6 +229,8 @@ def path_of(cls: type) -> str:
 def packed_object(value: Any, leaf: Leaf) -> dict[str, Any]:
     """An object as its class's name and its fields."""
     path = path_of(type(value))
+    if isinstance(value, enum.Flag):
+        return {TAG: "flag", "type": path, "v": value.value}  # several at once have no one name
     if isinstance(value, enum.Enum):
         return {TAG: "enum", "type": path, "v": value.name}
     fields = {name: packed(part, leaf) for name, part in object_fields(value).items()}
@@ -231,13 +241,24 @@ def unpacked_object(value: dict[str, Any], fetch: Fetch) -> Any:
     """An object from its class's name and its fields."""
     cls: Any = data_class(value["type"])
     if issubclass(cls, enum.Enum):
-        return cls[value["v"]]
+        return cls(value["v"]) if value[TAG] == "flag" else cls[value["v"]]
     fields = {name: unpacked(part, fetch) for name, part in value["v"].items()}
     if issubclass(cls, msgspec.Struct):
-        return cls(**fields)
+        return unpacked_struct(cls, fields)
     made = object.__new__(cls)
     for name, part in fields.items():
         object.__setattr__(made, name, part)
+    return made
+
+
+def unpacked_struct(cls: Any, fields: dict[str, Any]) -> Any:
+    """A Struct, which can only be made by its constructor; what that changes is set right."""
+    made = cls(**{name: fields[name] for name in cls.__struct_fields__ if name in fields})
+    for name, part in fields.items():
+        if name in cls.__struct_fields__:
+            msgspec.structs.force_setattr(made, name, part)
+        else:
+            made.__dict__[name] = part
     return made
 
 
