@@ -56,6 +56,16 @@ def tree(root):
     }
 
 
+@pytest.mark.parametrize("with_git", [True, False])
+def test_a_store_or_environment_that_is_a_link_to_another_disk_is_not_part_of_the_code(
+    project, blobs, tmp_path, with_git
+):
+    if with_git:
+        commit(project)
+    (project / "venv").symlink_to(tmp_path)
+    assert "venv" not in take(project, blobs).files
+
+
 def test_without_git_all_own_files_are_taken_and_count_as_changed(project, blobs):
     taken = take(project, blobs)
     assert taken.commit is None

@@ -95,8 +95,8 @@ def names(output: bytes) -> list[str]:
 
 
 def is_own(path: str) -> bool:
-    """Whether no folder of a relative path belongs to tools, caches or other people."""
-    return "/" not in path or FOREIGN_FOLDERS.isdisjoint(path.split("/"))
+    """Whether no part of a relative path, a link at its end included, is of tools or caches."""
+    return FOREIGN_FOLDERS.isdisjoint(path.split("/"))
 
 
 def walk(root: Path) -> Iterator[str]:
