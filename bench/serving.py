@@ -1,4 +1,4 @@
-"""Predictions a second with everything on, beside a bare and an empty handler in the same run."""
+"""Predictions a second with everything on, beside bare and empty handlers in the same run."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 from shared.demo import FAIRLEAD, fairlead
 from shared.keep import keep
+from shared.plain import write as write_plain_model
 
 BENCH = Path(__file__).parent
 EXAMPLE = BENCH.parent / "examples" / "income"
@@ -31,6 +32,8 @@ DATA = Path(os.environ.get("FAIRLEAD_DATA", BENCH.parent.parent / "shared" / "da
 CONNECTIONS = (1, 32, 128)
 GOALS = {1: 1.3, 32: 2.5, 128: 2.5}
 """How many times the requests of the bare handler."""
+REFERENCES = ("bare", "compiled")
+"""The exact model as skl2onnx converts it, and the file that fairlead compiled."""
 PATH = "/v1/endpoints/income/predict"
 SCRIPT = """
 local bodies = {}
@@ -78,7 +81,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = options.project or make_project(Path(folder) / "income")
         script = write_script(Path(folder), project)
-        figures = measure(servers(project), script, options.rounds, options.seconds)
+        plain = Path(folder) / "plain.onnx"
+        write_plain_model(EXAMPLE, DATA / "adult", plain)
+        figures = measure(servers(project, plain), script, options.rounds, options.seconds)
     show(figures)
     if not options.no_save:
         keep("serving", figures, versions=("granian", "onnxruntime", "orjson", "uvloop"))
@@ -112,7 +117,7 @@ def test_rows(count: int) -> list[dict[str, object]]:
     return parse(DATA / "adult" / "adult.test.gz").drop(TARGET).head(count).to_dicts()
 
 
-def servers(project: Path) -> list[Server]:
+def servers(project: Path, plain: Path) -> list[Server]:
     """Name the servers; each runs one process of one worker."""
     package = json.loads(fairlead("endpoints", "show", "income", "--json", cwd=project))["live"]
     name, _, number = package["models"]["model"].partition("@")
@@ -123,6 +128,12 @@ def servers(project: Path) -> list[Server]:
         Server(
             "bare",
             (*granian, "handlers.bare:app", "--workers", "1", "--loop", "uvloop"),
+            BENCH,
+            {"PLAIN_MODEL": str(plain)},
+        ),
+        Server(
+            "compiled",
+            (*granian, "handlers.compiled:app", "--workers", "1", "--loop", "uvloop"),
             BENCH,
             {"BARE_PACKAGE": str(folder)},
         ),
@@ -154,8 +165,9 @@ def measure(
                 "memory_mib": round(memory(up[name])),
                 **{str(c): summary(results) for c, results in by_connections.items()},
                 **{
-                    f"{c} to bare": ratio(results, seen["bare"][c])
+                    f"{c} to {other}": ratio(results, seen[other][c])
                     for c, results in by_connections.items()
+                    for other in REFERENCES
                 },
             }
             for name, by_connections in seen.items()
@@ -173,9 +185,9 @@ def summary(results: list[Round]) -> dict[str, float]:
     }
 
 
-def ratio(results: list[Round], bare: list[Round]) -> dict[str, float]:
-    """Compare round by round with the bare handler, and take the medians."""
-    pairs = list(zip(results, bare, strict=True))
+def ratio(results: list[Round], other: list[Round]) -> dict[str, float]:
+    """Compare round by round with another server, and take the medians."""
+    pairs = list(zip(results, other, strict=True))
     return {
         "requests": round(statistics.median(a.requests_s / b.requests_s for a, b in pairs), 2),
         "p99": round(statistics.median(a.p99_ms / b.p99_ms for a, b in pairs), 2),
@@ -295,11 +307,13 @@ def show(figures: dict[str, dict[str, Any]]) -> None:
                 f"  p50 {seen['p50_ms']:.2f} ms  p99 {seen['p99_ms']:.2f} ms"
                 f"  CPU {seen['cpu_us']:.0f} us  {seen['failed']} failed"
             )
+    ours = figures["fairlead"]
     for connections, goal in GOALS.items():
-        times = figures["fairlead"][f"{connections} to bare"]
+        bare, compiled = (ours[f"{connections} to {name}"] for name in REFERENCES)
         print(
-            f"{connections:>4} connections: {times['requests']:.2f} times the requests of the bare "
-            f"handler (goal {goal}), {times['p99']:.2f} times its p99, {times['cpu']:.2f} its CPU"
+            f"{connections:>4} connections: {bare['requests']:.2f} times the bare handler "
+            f"(goal {goal}), p99 {bare['p99']:.2f} and CPU {bare['cpu']:.2f} times its; "
+            f"{compiled['requests']:.2f} times the handler around our compiled file"
         )
 
 

@@ -1,9 +1,8 @@
 """
 The bare handler: Granian RSGI, orjson and the exact ONNX model, a row at a time.
 
-What a good engineer writes by hand in an hour: no checks, no ids, no log, no
-metrics. It runs the very file `model.onnx` that the endpoint serves, of the
-package in the environment variable BARE_PACKAGE.
+What a good engineer writes by hand in a day, without fairlead: no checks, no ids, no
+log, no metrics. The model is skl2onnx's conversion in the file PLAIN_MODEL.
 """
 
 from __future__ import annotations
@@ -19,33 +18,28 @@ import orjson
 
 HEADERS = [("content-type", "application/json")]
 
-_package = Path(os.environ["BARE_PACKAGE"])
 _options = onnxruntime.SessionOptions()
 _options.intra_op_num_threads = 1
 _session = onnxruntime.InferenceSession(
-    (_package / "model.onnx").read_bytes(), _options, providers=["CPUExecutionProvider"]
+    Path(os.environ["PLAIN_MODEL"]).read_bytes(), _options, providers=["CPUExecutionProvider"]
 )
-_stated = json.loads(_session.get_modelmeta().custom_metadata_map["fairlead.encoding"])
-_numbers = _stated["numbers"]
-_codes = [
-    (text["field"], {level: code for code, level in enumerate([*text["levels"], None])})
-    for text in _stated["codes"]
-]
-_labels = json.loads((_package / "signature.json").read_bytes())["output"]["labels"]
-_nan = float("nan")
+_facts = _session.get_modelmeta().custom_metadata_map
+_fills = json.loads(_facts["fills"])
+_labels = json.loads(_facts["labels"])
+_fields = json.loads(_facts["fields"])
+_numbers = [(name, name.replace("-", "_")) for name in _fields if name not in _fills]
+_texts = [(name, name.replace("-", "_"), fill) for name, fill in _fills.items()]
 
 
 async def app(scope: Any, protocol: Any) -> None:
     """Answer one row."""
     row = orjson.loads(await protocol())["rows"][0]
-    numbers = [_nan if row[name] is None else row[name] for name in _numbers]
-    codes = [levels.get(row[name], len(levels)) for name, levels in _codes]
-    choices, probabilities = _session.run(
-        ["choices", "probabilities"],
-        {"numbers": np.array([numbers], np.float64), "codes": np.array(codes, np.int64)},
-    )
+    feed = {key: np.array([[row[name]]], np.float64) for name, key in _numbers}
+    for name, key, fill in _texts:
+        feed[key] = np.array([[row[name] or fill]], object)
+    choices, probabilities = _session.run(None, feed)
     answer = {
-        "label": _labels[choices[0]],
+        "label": choices[0],
         "probabilities": dict(zip(_labels, probabilities[0].tolist(), strict=True)),
     }
     protocol.response_bytes(200, HEADERS, orjson.dumps(answer))
