@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,3 +172,20 @@ def test_the_command_fixes_the_hash_seed_and_replay_answers_by_its_status(projec
     differs = fairlead("replay", shaky["id"])
     assert differs.returncode == 1
     assert "first in step 00-load" in differs.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["run", "caf\udce9"], "usage", r"'caf\\udce9' is not UTF-8 text"),
+        (["runs", "list", "--limit", "many"], "usage", "--limit"),
+        (["models", "show", "x@99999999999999999999"], "not_found", "no model 'x'"),
+    ],
+)
+def test_a_wrong_call_is_refused_in_the_shape_that_was_asked_for(
+    project: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: str, told: str
+) -> None:
+    assert status([*words, "--json"]) == 2
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert error["code"] == code
+    assert re.search(told, error["message"])

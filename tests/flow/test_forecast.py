@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from fairlead.errors import CheckFailed
 from fairlead.flow.find import find_pipeline
 from fairlead.flow.forecast import Forecast, forecast
 from fairlead.store.records import Run
@@ -83,3 +86,9 @@ def test_a_forecast_executes_and_records_nothing(bench: Any, monkeypatch: Any) -
     told(bench)
     assert not (bench.root / "executed").exists()
     assert bench.store.catalog.count(Run) == 0
+
+
+def test_what_the_pipeline_itself_raises_is_told_with_its_own_lines(bench: Any) -> None:
+    bench.write("pipelines.py", "@fl.pipeline\ndef main():\n    1 / 0\n")
+    with pytest.raises(CheckFailed, match=r"(?s)ZeroDivisionError.*pipelines\.py:\d+ in main"):
+        told(bench)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,51 @@ def test_a_step_that_leaves_by_sys_exit_fails_its_run(bench: Any) -> None:
     with pytest.raises(RunFailed, match="SystemExit: 3"):
         bench.run()
     assert list_runs(bench.store)[0].status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ('ValueError("caf\\udce9.csv")', r"ValueError: caf\\udce9\.csv"),
+        ("Mute()", "Mute: <its message cannot be told: RuntimeError>"),
+    ],
+)
+def test_a_message_that_is_no_text_does_not_hide_the_failure(
+    bench: Any, error: str, told: str
+) -> None:
+    mute = "class Mute(Exception):\n        def __str__(self):\n            raise RuntimeError"
+    text = FAILING.replace('{}["missing"]', f"raise {error}").replace("return raise", "raise")
+    bench.write("pipelines.py", f"\n    {mute}\n{text}")
+    with pytest.raises(RunFailed, match=told):
+        bench.run()
+    assert list_runs(bench.store)[0].status == "failed"
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_prints(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        flush = close = lambda self: None
+
+    bench.write(
+        "pipelines.py",
+        """
+        @fl.step
+        def speak():
+            print("hello", flush=True)
+
+        @fl.pipeline
+        def main():
+            speak()
+        """,
+    )
+    monkeypatch.setattr("sys.stdout", Closed())
+    run = bench.run()
+    assert run.status == "done"
+    assert bench.store.blobs.get(bench.steps(run)[0].logs) == b"hello\n"
 
 
 def test_a_pipeline_may_catch_what_a_step_raises(bench: Any) -> None:

@@ -9,7 +9,7 @@ import sys
 from cyclopts import App, CycloptsError, Group
 
 from fairlead.cli.output import Mode, complain, message
-from fairlead.errors import FairleadError, UsageError
+from fairlead.errors import FairleadError, Fault, UsageError
 
 WORK = Group("From code to model", sort_key=1)
 SERVE = Group("From model to prediction", sort_key=2)
@@ -69,7 +69,9 @@ def main(argv: list[str] | None = None) -> None:
 def status(words: list[str]) -> int:
     """Run one command and return its exit status."""
     try:
-        return call(take_global_options(words))
+        rest = take_global_options(words)
+        refuse_undecodable(rest)
+        return call(rest)
     except FairleadError as error:
         if Mode.debug:
             raise
@@ -85,9 +87,24 @@ def status(words: list[str]) -> int:
     except Exception as error:
         if Mode.debug:
             raise
-        message(f"error: {type(error).__name__}: {error}")
-        message("  This is a fault of fairlead's. Run it again with --debug and report the output.")
+        complain(
+            Fault(
+                f"{type(error).__name__}: {error}",
+                "This is a fault of fairlead's. Run it again with --debug and report the output.",
+            )
+        )
         return 3
+
+
+def refuse_undecodable(words: list[str]) -> None:
+    """Refuse words that are no text: no record could hold them."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{word!a} is not UTF-8 text.", "Rename the file, or use another name."
+            ) from error
 
 
 def take_global_options(words: list[str]) -> list[str]:
@@ -112,9 +129,8 @@ def call(words: list[str]) -> int:
     try:
         build()(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        message(f"error: {error}")
-        message(f"  `{' '.join(['fairlead', *command_words(words)])} --help` shows how to call it.")
-        return 2
+        called = " ".join(["fairlead", *command_words(words)])
+        raise UsageError(str(error), f"`{called} --help` shows how to call it.") from error
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -42,9 +43,12 @@ def console() -> Console:
 
 
 def message(text: str) -> None:
-    """Say something that is not the answer, on stderr."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """Say something that is not the answer, on stderr, for as long as somebody listens there."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def complain(error: FairleadError) -> None:

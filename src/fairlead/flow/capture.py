@@ -7,6 +7,7 @@ that the log of a step that was killed can be read up to its last line.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -59,8 +60,22 @@ class Tee:
         journal = _journal(current())
         if journal is not None:
             journal.write(text)
-        self.target.write(text)
+        self.show(text)
         return len(text)
+
+    def show(self, text: str) -> None:
+        """Show the text for as long as somebody looks: a run into `head` goes on in silence."""
+        try:
+            self.target.write(text)
+        except BrokenPipeError:
+            self.target = _Nobody()
+
+    def flush(self) -> None:
+        """Pass on what was shown so far."""
+        try:
+            self.target.flush()
+        except BrokenPipeError:
+            self.target = _Nobody()
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write each."""
@@ -69,6 +84,11 @@ class Tee:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.target, name)
+
+
+class _Nobody(io.StringIO):
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class _LogHandler(logging.Handler):
@@ -86,7 +106,7 @@ class _LogHandler(logging.Handler):
         if journal is not None:
             journal.write(text)
         if record.levelno >= logging.WARNING:
-            self._tees[1].target.write(text)
+            self._tees[1].show(text)
 
     def _is_printed(self) -> bool:
         streams = [getattr(each, "stream", None) for each in logging.getLogger().handlers]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import msgspec
 
-from fairlead.flow import arguments, values
+from fairlead.errors import CheckFailed, FairleadError
+from fairlead.flow import arguments, frames, values
 from fairlead.flow.arguments import Arguments
 from fairlead.flow.context import building
 from fairlead.flow.definition import PipelineDefinition, Step
@@ -52,6 +53,9 @@ def forecast(
 
     A step that follows a miss is unknown: should the earlier step make the same
     outputs as before, it would be a hit. Writes nothing into the store.
+
+    Raises:
+        CheckFailed: The pipeline itself raised.
     """
     engine = Forecaster(project, store, seed or 0, places or Places())
     given = {
@@ -62,7 +66,19 @@ def forecast(
             pipeline.fn(**given)
     except NotKnown as stopped:
         engine.found.append(Forecast("…", "unknown", [str(stopped)]))
+    except FairleadError:
+        raise
+    except Exception as error:
+        raise _failure(pipeline, project, error) from error
     return engine.found
+
+
+def _failure(pipeline: PipelineDefinition, project: Project, error: Exception) -> CheckFailed:
+    told = frames.render(frames.describe(error, project.root))
+    return CheckFailed(
+        f"The pipeline {pipeline.name!r} raised {told}",
+        "A forecast executes the pipeline's own lines, and no step. A run would raise this too.",
+    )
 
 
 class NotKnown(BaseException):

@@ -26,7 +26,7 @@ def describe(error: BaseException, root: Path) -> dict[str, Any]:
     is_ours = isinstance(error, FairleadError)
     causes = [_one(cause, root) for cause in _causes(error) if not is_ours]
     full = "".join(traceback.format_exception(error))
-    return {**found, "causes": causes, "traceback": full}
+    return {**found, "causes": causes, "traceback": _printable(full)}
 
 
 def render(error: dict[str, Any]) -> str:
@@ -54,9 +54,21 @@ def _one(error: BaseException, root: Path) -> dict[str, Any]:
     kind = type(error)
     return {
         "type": kind.__qualname__,
-        "message": str(error),
+        "message": _words(error),
         "frames": [*_own_frames(error.__traceback__, root), *_syntax_frame(error, root)],
     }
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return _printable(str(error))
+    except Exception as other:  # what a foreign class does to tell itself may raise anything
+        return f"<its message cannot be told: {type(other).__qualname__}>"
+
+
+def _printable(text: str) -> str:
+    """Text without lone surrogates, which names of files may hold and UTF-8 may not."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _own_frames(trace: TracebackType | None, root: Path) -> list[dict[str, Any]]:
@@ -82,7 +94,7 @@ def _syntax_frame(error: BaseException, root: Path) -> list[dict[str, Any]]:
 
 def _frame(file: Path, root: Path, line: int, function: str, text: str) -> dict[str, Any]:
     shown = str(file.relative_to(root))
-    return {"file": shown, "line": line, "function": function, "text": text}
+    return {"file": _printable(shown), "line": line, "function": function, "text": text}
 
 
 def _is_own(file: Path, root: Path) -> bool:

@@ -11,6 +11,9 @@ from fairlead.errors import UsageError
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
+MOST_DIGITS = 16
+"""A longer number is none of a version, and more than the catalog can be asked for."""
+
 
 def check_model(name: str) -> None:
     """
@@ -50,7 +53,8 @@ def split(ref: str) -> tuple[str, int | str | None]:
     name, at, which = ref.partition("@")
     if not name or (at and not which):
         raise UsageError(f"{ref!r} names no version.", "Write NAME@NUMBER or NAME@ALIAS.")
-    return name, (int(which) if which.isdecimal() and which.isascii() else which or None)
+    is_number = which.isdecimal() and which.isascii() and len(which) < MOST_DIGITS
+    return name, (int(which) if is_number else which or None)
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:

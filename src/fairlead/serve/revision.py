@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fairlead.errors import NotFound
+from fairlead.model.names import MOST_DIGITS
 from fairlead.project import Project
 from fairlead.serve.spec import EndpointSpec
 from fairlead.signature import accepted as accepted_bounds
@@ -129,7 +130,7 @@ def require_live(records: Records, endpoint: str) -> Revision:
 
 def _version(records: Records, spec: EndpointSpec) -> ModelVersion:
     name, _, which = spec.model.partition("@")
-    if which.isascii() and which.isdigit():
+    if which.isascii() and which.isdigit() and len(which) < MOST_DIGITS:
         number: int | None = int(which)
     else:
         alias = records.get(Alias, name, which)
