@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fairlead.serve.extent import opened
@@ -14,6 +14,8 @@ places = st.integers(0, 300)
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=250), st.integers(1, 80), st.lists(st.tuples(places, places), max_size=8))
+@example(b"ab", 1, [(1, 2), (0, 2)]).via("backwards, by more than a window")
+@example(b"abcdefgh", 4, [(4, 8), (6, 2)]).via("an end before the start, and before the window")
 def test_reads_in_any_order_give_what_slices_of_the_whole_give(
     tmp_path: Path, data: bytes, window: int, reads: list[tuple[int, int]]
 ) -> None:

@@ -34,6 +34,8 @@ class Extent:
     def read(self, start: int, end: int) -> bytes:
         """Read bytes `start` to `end`; fewer when the file ends before."""
         end = min(end, self._size)
+        if start >= end:
+            return b""
         if start < self._start or end > self._start + len(self._window):
             self._move(start, end)
         return self._window[start - self._start : end - self._start]
@@ -52,7 +54,8 @@ class Extent:
 
     def _move(self, start: int, end: int) -> None:
         """Read the window that holds these bytes, and what is likely to be asked next."""
-        first = start if start >= self._start else max(0, end - self._window_bytes)
+        backwards = start < self._start
+        first = max(0, min(start, end - self._window_bytes)) if backwards else start
         last = min(max(end, first + self._window_bytes), self._size)
         self._start = first
         self._window = _pread(self._file, last - first, first) if last > first else b""
