@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from fairlead.cli.main import status
+from fairlead.cli.why import tree
 from fairlead.model.seal import make_keys
+from fairlead.store.nodes import Node
 from fairlead.store.records import Artifact, Edge, Run, SeenFile, StepRun
 from fairlead.store.store import Store
 
@@ -57,11 +61,48 @@ def test_why_prints_the_line_as_a_tree(project: Path, capsys: pytest.CaptureFixt
     ]
 
 
+def test_a_long_fact_goes_on_beneath_where_it_began() -> None:
+    run = Node(
+        ref="", kind="run", title="r", facts=[("params", "alpha=1, beta=2, gamma=3, delta=4")]
+    )
+    model = Node(ref="", kind="model", title="m", children=[run])
+    out = Console(width=44, file=io.StringIO())
+    with out.capture() as printed:
+        out.print(tree(model, 44))
+    assert [line.rstrip() for line in printed.get().splitlines()] == [
+        "model m",
+        "└── run r",
+        "      params  alpha=1, beta=2, gamma=3,",
+        "              delta=4",
+    ]
+
+
+def test_a_reader_that_goes_away_is_no_failure(project: Path) -> None:
+    command = f"{sys.executable} -m fairlead.cli.main why {RUN}"
+    piped = f"(sleep 0.2; {command}; echo $? >status) 2>err | true"
+    subprocess.run(["bash", "-c", piped], cwd=project, check=True)
+    for _ in range(100):
+        if (project / "status").exists() and (project / "status").read_text():
+            break
+        time.sleep(0.1)
+    assert (project / "status").read_text() == "0\n"
+    assert (project / "err").read_text() == ""
+
+
 def test_impact_of_a_path_leads_to_its_runs(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status(["impact", "data"]) == 0
     assert f"└── run {RUN}  income" in capsys.readouterr().out
+
+
+def test_a_file_in_a_folder_that_was_read_leads_to_the_folder(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "data").mkdir()
+    (project / "data" / "rows.csv").write_text("1")
+    assert status(["why", "data/rows.csv"]) == 0
+    assert "data as the newest run read it" in capsys.readouterr().out
 
 
 def test_json_gives_the_same_tree_as_data(

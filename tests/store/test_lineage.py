@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from fairlead.errors import NotFound, UsageError
 from fairlead.store.digest import Digest, digest_bytes
 from fairlead.store.lineage import Node, impact, resolve, why
+from fairlead.store.nodes import revision_node, run_node
+from fairlead.store.reader import FILE, CatalogReader
 from fairlead.store.records import (
     Alias,
     Artifact,
@@ -449,3 +451,15 @@ def test_artifacts_are_no_part_of_the_graph(line: Line) -> None:
     line.store.record(line.step("04-same", {"table": line.table}, line.table))
     assert back(line.store, line.table.digest, full=True).ref == line.table.digest
     assert isinstance(line.table, Artifact)
+
+
+def test_a_revision_tells_what_was_accepted_and_a_run_why_it_failed(empty: Path) -> None:
+    accepted = {"fields": {"age": {"bounds": [17, 90]}, "sex": {"levels": ["f", "m"]}}}
+    revision = Revision(
+        endpoint="e", number=1, spec={}, models={}, packages={}, created=1.0, accepted=accepted
+    )
+    reader = CatalogReader(empty / FILE)
+    assert ("accepted", "age 17 to 90, sex 2 levels") in revision_node(reader, revision).facts
+    error = {"type": "ValueError", "message": "bad\nrow", "frames": []}
+    run = Run(id="a" * 12, pipeline="p", status="failed", started=1.0, error=error)
+    assert ("error", "ValueError: bad") in run_node(reader, run).facts

@@ -82,7 +82,7 @@ def status(words: list[str]) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`fairlead runs | head`): nothing is wrong.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if Mode.debug:

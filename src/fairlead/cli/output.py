@@ -37,9 +37,13 @@ def console() -> Console:
     """A Rich console on stdout; plain, and never folded, when it is not a terminal."""
     from rich.console import Console
 
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # Rich would exit with status 1; `main` knows better
+
     if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=200, soft_wrap=True)
+        return Piped(highlight=False)
+    return Piped(highlight=False, width=200, soft_wrap=True)
 
 
 def message(text: str) -> None:

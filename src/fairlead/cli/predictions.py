@@ -16,7 +16,9 @@ from fairlead.store.phrases import counted, named, some
 
 if TYPE_CHECKING:
     from fairlead.serve.compact import Compacted
-    from fairlead.serve.replay import PredictionReplay
+    from fairlead.serve.replay import Compared, PredictionReplay
+
+SHOWN = 40  # characters of a value that came out equal
 
 app = App(name="predictions", help="List and show predictions.")
 
@@ -170,15 +172,22 @@ def show_replay(replay: PredictionReplay) -> None:
     width = max(len(one.what) for one in replay.compared)
     for one in replay.compared:
         mark = "equal " if one.equal else "DIFFERS"
-        beside = "" if one.recorded == one.replayed else f"  replayed {one.replayed}"
         distance = f"  ({one.distance})" if one.distance else ""
-        print_(f"  {mark:<8}{one.what:<{width}}  {one.recorded}{beside}{distance}", markup=False)
+        print_(f"  {mark:<8}{one.what:<{width}}  {_both(one)}{distance}", markup=False)
     if replay.equal:
         print_("Equal, bit for bit.", markup=False)
         return
     print_("The replay differs from what was answered.", markup=False)
     for difference in replay.differences or ["none in the recorded libraries"]:
         print_(f"  environment: {difference}", markup=False)
+
+
+def _both(one: Compared) -> str:
+    """What was recorded, in short, and what the replay gave where that is something else."""
+    if one.recorded != one.replayed:
+        return f"{one.recorded}  replayed {one.replayed}"
+    long = len(one.recorded) > SHOWN
+    return f"{one.recorded[:SHOWN]}… (whole with --json)" if long else one.recorded
 
 
 def _json(value: Any) -> str:

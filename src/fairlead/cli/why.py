@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _PREDICTION = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
+GUIDE = 4  # columns of a tree's guide
+NARROWEST = 30  # columns of text; deeper in, the terminal folds
+
 _COLOURS = {
     "prediction": "bold magenta",
     "revision": "bold blue",
@@ -31,15 +35,14 @@ _COLOURS = {
 }
 
 
-def why(thing: str, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
+def why(thing: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
     """
     Follow the line back: what made this?
 
     Parameters
     ----------
     thing
-        A prediction, run, step run, model version (`income@3`, `income@champion`),
-        endpoint revision (`income#12`), artifact digest, name or input path.
+        A prediction, run, step, version (`income@3`), revision (`income#12`), digest, name, path.
     full
         Show every step, not code and data alone.
     """
@@ -53,15 +56,14 @@ def why(thing: str, *, full: Annotated[bool, Parameter(negative="")] = False) ->
     emit(lineage.why(catalog, lineage.resolve(catalog, thing), full=full), show)
 
 
-def impact(thing: str, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
+def impact(thing: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
     """
     Follow the line forward: what came of this?
 
     Parameters
     ----------
     thing
-        A prediction, run, step run, model version (`income@3`, `income@champion`), endpoint
-        revision (`income#12`), artifact digest, name or input path.
+        A prediction, run, step, version (`income@3`), revision (`income#12`), digest, name, path.
     full
         Show every step and every run.
     """
@@ -77,23 +79,25 @@ def impact(thing: str, *, full: Annotated[bool, Parameter(negative="")] = False)
 
 
 def show(node: Node) -> None:
-    """Print a line as a tree."""
-    console().print(tree(node))
+    """Print a line as a tree; on a terminal, a long fact goes on beneath where it began."""
+    out = console()
+    out.print(tree(node, out.width if out.is_terminal else None))
 
 
-def tree(node: Node) -> Tree:
+def tree(node: Node, width: int | None = None) -> Tree:
     """Draw a line: one node a branch, its facts beneath its title, of any depth."""
     from rich.tree import Tree
 
-    root = Tree(_label(node), guide_style="dim")
-    waiting = [(root, node)]
+    root = Tree(_label(node, width), guide_style="dim")
+    waiting = [(root, node, width)]
     while waiting:
-        branch, each = waiting.pop()
-        waiting.extend((branch.add(_label(child)), child) for child in each.children)
+        branch, each, room = waiting.pop()
+        less = room and room - GUIDE
+        waiting.extend((branch.add(_label(child, less)), child, less) for child in each.children)
     return root
 
 
-def _label(node: Node) -> Text:
+def _label(node: Node, room: int | None) -> Text:
     from rich.text import Text
 
     colour = _COLOURS.get(node.kind, "dim")
@@ -102,9 +106,18 @@ def _label(node: Node) -> Text:
     )
     width = max((len(name) for name, _ in node.facts), default=0)
     for name, value in node.facts:
-        label.append(f"\n  {name.ljust(width)}  " if name else "\n  ", "dim")
-        label.append(_tidy(value))
+        head = f"  {name.ljust(width)}  " if name else "  "
+        label.append(f"\n{head}", "dim")
+        label.append(f"\n{' ' * len(head)}".join(_folded(_tidy(value), room, len(head))))
     return label
+
+
+def _folded(text: str, room: int | None, used: int) -> list[str]:
+    """A text in lines that fit, where it is known how much room there is."""
+    if room is None:
+        return [text]
+    fits = max(room - used, NARROWEST)
+    return textwrap.wrap(text, fits, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _tidy(title: str) -> str:

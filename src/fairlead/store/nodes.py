@@ -43,8 +43,10 @@ def revision_node(reader: CatalogReader, revision: Revision) -> Node:
     elif live is not None:
         state = f"not live, {revision.endpoint}#{live.number} is"
     facts = [("applied", f"{when(revision.created)}, {state}")]
-    if revision.accepted:
-        facts.append(("accepted bounds", some(map(str, revision.accepted))))
+    accepted = revision.accepted.get("fields", {})
+    if accepted:
+        limits = (f"{name} {_limits(limit)}" for name, limit in accepted.items())
+        facts.append(("accepted", some(limits)))
     return Node(ref=text, kind="revision", title=text, facts=facts)
 
 
@@ -77,6 +79,9 @@ def run_node(reader: CatalogReader, run: Run, *, beside: ModelVersion | None = N
     took = f" in {duration(run.ended - run.started)}" if run.ended else ""
     remembered = f", {cached} from the cache" if cached else ""
     facts.append((run.status, f"{when(run.started)}, {steps}{took}{remembered}"))
+    if run.error:
+        told = f"{run.error['type']}: {run.error['message']}"
+        facts.append(("error", told.partition("\n")[0]))
     if run.replay_of:
         facts.append(("replay of", run.replay_of))
     return Node(ref=run.id, kind="run", title=f"{run.id}  {run.pipeline}", facts=facts)
@@ -140,6 +145,13 @@ def table_facts(reader: CatalogReader, step: str) -> list[tuple[str, str]]:
                 rows = counted(artifact.rows, "row")
                 parts.append(f"{verb} on {rows} ({short(artifact.digest)})")
     return [("tables", ", ".join(parts))] if parts else []
+
+
+def _limits(accepted: dict[str, Any]) -> str:
+    """What a person accepted for a field: bounds, levels or both."""
+    bounds, levels = accepted.get("bounds"), accepted.get("levels")
+    parts = [f"{bounds[0]} to {bounds[1]}"] if bounds else []
+    return " and ".join([*parts, counted(len(levels), "level")] if levels else parts)
 
 
 def _paths(reader: CatalogReader, digest: str) -> list[str]:

@@ -163,15 +163,23 @@ def _path(reader: CatalogReader, text: str) -> Ref | None:
         content = reader.find(Artifact, blob=digest_file(path), limit=1)
         if content:
             return Ref("artifact", content[0].digest)
-    seen = list(_seen(reader, path))
+    read, seen = _nearest(reader, path)
     if not seen:
         return None
-    note = f"{path} as the newest run read it"
-    if path.is_file():
+    note = f"{read} as the newest run read it"
+    if read.is_file():
         note += "; the file has changed since"
     if len(seen) > 1:
         note += f"; earlier runs read {len(seen) - 1} other contents there"
     return Ref("artifact", seen[0], note)
+
+
+def _nearest(reader: CatalogReader, path: Path) -> tuple[Path, list[str]]:
+    """A path that runs have read, or else the innermost folder around it that they have read."""
+    for each in (path, *path.parents) if path.exists() else (path,):
+        if seen := list(_seen(reader, each)):
+            return each, seen
+    return path, []
 
 
 def _seen(reader: CatalogReader, path: Path) -> Iterator[str]:
