@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+import os
+
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
+from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import (
+    GridSearchCV,
+    RandomizedSearchCV,
+    ShuffleSplit,
+    TunedThresholdClassifierCV,
+)
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 from skops.io import dumps
 
 from fairlead.errors import IntegrityError
@@ -27,6 +48,12 @@ class Stranger:
         GradientBoostingClassifier(n_estimators=3),
         KNeighborsClassifier(algorithm="kd_tree"),
         MLPClassifier((3,), solver="lbfgs", max_iter=1000, random_state=0),
+        GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, scoring="roc_auc"),
+        RandomizedSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, n_iter=2, cv=ShuffleSplit(2)),
+        TunedThresholdClassifierCV(LogisticRegression()),
+        make_pipeline(SelectKBest(f_classif, k=1), LogisticRegression()),
+        make_pipeline(SplineTransformer(), LogisticRegression()),
+        GaussianProcessClassifier(1.0 * RBF() + WhiteKernel(), optimizer=None),
     ],
     ids=str,
 )
@@ -35,6 +62,22 @@ def test_fitted_estimators_come_back_and_answer_the_same(model):
     model.fit(X, X[:, 0] > 0)
     again = load_skops(dumps(model))
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_estimators_that_look_at_types_of_columns_come_back_and_answer_the_same():
+    table = pd.DataFrame({"n": [1.0, 2.0, 3.0] * 10, "c": pd.Categorical(["x", "y", "z"] * 10)})
+    by_type = make_column_transformer(
+        (OneHotEncoder(), make_column_selector(dtype_exclude=["number", object])),
+        remainder="passthrough",
+    )
+    for model in (HistGradientBoostingClassifier(), make_pipeline(by_type, LogisticRegression())):
+        model.fit(table, table["n"] > 1)
+        again = load_skops(dumps(model))
+        np.testing.assert_array_equal(again.predict_proba(table), model.predict_proba(table))
+
+
+def test_a_partial_of_a_function_that_is_not_on_the_list_is_refused():
+    assert untrusted(dumps(functools.partial(os.system, "true"))) == ["posix.system"]
 
 
 def test_a_type_that_is_not_on_the_list_is_refused_by_name():

@@ -82,7 +82,8 @@ class ModelWalk(Canonical):
     def other(self, value: Any) -> bytes:
         """The piece of a part: code by its name, an object by its attributes."""
         if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
-            return framed("name", text_bytes(f"{value.__module__}:{value.__qualname__}"))
+            home = getattr(value, "__module__", "builtins")  # `str.split` has none
+            return framed("name", text_bytes(f"{home}:{value.__qualname__}"))
         return self.reduced(value)
 
 

@@ -3,7 +3,9 @@ The types that a skops file may hold for us to load it: one list, ours, not the 
 
 skops itself trusts public estimators, NumPy arrays and plain Python values. This
 list adds the compiled and private types that fitted scikit-learn estimators are
-made of. Each one only holds data: none runs code given in the file when loaded.
+made of, and the functions of scikit-learn's that searches and selectors name.
+Each type only holds data, each function only computes: none runs code given in
+the file when loaded. A `partial` is loaded when the function in it is trusted.
 """
 
 from __future__ import annotations
@@ -12,11 +14,66 @@ from zipfile import BadZipFile
 
 from fairlead.errors import IntegrityError
 
+
+def _in(module: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{module}.{name}" for name in names.split())
+
+
+SEARCHES = (
+    *_in(
+        "sklearn.model_selection._split",
+        "GroupKFold GroupShuffleSplit KFold LeaveOneGroupOut LeaveOneOut LeavePGroupsOut LeavePOut "
+        "PredefinedSplit RepeatedKFold RepeatedStratifiedKFold ShuffleSplit StratifiedGroupKFold "
+        "StratifiedKFold StratifiedShuffleSplit TimeSeriesSplit _CVIterableWrapper",
+    ),
+    *_in("sklearn.metrics._scorer", "_CurveScorer _PassthroughScorer _Scorer"),
+    *_in("sklearn.utils._metadata_requests", "MetadataRequest MethodMetadataRequest"),
+    *_in(
+        "sklearn.metrics._classification",
+        "accuracy_score balanced_accuracy_score brier_score_loss d2_log_loss_score f1_score "
+        "jaccard_score log_loss matthews_corrcoef precision_score recall_score",
+    ),
+    *_in("sklearn.metrics._ranking", "average_precision_score roc_auc_score top_k_accuracy_score"),
+    *_in(
+        "sklearn.metrics._regression",
+        "d2_absolute_error_score explained_variance_score max_error mean_absolute_error "
+        "mean_absolute_percentage_error mean_gamma_deviance mean_poisson_deviance "
+        "mean_squared_error mean_squared_log_error median_absolute_error r2_score "
+        "root_mean_squared_error root_mean_squared_log_error",
+    ),
+)
+"""What a fitted search keeps of how it searched."""
+
+SELECTORS = (
+    "builtins.object",  # as a dtype
+    "sklearn.compose._column_transformer.make_column_selector",
+    *_in("sklearn.feature_selection._mutual_info", "mutual_info_classif mutual_info_regression"),
+    *_in(
+        "sklearn.feature_selection._univariate_selection",
+        "chi2 f_classif f_oneway f_regression r_regression",
+    ),
+)
+
+KERNELS = (
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    *_in(
+        "sklearn.gaussian_process.kernels",
+        "CompoundKernel ConstantKernel DotProduct ExpSineSquared Exponentiation Matern "
+        "PairwiseKernel Product RBF RationalQuadratic Sum WhiteKernel",
+    ),
+)
+
 TRUSTED: tuple[str, ...] = (
+    *SEARCHES,
+    *SELECTORS,
+    *KERNELS,
     "collections.OrderedDict",
     "collections.defaultdict",
+    "functools.partial",
     "numpy.dtype",
     "numpy.random.mtrand.RandomState",
+    "scipy._lib.array_api_compat.numpy._aliases.asarray",
+    "scipy.interpolate._bsplines.BSpline",
     "sklearn._loss.link.HalfLogitLink",
     "sklearn._loss.link.IdentityLink",
     "sklearn._loss.link.Interval",
@@ -58,6 +115,7 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.preprocessing._label.LabelBinarizer",
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
+    "sklearn.utils.validation.check_array",
 )
 
 
