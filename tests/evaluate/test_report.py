@@ -11,6 +11,8 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from fairlead.errors import InvalidInput
 from fairlead.evaluate.report import Report, evaluate
@@ -148,6 +150,28 @@ def test_a_label_that_the_model_has_never_seen_counts_as_wrong() -> None:
     assert report.metrics["accuracy"].value == pytest.approx(4 / 6)
 
 
+def test_a_column_of_answers_is_one_answer_a_row() -> None:
+    test = pl.DataFrame({"x": [1, 2, 3], "y": [1.0, 2.0, 3.0]})
+    report = evaluate(Fixed([[1.0], [2.0], [3.0]]), test, target="y", resamples=5)
+    assert report.metrics["rmse"].value == 0.0
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame, pd.DataFrame])
+def test_a_model_is_asked_with_the_columns_that_it_was_fitted_on_in_their_order(make) -> None:
+    table = make(
+        {"note": ["u", "v", "w"], "b": [1.0, 2.0, 4.0], "a": [3.0, 1.0, 2.0], "y": [1.0, 2.0, 3.0]}
+    )
+    model = LinearRegression().fit(table[["a", "b"]], table["y"])
+    assert evaluate(model, table, target="y", resamples=5).metrics["r2"].value == pytest.approx(1)
+
+
+def test_rows_that_the_model_refuses_are_told_with_a_way_out() -> None:
+    table = pl.DataFrame({"x": ["a", "b"] * 5, "y": ["n", "p"] * 5})
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["x"]], table["y"])
+    with pytest.raises(InvalidInput, match=r"refuses the test rows.*handle_unknown|'c'"):
+        evaluate(model, table.with_columns(x=pl.lit("c")), target="y", resamples=5)
+
+
 @pytest.mark.parametrize(
     ("model", "test", "words"),
     [
@@ -160,6 +184,9 @@ def test_a_label_that_the_model_has_never_seen_counts_as_wrong() -> None:
         (Fixed(["a", "a"], ["a", "b"]), {"x": [1, 2], "y": ["a", None]}, "label None"),
         (Fixed([0, 1], [0, 1]), {"x": [1, 2], "y": ["0", "1"]}, r"labels \[0, 1\].*none of them"),
         (Fixed(["c", "a"], ["a", "b"]), {"x": [1, 2], "y": ["a", "b"]}, "answers hold .*'c'"),
+        (Fixed([[1.0, 2.0]] * 2), {"x": [1, 2], "y": [1.0, 2.0]}, "2 to each row"),
+        (Fixed([1.0]), {"x": [1], "y": [1e300]}, "1e[+]300, whose square"),
+        (Fixed([1.0, float("nan")]), {"x": [1, 2], "y": [1.0, 2.0]}, "not finite"),
     ],
 )
 def test_what_cannot_be_measured_is_named(model, test, words: str) -> None:

@@ -156,10 +156,36 @@ def test_tables_that_are_not_the_models_are_refused_by_column() -> None:
         contents.make(classifier(), train=TRAIN, test=None, target="incme")
 
 
-@pytest.mark.parametrize("model", [object(), LinearRegression, KMeans(2), LogisticRegression()])
+@pytest.mark.parametrize(
+    "model",
+    [
+        object(),
+        LinearRegression,
+        LinearRegression(),
+        KMeans(2),
+        LogisticRegression(),
+        DecisionTreeClassifier().fit([[1], [2]], [[0, 1], [1, 0]]),
+    ],
+    ids=str,
+)
 def test_what_is_no_fitted_estimator_is_refused(model: Any) -> None:
     with pytest.raises(NotSupported):
         contents.make(model, train=TRAIN, test=None, target="income")
+
+
+def test_a_regressor_of_several_targets_is_refused() -> None:
+    table = pl.DataFrame({"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0]})
+    model = LinearRegression().fit(table[["x"]], table[["y", "x"]].to_numpy())
+    with pytest.raises(NotSupported, match="2 numbers to each row"):
+        contents.make(model, train=table, test=None, target="y")
+
+
+def test_test_rows_that_the_model_itself_refuses_are_told_with_a_way_out() -> None:
+    table = pl.DataFrame({"x": ["a", "b"] * 5, "y": ["n", "p"] * 5})
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["x"]], table["y"])
+    strange = table.with_columns(x=pl.lit("c"))
+    with pytest.raises(InvalidInput, match=r"refuses the test rows.*'c'"):
+        contents.make(model, train=table, test=strange, target="y")
 
 
 @settings(max_examples=50, deadline=None)

@@ -20,6 +20,9 @@ Label = str | int | float | bool
 RARE = 0.9
 """Where one label holds a larger share of the rows, accuracy says little of a classifier."""
 
+LARGEST = 1e150
+"""Of a target; errors are squared and added up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -82,9 +85,17 @@ def trial(model: Any, features: Any, targets: Sequence[Any]) -> tuple[Trial, Ans
     if not len(targets):
         raise InvalidInput("The test table has no rows, so nothing can be measured.")
     known = getattr(model, "classes_", None)
+    if isinstance(known, list):
+        raise InvalidInput(
+            f"The model answers {len(known)} targets at once.", "Evaluate one model a target."
+        )
     if known is None:
         truth = _quantities(targets, "test")
-        said = _asked(model.predict, model, features, len(targets)).astype(np.float64)
+        said = _one_each(_asked(model.predict, model, features, len(targets))).astype(np.float64)
+        if not (np.abs(said) <= LARGEST).all():
+            raise InvalidInput(
+                f"The model answers with numbers that are not finite, or > {LARGEST}."
+            )
         return Trial("regression", truth, (), "rmse", Goal()), Answers(said)
     return _labelled(model, features, targets, _plain(known))
 
@@ -100,7 +111,7 @@ def _labelled(
             "Evaluate on the target that the model was trained on.",
         )
     labels = (*known, *sorted(strange, key=repr))
-    said = _asked(model.predict, model, features, len(targets)).tolist()
+    said = _one_each(_asked(model.predict, model, features, len(targets))).tolist()
     answers = Answers(
         _indices(said, labels, "answers").astype(np.float64),
         _probabilities(model, features, len(targets), len(labels)),
@@ -124,12 +135,38 @@ def _asked(
     answer: Callable[[Any], Any], model: Any, features: Any, rows: int
 ) -> NDArray[np.generic]:
     """Ask about a table, or about an array where the model was fitted on one without names."""
-    nameless = hasattr(model, "n_features_in_") and not hasattr(model, "feature_names_in_")
-    given = frames.opened(features).to_numpy() if nameless else features
-    said = np.asarray(answer(given))
+    try:
+        said = np.asarray(answer(_as_fitted(model, features)))
+    except ValueError as error:
+        raise InvalidInput(
+            f"The model refuses the test rows: {error}",
+            "Test it on a table like the one that it was trained on; an encoder takes levels that "
+            'it has not seen when it is made with handle_unknown="ignore".',
+        ) from error
     if len(said) != rows:
         raise InvalidInput(f"The model gave {len(said)} answers to {rows} rows.")
     return said
+
+
+def _as_fitted(model: Any, features: Any) -> Any:
+    """The columns that the model was fitted on; an array where those had no names."""
+    table = frames.opened(features)
+    names = getattr(model, "feature_names_in_", None)
+    if names is None:
+        return table.to_numpy() if hasattr(model, "n_features_in_") else features
+    for name in names:
+        frames.require(table, name)
+    return table.select([str(name) for name in names]).to_native()
+
+
+def _one_each(said: NDArray[np.generic]) -> NDArray[np.generic]:
+    """One answer a row; scikit-learn gives a column when it was fitted on a column."""
+    if said.size != len(said):
+        raise InvalidInput(
+            f"The model gave answers of shape {said.shape}: {said.shape[1]} to each row.",
+            "Evaluate one model a target.",
+        )
+    return said.reshape(-1)
 
 
 def _probabilities(model: Any, features: Any, rows: int, labels: int) -> Floats | None:
@@ -161,6 +198,11 @@ def _quantities(values: Sequence[Any], table: str) -> Floats:
     numbers = np.array(values, dtype=np.float64)
     if not np.isfinite(numbers).all():
         raise InvalidInput(f"The {table} hold infinite targets.", "Drop those rows.")
+    if (largest := float(np.abs(numbers).max(initial=0.0))) > LARGEST:
+        raise InvalidInput(
+            f"The {table} hold the target {largest:.3g}, whose square no float holds.",
+            "Scale the target.",
+        )
     return numbers
 
 

@@ -88,7 +88,12 @@ def _task(model: Any) -> Literal["regression"] | None:
             f"{type(model).__name__} is not a fitted estimator, so it cannot be registered.",
             "Pass a fitted scikit-learn classifier, regressor or pipeline.",
         )
-    if is_regressor(model):
+    if isinstance(getattr(model, "classes_", None), list):
+        raise NotSupported(
+            f"{type(model).__name__} answers several targets at once.",
+            "Register one model a target.",
+        )
+    if is_regressor(model) and _is_fitted(model):
         return "regression"
     if is_classifier(model) and hasattr(model, "classes_"):
         return None
@@ -96,6 +101,18 @@ def _task(model: Any) -> Literal["regression"] | None:
         f"{type(model).__name__} is neither a regressor nor a classifier that was fitted.",
         "Fit it first; clusterers and transformers cannot be registered.",
     )
+
+
+def _is_fitted(model: Any) -> bool:
+    """Whether an estimator was fitted."""
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        return False
+    return True
 
 
 def _fields(model: Any, columns: list[str], target: str) -> list[str]:

@@ -57,6 +57,13 @@ def test_a_flip_is_a_reason_and_so_is_a_number_beyond_the_tolerance():
     assert difference(right, missing).reason is not None
 
 
+def test_answers_of_another_shape_are_a_reason():
+    right = Outputs(choices=np.array([1, 0]))
+    assert difference(right, Outputs(choices=np.array([[1, 0]] * 2))).reason is not None
+    wanted = Outputs(values=np.array([1.0, 2.0]))
+    assert difference(wanted, Outputs(values=np.array([1.0, 2.0, 3.0]))).reason is not None
+
+
 def test_values_are_compared_relative_to_the_largest():
     wanted = Outputs(values=np.array([1.0, 1e6]))
     assert difference(wanted, Outputs(values=np.array([1.5, 1e6]))).reason is None

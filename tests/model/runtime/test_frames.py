@@ -29,6 +29,7 @@ def pandas_table() -> pd.DataFrame:
             "object": pd.Series(["a", None, "b", "a"], dtype=object),
             "category": pd.Categorical(["x", "y", None, "x"]),
             "day": pd.to_datetime([DAY, DAY, None, DAY]),
+            "zoned": pd.to_datetime([DAY, DAY, None, DAY]).tz_localize("Europe/Berlin"),
             "single": np.arange(4, dtype=np.float32),
             "y": [0, 1, 0, 1],
         }
@@ -46,6 +47,7 @@ def polars_table() -> pl.DataFrame:
             "category": pl.Series(["x", "y", None, "x"], dtype=pl.Categorical),
             "day": [DAY, DAY, None, DAY],
             "utc": pl.Series([DAY, DAY, None, DAY]).dt.replace_time_zone("UTC"),
+            "zoned": pl.Series([DAY, DAY, None, DAY]).dt.replace_time_zone("Europe/Berlin"),
             "single": pl.Series([0, 1, 2, 3], dtype=pl.Float32),
             "y": [0, 1, 0, 1],
         }

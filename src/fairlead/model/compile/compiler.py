@@ -84,7 +84,14 @@ def _case(model: Any, signature: Signature, test: Any, train: Any, frame: FrameK
     if len(test) == 0:
         raise InvalidInput("The test table has no rows.", "Pass rows to hold the model against.")
     original = Original(model, signature, layout_of(train, signature, frame))
-    answers = original.table(original_frame(test, signature, frame))
+    try:
+        answers = original.table(original_frame(test, signature, frame))
+    except ValueError as error:
+        raise InvalidInput(
+            f"The model refuses the test rows: {error}",
+            "Leave such rows out, or train with an encoder that takes levels that it has not seen "
+            '(handle_unknown="ignore").',
+        ) from error
     return Case(original, columns_of(train, signature), columns_of(test, signature), answers)
 
 

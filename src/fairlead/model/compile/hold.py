@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,8 @@ class Difference:
 
 def difference(wanted: Outputs, found: Outputs) -> Difference:
     """Compare answers row by row. A value is compared relative to the largest one."""
+    if _rows(wanted) != _rows(found) or _is_wider(found):
+        return Difference(_rows(wanted), math.inf, 0, _rows(wanted))
     flips = 0
     if wanted.choices is not None and found.choices is not None:
         flips = int(np.count_nonzero(wanted.choices != found.choices))
@@ -94,6 +97,11 @@ def _identical(one: Outputs, other: Outputs) -> bool:
     return all(
         a is b or (a is not None and b is not None and a.tobytes() == b.tobytes()) for a, b in pairs
     )
+
+
+def _is_wider(found: Outputs) -> bool:
+    """Whether more than one label or value is answered to a row."""
+    return any(part is not None and part.ndim != 1 for part in (found.choices, found.values))
 
 
 def _rows(outputs: Outputs) -> int:

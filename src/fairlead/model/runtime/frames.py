@@ -117,7 +117,7 @@ def _numbers(series: Any, field: Field) -> NDArray[np.float64]:
 
     column = nw.from_native(series, series_only=True)
     if field.kind == "datetime":
-        column = column.cast(nw.Datetime("us")).dt.timestamp("us")
+        column = column.dt.timestamp("us")
     if column.dtype == nw.Object:
         values = [float("nan") if v is None else float(v) for v in column.to_list()]
         return np.array(values, dtype=np.float64)
@@ -193,8 +193,10 @@ def _pandas_series(values: NDArray[Any], field: Field, layout: Layout, floats: b
 
     column = layout.columns[field.name]
     if field.kind == "datetime":
-        dtype: Any = column.dtype
-        return pd.Series(pd.to_datetime(values, unit="us")).astype(dtype)
+        dtype: Any = pd.api.types.pandas_dtype(column.dtype)
+        moments = pd.Series(pd.to_datetime(values, unit="us", utc=True))
+        has_zone = getattr(dtype, "tz", None) is not None
+        return (moments if has_zone else moments.dt.tz_localize(None)).astype(dtype)
     if field.kind in NUMERIC:
         return _pandas_numbers(values, field, column.dtype, floats)
     if column.dtype == "category":

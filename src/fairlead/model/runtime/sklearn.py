@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fairlead.errors import IntegrityError, InvalidInput
+from fairlead.errors import IntegrityError, InvalidInput, NotSupported
 from fairlead.flow.values.trusted import load_skops
 from fairlead.model.runtime.frames import Layout, frame_of
 from fairlead.model.runtime.protocol import Outputs
@@ -92,7 +92,13 @@ class SklearnPredictor:
 def ask(model: Any, frame: Any, output: Output) -> Outputs:
     """Answer a frame by an estimator, labels as indices into the signature's."""
     if output.task == "regression":
-        return Outputs(values=np.asarray(model.predict(frame), dtype=np.float64).reshape(-1))
+        values = np.asarray(model.predict(frame), dtype=np.float64)
+        if values.size != len(values):
+            raise NotSupported(
+                f"The model gives {values.shape[1]} numbers to each row.",
+                "Register one model a target.",
+            )
+        return Outputs(values=values.reshape(-1))
     order = label_order(model.classes_, output)
     places = {plain(label): place for place, label in enumerate(output.labels or ())}
     choices = np.array([places[plain(label)] for label in model.predict(frame)], dtype=np.int64)
