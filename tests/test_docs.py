@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import os
 import re
 import shutil
@@ -72,6 +74,18 @@ def test_the_tutorial_serves_a_model_and_follows_a_prediction(tutorial: str) -> 
 def test_the_tutorial_shows_a_refusal_and_a_flag(tutorial: str) -> None:
     assert '"code": "invalid_input"' in tutorial
     assert '"flag": "outside bounds"' in tutorial
+
+
+SOURCE = ROOT / "src"
+EXAMPLES = sorted(path for path in SOURCE.rglob("*.py") if ">>> " in path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_the_examples_of_a_module_give_what_they_say(path: Path) -> None:
+    name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted
+    assert not result.failed
 
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -39,6 +39,7 @@ HOMES = {
     "uvloop": {"protocols"},
     "httptools": {"protocols"},
     "prometheus_client": {"protocols"},
+    "granian": {"protocols"},
     "http": {"protocols"},
     "starlette": set(),
     "argparse": set(),

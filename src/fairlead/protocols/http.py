@@ -92,11 +92,20 @@ class Application(Protocol):
         """Give the answer to a request that the server refuses."""
 
 
+class Peer(Protocol):
+    """Where an exchange came from, and where its answer goes."""
+
+    lost: bool  # nobody would read an answer
+
+    def flush(self) -> None:
+        """Send what has been answered."""
+
+
 class Exchange:
     """One request, and the place to answer it."""
 
     __slots__ = (
-        "_connection",
+        "_peer",
         "body",
         "headers",
         "keep_alive",
@@ -106,8 +115,8 @@ class Exchange:
         "version",
     )
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
         self.method = b""
         self.target = b""  # as it came: path and query
         self.version = "1.1"
@@ -118,13 +127,13 @@ class Exchange:
 
     def is_abandoned(self) -> bool:
         """Tell that the caller has gone, so that nobody would read an answer."""
-        return self._connection.lost
+        return self._peer.lost
 
     def answer(self, response: Response) -> None:
         """Answer; it is sent as soon as all earlier requests of the connection are answered."""
         assert self.reply is None, "a request is answered once"
         self.reply = response
-        self._connection.flush()
+        self._peer.flush()
 
 
 class HttpServer:
@@ -208,7 +217,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Exchange] = deque()  # handed on, and not yet sent an answer
         self._waiting_bytes = 0
         self._reading: Exchange | None = None  # the request that is coming in
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray = b""  # pieces are joined as they come: each has overhead
         self._body_bytes = 0
         self._head_bytes = 0
         self._unparsed_bytes = 0  # fed since the last part of the request was complete
@@ -311,7 +320,7 @@ class Connection(asyncio.Protocol):
         if b"transfer-encoding" in headers:
             _check_coding(exchange)
         if (length := headers.get(b"content-length")) is not None:
-            self._make_room(int(length))
+            self._make_room(int(length.lstrip(b"0") or b"0"))  # int() reads 4,300 digits
         if (expectation := headers.get(b"expect")) is not None:
             self._expect(exchange, expectation)
         if not self._paused_writing:
@@ -322,14 +331,18 @@ class Connection(asyncio.Protocol):
         self._make_room(self._body_bytes + len(data))
         self._body_bytes += len(data)
         self.server.buffered_bytes += len(data)
-        self._body.append(data)
+        if not self._body:
+            self._body = data
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += data
 
     def on_message_complete(self) -> None:
-        exchange, body = self._reading, self._body
+        exchange = self._reading
         assert exchange is not None
-        if body:
-            exchange.body = body[0] if len(body) == 1 else b"".join(body)
-            self._body = []
+        exchange.body = bytes(self._body)
+        self._body = b""
         self._waiting_bytes += self._body_bytes
         self._body_bytes = 0
         self._reading = None
@@ -526,7 +539,7 @@ class Connection(asyncio.Protocol):
 
     def _forget_request(self) -> None:
         self._reading = None
-        self._body = []
+        self._body = b""
         self.server.buffered_bytes -= self._body_bytes
         self._body_bytes = 0
 

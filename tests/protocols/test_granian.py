@@ -1,0 +1,106 @@
+"""Behind Granian the application answers as it does behind our own HTTP server."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from fairlead.protocols.http import Limits
+from fairlead.serve import log_reader
+
+if TYPE_CHECKING:
+    from conftest import Loans
+
+ROW: dict[str, Any] = {"age": 39, "hours": 40.5, "job": "nurse"}
+PREDICT = "/v1/endpoints/income/predict"
+
+
+@pytest.fixture
+def ask(loans: Loans) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Send requests to Granian around the application; give status and decoded answer."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    granian = Path(sys.executable).with_name("granian")
+    words = ["--interface", "rsgi", "--loop", "uvloop", "--no-ws", "--factory"]
+    server = subprocess.Popen(
+        [granian, *words, "--port", str(port), "fairlead.protocols.granian:application"],
+        env=os.environ | {"FAIRLEAD_PROJECT": str(loans.project.root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def send(method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        try:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, {"content-type": "application/json"} | named)
+            answer = connection.getresponse()
+            return answer.status, msgspec.json.decode(answer.read())
+        finally:
+            connection.close()
+
+    wait_until_up(send, server)
+    yield send
+    server.terminate()
+    server.wait(20)
+
+
+def wait_until_up(send: Callable[..., Any], server: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 20
+    while server.poll() is None and time.monotonic() < until:
+        try:
+            send("GET", "/health/live")
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("Granian did not come up")
+
+
+def body(*rows: Any) -> bytes:
+    return msgspec.json.encode({"rows": list(rows)})
+
+
+def test_rows_are_answered_logged_and_refused_as_elsewhere(
+    ask: Callable[..., tuple[int, Any]], loans: Loans
+) -> None:
+    status, answer = ask("POST", PREDICT, body(ROW))
+    assert status == 200
+    logged = log_reader.get(loans.project.log, answer["predictions"][0]["id"])
+    assert msgspec.json.decode(logged.answer) == answer["predictions"][0]
+
+    status, refusal = ask("POST", PREDICT, body(ROW, {**ROW, "age": "x"}))
+    assert (status, refusal["error"]["code"]) == (422, "invalid_input")
+    assert [field["row"] for field in refusal["error"]["fields"]] == [1]
+
+    assert ask("POST", PREDICT, b"{")[0] == 400
+    assert ask("GET", PREDICT)[0] == 405
+    assert ask("GET", "/nowhere")[0] == 404
+    assert ask("POST", PREDICT, body(ROW), content_type="text/csv")[0] == 415
+    assert ask("POST", PREDICT, b" " * (Limits().body_bytes + 1))[0] == 413
+    assert ask("GET", "/health/ready") == (200, {"status": "ready"})
+
+
+def test_a_retry_with_a_key_gets_the_first_answer(ask: Callable[..., tuple[int, Any]]) -> None:
+    first = ask("POST", PREDICT, body(ROW), idempotency_key="k")
+    assert ask("POST", PREDICT, body(ROW), idempotency_key="k") == first
+
+
+def test_each_of_many_callers_gets_its_own_answers(ask: Callable[..., tuple[int, Any]]) -> None:
+    rows = [{**ROW, "age": 17 + at % 70} for at in range(64)]
+    alone = [ask("POST", PREDICT, body(row))[1]["predictions"][0] for row in rows]
+    with ThreadPoolExecutor(16) as callers:
+        together = list(callers.map(lambda row: ask("POST", PREDICT, body(row))[1], rows))
+    found = [answer["predictions"][0]["probabilities"] for answer in together]
+    assert found == [answer["probabilities"] for answer in alone]
