@@ -83,6 +83,11 @@ def test_list_shows_newest_first_with_alias_and_metric(call: Call) -> None:
     assert lines[2].startswith("income@1")
 
 
+def test_lists_and_gates_fit_a_hundred_columns(call: Call) -> None:
+    for words in (("list",), ("promote", "income@1", "champion")):
+        assert max(map(len, call(*words)[1].splitlines())) <= 100
+
+
 def test_list_says_that_there_are_more(call: Call) -> None:
     _, out, err = call("list", "--limit", "1")
     assert "income@1" not in out

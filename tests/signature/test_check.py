@@ -10,7 +10,7 @@ import pytest
 
 from fairlead.errors import FieldProblem, InvalidInput, MalformedInput
 from fairlead.signature.accepted import Accepted, AcceptedField
-from fairlead.signature.check import Checker
+from fairlead.signature.check import Checker, refusal
 from fairlead.signature.field import Field, Output, Signature
 from fairlead.signature.flag import Flag
 
@@ -351,3 +351,22 @@ def test_problems_can_be_asked_of_rows_one_by_one(mixed: Checker) -> None:
     rows = [msgspec.Raw(body()), msgspec.Raw(body(age="x"))]
     assert [(p.row, p.field) for p in mixed.problems(rows)] == [(1, "age")]
     assert mixed.problems(body()) == []
+
+
+def test_a_refusal_speaks_of_null_as_the_sender_does(mixed: Checker) -> None:
+    name = mixed.rules[0].field.name
+    problem = FieldProblem(row=0, field=name, value=None, expected="number; the field is missing")
+    assert "null where this was expected" in refusal([problem], 1).message
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds", "texts"),
+    [
+        ("integer", (0.0, 1558330.0), ("0", "1558330")),
+        ("number", (0.6519999999999999, 2.0), ("0.652", "2")),
+        ("datetime", (0.0, 1e15), ("1970-01-01T00:00:00Z", "2001-09-09T01:46:40Z")),
+        ("number", None, ()),
+    ],
+)
+def test_bounds_are_written_as_a_person_reads_them(kind, bounds, texts) -> None:
+    assert Field(name="x", kind=kind, bounds=bounds).bound_texts() == texts

@@ -13,6 +13,7 @@ from fairlead.errors import NotFound
 from fairlead.project import Project, find
 from fairlead.serve import revision as revisions
 from fairlead.serve import spec as specs
+from fairlead.store.phrases import when
 from fairlead.store.records import LiveRevision, Revision
 from fairlead.store.store import Store
 
@@ -57,7 +58,7 @@ def list_() -> None:
 
 
 @app.command
-def show(name: str, *, limit: int = 20) -> None:
+def show(name: str, /, *, limit: int = 20) -> None:
     """
     Show an endpoint: its live revision, and those before.
 
@@ -76,7 +77,7 @@ def show(name: str, *, limit: int = 20) -> None:
 
 
 @app.command
-def check(name: str) -> None:
+def check(name: str, /) -> None:
     """
     Try an endpoint's file on the background rows of its model, without making it live.
 
@@ -116,7 +117,7 @@ def apply(*names: str) -> None:
 
 
 @app.command
-def rollback(name: str, *, to: int | None = None) -> None:
+def rollback(name: str, /, *, to: int | None = None) -> None:
     """
     Make an earlier revision live again.
 
@@ -209,8 +210,7 @@ def _print_endpoint(live: Revision, history: list[Revision]) -> None:
     if live.accepted.get("fields"):
         out.print(f"  accepted bounds: {', '.join(live.accepted['fields'])}")
     for item in history:
-        made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(item.created))
-        out.print(f"  {revisions.ref(item)}  {made}  {_models(item)}")
+        out.print(f"  {revisions.ref(item)}  {when(item.created)}  {_models(item)}")
 
 
 def _print_tried(tried: Tried) -> None:
@@ -219,7 +219,8 @@ def _print_tried(tried: Tried) -> None:
     if tried.next == tried.live:
         out.print(f"{tried.live} is live already: {models}")
     else:
-        out.print(f"{tried.endpoint}: apply makes {tried.next} of {models}; live now: {tried.live}")
+        live = f"{tried.live} is live now" if tried.live else "nothing is live yet"
+        out.print(f"{tried.endpoint}: apply makes {tried.next} of {models}; {live}")
     out.print(
         f"  {tried.rows} background rows answered, {tried.flagged_rows} flagged, "
         f"{tried.refused_rows} refused by accepted bounds"

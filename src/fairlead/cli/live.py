@@ -75,12 +75,15 @@ class Branches:
 
 def told(step: StepRun) -> str:
     """One line: name, how it went, how long it took, its metrics."""
+    from fairlead.flow.remember import DECLARED
+
     words = [step.id.partition("/")[2], step.status]
     if step.status == "cached":
         words.append(f"from {step.cached_from}")
     elif step.wall_s is not None:
         words.append(seconds(step.wall_s))
-    if step.status == "done" and step.uncacheable:
+    declared = step.uncacheable is not None and step.uncacheable.startswith(DECLARED)
+    if step.status == "done" and step.uncacheable and not declared:  # what was asked for is no news
         words.append(f"(not remembered: {step.uncacheable})")
     words += [f"{name}={value:.4g}" for name, value in list(step.metrics.items())[:4]]
     return " ".join(words)
@@ -94,5 +97,5 @@ def seconds(value: float) -> str:
 
 
 def when(stamp: float) -> str:
-    """A moment in local time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stamp))
+    """A moment in UTC, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(stamp))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.cli.output import console, message
 from fairlead.model.registry import ref_of
+from fairlead.store.phrases import number, size, when
 from fairlead.store.records import ModelVersion, Run
 
 if TYPE_CHECKING:
@@ -20,22 +21,27 @@ if TYPE_CHECKING:
     from fairlead.model.verify import Verification
 
 
+FOLD = 34  # columns of text, so that two of them stand beside a rule in 100
+
+
 def versions(found: Sequence[ModelVersion], aliases: dict[str, list[str]], limit: int) -> None:
     """Print a list of versions."""
     if not found:
         message("No model is registered yet: `fl.register(…)` in a pipeline does it.")
         return
-    table = _table("model", "alias", "task", "metrics", "served by", "size", "registered", "run")
+    table = _table("model", "alias", "task", "metric", "served by", "size", "registered", "run")
     for version in found:
         ref = ref_of(version)
         table.add_row(
             f"[bold]{ref}[/bold]",
             " ".join(aliases.get(ref, [])),
             version.task,
-            " ".join(f"{name} {value:.4g}" for name, value in list(version.metrics.items())[:2]),
+            " ".join(
+                f"{name} {number(value)}" for name, value in list(version.metrics.items())[:1]
+            ),
             version.runtime,
-            _size(version.size_bytes),
-            _when(version.created),
+            size(version.size_bytes),
+            _day(version.created),
             version.run or "",
         )
     console().print(table)
@@ -61,14 +67,14 @@ def _about(package: Package, run: Run | None) -> list[tuple[str, str]]:
     changed = code.get("changed") or []
     told = [
         ("answers", _answers(package)),
-        ("served by", f"{manifest.runtime}, {_size(package.size_bytes)}"),
+        ("served by", f"{manifest.runtime}, {size(package.size_bytes)}"),
         ("equality", str(manifest.equality.get("sentence", "not recorded"))),
         ("run", _ran(run) if run else manifest.run or "none"),
         ("code", f"commit {str(code.get('commit') or 'none')[:12]}, {_changed(changed)}"),
     ]
     for name, table in manifest.data.items():
         told.append((f"{name} data", f"{table['rows']:,} rows, {str(table['artifact'])[:12]}"))
-    told.append(("registered", _when(manifest.created)))
+    told.append(("registered", when(manifest.created)))
     told.append(("package", f"{package.digest[:12]}, sealed, every byte checked just now"))
     return told
 
@@ -115,7 +121,7 @@ def _scores(baseline: dict[str, Any]) -> dict[str, str]:
 def _fields(package: Package) -> Table:
     table = _table("field", "kind", "null", "bounds or levels")
     for field in package.signature.fields:
-        limits = f"{field.bounds[0]:g} to {field.bounds[1]:g}" if field.bounds else ""
+        limits = " to ".join(field.bound_texts())
         if field.levels:
             more = f" … {len(field.levels)} in all" if len(field.levels) > 6 else ""
             limits = ", ".join(field.levels[:6]) + more
@@ -158,7 +164,7 @@ def promotion(done: Promotion) -> None:
     if done.forced:
         out.print(f"The gate was overruled, and the chain says why: {_plain(done.forced)}")
     if done.verdicts is None:
-        message("gate.yaml asks nothing of this model, so nothing was checked but its seal.")
+        message("No gate.yaml asks anything of this model, so nothing was checked but its seal.")
     if done.anchored:
         message(
             f"The registry's head is in Git; keep it elsewhere: git push origin {done.anchored}"
@@ -173,6 +179,8 @@ def gate(verdicts: Sequence[Verdict], title: str) -> None:
     if title:
         out.print(f"[bold]{_plain(title)}[/bold]")
     table = _table("", "gate.yaml", "asked", "found")
+    for column in table.columns[2:]:
+        column.max_width = FOLD
     for verdict in verdicts:
         line = f"line {verdict.line}  " if verdict.line else ""
         table.add_row(
@@ -213,12 +221,5 @@ def _mark(good: bool) -> str:
     return "[green]✓[/green]" if good else "[red]✗[/red]"
 
 
-def _size(size_bytes: int) -> str:
-    for unit, size in (("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= size:
-            return f"{size_bytes / size:.1f} {unit}"
-    return f"{size_bytes} bytes"
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

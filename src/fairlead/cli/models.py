@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from fairlead.cli import model_tables as tables
 from fairlead.cli.output import emit, message
@@ -24,7 +24,7 @@ app = App(name="models", help="List, show, compare, verify and promote model ver
 
 
 @app.command(name="list")
-def list_(name: str | None = None, *, limit: int = 20, offset: int = 0) -> None:
+def list_(name: str | None = None, /, *, limit: int = 20, offset: int = 0) -> None:
     """
     List versions, newest first.
 
@@ -47,7 +47,7 @@ def list_(name: str | None = None, *, limit: int = 20, offset: int = 0) -> None:
 
 
 @app.command
-def show(ref: str) -> None:
+def show(ref: str, /) -> None:
     """
     Show a version: what it answers, how good it is, how it is served, where it came from.
 
@@ -71,7 +71,7 @@ def show(ref: str) -> None:
 
 
 @app.command
-def diff(left: str, right: str) -> None:
+def diff(left: str, right: str, /) -> None:
     """
     Show what differs between two versions.
 
@@ -91,7 +91,7 @@ def diff(left: str, right: str) -> None:
 
 
 @app.command
-def verify(ref: str | None = None) -> None:
+def verify(ref: str | None = None, /) -> None:
     """
     Read every byte of the packages, and check seals, the registry's chain and its heads in Git.
 
@@ -110,9 +110,7 @@ def verify(ref: str | None = None) -> None:
 
 
 @app.command
-def promote(
-    ref: str, alias: str, *, force: Annotated[str | None, Parameter(help="REASON")] = None
-) -> None:
+def promote(ref: str, alias: str, /, *, force: str | None = None) -> None:
     """
     Move an alias to a version, if gate.yaml lets it pass.
 
@@ -123,7 +121,7 @@ def promote(
     alias
         Such as champion.
     force
-        Why it is to be moved though the gate refuses; recorded in the registry's chain.
+        The reason to move it though the gate refuses; recorded in the registry's chain.
     """
     from fairlead.model.promote import promote as move
 

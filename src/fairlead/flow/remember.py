@@ -15,6 +15,8 @@ from fairlead.store.records import Artifact, CacheEntry
 if TYPE_CHECKING:
     from fairlead.store import Store
 
+DECLARED = "it is declared with"  # begins each reason that the person gave, not we
+
 
 def key_of(step: Step, given: Arguments, root: Path, run_seed: int) -> Key:
     """The key of a step call; one without a digest says why it cannot be remembered."""
@@ -31,8 +33,8 @@ def key_of(step: Step, given: Arguments, root: Path, run_seed: int) -> Key:
 def why_never(step: Step) -> str | None:
     """Why no call of a step is ever remembered; None when they are."""
     if not step.cache:
-        return "it is declared with cache=False"
-    return None if step.store_output else "it is declared with store_output=False"
+        return f"{DECLARED} cache=False"
+    return None if step.store_output else f"{DECLARED} store_output=False"
 
 
 def step_seed(step: Step, run_seed: int) -> int:

@@ -75,7 +75,7 @@ def _data(manifest: Manifest) -> Iterator[tuple[str, str]]:
 def _field(field: Field) -> str:
     parts = [field.kind, *(["nullable"] if field.nullable else [])]
     if field.bounds:
-        parts.append(f"[{field.bounds[0]:g}, {field.bounds[1]:g}]")
+        parts.append(" to ".join(field.bound_texts()))
     if field.levels:
         parts.append(f"{len(field.levels)} levels")
     return ", ".join(parts)

@@ -308,10 +308,17 @@ def refusal(problems: Sequence[FieldProblem], rows: int) -> InvalidInput:
     values = "one value" if len(problems) == 1 else f"{len(problems)} values"
     return InvalidInput(
         f"{bad} of {rows} rows refused, for {values}; first row {first.row}{named}: "
-        f"{first.value!r} where this was expected: {first.expected}.",
+        f"{_said(first.value)} where this was expected: {first.expected}.",
         None,
         tuple(problems),
     )
+
+
+def _said(value: Any) -> str:
+    """A value as its sender knows it: null and true, not None and True."""
+    if value is None or isinstance(value, bool):
+        return msgspec.json.encode(value).decode()
+    return repr(value)
 
 
 def _decoders(

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from fairlead.signature import instant
+
 Kind = Literal["number", "integer", "boolean", "category", "text", "datetime", "tensor"]
 Task = Literal["binary", "multiclass", "regression"]
 
@@ -24,6 +26,17 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     levels: tuple[str, ...] | None = None  # of a category, sorted
     dtype: str | None = None  # of a tensor
     shape: tuple[int, ...] | None = None  # of a tensor, without the row axis
+
+    def bound_texts(self) -> tuple[str, ...]:
+        """
+        Write the bounds as a person reads them; none give no texts.
+
+        >>> Field(name="age", kind="integer", bounds=(0.0, 1558330.0)).bound_texts()
+        ('0', '1558330')
+        """
+        if self.kind == "datetime":
+            return tuple(instant.text(bound) for bound in self.bounds or ())
+        return tuple(f"{bound:.6g}" if bound % 1 else f"{bound:.0f}" for bound in self.bounds or ())
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
