@@ -63,10 +63,16 @@ def test_a_value_outside_a_proposal_is_answered_with_a_flag(income):
 def test_a_bound_that_a_person_has_accepted_refuses(loans, up):
     (loans.project.signatures / "income.yaml").write_text("fields: {age: {bounds: [17, 90]}}")
     assert loans.apply("income@1") == "income#2"
-    status, answer, _ = up(loans.project).predict({"rows": [ROW, ROW | {"age": 140}]})
+    server = up(loans.project)
+    status, answer, _ = server.predict({"rows": [ROW, ROW | {"age": 140}]})
     assert (status, answer["error"]["code"]) == (422, "invalid_input")
     fields = answer["error"]["fields"]
     assert [(f["row"], f["field"], f["value"]) for f in fields] == [(1, "age", 140)]
+    schema = server.ask("GET", "/openapi.json")[1]["components"]["schemas"]["income.row"]
+    assert (schema["properties"]["age"]["minimum"], schema["properties"]["age"]["maximum"]) == (
+        17,
+        90,
+    )
 
 
 MALFORMED = {

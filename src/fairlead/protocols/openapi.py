@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +10,9 @@ from fairlead.protocols.status import STATUS
 from fairlead.serve.answers import label_name
 from fairlead.serve.endpoints import Endpoint
 from fairlead.serve.intake import MAX_ROWS
-from fairlead.signature.field import Field, Output, Signature
+from fairlead.signature import instant
+from fairlead.signature.field import Output, Signature
+from fairlead.signature.rules import Rule
 
 Schema = dict[str, Any]
 
@@ -69,7 +71,7 @@ def document(endpoints: Iterable[Endpoint]) -> Schema:
         if endpoint.serving is None:
             continue
         name, signature = endpoint.name, endpoint.serving.loaded.signature
-        schemas[f"{name}.row"] = row(signature)
+        schemas[f"{name}.row"] = row(signature, endpoint.serving.loaded.checker.rules)
         schemas[f"{name}.prediction"] = prediction(signature.output)
         paths[f"/v1/endpoints/{name}/predict"] = {"post": _predict(name)}
     return {
@@ -80,13 +82,15 @@ def document(endpoints: Iterable[Endpoint]) -> Schema:
     }
 
 
-def row(signature: Signature) -> Schema:
-    """Describe one row. Bounds and levels are proposals, so they are told, not required."""
+def row(signature: Signature, rules: Iterable[Rule]) -> Schema:
+    """Describe one row. What a person accepted is required, what was observed is told."""
+    described = {rule.field.name: _field(rule) for rule in rules}
+    fields = {field.name: described[field.name] for field in signature.fields}
     return {
         "type": "object",
-        "required": [field.name for field in signature.fields],
+        "required": list(fields),
         "additionalProperties": False,
-        "properties": {field.name: _field(field) for field in signature.fields},
+        "properties": fields,
     }
 
 
@@ -111,22 +115,32 @@ def prediction(output: Output) -> Schema:
     return {"type": "object", "required": required, "properties": properties}
 
 
-def _field(field: Field) -> Schema:
+def _field(rule: Rule) -> Schema:
+    field = rule.field
     schema = dict(_KINDS[field.kind])
     for size in reversed(field.shape or ()) if field.kind == "tensor" else ():
         schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
     if field.nullable:
         schema["type"] = [schema["type"], "null"]
-    notes = []
-    if field.unit:
-        notes.append(f"Unit: {field.unit}.")
-    if field.bounds:
-        notes.append(f"Training data lay in {list(field.bounds)}.")
-    if field.levels:
-        notes.append(f"Training data had: {', '.join(field.levels[:50])}.")
-    if notes:
-        schema["description"] = " ".join(notes)
+    if rule.bounds and field.kind != "datetime":  # JSON Schema bounds numbers alone
+        schema["minimum"], schema["maximum"] = rule.bounds
+    if rule.levels:
+        schema["enum"] = [*rule.levels, *([None] if field.nullable else [])]
+    if notes := " ".join(_notes(rule)):
+        schema["description"] = notes
     return schema
+
+
+def _notes(rule: Rule) -> Iterator[str]:
+    field = rule.field
+    if field.unit:
+        yield f"Unit: {field.unit}."
+    if rule.bounds and field.kind == "datetime":
+        yield f"Refused outside {instant.text(rule.bounds[0])} to {instant.text(rule.bounds[1])}."
+    if field.bounds and not rule.bounds:
+        yield f"Flagged outside {' to '.join(field.bound_texts())}."
+    if field.levels and not rule.levels:
+        yield f"Training data had: {', '.join(field.levels[:50])}."
 
 
 _KINDS: dict[str, Schema] = {
