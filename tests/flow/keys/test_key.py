@@ -124,6 +124,14 @@ def test_a_step_that_looks_at_how_code_is_written_is_uncacheable(project, body):
     assert "leave out how code is written" in parts.uncacheable
 
 
+def test_a_decorator_may_hand_a_docstring_on(project):
+    wrap = (
+        "def wrap(f):\n    def g():\n        return f()\n    g.__doc__ = f.__doc__\n    return g\n"
+    )
+    parts = project.parts("hand", hand=f"{wrap}\n\n@wrap\ndef step():\n    return 1\n")
+    assert parts.uncacheable is None
+
+
 def test_a_text_with_variables_expanded_reads_the_environment_by_a_computed_name(project):
     parts = project.parts(
         "home", home="import os\n\n\ndef step(t):\n    return os.path.expandvars(t)\n"

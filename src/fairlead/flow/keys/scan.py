@@ -71,6 +71,16 @@ class _Visitor(ast.NodeVisitor):
             self.found.attributes.update(chain[1:])
             self.refer(Reference(chain))
 
+    def visit_Assign(self, node: ast.Assign) -> None:
+        """`wrapper.__doc__ = f.__doc__` hands a docstring on, and asks nothing of it."""
+        before = "__doc__" in self.found.attributes
+        self.generic_visit(node)
+        if not before and all(
+            isinstance(target, ast.Attribute) and target.attr == "__doc__"
+            for target in node.targets
+        ):
+            self.found.attributes.discard("__doc__")
+
     def visit_Call(self, node: ast.Call) -> None:
         chain = dotted(node.func)
         if chain is None:
