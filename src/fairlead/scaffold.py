@@ -12,11 +12,14 @@ from pathlib import Path
 from fairlead import project
 from fairlead.errors import Conflict, NotFound, UsageError
 from fairlead.project import Project
+from fairlead.store.disk import disk_errors
 
 TEMPLATES = files("fairlead") / "templates"
 
 
-def create(root: Path, *, name: str | None = None, template: str = "tumours") -> Project:
+def create(
+    root: Path, *, name: str | None = None, template: str = "tumours", new_key: bool = False
+) -> Project:
     """
     Make a project in a folder, or complete one that was cloned without its key and store.
 
@@ -24,12 +27,19 @@ def create(root: Path, *, name: str | None = None, template: str = "tumours") ->
         root: The folder; made if it does not exist.
         name: The project's name; the folder's by default.
         template: `tumours`, a pipeline that runs, or `empty`.
+        new_key: Seal with a new key from now on; what the old one sealed is no longer accepted.
 
     Raises:
         Conflict: The folder is a whole project, or holds a file that the template would replace.
         NotFound: There is no such template.
+        StoreFull, StoreReadOnly: The folder cannot be written.
     """
     root = root.resolve()
+    with disk_errors(root):
+        return _created(root, name, template, new_key)
+
+
+def _created(root: Path, name: str | None, template: str, new_key: bool) -> Project:
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root} is a file.", "Name a folder.")
     if not (root / project.FILE).exists():
@@ -38,28 +48,42 @@ def create(root: Path, *, name: str | None = None, template: str = "tumours") ->
         begin_git(root)
         head = f'[project]\nname = "{name}"\nid = "{secrets.token_hex(8)}"\n'
         (root / project.FILE).write_text(head, encoding="utf-8")
-    elif (root / ".fairlead").exists():
+    found = project.load(root)
+    if found.private_key.exists() or (is_whole(found) and not new_key):
         raise Conflict(f"{root} is a fairlead project already.", "Work in it, or name another.")
-    return complete(project.load(root))
+    return complete(found, new_key=new_key)
 
 
-def complete(made: Project) -> Project:
-    """Give a project its store and, when it has none, its key."""
+def is_whole(found: Project) -> bool:
+    """Tell whether a project has its store and a key that its seals are checked with."""
+    return found.store_root.exists() and found.public_key is not None
+
+
+def complete(found: Project, *, new_key: bool = False) -> Project:
+    """Give a project its store and, when it has none or a new one is wanted, its key."""
     from fairlead.model.seal import make_keys
     from fairlead.store.store import Store
 
-    Store.create(made.store_root).close()
-    if made.public_key is not None:
+    Store.create(found.store_root).close()
+    if found.public_key is not None and not new_key:
         # A clone: what others have sealed can be checked here, and the key is theirs to hand over.
-        return made
-    public = make_keys(made.private_key)
-    with (made.root / project.FILE).open("a", encoding="utf-8") as file:
-        file.write(
+        return found
+    write_public_key(found.root / project.FILE, make_keys(found.private_key))
+    return project.load(found.root)
+
+
+def write_public_key(path: Path, public: str) -> None:
+    """Write the public key into a `fairlead.toml`, in the place of an earlier one."""
+    text = path.read_text("utf-8")
+    line = f'public = "{public}"'
+    text, replaced = re.subn(r'(?m)^public = ".*"$', line, text)
+    if not replaced:
+        text += (
             "\n[keys]\n"
             "# Seals are checked with this; the private half lies in .fairlead/keys.\n"
-            f'public = "{public}"\n'
+            f"{line}\n"
         )
-    return project.load(made.root)
+    path.write_text(text, encoding="utf-8")
 
 
 def copy_template(template: str, root: Path, name: str) -> None:

@@ -44,7 +44,8 @@ class CatalogReader:
         """
         if not path.is_file():
             raise NotFound(
-                f"There is no catalog at {path}.", "Make a project with `fairlead init`."
+                f"There is no catalog at {path}.",
+                "`fairlead init` makes a project, or completes a clone.",
             )
         self.path = path
         self._local = threading.local()

@@ -63,7 +63,10 @@ class Store:
         """
         path = root / reader.FILE
         if not path.is_file():
-            raise NotFound(f"There is no store at {root}.", "Make a project with `fairlead init`.")
+            raise NotFound(
+                f"There is no store at {root}.",
+                "`fairlead init` makes a project, or completes a clone.",
+            )
         if write:
             upgrade.require_writable(root)
         if not upgrade.is_current(path):
