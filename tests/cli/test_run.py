@@ -189,3 +189,15 @@ def test_a_wrong_call_is_refused_in_the_shape_that_was_asked_for(
     error = json.loads(capsys.readouterr().err)["error"]
     assert error["code"] == code
     assert re.search(told, error["message"])
+
+
+def test_a_project_that_the_disk_has_no_room_for_is_refused_as_such(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))\n"
+        "from fairlead.cli.main import status\n"
+        "sys.exit(status(['init', sys.argv[1], '--json']))\n"
+    )
+    command = [sys.executable, "-B", "-c", program, str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stderr)["error"]["code"]) == (3, "store_full")

@@ -6,6 +6,7 @@ import enum
 from pathlib import Path
 from typing import Any, Literal, Optional
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,15 +88,18 @@ def test_a_refused_parameter_names_value_type_and_the_call(
     assert "income(data: Path, trees: int = 100" in str(caught.value)
 
 
+WHOLE = st.integers(-(2**63), 2**63 - 1)
+
+
 @given(
     st.fixed_dictionaries(
         {
-            "trees": st.integers(),
+            "trees": WHOLE,
             "share": st.floats(allow_nan=False),
             "fast": st.booleans(),
-            "depth": st.none() | st.integers(),
+            "depth": st.none() | WHOLE,
             "names": st.lists(st.text()),
-            "sizes": st.lists(st.integers()).map(tuple),
+            "sizes": st.lists(WHOLE).map(tuple),
             "colour": st.sampled_from(Colour),
             "data": st.just(Path("/x/y")),
         }
@@ -108,6 +112,17 @@ def test_parameters_come_back_from_the_record_as_they_were(params: dict[str, Any
 def test_a_parameter_that_cannot_be_recorded_is_refused_with_the_ways_out() -> None:
     with pytest.raises(NotStorable, match="make the value in a step"):
         to_record({"model": object()})
+
+
+@pytest.mark.parametrize("share", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_json_has_not_comes_back_from_the_record(share: float) -> None:
+    recorded = msgspec.json.decode(msgspec.json.encode(to_record({"share": share})))
+    assert repr(from_record(income, recorded)["share"]) == repr(share)
+
+
+def test_an_integer_beyond_64_bits_is_refused_with_a_way_out() -> None:
+    with pytest.raises(NotStorable, match="'trees' is 9223372036854775808"):
+        to_record({"trees": 2**63})
 
 
 def test_the_signature_is_told_as_it_was_written() -> None:

@@ -330,6 +330,13 @@ def test_a_run_goes_on_when_nobody_reads_what_it_prints(
     assert bench.store.blobs.get(bench.steps(run)[0].logs) == b"hello\n"
 
 
+def test_a_seed_that_cannot_be_recorded_is_refused_before_anything_runs(bench: Any) -> None:
+    bench.write("pipelines.py", FAILING)
+    with pytest.raises(UsageError, match="too large"):
+        bench.run(seed=2**64)
+    assert list_runs(bench.store) == []
+
+
 def test_a_pipeline_may_catch_what_a_step_raises(bench: Any) -> None:
     bench.write(
         "pipelines.py",

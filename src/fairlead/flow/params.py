@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import enum
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,10 @@ def describe_signature(pipeline: PipelineDefinition) -> str:
     """The call as text: `income(data: Path, trees: int = 100)`."""
     parameters = pipeline.signature.parameters.values()
     return f"{pipeline.name}({', '.join(_text(each) for each in parameters)})"
+
+
+NOT_FINITE = ("nan", "inf", "-inf")
+"""Numbers that JSON has not, as texts."""
 
 
 def to_record(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,6 +264,8 @@ def _typed(value: Any, hint: Any) -> Any:
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and value in NOT_FINITE:
+        return float(value)
     if isinstance(hint, type) and hint in (int, float, bool, str) and type(value) is not hint:
         raise ValueError(value)
     kind = _container(hint)
@@ -300,6 +307,13 @@ def _plain(name: str, value: Any) -> Any:
         return [_plain(name, each) for each in value]
     if isinstance(value, set | frozenset):
         return sorted(_plain(name, each) for each in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # one of NOT_FINITE
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        raise NotStorable(
+            f"The pipeline parameter {name!r} is {value}, which 64 bits do not hold.",
+            "Give it as text, or as a float.",
+        )
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise NotStorable(

@@ -104,6 +104,8 @@ def complete(
     pipeline: PipelineDefinition, params: Mapping[str, Any], seed: int | None
 ) -> dict[str, Any]:
     """All parameters, defaults and the run's seed filled in, `Path` where that is annotated."""
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise UsageError(f"The seed {seed} is too large.", "Give one of at most 18 digits.")
     given = dict(params)
     if seed is not None and "seed" in pipeline.signature.parameters:
         given.setdefault("seed", seed)

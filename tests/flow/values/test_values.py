@@ -509,6 +509,7 @@ REFUSED = {
     "objects in a table": lambda: pl.DataFrame({"a": [object()]}, {"a": pl.Object}),
     "mixed values in a column": lambda: pd.DataFrame({"a": [1, "x"]}),
     "mixed column names": lambda: pd.DataFrame({1: [1], "b": [2]}),
+    "dates as column names": lambda: pd.DataFrame([[1]], columns=[dt.date(2020, 1, 1)]),
     "a column name twice": lambda: pd.DataFrame([[1, 2]], columns=["a", "a"]),
     "a lazy table": lambda: pl.LazyFrame({"a": [1]}),
     "a wide float": lambda: np.longdouble(1),

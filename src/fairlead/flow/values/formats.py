@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from fairlead.errors import NotStorable
+from fairlead.errors import IntegrityError, NotStorable
 from fairlead.flow.values import plain
 from fairlead.flow.values.content import (
     WAYS_OUT,
@@ -166,8 +166,13 @@ def checked(value: Any, form: Form) -> Form:
 
     Arrow and skops each know values that they give back changed.
     """
-    loaded = LOADERS[form.format](form.data, form.meta)
-    if digest(loaded) != digest(value):
+    try:
+        is_same = digest(LOADERS[form.format](form.data, form.meta)) == digest(value)
+    except IntegrityError as error:
+        raise NotStorable(
+            f"The {type_name(type(value))} cannot be read back: {error.message}", WAYS_OUT
+        ) from error
+    if not is_same:
         raise NotStorable(
             f"The {type_name(type(value))} comes back changed from its format {form.format}.",
             "Columns or attributes of mixed Python objects do that: give each column one type. "
