@@ -331,7 +331,8 @@ def test_a_full_queue_is_told_at_once_and_when_to_come_back(loans, up):
     assert set(refused) == {(503, "overloaded", True)}
 
 
-def test_a_new_revision_answers_without_losing_a_request(loans, up):
+def test_a_new_revision_answers_without_losing_a_request(loans, up, caplog):
+    caplog.set_level("INFO", logger="fairlead.serve")
     server = up(loans.project)
     seen, failures, done = [], [], threading.Event()
 
@@ -354,6 +355,7 @@ def test_a_new_revision_answers_without_losing_a_request(loans, up):
     assert not failures
     assert set(seen) == {("income#1", "income@1"), ("income#2", "income@2")}
     assert logged_count(server) == len(seen)
+    assert "income#2 answers now, in place of income#1" in caplog.messages
 
 
 def test_a_new_endpoint_is_served_without_a_restart(loans, up):

@@ -36,6 +36,7 @@ def serve(
     _check(host, port)
     project = projects.find()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("fairlead.serve").setLevel(logging.INFO)  # swaps: who answers, from when on
     server.run(project, names or None, host=host, port=port, ready=_ready)
     message("Stopped; every answered prediction is in the log.")
 

@@ -247,7 +247,7 @@ class Endpoints:
         endpoint.failure = None
         if before is not None:
             before.release()
-        logger.info("%s answers now", loaded.ref)
+            logger.info("%s answers now, in place of %s", loaded.ref, before.loaded.ref)
 
 
 class _Request(msgspec.Struct, eq=False):

@@ -176,7 +176,8 @@ def _equality(record: dict[str, Any]) -> str:
     if "flips" in record:
         parts.append(f"{counted(int(record['flips']), 'label')} differing")
     if "max_difference" in record:
-        parts.append(f"numbers by at most {number(float(record['max_difference']))}")
+        most = float(record["max_difference"])
+        parts.append(f"numbers {f'by at most {number(most)}' if most else 'in nothing'}")
     return ", ".join(parts)
 
 

@@ -67,6 +67,11 @@ def lowered(step, loans):
             OneHotEncoder(handle_unknown="ignore"),
             StandardScaler(with_mean=False),
         ),
+        make_pipeline(OneHotEncoder(handle_unknown="ignore", sparse_output=False), SimpleImputer()),
+        make_pipeline(
+            OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
+            SimpleImputer(),
+        ),
     ],
     ids=str,
 )
@@ -82,6 +87,7 @@ def test_a_table_holds_what_the_encoder_gives(encoder, loans):
             wanted = step.transform(rows)
         for column, track in enumerate(tracks):
             assert isinstance(track, Code)
+            assert track.encoded
             if track.field == field:
                 np.testing.assert_array_equal(track.values, wanted[:, column])
 

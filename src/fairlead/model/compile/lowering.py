@@ -137,7 +137,8 @@ def _imputed(missing: Any, fill: Any, track: Track) -> Track:
         return track.then(Op("fill", float(fill)))
     code = _code(track)
     values = [fill if _is_missing(value, missing) else value for value in code.values.tolist()]
-    return Code(code.field, _objects(values), code.refused)
+    filled = np.array(values, np.float64) if code.encoded else _objects(values)
+    return Code(code.field, filled, code.refused)
 
 
 def _indicator(missing: Any, track: Track) -> Track:

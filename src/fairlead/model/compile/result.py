@@ -53,10 +53,10 @@ class Equality(msgspec.Struct, frozen=True, kw_only=True):
         if not self.held:
             return f"served by scikit-learn itself: {self.reason}"
         total = self.rows + self.made_rows
+        apart = f"by at most {self.max_difference:.2g}" if self.max_difference else "in nothing"
         return (
             f"ONNX ({self.form}) held equal on {total:,} rows ({self.rows:,} of the test table, "
-            f"{self.made_rows:,} made): {self.flips} labels differ, "
-            f"numbers by at most {self.max_difference:.2g}"
+            f"{self.made_rows:,} made): {self.flips} labels differ, numbers {apart}"
         )
 
 
