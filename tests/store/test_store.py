@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -54,6 +55,21 @@ def test_a_store_that_is_made_again_keeps_what_it_has(root: Path) -> None:
         store.record(run())
     with Store.create(root) as store:
         assert store.catalog.count(Run) == 1
+
+
+def test_folders_that_a_copy_of_the_store_left_out_are_made_again(root: Path) -> None:
+    with Store.create(root) as store:
+        kept = store.blobs.put(b"x")
+        store.blobs.flush()
+    shutil.rmtree(root / "blobs")
+    for name in ("locks", "tmp"):
+        shutil.rmtree(root / name)
+    with Store.open(root, write=False) as store:
+        assert not store.blobs.has(kept)
+    assert [finding.kind for finding in check(root)] == []
+    with Store.open(root) as store:
+        assert store.blobs.get(store.blobs.put(b"x")) == b"x"
+        store.blobs.flush()
 
 
 def test_a_folder_without_a_store_is_not_found(root: Path) -> None:

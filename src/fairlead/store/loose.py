@@ -67,7 +67,7 @@ class LooseFiles:
             path.unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[Digest]:
-        for folder in sorted(self.folder.iterdir()):
+        for folder in sorted(self.folder.glob("*")):
             for path in sorted(folder.iterdir()):
                 yield Digest(folder.name + path.name)
 
@@ -75,7 +75,7 @@ class LooseFiles:
 def leftovers(incoming: Path) -> list[Path]:
     """Files that a process wrote aside before it died."""
     return [
-        path for path in sorted(incoming.iterdir()) if life(path.name.rpartition(":")[0]) == "dead"
+        path for path in sorted(incoming.glob("*")) if life(path.name.rpartition(":")[0]) == "dead"
     ]
 
 

@@ -166,7 +166,8 @@ class Packs:
 
     def refresh(self) -> None:
         """Learn of packs and blobs that other processes wrote."""
-        for name in sorted(os.listdir(self.folder)):
+        present = sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
+        for name in present:  # a folder without files may be lost by a copy of the store
             if name.endswith(".pack"):
                 self._pack(name).refresh()
 

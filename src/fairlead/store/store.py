@@ -37,11 +37,7 @@ class Store:
     @classmethod
     def create(cls, root: Path) -> Store:
         """Make a store, or open the one that is there."""
-        with disk_errors(root):
-            for name in FOLDERS:
-                (root / name).mkdir(parents=True, exist_ok=True)
-            (root / "keys").chmod(0o700)
-        Blobs.create(root / "blobs")
+        make_folders(root)
         upgrade.upgrade(root / reader.FILE, root / "locks" / "upgrade")
         with disk_errors(root):
             sync_folder(root)
@@ -69,6 +65,8 @@ class Store:
             )
         if write:
             upgrade.require_writable(root)
+            if not all((root / name).is_dir() for name in (*FOLDERS, "blobs/packs")):
+                make_folders(root)  # a copy or a backup may have left empty ones out
         if not upgrade.is_current(path):
             upgrade.upgrade(path, root / "locks" / "upgrade")
         return cls(root)
@@ -115,3 +113,12 @@ class Store:
     def _settle(self) -> None:
         for recorder in list(self._recorders):
             recorder.drain()
+
+
+def make_folders(root: Path) -> None:
+    """Make the folders of a store, where they are not there."""
+    with disk_errors(root):
+        for name in FOLDERS:
+            (root / name).mkdir(parents=True, exist_ok=True)
+        (root / "keys").chmod(0o700)
+    Blobs.create(root / "blobs")
