@@ -6,6 +6,7 @@ import itertools
 import socket
 import threading
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,13 @@ from fairlead.protocols.http import HttpServer
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def wait_for(condition):
+    until = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
 
 
 def test_one_connection_carries_many_requests(caller):
@@ -159,6 +167,26 @@ def test_a_chunked_body_over_the_limit_is_refused_where_it_passes_it(serve, conn
     caller = connect(serve(body_bytes=1000))
     caller.send(CHUNKED, b"1f4\r\n" + b"x" * 500 + b"\r\n", b"1f5\r\n" + b"x" * 501 + b"\r\n")
     assert caller.answer()[0] == 413
+
+
+def test_a_body_in_tiny_chunks_takes_no_more_memory_than_its_bytes(server, caller):
+    count = 100_000
+    caller.send(CHUNKED, b"2\r\nab\r\n" * 10)
+    wait_for(lambda: server.server.buffered_bytes == 20)
+    tracemalloc.start()
+    try:
+        caller.send(b"2\r\nab\r\n" * count)
+        wait_for(lambda: server.server.buffered_bytes == 2 * count + 20)
+        assert tracemalloc.get_traced_memory()[0] < 10 * count
+    finally:
+        tracemalloc.stop()
+    caller.send(b"0\r\n\r\n")
+    assert caller.answer()[2] == b'{"target":"/a","body":"%b"}' % (b"ab" * (count + 10))
+
+
+def test_zeros_before_a_length_change_nothing(caller):
+    caller.send(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: ", b"0" * 5000, b"3\r\n\r\nabc")
+    assert caller.answer()[::2] == (200, b'{"target":"/a","body":"abc"}')
 
 
 def test_an_endless_header_or_trailer_is_refused_before_it_ends(serve, connect):

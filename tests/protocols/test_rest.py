@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +89,10 @@ MALFORMED = {
     "rows twice": b'{"rows": [%b], "rows": [%b]}' % ((json.dumps(ROW).encode(),) * 2),
     "entities of another length": {"rows": [ROW], "entities": ["a", "b"]},
     "entities that are no texts": {"rows": [ROW], "entities": [1]},
+    "an entity that no float holds": b'{"rows": [%b], "entities": [1e999]}'
+    % json.dumps(ROW).encode(),
+    "an entity that is no text in UTF-8": b'{"rows": [%b], "entities": ["\\ud800"]}'
+    % json.dumps(ROW).encode(),
     "nested too deeply": b'{"rows": [' + b"[" * 9000 + b"]" * 9000 + b"]}",
     "large, and nested too deeply": b'{"rows": [' + b"[" * 90000 + b"]" * 90000 + b"]}",
     "large, and cut off": b'{"rows": [' + b'{"age": 39},' * 9000,
@@ -136,6 +142,17 @@ def test_every_bad_row_and_field_is_named_in_small_and_in_large_requests(income)
         fields = income.predict({"rows": rows})[1]["error"]["fields"]
         named = [(field["row"], field["field"]) for field in fields]
         assert named == [(3, "age"), (3, "job"), (count - 1, "hours")]
+
+
+@pytest.mark.timeout(20)
+def test_a_row_of_a_hundred_thousand_strange_or_repeated_keys_is_refused_soon(income):
+    strange = b",".join(b'"k%d":1' % number for number in range(100_000))
+    repeated = b",".join(b'"k%d":1,"k%d":1' % (number, number) for number in range(50_000))
+    for row in (strange, repeated):
+        for body in (b"{%b}" % row, b'{"rows":[{%b}]}' % row):
+            status, answer, _ = income.predict(body)
+            assert status == 422
+            assert len(answer["error"]["fields"]) == 10_000
 
 
 def test_a_large_request_with_a_repeated_key_is_refused(income):
@@ -243,6 +260,22 @@ def test_endpoints_are_listed_and_shown(income):
     ]
     shown = income.ask("GET", "/v1/endpoints/income")[1]
     assert [f["name"] for f in shown["signature"]["fields"]] == ["age", "hours", "job"]
+
+
+def test_strange_spellings_of_a_route_are_answered_and_not_remembered(income, connect):
+    body, caller = json.dumps(ROW).encode(), connect(income)
+    head = b"Host: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            target = b"http://%d%b%b" % (number, b"a" * 7000, PREDICT.encode())
+            caller.send(b"POST %b HTTP/1.1\r\n" % target, head, body)
+            assert caller.answer()[0] == 200
+        gc.collect()
+        traces = tracemalloc.take_snapshot().traces
+        assert sum(7000 < trace.size < 7500 for trace in traces) < 50, "the targets are kept"
+    finally:
+        tracemalloc.stop()
 
 
 def test_health_is_answered(income):

@@ -100,6 +100,20 @@ def test_all_calls_of_a_turn_go_through_one_batch_and_one_frame(run: Run, tmp_pa
     assert len({item.place.offset for item in log_reader.latest(tmp_path, limit=10).items}) == 1
 
 
+def test_what_cannot_be_logged_fails_and_the_lane_goes_on(run: Run) -> None:
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Doubler())
+        odd = bench.call(1)
+        odd.part = Part("json", b"[]", 1, ["\ud800"])
+        await bench.finish()
+        assert isinstance(odd.error, Fault)
+        good = bench.call(2)
+        await bench.lane.drained()
+        assert good.answers == [b"4"]
+
+    run(test)
+
+
 def test_only_the_call_that_makes_the_batch_fail_fails(run: Run, tmp_path: Path) -> None:
     async def test(log: LogWriter) -> None:
         bench = Bench(log, Doubler())

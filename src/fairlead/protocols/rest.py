@@ -118,8 +118,8 @@ class Rest:
         if exchange.method != b"POST":
             self._reply(exchange, "predict", _wrong_method(exchange, b"POST"))
             return
-        if b"?" not in exchange.target and b"%" not in exchange.target:
-            self._predict[exchange.target] = endpoint
+        if exchange.target == b"/v1/endpoints/%b/predict" % name.encode():
+            self._predict[exchange.target] = endpoint  # one spelling each: others have no end
         self._answer_predict(exchange, endpoint)
 
     def _read(self, exchange: Exchange, route: str, answer: Callable[[], Response]) -> None:

@@ -253,15 +253,17 @@ class Lane:
         ids = [id_ for call in calls for id_ in call.ids]
         answers = [answer for call in calls for answer in call.answers]
         predictions = Predictions(ids, answers, last.model, last.path)
-        frame = self._answerer.frame(predictions, [call.part for call in calls])
         start = time.perf_counter()
         try:
-            if self._durability == "process" and self._log.write_now(frame):
-                self._logged(calls, start, None)
-            else:
+            frame = self._answerer.frame(predictions, [call.part for call in calls])
+            written = self._durability == "process" and self._log.write_now(frame)
+            if not written:
                 self._log.append(frame, self._durability, self._when_logged(calls, start))
-        except FairleadError as error:
-            self._fail(calls, error)
+        except Exception as error:  # whatever it is, the lane goes on
+            self._logged(calls, start, error)
+        else:
+            if written:
+                self._logged(calls, start, None)
 
     def _when_logged(self, calls: list[Call], start: float) -> Done:
         def done(error: BaseException | None) -> None:
@@ -272,6 +274,8 @@ class Lane:
     def _logged(self, calls: list[Call], start: float, error: BaseException | None) -> None:
         self._times.log.observe(time.perf_counter() - start)
         if error is not None:
+            if not isinstance(error, FairleadError):
+                logger.error("a frame could not be logged", exc_info=error)
             self._fail(calls, _explained(error))
             return
         for call in calls:

@@ -265,6 +265,9 @@ class _Request(msgspec.Struct, eq=False):
             rows = self.serving.loaded.intake.read(self.body)
         except FairleadError as error:
             self._finish(error)
+        except Exception:
+            logger.exception("a body could not be read")
+            self._finish(Fault("The body could not be read.", "The server's log has the reason."))
         else:
             self.submit(rows)
 

@@ -20,6 +20,7 @@ from fairlead.errors import FieldProblem, InvalidInput, MalformedInput, TooManyR
 from fairlead.signature import reading
 from fairlead.signature.check import Checker, refusal
 from fairlead.signature.row import matchable
+from fairlead.signature.rules import Unfit, encodable
 
 MAX_ROWS = 10_000
 SMALL_BYTES = 32 << 10
@@ -252,7 +253,12 @@ def _skip_space(text: str, position: int) -> int:
 
 
 def _are_texts(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+    return isinstance(values, list) and all(map(_is_text, values))
+
+
+def _is_text(value: Any) -> bool:
+    """Tell a text that can be logged from numbers beyond float64 and from lone surrogates."""
+    return isinstance(value, str) and not isinstance(value, Unfit) and encodable(value)
 
 
 def _moved(problem: FieldProblem, rows: int) -> FieldProblem:

@@ -8,6 +8,7 @@ answer is: under its first id, or at its place in the log.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import msgspec
 
-from fairlead.errors import Conflict, FairleadError
+from fairlead.errors import Conflict, FairleadError, Fault
 from fairlead.serve import log_reader
 from fairlead.serve.frame import ID_BYTES, Frame, key_hash
 from fairlead.serve.log_reader import Place
 from fairlead.store.ids import id_text
+
+logger = logging.getLogger(__name__)
 
 KEPT_S = 24 * 3600
 """A key is remembered for a day …"""
@@ -98,6 +101,12 @@ class Once:
             return _answer(log_reader.frame_at(where), where.position, body)
         except FairleadError as error:
             return error
+        except Exception as error:  # its segment was taken away, or the disk fails
+            logger.exception("the first answer to an idempotency key could not be read")
+            return Fault(
+                f"The first answer could not be read: {type(error).__name__}.",
+                "The server's log has the reason; a new key gets a new answer.",
+            )
 
 
 def _answer(frame: Frame, index: int, body: bytes) -> Answer:
