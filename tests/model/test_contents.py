@@ -166,7 +166,7 @@ def test_tables_that_are_not_the_models_are_refused_by_column() -> None:
         LogisticRegression(),
         DecisionTreeClassifier().fit([[1], [2]], [[0, 1], [1, 0]]),
     ],
-    ids=str,
+    ids=lambda model: type(model).__name__,
 )
 def test_what_is_no_fitted_estimator_is_refused(model: Any) -> None:
     with pytest.raises(NotSupported):

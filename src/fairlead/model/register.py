@@ -96,7 +96,7 @@ def _register(
     registry = Registry(context.project, context.store)
     registered = registry.add(contents.files, about, logical)
     value("version", {"model": name, "content": registered.content})
-    _tell(registered, contents)
+    _tell(registered, contents, context.run_id)
     return registered
 
 
@@ -167,6 +167,10 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _tell(registered: ModelVersion, contents: Contents) -> None:
+def _tell(registered: ModelVersion, contents: Contents, run: str) -> None:
     lines = [*contents.notes, f"{ref_of(registered)}: {contents.compiled.equality.sentence}"]
+    if registered.run != run:
+        lines.append(
+            f"{ref_of(registered)} holds just this since run {registered.run}: no new version"
+        )
     sys.stderr.write("".join(f"{line}\n" for line in lines))

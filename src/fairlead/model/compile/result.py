@@ -53,10 +53,13 @@ class Equality(msgspec.Struct, frozen=True, kw_only=True):
         if not self.held:
             return f"served by scikit-learn itself: {self.reason}"
         total = self.rows + self.made_rows
-        apart = f"by at most {self.max_difference:.2g}" if self.max_difference else "in nothing"
+        most = self.max_difference
+        apart = (
+            f"no label differs, no number by more than {most:.2g}" if most else "nothing differs"
+        )
         return (
             f"ONNX ({self.form}) held equal on {total:,} rows ({self.rows:,} of the test table, "
-            f"{self.made_rows:,} made): {self.flips} labels differ, numbers {apart}"
+            f"{self.made_rows:,} made): {apart}"
         )
 
 
