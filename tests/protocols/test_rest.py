@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -416,6 +417,13 @@ def test_a_damaged_package_is_told_and_the_server_stays_up(loans, up):
     assert "extra.txt" in answer["error"]["message"]
     assert server.ask("GET", "/health/ready")[0] == 503
     assert server.predict(ROW)[0] == 200
+
+
+def test_a_package_that_is_gone_is_our_loss_and_no_wrong_address(loans, up):
+    shutil.rmtree(loans.project.packages / "income" / "1")
+    status, answer, _ = up(loans.project).predict(ROW)
+    assert (status, answer["error"]["code"]) == (500, "integrity")
+    assert "no package" in answer["error"]["message"]
 
 
 def test_a_revision_that_cannot_be_loaded_leaves_the_one_before_in_place(loans, up):

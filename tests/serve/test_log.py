@@ -374,6 +374,22 @@ def test_on_a_full_disk_a_frame_is_logged_whole_or_refused_and_goes_on_when_ther
     assert all(find(small_disk / "log", i) for batch in [*logged, after] for i in texts(batch))
 
 
+def test_a_full_disk_is_told_when_what_a_killed_writer_left_cannot_be_closed(
+    small_disk: Path, frame: MakeFrame
+) -> None:
+    log = small_disk / "log"
+    with LogWriter(log) as writer:
+        for _ in range(40):
+            assert write(writer, frame(100)) is None
+    segment = only_segment(log)
+    for index in segment.parent.glob("*.index"):
+        index.unlink()
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "ballast").write_bytes(bytes(1 << 20))
+    with pytest.raises(StoreFull, match="full"):
+        LogWriter(log)
+
+
 def test_a_read_only_log_is_refused_when_it_is_opened(read_only_disk: Path) -> None:
     with pytest.raises(StoreReadOnly, match="cannot be written"):
         LogWriter(read_only_disk)

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from fairlead.errors import FairleadError, Fault, NotFound
+from fairlead.errors import FairleadError, Fault, IntegrityError, NotFound
 from fairlead.project import Project
 from fairlead.serve import revision as revisions
 from fairlead.serve.batch import QUEUE_ROWS, Call, Lane
@@ -293,6 +293,8 @@ class _Request(msgspec.Struct, eq=False):
 
 
 def _as_ours(error: Exception) -> FairleadError:
+    if isinstance(error, NotFound):  # the endpoint is there: what it needs is lost
+        return IntegrityError(error.message, error.fix)
     if isinstance(error, FairleadError):
         return error
     return Fault(

@@ -95,7 +95,7 @@ class LogWriter:
         self._slow_until = 0.0
         self._closed = False
         _prepare(log)
-        recover(log)
+        _recover(log)
         self._thread = threading.Thread(target=self._run, name="fairlead-log", daemon=True)
         self._thread.start()
 
@@ -356,6 +356,13 @@ def _prepare(log: Path) -> None:
         raise _explained(error, log) from error
     if not os.access(log, os.W_OK | os.X_OK):
         raise _explained(OSError(errno.EROFS, os.strerror(errno.EROFS)), log)
+
+
+def _recover(log: Path) -> None:
+    try:
+        recover(log)
+    except OSError as error:
+        raise _explained(error, log) from error
 
 
 def _explained(error: OSError, path: Path) -> Exception:
