@@ -244,9 +244,7 @@ class Connection(asyncio.Protocol):
             return
         was_reading = self._reading
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._deaf = True  # no other protocol is spoken here; the request itself is answered
+            self._feed(data)
         except httptools.HttpParserCallbackError as error:
             self._refuse(_refusal_in(error))
         except httptools.HttpParserError as error:
@@ -321,7 +319,8 @@ class Connection(asyncio.Protocol):
             _check_coding(exchange)
         if (length := headers.get(b"content-length")) is not None:
             self._make_room(int(length.lstrip(b"0") or b"0"))  # int() reads 4,300 digits
-        if (expectation := headers.get(b"expect")) is not None:
+        expectation = headers.get(b"expect")
+        if expectation is not None and not parser.should_upgrade():
             self._expect(exchange, expectation)
         if not self._paused_writing:
             self.deadline = self.server.clock + self.limits.body_s
@@ -341,6 +340,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         exchange = self._reading
         assert exchange is not None
+        if self._is_offer():
+            return  # `_feed` reads it again, with its body
         exchange.body = bytes(self._body)
         self._body = b""
         self._waiting_bytes += self._body_bytes
@@ -402,6 +403,23 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     # ---- helpers
+
+    def _feed(self, data: bytes) -> None:
+        """Parse; an offer to speak another protocol is passed over, as RFC 9110 allows."""
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._is_offer():
+                    self._deaf = True  # what follows CONNECT is no HTTP
+                    return
+                # The parser has left out the body: clients that offer h2c send one.
+                data = _without_upgrade(self._reading) + data[upgrade.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+
+    def _is_offer(self) -> bool:
+        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
 
     @property
     def _owes_answers(self) -> bool:
@@ -583,6 +601,18 @@ def _listen(host: str, port: int) -> socket.socket:
         raise
     listening.setblocking(False)
     return listening
+
+
+def _without_upgrade(exchange: Exchange | None) -> bytes:
+    """Write the head of a request anew, as if no other protocol had been offered."""
+    assert exchange is not None
+    headers = dict(exchange.headers)
+    headers.pop(b"upgrade", None)
+    options = [option.strip() for option in headers.pop(b"connection", b"").split(b",")]
+    headers[b"connection"] = b", ".join(o for o in options if o.lower() != b"upgrade")
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers.items()])
+    version = exchange.version.encode()
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (exchange.method, exchange.target, version, lines)
 
 
 def _check_version(exchange: Exchange) -> None:
