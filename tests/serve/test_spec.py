@@ -32,6 +32,11 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     [
         ("endpoint: a\nmodel: a@1\nroute: {}", "key route is planned and not built yet"),
         ("endpoint: a\nmodel: a@1\nlog: {drop: [ssn]}", "key log.drop is planned and not built"),
+        ("endpoint: a\nmodel: a@1\nmodel: a@2", "the key model stands twice"),
+        (
+            "endpoint: a\nmodel: a@1\nlog: {durability: fsync, durability: process}",
+            "the key durability stands twice",
+        ),
         ("endpoint: a\nmodle: a@1", r"key modle is not known. Did you mean model\?"),
         ("endpoint: a\nmodel: a@1\nlog: {durable: x}", r"Did you mean log.durability\?"),
         ("endpoint: a\nmodel: a@1\nlog: {durability: never}", "log.durability is 'never'"),

@@ -76,12 +76,26 @@ def parse(text: bytes, path: Path) -> EndpointSpec:
     if not isinstance(log, dict):
         raise InvalidConfig(f"{path}: log is {log!r}.", "Write log: {durability: process}.")
     _check_keys(log, LOG_KEYS, "log.", path)
+    _check_repeated(text, path)
     return EndpointSpec(
         endpoint=_name(source, path),
         model=_model(source, path),
         durability=_durability(log, path),
         source=source,
     )
+
+
+def _check_repeated(text: bytes, path: Path) -> None:
+    """Refuse a key that stands twice: YAML would keep the last, and say nothing."""
+    import yaml  # msgspec has read the text with it already
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode), "it was read as one before"
+    for node in (root, *(value for _, value in root.value)):  # no deeper: aliases may go in circles
+        if isinstance(node, yaml.MappingNode):
+            keys = [str(key.value) for key, _ in node.value]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise InvalidConfig(f"{path}: the key {twice[0]} stands twice.", "Leave one.")
 
 
 def _check_keys(found: dict[Any, Any], known: tuple[str, ...], prefix: str, path: Path) -> None:
