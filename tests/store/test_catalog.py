@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -149,3 +151,20 @@ def test_a_lock_names_its_holder_while_it_is_held_and_nobody_after(tmp_path: Pat
         assert locks.is_held(path)
     assert locks.holder(path) is None
     assert not locks.is_held(path)
+
+
+def test_a_lock_is_free_when_its_holder_gives_it_back_whatever_was_forked_meanwhile(
+    tmp_path: Path,
+) -> None:
+    """A worker of a step may live as long as the run, and holds what was open at its birth."""
+    path = tmp_path / "lock"
+    with locks.hold(path, timeout_s=1):
+        if (child := os.fork()) == 0:
+            signal.pause()
+    try:
+        with locks.hold(path, timeout_s=0):
+            assert locks.is_held(path)
+        assert not locks.is_held(path)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -42,17 +42,23 @@ def hold(path: Path, *, timeout_s: float) -> Iterator[None]:
             yield
         finally:
             _sign(file, "")
+            drop(file)
     finally:
         os.close(file)
 
 
 def try_hold(file: int) -> bool:
-    """Take the lock of an open file if nobody has it; it is dropped when the file is closed."""
+    """Take the lock of an open file if nobody has it; `drop` it before the file is closed."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def drop(file: int) -> None:
+    """Give a lock back: closing does not, while a child forked meanwhile has the file open."""
+    fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def holder(path: Path) -> str | None:
@@ -64,7 +70,10 @@ def is_held(path: Path) -> bool:
     """Whether a living process holds the lock."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return not try_hold(file)
+        if not try_hold(file):
+            return True
+        drop(file)
+        return False
     finally:
         os.close(file)
 
