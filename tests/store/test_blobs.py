@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -192,6 +193,46 @@ def test_two_open_stores_never_write_the_same_pack(blobs: Blobs) -> None:
     assert len(list(Blobs(blobs.root).digests())) == 20
 
 
+def test_two_open_stores_of_one_process_take_large_blobs(blobs: Blobs) -> None:
+    other = Blobs(blobs.root)
+    digests = [each.put(LARGE + end) for each, end in ((blobs, b"1"), (other, b"2"))]
+    blobs.close()
+    other.close()
+    assert all(Blobs(blobs.root).get(digest) for digest in digests)
+
+
+def test_a_large_blob_may_be_stored_before_and_after_a_fork(blobs: Blobs) -> None:
+    digest = blobs.put(LARGE)
+    if (child := os.fork()) == 0:
+        blobs.put(LARGE)
+        blobs.flush()
+        os._exit(0 if Blobs(blobs.root).get(digest) == LARGE else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert blobs.get(digest) == LARGE
+    blobs.close()
+    assert Blobs(blobs.root).get(digest) == LARGE
+
+
+def test_threads_that_put_the_same_at_once_store_it_once(blobs: Blobs) -> None:
+    everyone = threading.Barrier(4)
+
+    def work() -> None:
+        for i in range(20):
+            everyone.wait()
+            blobs.put(b"small %d" % i)
+        everyone.wait()
+        blobs.put(LARGE)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len(list((blobs.root / "incoming").iterdir())) == 1
+    blobs.flush()
+    assert blobs._buffered_bytes == 0
+
+
 def test_content_that_is_stored_takes_no_more_space(blobs: Blobs, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(LARGE)
     for _ in range(3):
@@ -335,6 +376,59 @@ def test_after_a_failed_fsync_nothing_more_is_trusted(
             blobs.flush()
 
 
+@pytest.mark.parametrize("moment", ["at the end", "before the next pack"])
+def test_what_a_failed_fsync_lost_is_never_called_durable(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The index of a pack says what need not be synchronised any more."""
+    monkeypatch.setattr(packs, "FULL_COUNT", 3)
+    for i in range(3):
+        blobs.put(b"%d" % i)
+    blobs._write_buffer()
+    if moment == "before the next pack":
+        blobs.put(b"begins the next pack")
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        with pytest.raises(Fault, match="Input/output"):
+            blobs.flush()
+    with pytest.raises(Fault, match="durable"):
+        blobs.close()
+    assert not list((blobs.root / "packs").glob("*.idx"))
+
+
+def test_a_full_disk_is_no_lasting_harm_wherever_it_is_noticed(blobs_on_tmpfs: Blobs) -> None:
+    """Space for the bytes of a large blob, and then none for the folder that it belongs in."""
+    blobs, place = blobs_on_tmpfs, blobs_on_tmpfs.root.parent
+    remount = ["mount", "-o", "remount,size=16M,nr_inodes={}", str(place)]
+    subprocess.run([each.format(1000) for each in remount], check=True)
+    digests = [blobs.put(LARGE + bytes([i])) for i in range(2)]
+    used = 1000 - os.statvfs(place).f_ffree
+    subprocess.run([each.format(used + 1) for each in remount], check=True)
+    with pytest.raises(StoreFull):
+        blobs.flush()
+    subprocess.run([each.format(1000) for each in remount], check=True)
+    blobs.close()
+    assert all(Blobs(blobs.root).get(digest) for digest in digests)
+
+
+def test_large_blobs_whose_admission_stopped_halfway_are_admitted_by_the_next_flush(
+    blobs: Blobs,
+) -> None:
+    digests = [blobs.put(LARGE + bytes([i])) for i in range(3)]
+    blocked = blobs._loose.path(digests[1])
+    blocked.mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        blobs.flush()
+    blocked.rmdir()
+    assert all(blobs.get(digest) for digest in digests)
+    blobs.close()
+    assert all(Blobs(blobs.root).get(digest) for digest in digests)
+
+
 def test_blobs_of_another_process_are_made_durable_before_they_are_relied_on(
     blobs: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +449,29 @@ def test_blobs_of_another_process_are_made_durable_before_they_are_relied_on(
     blobs.flush()
     assert str(pack_files(blobs)[0]) in synchronised
     assert len(pack_files(blobs)) == 1
+
+
+def test_blobs_that_a_killed_writer_left_are_made_durable_before_they_are_relied_on(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever goes on with its pack cannot know what it had come to synchronise."""
+    if (child := os.fork()) == 0:
+        blobs.put(b"written, not synchronised")
+        blobs._write_buffer()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    synchronised: list[str] = []
+    fsync = os.fsync
+
+    def watched(file: int) -> None:
+        synchronised.append(os.readlink(f"/proc/self/fd/{file}"))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    blobs.recover()
+    blobs.put(b"written, not synchronised")
+    blobs.flush()
+    assert synchronised == [str(pack_files(blobs)[0])]
 
 
 def test_a_large_blob_takes_its_name_only_when_its_bytes_are_durable(

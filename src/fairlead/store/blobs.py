@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blake3 import blake3
 
 from fairlead.errors import BlobCorrupt, BlobMissing, Fault
 from fairlead.store.digest import Digest, digest_bytes, digest_file
-from fairlead.store.disk import disk_errors, replacing, sync_file, sync_folder
+from fairlead.store.disk import NotDurable, disk_errors, replacing, sync_file, sync_folder
 from fairlead.store.loose import LooseFiles, pieces_of
 from fairlead.store.packs import Packs, PackWriter
 
@@ -43,7 +43,7 @@ class Blobs:
         self._aside: dict[Digest, Path] = {}
         self._foreign: set[Path] = set()  # taken as ours, perhaps not durable yet
         self._writer: PackWriter | None = None
-        self._broken: OSError | None = None
+        self._broken: NotDurable | None = None
 
     @classmethod
     def create(cls, root: Path) -> Blobs:
@@ -60,12 +60,12 @@ class Blobs:
         with self._lock:
             if self._is_sound(digest, data):
                 return digest
+            if len(data) <= LOOSE_OVER:
+                self._buffer[digest] = data
+                self._buffered_bytes += len(data)
+            is_much = self._buffered_bytes > _BUFFER_BYTES
         if len(data) > LOOSE_OVER:
             return self._put_aside(iter((data,)))
-        with self._lock:
-            self._buffer[digest] = data
-            self._buffered_bytes += len(data)
-            is_much = self._buffered_bytes > _BUFFER_BYTES
         if is_much:
             self._write_buffer()
         return digest
@@ -106,20 +106,19 @@ class Blobs:
 
     def flush(self) -> None:
         """Make everything durable; see `BlobStore`."""
-        with self._writing, disk_errors(self.root):
+        with self._writing, disk_errors(self.root), self._trusted():
             if self._broken is not None:
                 raise self._unsure(self._broken)
             self._drain()
             with self._lock:
                 aside, foreign = dict(self._aside), set(self._foreign)
-            with self._trusted():
-                if aside:
-                    self._loose.admit(aside)
-                for path in foreign:
-                    sync_file(path)
-                    sync_folder(path.parent)
-                if self._writer is not None:
-                    self._writer.sync()
+            if aside:
+                self._loose.admit(aside)
+            for path in foreign:
+                sync_file(path)
+                sync_folder(path.parent)
+            if self._writer is not None:
+                self._writer.sync()
             with self._lock:
                 for name in aside:
                     del self._aside[name]
@@ -135,7 +134,7 @@ class Blobs:
 
     def recover(self) -> None:
         """Remove what killed writers left half written; the first write does so by itself."""
-        with self._writing, disk_errors(self.root):
+        with self._writing, disk_errors(self.root), self._trusted():
             self._our_writer()
 
     def close(self) -> None:
@@ -143,10 +142,10 @@ class Blobs:
         try:
             self.flush()
         finally:
-            with self._writing, self._lock:
-                if self._writer is not None:
-                    self._writer.close()
-                self._writer = None
+            with self._writing, self._lock, disk_errors(self.root), self._trusted():
+                writer, self._writer = self._writer, None
+                if writer is not None:
+                    self._let_go(writer)
 
     def _is_sound(self, digest: Digest, data: bytes) -> bool:
         """Whether the same bytes are stored; a damaged copy does not count."""
@@ -170,11 +169,13 @@ class Blobs:
         with self._writing, disk_errors(self.root):
             digest, path = self._loose.write_aside(pieces)
         with self._lock:
-            self._aside[digest] = path
+            kept = self._aside.setdefault(digest, path)
+        if kept != path:
+            path.unlink()  # another thread was quicker
         return digest
 
     def _write_buffer(self) -> None:
-        with self._writing, disk_errors(self.root):
+        with self._writing, disk_errors(self.root), self._trusted():
             self._drain()
 
     def _drain(self) -> None:
@@ -195,7 +196,8 @@ class Blobs:
         if writer is not None and (writer.is_full or writer.pid != os.getpid()):
             # After a fork the pack is the parent's: the child leaves it alone.
             with self._lock:
-                writer.close()
+                self._writer = None
+                self._let_go(writer)
             writer = None
         if writer is None:
             self._loose.sweep()
@@ -204,12 +206,18 @@ class Blobs:
         self._writer = writer
         return writer
 
+    def _let_go(self, writer: PackWriter) -> None:
+        if self._broken is None:
+            writer.close()
+        else:
+            writer.abandon()  # its index would call durable what is not
+
     @contextmanager
     def _trusted(self) -> Iterator[None]:
         """After a failed fsync the kernel forgets what was not written: we trust nothing more."""
         try:
             yield
-        except OSError as error:
+        except NotDurable as error:
             self._broken = error
             raise
 
@@ -224,15 +232,15 @@ class Blobs:
         with self._lock:
             buffered = self._buffer.get(digest)
             places = list(self._packs.places(_binary(digest)))
-            path = self._aside.get(digest, self._loose.path(digest))
+            files = (self._aside.get(digest), self._loose.path(digest))
         if buffered is not None:
             yield buffered
         for place in places:
             yield place.read()
-        try:
-            yield path.read_bytes()
-        except FileNotFoundError:
-            return
+        for path in files:
+            with suppress(FileNotFoundError):
+                if path is not None:
+                    yield path.read_bytes()
 
     def _knows(self, digest: Digest) -> bool:
         return (

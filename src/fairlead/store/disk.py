@@ -16,6 +16,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
+class NotDurable(OSError):
+    """A write did not reach the disk, and the kernel forgets it: trying again proves nothing."""
+
+
 @contextmanager
 def disk_errors(place: Path) -> Iterator[None]:
     """
@@ -52,6 +56,19 @@ def write_all(file: int, data: bytes | bytearray | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(file, rest) :]
+
+
+def sync(file: int) -> None:
+    """
+    Make the bytes of an open file durable.
+
+    Raises:
+        NotDurable: They are not, and never will be by trying again.
+    """
+    try:
+        os.fsync(file)
+    except OSError as error:
+        raise NotDurable(error.errno, error.strerror) from error
 
 
 def sync_file(path: Path) -> None:
@@ -92,6 +109,6 @@ def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
 def _sync(path: Path, flags: int) -> None:
     handle = os.open(path, flags)
     try:
-        os.fsync(handle)
+        sync(handle)
     finally:
         os.close(handle)

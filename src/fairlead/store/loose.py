@@ -20,6 +20,8 @@ from fairlead.store.process import life, this_process
 
 PIECE_BYTES = 1 << 20
 
+_numbers = itertools.count()  # of the process: it may have a store open twice
+
 
 class LooseFiles:
     """The large blobs of a store. Not thread-safe but for reading."""
@@ -27,7 +29,6 @@ class LooseFiles:
     def __init__(self, root: Path) -> None:
         self.folder = root / "loose"
         self.incoming = root / "incoming"
-        self._counter = itertools.count()
 
     def path(self, digest: Digest) -> Path:
         """Where a blob lies, or would."""
@@ -35,7 +36,7 @@ class LooseFiles:
 
     def write_aside(self, pieces: Iterable[bytes]) -> tuple[Digest, Path]:
         """Write bytes to a file of this process; it is not yet a blob."""
-        path = self.incoming / f"{this_process()}:{next(self._counter)}"
+        path = self.incoming / f"{this_process()}:{next(_numbers)}"
         hasher = blake3()
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
         try:
@@ -50,14 +51,19 @@ class LooseFiles:
         return Digest(hasher.hexdigest()), path
 
     def admit(self, aside: dict[Digest, Path]) -> None:
-        """Make files that were written aside durable, and blobs."""
-        for written in aside.values():
-            sync_file(written)
+        """
+        Make files that were written aside durable, and blobs.
+
+        A file that is gone was admitted by an attempt that failed later, or by a forked child.
+        """
+        for digest, written in aside.items():
+            sync_file(written if written.exists() else self.path(digest))
         folders = {self.path(digest).parent for digest in aside}
         for folder in folders:
             folder.mkdir(exist_ok=True)
         for digest, written in aside.items():
-            written.replace(self.path(digest))
+            if written.exists():
+                written.replace(self.path(digest))
         for folder in (*folders, *([self.folder] if folders else [])):
             sync_folder(folder)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairlead.store import locks
-from fairlead.store.disk import sync_folder, write_all
+from fairlead.store.disk import sync, sync_folder, write_all
 from fairlead.store.pack import Entry, frame, scan
 from fairlead.store.pack_index import PackIndex, read_index, write_index
 
@@ -94,7 +94,7 @@ class PackWriter:
         self.pack, self._file = pack, file
         self._end = pack.known
         self.pid = os.getpid()
-        self.dirty = False
+        self.dirty = bool(pack.behind)  # a killed writer may not have come to synchronise these
 
     @property
     def is_full(self) -> bool:
@@ -128,15 +128,23 @@ class PackWriter:
     def sync(self) -> None:
         """Make what was written durable."""
         if self.dirty:
-            os.fsync(self._file)
+            sync(self._file)
             self.dirty = False
 
     def close(self) -> None:
         """Synchronise, and let the pack go for another process to fill up."""
+        try:
+            if self.pid == os.getpid():
+                self.sync()
+                if len(self.pack.behind) > INDEX_AFTER or self.is_full:
+                    self.pack.write_index()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let the pack go as it is; after a fork the child leaves the parent's lock alone."""
         if self.pid == os.getpid():
-            self.sync()
-            if len(self.pack.behind) > INDEX_AFTER or self.is_full:
-                self.pack.write_index()
+            locks.drop(self._file)
         os.close(self._file)
 
     def _keep_whole(
