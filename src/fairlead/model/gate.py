@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from fairlead import config
 from fairlead.errors import InvalidConfig
 
 # A metric that is better when it is smaller.
@@ -111,12 +112,11 @@ def read(path: Path, model: str) -> Gate | None:
         InvalidConfig: The file cannot be read, or asks what is not known.
     """
     try:
-        node = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
-        content = yaml.safe_load(path.read_text("utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path} is not YAML: {error}.", "Mend the line it names.") from error
+    content = config.parse(text, path, "Mend the line it names.")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(content or {}, dict):
         raise InvalidConfig(f"{path} names no model.", f"Begin it with `{model}:`.")
     if not content or model not in content:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 import msgspec
 
+from fairlead import config
 from fairlead.errors import InvalidConfig, NotFound
 from fairlead.project import Project
 
@@ -63,10 +64,7 @@ def read(project: Project, name: str) -> EndpointSpec:
 
 def parse(text: bytes, path: Path) -> EndpointSpec:
     """Read the text of an endpoint's file; `path` is for the errors."""
-    try:
-        source = msgspec.yaml.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise InvalidConfig(f"{path} is not YAML: {error}.", "Mend its syntax.") from error
+    source = config.parse(text, path, "Mend its syntax.")
     if not isinstance(source, dict):
         raise InvalidConfig(
             f"{path} holds no keys.", "Write endpoint: NAME and model: NAME@champion."
@@ -76,26 +74,12 @@ def parse(text: bytes, path: Path) -> EndpointSpec:
     if not isinstance(log, dict):
         raise InvalidConfig(f"{path}: log is {log!r}.", "Write log: {durability: process}.")
     _check_keys(log, LOG_KEYS, "log.", path)
-    _check_repeated(text, path)
     return EndpointSpec(
         endpoint=_name(source, path),
         model=_model(source, path),
         durability=_durability(log, path),
         source=source,
     )
-
-
-def _check_repeated(text: bytes, path: Path) -> None:
-    """Refuse a key that stands twice: YAML would keep the last, and say nothing."""
-    import yaml  # msgspec has read the text with it already
-
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert isinstance(root, yaml.MappingNode), "it was read as one before"
-    for node in (root, *(value for _, value in root.value)):  # no deeper: aliases may go in circles
-        if isinstance(node, yaml.MappingNode):
-            keys = [str(key.value) for key, _ in node.value]
-            if twice := [key for key in keys if keys.count(key) > 1]:
-                raise InvalidConfig(f"{path}: the key {twice[0]} stands twice.", "Leave one.")
 
 
 def _check_keys(found: dict[Any, Any], known: tuple[str, ...], prefix: str, path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from fairlead import config
 from fairlead.errors import InvalidConfig
 from fairlead.signature import instant
 from fairlead.signature.field import NUMERIC, Field, Signature
@@ -54,14 +55,10 @@ def read(path: Path) -> Accepted:
     Raises:
         InvalidConfig: The file is not what we expect.
     """
-    import yaml  # 20 ms that a server without a file need not pay
-
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
+        document = config.read(path, _EXAMPLE)
     except FileNotFoundError:
         return Accepted()
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path} is not YAML: {error}.", _EXAMPLE) from error
     return from_builtins({} if document is None else document, source=str(path))
 
 
