@@ -4,8 +4,8 @@ The types that a skops file may hold for us to load it: one list, ours, not the 
 skops itself trusts public estimators, NumPy arrays and plain Python values. This
 list adds the compiled and private types that fitted scikit-learn estimators are
 made of, and the functions of scikit-learn's that searches and selectors name.
-Each type only holds data, each function only computes: none runs code given in
-the file when loaded. A `partial` is loaded when the function in it is trusted.
+Each type only holds data, each function only computes. Where a function may stand,
+and which methods a file may name, is for `crafted.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from zipfile import BadZipFile
 
 from fairlead.errors import IntegrityError
+from fairlead.flow.values.crafted import unusual
 
 
 def _in(module: str, names: str) -> tuple[str, ...]:
@@ -28,6 +29,10 @@ SEARCHES = (
     ),
     *_in("sklearn.metrics._scorer", "_CurveScorer _PassthroughScorer _Scorer"),
     *_in("sklearn.utils._metadata_requests", "MetadataRequest MethodMetadataRequest"),
+)
+"""What a fitted search keeps of how it searched."""
+
+FUNCTIONS = (
     *_in(
         "sklearn.metrics._classification",
         "accuracy_score balanced_accuracy_score brier_score_loss d2_log_loss_score f1_score "
@@ -41,18 +46,15 @@ SEARCHES = (
         "mean_squared_error mean_squared_log_error median_absolute_error r2_score "
         "root_mean_squared_error root_mean_squared_log_error",
     ),
-)
-"""What a fitted search keeps of how it searched."""
-
-SELECTORS = (
-    "builtins.object",  # as a dtype
-    "sklearn.compose._column_transformer.make_column_selector",
     *_in("sklearn.feature_selection._mutual_info", "mutual_info_classif mutual_info_regression"),
     *_in(
         "sklearn.feature_selection._univariate_selection",
         "chi2 f_classif f_oneway f_regression r_regression",
     ),
+    "scipy._lib.array_api_compat.numpy._aliases.asarray",
+    "sklearn.utils.validation.check_array",
 )
+"""What may stand where a function is expected, and nowhere else; each only computes."""
 
 KERNELS = (
     "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
@@ -65,14 +67,14 @@ KERNELS = (
 
 TRUSTED: tuple[str, ...] = (
     *SEARCHES,
-    *SELECTORS,
+    *FUNCTIONS,
     *KERNELS,
+    "builtins.object",  # as a dtype
     "collections.OrderedDict",
     "collections.defaultdict",
     "functools.partial",
     "numpy.dtype",
     "numpy.random.mtrand.RandomState",
-    "scipy._lib.array_api_compat.numpy._aliases.asarray",
     "scipy.interpolate._bsplines.BSpline",
     "sklearn._loss.link.HalfLogitLink",
     "sklearn._loss.link.IdentityLink",
@@ -94,6 +96,7 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.compose._column_transformer._RemainderColsList",
+    "sklearn.compose._column_transformer.make_column_selector",
     "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.linear_model._sgd_fast.EpsilonInsensitive",
@@ -115,7 +118,6 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.preprocessing._label.LabelBinarizer",
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
-    "sklearn.utils.validation.check_array",
 )
 
 
@@ -123,10 +125,12 @@ _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipF
 
 
 def untrusted(data: bytes) -> list[str]:
-    """Name the types in a skops file that we do not trust; an empty list means that it may load."""
+    """Name what in a skops file we do not trust; an empty list means that it may load."""
     from skops.io import get_untrusted_types
 
-    return sorted(set(get_untrusted_types(data=data)) - set(TRUSTED))
+    if types := set(get_untrusted_types(data=data)) - set(TRUSTED):
+        return sorted(types)
+    return unusual(data, FUNCTIONS)
 
 
 def load_skops(data: bytes) -> object:
@@ -134,7 +138,7 @@ def load_skops(data: bytes) -> object:
     Load an estimator from the bytes of a skops file.
 
     Raises:
-        IntegrityError: The file holds a type that is not on our list, or is no skops file.
+        IntegrityError: The file holds what is not on our list, or is no skops file.
     """
     from skops.io import loads
     from skops.io.exceptions import UntrustedTypesFoundException
@@ -149,6 +153,6 @@ def load_skops(data: bytes) -> object:
             "Register the model again from the run that made it.",
         ) from error
     raise IntegrityError(
-        f"The skops file holds types that we do not trust: {', '.join(refused)}.",
+        f"The skops file holds what we do not trust: {', '.join(refused)}.",
         "Only scikit-learn's own estimators are loaded; register the model in another form.",
     )
