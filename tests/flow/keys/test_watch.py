@@ -81,6 +81,27 @@ def test_what_the_step_wrote_itself_is_no_input(root):
     assert reads.undeclared() is None
 
 
+@pytest.mark.parametrize("mode", ["a", "r+", "a+"])
+def test_a_file_that_the_step_added_to_is_an_input_if_it_reads_it(root, mode):
+    """What stood in it before is read too."""
+    old, new = root / "data" / "in.csv", root / "new.csv"
+    with watching(root) as reads:
+        if mode != "r+":
+            with open(new, mode) as file:
+                file.write("a")
+            new.read_text()
+        with open(old, mode) as file:
+            file.write("3\n")
+        old.read_text()
+    assert [os.path.basename(path) for path in reads.paths()] == ["in.csv"]
+
+
+def test_a_file_that_the_step_only_adds_to_is_no_input(root):
+    with watching(root) as reads, open(root / "data" / "in.csv", "a") as file:
+        file.write("3\n")
+    assert reads.undeclared() is None
+
+
 def test_code_packages_the_store_and_the_system_are_no_inputs(root, monkeypatch):
     (root / ".fairlead").mkdir()
     (root / ".fairlead" / "catalog.db").write_text("x")

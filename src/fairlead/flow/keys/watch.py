@@ -23,7 +23,6 @@ from typing import Any
 from fairlead.flow.code.firstparty import FOREIGN_FOLDERS
 from fairlead.flow.code.origin import FAIRLEAD, of_file
 
-WRITING = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/share/zoneinfo/", "/usr/share/locale/")
 CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
 """Code that is imported is known by the closure of the step; text that is read is not."""
@@ -156,7 +155,7 @@ def heard(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         path, _, flags = arguments
         if not is_code_loading(path):
-            tell(path, bool(flags & WRITING))
+            opened(path, flags)
     elif event == "sqlite3.connect":
         tell(arguments[0], False)
     elif event == "os.mkdir":
@@ -165,6 +164,19 @@ def heard(event: str, arguments: tuple[Any, ...]) -> None:
         tell("." if arguments[0] is None else arguments[0], False)
     elif event in PROGRAMS and is_own_doing():
         started(arguments[0])
+
+
+def opened(path: Any, flags: int) -> None:
+    """
+    Tell those who watch of an opening.
+
+    What is read behind one is the step's own only if nothing was there before: a file
+    that is added to, or changed in place, still holds what was.
+    """
+    if flags & os.O_TRUNC or (flags & os.O_CREAT and not os.path.exists(path)):
+        tell(path, True)
+    elif not flags & os.O_WRONLY:
+        tell(path, False)
 
 
 def is_code_loading(path: Any) -> bool:
