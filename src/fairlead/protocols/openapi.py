@@ -162,7 +162,7 @@ def _predict(name: str) -> Schema:
         "additionalProperties": False,
         "properties": {
             "rows": {"type": "array", "items": row_schema, "minItems": 1, "maxItems": MAX_ROWS},
-            "entities": {"type": ["array", "null"], "items": {"type": "string"}},
+            "entities": {"type": ["array", "null"], "items": {"type": "string"}, "minItems": 1},
         },
     }
     answer = {
