@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import polars as pl
 import pytest
@@ -17,6 +19,7 @@ from sklearn.ensemble import (
 )
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -100,6 +103,21 @@ def test_trees_answer_from_raw_fields_and_are_held_equal(name, loans):
     assert record.max_difference < 1e-12
     assert record.rows_per_call is None
     assert "held equal on" in record.sentence
+
+
+def test_the_record_names_batch_sizes_with_the_rows_compared_and_only_where_bits_agreed(loans):
+    record = compiled(fitted(FORESTS["boosted"], loans), loans).equality
+    rows = min(1000, record.rows + record.made_rows)
+    assert record.batch_sizes == BATCH_SIZES
+    assert record.rows_in_batches == (200, 400, rows, rows, rows)
+    assert rows == 1000
+
+    network = prepared(MLPClassifier((50, 50), max_iter=5, random_state=0))
+    with warnings.catch_warnings(action="ignore"):
+        record = compiled(fitted(network, loans), loans).equality
+    agreed = (BATCH_SIZES, (200, 400, 1000, 1000, 1000), None)
+    told = (record.batch_sizes, record.rows_in_batches, record.rows_per_call)
+    assert told in (agreed, ((), (), 1))
 
 
 def test_a_row_gives_the_same_bits_whatever_batch_it_stands_in(loans):

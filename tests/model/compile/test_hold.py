@@ -64,6 +64,14 @@ def test_answers_of_another_shape_are_a_reason():
     assert difference(wanted, Outputs(values=np.array([1.0, 2.0, 3.0]))).reason is not None
 
 
+def test_answers_that_leave_something_out_or_add_something_are_a_reason():
+    bare = Outputs(choices=np.array([1, 0]))
+    full = Outputs(choices=np.array([1, 0]), probabilities=np.array([[0.4, 0.6], [0.5, 0.5]]))
+    wider = Outputs(choices=np.array([1, 0]), probabilities=np.ones((2, 3)))
+    for wanted, found in ((full, bare), (bare, full), (full, wider)):
+        assert difference(wanted, found).reason is not None
+
+
 def test_values_are_compared_relative_to_the_largest():
     wanted = Outputs(values=np.array([1.0, 1e6]))
     assert difference(wanted, Outputs(values=np.array([1.5, 1e6]))).reason is None

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from fairlead.errors import IntegrityError, InvalidInput, NotSupported
 from fairlead.model.compile.form import Form, NotLowered
-from fairlead.model.compile.hold import BATCH_SIZES, TOLERANCE, Difference, difference, same_bits
+from fairlead.model.compile.hold import (
+    BATCH_SIZES,
+    TOLERANCE,
+    Difference,
+    difference,
+    in_each,
+    same_bits,
+)
 from fairlead.model.compile.made import made_rows, tried
 from fairlead.model.compile.original import Original, solo
 from fairlead.model.compile.result import Attempt, Compiled, Equality
@@ -29,6 +36,9 @@ from fairlead.signature.field import Signature
 
 ONNX_CALLS, SKLEARN_CALLS = 200, 40
 """Calls at each batch size when bits are compared; a call of scikit-learn takes milliseconds."""
+
+SAMPLED = 1000
+"""Rows, drawn from all, whose bits are compared."""
 
 ONE_BY_ONE = 2000
 """Rows that are held again one to a call, where the model is served so."""
@@ -118,7 +128,7 @@ def _held(case: Case, form: Form, attempts: tuple[Attempt, ...]) -> Compiled | s
         return str(error)
     if apart.reason:
         return apart.reason
-    size = None if same_bits(predictor, _sample(rows, 1000), ONNX_CALLS) else 1
+    size = None if same_bits(predictor, _sample(rows, SAMPLED), ONNX_CALLS) else 1
     if size is not None:
         model = form.model(rows_per_call=size)
         served = OnnxRuntime().load({MODEL: model}, case.signature)
@@ -175,12 +185,21 @@ def _record(
         max_difference=apart.largest,
         identical_rows=apart.identical,
         tolerance=TOLERANCE,
-        batch_sizes=BATCH_SIZES,
-        rows_per_call=size,
+        **_bits(len(case.test) + sum(map(len, made.values())), ONNX_CALLS, size),
         rows_one_by_one=apart.alone,
         attempts=attempts,
         versions=_versions("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "numpy"),
     )
+
+
+def _bits(rows: int, calls: int, size: int | None) -> dict[str, Any]:
+    """Say at which batch sizes how many rows gave the same bits, or that they did not."""
+    if size is not None:
+        return {"rows_per_call": size}
+    return {
+        "batch_sizes": BATCH_SIZES,
+        "rows_in_batches": in_each(min(rows, SAMPLED), calls),
+    }
 
 
 def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
@@ -193,7 +212,7 @@ def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
             f"The model, stored and loaded again, does not answer as it did: {apart.reason}.",
             "Does it hold state outside scikit-learn, or work on columns that are not fields?",
         )
-    size = None if same_bits(predictor, _sample(case.test, 1000), SKLEARN_CALLS) else 1
+    size = None if same_bits(predictor, _sample(case.test, SAMPLED), SKLEARN_CALLS) else 1
     if size is not None:
         served = SklearnRuntime().load(_skops_files(case, size), case.signature)
         apart = _one_by_one(served, case.test, case.answers, apart, SKLEARN_CALLS)
@@ -207,8 +226,7 @@ def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
         flips=apart.flips,
         max_difference=apart.largest,
         identical_rows=apart.identical,
-        batch_sizes=BATCH_SIZES,
-        rows_per_call=size,
+        **_bits(len(case.test), SKLEARN_CALLS, size),
         rows_one_by_one=apart.alone,
         attempts=attempts,
         versions=_versions("scikit-learn", "skops", "numpy"),

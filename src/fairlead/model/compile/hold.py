@@ -40,7 +40,7 @@ class Difference:
 
 def difference(wanted: Outputs, found: Outputs) -> Difference:
     """Compare answers row by row. A value is compared relative to the largest one."""
-    if _rows(wanted) != _rows(found) or _is_wider(found):
+    if _shapes(wanted) != _shapes(found):
         return Difference(_rows(wanted), math.inf, 0, _rows(wanted))
     flips = 0
     if wanted.choices is not None and found.choices is not None:
@@ -68,12 +68,17 @@ def same_bits(predictor: Predictor, rows: Columns, calls: int) -> bool:
         calls: Bounds the time.
     """
     whole = predictor.predict(rows)
-    for size in BATCH_SIZES:
-        first = slice(0, calls * size)
+    for size, count in zip(BATCH_SIZES, in_each(len(rows), calls), strict=True):
+        first = slice(0, count)
         batches = in_batches(predictor, part_of(rows, first), size)
         if not _identical(take(whole, first), batches):
             return False
     return True
+
+
+def in_each(rows: int, calls: int) -> tuple[int, ...]:
+    """Give how many of the rows `same_bits` compares at each of `BATCH_SIZES`."""
+    return tuple(min(rows, calls * size) for size in BATCH_SIZES)
 
 
 def in_batches(predictor: Predictor, rows: Columns, size: int) -> Outputs:
@@ -99,9 +104,10 @@ def _identical(one: Outputs, other: Outputs) -> bool:
     )
 
 
-def _is_wider(found: Outputs) -> bool:
-    """Whether more than one label or value is answered to a row."""
-    return any(part is not None and part.ndim != 1 for part in (found.choices, found.values))
+def _shapes(outputs: Outputs) -> list[tuple[int, ...] | None]:
+    """What is answered to a row, and to how many: the two must answer the same things."""
+    parts = (outputs.choices, outputs.probabilities, outputs.values)
+    return [None if part is None else part.shape for part in parts]
 
 
 def _rows(outputs: Outputs) -> int:

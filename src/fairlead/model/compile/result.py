@@ -35,8 +35,9 @@ class Equality(msgspec.Struct, frozen=True, kw_only=True):
     max_difference: float = 0.0  # of a probability, or of a value relative to the largest
     identical_rows: int = 0  # rows whose every number has the same bits
     tolerance: float = 1e-6
-    batch_sizes: tuple[int, ...] = ()  # at which every row gave the same bits
-    rows_per_call: int | None = None  # 1 when the model is called a row at a time for that
+    batch_sizes: tuple[int, ...] = ()  # at which rows gave the same bits as all at once
+    rows_in_batches: tuple[int, ...] = ()  # how many rows were compared so, at each size
+    rows_per_call: int | None = None  # 1 when they did not: the model is called a row at a time
     rows_one_by_one: int = 0  # of the rows, held once more in such calls
     attempts: tuple[Attempt, ...] = ()  # forms tried before
     versions: dict[str, str] = {}
