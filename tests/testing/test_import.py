@@ -1,0 +1,19 @@
+"""Contracts need pytest, which using fairlead does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["blob_store", "catalog", "executor", "node", "runtime"])
+def test_without_pytest_a_contract_says_what_to_install(name):
+    code = f"import sys; sys.modules['pytest'] = None; import fairlead.testing.{name}"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert made.returncode == 1
+    assert made.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: The contracts of fairlead.testing run under pytest, which is not "
+        "installed: pip install pytest"
+    )
