@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairlead.errors import Fault
 from fairlead.model import anchor, chain, seal
 from fairlead.model.promote import promote
 from fairlead.model.registry import Registry
@@ -154,6 +155,21 @@ def test_heads_in_git_touch_neither_branch_nor_work_tree(registry: Registry) -> 
     assert name == "refs/fairlead/0123456789abcdef"
     assert git(registry.project, "for-each-ref", "--format=%(refname)") == name
     assert git(registry.project, "status", "--porcelain", "--ignored") == before
+
+
+def test_a_promotion_whose_head_git_will_not_take_says_that_the_alias_was_moved(
+    registry: Registry,
+) -> None:
+    git(registry.project, "init", "--quiet")
+    blocked = registry.project.root / ".git" / "refs" / "fairlead"
+    blocked.touch()  # where Git would make a folder
+    add(registry, b"a")
+    with pytest.raises(Fault, match=r"income@1 is champion, but .* not in Git") as error:
+        promote(registry, "income@1", "champion")
+    assert "promote again" in str(error.value.fix)
+    blocked.unlink()
+    again = promote(registry, "income@1", "champion")
+    assert (again.moved, verify(registry).anchors) == (False, 1)
 
 
 def test_a_project_that_its_repository_ignores_has_no_git(

@@ -54,9 +54,7 @@ def write(project: Project, head: ChainEntry) -> str | None:
         commit = _commit(project, parent, head)
         if _try(project, "update-ref", name, commit, parent or "0" * len(commit)) is not None:
             return name
-    raise Fault(
-        f"Git would not move {name}.", f"Try `git update-ref {name} {commit}`, and promote again."
-    )
+    raise Fault(f"Git would not move {name}.", f"Try `git update-ref {name} {commit}`.")
 
 
 def read(project: Project) -> list[Anchor]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fairlead.errors import CheckFailed, Conflict, GateRefused, NotFound, UsageError
+from fairlead.errors import CheckFailed, Conflict, Fault, GateRefused, NotFound, UsageError
 from fairlead.model import anchor, chain, gate, names
 from fairlead.model.package import BACKGROUND, Package
 from fairlead.model.registry import Registry, predictor, ref_of
@@ -47,15 +47,14 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
     Raises:
         GateRefused: Lines fail, and no reason to overrule them was given.
         IntegrityError: The package is not what was registered.
+        Fault: The alias was moved, and Git would not take the head of the chain.
     """
     names.check_alias(alias)
     if force is not None and not force.strip():
         raise UsageError("The reason to overrule the gate is empty.", "Say why, in words.")
     version, sealer = registry.get(ref), registry.sealer()
     promotion = _judge_and_move(registry, version, alias, force, sealer)
-    head = chain.head(registry.store.catalog)
-    anchored = anchor.write(registry.project, head) if head else None
-    return msgspec.structs.replace(promotion, anchored=anchored)
+    return msgspec.structs.replace(promotion, anchored=_anchor(registry, promotion))
 
 
 def latency_ms(opened: Package) -> float | None:
@@ -110,6 +109,19 @@ def _judge_and_move(
             if _holder(transaction, version.name, against) == rival:
                 return _move(transaction, version, alias, verdicts, overruled, sealer)
     raise Conflict(f"The alias {against} was moved each time we judged.", "Try again.")
+
+
+def _anchor(registry: Registry, promotion: Promotion) -> str | None:
+    """Write the head of the chain into Git; what was done stays done when that fails."""
+    head = chain.head(registry.store.catalog)
+    try:
+        return anchor.write(registry.project, head) if head else None
+    except Fault as error:
+        raise Fault(
+            f"{promotion.model} is {promotion.alias}, but the head of the registry's chain is not "
+            f"in Git: {error.message}",
+            "Mend the repository, and promote again: that only writes the head.",
+        ) from error
 
 
 def _judge(
