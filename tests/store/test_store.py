@@ -20,6 +20,7 @@ from fairlead.errors import (
     Conflict,
     Fault,
     NotFound,
+    NotStorable,
     StoreFull,
     StoreNewer,
     StoreReadOnly,
@@ -28,7 +29,7 @@ from fairlead.store import lineage, upgrade
 from fairlead.store.digest import Digest, digest_bytes
 from fairlead.store.doctor import check, mend
 from fairlead.store.reader import VERSIONS, CatalogReader
-from fairlead.store.records import ModelVersion, Run, StepRun
+from fairlead.store.records import Edge, ModelVersion, Record, Run, StepRun
 from fairlead.store.store import Store
 
 if TYPE_CHECKING:
@@ -337,6 +338,28 @@ def test_the_recorder_tells_what_was_refused_and_writes_the_rest(store: Store) -
         recorder.drain()
     recorder.drain()
     assert [each.index for each in store.catalog.find(StepRun)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "error"),
+    [
+        (step(0, Digest("odd\udc80")), NotStorable),
+        (run("c" * 12, metrics={"odd\udc80": 1.0}), NotStorable),
+        (Edge(source="step:b/00-b", target="run:b", role="back"), ValueError),
+    ],
+    ids=["text", "packed", "an edge that leads back"],
+)
+def test_a_record_that_can_never_be_written_stops_no_other(
+    store: Store, spoilt: Record, error: type[Exception]
+) -> None:
+    recorder = store.recorder()
+    recorder.add(run())
+    recorder.add(spoilt)
+    with pytest.raises(error):
+        recorder.drain()
+    recorder.add(step(1))
+    recorder.drain()
+    assert (store.catalog.count(Run), store.catalog.count(StepRun)) == (1, 1)
 
 
 def test_a_refusal_is_told_by_the_next_drain_however_late(store: Store) -> None:

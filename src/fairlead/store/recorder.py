@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from fairlead.errors import UsageError
 from fairlead.store.records import Record
 
+_OF_THE_RECORDS = (UsageError, TypeError, ValueError)
+"""What is wrong with the records themselves: trying them again would never end."""
+
 _LINGER_S = 0.01
 """How long a group waits for more: one commit costs more than many records."""
 
@@ -54,6 +57,7 @@ class Recorder:
         Raises:
             UsageError: The catalog refused records since the last `drain`; they
                 are dropped with those of the same `add`, all others are written.
+            TypeError, ValueError: The same, for a mistake of the caller's.
             Fault: The store cannot be written. Nothing is dropped, and the next
                 `drain` tries again.
         """
@@ -91,7 +95,7 @@ class Recorder:
     def _work(self) -> None:
         while (group := self._next_group()) is not None:
             error = self._attempt(group)
-            if isinstance(error, UsageError):
+            if isinstance(error, _OF_THE_RECORDS):
                 left = self._one_by_one(group)
             else:
                 left = group if error else []
@@ -116,7 +120,7 @@ class Recorder:
         """Write what was added apart, apart: one that is refused must not take others along."""
         for position, records in enumerate(group):
             error = self._attempt([records])
-            if isinstance(error, UsageError):
+            if isinstance(error, _OF_THE_RECORDS):
                 self._refused = self._refused or error
             elif error is not None:
                 self._stopped = error

@@ -149,13 +149,16 @@ def _column(name: str, hint: Any, key: bool) -> Column:
 
 
 def _encoded(record: Record, column: Column, value: Any) -> Any:
-    if value is None or column.type != "packed":
-        return value
     try:
-        return msgspec.msgpack.encode(value, enc_hook=_plain)
-    except (NotImplementedError, TypeError, OverflowError) as error:
+        if column.type == "packed" and value is not None:
+            return msgspec.msgpack.encode(value, enc_hook=_plain)
+        if isinstance(value, str) and not value.isascii():
+            value.encode()  # a file's name may be bytes that are no text
+        return value
+    except (NotImplementedError, TypeError, OverflowError, UnicodeEncodeError) as error:
         raise NotStorable(
-            f"The field {column.name!r} of {named(record)} cannot be recorded: {error}.",
+            f"The field {column.name!r} of {ascii(named(record))[1:-1]} cannot be recorded: "
+            f"{error}.",
             "Use text, numbers of at most 64 bits, booleans, null, lists and dictionaries.",
         ) from error
 
