@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.errors import NotFound, RunFailed, UsageError
+from fairlead.errors import NotFound, NotStorable, RunFailed, UsageError
+from fairlead.flow.find import find_pipeline
 from fairlead.flow.recording import Event
+from fairlead.flow.run import execute
 from fairlead.flow.runs import find_run, inputs_of, list_runs, log_of, snapshot_of
 from fairlead.store.records import Artifact, CacheEntry, Edge, Run
 
@@ -334,6 +336,58 @@ def test_a_seed_that_cannot_be_recorded_is_refused_before_anything_runs(bench: A
     bench.write("pipelines.py", FAILING)
     with pytest.raises(UsageError, match="too large"):
         bench.run(seed=2**64)
+    assert list_runs(bench.store) == []
+
+
+def test_an_executor_that_is_not_there_leaves_no_run(bench: Any) -> None:
+    bench.write("pipelines.py", "@fl.pipeline\ndef main():\n    pass\n")
+    found = find_pipeline(bench.project, "main")
+    with pytest.raises(NotFound, match="no executor 'elsewhere'"):
+        execute(found, {}, project=bench.project, store=bench.store, executor="elsewhere")
+    assert bench.store.catalog.count(Run) == 0
+
+
+ODD = """
+    @fl.step(cache=False)
+    def note(name: str, folder: str) -> int:
+        (Path(folder) / name).touch()
+        {call}
+        return 1
+
+    @fl.pipeline
+    def main(folder: str, name: str = ""):
+        note("odd" + chr(0xDC80), folder)
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "fl.log(**{name: 1})",
+        "fl.file(Path(folder) / name)",
+        "fl.file(folder)",
+        "fl.log(**{main: 1})",
+    ],
+)
+def test_text_that_is_none_is_refused_and_the_runs_after_it_are_recorded(
+    bench: Any, tmp_path: Path, call: str
+) -> None:
+    """The name of a file may be bytes that are no UTF-8."""
+    (tmp_path / "data").mkdir()
+    bench.write("pipelines.py", ODD.format(call=call))
+    given = {"name": "odd\udc80"} if "main" in call else {}
+    with pytest.raises(RunFailed, match=r"udc80.* no text in UTF-8"):
+        bench.run(folder=str(tmp_path / "data"), **given)
+    bench.write("pipelines.py", "@fl.pipeline\ndef main():\n    pass\n")
+    assert bench.run().status == "done"
+    assert [run.status for run in list_runs(bench.store)] == ["done", "failed"]
+
+
+def test_a_project_with_a_file_whose_name_is_no_text_is_refused(bench: Any) -> None:
+    bench.write("pipelines.py", "@fl.pipeline\ndef main():\n    pass\n")
+    (bench.root / "caf\udce9.csv").touch()
+    with pytest.raises(NotStorable, match=r"caf\\udce9\.csv"):
+        bench.run()
     assert list_runs(bench.store) == []
 
 

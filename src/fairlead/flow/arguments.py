@@ -183,6 +183,8 @@ def _rebuilt(value: Any, children: list[Any]) -> Any:
 
 def _json(value: Any) -> Any:
     try:
-        return msgspec.to_builtins(value)
+        plain = msgspec.to_builtins(value)
+        msgspec.msgpack.encode(plain)  # text that is no UTF-8 fails here
+        return plain
     except (TypeError, ValueError, OverflowError):
         return repr(value)

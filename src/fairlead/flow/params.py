@@ -16,6 +16,7 @@ import msgspec
 
 from fairlead.errors import NotStorable, UsageError
 from fairlead.flow.definition import PipelineDefinition, resolved_hints
+from fairlead.flow.text import is_text
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
@@ -300,9 +301,9 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, Path):
-        return str(value)
+        return _plain(name, str(value))
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(name, each) for key, each in value.items()}
+        return {_plain(name, key): _plain(name, each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(name, each) for each in value]
     if isinstance(value, set | frozenset):
@@ -313,6 +314,11 @@ def _plain(name: str, value: Any) -> Any:
         raise NotStorable(
             f"The pipeline parameter {name!r} is {value}, which 64 bits do not hold.",
             "Give it as text, or as a float.",
+        )
+    if isinstance(value, str) and not is_text(value):
+        raise NotStorable(
+            f"The pipeline parameter {name!r} is {value!a}, which is no text in UTF-8.",
+            "Rename the file, or spell the value in UTF-8.",
         )
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -12,6 +12,7 @@ from typing import Any
 
 from fairlead.errors import NotFound, UsageError
 from fairlead.flow.context import StepContext, current, plain
+from fairlead.flow.text import is_text
 
 _TICK_S = 0.01
 """File systems stamp by the kernel's clock, which lags behind by a tick."""
@@ -28,7 +29,7 @@ def log(**metrics: float) -> None:
         `fl.log(accuracy=0.97, rows=569)`
     """
     step = _step("log")
-    values = {name: _number(name, value) for name, value in metrics.items()}
+    values = {_text(name): _number(name, value) for name, value in metrics.items()}
     if step is not None:
         step.notes.metrics(values)
 
@@ -79,7 +80,7 @@ def keep(step: StepContext, name: str, value: Any) -> None:
     """Store a value and attach it to a step run."""
     from fairlead.flow import values
 
-    step.notes.attach(name, values.save(value, step.store.blobs))
+    step.notes.attach(_text(name), values.save(value, step.store.blobs))
 
 
 def _note_made(path: Path, started: float) -> None:
@@ -104,6 +105,12 @@ def _step(what: str) -> StepContext | None:
             "Call it inside a function decorated with @fl.step.",
         )
     return step
+
+
+def _text(name: str) -> str:
+    if not is_text(name):
+        raise UsageError(f"The name {name!a} is no text in UTF-8.", "Give another name.")
+    return name
 
 
 def _number(name: str, value: Any) -> float:

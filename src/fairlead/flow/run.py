@@ -71,8 +71,8 @@ def execute(
     close_dead_runs(store)
     places = places or Places()
     given = complete(pipeline, params, seed)
-    run = _begin(pipeline, project, store, seed or 0, command, replay_of)
     steps = registry.load(executor)
+    run = _begin(pipeline, project, store, seed or 0, command, replay_of)
     recording = Recording(run, project, store, steps, cache=cache, places=places, listener=listener)
     try:
         with _terminable(), capturing():
@@ -98,6 +98,7 @@ def _build(pipeline: PipelineDefinition, given: dict[str, Any], recording: Recor
     with building(recording):
         pipeline.fn(**located)
     recording.finish()
+    recording.recorder.drain()  # what the catalog refuses fails the run
 
 
 def complete(
@@ -184,7 +185,12 @@ def _located(name: str, value: Any, recording: Recording, named: dict[str, Any])
 def _end(recording: Recording, status: RunStatus, error: BaseException | None = None) -> Run:
     """Make everything durable, then the run's last state, and only then drop the journals."""
     store = recording.store
-    recording.recorder.drain()
+    try:
+        recording.recorder.drain()
+    except UsageError as refused:  # the run has failed by then, and its last state must be told
+        if error is None:
+            raise
+        error.add_note(f"Not all of it could be recorded: {refused}")
     run = replace(
         recording.run,
         status=status,

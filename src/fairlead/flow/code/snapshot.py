@@ -10,8 +10,9 @@ from typing import Protocol
 
 import msgspec
 
-from fairlead.errors import IntegrityError
+from fairlead.errors import IntegrityError, NotStorable
 from fairlead.flow.code.firstparty import listing, walk
+from fairlead.flow.text import is_text
 from fairlead.store import json_blob
 from fairlead.store.digest import Digest, digest_file
 
@@ -95,6 +96,9 @@ def take(root: Path, blobs: BlobSink) -> Snapshot:
     A file is digested again only when its inode, size or times changed, or when
     it is so young that a later edit could bear the same times. The index of what
     was seen stands in the store beside the blobs.
+
+    Raises:
+        NotStorable: The name of a file is no text.
     """
     index = read_index(root)
     found = listing(root)
@@ -136,6 +140,11 @@ def add(
 ) -> None:
     """Add one file; a file that is gone since it was listed, or is no plain file, is left out."""
     full = f"{root}/{path}"
+    if not is_text(path):
+        raise NotStorable(
+            f"The project holds a file whose name is no text in UTF-8: {path!a}.",
+            "Rename it, or keep it out of the project's folder.",
+        )
     try:
         status = os.lstat(full)
     except FileNotFoundError:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from fairlead.errors import IntegrityError, NotFound, NotStorable
+from fairlead.flow.text import is_text
 from fairlead.flow.values.pieces import framed, joined, text_bytes
 from fairlead.store import json_blob
 from fairlead.store.digest import Digest, digest_file
@@ -94,8 +95,8 @@ def tree(root: Path, put: Callable[[Path], Digest]) -> Tree:
     Symbolic links count as what they point to.
 
     Raises:
-        NotStorable: A link leads back into a folder around it, or something is
-            neither file nor folder.
+        NotStorable: A link leads back into a folder around it, a name is no text,
+            or something is neither file nor folder.
     """
     folders: list[str] = []
     files: dict[str, Entry] = {}
@@ -114,6 +115,8 @@ def walked(
     """Everything under a folder: path, relative name, whether it is a folder."""
     for inner in sorted(os.listdir(folder)):
         path, name = folder / inner, prefix + inner
+        if not is_text(inner):
+            raise unstorable(folder, f"holds the name {inner!a}, which is no text in UTF-8")
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             real = os.path.realpath(path)
