@@ -391,6 +391,44 @@ def test_a_project_with_a_file_whose_name_is_no_text_is_refused(bench: Any) -> N
     assert list_runs(bench.store) == []
 
 
+FORKING = """
+    import os, signal, sys
+
+    @fl.step
+    def work() -> list[str]:
+        Path("made").touch()
+        return [told(call) for call in (lambda: fl.log(a=1), lambda: fl.file("made"))]
+
+    def told(call):
+        read, write = os.pipe()
+        if (child := os.fork()) == 0:
+            signal.alarm(10)
+            print("from the child", flush=True)
+            try:
+                call()
+            except BaseException as error:
+                os.write(write, str(error).encode())
+            os._exit(0)
+        os.close(write)
+        os.waitpid(child, 0)
+        return os.read(read, 1000).decode()
+
+    @fl.pipeline
+    def main():
+        for each in work().value():
+            assert "in a process that the step has forked" in each, each
+"""
+
+
+def test_a_forked_child_of_a_step_prints_into_its_log_and_is_told_to_record_nothing(
+    bench: Any,
+) -> None:
+    """What it recorded would be lost with it, or wait for a thread that it has not."""
+    bench.write("pipelines.py", FORKING)
+    run = bench.run()
+    assert log_of(bench.store, bench.steps(run)[0]) == "from the child\n" * 2
+
+
 def test_a_pipeline_may_catch_what_a_step_raises(bench: Any) -> None:
     bench.write(
         "pipelines.py",

@@ -362,6 +362,28 @@ def test_a_record_that_can_never_be_written_stops_no_other(
     assert (store.catalog.count(Run), store.catalog.count(StepRun)) == (1, 1)
 
 
+def test_a_forked_child_waits_for_nothing_of_its_parent_and_adds_nothing_to_it(
+    store: Store,
+) -> None:
+    recorder = store.recorder()
+    with store.catalog.transaction():
+        recorder.add(run())
+        while not recorder._is_writing:
+            time.sleep(0.001)
+        if (child := os.fork()) == 0:
+            signal.alarm(10)
+            recorder.drain()
+            try:
+                recorder.add(run("b" * 12))
+            except RuntimeError:
+                recorder.close()
+                os._exit(0)
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    recorder.drain()
+    assert [each.id for each in store.catalog.find(Run)] == ["a" * 12]
+
+
 def test_a_refusal_is_told_by_the_next_drain_however_late(store: Store) -> None:
     recorder = store.recorder()
     recorder.add(step(0))

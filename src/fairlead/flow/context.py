@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class StepContext:
     seed: int  # of this step, made from the run's seed and the step's name
     started: float
     notes: Notes
+    process: int = field(default_factory=os.getpid)
 
 
 _engine: ContextVar[Engine | None] = ContextVar("fairlead_engine", default=None)

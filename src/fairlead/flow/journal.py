@@ -54,7 +54,8 @@ class StepJournal:
     @property
     def log(self) -> Path | None:
         """The file of the log, None when nothing was printed."""
-        return self._path.with_name(self._path.name + ".log") if ".log" in self._files else None
+        path = self._path.with_name(self._path.name + ".log")
+        return path if path.is_file() else None  # a forked child may have written it alone
 
     def close(self) -> None:
         """Close the files; they stay until the run has ended."""

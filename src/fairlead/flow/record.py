@@ -7,6 +7,7 @@ A step that is called outside a pipeline is the plain function, and records noth
 from __future__ import annotations
 
 import numbers
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,12 @@ def _step(what: str) -> StepContext | None:
         raise UsageError(
             f"fl.{what}(…) was called outside a step, so there is nothing to record it on.",
             "Call it inside a function decorated with @fl.step.",
+        )
+    if step is not None and step.process != os.getpid():
+        raise UsageError(
+            f"fl.{what}(…) was called in a process that the step has forked, and only the step's "
+            "own process records.",
+            "Return what there is to record, and record it in the step.",
         )
     return step
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -22,6 +23,9 @@ class Recorder:
     A record is written only after every blob that was put before it was added,
     and together with those of the same `add`. May be used from any thread.
     `drain` (or the end of the `with`) tells whether all went well.
+
+    A process forked meanwhile has no part in it: there nothing waits to be written,
+    and `add` raises RuntimeError.
     """
 
     def __init__(self, write: Callable[[Sequence[Record]], None]) -> None:
@@ -32,6 +36,7 @@ class Recorder:
         self._is_writing = False
         self._hurry = 0
         self._closed = False
+        self._pid = os.getpid()
         self._refused: BaseException | None = None  # what it was about is dropped
         self._stopped: BaseException | None = None  # what it was about still waits
         self._thread = threading.Thread(target=self._work, name="fairlead-recorder", daemon=True)
@@ -44,6 +49,8 @@ class Recorder:
 
     def add(self, *records: Record) -> None:
         """Promise records, which are written together; returns at once."""
+        if self._is_forked():
+            raise RuntimeError("the recorder belongs to the process that forked this one")
         with self._condition:
             if self._closed:
                 raise RuntimeError("the recorder is closed")
@@ -61,7 +68,7 @@ class Recorder:
             Fault: The store cannot be written. Nothing is dropped, and the next
                 `drain` tries again.
         """
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() is self._thread or self._is_forked():
             return
         with self._condition:
             self._stopped = None
@@ -75,6 +82,8 @@ class Recorder:
 
     def close(self) -> None:
         """Drain, and end the thread."""
+        if self._is_forked():
+            return  # the thread is the parent's, and so is what waits
         try:
             self.drain()
         finally:
@@ -88,6 +97,9 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _is_forked(self) -> bool:
+        return self._pid != os.getpid()
 
     def _is_busy(self) -> bool:
         return self._is_writing or bool(self._waiting)
