@@ -65,10 +65,13 @@ def find(start: Path | None = None) -> Project:
         start: Where to begin; the folder that FAIRLEAD_PROJECT names, or the current one.
 
     Raises:
-        NotFound: No folder from `start` upwards has a `fairlead.toml`.
+        NotFound: There is no such folder, or none from it upwards has a `fairlead.toml`.
         InvalidConfig: The file is not what we expect.
     """
     begin = Path(start or os.environ.get("FAIRLEAD_PROJECT") or os.getcwd()).resolve()
+    if not begin.exists():
+        # Upwards there may be a project, and not the one that was meant.
+        raise NotFound(f"There is no folder {begin}.", "Name the folder of a project.")
     for folder in (begin, *begin.parents):
         if (folder / FILE).is_file():
             return load(folder)

@@ -94,6 +94,38 @@ def test_list_says_that_there_are_more(call: Call) -> None:
     assert "--offset 1" in err
 
 
+def test_a_page_beyond_the_last_version_does_not_say_that_there_is_none(call: Call) -> None:
+    code, _, err = call("list", "--offset", "2")
+    assert (code, err) == (0, "There are no more than 2.\n")
+    _, _, err = call("list", "--limit", "1", "--offset", "1")
+    assert "--offset 2" in err
+
+
+@pytest.mark.parametrize("words", [("--limit", "0"), ("--limit", "-1"), ("--offset", "-1")])
+def test_a_page_of_no_size_or_before_the_first_is_refused(call: Call, words) -> None:
+    code, _, err = call("list", *words)
+    assert code == 2
+    assert words[0] in err
+
+
+def test_the_project_may_be_named_with_an_equals_sign(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIRLEAD_PROJECT", "/")  # put back afterwards
+    code, out, _ = call("list", f"--project={tmp_path}")
+    assert (code, "income@2" in out) == (0, True)
+
+
+@pytest.mark.parametrize("form", ["--project={}", "--project {}"])
+def test_a_folder_that_is_not_there_is_none_of_the_project_around_it(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("FAIRLEAD_PROJECT", "/")  # put back afterwards
+    code, _, err = call("list", *form.format(tmp_path / "nowhere").split())
+    assert code == 2
+    assert f"There is no folder {tmp_path / 'nowhere'}" in err
+
+
 def test_json_is_for_programs(call: Call) -> None:
     listed = json.loads(call("list", "--json")[1])
     assert [(item["name"], item["number"]) for item in listed] == [("income", 2), ("income", 1)]

@@ -113,6 +113,7 @@ def take_global_options(words: list[str]) -> list[str]:
     before, after = words[:end], words[end:]
     Mode.json = "--json" in before
     Mode.debug = "--debug" in before
+    before = [part for word in before for part in split_project(word)]
     if "--project" in before:
         at = before.index("--project")
         if at + 1 == len(before):
@@ -120,6 +121,11 @@ def take_global_options(words: list[str]) -> list[str]:
         os.environ["FAIRLEAD_PROJECT"] = before[at + 1]
         del before[at : at + 2]
     return [word for word in before if word not in ("--json", "--debug")] + after
+
+
+def split_project(word: str) -> list[str]:
+    """Take `--project=FOLDER` apart."""
+    return word.split("=", 1) if word.startswith("--project=") else [word]
 
 
 def call(words: list[str]) -> int:

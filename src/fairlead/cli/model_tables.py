@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 FOLD = 34  # columns of text, so that two of them stand beside a rule in 100
 
 
-def versions(found: Sequence[ModelVersion], aliases: dict[str, list[str]], limit: int) -> None:
+def versions(
+    found: Sequence[ModelVersion], aliases: dict[str, list[str]], limit: int, offset: int
+) -> None:
     """Print a list of versions."""
+    if not found and offset:
+        message(f"There are no more than {offset}.")
+        return
     if not found:
         message("No model is registered yet: `fl.register(…)` in a pipeline does it.")
         return
@@ -46,7 +51,7 @@ def versions(found: Sequence[ModelVersion], aliases: dict[str, list[str]], limit
         )
     console().print(table)
     if len(found) == limit:
-        message(f"The newest {limit}; --offset {limit} shows those before.")
+        message(f"{limit} are shown; --offset {offset + limit} shows those before.")
 
 
 def version(package: Package, aliases: list[str], run: Run | None) -> None:

@@ -11,6 +11,7 @@ from cyclopts import App
 
 from fairlead.cli import model_tables as tables
 from fairlead.cli.output import emit, message
+from fairlead.cli.paging import Limit, Offset
 from fairlead.errors import GateRefused
 from fairlead.model.registry import Registry, ref_of
 from fairlead.project import find
@@ -24,7 +25,7 @@ app = App(name="models", help="List, show, compare, verify and promote model ver
 
 
 @app.command(name="list")
-def list_(name: str | None = None, /, *, limit: int = 20, offset: int = 0) -> None:
+def list_(name: str | None = None, /, *, limit: Limit = 20, offset: Offset = 0) -> None:
     """
     List versions, newest first.
 
@@ -43,7 +44,7 @@ def list_(name: str | None = None, /, *, limit: int = 20, offset: int = 0) -> No
     rows = [
         msgspec.to_builtins(item) | {"aliases": aliases.get(ref_of(item), [])} for item in found
     ]
-    emit(rows, lambda _: tables.versions(found, aliases, limit))
+    emit(rows, lambda _: tables.versions(found, aliases, limit, offset))
 
 
 @app.command

@@ -8,6 +8,7 @@ import msgspec
 from cyclopts import App
 
 from fairlead.cli.output import console, emit, message
+from fairlead.cli.paging import Limit
 from fairlead.project import find as find_project
 from fairlead.serve.line import FIELDS_SHOWN, headline, moment
 from fairlead.serve.log_reader import Logged, get, latest
@@ -50,7 +51,7 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 @app.command(name="list")
-def list_(*, endpoint: str | None = None, limit: int = 20, before: str | None = None) -> None:
+def list_(*, endpoint: str | None = None, limit: Limit = 20, before: str | None = None) -> None:
     """
     List predictions, newest first.
 

@@ -9,6 +9,7 @@ from cyclopts import App
 
 from fairlead.cli.live import MARKS, seconds, told, when
 from fairlead.cli.output import console, emit
+from fairlead.cli.paging import Limit, Offset
 
 if TYPE_CHECKING:
     from fairlead.flow.runs import RunDifference
@@ -19,7 +20,7 @@ app = App(name="runs", help="List, show and compare runs.")
 
 
 @app.command(name="list")
-def list_(*, pipeline: str | None = None, limit: int = 20, offset: int = 0) -> None:
+def list_(*, pipeline: str | None = None, limit: Limit = 20, offset: Offset = 0) -> None:
     """
     List runs, newest first.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 PORT = 8470
 
 
+Port: TypeAlias = Annotated[int, Parameter(help="0 lets the system choose one.")]
+Host: TypeAlias = Annotated[str, Parameter(help="A loopback address.")]
+
+
 def serve(
     *names: str,
-    port: Annotated[int, Parameter(help="0 lets the system choose one.")] = PORT,
-    host: Annotated[str, Parameter(help="A loopback address.")] = "127.0.0.1",
+    port: Port = PORT,
+    host: Host = "127.0.0.1",
 ) -> None:
     """
     Start the prediction server; it runs until it is stopped, and then drains.
@@ -41,7 +45,7 @@ def serve(
     message("Stopped; every answered prediction is in the log.")
 
 
-def up(*, port: int = PORT, host: str = "127.0.0.1") -> None:
+def up(*, port: Port = PORT, host: Host = "127.0.0.1") -> None:
     """Start everything for one machine: today that is the prediction server."""
     serve(port=port, host=host)
 
