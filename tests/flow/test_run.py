@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from fairlead.errors import NotFound, NotStorable, RunFailed, UsageError
+from fairlead.flow.executors import registry
 from fairlead.flow.find import find_pipeline
 from fairlead.flow.recording import Event
 from fairlead.flow.run import execute
@@ -427,6 +429,60 @@ def test_a_forked_child_of_a_step_prints_into_its_log_and_is_told_to_record_noth
     bench.write("pipelines.py", FORKING)
     run = bench.run()
     assert log_of(bench.store, bench.steps(run)[0]) == "from the child\n" * 2
+
+
+class Threads:
+    """Steps in threads of their own."""
+
+    name = "threads"
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor()
+        self.submit = self.pool.submit
+        self.close = self.pool.shutdown
+
+
+class Installed:
+    """An entry point of a plug-in."""
+
+    name = "threads"
+
+    def load(self) -> type[Threads]:
+        return Threads
+
+
+def test_steps_that_run_beside_a_failing_one_are_recorded_to_their_end(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Installed()])
+    bench.write(
+        "pipelines.py",
+        """
+        import time
+
+        @fl.step
+        def slow() -> int:
+            while not Path("failed").exists():
+                time.sleep(0.01)
+            time.sleep(0.2)
+            return 1
+
+        @fl.step
+        def fails() -> int:
+            open("failed", "w").close()
+            raise ValueError("no")
+
+        @fl.pipeline
+        def main():
+            slow()
+            fails().value()
+        """,
+    )
+    found = find_pipeline(bench.project, "main")
+    with pytest.raises(RunFailed, match="ValueError: no"):
+        execute(found, {}, project=bench.project, store=bench.store, executor="threads")
+    (run,) = list_runs(bench.store)
+    assert [step.status for step in bench.steps(run)] == ["done", "failed"]
 
 
 def test_a_pipeline_may_catch_what_a_step_raises(bench: Any) -> None:

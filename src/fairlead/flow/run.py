@@ -76,7 +76,10 @@ def execute(
     recording = Recording(run, project, store, steps, cache=cache, places=places, listener=listener)
     try:
         with _terminable(), capturing():
-            _build(pipeline, given, recording)
+            try:
+                _build(pipeline, given, recording)
+            finally:
+                steps.close()  # what still runs when another step has raised is recorded too
     except KeyboardInterrupt:
         _end(recording, "interrupted")
         raise
@@ -87,8 +90,6 @@ def execute(
     except BaseException as error:  # sys.exit in a step, too, ends the run, not the record
         ended = _end(recording, "failed", error)
         raise _failure(ended, recording, error) from error
-    finally:
-        steps.close()
     return _end(recording, "done")
 
 
