@@ -410,6 +410,21 @@ def test_the_recorder_keeps_what_found_no_space(small_disk: Path) -> None:
             assert store.catalog.count(StepRun) == 400
 
 
+def test_closing_a_store_that_finds_no_space_lets_go_of_everything(small_disk: Path) -> None:
+    store = Store.create(small_disk / ".fairlead")
+    store.record(run(), step(0, store.blobs.put(b"log")))
+    recorders = [store.recorder() for _ in range(3)]
+    for i, recorder in enumerate(recorders):
+        recorder.add(step(i + 1, store.blobs.put(os.urandom(700_000))))
+    with pytest.raises(StoreFull):
+        store.close()
+    assert not any(recorder._thread.is_alive() for recorder in recorders)
+    subprocess.run(["mount", "-o", "remount,size=16M", str(small_disk)], check=True)
+    with Store.open(small_disk / ".fairlead") as again:
+        again.record(step(9, again.blobs.put(b"another log")))
+        assert len(list((again.blobs.root / "packs").glob("*.pack"))) == 1
+
+
 def test_closing_the_store_records_what_was_added(root: Path) -> None:
     store = Store.create(root)
     recorder = store.recorder()

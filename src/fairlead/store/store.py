@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from fairlead.errors import NotFound
@@ -91,13 +92,12 @@ class Store:
         return made
 
     def close(self) -> None:
-        """Make everything durable and let go of files and connections."""
-        try:
+        """Make everything durable and let go of files and connections, of all in any case."""
+        with ExitStack() as last_first:
+            last_first.callback(self.catalog.close)
+            last_first.callback(self.blobs.close)
             for recorder in list(self._recorders):
-                recorder.close()
-            self.blobs.close()
-        finally:
-            self.catalog.close()
+                last_first.callback(recorder.close)
 
     def __enter__(self) -> Store:
         return self
