@@ -74,6 +74,21 @@ def test_a_template_replaces_no_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["gate.yaml"]
 
 
+def test_a_repository_keeps_its_readme_and_its_git_learns_to_ignore_the_store(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "README.md").write_text("# Ours\n")
+    (tmp_path / ".gitignore").write_text("__pycache__/\n*.csv")
+    scaffold.create(tmp_path, template="empty")
+    assert (tmp_path / "README.md").read_text() == "# Ours\n"
+    assert (tmp_path / ".gitignore").read_text().splitlines() == [
+        "__pycache__/",
+        "*.csv",
+        ".fairlead/",
+        ".venv/",
+    ]
+
+
 def test_an_unknown_template_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="empty, tumours"):
         scaffold.create(tmp_path / "x", template="tumour")

@@ -16,6 +16,9 @@ from fairlead.store.disk import disk_errors
 
 TEMPLATES = files("fairlead") / "templates"
 
+README, IGNORED = "README.md", ".gitignore"
+"""Files that most repositories have: the one is left as it is, the other gets what it lacks."""
+
 
 def create(
     root: Path, *, name: str | None = None, template: str = "tumours", new_key: bool = False
@@ -87,13 +90,14 @@ def write_public_key(path: Path, public: str) -> None:
 
 
 def copy_template(template: str, root: Path, name: str) -> None:
-    """Copy a template's files, refusing to replace any."""
+    """Copy a template's files, refusing to replace any; a README stays, .gitignore is added to."""
     known = sorted(entry.name for entry in TEMPLATES.iterdir() if entry.is_dir())
     if template not in known:
         raise NotFound(f"There is no template {template!r}.", f"There are: {', '.join(known)}.")
     with as_file(TEMPLATES / template) as folder:
         pairs = [(path, root / target_path(path, folder)) for path in walk(folder)]
-        taken = [str(target.relative_to(root)) for _, target in pairs if target.exists()]
+        there = [target.relative_to(root) for _, target in pairs if target.exists()]
+        taken = [str(path) for path in there if str(path) not in (README, IGNORED)]
         if taken:
             raise Conflict(
                 f"{root} holds {', '.join(taken)}, which the template would replace.",
@@ -101,9 +105,25 @@ def copy_template(template: str, root: Path, name: str) -> None:
             )
         for source, target in pairs:
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-            if source.suffix == ".md":
-                target.write_text(source.read_text("utf-8").replace("{{name}}", name), "utf-8")
+            if not target.exists():
+                copy_file(source, target, name)
+            elif target.name == IGNORED:
+                add_lines(target, source.read_text("utf-8").splitlines())
+
+
+def copy_file(source: Path, target: Path, name: str) -> None:
+    """Copy one file, with the project's name in texts."""
+    shutil.copyfile(source, target)
+    if source.suffix == ".md":
+        target.write_text(source.read_text("utf-8").replace("{{name}}", name), "utf-8")
+
+
+def add_lines(path: Path, lines: list[str]) -> None:
+    """Add the lines to a file that are not in it: what lies in `.fairlead` is not for Git."""
+    text = path.read_text("utf-8")
+    missing = [line for line in lines if line not in text.splitlines()]
+    between = "\n" if text and not text.endswith("\n") else ""
+    path.write_text(text + between + "".join(f"{line}\n" for line in missing), "utf-8")
 
 
 def walk(folder: Path) -> list[Path]:
