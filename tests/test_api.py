@@ -48,6 +48,8 @@ def test_open_reads_the_store_of_a_project(tmp_path: Path) -> None:
             lambda: store.models.get("income@1"),
             lambda: store.endpoints.get("income"),
             lambda: store.endpoints.get("income#x"),
+            lambda: store.endpoints.get("income#²"),
+            lambda: store.endpoints.get(f"income#{10**30}"),
             lambda: store.predictions.get("01990c4e-2b7a-7c31-9f0e-5a4d3c2b1a09"),
             lambda: store.runs.value("0" * 64),
         ):

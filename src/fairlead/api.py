@@ -162,15 +162,15 @@ class Endpoints:
             NotFound: No such endpoint was applied.
         """
         from fairlead.errors import NotFound
+        from fairlead.model.names import MOST_DIGITS
         from fairlead.store.records import LiveRevision, Revision
 
         endpoint, _, number = name.partition("#")
         if not number:
             live = self._store.catalog.get(LiveRevision, endpoint)
             number = str(live.number) if live else ""
-        found = (
-            self._store.catalog.get(Revision, endpoint, int(number)) if number.isdigit() else None
-        )
+        is_number = number.isdecimal() and len(number) < MOST_DIGITS
+        found = self._store.catalog.get(Revision, endpoint, int(number)) if is_number else None
         if found is None:
             raise NotFound(
                 f"There is no endpoint {name!r} in this store.",
