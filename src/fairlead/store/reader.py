@@ -157,7 +157,10 @@ def version(connection: sqlite3.Connection) -> str | None:
 
 def get(connection: sqlite3.Connection, kind: type[R], *key: Any) -> R | None:
     """Get the record with these keys over a connection."""
-    row = _rows(connection, table(kind).by_keys, key)
+    try:
+        row = _rows(connection, table(kind).by_keys, key)
+    except OverflowError:  # a number over 64 bits, which no record bears
+        return None
     return decode(kind, row[0]) if row else None
 
 

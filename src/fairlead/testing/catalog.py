@@ -26,6 +26,7 @@ from fairlead.store.records import (
     ArtifactUse,
     ModelVersion,
     Record,
+    Revision,
     Run,
     StepRun,
 )
@@ -102,6 +103,7 @@ class CatalogContract:
 
     def test_what_is_not_there_is_none_and_an_empty_list(self, catalog: CatalogLike) -> None:
         assert catalog.get(Run, "nothing") is None
+        assert catalog.get(Revision, "income", 10**23) is None
         assert catalog.find(Run, id="nothing") == []
         assert catalog.count(Run) == 0
 
