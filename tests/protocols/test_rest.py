@@ -289,6 +289,7 @@ def test_the_description_is_typed_by_the_signature(income):
     row = document["components"]["schemas"]["income.row"]
     assert row["required"] == ["age", "hours", "job"]
     assert row["properties"]["age"]["type"] == "integer"
+    assert row["properties"]["age"]["maximum"] == 2**53
     assert row["properties"]["job"]["type"] == ["string", "null"]
     prediction = document["components"]["schemas"]["income.prediction"]
     assert prediction["properties"]["label"]["enum"] == ["<=50K", ">50K"]

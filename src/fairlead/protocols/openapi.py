@@ -145,7 +145,8 @@ def _notes(rule: Rule) -> Iterator[str]:
 
 _KINDS: dict[str, Schema] = {
     "number": {"type": "number"},
-    "integer": {"type": "integer"},
+    # Larger ones are taken where float64 holds them, which a schema cannot say.
+    "integer": {"type": "integer", "minimum": -(2**53), "maximum": 2**53},
     "boolean": {"type": "boolean"},
     "category": {"type": "string"},
     "text": {"type": "string"},
