@@ -5,12 +5,15 @@ Every error of fairlead, in one short tree.
     ├── UsageError              the call was wrong                       exit 2
     │   ├── InvalidInput        rows or fields that the signature refuses
     │   │   ├── MalformedInput  not JSON at all, or not of the shape that holds rows
-    │   │   └── TooManyRows     more rows than one request may have
+    │   │   ├── TooManyRows     more rows than one request may have
+    │   │   └── UnknownFormat   a body in a format or coding that is not read
     │   ├── InvalidConfig       a YAML or TOML file that says what we do not know
     │   ├── NotFound            no such run, model, alias, endpoint, prediction …
     │   ├── NotStorable         a value that has no safe format
     │   ├── NotSupported        known, and not built or not installed
-    │   └── Conflict            somebody else holds it: a port, a lock, a number
+    │   ├── Conflict            somebody else holds it: a port, a lock, a number
+    │   ├── Unauthorized        no token, or none that is known
+    │   └── Forbidden           a token whose roles do not allow it
     ├── CheckFailed             the answer is no: a gate, a replay       exit 1
     │   ├── RunFailed           a step or a pipeline raised
     │   ├── GateRefused         a version does not pass gate.yaml
@@ -21,7 +24,10 @@ Every error of fairlead, in one short tree.
         ├── StoreFull           the disk is full
         ├── StoreReadOnly       the store cannot be written
         ├── StoreNewer          a newer fairlead wrote it
-        └── Overloaded          the queue is full, try again
+        ├── Overloaded          the queue is full, try again
+        │   └── TooManyFailures too many wrong tokens, try again later
+        ├── DeadlineExceeded    the caller's time is over before the answer
+        └── ModelFailed         a node raised; the rows' ids are in the log
 
 Each says what happened, with the values, and what to do next. The table from
 error to HTTP status stands in `fairlead.protocols`.
@@ -90,6 +96,12 @@ class TooManyRows(InvalidInput):
     code = "too_many_rows"
 
 
+class UnknownFormat(MalformedInput):
+    """A body in a format, or under a coding, that is not read here."""
+
+    code = "unsupported_media_type"
+
+
 class InvalidConfig(UsageError):
     """A configuration file holds something that is not known or not built."""
 
@@ -118,6 +130,18 @@ class Conflict(UsageError):
     """Somebody else holds what was asked for."""
 
     code = "conflict"
+
+
+class Unauthorized(UsageError):
+    """The caller gave no token, or none that is known and in force."""
+
+    code = "unauthorized"
+
+
+class Forbidden(UsageError):
+    """The caller's token has no role that allows this."""
+
+    code = "forbidden"
 
 
 class CheckFailed(FairleadError):
@@ -205,3 +229,26 @@ class Overloaded(Fault):
         super().__init__(message, fix)
         self.args = (message, fix, retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class TooManyFailures(Overloaded):
+    """Too many wrong tokens came from there; try again after `retry_after_s` seconds."""
+
+    code = "too_many_requests"
+
+
+class DeadlineExceeded(Fault):
+    """The time that the caller allowed is over; what was not begun is not computed."""
+
+    code = "deadline_exceeded"
+
+
+class ModelFailed(Fault):
+    """A node of the endpoint raised; the rows are in the log under `ids`, with the reason."""
+
+    code = "model_failed"
+
+    def __init__(self, message: str, fix: str | None = None, ids: tuple[str, ...] = ()) -> None:
+        super().__init__(message, fix)
+        self.args = (message, fix, ids)
+        self.ids = ids

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fairlead.errors import FairleadError, FieldProblem, InvalidInput, Overloaded
+from fairlead.errors import FairleadError, FieldProblem, InvalidInput, ModelFailed, Overloaded
 from fairlead.protocols.http import Refused, Response
 
 STATUS: dict[str, int] = {
@@ -18,12 +18,15 @@ STATUS: dict[str, int] = {
     "malformed_input": 400,
     "too_many_rows": 413,
     "invalid_config": 422,
+    "unauthorized": 401,
+    "forbidden": 403,
     "not_found": 404,
     "not_storable": 422,
     "not_supported": 501,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "conflict": 409,
+    "too_many_requests": 429,
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "expectation_failed": 417,
@@ -36,8 +39,10 @@ STATUS: dict[str, int] = {
     "blob_corrupt": 500,
     "error": 500,
     "fault": 500,
+    "model_failed": 500,
     "not_implemented": 501,
     "overloaded": 503,
+    "deadline_exceeded": 504,
     "http_version": 505,
     "store_full": 507,
     "store_read_only": 507,
@@ -66,7 +71,8 @@ def of_error(error: FairleadError) -> Response:
     """Give an error of ours as an answer."""
     fields = error.fields if isinstance(error, InvalidInput) else ()
     retry_after_s = error.retry_after_s if isinstance(error, Overloaded) else None
-    return of_code(error.code, str(error), fields, retry_after_s=retry_after_s)
+    ids = error.ids if isinstance(error, ModelFailed) else ()
+    return of_code(error.code, str(error), fields, ids=ids, retry_after_s=retry_after_s)
 
 
 def of_refusal(refused: Refused) -> Response:
@@ -81,6 +87,7 @@ def of_code(
     message: str,
     fields: Sequence[FieldProblem] = (),
     *,
+    ids: Sequence[str] = (),
     retry_after_s: float | None = None,
     headers: tuple[tuple[bytes, bytes], ...] = (),
 ) -> Response:
@@ -88,6 +95,8 @@ def of_code(
     error: dict[str, Any] = {"code": code, "message": message}
     if fields:
         error["fields"] = fields[:NAMED_PROBLEMS]
+    if ids:
+        error["ids"] = ids
     if retry_after_s is not None:
         headers += ((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))),)
     return Response(STATUS.get(code, 500), msgspec.json.encode({"error": error}), headers=headers)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from fairlead.errors import FairleadError, Fault
-from fairlead.serve.intake import Rows
+from fairlead.serve.formats import Rows
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from fairlead.project import Project
 from fairlead.serve import revision as revisions
 from fairlead.serve.batch import QUEUE_ROWS, Call, Lane
 from fairlead.serve.desk import Desk
-from fairlead.serve.intake import MAX_ROWS, SMALL_BYTES, Rows
+from fairlead.serve.formats import Rows
+from fairlead.serve.intake import MAX_ROWS, SMALL_BYTES
 from fairlead.serve.loaded import LoadedRevision
 from fairlead.serve.log import LogWriter, Part
 from fairlead.serve.once import Answer, Once, Reply

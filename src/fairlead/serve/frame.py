@@ -41,9 +41,9 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
     """
     What one request brought to a batch.
 
-    `format` says how `body` is to be read: "json" is the request's body as it
-    came, "json-rows" a JSON array of rows. `count` rows; `entities`, when given,
-    one a row.
+    `format` and `detail` say how `body` is to be read (`fairlead.serve.formats`):
+    "json" is the request's body as it came, "json-rows" a JSON array of rows.
+    `count` rows; `entities`, when given, one a row.
     """
 
     format: str
@@ -51,6 +51,7 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
     count: int
     entities: list[str] | None = None
     idempotency_key: str | None = None
+    detail: str = ""
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True, kw_only=True):

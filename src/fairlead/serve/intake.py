@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import FieldProblem, InvalidInput, MalformedInput, TooManyRows
+from fairlead.serve.formats import Rows
 from fairlead.signature import reading
 from fairlead.signature.check import Checker, refusal
 from fairlead.signature.row import matchable
@@ -35,13 +36,6 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _decoder: Any = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=len)
 _scan: Callable[[str, int], tuple[object, int]] = _decoder.scan_once
 """Finds the end of a JSON value, without making numbers of its digits."""
-
-
-class Rows(msgspec.Struct, frozen=True, gc=False):
-    """The rows of one request, each decoded and checked by itself."""
-
-    rows: list[Any]  # of the checker's row type, one or more
-    entities: list[str] | None = None  # one a row
 
 
 class Intake:

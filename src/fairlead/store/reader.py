@@ -17,7 +17,7 @@ from fairlead.errors import Conflict, Fault, NotFound, StoreFull, StoreNewer, St
 from fairlead.store.rows import R, count_query, decode, find_query, table
 
 FILE = "catalog.db"
-VERSIONS = ("0001",)
+VERSIONS = ("0001", "0002")
 """Every version of the schema, oldest first; the last is ours."""
 
 BUSY_S = 600.0

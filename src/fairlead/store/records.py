@@ -155,6 +155,8 @@ class Revision(Record, frozen=True, kw_only=True):
     models: dict[str, str]  # node → name@number
     packages: dict[str, Digest]  # name@number → package
     accepted: dict[str, Any] = {}  # bounds that a person has accepted, pinned
+    graph: dict[str, Any] = {}  # the resolved tree of nodes; empty in revisions of one model
+    code: Digest | None = None  # blob: snapshot of the code that the graph's functions are in
     created: float
 
 
@@ -166,6 +168,31 @@ class LiveRevision(Record, frozen=True, kw_only=True):
     endpoint: str
     number: int
     moved: float
+    unloaded: bool = False  # by an operator: not answered until it is loaded again
+
+
+class Token(Record, frozen=True, kw_only=True):
+    """What a caller beyond loopback shows; only the digest of its secret is kept."""
+
+    id: str  # public: 12 hex characters
+    digest: str  # BLAKE3 of the secret
+    roles: list[str]  # predict, review, operate
+    note: str = ""  # whose it is
+    created: float
+    expires: float | None = None
+    revoked: float | None = None
+
+
+class RouterState(Record, frozen=True, kw_only=True):
+    """What a router of an endpoint has learned, as of one moment. Never changes."""
+
+    KEYS = ("endpoint", "node", "number")
+
+    endpoint: str
+    node: str
+    number: int  # from 1
+    content: dict[str, Any]
+    created: float
 
 
 class Edge(Record, frozen=True, kw_only=True):
@@ -212,6 +239,8 @@ KINDS: tuple[type[Record], ...] = (
     ChainEntry,
     Revision,
     LiveRevision,
+    Token,
+    RouterState,
     Edge,
     ArtifactUse,
     SeenFile,

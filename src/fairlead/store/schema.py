@@ -34,6 +34,7 @@ from fairlead.store.records import (
     Run,
     SeenFile,
     StepRun,
+    Token,
 )
 
 _TYPES: dict[rows.ColumnType, Any] = {
@@ -60,12 +61,13 @@ _INDEXES: dict[type[Record], tuple[tuple[str, ...], ...]] = {
     CacheEntry: (("function", "created"), ("step_run",)),
     ModelVersion: (("run",), ("package",), ("created",)),
     Revision: (("created",),),
+    LiveRevision: (("moved",),),
     Edge: (("target",),),
     ArtifactUse: (("step_run",),),
     SeenFile: (("digest",), ("run",)),
 }
 
-MUTABLE: frozenset[type[Record]] = frozenset({Run, StepRun, CacheEntry, Alias, LiveRevision})
+MUTABLE: frozenset[type[Record]] = frozenset({Run, StepRun, CacheEntry, Alias, LiveRevision, Token})
 """Kinds whose record a later one with the same keys replaces."""
 
 FIRST_COUNTS: frozenset[type[Record]] = frozenset({Artifact, ArtifactUse, Edge, SeenFile})
