@@ -9,7 +9,7 @@ import msgspec
 from fairlead.signature import instant
 
 Kind = Literal["number", "integer", "boolean", "category", "text", "datetime", "tensor"]
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "transform"]
 
 NUMERIC: frozenset[Kind] = frozenset({"number", "integer", "boolean", "datetime"})
 """Kinds that travel to the model as float64; the others, but tensors, travel as text."""
@@ -40,13 +40,14 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a model answers."""
+    """What a model answers; of fitted preprocessing (task "transform") the fields it makes."""
 
-    name: str  # the target column
+    name: str  # the target column; empty where the task is "transform"
     task: Task
     labels: tuple[str | int | float | bool, ...] | None = None  # in the order of the probabilities
     unit: str | None = None
     bounds: tuple[float, float] | None = None  # of a regression target, observed
+    fields: tuple[Field, ...] | None = None  # that a transform gives, in order
 
 
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -69,3 +70,12 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     def tensors(self) -> tuple[Field, ...]:
         """Fields that travel as arrays of their own."""
         return tuple(field for field in self.fields if field.kind == "tensor")
+
+    @property
+    def transformed(self) -> Signature:
+        """
+        What a transform gives, as the signature of the columns that come out of it.
+
+        Its `numeric` and `textual` say which column of the arrays is which field.
+        """
+        return Signature(fields=self.output.fields or (), output=self.output)

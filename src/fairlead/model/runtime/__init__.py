@@ -1,5 +1,5 @@
 """What executes a model. Kinds register under the entry-point group `fairlead.runtimes`."""
 
-from fairlead.model.runtime.protocol import Outputs, Predictor, Runtime
+from fairlead.model.runtime.protocol import Outputs, Predictor, Runtime, Transformer
 
-__all__ = ["Outputs", "Predictor", "Runtime"]
+__all__ = ["Outputs", "Predictor", "Runtime", "Transformer"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,27 @@ class Predictor(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Transformer(Protocol):
+    """
+    Loaded preprocessing: a package whose signature's task is "transform".
+
+    What `Predictor` promises of threads, bits and memory holds here too. Takes rows
+    of the signature's fields and gives the same rows, in order, as the fields of its
+    output: the columns stand as `signature.transformed` orders them.
+    """
+
+    def transform(self, columns: Columns) -> Columns: ...
+
+    def close(self) -> None: ...
+
+
 class Runtime(Protocol):
-    """Loads a model from the verified bytes of a package; never from a path, never by pickle."""
+    """
+    Loads a model from the verified bytes of a package; never from a path, never by pickle.
+
+    A runtime of packages whose task is "transform" gives a `Transformer` instead.
+    """
 
     name: str
 
