@@ -3,6 +3,8 @@ Every error of fairlead, in one short tree.
 
     FairleadError
     ├── UsageError              the call was wrong                       exit 2
+    │   ├── BadRequest          a header or parameter of a request that is not right
+    │   ├── BodyTooLarge        a request's body over the limit
     │   ├── InvalidInput        rows or fields that the signature refuses
     │   │   ├── MalformedInput  not JSON at all, or not of the shape that holds rows
     │   │   ├── TooManyRows     more rows than one request may have
@@ -69,6 +71,18 @@ class UsageError(FairleadError):
 
     code = "usage"
     exit_code = 2
+
+
+class BadRequest(UsageError):
+    """A header or parameter of a request is not what it may be."""
+
+    code = "bad_request"
+
+
+class BodyTooLarge(UsageError):
+    """A request's body, decompressed if it came so, is over the limit."""
+
+    code = "body_too_large"
 
 
 class InvalidInput(UsageError):
