@@ -23,8 +23,8 @@ from fairlead.store.records import ModelVersion, Run
 if TYPE_CHECKING:
     from fairlead.evaluate.report import Report
     from fairlead.model.contents import Contents
+    from fairlead.signature.field import Signature
 
-SKOPS = "model.skops"
 VERSIONS = ("fairlead", "scikit-learn", "numpy", "onnx", "onnxruntime", "skl2onnx", "skops")
 
 
@@ -35,8 +35,9 @@ def register(
     *,
     train: Any,
     test: Any | None = None,
-    target: str,
+    target: str | None = None,
     report: Report | None = None,
+    signature: Signature | None = None,
 ) -> ModelVersion:
     """
     Register a model: compile it, hold it equal, seal it as the next version of its name.
@@ -46,12 +47,13 @@ def register(
 
     Args:
         name: Of the model: letters, digits, `-` and `_`.
-        model: A fitted scikit-learn classifier, regressor or pipeline.
+        model: A fitted scikit-learn, LightGBM, XGBoost or CatBoost model, or a pipeline of such.
         train: The table that it was fitted on, with the target column.
         test: Rows that it has not seen; the compiled model is held against them.
             Without them the training rows are taken.
         target: The column that it predicts.
         report: What `fl.evaluate` gave; evaluated here if None and there are test rows.
+        signature: What goes in and out, for kinds of models that do not tell.
 
     Returns:
         The version.
@@ -64,7 +66,8 @@ def register(
     """
     names.check_model(name)
     context = current()
-    given = {"train": train, "test": test, "target": target, "report": report}
+    given = {"train": train, "test": test, "target": target}
+    given |= {"report": report, "signature": signature}
     if context is None:
         return _in_a_run_of_its_own(name, model, given)
     return _register(context, name, model, given)
@@ -88,11 +91,12 @@ def _register(
     from fairlead.model.contents import make
 
     train, test, target = given["train"], given["test"], given["target"]
-    contents = make(model, train=train, test=test, target=target)
-    report = given["report"] or _evaluated(model, train, test, target)
+    contents = make(model, train=train, test=test, target=target, signature=given["signature"])
+    asked = model if contents.asked is None else contents.asked
+    report = given["report"] or _evaluated(asked, train, test, target)
     about = _about(context, name, contents, target, report)
     about = msgspec.structs.replace(about, data=_data(context, train=train, test=test))
-    logical = {SKOPS: _digest_of(context, "model", model)} if SKOPS in contents.files else {}
+    logical = _logical(context, contents, model)
     registry = Registry(context.project, context.store)
     registered = registry.add(contents.files, about, logical)
     value("version", {"model": name, "content": registered.content})
@@ -101,7 +105,7 @@ def _register(
 
 
 def _about(
-    context: StepContext, name: str, contents: Contents, target: str, report: Report | None
+    context: StepContext, name: str, contents: Contents, target: str | None, report: Report | None
 ) -> About:
     run = context.store.catalog.get(Run, context.run_id)
     compiled = contents.compiled
@@ -110,7 +114,7 @@ def _about(
         number=0,
         runtime=compiled.runtime,
         task=contents.signature.output.task,
-        target=target,
+        target=contents.signature.output.name if target is None else target,
         created=0.0,
         run=context.run_id,
         step_run=context.step_id,
@@ -125,16 +129,25 @@ def _about(
     )
 
 
+def _logical(context: StepContext, contents: Contents, model: Any) -> dict[str, Digest]:
+    """Give the model's own digest for files whose bytes differ each time they are written."""
+    unstable = [name for name in contents.unstable if name in contents.files]
+    digest = _digest_of(context, "model", model) if unstable else None
+    return {name: digest for name in unstable if digest is not None}
+
+
 def _summary(contents: Contents) -> dict[str, Any]:
     held = contents.compiled.equality
     told = ("held", "form", "reason", "rows", "made_rows", "flips", "max_difference")
     return {name: getattr(held, name) for name in told} | {"sentence": held.sentence}
 
 
-def _evaluated(model: Any, train: Any, test: Any | None, target: str) -> Report | None:
+def _evaluated(model: Any, train: Any, test: Any | None, target: str | None) -> Report | None:
     from fairlead.evaluate.report import evaluate
 
-    return None if test is None else evaluate(model, test, target=target, train=train)
+    if test is None or target is None:
+        return None
+    return evaluate(model, test, target=target, train=train)
 
 
 def _data(context: StepContext, **tables: Any) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""What every kind does with the tables that it is given."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+
+from fairlead.errors import InvalidInput
+from fairlead.model import background, profile
+from fairlead.model.compile.result import Compiled
+from fairlead.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
+from fairlead.model.runtime.frames import FrameKind
+from fairlead.signature import frames
+from fairlead.signature.check import Checker
+from fairlead.signature.field import Signature
+from fairlead.signature.reading import Nearest
+
+
+def described(signature: Signature, compiled: Compiled, train: Any, test: Any) -> dict[str, bytes]:
+    """
+    Make the files of a package that describe its model.
+
+    Args:
+        signature: Of the model.
+        compiled: The model as it will be served.
+        train: Checked rows that it was trained on, as `Columns`.
+        test: Checked rows that it has not seen, or None.
+    """
+    from fairlead.model.runtime.registry import load
+
+    predictor = load(compiled.runtime).load(compiled.files, signature)
+    try:
+        measured = profile.measure(signature, train, predictor, test=test)
+    finally:
+        predictor.close()
+    return {
+        SIGNATURE: json_of(signature),
+        EQUALITY: json_of(compiled.equality),
+        PROFILE: json_of(measured),
+        BACKGROUND: json_of(background.rows(signature, train)),
+    }
+
+
+def named_fields(names: list[str], present: list[str]) -> list[str]:
+    """Give the columns that a model was fitted on, each of which the training table must have."""
+    for name in names:
+        if name not in present:
+            raise InvalidInput(
+                f"The model was fitted on a column {name!r}, which the training table has not"
+                f"{Nearest(present).hint(name)}.",
+                "Pass the table that it was fitted on.",
+            )
+    return names
+
+
+def chosen(table: Any, columns: list[str]) -> Any:
+    """Take columns of a table, in order; all must be there."""
+    opened = frames.opened(table)
+    for column in columns:
+        frames.require(opened, column)
+    return opened.select(columns).to_native()
+
+
+def fitting(checker: Checker, table: Any) -> tuple[Any, list[str]]:
+    """
+    Leave out rows that an endpoint would refuse; the training table never showed such.
+
+    Returns:
+        The other rows, and what to tell the person who registers.
+    """
+    try:
+        checker.table(table)
+    except InvalidInput as error:
+        rows = {problem.row for problem in error.fields}
+        opened = frames.opened(table)
+        if not rows or len(rows) >= len(opened):
+            raise
+        first = error.fields[0]
+        note = (
+            f"{len(rows):,} of {len(opened):,} test rows were left out, as an endpoint refuses "
+            f"them: row {first.row}, {first.field} {first.value!r} instead of {first.expected}."
+        )
+        kept = [row for row in range(len(opened)) if row not in rows]
+        return opened[kept, :].to_native(), [note]
+    return table, []
+
+
+def frame_kind(table: Any) -> FrameKind:
+    """Say of which library a table is."""
+    pandas = sys.modules.get("pandas")
+    return "pandas" if pandas is not None and isinstance(table, pandas.DataFrame) else "polars"
+
+
+def json_of(value: Any) -> bytes:
+    """Write a value as a file of a package."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
