@@ -23,6 +23,7 @@ from fairlead.protocols import metrics, openapi
 from fairlead.protocols.http import Exchange, Refused, Response
 from fairlead.protocols.status import of_code, of_error, of_refusal
 from fairlead.serve import log_reader, revision
+from fairlead.serve.ask import Ask
 from fairlead.serve.endpoints import Endpoint, Endpoints
 from fairlead.serve.once import Answer
 from fairlead.store.ids import id_time_s
@@ -89,9 +90,8 @@ class Rest:
             if not 0 < len(key) <= KEY_CHARACTERS:
                 prediction.answer(_wrong_key(key))
                 return
-        self.endpoints.predict(
-            endpoint, exchange.body, prediction, key=key, abandoned=exchange.is_abandoned
-        )
+        ask = Ask(exchange.body, key=key, abandoned=exchange.is_abandoned)
+        self.endpoints.predict(endpoint, ask, prediction)
 
     def _find_route(self, exchange: Exchange) -> None:
         path = _path(exchange.target)

@@ -10,18 +10,22 @@ import asyncio
 import difflib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Literal
 
 import msgspec
 
 from fairlead.errors import FairleadError, Fault, IntegrityError, NotFound
 from fairlead.project import Project
+from fairlead.serve import formats
 from fairlead.serve import revision as revisions
+from fairlead.serve.ask import Ask
 from fairlead.serve.batch import QUEUE_ROWS, Call, Lane
 from fairlead.serve.desk import Desk
-from fairlead.serve.formats import Rows
+from fairlead.serve.formats import JSON, Rows
 from fairlead.serve.intake import MAX_ROWS, SMALL_BYTES
 from fairlead.serve.loaded import LoadedRevision
 from fairlead.serve.log import LogWriter, Part
@@ -37,6 +41,9 @@ WATCH_S = 0.5
 """How often the catalog is asked whether another revision went live."""
 
 
+State = Literal["ready", "cold", "loading", "failed", "unloaded"]
+
+
 class Endpoint:
     """One endpoint: what answers, and why the revision that should does not, if so."""
 
@@ -45,7 +52,17 @@ class Endpoint:
         self.times = Times()
         self.serving: Serving | None = None
         self.wanted = 0  # the revision that is live in the catalog
+        self.unloaded = False  # by an operator
         self.failure: FairleadError | None = None  # why it could not be loaded
+
+    @property
+    def state(self) -> State:
+        """Tell whether it answers: it does when "ready", and after a load when "cold"."""
+        if self.unloaded:
+            return "unloaded"
+        if self.serving is not None:
+            return "ready"
+        return "failed" if self.failure is not None else "cold"
 
 
 class Serving:
@@ -152,32 +169,83 @@ class Endpoints:
             raise NotFound(f"There is no endpoint {name!r} here.", hint)
         return endpoint
 
-    def predict(
-        self,
-        endpoint: Endpoint,
-        body: bytes,
-        reply: Reply,
-        *,
-        key: str | None = None,
-        abandoned: Callable[[], bool] | None = None,
-    ) -> None:
+    def predict(self, endpoint: Endpoint, ask: Ask, reply: Reply) -> None:
         """
         Answer a request.
 
         Args:
             endpoint: Who is asked.
-            body: JSON, as `Intake` reads it.
+            ask: The rows as they came, and how long the caller waits.
             reply: Called once, now or later, with the answer or the reason why there is none.
-            key: The caller's idempotency key, if any.
-            abandoned: Tells that the caller is gone.
         """
         serving = endpoint.serving
-        if serving is None:
-            reply(endpoint.failure or Fault(f"{endpoint.name} is not loaded.", "Try again."))
+        if serving is not None:
+            self._ask(endpoint, serving, ask, reply)
             return
-        if key is not None:
+
+        def then(loaded: Serving | FairleadError) -> None:
+            if isinstance(loaded, FairleadError):
+                reply(loaded)
+            else:
+                self._ask(endpoint, loaded, ask, reply)
+
+        self.when_loaded(endpoint, then)
+
+    def when_loaded(
+        self, endpoint: Endpoint, then: Callable[[Serving | FairleadError], None]
+    ) -> None:
+        """Call `then` with what answers for an endpoint: at once when it is loaded, else later."""
+        then(endpoint.serving or endpoint.failure or _not_loaded(endpoint.name))
+
+    async def load(self, name: str) -> None:
+        """
+        Let an endpoint answer again, here and in every other server of the project.
+
+        Raises:
+            NotFound: There is no such endpoint.
+            FairleadError: It could not be loaded.
+        """
+        await self._persist(name, unloaded=False)
+
+    async def unload(self, name: str) -> None:
+        """
+        Let an endpoint answer no more, here and in every other server of the project.
+
+        Raises:
+            NotFound: There is no such endpoint.
+        """
+        await self._persist(name, unloaded=True)
+
+    def fail(self, name: str, error: FairleadError) -> None:
+        """Let an endpoint answer no more but `error`, until another revision goes live."""
+        endpoint = self.get(name)
+        endpoint.failure = error
+        before, endpoint.serving = endpoint.serving, None
+        if before is not None:
+            before.release()
+
+    async def _persist(self, name: str, *, unloaded: bool) -> None:
+        self.get(name)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._loader, self._mark, name, unloaded)
+        await self._catch_up()
+
+    def _mark(self, name: str, unloaded: bool) -> None:
+        with (
+            Store.open(self.project.store_root) as store,
+            store.catalog.transaction() as transaction,
+        ):
+            live = transaction.get(LiveRevision, name)
+            if live is None:
+                raise NotFound(f"There is no endpoint {name!r}.", "Apply it.")
+            moved = msgspec.structs.replace(live, unloaded=unloaded, moved=time.time())
+            transaction.replace(moved)
+
+    def _ask(self, endpoint: Endpoint, serving: Serving, ask: Ask, reply: Reply) -> None:
+        abandoned = ask.abandoned
+        if ask.key is not None:
             try:
-                claimed = self._once.claim(endpoint.name, key, body, reply)
+                claimed = self._once.claim(endpoint.name, ask.key, ask.body, reply)
             except FairleadError as error:
                 reply(error)
                 return
@@ -186,11 +254,11 @@ class Endpoints:
             reply, abandoned = claimed, None  # others may come to wait for the same answer
         self.under_way += 1
         serving.hold()
-        request = _Request(self, serving, body, reply, key, abandoned)
-        if len(body) <= SMALL_BYTES:
+        request = _Request(self, serving, ask, reply, abandoned)
+        if ask.format != JSON or len(ask.body) <= SMALL_BYTES:
             request.read()
         else:
-            self._desk.read(serving.loaded.intake.read_large(body), request.submit)
+            self._desk.read(serving.loaded.intake.read_large(ask.body), request.submit)
 
     def over(self, serving: Serving) -> None:
         """Say that a request has its answer."""
@@ -210,7 +278,12 @@ class Endpoints:
         loop = asyncio.get_running_loop()
         for live in await loop.run_in_executor(self._loader, self._live):
             endpoint = self.endpoints.setdefault(live.endpoint, Endpoint(live.endpoint))
-            if endpoint.wanted == live.number:
+            if (endpoint.wanted, endpoint.unloaded) == (live.number, live.unloaded):
+                continue
+            endpoint.unloaded = live.unloaded
+            if live.unloaded:
+                endpoint.wanted = live.number
+                self.fail(live.endpoint, _unloaded(live.endpoint))
                 continue
             endpoint.wanted = live.number
             try:
@@ -256,14 +329,18 @@ class _Request(msgspec.Struct, eq=False):
 
     endpoints: Endpoints
     serving: Serving
-    body: bytes
+    ask: Ask
     reply: Reply
-    key: str | None
     abandoned: Callable[[], bool] | None
 
     def read(self) -> None:
+        ask, loaded = self.ask, self.serving.loaded
         try:
-            rows = self.serving.loaded.intake.read(self.body)
+            if ask.format == JSON:
+                rows = loaded.intake.read(ask.body)
+            else:
+                format = formats.named(ask.format)
+                rows = format.rows(ask.body, ask.detail, loaded.checker, loaded.max_rows)
         except FairleadError as error:
             self._finish(error)
         except Exception:
@@ -276,7 +353,8 @@ class _Request(msgspec.Struct, eq=False):
         if isinstance(read, FairleadError):
             self._finish(read)
             return
-        part = Part("json", self.body, len(read.rows), read.entities, self.key)
+        ask = self.ask
+        part = Part(ask.format, ask.body, len(read.rows), read.entities, ask.key, ask.detail)
         try:
             self.serving.lane.submit(Call(read.rows, part, self._answered, self.abandoned))
         except FairleadError as error:
@@ -291,6 +369,14 @@ class _Request(msgspec.Struct, eq=False):
     def _finish(self, result: Answer | FairleadError) -> None:
         self.endpoints.over(self.serving)
         self.reply(result)
+
+
+def _not_loaded(name: str) -> FairleadError:
+    return Fault(f"{name} is not loaded.", "Try again.")
+
+
+def _unloaded(name: str) -> FairleadError:
+    return NotFound(f"{name} is unloaded.", "An operator loads it again.")
 
 
 def _as_ours(error: Exception) -> FairleadError:

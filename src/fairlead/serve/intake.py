@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from fairlead.errors import FieldProblem, InvalidInput, MalformedInput, TooManyRows
-from fairlead.serve.formats import Rows
+from fairlead.errors import FieldProblem, InvalidInput, MalformedInput
+from fairlead.serve.formats import Rows, too_many
 from fairlead.signature import reading
 from fairlead.signature.check import Checker, refusal
 from fairlead.signature.row import matchable
@@ -134,14 +134,14 @@ class Intake:
         if not rows:
             raise _no_rows()
         if len(rows) > self._max_rows:
-            raise _too_many(self._max_rows)
+            raise too_many(self._max_rows)
         if entities is not None and not _are_texts(entities):
             raise _no_texts()
         return self._whole(self._checker.settle(rows), entities)
 
     def _whole(self, rows: list[Any], entities: list[str] | None) -> Rows:
         if len(rows) > self._max_rows:
-            raise _too_many(self._max_rows)
+            raise too_many(self._max_rows)
         if entities is not None and len(entities) != len(rows):
             raise MalformedInput(
                 f"There are {len(entities)} entities and {len(rows)} rows.",
@@ -221,7 +221,7 @@ def _portions(text: str, max_rows: int) -> Iterator[_Portion]:
     position, count = _skip_space(text, 1), 0
     while text[position] != "]":
         if count >= max_rows:
-            raise _too_many(max_rows)
+            raise too_many(max_rows)
         start, first = position, count
         while count - first < min(PORTION_ROWS, max_rows - first):
             end = _end_of_value(text, position)
@@ -261,12 +261,6 @@ def _moved(problem: FieldProblem, rows: int) -> FieldProblem:
 
 def _head(data: bytes) -> str:
     return repr(data[:20].decode("utf-8", "replace"))
-
-
-def _too_many(max_rows: int) -> TooManyRows:
-    return TooManyRows(
-        f"There are more than {max_rows} rows in the request.", "Send them in several requests."
-    )
 
 
 def _no_rows() -> MalformedInput:

@@ -33,6 +33,7 @@ class LoadedRevision:
         self.ref = revisions.ref(revision)
         self.signature = node.signature
         self.checker = Checker(node.signature, accepted.from_builtins(revision.accepted))
+        self.max_rows = max_rows
         self.intake = Intake(self.checker, max_rows=max_rows)
         self.cost = Cost()
         self._node = node

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from fairlead.errors import IntegrityError
+from fairlead.errors import IntegrityError, TooManyRows
 from fairlead.signature.check import Checker, Row
 
 JSON = "json"
@@ -22,7 +22,7 @@ JSON = "json"
 JSON_ROWS = "json-rows"
 """A JSON array of rows: what the log keeps of a piece of a streamed request."""
 
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {JSON_ROWS: "rows"}
 """Name of a format → the module here that has its `FORMAT`."""
 
 
@@ -65,3 +65,10 @@ def named(name: str) -> Format:
         )
     found: Format = import_module(f"{__name__}.{MODULES[name]}").FORMAT
     return found
+
+
+def too_many(max_rows: int) -> TooManyRows:
+    """Make the error that every format raises for more than `max_rows` rows."""
+    return TooManyRows(
+        f"There are more than {max_rows} rows in the request.", "Send them in several requests."
+    )
