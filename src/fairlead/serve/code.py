@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import difflib
 import functools
-import inspect
 import re
 import threading
-import typing
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from fairlead.errors import FairleadError, InvalidConfig, NotFound
+from fairlead.flow.code.annotated import FRAMES, Frame, frame_of
 from fairlead.flow.code.isolated import Isolated
 from fairlead.flow.code.reached import reached
 from fairlead.flow.code.snapshot import BlobSource, Snapshot
@@ -28,18 +27,20 @@ from fairlead.project import Project
 from fairlead.store.blobs import Blobs
 from fairlead.store.digest import Digest, digest_bytes
 
-Frame = Literal["polars", "pandas", "numpy", "rows"]
-"""What a function is given: a data frame, an array, or a list of dicts."""
-
-FRAMES = ("polars", "pandas", "numpy", "rows")
+__all__ = [
+    "FRAMES",
+    "Code",
+    "Frame",
+    "Functions",
+    "frame_of",
+    "functions",
+    "is_function",
+    "of_code",
+    "read",
+    "recorded",
+]
 
 _TEXT = re.compile(r"(?P<path>[^:]+\.py):(?P<name>[^\W\d]\w*)")
-_ANNOTATIONS: tuple[tuple[str, Frame], ...] = (
-    (r"(pl|polars)\.DataFrame", "polars"),
-    (r"(pd|pandas)\.DataFrame", "pandas"),
-    (r"((np|numpy)\.ndarray|(npt\.)?NDArray)\b.*", "numpy"),
-    (r"list\b.*", "rows"),
-)
 
 
 class Code(msgspec.Struct, frozen=True):
@@ -167,40 +168,6 @@ class Functions:
             near = difflib.get_close_matches(name, own, n=1)
             hint = f"Did you mean {path}:{near[0]}?" if near else "Write it there."
             raise NotFound(f"{path} has no function or class {name!r}.", hint) from None
-
-
-def frame_of(function: Any) -> Frame | None:
-    """
-    Tell what a function's first parameter is annotated as; of a class, that of its `__call__`.
-
-    >>> def tidy(rows: list[dict]): ...
-    >>> frame_of(tidy)
-    'rows'
-    """
-    called = function.__call__ if isinstance(function, type) else function
-    parameters = [
-        each for each in inspect.signature(called).parameters.values() if each.name != "self"
-    ]
-    if not parameters or parameters[0].annotation is inspect.Parameter.empty:
-        return None
-    return _frame_named(_annotation(called, parameters[0]))
-
-
-def _annotation(function: Any, parameter: inspect.Parameter) -> str:
-    """The annotation as text: of a type its module and name."""
-    try:
-        found = typing.get_type_hints(function)[parameter.name]
-    except (NameError, AttributeError, TypeError):  # a name that only a type checker imports
-        found = parameter.annotation
-    real = typing.get_origin(found) or found
-    if isinstance(real, type):
-        module = real.__module__.partition(".")[0]
-        return real.__name__ if module == "builtins" else f"{module}.{real.__name__}"
-    return str(found)
-
-
-def _frame_named(text: str) -> Frame | None:
-    return next((frame for form, frame in _ANNOTATIONS if re.fullmatch(form, text)), None)
 
 
 def _parts(text: str) -> tuple[str, str]:
