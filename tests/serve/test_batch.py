@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from fairlead.errors import Fault, Overloaded
+from fairlead.errors import Fault, ModelFailed, Overloaded
 from fairlead.serve import log_reader
 from fairlead.serve.batch import BATCH_ROWS, Call, Lane, Predictions
 from fairlead.serve.cost import Cost
-from fairlead.serve.frame import Frame, Part
+from fairlead.serve.frame import Frame, Part, Way
 from fairlead.serve.log import LogWriter
 from fairlead.serve.times import Times
+from fairlead.serve.trails import Trail
 from fairlead.store.digest import Digest
-from fairlead.store.ids import id_text, prediction_ids
+from fairlead.store.ids import id_bytes, id_text, prediction_ids
 
 
 class Doubler:
@@ -31,26 +32,33 @@ class Doubler:
         self.batches: list[list[int]] = []
         self.threads: set[str] = set()
 
-    def answer(self, rows: list[Any], entities: list[str | None]) -> Predictions:
+    def answer(
+        self, rows: list[Any], entities: list[str | None], ids: list[bytes] | None = None
+    ) -> Predictions:
         self.batches.append(list(rows))
         self.threads.add(threading.current_thread().name)
         time.sleep(self.row_s * len(rows))
         if -1 in rows:
             raise ValueError("no double of -1")
         answers = [b"%d" % (2 * row) for row in rows]
-        return Predictions(prediction_ids(len(rows)), answers, "double@1", (("model", 1.0),))
+        way = Way("double@1", (("model", 1.0),))
+        return Predictions(ids or prediction_ids(len(rows)), answers, [Trail(way)] * len(rows))
+
+    def failed(self, error: ModelFailed) -> Predictions:
+        ids = [id_bytes(text) for text in error.ids]
+        return Predictions(ids, [b"failed"] * len(ids), [Trail(Way("double@1", ()))] * len(ids))
 
     def frame(self, predictions: Predictions, parts: list[Part]) -> Frame:
         return Frame(
             ids=b"".join(predictions.ids),
             endpoint="double",
             revision=1,
-            model=predictions.model,
+            model="double@1",
             package=Digest("ab" * 32),
             time=0.0,
             parts=parts,
             answers=predictions.answers,
-            path=list(predictions.path),
+            path=list(predictions.trails[-1].way.path),
         )
 
 

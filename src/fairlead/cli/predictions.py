@@ -10,7 +10,8 @@ from cyclopts import App
 from fairlead.cli.output import console, emit, message
 from fairlead.cli.paging import Limit
 from fairlead.project import find as find_project
-from fairlead.serve.line import FIELDS_SHOWN, headline, moment
+from fairlead.serve.frame import Choice
+from fairlead.serve.line import FIELDS_SHOWN, chosen, headline, moment
 from fairlead.serve.log_reader import Logged, get, latest
 from fairlead.store.ids import id_time_s
 from fairlead.store.phrases import counted, named, some
@@ -33,6 +34,8 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     revision: str  # income#12
     model: str
     package: str
+    arm: str = ""
+    choices: list[Choice] = []  # of each route: node, arm, propensity, state of the router
     input: msgspec.Raw
     answer: msgspec.Raw
     entity: str | None = None
@@ -103,14 +106,16 @@ def shown(logged: Logged) -> Shown:
         time=id_time_s(logged.id),
         endpoint=frame.endpoint,
         revision=f"{frame.endpoint}#{frame.revision}",
-        model=frame.model,
-        package=frame.package,
+        model=logged.way.model,
+        package=logged.package,
+        arm=logged.way.arm,
+        choices=list(logged.way.choices),
         input=logged.input,
         answer=msgspec.Raw(logged.answer),
         entity=logged.entity,
         batch_rows=len(frame.answers),
         batch_row=logged.row,
-        path=frame.path,
+        path=list(logged.way.path),
         segment=str(logged.place.segment),
         offset=logged.place.offset,
     )
@@ -138,7 +143,8 @@ def show_one(item: Shown) -> None:
         ("prediction", item.id),
         ("answered", moment(item.time)),
         ("revision", item.revision),
-        ("model", f"{item.model}, package {item.package[:12]}"),
+        ("model", f"{item.model}, package {_short(item.package)}"),
+        ("arm", some(map(chosen, item.choices)) if item.choices else None),
         ("about", item.entity),
         ("batch", f"row {item.batch_row + 1} of {item.batch_rows}, {nodes}"),
         ("logged", f"{item.segment}, byte {item.offset}"),
@@ -165,7 +171,8 @@ def show_replay(replay: PredictionReplay) -> None:
     print_(f"prediction  {replay.id}", markup=False)
     print_(f"revision    {replay.revision}", markup=False)
     print_(
-        f"model       {replay.model}, {replay.runtime}, package {replay.package[:12]}", markup=False
+        f"model       {replay.model}, {replay.runtime}, package {_short(replay.package)}",
+        markup=False,
     )
     place = f"row {replay.batch_row + 1} of a batch of {replay.batch_rows}"
     row = named(msgspec.json.decode(replay.input), FIELDS_SHOWN)
@@ -189,6 +196,11 @@ def _both(one: Compared) -> str:
         return f"{one.recorded}  replayed {one.replayed}"
     long = len(one.recorded) > SHOWN
     return f"{one.recorded[:SHOWN]}… (whole with --json)" if long else one.recorded
+
+
+def _short(packages: str) -> str:
+    """Digests, joined by `+`, in short."""
+    return "+".join(package[:12] for package in packages.split("+"))
 
 
 def _json(value: Any) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from fairlead.model.runtime import Outputs
-from fairlead.serve.graph import Answered
+from fairlead.serve.answered import Answered
+from fairlead.serve.frame import Way
 from fairlead.signature.field import Output
 from fairlead.signature.flag import Flag
 
@@ -24,32 +26,58 @@ class Renderer:
     Writes the predictions of one output, each as a JSON object in bytes.
 
     A classifier's prediction is `{"id", "model", "label", "probabilities"}`, a
-    regressor's `{"id", "model", "value"}`; `"flags"` follow where there are any.
+    regressor's `{"id", "model", "value"}`; `"arm"` comes after the model where the
+    row was routed, and `"flags"` at the end where there are any.
     Numbers are written by the shortest text that reads back as the same bits.
     """
 
     def __init__(self, output: Output) -> None:
         self._labels = output.labels
-        self._templates: dict[str, list[bytes]] = {}
+        self._templates: dict[tuple[str, str], list[bytes]] = {}
 
     def render(
         self, ids: Sequence[bytes], answered: Answered, flags: Sequence[tuple[int, Flag]]
     ) -> list[bytes]:
         """Write the predictions of a batch, in its order."""
-        model = answered.model
-        templates = self._templates.get(model)
-        if templates is None:
-            templates = self._templates[model] = self._templates_of(model)
         texts = _id_texts(ids)
-        if self._labels is None:
-            rendered = _values(templates[0], texts, answered.outputs)
+        if answered.taken is not None:
+            rendered = self._mixed(texts, answered, answered.taken)
+        elif self._labels is None:
+            rendered = _values(self._of(answered.ways[0])[0], texts, answered.outputs)
         else:
-            rendered = _choices(templates, texts, answered.outputs)
+            rendered = _choices(self._of(answered.ways[0]), texts, answered.outputs)
         return _with_flags(rendered, flags) if flags else rendered
 
-    def _templates_of(self, model: str) -> list[bytes]:
+    def _mixed(self, ids: list[bytes], answered: Answered, taken: NDArray[np.intp]) -> list[bytes]:
+        """Write rows that went different ways: each with its own model and arm."""
+        of_way = [self._of(way) for way in answered.ways]
+        templates = [of_way[index] for index in taken.tolist()]
+        outputs = answered.outputs
+        if outputs.values is not None:
+            numbers = _numbers(outputs.values)
+            rows = zip(templates, ids, numbers, strict=True)
+            return [template[0] % (id_, number) for template, id_, number in rows]
+        assert outputs.choices is not None
+        assert outputs.probabilities is not None
+        numbers, width = _numbers(outputs.probabilities), outputs.probabilities.shape[1]
+        chosen = zip(templates, ids, outputs.choices.tolist(), strict=True)
+        return [
+            template[choice] % (id_, *numbers[row * width : (row + 1) * width])
+            for row, (template, id_, choice) in enumerate(chosen)
+        ]
+
+    def _of(self, way: Way) -> list[bytes]:
+        key = way.model, way.arm
+        templates = self._templates.get(key)
+        if templates is None:
+            templates = self._templates[key] = self._templates_of(*key)
+        return templates
+
+    def _templates_of(self, model: str, arm: str) -> list[bytes]:
         """One template a label (one in all for a regressor), with a place for id and numbers."""
         head = b'{"id":"%b","model":' + _literal(model)
+        if arm:
+            head += b',"arm":' + _literal(arm)
         if self._labels is None:
             return [head + b',"value":%b}']
         names = [label if isinstance(label, str) else _text(label) for label in self._labels]
@@ -85,7 +113,7 @@ def _values(template: bytes, ids: list[bytes], outputs: Outputs) -> list[bytes]:
     return [template % pair for pair in zip(ids, _numbers(outputs.values), strict=True)]
 
 
-def _numbers(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[bytes]:
+def _numbers(values: NDArray[np.float64]) -> list[bytes]:
     """Write all numbers in one pass, row by row."""
     return _encode(values.ravel().tolist())[1:-1].split(b",")
 

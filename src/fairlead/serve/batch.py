@@ -22,10 +22,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from fairlead.errors import FairleadError, Fault, InvalidInput, Overloaded
+from fairlead.errors import FairleadError, Fault, InvalidInput, ModelFailed, Overloaded
 from fairlead.serve.cost import Cost
 from fairlead.serve.log import Done, Durability, Frame, Part
 from fairlead.serve.times import Times
+from fairlead.serve.trails import Trail
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +41,35 @@ QUEUE_ROWS = 20_000
 
 
 class Predictions(msgspec.Struct, frozen=True, gc=False):
-    """A batch answered: ids of 16 bytes, the JSON of each prediction, and how it went."""
+    """A batch answered: ids of 16 bytes, the JSON of each prediction, and how each went."""
 
     ids: list[bytes]
     answers: list[bytes]
-    model: str  # name@number
-    path: tuple[tuple[str, float], ...]  # nodes gone through, each with microseconds
+    trails: list[Trail]
 
 
 class Answerer(Protocol):
     """What a lane runs its batches through; free of I/O, called from one thread at a time."""
 
-    def answer(self, rows: list[Any], entities: list[str | None]) -> Predictions:
-        """Answer checked rows, in order; the rows and entities are as many."""
+    def answer(
+        self, rows: list[Any], entities: list[str | None], ids: list[bytes] | None = None
+    ) -> Predictions:
+        """
+        Answer checked rows, in order; the rows and entities are as many.
+
+        Args:
+            rows: Checked rows.
+            entities: Whom each is about.
+            ids: Of rows that are answered a second time, so that a route chooses
+                the same arm; new ones by default.
+
+        Raises:
+            InvalidInput: A model refuses rows.
+            ModelFailed: A node raised; names the ids, which `failed` logs.
+        """
+
+    def failed(self, error: ModelFailed) -> Predictions:
+        """Make the answers that the log keeps of rows whose node raised, under its ids."""
 
     def frame(self, predictions: Predictions, parts: list[Part]) -> Frame:
         """Make the frame of the log that holds answered rows; the parts' rows are as many."""
@@ -80,6 +97,7 @@ class Call(msgspec.Struct, eq=False):
     abandoned: Callable[[], bool] | None = None  # tells that nobody waits any more
     answers: list[bytes] = []
     ids: list[bytes] = []
+    trails: list[Trail] = []
     error: FairleadError | None = None
     arrived: float = msgspec.field(default_factory=time.perf_counter)
 
@@ -233,26 +251,28 @@ class Lane:
 
     def _hand_out(self, pieces: list[_Piece], predictions: Predictions) -> None:
         """Give each call its answers. Calls that came whole share a frame of the log."""
-        ids, answers = predictions.ids, predictions.answers
+        ids, answers, trails = predictions.ids, predictions.answers, predictions.trails
         whole: list[Call] = []
         first = 0
         for piece in pieces:
             call, last = piece.call, first + len(piece)
             call.ids += ids[first:last]
             call.answers += answers[first:last]
+            call.trails += trails[first:last]
             first = last
             if piece.is_whole:
                 whole.append(call)
             elif len(call.answers) == len(call.rows):
-                self._write([call], predictions)
+                self._write([call])
         if whole:
-            self._write(whole, predictions)
+            self._write(whole)
 
-    def _write(self, calls: list[Call], last: Predictions) -> None:
-        """Log calls that are wholly answered; `last` is the batch that completed them."""
+    def _write(self, calls: list[Call]) -> None:
+        """Log calls that are wholly answered."""
         ids = [id_ for call in calls for id_ in call.ids]
         answers = [answer for call in calls for answer in call.answers]
-        predictions = Predictions(ids, answers, last.model, last.path)
+        trails = [trail for call in calls for trail in call.trails]
+        predictions = Predictions(ids, answers, trails)
         start = time.perf_counter()
         try:
             frame = self._answerer.frame(predictions, [call.part for call in calls])

@@ -9,6 +9,7 @@ One row a prediction, sorted by id. The frames stay: a replay reads them, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import msgspec
 from fairlead.errors import IntegrityError
 from fairlead.serve.closing import recover
 from fairlead.serve.extent import WALK_BYTES, opened
-from fairlead.serve.frame import ID_BYTES, Frame, unpack, walk
+from fairlead.serve.frame import ID_BYTES, Frame, Way, unpack, walk
 from fairlead.serve.log_reader import rows_of
 from fairlead.serve.segment import HOUR_MS, Segment, hour_folder, hour_of, hours, segments
 from fairlead.store.disk import disk_errors, replacing
@@ -38,9 +39,14 @@ class Compacted(msgspec.Struct, frozen=True):
     unreadable: list[str]  # parts whose rows could not be read; their `row` is null
 
 
+class _Error(msgspec.Struct):
+    message: str
+
+
 class _Answer(msgspec.Struct):
     label: str | int | float | bool | None = None
     value: float | None = None
+    error: _Error | None = None
     flags: list[msgspec.Raw] = []
 
 
@@ -111,14 +117,23 @@ def _rows_of(
         said = (
             _text(read.label),
             read.value,
+            read.error and read.error.message,
             len(read.flags),
             inputs[row],
             answer.decode(),
             entities[row],
         )
-        made = (frame.endpoint, frame.revision, frame.model, frame.package)
+        way = frame.way(row)
+        made = (frame.endpoint, frame.revision, way.model, frame.package_of(row), *_arm(way))
         when = int(frame.time * 1e6)
         yield identifier, (id_text(identifier), when, *made, *said, size, row, *where)
+
+
+def _arm(way: Way) -> tuple[str | None, float | None]:
+    """The arm, and how likely it was: the product over nested routes; null without a route."""
+    if not way.choices:
+        return None, None
+    return way.arm, math.prod(choice.propensity for choice in way.choices)
 
 
 def _inputs(
@@ -150,8 +165,11 @@ def _table(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
         "revision": pl.Int64,
         "model": pl.String,
         "package": pl.String,
+        "arm": pl.String,
+        "propensity": pl.Float64,
         "label": pl.String,
         "value": pl.Float64,
+        "error": pl.String,
         "flags": pl.Int64,
         "row": pl.String,  # JSON, as it came
         "answer": pl.String,  # JSON, as it was sent

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from blake3 import blake3
@@ -54,23 +54,66 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
     detail: str = ""
 
 
+class Choice(msgspec.Struct, array_like=True, frozen=True):
+    """What a route chose for a row, how likely it was to, and what it knew then."""
+
+    node: str
+    arm: str
+    propensity: float
+    state: int = 0  # number of the router's state; 0 where it keeps none
+
+
+class Way(msgspec.Struct, array_like=True, frozen=True):
+    """
+    How rows went through a graph.
+
+    `model` is `name@number`; where several models were combined, all of them in
+    the order of the branches, joined by `+`. `arm` is the arm of the route; of
+    nested routes `outer/inner`; empty where no route was passed.
+    """
+
+    model: str
+    path: tuple[tuple[str, float], ...]  # nodes gone through, in order, each with microseconds
+    arm: str = ""
+    choices: tuple[Choice, ...] = ()  # outermost route first
+
+
 class Frame(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """
-    One batch that went through one model call: rows as they came, answers as they left.
+    One batch of predictions: rows as they came, answers as they left.
 
     Row `i` of the batch has the id `ids[16 * i : 16 * i + 16]` and the answer
-    `answers[i]`; the rows of the parts follow one another in order.
+    `answers[i]`; the rows of the parts follow one another in order. An endpoint
+    of one model fills `model`, `package` and `path`. A graph leaves them empty
+    and says of each row which way it went: `way(i)` reads either.
     """
 
     ids: bytes  # 16 bytes a row
     endpoint: str
     revision: int
-    model: str  # income@3
+    model: str  # income@3; empty where a graph answered
     package: Digest
     time: float  # seconds since the epoch, when the batch was formed
     parts: list[Part]
     answers: list[bytes]  # JSON of each prediction as it was sent
     path: list[tuple[str, float]]  # nodes that the batch went through, with microseconds
+    packages: dict[str, Digest] = {}  # of a graph: each model that answered → its package
+    ways: list[Way] = []  # of a graph: the different ways that rows went
+    taken: list[int] = []  # of a graph: index into `ways`, one a row
+    marks: list[bytes] = []  # of a graph: 4 bytes a node of the way, of what it made of the row
+
+    def way(self, row: int) -> Way:
+        """Tell how a row was answered."""
+        if self.ways:
+            return self.ways[self.taken[row]]
+        return Way(self.model, tuple(self.path))
+
+    def package_of(self, row: int) -> str:
+        """Give the digest of the package that answered a row; of several, joined as the models."""
+        if not self.ways:
+            return self.package
+        models = self.way(row).model.split("+")
+        return "+".join(self.packages[model] for model in models if model)
 
 
 class Slot(NamedTuple):
@@ -90,7 +133,7 @@ def pack(frame: Frame) -> bytearray:
     """Encode a frame with its header, ready to be appended to a segment."""
     assert len(frame.ids) == ID_BYTES * len(frame.answers), "one id and one answer a row"
     data = bytearray(HEADER.size)
-    _encoder.encode_into(frame, data, HEADER.size)
+    _encoder.encode_into(frame if frame.ways else _plain(frame), data, HEADER.size)
     length = len(data) - HEADER.size
     count = len(frame.ids) // ID_BYTES
     keyed = sum(part.idempotency_key is not None for part in frame.parts)
@@ -99,6 +142,12 @@ def pack(frame: Frame) -> bytearray:
         checksum = zlib.crc32(view[HEADER.size :], zlib.crc32(head))
     HEADER.pack_into(data, 0, MAGIC, length, count, keyed, checksum)
     return data
+
+
+def _plain(frame: Frame) -> tuple[Any, ...]:
+    """A frame without what only graphs have, so that others need no byte for it."""
+    said = (frame.ids, frame.endpoint, frame.revision, frame.model, frame.package, frame.time)
+    return (*said, frame.parts, frame.answers, frame.path)
 
 
 def unpack(source: Source, slot: Slot) -> Frame:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from fairlead.project import Project
+from fairlead.serve.frame import Choice
 from fairlead.serve.log_reader import Logged, get
 from fairlead.store.ids import id_time_s
 from fairlead.store.lineage import Node, Ref
@@ -54,7 +55,8 @@ def prediction_node(logged: Logged, *, full: bool = False) -> Node:
     facts.append(("answered", moment(id_time_s(logged.id))))
     size = len(frame.answers)
     place = f"row {logged.row + 1} of {size}" if size > 1 else "alone"
-    took = some(f"{node} {spent_us:.0f} µs" for node, spent_us in frame.path)
+    facts += [("arm", chosen(choice)) for choice in logged.way.choices]
+    took = some(f"{node} {spent_us:.0f} µs" for node, spent_us in logged.way.path)
     facts.append(("batch", f"{place}, {took}"))
     return Node(ref=logged.id, kind="prediction", title=headline(answer), facts=facts)
 
@@ -68,12 +70,25 @@ def headline(answer: dict[str, Any]) -> str:
     >>> headline({"value": 12.3})
     '12.3'
     """
+    if "error" in answer:
+        return f"failed: {answer['error']['message']}"
     if "label" not in answer:
         return number(answer["value"])
     label = answer["label"]
     key = label if isinstance(label, str) else msgspec.json.encode(label).decode()
     share = answer.get("probabilities", {}).get(key)
     return key if share is None else f"{key} ({number(share)})"
+
+
+def chosen(choice: Choice) -> str:
+    """
+    Say what a route chose.
+
+    >>> chosen(Choice("route", "challenger", 0.1))
+    'challenger by route, propensity 0.1'
+    """
+    state = f", state {choice.state}" if choice.state else ""
+    return f"{choice.arm} by {choice.node}, propensity {number(choice.propensity)}{state}"
 
 
 def moment(time_s: float) -> str:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor
 from typing import Any
 
 import msgspec
 
+from fairlead.errors import InvalidInput, ModelFailed
+from fairlead.project import Project
 from fairlead.serve import revision as revisions
+from fairlead.serve.answered import Batch, raised
 from fairlead.serve.answers import Renderer
 from fairlead.serve.batch import Predictions
 from fairlead.serve.cost import Cost
-from fairlead.serve.graph import Batch, Node, node_kind
+from fairlead.serve.frame import Way
+from fairlead.serve.graph import ONLY, Builder, Functions, Node, Shadowing, States, tree_of
 from fairlead.serve.intake import MAX_ROWS, Intake
 from fairlead.serve.log import Frame, Part
-from fairlead.serve.pool import ModelPool
+from fairlead.serve.pool import LoadedModel, ModelPool
+from fairlead.serve.trails import Trail, trails, with_trails
 from fairlead.signature import accepted
 from fairlead.signature.check import Checker
-from fairlead.store.ids import prediction_ids
+from fairlead.store.digest import Digest
+from fairlead.store.ids import id_bytes, id_text, prediction_ids
 from fairlead.store.records import Revision
 
 TRIAL_SIZES = (1, 1, 8, 64, 1, 8, 64)
@@ -28,7 +35,9 @@ TRIAL_S = 0.5
 class LoadedRevision:
     """Answers batches as one revision of an endpoint says. Free of I/O."""
 
-    def __init__(self, revision: Revision, node: Node, *, max_rows: int = MAX_ROWS) -> None:
+    def __init__(
+        self, revision: Revision, build: Builder, node: Node, *, max_rows: int = MAX_ROWS
+    ) -> None:
         self.revision = revision
         self.ref = revisions.ref(revision)
         self.signature = node.signature
@@ -36,54 +45,123 @@ class LoadedRevision:
         self.max_rows = max_rows
         self.intake = Intake(self.checker, max_rows=max_rows)
         self.cost = Cost()
+        self._build = build
         self._node = node
         self._renderer = Renderer(node.signature.output)
+        self._is_graph = tree_of(revision)["kind"] != "model"
 
     @classmethod
     def load(
-        cls, revision: Revision, pool: ModelPool, *, max_rows: int = MAX_ROWS
+        cls,
+        revision: Revision,
+        pool: ModelPool,
+        *,
+        max_rows: int = MAX_ROWS,
+        functions: Functions | None = None,
+        threads: Executor | None = None,
+        states: States | None = None,
+        shadowing: Shadowing | None = None,
+        trial: bool = True,
     ) -> LoadedRevision:
         """
         Load what a revision has pinned, and answer its background rows as a trial.
 
+        Args:
+            revision: What to load.
+            pool: Where its models come from.
+            max_rows: Rows that one request may have.
+            functions: The code of a draft that is not stored; that which the
+                revision pins by default.
+            threads: Where branches of the graph run beside each other.
+            states: What the routers have learned, by node.
+            shadowing: Who asks the shadows.
+            trial: Whether to answer background rows; a replay has its own.
+
         Raises:
             NotFound: A package is not there.
             IntegrityError: A package is not what was sealed and pinned.
+            InvalidConfig: The nodes do not fit together.
+            ModelFailed: A node raised on the background rows.
         """
         pool.pin(revision.packages)
-        node = node_kind(revisions.NODE).build(
-            revisions.NODE, revision.models[revisions.NODE], pool
+        build = Builder(
+            revision,
+            pool,
+            functions=functions or pinned_functions(pool.project, revision),
+            threads=threads,
+            states=states,
+            shadowing=shadowing,
         )
         try:
-            loaded = cls(revision, node, max_rows=max_rows)
-            loaded.try_out()
+            loaded = cls(revision, build, build.node(tree_of(revision)), max_rows=max_rows)
+            if trial:
+                loaded.try_out()
         except BaseException:
-            node.close()
+            build.close()
             raise
         return loaded
 
-    def answer(self, rows: list[Any], entities: list[str | None]) -> Predictions:
-        """Answer checked rows, in order."""
+    def answer(
+        self, rows: list[Any], entities: list[str | None], ids: list[bytes] | None = None
+    ) -> Predictions:
+        """
+        Answer checked rows, in order.
+
+        Args:
+            rows: Checked rows.
+            entities: Whom each is about.
+            ids: Of rows that are answered again; new ones by default.
+
+        Raises:
+            InvalidInput: A model refuses rows.
+            ModelFailed: A node raised; names the ids.
+        """
         checked = self.checker.columns(rows)
         assert not checked.refused, "rows are checked when they are read"
-        ids = prediction_ids(len(rows))
-        answered = self._node.answer(Batch(checked.columns, ids, entities))
-        answers = self._renderer.render(ids, answered, checked.flags)
-        return Predictions(ids, answers, answered.model, answered.path)
+        if ids is None:
+            ids = prediction_ids(len(rows))
+        try:
+            answered = self._node.answer(Batch(checked.columns, ids, entities))
+            answers = self._renderer.render(ids, answered, checked.flags)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            raise _with_ids(error, ids) from error
+        return Predictions(ids, answers, trails(answered, len(ids)))
+
+    def failed(self, error: ModelFailed) -> Predictions:
+        """Make the answers that the log keeps of rows whose node raised, under the ids it names."""
+        ids = [id_bytes(text) for text in error.ids]
+        model = "" if self._is_graph else self.revision.models[ONLY]
+        said = {"code": error.code, "message": error.message}
+        answers = [
+            msgspec.json.encode({"id": text, "model": model, "error": said}) for text in error.ids
+        ]
+        return Predictions(ids, answers, [Trail(Way(model, ()))] * len(ids))
 
     def frame(self, predictions: Predictions, parts: list[Part]) -> Frame:
         """Make the frame of the log that holds answered rows."""
-        return Frame(
+        last = predictions.trails[-1].way
+        model = "" if self._is_graph else last.model
+        frame = Frame(
             ids=b"".join(predictions.ids),
             endpoint=self.revision.endpoint,
             revision=self.revision.number,
-            model=predictions.model,
-            package=self.revision.packages[predictions.model],
+            model=model,
+            package=self.revision.packages[model] if model else Digest(""),
             time=time.time(),
             parts=parts,
             answers=predictions.answers,
-            path=list(predictions.path),
+            path=[] if self._is_graph else list(last.path),
         )
+        if not self._is_graph:
+            return frame
+        return with_trails(frame, predictions.trails, self.revision.packages)
+
+    @property
+    def models(self) -> list[LoadedModel]:
+        """The models of every node, in the order of the graph."""
+        return self._build.models
 
     def background(self) -> tuple[list[Any], int]:
         """Give the background rows of the node, and how many of them accepted bounds refuse."""
@@ -108,4 +186,18 @@ class LoadedRevision:
 
     def close(self) -> None:
         """Give back the models; no call comes after it."""
-        self._node.close()
+        self._build.close()
+
+
+def pinned_functions(project: Project, revision: Revision) -> Functions | None:
+    """Load the code that a revision pins; None when its graph names no function."""
+    if revision.code is None:
+        return None
+    from fairlead.serve.code import functions
+
+    return functions(project, revision.code)
+
+
+def _with_ids(error: Exception, ids: list[bytes]) -> ModelFailed:
+    found = error if isinstance(error, ModelFailed) else raised("graph", error)
+    return ModelFailed(found.message, found.fix, tuple(map(id_text, ids)))

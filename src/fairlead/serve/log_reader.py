@@ -18,7 +18,7 @@ import msgspec
 
 from fairlead.errors import IntegrityError, NotFound
 from fairlead.serve.extent import BISECT_BYTES, LOOK_UP_BYTES, WALK_BYTES, opened
-from fairlead.serve.frame import ID_BYTES, Frame, Part, Source, unpack, whole
+from fairlead.serve.frame import ID_BYTES, Frame, Part, Source, Way, unpack, whole
 from fairlead.serve.segment import (
     HOUR_MS,
     MARK,
@@ -61,6 +61,16 @@ class Logged(NamedTuple):
     def answer(self) -> bytes:
         """The answer as it was sent, JSON."""
         return self.frame.answers[self.row]
+
+    @property
+    def way(self) -> Way:
+        """How the row was answered: model, nodes with their times, arm and propensities."""
+        return self.frame.way(self.row)
+
+    @property
+    def package(self) -> str:
+        """The digest of the package that answered; of several, joined by `+` as the models are."""
+        return self.frame.package_of(self.row)
 
     @property
     def part(self) -> tuple[int, int]:

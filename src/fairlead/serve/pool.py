@@ -58,6 +58,11 @@ class ModelPool:
         self._loaded: dict[str, LoadedModel] = {}
         self._lock = threading.Lock()
 
+    @property
+    def project(self) -> Project:
+        """Whose packages are loaded."""
+        return self._project
+
     def pin(self, pinned: dict[str, Digest]) -> None:
         """Say which package each version must be; versions never change, so this only adds."""
         with self._lock:

@@ -2,9 +2,12 @@
 Replaying a prediction: the same rows through the same package, compared bit for bit.
 
 The rows come from the frame as they arrived, are read and checked by the
-signature and the accepted bounds that the revision pinned, and go through the
-sealed package as the batch they were, and the one row alone. The answers are
-written anew and held against the bytes that were sent.
+signature and the accepted bounds that the revision pinned, and go through every
+node of its graph as the batch they were, and the one row alone: under the same
+ids and the same states of the routers, so that each route chooses the same arm.
+The answers are written anew and held against the bytes that were sent; of a
+graph, what each node made of the row is held against its mark. Shadows are not
+asked.
 """
 
 from __future__ import annotations
@@ -13,24 +16,22 @@ import platform
 import struct
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from fairlead.errors import IntegrityError
+from fairlead.errors import IntegrityError, ModelFailed
 from fairlead.project import Project
-from fairlead.serve.answers import Renderer
-from fairlead.serve.frame import ID_BYTES, Frame, Part
-from fairlead.serve.graph import Answered
+from fairlead.serve.frame import ID_BYTES, Choice, Frame, Part, Way
 from fairlead.serve.intake import Intake
+from fairlead.serve.loaded import LoadedRevision
 from fairlead.serve.log_reader import Logged, get, rows_of
-from fairlead.serve.pool import LoadedModel, ModelPool
-from fairlead.signature.accepted import Accepted, from_builtins
+from fairlead.serve.pool import ModelPool
+from fairlead.serve.trails import MARK_BYTES, Trail
 from fairlead.signature.check import Checker
-from fairlead.signature.columns import Columns
-from fairlead.store.digest import Digest
+from fairlead.store.phrases import some
 from fairlead.store.reader import FILE, CatalogReader
-from fairlead.store.records import Revision
+from fairlead.store.records import Revision, RouterState
 
 _APART = ("id", "model", "label", "value", "probabilities")
 """Fields of an answer that are named apart, or taken from the record."""
@@ -53,7 +54,7 @@ class PredictionReplay(msgspec.Struct, frozen=True, kw_only=True):
     equal: bool
     revision: str  # income#12
     model: str  # income@3
-    package: Digest
+    package: str  # digest; of several models joined by `+`, as they are
     runtime: str
     batch_rows: int
     batch_row: int  # the prediction's place in the batch
@@ -72,80 +73,167 @@ def replay(project: Project, identifier: str) -> PredictionReplay:
     """
     logged = get(project.log, identifier)
     frame = logged.frame
-    revision = _revision(project, frame)
-    pool = ModelPool(project)
-    pool.pin({frame.model: frame.package})
-    model = pool.take(frame.model)
+    with closing(CatalogReader(project.store_root / FILE)) as reader:
+        states = _states(reader, frame)
+        revision = _revision(reader, frame)
+    now: dict[str, RouterState | None] = {}
+    loaded = LoadedRevision.load(revision, ModelPool(project), states=now.get, trial=False)
     try:
-        compared = _compare(logged, model, from_builtins(revision.accepted))
+        compared = _compare(logged, _Again(loaded, states, now))
+        manifests = [model.package.manifest for model in loaded.models]
     finally:
-        model.release()
+        loaded.close()
     return PredictionReplay(
         id=logged.id,
         equal=all(one.equal for one in compared),
         revision=f"{frame.endpoint}#{frame.revision}",
-        model=frame.model,
-        package=frame.package,
-        runtime=model.package.manifest.runtime,
+        model=logged.way.model,
+        package=logged.package,
+        runtime=some(dict.fromkeys(manifest.runtime for manifest in manifests)),
         batch_rows=len(frame.answers),
         batch_row=logged.row,
         input=logged.input,
         compared=compared,
-        differences=_differences(model.package.manifest.versions),
+        differences=_differences({k: v for each in manifests for k, v in each.versions.items()}),
     )
 
 
-def _revision(project: Project, frame: Frame) -> Revision:
-    with closing(CatalogReader(project.store_root / FILE)) as reader:
-        revision = reader.get(Revision, frame.endpoint, frame.revision)
+class _Again:
+    """A revision that answers rows under the states of the routers that were recorded."""
+
+    def __init__(
+        self,
+        loaded: LoadedRevision,
+        states: dict[tuple[str, int], RouterState | None],
+        now: dict[str, RouterState | None],
+    ) -> None:
+        self.loaded = loaded
+        self._states = states
+        self._now = now
+
+    def answer(self, frame: Frame, rows: list[Any], only: list[int]) -> list[_Row]:
+        """Answer some rows of a frame; those that met the same states go together."""
+        groups: dict[tuple[Choice, ...], list[int]] = {}
+        for row in only:
+            known = tuple(
+                msgspec.structs.replace(choice, arm="", propensity=0.0)
+                for choice in frame.way(row).choices
+            )
+            groups.setdefault(known, []).append(row)
+        found: dict[int, _Row] = {}
+        for choices, members in groups.items():
+            self._now.clear()
+            self._now.update({one.node: self._states[one.node, one.state] for one in choices})
+            found |= zip(members, self._batch(frame, rows, members), strict=True)
+        return [found[row] for row in only]
+
+    def _batch(self, frame: Frame, rows: list[Any], members: list[int]) -> list[_Row]:
+        entities = _entities(frame)
+        ids = [frame.ids[row * ID_BYTES : (row + 1) * ID_BYTES] for row in members]
+        mine = [rows[row] for row in members], [entities[row] for row in members]
+        try:
+            done = self.loaded.answer(*mine, ids)
+        except ModelFailed as error:
+            done = self.loaded.failed(error)
+        return [_Row(*row) for row in zip(done.answers, done.trails, strict=True)]
+
+
+class _Row(NamedTuple):
+    answer: bytes
+    trail: Trail
+
+
+def _states(reader: CatalogReader, frame: Frame) -> dict[tuple[str, int], RouterState | None]:
+    """Read the states of routers that the frame names; 0 is none."""
+    named = {(one.node, one.state) for way in frame.ways for one in way.choices}
+    return {
+        (node, state): reader.get(RouterState, frame.endpoint, node, state) if state else None
+        for node, state in named
+    }
+
+
+def _entities(frame: Frame) -> list[str | None]:
+    entities: list[str | None] = []
+    for part in frame.parts:
+        entities += part.entities or [None] * part.count
+    return entities
+
+
+def _revision(reader: CatalogReader, frame: Frame) -> Revision:
+    revision = reader.get(Revision, frame.endpoint, frame.revision)
     name = f"{frame.endpoint}#{frame.revision}"
     if revision is None:
         raise IntegrityError(
             f"The log says {name} answered, and the catalog has no such revision.",
             "Restore the catalog from a backup that holds it.",
         )
-    pinned = revision.packages.get(frame.model)
-    if pinned != frame.package:
-        raise IntegrityError(
-            f"The log says {frame.model} was package {frame.package[:12]}, "
-            f"and {name} pins {(pinned or 'none')[:12]}.",
-            "One of the two was changed after the fact: `fairlead doctor` checks both.",
-        )
+    logged = frame.packages if frame.ways else {frame.model: frame.package}
+    for model, package in logged.items():
+        pinned = revision.packages.get(model)
+        if pinned != package:
+            raise IntegrityError(
+                f"The log says {model} was package {package[:12]}, "
+                f"and {name} pins {(pinned or 'none')[:12]}.",
+                "One of the two was changed after the fact: `fairlead doctor` checks both.",
+            )
     return revision
 
 
-def _compare(logged: Logged, model: LoadedModel, accepted: Accepted) -> list[Compared]:
+def _compare(logged: Logged, again: _Again) -> list[Compared]:
     frame, row = logged.frame, logged.row
-    checker = Checker(model.signature, accepted)
-    columns, flags = _columns(frame, checker)
-    renderer = Renderer(model.signature.output)
-    ids = [frame.ids[start : start + ID_BYTES] for start in range(0, len(frame.ids), ID_BYTES)]
-
-    outputs = model.predictor.predict(columns)
-    answers = renderer.render(ids, Answered(outputs, frame.model, ()), flags)
-    alone = model.predictor.predict(_only(columns, row))
-    mine = [(0, flag) for flagged, flag in flags if flagged == row]
-    single = renderer.render([ids[row]], Answered(alone, frame.model, ()), mine)[0]
-
-    same = sum(old == new for old, new in zip(frame.answers, answers, strict=True))
-    size = len(answers)
+    rows = _all_rows(frame, again.loaded.checker)
+    answered = again.answer(frame, rows, list(range(len(rows))))
+    mine, alone = answered[row], again.answer(frame, rows, [row])[0]
+    same = sum(old == new.answer for old, new in zip(frame.answers, answered, strict=True))
+    size = len(answered)
     return [
-        *_fields(frame.answers[row], answers[row]),
-        _bytes("answer, every byte", frame.answers[row], answers[row]),
-        _bytes("answer of the row alone", frame.answers[row], single),
+        *_routes(logged.way, mine.trail.way),
+        *_nodes(logged, mine.trail),
+        *_fields(frame.answers[row], mine.answer),
+        _bytes("answer, every byte", frame.answers[row], mine.answer),
+        _bytes("answer of the row alone", frame.answers[row], alone.answer),
         Compared("answers of the whole batch", str(size), str(same), same == size),
     ]
 
 
-def _columns(frame: Frame, checker: Checker) -> tuple[Columns, list[Any]]:
+def _routes(old: Way, new: Way) -> list[Compared]:
+    """Compare what each route chose, and how likely it said that was."""
+    again = {choice.node: choice for choice in new.choices}
+    found = []
+    for was in old.choices:
+        now = again.get(was.node)
+        arm, propensity = (now.arm, now.propensity) if now else ("not passed", 0.0)
+        found.append(Compared(f"arm by {was.node}", was.arm, arm, was.arm == arm))
+        found.append(_field(f"propensity by {was.node}", was.propensity, propensity))
+    return found
+
+
+def _nodes(logged: Logged, trail: Trail) -> list[Compared]:
+    """Compare what each node made of the row, by its mark; an endpoint of one model has none."""
+    if not logged.frame.marks:
+        return []
+    old = _marks(logged.way, logged.frame.marks[logged.row])
+    new = _marks(trail.way, trail.marks)
+    return [
+        Compared(f"node {node}", old.get(node, "not passed"), new.get(node, "not passed"), same)
+        for node in old | new
+        for same in (old.get(node) == new.get(node),)
+    ]
+
+
+def _marks(way: Way, marks: bytes) -> dict[str, str]:
+    pieces = (marks[at : at + MARK_BYTES].hex() for at in range(0, len(marks), MARK_BYTES))
+    return dict(zip((node for node, _ in way.path), pieces, strict=True))
+
+
+def _all_rows(frame: Frame, checker: Checker) -> list[Any]:
     intake = Intake(checker)
     rows = [row for part in frame.parts for row in _rows(part, intake, checker)]
     if len(rows) != len(frame.answers):
         raise IntegrityError(
             f"The frame in the log holds {len(rows)} rows and {len(frame.answers)} answers."
         )
-    checked = checker.columns(rows)
-    return checked.columns, checked.flags
+    return rows
 
 
 def _rows(part: Part, intake: Intake, checker: Checker) -> list[Any]:
@@ -153,11 +241,6 @@ def _rows(part: Part, intake: Intake, checker: Checker) -> list[Any]:
         return intake.read(part.body).rows
     rows_of(part)  # refuses a format that is not known
     return checker.decode(part.body)
-
-
-def _only(columns: Columns, row: int) -> Columns:
-    tensors = {name: values[row : row + 1] for name, values in columns.tensors.items()}
-    return Columns(columns.numbers[row : row + 1], columns.texts[row : row + 1], tensors)
 
 
 def _fields(recorded: bytes, replayed: bytes) -> list[Compared]:

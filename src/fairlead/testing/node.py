@@ -59,9 +59,10 @@ class NodeContract:
         self, node: Node, rows: list[Any]
     ) -> None:
         answered = self.answer(node, rows)
-        assert answered.path
-        assert all(name and spent_us >= 0 for name, spent_us in answered.path)
-        assert answered.model.partition("@")[2].isdigit()
+        for way in answered.ways:
+            assert way.path
+            assert all(name and spent_us >= 0 for name, spent_us in way.path)
+            assert all(model.partition("@")[2].isdigit() for model in way.model.split("+"))
 
     def test_the_batch_is_left_as_it_was(self, node: Node, rows: list[Any]) -> None:
         checked = Checker(node.signature).columns(rows)

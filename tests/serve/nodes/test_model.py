@@ -10,7 +10,7 @@ import pytest
 
 from fairlead.errors import NotSupported
 from fairlead.project import Project
-from fairlead.serve.graph import Node, node_kind
+from fairlead.serve.graph import Builder, Node, node_kind, tree_of
 from fairlead.serve.pool import ModelPool
 from fairlead.serve.revision import require_live
 from fairlead.store.reader import FILE, CatalogReader
@@ -26,9 +26,9 @@ def model_node(
         revision = require_live(reader, "income")
     pool = ModelPool(project)
     pool.pin(revision.packages)
-    node = node_kind("model").build("model", "income@1", pool)
-    yield node
-    node.close()
+    build = Builder(revision, pool)
+    yield build.node(tree_of(revision))
+    build.close()
 
 
 class TestModelNode(NodeContract):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fairlead.serve.graph import Answered, Batch
-from fairlead.serve.pool import LoadedModel, ModelPool
+from fairlead.errors import InvalidInput
+from fairlead.serve.answered import Answered, Batch, raised
+from fairlead.serve.frame import Way
+from fairlead.serve.graph import Builder
+from fairlead.serve.pool import LoadedModel
 
 
 class ModelNode:
@@ -19,18 +22,22 @@ class ModelNode:
         self._model = model
 
     @classmethod
-    def build(cls, name: str, config: Any, pool: ModelPool) -> ModelNode:
-        """Load the version `config` (`name@number`) into a node."""
-        return cls(name, pool.take(config))
+    def build(cls, tree: dict[str, Any], build: Builder) -> ModelNode:
+        """Load the version `tree["model"]` (`name@number`) into a node."""
+        return cls(tree["name"], build.model(tree["model"]))
 
     def answer(self, batch: Batch) -> Answered:
         """Run the model over the whole batch in one call."""
         start = time.perf_counter()
-        with self._model.lock:
-            outputs = self._model.predictor.predict(batch.columns)
+        try:
+            with self._model.lock:
+                outputs = self._model.predictor.predict(batch.columns)
+        except InvalidInput:  # a level that the model's own encoder refuses
+            raise
+        except Exception as error:
+            raise raised(self._name, error) from error
         spent_us = (time.perf_counter() - start) * 1e6
-        return Answered(outputs, self._model.ref, ((self._name, round(spent_us, 1)),))
+        return Answered(outputs, (Way(self._model.ref, ((self._name, round(spent_us, 1)),)),))
 
     def close(self) -> None:
-        """Give the model back to the pool."""
-        self._model.release()
+        """Hold nothing: the builder gives the model back."""
