@@ -134,7 +134,8 @@ class Endpoints:
             revisions.require_live(self._store.catalog, name)
         self._log = self._opened.enter_context(LogWriter(self.project.log))
         self._desk = Desk()
-        self._once = Once(self.project.log, self.threads)
+        self._once = Once(self.project.log)
+        self._opened.callback(self._once.close)
         await self._catch_up()
         self._watcher = asyncio.create_task(self._watch())
 
@@ -242,16 +243,25 @@ class Endpoints:
             transaction.replace(moved)
 
     def _ask(self, endpoint: Endpoint, serving: Serving, ask: Ask, reply: Reply) -> None:
-        abandoned = ask.abandoned
-        if ask.key is not None:
-            try:
-                claimed = self._once.claim(endpoint.name, ask.key, ask.body, reply)
-            except FairleadError as error:
-                reply(error)
-                return
-            if claimed is None:
-                return
-            reply, abandoned = claimed, None  # others may come to wait for the same answer
+        if ask.key is None:
+            self._begin(serving, ask, reply, ask.abandoned)
+            return
+        self.under_way += 1
+        serving.hold()
+
+        def done(result: Answer | FairleadError) -> None:
+            self.over(serving)
+            reply(result)
+
+        def go(reply: Reply) -> None:
+            # Others may come to wait for the same answer: that its caller leaves is no reason.
+            self._begin(serving, ask, reply, None)
+
+        self._once.claim(endpoint.name, ask, done, go)
+
+    def _begin(
+        self, serving: Serving, ask: Ask, reply: Reply, abandoned: Callable[[], bool] | None
+    ) -> None:
         self.under_way += 1
         serving.hold()
         request = _Request(self, serving, ask, reply, abandoned)

@@ -1,0 +1,192 @@
+"""An idempotency key holds against every process that serves the project, dead or alive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fairlead.errors import Conflict, FairleadError, Fault
+from fairlead.serve.ask import Ask
+from fairlead.serve.claims import Claims
+from fairlead.serve.frame import Frame, Part, key_hash
+from fairlead.serve.log import LogWriter
+from fairlead.serve.once import Answer, Once, Reply
+
+BODY = b'{"rows":[{}]}'
+ASK = Ask(BODY, key="k")
+
+
+class Server:
+    """One server's keys; answers by writing a frame, when it is told to."""
+
+    def __init__(self, log: Path, make: Callable[..., Frame]) -> None:
+        self.once = Once(log)
+        self.writer = LogWriter(log)
+        self.make = make
+        self.begun: list[Reply] = []
+        self.came: asyncio.Queue[None] = asyncio.Queue()
+
+    def ask(self, ask: Ask = ASK) -> asyncio.Future[Answer | FairleadError]:
+        future: asyncio.Future[Answer | FairleadError] = asyncio.get_running_loop().create_future()
+        self.once.claim("income", ask, future.set_result, self.go)
+        return future
+
+    def go(self, reply: Reply) -> None:
+        self.begun.append(reply)
+        self.came.put_nowait(None)
+
+    def log(self, body: bytes = BODY) -> Answer:
+        frame = self.make(parts=[Part("json", body, 1, None, "k")])
+        assert self.writer.write_now(frame)
+        return Answer("income#12", frame.answers, frame.ids[:16])
+
+    def close(self) -> None:
+        self.once.close()
+        self.writer.close()
+
+
+@pytest.fixture
+def servers(tmp_path: Path, frame: Callable[..., Frame]) -> Callable[[], Server]:
+    return lambda: Server(tmp_path / "log", frame)
+
+
+def test_a_retry_that_another_server_gets_waits_for_the_first_answer(
+    servers: Callable[[], Server],
+) -> None:
+    async def main() -> None:
+        one, other = servers(), servers()
+        first = one.ask()
+        await one.came.get()
+        retry, again = other.ask(), one.ask()
+        await asyncio.sleep(0.03)
+        assert not retry.done()
+        answer = one.log()
+        one.begun[0](answer)
+        assert await asyncio.wait_for(retry, 5) == await first == await again == answer
+        assert not other.begun
+        one.close()
+        other.close()
+
+    asyncio.run(main())
+
+
+def test_a_failure_is_not_remembered_and_a_server_that_waited_tries_itself(
+    servers: Callable[[], Server],
+) -> None:
+    async def main() -> None:
+        one, other = servers(), servers()
+        first = one.ask()
+        await one.came.get()
+        retry = other.ask()
+        one.begun[0](Fault("The disk is full."))
+        assert isinstance(await first, Fault)
+        await asyncio.wait_for(other.came.get(), 5)
+        other.begun[0](answer := other.log())
+        assert await retry == answer
+        one.close()
+        other.close()
+
+    asyncio.run(main())
+
+
+def test_another_body_under_the_same_key_is_refused_by_every_server(
+    servers: Callable[[], Server],
+) -> None:
+    async def main() -> None:
+        one, other = servers(), servers()
+        one.ask()
+        await one.came.get()
+        foreign = [one.ask(Ask(b"{}", key="k")), other.ask(Ask(b"{}", key="k"))]
+        one.begun[0](one.log())
+        assert [type(await asyncio.wait_for(each, 5)) for each in foreign] == [Conflict, Conflict]
+        one.close()
+        other.close()
+
+    asyncio.run(main())
+
+
+def test_what_was_logged_as_a_failure_of_the_model_may_be_tried_again(
+    servers: Callable[[], Server],
+) -> None:
+    async def main() -> None:
+        one = servers()
+        failed = [b'{"id":"x","error":{"code":"model_failed","message":"it raised"}}']
+        frame = one.make(parts=[Part("json", BODY, 1, None, "k")])
+        assert one.writer.write_now(msgspec.structs.replace(frame, answers=failed))
+        one.close()
+        other = servers()  # it finds the key when it reads the log
+        retry = other.ask()
+        await asyncio.wait_for(other.came.get(), 5)
+        other.begun[0](answer := other.log())
+        assert await retry == answer
+        other.close()
+
+    asyncio.run(main())
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from fairlead.serve.claims import Claims
+claims = Claims(Path(sys.argv[1]))
+with claims.transaction():
+    assert claims.take(bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])) is None
+print("claimed", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_the_key_of_a_killed_server_is_looked_up_in_the_log_and_else_taken_over(
+    tmp_path: Path, servers: Callable[[], Server], logged: bool
+) -> None:
+    from fairlead.serve import once as module
+
+    mark = key_hash("income", "k").hex()
+    body = module._digest("json", "", BODY).hex()
+
+    async def main() -> None:
+        survivor = servers()
+        words = [sys.executable, "-c", KILLED, str(tmp_path / "claims"), mark, body]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as killed:
+            assert killed.stdout is not None
+            assert killed.stdout.readline() == b"claimed\n"
+            retry = survivor.ask()
+            answer = survivor.log() if logged else None
+            os.kill(killed.pid, signal.SIGKILL)
+        if answer is None:
+            await asyncio.wait_for(survivor.came.get(), 5)
+            survivor.begun[0](answer := survivor.log())
+        assert await asyncio.wait_for(retry, 5) == answer
+        assert len(survivor.begun) == (not logged)
+        survivor.close()
+
+    asyncio.run(main())
+
+
+def test_the_oldest_keys_are_forgotten_first_and_the_dead_are_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fairlead.serve import claims as module
+
+    monkeypatch.setattr(module, "KEPT_KEYS", 500)
+    claims = Claims(tmp_path / "claims")
+    marks = [number.to_bytes(16, "big") for number in range(1000)]
+    with claims.transaction():
+        for mark in marks:
+            assert claims.take(mark, b"body") is None
+            claims.settle(mark, mark)
+        assert claims.take(marks[999], b"body") is not None
+        assert claims.take(marks[100], b"body") is None
+    claims.close()
+    (tmp_path / "claims" / "1-dead.alive").touch()
+    Claims(tmp_path / "claims").close()
+    assert not list((tmp_path / "claims").glob("*.alive"))
