@@ -30,7 +30,8 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("endpoint: a\nmodel: a@1\nroute: {}", "key route is planned and not built yet"),
+        ("endpoint: a\nmodel: a@1\nslo: {}", "key slo is planned and not built yet"),
+        ("endpoint: a\nmodel: a@1\nroute: {}", "key route does not stand at the top"),
         ("endpoint: a\nmodel: a@1\nlog: {drop: [ssn]}", "key log.drop is planned and not built"),
         ("endpoint: a\nmodel: a@1\nmodel: a@2", "the key model stands twice"),
         (

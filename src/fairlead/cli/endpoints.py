@@ -147,7 +147,7 @@ def _try(project: Project, store: Store, spec: specs.EndpointSpec) -> Tried:
     from fairlead.serve.loaded import LoadedRevision
     from fairlead.serve.pool import ModelPool
 
-    draft = revisions.resolve(project, store.catalog, spec)
+    draft, _ = revisions.resolve(project, store.catalog, spec)
     live = revisions.live_revision(store.catalog, spec.endpoint)
     loaded = LoadedRevision.load(draft, ModelPool(project))
     try:

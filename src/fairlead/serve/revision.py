@@ -1,7 +1,7 @@
 """
 Revisions: what an endpoint's file resolves to, pinned under a number that never changes.
 
-`apply` resolves the alias, pins the package and the accepted bounds, and moves
+`apply` resolves the aliases, pins packages, code and the accepted bounds, and moves
 the endpoint to the new revision in one transaction. A server that is up notices.
 """
 
@@ -9,36 +9,45 @@ from __future__ import annotations
 
 import difflib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+import msgspec
 
 from fairlead.errors import NotFound
-from fairlead.model.names import MOST_DIGITS
 from fairlead.project import Project
+from fairlead.serve.resolve import Draft, Records, resolve
 from fairlead.serve.spec import EndpointSpec
-from fairlead.signature import accepted as accepted_bounds
-from fairlead.store.records import Alias, Edge, LiveRevision, ModelVersion, Revision
-from fairlead.store.rows import R
+from fairlead.store.records import Edge, LiveRevision, Revision
 from fairlead.store.store import Store
 
-NODE = "model"
-"""The one node of an endpoint: its kind and its name in the path of a prediction."""
-
-
-class Records(Protocol):
-    """What reads records: a catalog, its reader, or a transaction."""
-
-    def get(self, kind: type[R], *key: Any) -> R | None: ...
-
-    def find(self, kind: type[R], **how: Any) -> list[R]: ...
+__all__ = [
+    "Applied",
+    "Draft",
+    "Records",
+    "apply",
+    "content",
+    "durability",
+    "edges",
+    "is_pinned",
+    "live_revision",
+    "make_live",
+    "ref",
+    "require_live",
+    "resolve",
+    "rollback",
+    "timeout_ms",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What `apply` came to: the live revision, and whether it is a new one."""
+    """What `apply` came to: the live revision, whether it is new, and which was live before."""
 
     revision: Revision
     is_new: bool
+    before: Revision | None = None
 
 
 def ref(revision: Revision) -> str:
@@ -51,22 +60,48 @@ def durability(revision: Revision) -> Any:
     return (revision.spec.get("log") or {}).get("durability", "process")
 
 
+def timeout_ms(revision: Revision) -> float | None:
+    """Tell within how many milliseconds an answer is due; None: whenever."""
+    value = revision.spec.get("timeout_ms")
+    return None if value is None else float(value)
+
+
+def is_pinned(revision: Revision) -> bool:
+    """Whether the revision's models stay in memory."""
+    return revision.spec.get("pin") is True
+
+
 def apply(project: Project, store: Store, spec: EndpointSpec) -> Applied:
     """
-    Make what the file says the live revision; what is live already makes no new one.
+    Make what the file says the live revision, without trying it; the same makes no new one.
 
     Raises:
         NotFound: There is no such model, version or alias; names the nearest.
-        InvalidConfig: What was accepted for the model does not fit.
+        InvalidConfig: A function is missing, or what was accepted for a model does not fit.
     """
+    return make_live(store, [resolve(project, store.catalog, spec)])[0]
+
+
+def make_live(store: Store, drafts: Sequence[Draft]) -> list[Applied]:
+    """Make resolved files the live revisions, all or none; what is live already stays."""
+    for draft in drafts:
+        if draft.code is not None:
+            draft.code.store(store.blobs)
+    store.blobs.flush()  # a revision is never ahead of its code
     with store.catalog.transaction() as transaction:
-        draft = resolve(project, transaction, spec)
-        live = live_revision(transaction, spec.endpoint)
-        if live is not None and content(live) == content(draft):
-            return Applied(live, is_new=False)
-        transaction.add(draft, Edge(source=_source(draft), target=_target(draft), role="serves"))
-        _go_live(transaction, draft)
-    return Applied(draft, is_new=True)
+        return [_make_live(transaction, draft.revision) for draft in drafts]
+
+
+def _make_live(transaction: Any, draft: Revision) -> Applied:
+    live = live_revision(transaction, draft.endpoint)
+    if live is not None and content(live) == content(draft):
+        return Applied(live, is_new=False, before=live)
+    newest = transaction.find(Revision, order="-number", limit=1, endpoint=draft.endpoint)
+    number = newest[0].number + 1 if newest else 1
+    revision = msgspec.structs.replace(draft, number=number)
+    transaction.add(revision, *edges(revision))
+    _go_live(transaction, revision)
+    return Applied(revision, is_new=True, before=live)
 
 
 def rollback(store: Store, endpoint: str, number: int | None = None) -> Revision:
@@ -87,23 +122,6 @@ def rollback(store: Store, endpoint: str, number: int | None = None) -> Revision
             )
         _go_live(transaction, earlier)
     return earlier
-
-
-def resolve(project: Project, records: Records, spec: EndpointSpec) -> Revision:
-    """Resolve a file against the records, to the revision that applying it would make."""
-    version = _version(records, spec)
-    model = f"{version.name}@{version.number}"
-    accepted = accepted_bounds.read(project.signatures / f"{version.name}.yaml")
-    newest = records.find(Revision, order="-number", limit=1, endpoint=spec.endpoint)
-    return Revision(
-        endpoint=spec.endpoint,
-        number=newest[0].number + 1 if newest else 1,
-        spec=spec.source,
-        models={NODE: model},
-        packages={model: version.package},
-        accepted=accepted.builtins(),
-        created=time.time(),
-    )
 
 
 def live_revision(records: Records, endpoint: str) -> Revision | None:
@@ -128,40 +146,10 @@ def require_live(records: Records, endpoint: str) -> Revision:
     return live
 
 
-def _version(records: Records, spec: EndpointSpec) -> ModelVersion:
-    name, _, which = spec.model.partition("@")
-    if which.isascii() and which.isdigit() and len(which) < MOST_DIGITS:
-        number: int | None = int(which)
-    else:
-        alias = records.get(Alias, name, which)
-        number = None if alias is None else alias.number
-    version = None if number is None else records.get(ModelVersion, name, number)
-    if version is None:
-        raise _no_version(records, name, which)
-    return version
-
-
-def _no_version(records: Records, name: str, which: str) -> NotFound:
-    versions = records.find(ModelVersion, order="-number", limit=1, name=name)
-    if not versions:
-        names = {version.name for version in records.find(ModelVersion, limit=1000)}
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {near[0]}@{which}?" if near else "Register it with fl.register."
-        return NotFound(f"There is no model {name!r}.", hint)
-    newest = f"{name}@{versions[0].number}"
-    if which.isdigit():
-        return NotFound(f"There is no version {name}@{which}.", f"The newest is {newest}.")
-    aliases = [alias.alias for alias in records.find(Alias, limit=None, name=name)]
-    held = f"{name} has {', '.join(sorted(aliases))}. " if aliases else ""
-    return NotFound(
-        f"There is no alias {name}@{which}.",
-        f"{held}`fairlead models promote {newest} {which}` makes it.",
-    )
-
-
 def content(revision: Revision) -> tuple[Any, ...]:
     """Give what makes a revision what it is; two with the same content answer alike."""
-    return (revision.spec, revision.models, revision.packages, revision.accepted)
+    one = (revision.spec, revision.models, revision.packages, revision.accepted)
+    return (*one, revision.graph, revision.code)
 
 
 def _go_live(transaction: Any, revision: Revision) -> None:
@@ -170,9 +158,13 @@ def _go_live(transaction: Any, revision: Revision) -> None:
     )
 
 
-def _source(revision: Revision) -> str:
-    return f"model:{revision.models[NODE]}"
-
-
-def _target(revision: Revision) -> str:
-    return f"revision:{ref(revision)}"
+def edges(revision: Revision) -> list[Edge]:
+    """The edges of the line that lead to a revision: from each model, and from its code."""
+    target = f"revision:{ref(revision)}"
+    found = [
+        Edge(source=f"model:{model}", target=target, role="serves")
+        for model in dict.fromkeys(revision.models.values())
+    ]
+    if revision.code is not None:
+        found.append(Edge(source=f"code:{revision.code}", target=target, role="code"))
+    return found
