@@ -58,7 +58,10 @@ class Echo:
     def admit(self, exchange: Exchange) -> Response | None:
         return Response(404, b"{}") if exchange.target == b"/nowhere" else None
 
-    def refuse(self, refused: Refused) -> Response:
+    def screen(self, exchange: Exchange) -> Response | None:
+        return Response(401, b"{}") if exchange.target == b"/private" else None
+
+    def refuse(self, exchange: Exchange, refused: Refused) -> Response:
         return Response(refused.status, msgspec.json.encode(refused.message))
 
     def release(

@@ -172,11 +172,11 @@ def test_a_chunked_body_over_the_limit_is_refused_where_it_passes_it(serve, conn
 def test_a_body_in_tiny_chunks_takes_no_more_memory_than_its_bytes(server, caller):
     count = 100_000
     caller.send(CHUNKED, b"2\r\nab\r\n" * 10)
-    wait_for(lambda: server.server.buffered_bytes == 20)
+    wait_for(lambda: server.server.shared.buffered_bytes == 20)
     tracemalloc.start()
     try:
         caller.send(b"2\r\nab\r\n" * count)
-        wait_for(lambda: server.server.buffered_bytes == 2 * count + 20)
+        wait_for(lambda: server.server.shared.buffered_bytes == 2 * count + 20)
         assert tracemalloc.get_traced_memory()[0] < 10 * count
     finally:
         tracemalloc.stop()
@@ -234,7 +234,7 @@ def test_bodies_of_all_connections_together_are_bounded(serve, connect):
     third = connect(server)
     third.send(later.replace(b"/later", b"/a"))
     assert third.answer()[0] == 200
-    assert server.server.buffered_bytes == 0
+    assert server.server.shared.buffered_bytes == 0
 
 
 def test_continue_is_sent_when_the_head_is_good(caller):
@@ -279,11 +279,11 @@ def test_a_half_closed_connection_still_gets_its_answers(server, caller):
 
 def test_a_request_that_is_cut_off_leaves_nothing_behind(server, caller, connect):
     caller.send(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
-    while server.server.buffered_bytes != 3:
+    while server.server.shared.buffered_bytes != 3:
         time.sleep(0.005)
     caller.socket.shutdown(socket.SHUT_WR)
     assert caller.ended()
-    assert server.server.buffered_bytes == 0
+    assert server.server.shared.buffered_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -338,9 +338,9 @@ def test_a_caller_that_does_not_read_is_not_read_from_and_then_dropped(serve, co
     caller = connect(server)
     caller.send(b"GET /large1000000 HTTP/1.1\r\nHost: a\r\n\r\n" * 5000)
     deadline = time.monotonic() + 5
-    while server.server.connections and time.monotonic() < deadline:
+    while server.server.shared.connections and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not server.server.connections
+    assert not server.server.shared.connections
     assert server.echo.handled < 100, "5,000 answers of a megabyte were never made"
 
 

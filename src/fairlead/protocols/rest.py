@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from fairlead.errors import FairleadError, NotFound
+from fairlead.errors import FairleadError
 from fairlead.protocols import metrics, openapi
-from fairlead.protocols.http import Exchange, Refused, Response
-from fairlead.protocols.status import of_code, of_error, of_refusal
+from fairlead.protocols.exchange import Exchange, Response
+from fairlead.protocols.route import POST, READ, Route
+from fairlead.protocols.status import of_code, of_error
+from fairlead.protocols.vitals import Vitals
 from fairlead.serve import log_reader, revision
+from fairlead.serve.access import Need
 from fairlead.serve.ask import Ask
 from fairlead.serve.endpoints import Endpoint, Endpoints
 from fairlead.serve.once import Answer
@@ -33,49 +34,51 @@ logger = logging.getLogger(__name__)
 KEY_CHARACTERS = 255
 """How long an Idempotency-Key may be."""
 
-READ = (b"GET", b"HEAD")
 _encode = msgspec.json.encode
 
 
 class Rest:
-    """The application behind the HTTP server. Lives on the loop's thread."""
+    """Finds the routes of ours and answers them. Lives on the loop's thread."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
+    def __init__(self, endpoints: Endpoints, vitals: Vitals) -> None:
         self.endpoints = endpoints
-        self.draining = False
-        self.statuses: Counter[tuple[str, int]] = Counter()  # other routes' answers
-        self._predict: dict[bytes, Endpoint] = {}  # target → endpoint, as it was asked before
-        self._routes: dict[bytes, tuple[str, Callable[[], Response]]] = {
-            b"/v1/endpoints": ("endpoints", self._list),
-            b"/health/live": ("live", self._live),
-            b"/health/ready": ("ready", self._ready),
-            b"/metrics": ("metrics", self._metrics),
-            b"/openapi.json": ("openapi", self._openapi),
+        self._vitals = vitals
+        self._fixed = {
+            b"/v1/endpoints": self._read("endpoints", "any", self._list),
+            b"/health/live": self._read("live", None, self._live),
+            b"/health/ready": self._read("ready", None, self._ready),
+            b"/metrics": self._read("metrics", "any", self._metrics),
+            b"/openapi.json": self._read("openapi", "any", self._openapi),
         }
 
-    def handle(self, exchange: Exchange) -> None:
-        """Answer a request, now or later."""
-        endpoint = self._predict.get(exchange.target)
-        if endpoint is not None and exchange.method == b"POST":
-            self._answer_predict(exchange, endpoint)
-        else:
-            self._find_route(exchange)
-
-    def admit(self, exchange: Exchange) -> Response | None:
-        """Judge a request to predict by its head, before its body is sent."""
-        path = _path(exchange.target)
-        if (name := _between(path, b"/v1/endpoints/", b"/predict")) is None:
-            return None
-        try:
+    def find(self, path: bytes) -> Route | None:
+        """Find the route of a path; raises `NotFound` for an endpoint that is not here."""
+        if (name := between(path, b"/v1/endpoints/", b"/predict")) is not None:
+            return self._predict(self.endpoints.get(name))
+        if path in self._fixed:
+            return self._fixed[path]
+        if (name := between(path, b"/v1/endpoints/", b"")) is not None:
             self.endpoints.get(name)
-        except FairleadError as error:
-            return of_error(error)
-        return _wrong_head(exchange)
+            return self._read("endpoint", "any", lambda: self._show(name))
+        if (identifier := between(path, b"/v1/predictions/", b"")) is not None:
+            return Route(
+                "prediction",
+                "review",
+                READ,
+                lambda exchange: self._read_prediction(exchange, identifier),
+                keep=False,
+            )
+        return None
 
-    def refuse(self, refused: Refused) -> Response:
-        """Give the answer to what the HTTP server refuses."""
-        self.statuses["refused", refused.status] += 1
-        return of_refusal(refused)
+    def _predict(self, endpoint: Endpoint) -> Route:
+        return Route(
+            "predict",
+            "predict",
+            POST,
+            lambda exchange: self._answer_predict(exchange, endpoint),
+            _wrong_head,
+            endpoint,
+        )
 
     def _answer_predict(self, exchange: Exchange, endpoint: Endpoint) -> None:
         prediction = _Prediction(exchange, endpoint)
@@ -93,56 +96,13 @@ class Rest:
         ask = Ask(exchange.body, key=key, abandoned=exchange.is_abandoned)
         self.endpoints.predict(endpoint, ask, prediction)
 
-    def _find_route(self, exchange: Exchange) -> None:
-        path = _path(exchange.target)
-        if (name := _between(path, b"/v1/endpoints/", b"/predict")) is not None:
-            self._route_predict(exchange, name)
-        elif path in self._routes:
-            route, answer = self._routes[path]
-            self._read(exchange, route, answer)
-        elif (name := _between(path, b"/v1/endpoints/", b"")) is not None:
-            self._read(exchange, "endpoint", lambda: self._show(name))
-        elif (identifier := _between(path, b"/v1/predictions/", b"")) is not None:
-            self._read_prediction(exchange, identifier)
-        else:
-            shown = path.decode("utf-8", "replace")[:200]
-            error = NotFound(f"There is nothing at {shown}.", "GET /openapi.json lists the routes.")
-            self._reply(exchange, "unknown", of_error(error))
-
-    def _route_predict(self, exchange: Exchange, name: str) -> None:
-        try:
-            endpoint = self.endpoints.get(name)
-        except FairleadError as error:
-            self._reply(exchange, "predict", of_error(error))
-            return
-        if exchange.method != b"POST":
-            self._reply(exchange, "predict", _wrong_method(exchange, b"POST"))
-            return
-        if exchange.target == b"/v1/endpoints/%b/predict" % name.encode():
-            self._predict[exchange.target] = endpoint  # one spelling each: others have no end
-        self._answer_predict(exchange, endpoint)
-
-    def _read(self, exchange: Exchange, route: str, answer: Callable[[], Response]) -> None:
-        if exchange.method not in READ:
-            self._reply(exchange, route, _wrong_method(exchange, b"GET, HEAD"))
-            return
-        try:
-            response = answer()
-        except FairleadError as error:
-            response = of_error(error)
-        self._reply(exchange, route, response)
+    def _read(self, name: str, role: Need | None, answer: Callable[[], Response]) -> Route:
+        return Route(name, role, READ, lambda exchange: exchange.answer(answer()))
 
     def _read_prediction(self, exchange: Exchange, identifier: str) -> None:
-        if exchange.method not in READ:
-            self._reply(exchange, "prediction", _wrong_method(exchange, b"GET, HEAD"))
-            return
         loop = asyncio.get_running_loop()
         found = loop.run_in_executor(self.endpoints.threads, self._prediction, identifier)
-        found.add_done_callback(lambda done: self._reply(exchange, "prediction", done.result()))
-
-    def _reply(self, exchange: Exchange, route: str, response: Response) -> None:
-        self.statuses[route, response.status] += 1
-        exchange.answer(response)
+        found.add_done_callback(lambda done: exchange.answer(done.result()))
 
     def _list(self) -> Response:
         shown = [self._summary(endpoint) for endpoint in self.endpoints.endpoints.values()]
@@ -176,7 +136,7 @@ class Rest:
         return Response(200, b'{"status":"live"}')
 
     def _ready(self) -> Response:
-        if self.draining:
+        if self._vitals.draining:
             return of_code("overloaded", "The server is stopping.", retry_after_s=1.0)
         failing = [e.name for e in self.endpoints.endpoints.values() if e.failure is not None]
         if failing:
@@ -185,7 +145,7 @@ class Rest:
         return Response(200, b'{"status":"ready"}')
 
     def _metrics(self) -> Response:
-        text = metrics.render(self.endpoints.endpoints.values(), self.statuses)
+        text = metrics.render(self.endpoints.endpoints.values(), self._vitals.statuses)
         return Response(200, text, metrics.CONTENT_TYPE)
 
     def _openapi(self) -> Response:
@@ -219,17 +179,18 @@ class Rest:
 class _Prediction:
     """The answer that is owed to a request to predict; called with what became of it."""
 
-    __slots__ = ("_endpoint", "_exchange", "_started")
+    __slots__ = ("_endpoint", "_exchange")
 
     def __init__(self, exchange: Exchange, endpoint: Endpoint) -> None:
         self._exchange = exchange
         self._endpoint = endpoint
-        self._started = time.perf_counter()
 
     def __call__(self, result: Answer | FairleadError) -> None:
         if isinstance(result, FairleadError):
             self.answer(of_error(result))
             return
+        self._exchange.rows = len(result.predictions)
+        self._exchange.first_id = result.first_id
         body = b'{"revision":"%b","predictions":[%b]}' % (
             result.revision.encode(),
             b",".join(result.predictions),
@@ -238,20 +199,12 @@ class _Prediction:
 
     def answer(self, response: Response) -> None:
         times = self._endpoint.times
-        times.request.observe(time.perf_counter() - self._started)
+        times.request.observe(time.perf_counter() - self._exchange.started)
         times.statuses[response.status] += 1
         self._exchange.answer(response)
 
 
-def _path(target: bytes) -> bytes:
-    """Give the path of a target: without query, without the origin of an absolute form."""
-    path = target.partition(b"?")[0]
-    if not path.startswith(b"/") and b"://" in path:
-        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-    return unquote_to_bytes(path) if b"%" in path else path
-
-
-def _between(path: bytes, head: bytes, tail: bytes) -> str | None:
+def between(path: bytes, head: bytes, tail: bytes) -> str | None:
     """Give the one segment between a head and a tail of a path."""
     if not (path.startswith(head) and path.endswith(tail)):
         return None
@@ -276,8 +229,3 @@ def _wrong_head(exchange: Exchange) -> Response | None:
 def _wrong_key(key: str) -> Response:
     message = f"The Idempotency-Key has {len(key)} characters. Send 1 to {KEY_CHARACTERS}."
     return of_code("bad_request", message)
-
-
-def _wrong_method(exchange: Exchange, allowed: bytes) -> Response:
-    message = f"{exchange.method.decode()} is not answered here. Use {allowed.decode()}."
-    return of_code("method_not_allowed", message, headers=((b"allow", allowed),))

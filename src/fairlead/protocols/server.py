@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 import uvloop
 
 from fairlead.project import Project
+from fairlead.protocols.app import make_app
 from fairlead.protocols.http import HttpServer, Limits
-from fairlead.protocols.rest import Rest
+from fairlead.serve.access import Gatekeeper
 from fairlead.serve.endpoints import Endpoints
 
 GARBAGE = 20_000
@@ -58,10 +59,12 @@ async def serve(
     stop: asyncio.Event,
 ) -> None:
     """Serve until `stop` is set, then answer what is under way; otherwise as `run`."""
-    rest = Rest(endpoints)
-    server = HttpServer(rest, limits)
+    gatekeeper = Gatekeeper(endpoints.project)
+    app = make_app(endpoints, gatekeeper)
+    server = HttpServer(app, limits)
     port = server.listen(host, port)  # before anything is loaded, so that a conflict shows at once
     try:
+        gatekeeper.open()
         await endpoints.open()
         await server.start()
         # What is loaded stays; collections need not walk it again and again.
@@ -70,11 +73,12 @@ async def serve(
         gc.set_threshold(GARBAGE)
         ready(endpoints, f"http://{f'[{host}]' if ':' in host else host}:{port}")
         await stop.wait()
-        rest.draining = True
+        app.vitals.draining = True
         await server.drain()
     finally:
         server.close()
         await endpoints.close()
+        gatekeeper.close()
 
 
 async def _until_signal(

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import FairleadError, FieldProblem, InvalidInput, ModelFailed, Overloaded
-from fairlead.protocols.http import Refused, Response
+from fairlead.protocols.exchange import Refused, Response
 
 STATUS: dict[str, int] = {
     "usage": 400,
@@ -63,6 +63,8 @@ REFUSALS: dict[int, str] = {
 }
 """Status of a refusal by the HTTP server itself → code."""
 
+CHALLENGE = ((b"www-authenticate", b'Bearer realm="fairlead"'),)
+"""What RFC 9110 asks of every 401."""
 NAMED_PROBLEMS = 10_000
 """Field problems that one answer names; its message says how many there are in all."""
 
@@ -72,7 +74,10 @@ def of_error(error: FairleadError) -> Response:
     fields = error.fields if isinstance(error, InvalidInput) else ()
     retry_after_s = error.retry_after_s if isinstance(error, Overloaded) else None
     ids = error.ids if isinstance(error, ModelFailed) else ()
-    return of_code(error.code, str(error), fields, ids=ids, retry_after_s=retry_after_s)
+    headers = CHALLENGE if error.code == "unauthorized" else ()
+    return of_code(
+        error.code, str(error), fields, ids=ids, retry_after_s=retry_after_s, headers=headers
+    )
 
 
 def of_refusal(refused: Refused) -> Response:
