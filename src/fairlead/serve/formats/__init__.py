@@ -21,8 +21,12 @@ JSON = "json"
 """`{"rows": […]}` or one bare row: read by `fairlead.serve.intake`, the quick path."""
 JSON_ROWS = "json-rows"
 """A JSON array of rows: what the log keeps of a piece of a streamed request."""
+OIP = "oip"
+"""An inference request of the Open Inference Protocol, in JSON alone."""
+OIP_BINARY = "oip-binary"
+"""One with raw tensors behind the JSON, whose length is the detail."""
 
-MODULES: dict[str, str] = {JSON_ROWS: "rows"}
+MODULES: dict[str, str] = {JSON_ROWS: "rows", OIP: "oip", OIP_BINARY: "oip_binary"}
 """Name of a format → the module here that has its `FORMAT`."""
 
 
