@@ -42,6 +42,9 @@ HOMES = {
     "prometheus_client": {"protocols"},
     "yaml": {"config", "model"},  # the gate names the line that failed
     "granian": {"protocols"},
+    "catboost": {"evaluate", "model"},
+    "lightgbm": {"evaluate", "model"},
+    "xgboost": {"evaluate", "model"},
     "http": {"protocols"},
     "starlette": set(),
     "argparse": set(),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fairlead.errors import InvalidInput
 from fairlead.evaluate import metrics
 from fairlead.evaluate.baseline import Goal
+from fairlead.evaluate.boosters import estimator_of, refusals
 from fairlead.evaluate.metrics import Floats, Measure
 from fairlead.signature import frames
 from fairlead.signature.field import Task
@@ -84,7 +85,10 @@ def trial(model: Any, features: Any, targets: Sequence[Any]) -> tuple[Trial, Ans
     """
     if not len(targets):
         raise InvalidInput("The test table has no rows, so nothing can be measured.")
+    model = estimator_of(model)
     known = getattr(model, "classes_", None)
+    if known is not None and not len(known):  # a pipeline that ends in a regressor of CatBoost
+        known = None
     if isinstance(known, list):
         raise InvalidInput(
             f"The model answers {len(known)} targets at once.", "Evaluate one model a target."
@@ -137,7 +141,7 @@ def _asked(
     """Ask about a table, or about an array where the model was fitted on one without names."""
     try:
         said = np.asarray(answer(_as_fitted(model, features)))
-    except ValueError as error:
+    except refusals() as error:
         raise InvalidInput(
             f"The model refuses the test rows: {error}",
             "Test it on a table like the one that it was trained on; an encoder takes levels that "

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fairlead.signature.field import Signature
 
 VERSIONS = ("fairlead", "scikit-learn", "numpy", "onnx", "onnxruntime", "skl2onnx", "skops")
+BOOSTERS = {"lightgbm": "lightgbm", "xgboost": "xgboost-cpu", "catboost": "catboost"}
 
 
 @step(cache=False, store_output=False)
@@ -38,6 +40,8 @@ def register(
     target: str | None = None,
     report: Report | None = None,
     signature: Signature | None = None,
+    files: Mapping[str, Path] | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> ModelVersion:
     """
     Register a model: compile it, hold it equal, seal it as the next version of its name.
@@ -47,13 +51,18 @@ def register(
 
     Args:
         name: Of the model: letters, digits, `-` and `_`.
-        model: A fitted scikit-learn, LightGBM, XGBoost or CatBoost model, or a pipeline of such.
+        model: A fitted scikit-learn, LightGBM, XGBoost or CatBoost model, or a pipeline of such;
+            or a class of the project with `predict(table)` or `predict(rows)`, or an object of one.
         train: The table that it was fitted on, with the target column.
         test: Rows that it has not seen; the compiled model is held against them.
             Without them the training rows are taken.
         target: The column that it predicts.
         report: What `fl.evaluate` gave; evaluated here if None and there are test rows.
         signature: What goes in and out, for kinds of models that do not tell.
+        files: Of a Python class: parameter of its constructor → file or folder that it
+            reads; the package holds a copy.
+        arguments: Of a Python class: other arguments of its constructor, plain values;
+            an object that keeps them as attributes needs none.
 
     Returns:
         The version.
@@ -67,7 +76,7 @@ def register(
     names.check_model(name)
     context = current()
     given = {"train": train, "test": test, "target": target}
-    given |= {"report": report, "signature": signature}
+    given |= {"report": report, "signature": signature, "files": files, "arguments": arguments}
     if context is None:
         return _in_a_run_of_its_own(name, model, given)
     return _register(context, name, model, given)
@@ -91,7 +100,15 @@ def _register(
     from fairlead.model.contents import make
 
     train, test, target = given["train"], given["test"], given["target"]
-    contents = make(model, train=train, test=test, target=target, signature=given["signature"])
+    contents = make(
+        model,
+        train=train,
+        test=test,
+        target=target,
+        signature=given["signature"],
+        files=given["files"],
+        arguments=given["arguments"],
+    )
     asked = model if contents.asked is None else contents.asked
     report = given["report"] or _evaluated(asked, train, test, target)
     about = _about(context, name, contents, target, report)
@@ -172,7 +189,8 @@ def _digest_of(context: StepContext, name: str, given: Any) -> Digest:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in VERSIONS:
+    boosters = [name for module, name in BOOSTERS.items() if module in sys.modules]
+    for name in (*VERSIONS, *boosters):
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # run from a source tree that is not installed

@@ -89,5 +89,53 @@ def test_an_onnx_file_that_does_not_state_its_encoding_is_refused():
 def test_runtimes_are_found_by_name_and_an_unknown_one_names_those_there_are():
     assert isinstance(registry.load("onnx"), OnnxRuntime)
     assert isinstance(registry.load("sklearn"), SklearnRuntime)
-    with pytest.raises(NotFound, match=r"tensorrt.*onnx, sklearn"):
+    with pytest.raises(NotFound, match=r"tensorrt.*onnx, .*sklearn"):
         registry.load("tensorrt")
+
+
+def boosted_files(library: str) -> dict[str, bytes]:
+    """A booster of a library that has no compiled form, and is served as it is."""
+    table, _ = tables()
+    values, labels = complete().numbers, tables()[1]
+    match library:
+        case "lightgbm":
+            import lightgbm
+
+            model = lightgbm.LGBMClassifier(
+                n_estimators=4, zero_as_missing=True, verbose=-1, min_child_samples=2, n_jobs=1
+            )
+            values = np.where(np.abs(values) < 0.2, 0.0, values)
+        case "xgboost":
+            import xgboost
+
+            model = xgboost.XGBClassifier(n_estimators=4, booster="dart", n_jobs=1)
+        case _:
+            import catboost
+
+            model = catboost.CatBoostClassifier(
+                iterations=4, grow_policy="Depthwise", verbose=0, allow_writing_files=False
+            )
+    from fairlead.evaluate.boosters import estimator_of
+
+    frame = table.with_columns(a=values[:, 0], b=values[:, 1])
+    fitted = estimator_of(model.fit(frame.to_pandas(), labels))
+    result = compile(
+        fitted, BINARY, test=frame.to_pandas(), train=frame.to_pandas(), frame="pandas"
+    )
+    assert result.runtime == library
+    return result.files
+
+
+class TestLightGBM(RuntimeContract):
+    def case(self) -> Case:
+        return Case(registry.load("lightgbm"), boosted_files("lightgbm"), BINARY, rows())
+
+
+class TestXGBoost(RuntimeContract):
+    def case(self) -> Case:
+        return Case(registry.load("xgboost"), boosted_files("xgboost"), BINARY, rows())
+
+
+class TestCatBoost(RuntimeContract):
+    def case(self) -> Case:
+        return Case(registry.load("catboost"), boosted_files("catboost"), BINARY, rows())

@@ -17,12 +17,13 @@ import msgspec
 
 from fairlead.errors import NotStorable
 from fairlead.flow.values import files, plain
+from fairlead.flow.values.boosters import catboost_state, is_booster, is_catboost
 from fairlead.flow.values.canonical import Canonical
 from fairlead.flow.values.pieces import Undigestible, framed, joined, text_bytes, type_name
 from fairlead.store.digest import Digest
 
 WAYS_OUT = (
-    "Return a table, an array, a JSON value, a scikit-learn estimator, a figure or a Path; "
+    "Return a table, an array, a JSON value, an estimator, a figure or a Path; "
     "or a dataclass or msgspec.Struct of a module of the project; "
     "or keep it out of the store with @fl.step(store_output=False)."
 )
@@ -84,6 +85,8 @@ class ModelWalk(Canonical):
         if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
             home = getattr(value, "__module__", "builtins")  # `str.split` has none
             return framed("name", text_bytes(f"{home}:{value.__qualname__}"))
+        if is_catboost(value):
+            return self.named(type_name(type(value)), catboost_state(value))
         return self.reduced(value)
 
 
@@ -93,9 +96,9 @@ def picture_piece(picture: Picture) -> bytes:
 
 
 def is_model(value: Any) -> bool:
-    """Whether a value is a scikit-learn estimator."""
+    """Whether a value is a scikit-learn estimator, or a booster of another library."""
     base = getattr(sys.modules.get("sklearn.base"), "BaseEstimator", None)
-    return base is not None and isinstance(value, base)
+    return (base is not None and isinstance(value, base)) or is_booster(value)
 
 
 def is_figure(value: Any) -> bool:

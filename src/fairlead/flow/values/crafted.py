@@ -22,7 +22,12 @@ PROTOCOL = 2
 """Of skops files; older ones are read by code that we have not looked at."""
 
 PLAIN = frozenset(f"builtins.{name}" for name in ("bool", "float", "int", "str"))
-FACTORIES = PLAIN | {"builtins.dict", "builtins.list", "builtins.set"}
+FACTORIES = PLAIN | {
+    "builtins.dict",
+    "builtins.list",
+    "builtins.set",
+    "collections.OrderedDict",
+}
 ANSWERS = frozenset({"decision_function", "predict", "predict_log_proba", "predict_proba"})
 NAMING = frozenset(
     {

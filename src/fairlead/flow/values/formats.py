@@ -7,6 +7,7 @@ back changed, so what they made is loaded and compared before it is kept.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 
 from fairlead.errors import IntegrityError, NotStorable
 from fairlead.flow.values import plain
+from fairlead.flow.values.boosters import is_booster
 from fairlead.flow.values.content import (
     WAYS_OUT,
     Picture,
@@ -124,7 +126,7 @@ def pandas_form(value: Any) -> Form | None:
 
 
 def model_form(value: Any) -> Form:
-    """A scikit-learn estimator, refused when it holds a type that we would not load."""
+    """An estimator or a booster, refused when it holds a type that we would not load."""
     from skops.io import dumps
 
     from fairlead.flow.values.trusted import untrusted
@@ -140,7 +142,7 @@ def model_form(value: Any) -> Form:
         raise NotStorable(
             f"The {type_name(type(value))} holds types that are not trusted to be loaded: "
             f"{', '.join(refused)}.",
-            "Store an estimator that is scikit-learn's own through and through, or its "
+            "Store an estimator that is its library's own through and through, or its "
             "parameters as a dict; or keep it out of the store with "
             "@fl.step(store_output=False).",
         )
@@ -149,9 +151,9 @@ def model_form(value: Any) -> Form:
 
 def model_notes(value: Any) -> dict[str, Any]:
     """What is told of a model beside its bytes."""
-    import sklearn
-
-    return {"class": type_name(type(value)), "sklearn": sklearn.__version__}
+    name = type_name(type(value))
+    library = name.partition(".")[0] if is_booster(value) else "sklearn"
+    return {"class": name, library: sys.modules[library].__version__}
 
 
 def drawn_form(picture: Picture) -> Form:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from zipfile import BadZipFile
 
-from fairlead.errors import IntegrityError
+from fairlead.errors import IntegrityError, NotSupported
 from fairlead.flow.values.crafted import unusual
 
 
@@ -65,7 +65,20 @@ KERNELS = (
     ),
 )
 
+BOOSTERS = (
+    "catboost.core.CatBoost",
+    "catboost.core.CatBoostClassifier",
+    "catboost.core.CatBoostRegressor",
+    "lightgbm.basic.Booster",
+    "lightgbm.sklearn.LGBMClassifier",
+    "lightgbm.sklearn.LGBMRegressor",
+    "xgboost.core.Booster",
+    *_in("xgboost.sklearn", "XGBClassifier XGBRFClassifier XGBRFRegressor XGBRegressor"),
+)
+"""Their trees stand in the file as bytes of their own formats, which their own readers check."""
+
 TRUSTED: tuple[str, ...] = (
+    *BOOSTERS,
     *SEARCHES,
     *FUNCTIONS,
     *KERNELS,
@@ -139,6 +152,7 @@ def load_skops(data: bytes) -> object:
 
     Raises:
         IntegrityError: The file holds what is not on our list, or is no skops file.
+        NotSupported: A library that the file needs is not installed.
     """
     from skops.io import loads
     from skops.io.exceptions import UntrustedTypesFoundException
@@ -147,6 +161,11 @@ def load_skops(data: bytes) -> object:
         refused = untrusted(data)
         if not refused:
             return loads(data, trusted=list(TRUSTED))
+    except ModuleNotFoundError as error:
+        raise NotSupported(
+            f"This model needs {error.name}, which is not installed.",
+            f"pip install 'fairlead[{error.name}]'",
+        ) from error
     except (*_UNREADABLE, UntrustedTypesFoundException) as error:
         raise IntegrityError(
             f"The bytes are not a skops file that we can read: {error}.",
@@ -154,5 +173,5 @@ def load_skops(data: bytes) -> object:
         ) from error
     raise IntegrityError(
         f"The skops file holds what we do not trust: {', '.join(refused)}.",
-        "Only scikit-learn's own estimators are loaded; register the model in another form.",
+        "Only the libraries' own estimators are loaded; register the model in another form.",
     )

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
-from zipfile import ZIP_DEFLATED
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.errors import IntegrityError, InvalidInput, NotSupported
+from fairlead.evaluate.boosters import refusals
 from fairlead.model.compile.form import Form, NotLowered
 from fairlead.model.compile.hold import (
     BATCH_SIZES,
@@ -24,13 +24,12 @@ from fairlead.model.compile.hold import (
 )
 from fairlead.model.compile.made import made_rows, tried
 from fairlead.model.compile.original import Original, solo
+from fairlead.model.compile.own import own_form
 from fairlead.model.compile.result import Attempt, Compiled, Equality
 from fairlead.model.runtime.frames import FrameKind, columns_of, layout_of, original_frame
 from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
 from fairlead.model.runtime.protocol import Outputs, Predictor
 from fairlead.model.runtime.rows import join, part_of, stack, take
-from fairlead.model.runtime.sklearn import CALL, Call, SklearnRuntime
-from fairlead.model.runtime.sklearn import MODEL as SKOPS
 from fairlead.signature.columns import Columns
 from fairlead.signature.field import Signature
 
@@ -48,11 +47,11 @@ def compile(
     model: Any, signature: Signature, *, test: Any, train: Any, frame: FrameKind
 ) -> Compiled:
     """
-    Compile a fitted scikit-learn estimator to ONNX, or keep it where ONNX is not equal.
+    Compile a fitted estimator to ONNX, or keep it where ONNX is not equal.
 
     Forms are tried from the fastest to the most general; the first that is held equal
     to the estimator on every row of `test` and on made rows is served. When none is,
-    the estimator itself is stored with skops, and the record says why.
+    the estimator itself is stored in its own format, and the record says why.
 
     Args:
         model: A fitted estimator or pipeline. It is not changed.
@@ -96,7 +95,7 @@ def _case(model: Any, signature: Signature, test: Any, train: Any, frame: FrameK
     original = Original(model, signature, layout_of(train, signature, frame))
     try:
         answers = original.table(original_frame(test, signature, frame))
-    except ValueError as error:
+    except refusals() as error:
         raise InvalidInput(
             f"The model refuses the test rows: {error}",
             "Leave such rows out, or train with an encoder that takes levels that it has not seen "
@@ -204,8 +203,8 @@ def _bits(rows: int, calls: int, size: int | None) -> dict[str, Any]:
 
 def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
     """Store the estimator itself, and hold what is loaded again against it."""
-    files = _skops_files(case, None)
-    predictor = SklearnRuntime().load(files, case.signature)
+    own = own_form(case.original)
+    predictor = own.load(None, case.signature)
     apart = difference(case.answers, predictor.predict(case.test))
     if apart.reason:
         raise NotSupported(
@@ -214,12 +213,12 @@ def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
         )
     size = None if same_bits(predictor, _sample(case.test, SAMPLED), SKLEARN_CALLS) else 1
     if size is not None:
-        served = SklearnRuntime().load(_skops_files(case, size), case.signature)
+        served = own.load(size, case.signature)
         apart = _one_by_one(served, case.test, case.answers, apart, SKLEARN_CALLS)
     reason = "; ".join(f"{attempt.form}: {attempt.reason}" for attempt in attempts)
     equality = Equality(
         held=False,
-        form="scikit-learn",
+        form=own.title,
         reason=reason or "no ONNX form",
         rows=len(case.test),
         made_rows=0,
@@ -229,27 +228,10 @@ def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
         **_bits(len(case.test), SKLEARN_CALLS, size),
         rows_one_by_one=apart.alone,
         attempts=attempts,
-        versions=_versions("scikit-learn", "skops", "numpy"),
+        versions=_versions(*own.distributions, "numpy"),
     )
     layout = msgspec.to_builtins(case.original.layout)
-    return Compiled(_skops_files(case, size), "sklearn", equality, {"layout": layout})
-
-
-def _skops_files(case: Case, size: int | None) -> dict[str, bytes]:
-    from skops.io import dumps
-
-    from fairlead.flow.values.trusted import untrusted
-
-    data = dumps(case.original.model, compression=ZIP_DEFLATED, compresslevel=1)
-    if refused := untrusted(data):
-        raise NotSupported(
-            f"{type(case.original.model).__name__} holds types that are not loaded from a file: "
-            f"{', '.join(refused)}.",
-            "Use scikit-learn's own estimators, and no functions of your own inside the model; "
-            "do that work in a step before.",
-        )
-    call = Call(case.original.layout, size)
-    return {SKOPS: data, CALL: msgspec.json.encode(call)}
+    return Compiled(own.files(size), own.runtime, equality, {"layout": layout})
 
 
 def _sample(rows: Columns, count: int) -> Columns:

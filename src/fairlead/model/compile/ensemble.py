@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,20 @@ from fairlead.model.compile.form import NotLowered
 from fairlead.model.compile.tree import Tree, constant, from_cython, from_histogram, simplified
 
 Link = Literal["mean", "identity", "exp", "sigmoid", "half sigmoid", "softmax"]
+
+
+class Member(NamedTuple):
+    """
+    A set of categories that splits ask for, as a column of its own.
+
+    Its feature number follows those of the columns: at most 0.5 goes left. Where the
+    set goes left, null goes right with all other categories; where it goes right,
+    null goes where the split says.
+    """
+
+    column: int
+    codes: frozenset[int]
+    left: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,8 @@ class Ensemble:
     count: int = 1  # of estimators, which "mean" divides by
     zero_is_second: bool = False  # a raw score of exactly 0 is the second label
     float32: bool = True  # inputs are rounded to float32 before they are compared
+    members: tuple[Member, ...] = ()
+    sparse_zeros_are_null: bool = False  # a zero that a sparse matrix leaves out counts as null
 
 
 def ensemble_of(model: Any, *, exact_ties: bool = False) -> Ensemble:

@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fairlead.model.compile.ensemble import Ensemble, ensemble_of
+from fairlead.evaluate.boosters import library_of
+from fairlead.model.compile.boosted import boosted_ensemble
+from fairlead.model.compile.ensemble import Ensemble, Member, ensemble_of
 from fairlead.model.compile.fold import fold
 from fairlead.model.compile.form import Form, NotLowered
 from fairlead.model.compile.graph import (
@@ -45,13 +47,14 @@ def folded(original: Original, train: Columns) -> Iterator[Form]:
     """Give the form with one sum for a binary forest, then the one with two."""
     for exact_ties in (False, True):
         final, steps = final_and_steps(original.model)
-        ensemble = ensemble_of(final, exact_ties=exact_ties)
+        from_arrow = original.layout.frame == "polars" and not steps
+        ensemble = _ensemble(final, exact_ties, from_arrow)
         levels = levels_of(original.signature, train, steps)
         tracks = tracks_of(original.signature, original.layout, levels)
         tracks = in_order(tracks, original.signature, [*steps, final][0])
         for step in steps:
             tracks = lower(step, tracks)
-        columns = [_comparable(track, ensemble.float32) for track in tracks]
+        columns = _columns(ensemble, tracks, steps, original, levels)
         classes = getattr(final, "classes_", ())
         yield Folded(original.signature, ensemble, columns, levels, classes)
         if ensemble.link != "mean" or ensemble.targets != 1:
@@ -114,6 +117,70 @@ class Nodes:
 
     def whole(self, name: str) -> NDArray[Any]:
         return np.concatenate(self.parts[name])
+
+
+def _ensemble(final: Any, exact_ties: bool, from_arrow: bool) -> Ensemble:
+    if library_of(final) is None:
+        return ensemble_of(final, exact_ties=exact_ties)
+    return boosted_ensemble(final, from_arrow=from_arrow)
+
+
+def _columns(
+    ensemble: Ensemble,
+    tracks: list[Track],
+    steps: list[Any],
+    original: Original,
+    levels: list[tuple[str, ...]],
+) -> list[Column]:
+    """Give the columns that nodes compare, those that none compares as they are."""
+    if ensemble.sparse_zeros_are_null and steps and _is_sparse(steps[-1]):
+        tracks = [_without_zeros(track) for track in tracks]
+    read = {place for _, tree in ensemble.trees for place in tree.feature[~tree.leaf].tolist()}
+    columns = [
+        _comparable(track, ensemble.float32) if place in read else Column(track)
+        for place, track in enumerate(tracks)
+    ]
+    asked = [_member(one, tracks[one.column], original, levels) for one in ensemble.members]
+    return columns + [Column(track) for track in asked]
+
+
+def _is_sparse(step: Any) -> bool:
+    """Whether a fitted transformer gives a sparse matrix."""
+    if hasattr(step, "sparse_output_"):
+        return bool(step.sparse_output_)
+    return bool(getattr(step, "sparse_output", False))
+
+
+def _without_zeros(track: Track) -> Track:
+    if isinstance(track, Code) and track.encoded:
+        values = np.where(track.values == 0, np.nan, track.values)
+        return Code(track.field, values, track.refused)
+    return Number(track.field, (*track.ops, Op("unzero"))) if isinstance(track, Number) else track
+
+
+def _member(
+    member: Member, track: Track, original: Original, levels: list[tuple[str, ...]]
+) -> Code:
+    """Ask of each code of a text field whether its category is in a set."""
+    if not isinstance(track, Code):
+        raise NotLowered("splits on categories that are numbers have no lowering")
+    codes = track.values if track.encoded else _categories(track, original, levels)
+    inside = np.isin(codes, list(member.codes))
+    values = np.where(inside == member.left, 0.0, 1.0)
+    return Code(track.field, values if member.left else np.where(np.isnan(codes), np.nan, values))
+
+
+def _categories(
+    track: Code, original: Original, levels: list[tuple[str, ...]]
+) -> NDArray[np.float64]:
+    """Give the number that a library gives to each level of a column of categories, or NaN."""
+    field = original.signature.textual[track.field]
+    known = original.layout.columns[field.name].levels
+    if known is None:
+        raise NotLowered(f"the column {field.name!r} is no pandas category or Polars Enum")
+    places = {level: float(place) for place, level in enumerate(known)}
+    found = [places.get(level, np.nan) for level in levels[track.field]]
+    return np.array([*found, np.nan, np.nan])
 
 
 def _comparable(track: Track, float32: bool) -> Column:

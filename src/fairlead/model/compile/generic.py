@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from fairlead.evaluate.boosters import library_of
 from fairlead.model.compile.fold import fold
 from fairlead.model.compile.form import Form, NotLowered
 from fairlead.model.compile.graph import (
@@ -52,6 +53,8 @@ class Piece:
 def generic(original: Original, train: Columns) -> Iterator[Form]:
     """Give the form in float64, then the one in float32."""
     final, steps = final_and_steps(original.model)
+    if library := library_of(final):
+        raise NotLowered(f"trees of {library} are lowered by reading them, or not at all")
     levels = levels_of(original.signature, train, steps)
     tracks = tracks_of(original.signature, original.layout, levels)
     tracks = in_order(tracks, original.signature, [*steps, final][0])

@@ -195,6 +195,9 @@ def _emit(graph: Graph, x: str, ops: list[Op]) -> str:
             return _float64(graph, graph.add("Cast", x, to=TensorProto.FLOAT))
         case "isnan":
             return _float64(graph, graph.add("IsNaN", x))
+        case "unzero":
+            null, zero = graph.constant(np.array(np.nan)), graph.constant(np.array(0.0))
+            return graph.add("Where", graph.add("Equal", x, zero), null, x)
         case "lookup":
             return _emit_lookup(graph, x, ops[0].value)
 

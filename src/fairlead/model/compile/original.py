@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairlead.evaluate.boosters import library_of, refusals
 from fairlead.model.runtime.frames import Layout, frame_of
 from fairlead.model.runtime.protocol import Outputs
 from fairlead.model.runtime.rows import join, part_of
@@ -25,7 +26,12 @@ def solo(model: Any) -> Any:
     the last bits of a probability differ from call to call.
     """
     alone = copy.deepcopy(model)
-    jobs = {name: None for name in alone.get_params() if name.rpartition("__")[2] == "n_jobs"}
+    given = alone.get_params()
+    jobs = {
+        name: None if library_of(given.get(name.rpartition("__")[0], alone)) is None else 1
+        for name in given
+        if name.rpartition("__")[2] == "n_jobs"
+    }
     return alone.set_params(**jobs) if jobs else alone
 
 
@@ -65,7 +71,7 @@ class Original:
         try:
             answers.append(self._ask(part_of(columns, places)))
             return [int(place) for place in places]
-        except ValueError:
+        except refusals():
             if len(places) <= 1:
                 return []
         half = len(places) // 2

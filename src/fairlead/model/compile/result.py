@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -24,7 +24,7 @@ class Equality(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     held: bool
-    form: str  # "folded trees", "lowered, then skl2onnx" or "scikit-learn"
+    form: str  # "folded trees", "lowered, then skl2onnx", or the library that answers
     reason: str | None = None  # why not ONNX, when the library's own runtime serves
     rows: int  # of the test table
     made_rows: int
@@ -52,7 +52,7 @@ class Equality(msgspec.Struct, frozen=True, kw_only=True):
         'served by scikit-learn itself: why'
         """
         if not self.held:
-            return f"served by scikit-learn itself: {self.reason}"
+            return f"served by {self.form} itself: {self.reason}"
         total = self.rows + self.made_rows
         most = self.max_difference
         apart = (
@@ -69,6 +69,6 @@ class Compiled:
     """A model in the form that will be served."""
 
     files: dict[str, bytes]  # model.onnx, or model.skops and frame.json
-    runtime: Literal["onnx", "sklearn"]  # a name in the entry-point group fairlead.runtimes
+    runtime: str  # a name in the entry-point group fairlead.runtimes
     equality: Equality
     encoding: dict[str, Any] = field(default_factory=dict)  # how fields become model inputs, JSON

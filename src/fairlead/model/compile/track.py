@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fairlead.model.compile.form import NotLowered
 
-OpKind = Literal["sub", "add", "mul", "div", "fill", "clip", "float32", "isnan", "lookup"]
+OpKind = Literal["sub", "add", "mul", "div", "fill", "clip", "float32", "isnan", "unzero", "lookup"]
 
 MONOTONE: frozenset[OpKind] = frozenset({"sub", "add", "mul", "div", "fill", "clip", "float32"})
 """Operations that never turn an order round, their constants positive where they scale."""
@@ -113,6 +113,8 @@ def _apply(op: Op, x: NDArray[np.float64]) -> NDArray[np.float64]:
             out = x.astype(np.float32).astype(np.float64)
         case "isnan":
             out = np.isnan(x).astype(np.float64)
+        case "unzero":
+            out = np.where(x == 0, np.nan, x)
         case "lookup":
             out = _look_up(value, x)
     return out

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fairlead.errors import InvalidInput, NotSupported
+from fairlead.evaluate.boosters import Boosted, estimator_of, library_of
 from fairlead.model.kinds import tables
 from fairlead.model.kinds.kind import Contents, Given
 from fairlead.signature import frames
 from fairlead.signature.check import Checker
 from fairlead.signature.infer import infer
+
+UNSTABLE = ("model.skops",)
+"""skops writes addresses and times."""
 
 
 class Estimator:
@@ -25,6 +29,7 @@ class Estimator:
         """Compile the estimator, or keep it where no compiled form is equal."""
         from fairlead.model.compile import compile
 
+        model = estimator_of(model)
         train, target = given.train, _target(given)
         task = _task(model)
         fields = _fields(model, frames.opened(train).columns, target)
@@ -40,7 +45,7 @@ class Estimator:
         numbers = checker.table(seen).columns
         answered = None if given.test is None else checker.table(unseen).columns
         files = compiled.files | tables.described(signature, compiled, numbers, answered)
-        return Contents(files, signature, compiled, notes, unstable=("model.skops",))
+        return Contents(files, signature, compiled, notes, unstable=UNSTABLE)
 
 
 KIND = Estimator()
@@ -56,7 +61,9 @@ def _task(model: Any) -> Literal["regression"] | None:
     """Tell a regressor; a classifier's kind follows from its labels."""
     from sklearn.base import is_classifier, is_regressor
 
-    if isinstance(getattr(model, "classes_", None), list):
+    if isinstance(model, Boosted):
+        return "regression" if model.classes_ is None else None
+    if isinstance(getattr(model, "classes_", None), list) and library_of(model) is None:
         raise NotSupported(
             f"{type(model).__name__} answers several targets at once.",
             "Register one model a target.",

@@ -200,7 +200,9 @@ def _pandas_series(values: NDArray[Any], field: Field, layout: Layout, floats: b
     if field.kind in NUMERIC:
         return _pandas_numbers(values, field, column.dtype, floats)
     if column.dtype == "category":
-        return pd.Series(pd.Categorical(values, categories=column.levels))
+        known = set(column.levels or ())  # others are null, as they have no code
+        levels = [value if value in known else None for value in values.tolist()]
+        return pd.Series(pd.Categorical(levels, categories=column.levels))
     null = layout.null_of(field.name)
     texts = [null if v is None else v for v in values.tolist()]
     return pd.Series(texts, dtype="object" if column.dtype == "object" else column.dtype)

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from fairlead.errors import IntegrityError, InvalidInput, NotSupported
+from fairlead.evaluate.boosters import refusals
 from fairlead.flow.values.trusted import load_skops
 from fairlead.model.runtime.frames import Layout, frame_of
 from fairlead.model.runtime.protocol import Outputs
@@ -82,7 +83,7 @@ class SklearnPredictor:
         frame = frame_of(columns, self._signature, self._call.layout)
         try:
             return ask(self._model, frame, self._signature.output)
-        except ValueError as error:
+        except refusals() as error:
             raise InvalidInput(
                 f"The model refuses a row: {error}.",
                 "Send values of the kinds and levels that it was trained with.",
@@ -101,7 +102,8 @@ def ask(model: Any, frame: Any, output: Output) -> Outputs:
         return Outputs(values=values.reshape(-1))
     order = label_order(model.classes_, output)
     places = {plain(label): place for place, label in enumerate(output.labels or ())}
-    choices = np.array([places[plain(label)] for label in model.predict(frame)], dtype=np.int64)
+    said = np.asarray(model.predict(frame)).reshape(-1)
+    choices = np.array([places[plain(label)] for label in said], dtype=np.int64)
     if not hasattr(model, "predict_proba"):
         return Outputs(choices=choices)
     shares = np.asarray(model.predict_proba(frame), dtype=np.float64)
