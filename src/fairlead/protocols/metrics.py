@@ -18,6 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from fairlead.protocols.families import Family, Sample
 from fairlead.serve.endpoints import Endpoint
 from fairlead.serve.times import Histogram
 
@@ -39,11 +40,40 @@ OTHER = "fairlead_http_requests"
 
 
 def render(endpoints: Iterable[Endpoint], statuses: Mapping[tuple[str, int], int]) -> bytes:
-    """Write all metrics as text."""
+    """Write all metrics of this process as text."""
+    return text(collect(endpoints, statuses))
+
+
+def collect(endpoints: Iterable[Endpoint], statuses: Mapping[tuple[str, int], int]) -> list[Family]:
+    """Read all metrics of this process, so that they can be merged with those of others."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Endpoints(list(endpoints), statuses))
     ProcessCollector(registry=registry)
+    return [_family(metric) for metric in registry.collect()]
+
+
+def text(families: Iterable[Family]) -> bytes:
+    """Write metrics in Prometheus's text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(list(families)))
     return generate_latest(registry)
+
+
+def _family(metric: Metric) -> Family:
+    samples = [Sample(s.name, tuple(s.labels.items()), s.value) for s in metric.samples]
+    return Family(metric.name, metric.type, metric.documentation, samples)
+
+
+class _Families(Collector):
+    def __init__(self, families: list[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._families:
+            metric = Metric(family.name, family.help, family.kind)
+            for sample in family.samples:
+                metric.add_sample(sample.name, dict(sample.labels), sample.value)
+            yield metric
 
 
 class _Endpoints(Collector):

@@ -19,6 +19,7 @@ import msgspec
 from fairlead.errors import FairleadError
 from fairlead.protocols import metrics, openapi
 from fairlead.protocols.exchange import Exchange, Response
+from fairlead.protocols.families import Family
 from fairlead.protocols.route import POST, READ, Route
 from fairlead.protocols.status import of_code, of_error
 from fairlead.protocols.vitals import Vitals
@@ -27,6 +28,7 @@ from fairlead.serve.access import Need
 from fairlead.serve.ask import Ask
 from fairlead.serve.endpoints import Endpoint, Endpoints
 from fairlead.serve.once import Answer
+from fairlead.serve.watched import Readiness
 from fairlead.store.ids import id_time_s
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Rest:
             b"/v1/endpoints": self._read("endpoints", "any", self._list),
             b"/health/live": self._read("live", None, self._live),
             b"/health/ready": self._read("ready", None, self._ready),
-            b"/metrics": self._read("metrics", "any", self._metrics),
+            b"/metrics": Route("metrics", "any", READ, self._metrics),
             b"/openapi.json": self._read("openapi", "any", self._openapi),
         }
 
@@ -142,11 +144,19 @@ class Rest:
         if failing:
             message = f"Not ready: {', '.join(sorted(failing))}. GET /v1/endpoints says why."
             return of_code("overloaded", message, retry_after_s=1.0)
-        return Response(200, b'{"status":"ready"}')
+        if self._vitals.team is None:
+            return Response(200, b'{"status":"ready"}')
+        return _ready_team(self._vitals.team.readiness())
 
-    def _metrics(self) -> Response:
-        text = metrics.render(self.endpoints.endpoints.values(), self._vitals.statuses)
-        return Response(200, text, metrics.CONTENT_TYPE)
+    def _metrics(self, exchange: Exchange) -> None:
+        def answer(families: list[Family]) -> None:
+            exchange.answer(Response(200, metrics.text(families), metrics.CONTENT_TYPE))
+
+        own = metrics.collect(self.endpoints.endpoints.values(), self._vitals.statuses)
+        if self._vitals.team is None:
+            answer(own)
+        else:
+            self._vitals.team.gather(own, answer)
 
     def _openapi(self) -> Response:
         return Response(200, _encode(openapi.document(self.endpoints.endpoints.values())))
@@ -202,6 +212,14 @@ class _Prediction:
         times.request.observe(time.perf_counter() - self._exchange.started)
         times.statuses[response.status] += 1
         self._exchange.answer(response)
+
+
+def _ready_team(team: Readiness) -> Response:
+    if team.ready == team.of:
+        workers = {"ready": team.ready, "of": team.of}
+        return Response(200, _encode({"status": "ready", "workers": workers}))
+    message = f"{team.ready} of {team.of} workers are ready: {'; '.join(team.reasons)}."
+    return of_code("overloaded", message, retry_after_s=1.0)
 
 
 def between(path: bytes, head: bytes, tail: bytes) -> str | None:

@@ -1,0 +1,23 @@
+"""What a server is told when it starts: by the command line to the supervisor, to its workers."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a server; every worker gets the same."""
+
+    project: str  # its folder
+    names: list[str] | None = None  # endpoints to serve; None: all that were applied
+    host: str = "127.0.0.1"
+    port: int = 8470  # 0 lets the system choose
+    workers: int = 1
+    grpc_port: int | None = None  # None: no gRPC; 0 lets the system choose
+    tls_cert: str | None = None  # PEM files
+    tls_key: str | None = None
+    require_tokens: bool = False  # on loopback as well
+    behind_proxy: bool = False  # believe the last address of X-Forwarded-For
+    access_log: str | None = None
+    model_bytes: int | None = None  # memory for loaded models
+    drain_s: float = 30.0  # how long a stopping worker answers what is under way

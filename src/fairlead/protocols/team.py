@@ -1,0 +1,86 @@
+"""One worker among the others of its server: what it shows them, and what it reads of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from fairlead.protocols.families import Family, Sample, Shelf, Snapshot, merged
+from fairlead.serve.board import State
+from fairlead.serve.watched import Readiness, Watched
+
+POLL_S = 0.02
+ANSWER_S = 0.6
+"""How long the other workers have to write down their metrics; then the last ones stand."""
+
+Collect = Callable[[], list[Family]]
+
+
+class Team:
+    """
+    The workers of a server, seen from one of them. Lives on the loop's thread.
+
+    Args:
+        watched: This worker on the board.
+        shelf: Where every worker leaves its metrics.
+        number: This worker's slot.
+    """
+
+    def __init__(self, watched: Watched, shelf: Shelf, number: int) -> None:
+        self.watched = watched
+        self._shelf = shelf
+        self._number = number
+        self._board = watched.board
+
+    def readiness(self) -> Readiness:
+        """Tell how many workers answer, and why the others do not."""
+        return self.watched.readiness()
+
+    def beat(self, collect: Collect) -> None:
+        """Say that the loop runs, and write down the metrics if another worker wants them."""
+        self.watched.slot.beat(time.monotonic())
+        if self._board.asked > self.watched.slot.published:
+            self.publish(collect())
+
+    def publish(self, own: list[Family]) -> None:
+        """Write down this worker's metrics."""
+        slot = self.watched.slot
+        asked = self._board.asked
+        self._shelf.put(self._number, Snapshot(slot.generation, own))
+        slot.publish(asked)
+
+    def gather(self, own: list[Family], then: Callable[[list[Family]], None]) -> None:
+        """
+        Merge the metrics of all workers.
+
+        What is given out is written down first, so that no other worker gives out less.
+
+        Args:
+            own: This worker's, as they are now.
+            then: Called with the merged ones, now or later, on this thread.
+        """
+        asked = self._board.ask()
+        self.publish(own)
+        self._wait(asked, time.monotonic() + ANSWER_S, then)
+
+    def _wait(self, asked: int, until: float, then: Callable[[list[Family]], None]) -> None:
+        answering = (State.READY, State.STOPPING)
+        missing = any(
+            slot.state in answering and slot.published < asked for slot in self._board.slots
+        )
+        if missing and time.monotonic() < until:
+            asyncio.get_running_loop().call_later(POLL_S, self._wait, asked, until, then)
+        else:
+            then([*merged(self._shelf.all()), *self._workers()])
+
+    def _workers(self) -> list[Family]:
+        team = self.readiness()
+        return [
+            _gauge("fairlead_workers", "Workers that the server should have.", team.of),
+            _gauge("fairlead_workers_ready", "Workers that answer.", team.ready),
+        ]
+
+
+def _gauge(name: str, help_text: str, value: float) -> Family:
+    return Family(name, "gauge", help_text, [Sample(name, (), float(value))])
