@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,11 @@ import numpy as np
 import polars as pl
 import pytest
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
@@ -27,6 +34,7 @@ from fairlead.model.registry import Registry
 from fairlead.project import Project, load
 from fairlead.protocols import server as servers
 from fairlead.protocols.http import Exchange, HttpServer, Limits, Refused, Response
+from fairlead.protocols.tls import Certificate
 from fairlead.serve import revision, spec
 from fairlead.serve.endpoints import Endpoints
 from fairlead.store.store import Store
@@ -75,9 +83,10 @@ class Echo:
 class Running:
     """A server on a thread of its own."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, certificate: Certificate | None = None) -> None:
         self.echo = Echo()
-        self.server = HttpServer(self.echo, limits)
+        self.server = HttpServer(self.echo, limits, certificate)
+        self.is_tls = certificate is not None
         self.port = 0
         self.loop: asyncio.AbstractEventLoop
         self._up = threading.Event()
@@ -118,8 +127,10 @@ class Running:
 class Caller:
     """A raw connection."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, tls: bool = False) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        if tls:
+            self.socket = trusting().wrap_socket(self.socket)
         self.file = self.socket.makefile("rb")
 
     def send(self, *data: bytes) -> None:
@@ -140,6 +151,10 @@ class Caller:
         status, headers = self.head()
         return status, headers, self.file.read(int(headers["content-length"]))
 
+    def half_close(self) -> None:
+        """Send no more, and go on to read; over TLS without the close_notify that should be."""
+        socket.socket.shutdown(self.socket, socket.SHUT_WR)
+
     def ended(self) -> bool:
         """Tell that the server has ended the connection, with nothing more to read."""
         try:
@@ -152,13 +167,50 @@ class Caller:
         self.socket.close()
 
 
+@pytest.fixture(scope="session")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for this machine, signed by its own key."""
+    return make_pem(tmp_path_factory.mktemp("pem"))
+
+
+def make_pem(folder: Path, days: int = 365, name: str = "server") -> tuple[Path, Path]:
+    """Write a certificate and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=500))
+        .not_valid_after(now + timedelta(days=days))
+        .sign(key, hashes.SHA256())
+    )
+    chain_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
+    chain_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    key_file.write_bytes(private)
+    return chain_file, key_file
+
+
+def trusting() -> ssl.SSLContext:
+    """A client's context that takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@pytest.fixture(params=["clear", "tls"])
+def certificate(request: pytest.FixtureRequest, pem: tuple[Path, Path]) -> Certificate | None:
+    """Every test of the server is one with TLS as well."""
+    return Certificate(*pem) if request.param == "tls" else None
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Running]]:
+def serve(certificate: Certificate | None) -> Iterator[Callable[..., Running]]:
     """Start servers with given limits; all are stopped at the end."""
     running: list[Running] = []
 
     def start(**limits: float) -> Running:
-        running.append(Running(Limits(**limits)))  # type: ignore[arg-type]
+        running.append(Running(Limits(**limits), certificate))  # type: ignore[arg-type]
         return running[-1]
 
     yield start
@@ -173,7 +225,8 @@ def connect() -> Iterator[Callable[[Running], Caller]]:
     callers: list[Caller] = []
 
     def start(server: Running) -> Caller:
-        callers.append(Caller(server.port))
+        tls = isinstance(server, Running) and server.is_tls
+        callers.append(Caller(server.port, tls=tls))
         return callers[-1]
 
     yield start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import socket
 import threading
 import time
 import tracemalloc
@@ -268,7 +267,7 @@ def test_a_bad_head_is_refused_instead_of_continue(caller, target, length, statu
 
 def test_a_half_closed_connection_still_gets_its_answers(server, caller):
     caller.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n", GET)
-    caller.socket.shutdown(socket.SHUT_WR)
+    caller.half_close()
     while not server.echo.kept:
         time.sleep(0.005)
     server.call(server.echo.release)
@@ -281,7 +280,7 @@ def test_a_request_that_is_cut_off_leaves_nothing_behind(server, caller, connect
     caller.send(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
     while server.server.shared.buffered_bytes != 3:
         time.sleep(0.005)
-    caller.socket.shutdown(socket.SHUT_WR)
+    caller.half_close()
     assert caller.ended()
     assert server.server.shared.buffered_bytes == 0
 

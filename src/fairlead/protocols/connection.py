@@ -304,6 +304,10 @@ class Connection(asyncio.Protocol):
         if self._paused_reading:
             self._hand_on()
 
+    def restart_clock(self) -> None:
+        """Count anew how long the caller may take for what it does now."""
+        self.deadline = self._next_deadline()
+
     # ---- the server's side
 
     def drain(self) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import socket
 import time
 from email.utils import formatdate
@@ -22,6 +23,7 @@ from fairlead.errors import Conflict
 from fairlead.protocols.connection import Connection, Shared
 from fairlead.protocols.exchange import Application, Exchange, Refused, Response, Stream
 from fairlead.protocols.limits import Limits
+from fairlead.protocols.tls import Certificate, TlsLayer
 
 __all__ = ["Application", "Exchange", "HttpServer", "Limits", "Refused", "Response", "Stream"]
 
@@ -29,16 +31,34 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
 """How often deadlines are looked at; the clock that they are set by has this grain."""
+REFRESH_S = 1.0
+"""How often the files of a certificate are looked at."""
+RESERVED_FILES = 256
+"""Files that are open beside connections: models, the log, the catalog."""
 
 
 class HttpServer:
-    """Listens on one address, owns its connections, and drains them when told to stop."""
+    """
+    Listens, owns its connections, and drains them when told to stop.
 
-    def __init__(self, application: Application, limits: Limits | None = None) -> None:
+    Args:
+        application: Who answers.
+        limits: What callers may ask.
+        certificate: With one, TLS is spoken, and nothing else.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        limits: Limits | None = None,
+        certificate: Certificate | None = None,
+    ) -> None:
         self.shared = Shared(application, limits or Limits())
+        self._certificate = certificate
         self._sockets: list[socket.socket] = []
         self._listeners: list[asyncio.Server] = []
         self._ticker: asyncio.TimerHandle | None = None
+        self._refresh_at = 0.0
 
     def listen(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """
@@ -62,6 +82,7 @@ class HttpServer:
         """Begin to answer on every socket that was taken."""
         loop = asyncio.get_running_loop()
         if self._ticker is None:
+            _allow_files(self.shared.limits.connections)
             self._tick(loop)
         for taken in self._sockets[len(self._listeners) :]:
             self._listeners.append(await loop.create_server(self._connection, sock=taken))
@@ -89,7 +110,10 @@ class HttpServer:
             self._ticker.cancel()
 
     def _connection(self) -> asyncio.Protocol:
-        return Connection(self.shared)
+        connection = Connection(self.shared)
+        if self._certificate is None:
+            return connection
+        return TlsLayer(connection, self._certificate.context)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         shared = self.shared
@@ -97,7 +121,26 @@ class HttpServer:
         shared.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
         for connection in [c for c in shared.connections if c.deadline < clock]:
             connection.expire()
+        if self._certificate is not None and clock > self._refresh_at:
+            self._refresh_at = clock + REFRESH_S
+            loop.run_in_executor(None, self._certificate.refresh)
         self._ticker = loop.call_later(TICK_S, self._tick, loop)
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the limit of open files as far as the connections need and the system allows."""
+    wanted = connections + RESERVED_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted or soft == resource.RLIM_INFINITY:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+    if allowed < wanted:
+        logger.warning(
+            "%d connections are allowed, and only %d files: raise the limit (ulimit -n)",
+            connections,
+            allowed,
+        )
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
