@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 from fairlead.errors import FairleadError, NotFound
 from fairlead.protocols.accesslog import AccessLog
 from fairlead.protocols.exchange import Exchange, Refused, Response
+from fairlead.protocols.oip_rest import OipRest
 from fairlead.protocols.rest import Rest
 from fairlead.protocols.route import Route, Routes
 from fairlead.protocols.status import of_code, of_error, of_refusal
@@ -38,7 +39,8 @@ def make_app(
 ) -> App:
     """Make the application of all protocols over HTTP."""
     vitals = Vitals()
-    protocols = (Rest(endpoints, vitals),)
+    rest = Rest(endpoints, vitals)
+    protocols: tuple[Routes, ...] = (rest, OipRest(endpoints, rest.ready))
     return App(protocols, gatekeeper, vitals, log=log, behind_proxy=behind_proxy)
 
 
@@ -84,9 +86,9 @@ class App:
             if exchange.method in route.methods or not route.methods:
                 route.handle(exchange)
             else:
-                exchange.answer(_wrong_method(exchange, route))
+                exchange.answer(_dressed(route, _wrong_method(exchange, route)))
         except FairleadError as error:
-            exchange.answer(of_error(error))
+            exchange.answer(_dressed(route, of_error(error)))
 
     def screen(self, exchange: Exchange) -> Response | None:
         """Let only those send a large body who may ask at all."""
@@ -142,6 +144,7 @@ class App:
         except FairleadError as error:
             response = of_error(error)
         if response is not None:
+            response = _dressed(route, response)
             self._note(exchange, route, response)
         return response
 
@@ -174,6 +177,11 @@ def _dead_end(error: FairleadError) -> Route:
         raise error
 
     return Route("unknown", "any", (), handle, admit)
+
+
+def _dressed(route: Route, response: Response) -> Response:
+    """Give an error the shape that the route's protocol has for it."""
+    return response if route.dress is None else route.dress(response)
 
 
 def _wrong_method(exchange: Exchange, route: Route) -> Response:

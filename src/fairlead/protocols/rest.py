@@ -48,7 +48,7 @@ class Rest:
         self._fixed = {
             b"/v1/endpoints": self._read("endpoints", "any", self._list),
             b"/health/live": self._read("live", None, self._live),
-            b"/health/ready": self._read("ready", None, self._ready),
+            b"/health/ready": self._read("ready", None, self.ready),
             b"/metrics": Route("metrics", "any", READ, self._metrics),
             b"/openapi.json": self._read("openapi", "any", self._openapi),
         }
@@ -137,7 +137,8 @@ class Rest:
     def _live(self) -> Response:
         return Response(200, b'{"status":"live"}')
 
-    def _ready(self) -> Response:
+    def ready(self) -> Response:
+        """Tell whether the server answers all that it should."""
         if self._vitals.draining:
             return of_code("overloaded", "The server is stopping.", retry_after_s=1.0)
         failing = [e.name for e in self.endpoints.endpoints.values() if e.failure is not None]

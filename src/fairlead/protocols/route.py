@@ -24,6 +24,7 @@ class Route(msgspec.Struct, eq=False):
     handle: Callable[[Exchange], None]  # answers now or later; may raise a FairleadError at once
     admit: Callable[[Exchange], Response | None] | None = None  # judges by the head alone
     endpoint: Endpoint | None = None
+    dress: Callable[[Response], Response] | None = None  # gives an error the protocol's own shape
     keep: bool = True  # found once and remembered; False where paths have no end, as ids have none
 
 
