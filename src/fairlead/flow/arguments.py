@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from fairlead.errors import UsageError
+from fairlead.errors import NotStorable, UsageError
+from fairlead.flow.code import origin
 from fairlead.flow.definition import Step
 from fairlead.flow.handle import Handle, source_of
 from fairlead.flow.places import Place
@@ -110,9 +111,22 @@ def _describe(found: Arguments, where: str, value: Any, to: Storage) -> Any:
         return _rebuilt(
             value, [_describe(found, name, each, to) for name, each in _children(where, value)]
         )
-    artifact = to.keep(value)
-    _note(found, where, artifact, {"from": None}, f"input:{artifact.digest}")
     found.loaded[where] = lambda: value
+    try:
+        artifact = to.keep(value)
+    except NotStorable:
+        if origin.of_type(type(value)) != "own":
+            raise
+        return _note_unkept(found, where, value)
+    _note(found, where, artifact, {"from": None}, f"input:{artifact.digest}")
+    return _marker()
+
+
+def _note_unkept(found: Arguments, where: str, value: Any) -> Any:
+    """Note an object of the project's own that no format holds: its step is not remembered."""
+    kind = type(value)
+    found.record[where] = {"artifact": None, "from": None, "value": f"a {kind.__qualname__}"}
+    found.unkept.append(where)
     return _marker()
 
 

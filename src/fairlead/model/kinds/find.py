@@ -8,7 +8,7 @@ from typing import Any
 from fairlead.errors import NotSupported
 from fairlead.model.kinds.kind import Kind
 
-MODULES = ("estimator",)
+MODULES = ("python", "estimator")
 """Modules of this package, each with a `KIND`; asked in this order."""
 
 
@@ -26,5 +26,6 @@ def kind_of(model: Any) -> Kind:
     name = model.__name__ if isinstance(model, type) else type(model).__name__
     raise NotSupported(
         f"{name} is not a fitted estimator, so it cannot be registered.",
-        "Pass a fitted scikit-learn, LightGBM, XGBoost or CatBoost model, or a pipeline of such.",
+        "Pass a fitted scikit-learn, LightGBM, XGBoost or CatBoost model, a pipeline of such, or a "
+        "class of the project with predict(table) or predict(rows).",
     )

@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 _PREFIX = "fairlead-model-"
@@ -24,15 +25,19 @@ class PrivateFolder:
         parent = Path(tempfile.gettempdir())
         _sweep(parent, os.getpid())
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        self._lock = _locked(self.path)
+        lock = _locked(self.path)
+        # Also when nobody closes it: at the collection of garbage, or at exit.
+        self._finalizer = weakref.finalize(self, _give_up, self.path, lock)
 
     def close(self) -> None:
         """Remove the folder and all in it."""
-        if self._lock is None:
-            return
-        _remove(self.path)
-        os.close(self._lock)
-        self._lock = None
+        self._finalizer()
+
+
+def _give_up(path: Path, lock: int | None) -> None:
+    _remove(path)
+    if lock is not None:
+        os.close(lock)
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,0 +1,1 @@
+"""How a Python class becomes a package: its code, its files, its arguments, what it requires."""
