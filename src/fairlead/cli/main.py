@@ -25,6 +25,7 @@ COMMANDS: tuple[tuple[str, str, str, Group], ...] = (
     ("endpoints:app", "endpoints", "List, show, check and apply endpoints.", SERVE),
     ("serve:serve", "serve", "Start the prediction server.", SERVE),
     ("serve:up", "up", "Start everything for one machine.", SERVE),
+    ("tokens:app", "tokens", "Add, list and revoke the tokens of callers.", SERVE),
     ("predictions:app", "predictions", "List and show predictions.", SERVE),
     ("why:why", "why", "Follow the line back: what made this?", LINE),
     ("why:impact", "impact", "Follow the line forward: what came of this?", LINE),

@@ -129,7 +129,7 @@ class Gatekeeper:
         known = self._known.get(identifier)
         if known is None or not known.is_secret(secret):
             raise self._fail(peer, "it is not known", "The token is not known.")
-        if (reason := known.why_not()) is not None:
+        if (reason := why_not(known.token)) is not None:
             raise self._fail(peer, f"{identifier} {reason}", f"The token {identifier} {reason}.")
         if need not in known.roles:
             raise Forbidden(
@@ -209,14 +209,6 @@ class _Known:
         """Tell whether this is the secret, in a time that says nothing of how near it is."""
         return hmac.compare_digest(blake3(secret.encode()).digest(), self.digest)
 
-    def why_not(self) -> str | None:
-        """Tell why the token is not in force; None when it is."""
-        if self.token.revoked is not None:
-            return "was revoked"
-        if self.token.expires is not None and self.token.expires <= time.time():
-            return "has expired"
-        return None
-
 
 def add(
     store: Store, roles: Iterable[str], *, note: str = "", expires: float | None = None
@@ -270,9 +262,18 @@ def revoke(store: Store, identifier: str) -> Token:
     return token
 
 
+def why_not(token: Token) -> str | None:
+    """Tell why a token is not in force; None when it is."""
+    if token.revoked is not None:
+        return "was revoked"
+    if token.expires is not None and token.expires <= time.time():
+        return "has expired"
+    return None
+
+
 def in_force(store: Store) -> list[Token]:
     """List the tokens that open something now."""
-    return [t for t in store.catalog.find(Token, limit=None) if _Known(t).why_not() is None]
+    return [t for t in store.catalog.find(Token, limit=None) if why_not(t) is None]
 
 
 def is_loopback(host: str) -> bool:

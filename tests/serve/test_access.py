@@ -1,0 +1,243 @@
+"""Tokens open what their roles allow, for as long as they are in force, and nothing else does."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.errors import Forbidden, NotFound, TooManyFailures, Unauthorized, UsageError
+from fairlead.project import Project
+from fairlead.serve import access
+from fairlead.serve.access import FAILURES, ROLES, WINDOW_S, Failures, Gatekeeper
+from fairlead.store.records import Token
+from fairlead.store.store import Store
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    Store.create(tmp_path / ".fairlead").close()
+    return Project(tmp_path, "loans", "0123456789abcdef")
+
+
+@pytest.fixture
+def store(project: Project) -> Iterator[Store]:
+    with Store.open(project.store_root) as store:
+        yield store
+
+
+@pytest.fixture
+def gate(project: Project) -> Iterator[Gatekeeper]:
+    gate = Gatekeeper(project, required=True)
+    gate.open()
+    yield gate
+    gate.close()
+
+
+def bearer(made: access.Made) -> str:
+    return f"Bearer {made.text}"
+
+
+def test_a_token_opens_what_its_roles_allow_and_no_role_includes_another(store, gate):
+    tokens = {role: access.add(store, [role]) for role in ROLES}
+    gate.refresh()
+    for role, made in tokens.items():
+        assert gate.check(bearer(made), "1.2.3.4", role) == made.token.id
+        assert gate.check(bearer(made), "1.2.3.4", "any") == made.token.id
+        for other in set(ROLES) - {role}:
+            with pytest.raises(Forbidden, match=rf"{role}; {other} is needed.*--role {other}"):
+                gate.check(bearer(made), "1.2.3.4", other)
+
+
+def test_a_token_may_have_several_roles(store, gate):
+    made = access.add(store, ["operate", "predict", "predict"])
+    gate.refresh()
+    assert made.token.roles == ["operate", "predict"]
+    for role in ("operate", "predict"):
+        assert gate.check(bearer(made), "", role) == made.token.id
+
+
+def test_the_secret_is_256_bits_and_only_its_digest_is_kept(store, project):
+    made = access.add(store, ["predict"])
+    prefix, identifier, secret = made.text.split("_")
+    assert (prefix, identifier, len(bytes.fromhex(secret))) == ("fl", made.token.id, 32)
+    for path in project.store_root.rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    "presented",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer fl_",
+        "Bearer fl__",
+        "Bearer fl_{id}",
+        "Bearer fl_{id}_",
+        "Bearer fl_{id}_{zeros}",
+        "Bearer fl_{id}_{short}",
+        "Bearer fl_{id}_{secret}0",
+        "Bearer fl_{id}_{upper}",
+        "Bearer xx_{id}_{secret}",
+        "Bearer fl_000000000000_{secret}",
+        "Bearer {secret}",
+        "Basic fl_{id}_{secret}",
+        "fl_{id}_{secret}",
+        "Bearer fl_{id}_\ud7ff\x00é",
+    ],
+)
+def test_what_is_not_the_token_whole_is_unauthorized(store, gate, presented):
+    made = access.add(store, ["predict"])
+    gate.refresh()
+    secret = made.text.rpartition("_")[2]
+    if presented is not None:
+        presented = presented.format(
+            id=made.token.id, secret=secret, zeros="0" * 64, short=secret[:-1], upper="A" + secret
+        )
+    with pytest.raises(Unauthorized):
+        gate.check(presented, "1.2.3.4", "predict")
+    assert gate.check(bearer(made), "1.2.3.4", "predict") == made.token.id
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=80))
+def test_no_text_opens_anything(text):
+    gate = Gatekeeper(Project(Path("/nowhere"), "p", "0" * 16), required=True)
+    with pytest.raises((Unauthorized, TooManyFailures)):
+        gate.check(text, "", "predict")
+
+
+def test_an_open_gate_asks_for_no_token_and_checks_one_that_is_presented(store, project):
+    gate = Gatekeeper(project)
+    gate.open()
+    made = access.add(store, ["predict"])
+    gate.refresh()
+    assert gate.check(None, "127.0.0.1", "operate") is None
+    assert gate.check("Basic dXNlcjpwYXNz", "127.0.0.1", "operate") is None
+    assert gate.check(bearer(made), "127.0.0.1", "predict") == made.token.id
+    with pytest.raises(Forbidden):
+        gate.check(bearer(made), "127.0.0.1", "operate")
+    with pytest.raises(Unauthorized):
+        gate.check("Bearer fl_nope", "127.0.0.1", "predict")
+    gate.close()
+
+
+def test_a_running_server_follows_what_becomes_of_tokens_within_a_second(store, gate):
+    made = access.add(store, ["predict"])
+    until(lambda: passes(gate, made))
+    access.revoke(store, made.token.id)
+    until(lambda: not passes(gate, made))
+    with pytest.raises(Unauthorized, match=f"{made.token.id} was revoked"):
+        gate.check(bearer(made), "9.9.9.9", "predict")
+
+
+def until(condition, seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def passes(gate: Gatekeeper, made: access.Made) -> bool:
+    try:
+        gate.check(bearer(made), str(time.monotonic()), "predict")
+    except Unauthorized:
+        return False
+    return True
+
+
+def test_a_token_that_has_expired_opens_nothing(store, gate, monkeypatch):
+    made = access.add(store, ["predict"], expires=time.time() + 60)
+    gate.refresh()
+    assert gate.check(bearer(made), "", "predict")
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    with pytest.raises(Unauthorized, match="has expired"):
+        gate.check(bearer(made), "", "predict")
+
+
+def test_wrong_tokens_are_limited_for_each_address_and_right_ones_still_pass(store, gate, caplog):
+    made = access.add(store, ["predict"])
+    gate.refresh()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(FAILURES):
+            with pytest.raises(Unauthorized):
+                gate.check("Bearer fl_123456789abc_guess", "10.0.0.1", "predict")
+        for _ in range(5):
+            with pytest.raises(TooManyFailures) as told:
+                gate.check("Bearer fl_123456789abc_guess", "10.0.0.1", "predict")
+    assert 0 < told.value.retry_after_s <= WINDOW_S
+    assert len(caplog.records) == FAILURES, "a flood of guesses is no flood of the log"
+    assert "10.0.0.1" in caplog.text
+    assert "guess" not in caplog.text
+    assert gate.check(bearer(made), "10.0.0.1", "predict") == made.token.id
+    with pytest.raises(Unauthorized):
+        gate.check("Bearer fl_123456789abc_guess", "10.0.0.2", "predict")
+
+
+def test_the_window_slides_and_a_network_of_ipv6_counts_as_one_address():
+    failures = Failures(allowed=2, window_s=10)
+    assert failures.count("2001:db8::1", now=0) is None
+    assert failures.count("2001:db8:0:0:ffff::2", now=4) is None
+    assert failures.count("2001:db8::3%eth0", now=5) == 5
+    assert failures.count("2001:db8:0:1::1", now=5) is None
+    assert failures.count("2001:db8::1", now=11) is None
+    assert failures.count("2001:db8::1", now=11) == 3
+
+
+def test_only_so_many_addresses_are_remembered(monkeypatch):
+    monkeypatch.setattr(access, "ADDRESSES", 100)
+    failures = Failures(allowed=1)
+    for number in range(1000):
+        failures.count(f"10.0.{number // 256}.{number % 256}", now=0)
+    assert len(failures._times) == 100
+    assert failures.count("10.0.3.231", now=1) is not None
+
+
+@pytest.mark.parametrize("roles", [[], ["admin"], ["predict", "root"]])
+def test_only_roles_that_there_are_can_be_given(store, roles):
+    with pytest.raises(UsageError, match="predict, review, operate"):
+        access.add(store, roles)
+    with pytest.raises(UsageError, match="expired already"):
+        access.add(store, ["predict"], expires=time.time() - 1)
+    assert not store.catalog.find(Token)
+
+
+def test_revoking_is_for_good_and_says_what_is_not_there(store):
+    made = access.add(store, ["predict"])
+    first = access.revoke(store, made.token.id)
+    assert access.revoke(store, made.token.id) == first
+    with pytest.raises(NotFound, match="tokens list"):
+        access.revoke(store, "000000000000")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_is_bound_without_tokens(project, host):
+    assert access.check_bind(project, host) == access.Bound(False)
+    required = access.check_bind(project, host, require_tokens=True)
+    assert required.tokens_required
+    assert "none is in force" in required.warnings[0]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "2001:db8::1"])
+def test_beyond_loopback_nothing_is_bound_without_a_token_in_force(project, store, host):
+    access.revoke(store, access.add(store, ["predict"]).token.id)
+    with pytest.raises(Forbidden, match="fairlead tokens add"):
+        access.check_bind(project, host)
+    access.add(store, ["predict"])
+    clear = access.check_bind(project, host)
+    assert clear.tokens_required
+    assert "clear text" in clear.warnings[0]
+    assert access.check_bind(project, host, tls=True) == access.Bound(True)
+    assert access.check_bind(project, host, behind_proxy=True) == access.Bound(True)
+
+
+def test_a_name_is_no_address(project):
+    with pytest.raises(UsageError, match="no IP address"):
+        access.check_bind(project, "example.org")
