@@ -16,17 +16,26 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import msgspec
 
-from fairlead.errors import FairleadError, Fault, InvalidInput, ModelFailed, Overloaded
+from fairlead.errors import (
+    DeadlineExceeded,
+    FairleadError,
+    Fault,
+    InvalidInput,
+    ModelFailed,
+    Overloaded,
+)
 from fairlead.serve.cost import Cost
 from fairlead.serve.log import Done, Durability, Frame, Part
 from fairlead.serve.times import Times
 from fairlead.serve.trails import Trail
+from fairlead.store.ids import id_bytes, id_text, prediction_ids
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +44,11 @@ BATCH_ROWS = 512
 BATCH_S = 0.005
 """How long a batch may be expected to take; neighbours of a large request wait so long."""
 INLINE_S = 0.006
-"""What is expected to take longer is computed on a thread."""
+"""What is expected to take longer is computed on a thread …"""
+WARY = 8
+"""… and after a batch that did, so many more that do not, whatever was expected."""
+TELL_S = 1.0
+"""How often a lane writes to the server's log that a node raised."""
 QUEUE_ROWS = 20_000
 """Rows of one endpoint that may wait for their answers."""
 
@@ -95,10 +108,14 @@ class Call(msgspec.Struct, eq=False):
     part: Part  # the request as the log will hold it
     done: Callable[[Call], None]
     abandoned: Callable[[], bool] | None = None  # tells that nobody waits any more
+    deadline: float = math.inf  # of `time.perf_counter`; what is not begun by then is not computed
+    closed: bool = False  # nothing more of it is computed
     answers: list[bytes] = []
     ids: list[bytes] = []
     trails: list[Trail] = []
+    failure: ModelFailed | None = None  # a node raised: the answers are those that are logged
     error: FairleadError | None = None
+    over: bool = False  # `done` was called
     arrived: float = msgspec.field(default_factory=time.perf_counter)
 
 
@@ -135,6 +152,7 @@ class Lane:
         threads: Where slow batches are computed.
         times: Where rows and times are counted.
         cost: What batches are known to cost.
+        computing: Makes what stands around every call of the answerer, for those who watch.
         queue_rows: So many rows may wait; beyond, calls are refused.
     """
 
@@ -147,6 +165,7 @@ class Lane:
         times: Times,
         *,
         cost: Cost | None = None,
+        computing: Callable[[], AbstractContextManager[None]] = nullcontext,
         queue_rows: int = QUEUE_ROWS,
     ) -> None:
         self.cost = cost or Cost()
@@ -156,11 +175,15 @@ class Lane:
         self._durability = durability
         self._threads = threads
         self._times = times
+        self._computing = computing
         self._queue_rows = queue_rows
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Piece] = deque()
         self._busy = False  # a turn is due, or a batch is on a thread
-        self._idle: asyncio.Future[None] | None = None
+        self._wary = 0  # batches that go to a thread, since one took long
+        self._unlogged = 0  # frames that are with the writer
+        self._when_idle: list[Callable[[], None]] = []
+        self._told_at = -TELL_S
 
     def submit(self, call: Call) -> None:
         """
@@ -178,19 +201,41 @@ class Lane:
             self._busy = True
             self._loop.call_soon(self._turn)
 
+    def give_up(self, call: Call, error: FairleadError) -> None:
+        """
+        Answer a call with an error now.
+
+        What waits of it is not computed. What is being computed just now is
+        logged when it was the rest of the call, and reaches nobody.
+        """
+        call.closed = True
+        self._finish(call, error)
+
+    def when_idle(self, then: Callable[[], None]) -> None:
+        """Call `then` when nothing waits, is computed or is being logged; at once if so now."""
+        if self._is_idle:
+            then()
+        else:
+            self._when_idle.append(then)
+
     async def drained(self) -> None:
         """Wait until every call that was taken is done."""
-        if self.rows:
-            self._idle = self._loop.create_future()
-            await self._idle
+        idle: asyncio.Future[None] = self._loop.create_future()
+        self.when_idle(lambda: idle.set_result(None))
+        await idle
+
+    @property
+    def _is_idle(self) -> bool:
+        return not (self._busy or self._unlogged)
 
     def _turn(self) -> None:
         pieces = self._next_batch()
         if not pieces:
             self._busy = False
+            self._tell_idle()
             return
         rows = sum(map(len, pieces))
-        if self.cost.estimate(rows) > INLINE_S:
+        if self._wary or self.cost.estimate(rows) > INLINE_S:
             future = self._loop.run_in_executor(self._threads, self._compute, pieces)
             future.add_done_callback(lambda computed: self._computed(rows, *computed.result()))
         else:
@@ -203,10 +248,13 @@ class Lane:
         pieces: list[_Piece] = []
         while queue and room > 0:
             piece = queue.popleft()
-            if piece.call.error is not None:
+            if piece.call.closed:
                 continue
             if piece.call.abandoned is not None and piece.call.abandoned():
-                self._fail([piece.call], Fault("Nobody waits for the answer."))
+                self.give_up(piece.call, Fault("Nobody waits for the answer."))
+                continue
+            if piece.call.deadline <= now:
+                self.give_up(piece.call, late())
                 continue
             if len(piece) > room:
                 cut = piece.start + room
@@ -221,33 +269,82 @@ class Lane:
     def _compute(self, pieces: list[_Piece]) -> tuple[list[_Outcome], float]:
         """Answer a batch; if that fails, each piece by itself, so that only the cause fails."""
         start = time.perf_counter()
-        outcomes = [self._attempt(pieces)]
-        if len(pieces) > 1 and isinstance(outcomes[0].result, Exception):
-            outcomes = [self._attempt([piece]) for piece in pieces]
+        with self._computing():
+            outcomes = [self._attempt(pieces)]
+            if len(pieces) > 1 and isinstance(failure := outcomes[0].result, Exception):
+                outcomes = self._one_by_one(pieces, failure)
         return outcomes, time.perf_counter() - start
 
-    def _attempt(self, pieces: list[_Piece]) -> _Outcome:
+    def _one_by_one(self, pieces: list[_Piece], failure: Exception) -> list[_Outcome]:
+        known = list(map(id_bytes, failure.ids)) if isinstance(failure, ModelFailed) else []
+        outcomes, first = [], 0
+        for piece in pieces:
+            last = first + len(piece)
+            outcomes.append(self._attempt([piece], known[first:last] or None))
+            first = last
+        return outcomes
+
+    def _attempt(self, pieces: list[_Piece], ids: list[bytes] | None = None) -> _Outcome:
         rows, entities = _gather(pieces)
         try:
-            return _Outcome(pieces, self._answerer.answer(rows, entities))
+            return _Outcome(pieces, self._answerer.answer(rows, entities, ids))
         except InvalidInput as error:  # a level that the model's own encoder refuses
             return _Outcome(pieces, _moved(error, pieces[0].start))
         except Exception as error:
-            logger.exception("a batch of %d rows failed", len(rows))
             return _Outcome(pieces, error)
 
     def _computed(self, rows: int, outcomes: list[_Outcome], spent_s: float) -> None:
         self.cost.observe(rows, spent_s)
+        # The estimate forgets slowly; a model that has become slow stalls the loop once.
+        if spent_s > INLINE_S:
+            self._wary = WARY
+        elif self._wary:
+            self._wary -= 1
         self._times.compute.observe(spent_s)
         self._times.batch_rows.observe(rows)
         for outcome in outcomes:
             if isinstance(outcome.result, Exception):
-                self._fail([piece.call for piece in outcome.pieces], _explained(outcome.result))
+                self._failed(outcome.pieces, outcome.result)
             else:
                 self._hand_out(outcome.pieces, outcome.result)
         self._busy = bool(self._queue)
         if self._busy:
             self._loop.call_soon(self._turn)
+        else:
+            self._tell_idle()
+
+    def _failed(self, pieces: list[_Piece], error: Exception) -> None:
+        """Answer calls with an error; where a node raised, each row gets an id and is logged."""
+        if not isinstance(error, InvalidInput):
+            self._tell(error)
+        if not isinstance(error, ModelFailed):
+            self._fail([piece.call for piece in pieces], _explained(error))
+            return
+        first = 0
+        for piece in pieces:
+            call, last = piece.call, first + len(piece)
+            if not call.closed:
+                self._log_failure(call, piece, error, error.ids[first:last])
+            first = last
+
+    def _log_failure(
+        self, call: Call, piece: _Piece, error: ModelFailed, ids: Sequence[str]
+    ) -> None:
+        """Log all rows of a call as failed: none of them is answered."""
+        call.closed = True
+        rest = prediction_ids(len(call.rows) - len(call.ids) - len(piece))
+        every = (*map(id_text, call.ids), *ids, *map(id_text, rest))
+        call.failure = ModelFailed(error.message, error.fix, every)
+        made = self._answerer.failed(call.failure)
+        call.ids, call.answers, call.trails = made.ids, made.answers, made.trails
+        self._write([call])
+
+    def _tell(self, error: Exception) -> None:
+        """Write to the server's log why rows could not be answered; not for every batch."""
+        now = time.monotonic()
+        if now - self._told_at >= TELL_S:
+            self._told_at = now
+            logger.error("rows could not be answered", exc_info=error)
 
     def _hand_out(self, pieces: list[_Piece], predictions: Predictions) -> None:
         """Give each call its answers. Calls that came whole share a frame of the log."""
@@ -274,6 +371,7 @@ class Lane:
         trails = [trail for call in calls for trail in call.trails]
         predictions = Predictions(ids, answers, trails)
         start = time.perf_counter()
+        self._unlogged += 1
         try:
             frame = self._answerer.frame(predictions, [call.part for call in calls])
             written = self._durability == "process" and self._log.write_now(frame)
@@ -292,28 +390,36 @@ class Lane:
         return done
 
     def _logged(self, calls: list[Call], start: float, error: BaseException | None) -> None:
+        self._unlogged -= 1
         self._times.log.observe(time.perf_counter() - start)
         if error is not None:
             if not isinstance(error, FairleadError):
                 logger.error("a frame could not be logged", exc_info=error)
             self._fail(calls, _explained(error))
-            return
-        for call in calls:
-            self._times.rows += len(call.rows)
-            self._finish(call)
+        else:
+            for call in calls:
+                self._finish(call, call.failure)
+        self._tell_idle()
 
     def _fail(self, calls: list[Call], error: FairleadError) -> None:
         for call in calls:
-            call.answers = []
-            if call.error is None:
-                call.error = error
-                self._finish(call)
+            call.closed, call.answers = True, []
+            self._finish(call, error)
 
-    def _finish(self, call: Call) -> None:
+    def _finish(self, call: Call, error: FairleadError | None = None) -> None:
+        if call.over:
+            return
+        call.over, call.error = True, error
         self.rows -= len(call.rows)
+        if error is None:
+            self._times.rows += len(call.rows)
         call.done(call)
-        if not self.rows and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+
+    def _tell_idle(self) -> None:
+        if self._when_idle and self._is_idle:
+            waiting, self._when_idle = self._when_idle, []
+            for then in waiting:
+                then()
 
     def _overloaded(self) -> Overloaded:
         wait_s = max(1.0, math.ceil(self.cost.estimate(self.rows)))
@@ -322,6 +428,13 @@ class Lane:
             f"Try again in {wait_s:.0f} s.",
             retry_after_s=wait_s,
         )
+
+
+def late() -> DeadlineExceeded:
+    """Make the error of a caller whose time is over."""
+    return DeadlineExceeded(
+        "The time for the answer is over.", "Allow more time, or ask for fewer rows at once."
+    )
 
 
 def _gather(pieces: list[_Piece]) -> tuple[list[Any], list[str | None]]:

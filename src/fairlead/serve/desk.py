@@ -1,4 +1,4 @@
-"""Where large bodies are read: one at a time, a portion a turn of the event loop."""
+"""Where large bodies are read: a portion of one a turn of the event loop, each in turn."""
 
 from __future__ import annotations
 
@@ -20,19 +20,26 @@ class Desk:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[Iterator[Rows | None], Done]] = deque()
+        self._waiting: deque[tuple[Iterator[Rows | None], Done, Callable[[], bool]]] = deque()
 
-    def read(self, reading: Iterator[Rows | None], done: Done) -> None:
-        """Take a reading; `done` is called later with its rows, or with why it has none."""
-        self._waiting.append((reading, done))
+    def read(self, reading: Iterator[Rows | None], done: Done, is_over: Callable[[], bool]) -> None:
+        """
+        Take a reading.
+
+        Args:
+            reading: Gives None after each portion, the rows at the end.
+            done: Called later with the rows, or with why there are none.
+            is_over: Tells that nobody waits any more: the rest is not read.
+        """
+        self._waiting.append((reading, done, is_over))
         if len(self._waiting) == 1:
             self._loop.call_soon(self._step)
 
     def _step(self) -> None:
-        reading, done = self._waiting[0]
+        reading, done, is_over = self._waiting[0]
         outcome: Rows | FairleadError | None
         try:
-            outcome = next(reading)
+            outcome = Fault("Nobody waits for the answer.") if is_over() else next(reading)
         except FairleadError as error:
             outcome = error
         except Exception:

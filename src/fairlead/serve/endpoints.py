@@ -1,7 +1,8 @@
 """
-The endpoints of a server: loaded, swapped when another revision goes live, drained at the end.
+The endpoints of a server: loaded when they are needed, swapped when another revision
+goes live, evicted when memory is short, drained at the end.
 
-No HTTP here: a protocol hands over a body and gets the answer by a callback.
+No HTTP here: a protocol hands over what it was asked and gets the answer by a callback.
 """
 
 from __future__ import annotations
@@ -10,89 +11,71 @@ import asyncio
 import difflib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import Literal
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from fairlead.errors import FairleadError, Fault, IntegrityError, NotFound
+from fairlead.errors import FairleadError, Fault, IntegrityError, NotFound, Overloaded
 from fairlead.project import Project
-from fairlead.serve import formats
 from fairlead.serve import revision as revisions
 from fairlead.serve.ask import Ask
-from fairlead.serve.batch import QUEUE_ROWS, Call, Lane
+from fairlead.serve.batch import QUEUE_ROWS, Lane
+from fairlead.serve.deadlines import Deadlines
 from fairlead.serve.desk import Desk
-from fairlead.serve.formats import JSON, Rows
-from fairlead.serve.intake import MAX_ROWS, SMALL_BYTES
+from fairlead.serve.endpoint import Endpoint, Serving, State, Then
+from fairlead.serve.follow import Follower
+from fairlead.serve.intake import MAX_ROWS
 from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log import LogWriter, Part
-from fairlead.serve.once import Answer, Once, Reply
+from fairlead.serve.log import LogWriter
+from fairlead.serve.memory import Spare
+from fairlead.serve.once import Once, Reply
 from fairlead.serve.pool import ModelPool
-from fairlead.serve.times import Times
+from fairlead.serve.request import Request, Waiter
+from fairlead.serve.times import Loads
+from fairlead.serve.warm import Warm
 from fairlead.store.records import LiveRevision, Revision
 from fairlead.store.store import Store
+
+if TYPE_CHECKING:
+    from fairlead.serve.watched import Watched
+
+__all__ = ["Endpoint", "Endpoints", "Serving", "State"]
 
 logger = logging.getLogger(__name__)
 
 WATCH_S = 0.5
 """How often the catalog is asked whether another revision went live."""
-
-
-State = Literal["ready", "cold", "loading", "failed", "unloaded"]
-
-
-class Endpoint:
-    """One endpoint: what answers, and why the revision that should does not, if so."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.times = Times()
-        self.serving: Serving | None = None
-        self.wanted = 0  # the revision that is live in the catalog
-        self.unloaded = False  # by an operator
-        self.failure: FairleadError | None = None  # why it could not be loaded
-
-    @property
-    def state(self) -> State:
-        """Tell whether it answers: it does when "ready", and after a load when "cold"."""
-        if self.unloaded:
-            return "unloaded"
-        if self.serving is not None:
-            return "ready"
-        return "failed" if self.failure is not None else "cold"
-
-
-class Serving:
-    """A loaded revision, its lane, and how many still need it."""
-
-    def __init__(self, loaded: LoadedRevision, lane: Lane) -> None:
-        self.loaded = loaded
-        self.lane = lane
-        self._users = 1  # the endpoint, and each request under way
-
-    def hold(self) -> None:
-        """Say that a request is under way."""
-        self._users += 1
-
-    def release(self) -> None:
-        """Say that a request is over, or that another revision answers now."""
-        self._users -= 1
-        if not self._users:
-            self.loaded.close()
+EAGER = 64
+"""Up to so many endpoints are loaded at the start; of more, those that are pinned."""
+MODEL_BYTES = 1 << 30
+"""What the models in memory may cost, unless the server is told otherwise."""
+LOADERS = 2
+"""Revisions that are loaded at once."""
+DRAIN_S = 30.0
+"""How long the end of a server waits for what is under way."""
+LEAST_S = 2.0
+"""What closing gets, however long the draining took."""
+NEAR = 500
+"""Names that are compared to find the nearest one."""
 
 
 class Endpoints:
     """
-    All endpoints of a server. Lives on the loop's thread; revisions are loaded on another.
+    All endpoints of a server. Lives on the loop's thread; revisions are loaded on others.
 
     Args:
         project: Whose endpoints.
         names: Only these; all that were applied if None.
         max_rows: Rows that one request may have.
         queue_rows: Rows of one endpoint that may wait.
+        model_bytes: What the models in memory may cost; beyond, those that were not
+            used for longest are let go, unless they are pinned or in use.
     """
 
     def __init__(
@@ -102,59 +85,88 @@ class Endpoints:
         *,
         max_rows: int = MAX_ROWS,
         queue_rows: int = QUEUE_ROWS,
+        model_bytes: int = MODEL_BYTES,
     ) -> None:
         self.project = project
         self.endpoints: dict[str, Endpoint] = {}
+        self.failure: FairleadError | None = None  # why the catalog is followed no more
+        self.watched: Watched | None = None
+        self.loads = Loads()
+        self.warm = Warm(model_bytes)
+        self.under_way: dict[Waiter, None] = {}
         self.threads = ThreadPoolExecutor(os.cpu_count() or 1, "fairlead-compute")
+        self.loop: asyncio.AbstractEventLoop
+        self.deadlines: Deadlines
+        self.desk: Desk
+        self._branches = ThreadPoolExecutor(os.cpu_count() or 1, "fairlead-branch")
+        self._loaders = ThreadPoolExecutor(LOADERS, "fairlead-load")
+        self._follower_thread = ThreadPoolExecutor(1, "fairlead-follow")
         self._names = None if names is None else set(names)
         self._max_rows = max_rows
         self._queue_rows = queue_rows
         self._pool = ModelPool(project)
-        self._loader = ThreadPoolExecutor(1, "fairlead-load")
-        self.under_way = 0
+        self._spare = Spare(self._loaders, model_bytes)
         self._store: Store
         self._log: LogWriter
-        self._desk: Desk
         self._once: Once
+        self._follower: Follower
         self._watcher: asyncio.Task[None] | None = None
+        self._stopping = False
         self._opened = ExitStack()  # closes what was opened, the last first
-        self._opened.callback(self.threads.shutdown)
-        self._opened.callback(self._loader.shutdown)
+        for threads in (self._branches, self.threads, self._follower_thread, self._loaders):
+            self._opened.callback(threads.shutdown)
 
     async def open(self) -> None:
         """
-        Open the log and load every endpoint; one that cannot be loaded says so when asked.
+        Open the log and load what is loaded at the start; what cannot be says so when asked.
 
         Raises:
             NotFound: There is no store, or no endpoint of a name that was given.
             StoreReadOnly, StoreFull: Predictions could not be logged.
         """
+        self.loop = asyncio.get_running_loop()
+        self.deadlines = Deadlines()
+        self.desk = Desk()
         self._store = self._opened.enter_context(Store.open(self.project.store_root, write=False))
         for name in self._names or ():
             revisions.require_live(self._store.catalog, name)
         self._log = self._opened.enter_context(LogWriter(self.project.log))
-        self._desk = Desk()
         self._once = Once(self.project.log)
         self._opened.callback(self._once.close)
+        self._follower = Follower(self._store, self._names)
         await self._catch_up()
+        await asyncio.gather(*[self._settled(e) for e in self.endpoints.values() if e.loading])
         self._watcher = asyncio.create_task(self._watch())
 
-    async def close(self) -> None:
-        """Answer what is under way, then let go of everything."""
+    async def close(self, drain_s: float = DRAIN_S) -> bool:
+        """
+        Answer what is under way, then let go of everything.
+
+        Args:
+            drain_s: How long to wait; then the rest is told that the server stops.
+
+        Returns:
+            False when something stands still, such as a disk: its threads are left behind,
+            and the process should end without waiting for them.
+        """
+        self._stopping = True
+        until = time.monotonic() + drain_s
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
-        while self.under_way:
+        while self.under_way and time.monotonic() < until:
             await asyncio.sleep(0.005)
+        for waiter in list(self.under_way):
+            waiter.give_up(_stopping())
         for endpoint in self.endpoints.values():
-            if endpoint.serving is not None:
-                endpoint.serving.release()
-        self._opened.close()
+            endpoint.tell(_stopping())
+            self._release(endpoint)
+        return await self._let_go(until)
 
     @property
     def ready(self) -> bool:
         """Tell whether every endpoint answers with the revision that it should."""
-        return all(endpoint.failure is None for endpoint in self.endpoints.values())
+        return self.failure is None and all(e.failure is None for e in self.endpoints.values())
 
     def get(self, name: str) -> Endpoint:
         """
@@ -165,156 +177,237 @@ class Endpoints:
         """
         endpoint = self.endpoints.get(name)
         if endpoint is None:
-            near = difflib.get_close_matches(name, self.endpoints, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else "GET /v1/endpoints lists them."
+            near = self._near(name)
+            hint = f"Did you mean {near!r}?" if near else "GET /v1/endpoints lists them."
             raise NotFound(f"There is no endpoint {name!r} here.", hint)
         return endpoint
 
     def predict(self, endpoint: Endpoint, ask: Ask, reply: Reply) -> None:
         """
-        Answer a request.
+        Answer a request; an endpoint that is not in memory is loaded first.
+
+        A deadline, of the request or the endpoint, is met with `DeadlineExceeded`.
+        A request with an idempotency key is computed to its end all the same, so
+        that who tries again finds the answer.
 
         Args:
             endpoint: Who is asked.
             ask: The rows as they came, and how long the caller waits.
             reply: Called once, now or later, with the answer or the reason why there is none.
         """
-        serving = endpoint.serving
-        if serving is not None:
-            self._ask(endpoint, serving, ask, reply)
+        if ask.key is None:
+            self._begin(endpoint, Request(self, ask, reply))
             return
+        waiter = Waiter(self, reply)
+        waiter.wait_until(self._deadline(endpoint, ask))
 
-        def then(loaded: Serving | FairleadError) -> None:
-            if isinstance(loaded, FairleadError):
-                reply(loaded)
-            else:
-                self._ask(endpoint, loaded, ask, reply)
+        def go(settle: Reply) -> None:
+            self._begin(endpoint, Request(self, ask, settle, patient=True))
 
-        self.when_loaded(endpoint, then)
+        self._once.claim(endpoint.name, ask, waiter.finish, go)
 
-    def when_loaded(
-        self, endpoint: Endpoint, then: Callable[[Serving | FairleadError], None]
-    ) -> None:
-        """Call `then` with what answers for an endpoint: at once when it is loaded, else later."""
-        then(endpoint.serving or endpoint.failure or _not_loaded(endpoint.name))
+    def when_loaded(self, endpoint: Endpoint, then: Then) -> None:
+        """
+        Call `then` with what answers for an endpoint, or with why nothing does.
+
+        At once when it is in memory; else it is loaded first, once for all who wait.
+        """
+        if endpoint.serving is not None:
+            self.warm.used(endpoint.serving)
+            then(endpoint.serving)
+        elif self._stopping:
+            then(_stopping())
+        elif (refusal := endpoint.refusal) is not None:
+            then(refusal)
+        elif len(endpoint.waiting) >= self._queue_rows:
+            then(Overloaded(f"{self._queue_rows} requests wait already.", "Try again in 1 s."))
+        else:
+            self.loads.cold_calls += 1
+            endpoint.waiting.append(then)
+            self._load(endpoint)
 
     async def load(self, name: str) -> None:
         """
-        Let an endpoint answer again, here and in every other server of the project.
+        Let an endpoint answer again, here now and soon in every server of the project.
 
         Raises:
             NotFound: There is no such endpoint.
             FairleadError: It could not be loaded.
         """
+        endpoint = self.get(name)
         await self._persist(name, unloaded=False)
+        endpoint.hurry()
+        found = await self._settled(endpoint)
+        if isinstance(found, FairleadError):
+            raise found
 
     async def unload(self, name: str) -> None:
         """
-        Let an endpoint answer no more, here and in every other server of the project.
+        Let an endpoint answer no more, here now and soon in every server of the project.
 
         Raises:
             NotFound: There is no such endpoint.
         """
+        self.get(name)
         await self._persist(name, unloaded=True)
 
     def fail(self, name: str, error: FairleadError) -> None:
-        """Let an endpoint answer no more but `error`, until another revision goes live."""
+        """
+        Let an endpoint answer nothing but `error`, until another revision goes live.
+
+        Raises:
+            NotFound: There is no such endpoint.
+        """
         endpoint = self.get(name)
-        endpoint.failure = error
-        before, endpoint.serving = endpoint.serving, None
-        if before is not None:
-            before.release()
+        endpoint.fail(error, for_good=True)
+        self._release(endpoint)
+        endpoint.tell(error)
 
-    async def _persist(self, name: str, *, unloaded: bool) -> None:
-        self.get(name)
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._loader, self._mark, name, unloaded)
-        await self._catch_up()
+    # ---- requests
 
-    def _mark(self, name: str, unloaded: bool) -> None:
-        with (
-            Store.open(self.project.store_root) as store,
-            store.catalog.transaction() as transaction,
-        ):
-            live = transaction.get(LiveRevision, name)
-            if live is None:
-                raise NotFound(f"There is no endpoint {name!r}.", "Apply it.")
-            moved = msgspec.structs.replace(live, unloaded=unloaded, moved=time.time())
-            transaction.replace(moved)
-
-    def _ask(self, endpoint: Endpoint, serving: Serving, ask: Ask, reply: Reply) -> None:
-        if ask.key is None:
-            self._begin(serving, ask, reply, ask.abandoned)
-            return
-        self.under_way += 1
-        serving.hold()
-
-        def done(result: Answer | FairleadError) -> None:
-            self.over(serving)
-            reply(result)
-
-        def go(reply: Reply) -> None:
-            # Others may come to wait for the same answer: that its caller leaves is no reason.
-            self._begin(serving, ask, reply, None)
-
-        self._once.claim(endpoint.name, ask, done, go)
-
-    def _begin(
-        self, serving: Serving, ask: Ask, reply: Reply, abandoned: Callable[[], bool] | None
-    ) -> None:
-        self.under_way += 1
-        serving.hold()
-        request = _Request(self, serving, ask, reply, abandoned)
-        if ask.format != JSON or len(ask.body) <= SMALL_BYTES:
-            request.read()
+    def _begin(self, endpoint: Endpoint, request: Request) -> None:
+        serving = endpoint.serving
+        if serving is not None:
+            self.warm.used(serving)
+            request.begin(serving)
         else:
-            self._desk.read(serving.loaded.intake.read_large(ask.body), request.submit)
+            request.wait()
+            self.when_loaded(endpoint, request.loaded)
 
-    def over(self, serving: Serving) -> None:
-        """Say that a request has its answer."""
-        self.under_way -= 1
-        serving.release()
+    def _deadline(self, endpoint: Endpoint, ask: Ask) -> float:
+        timeout_s = None if endpoint.serving is None else endpoint.serving.timeout_s
+        return ask.deadline if timeout_s is None else min(ask.deadline, _in(timeout_s))
+
+    def _settled(self, endpoint: Endpoint) -> asyncio.Future[Serving | FairleadError]:
+        """Wait until an endpoint is loaded, or could not be."""
+        found: asyncio.Future[Serving | FairleadError] = self.loop.create_future()
+        self.when_loaded(endpoint, found.set_result)
+        return found
+
+    def _near(self, name: str) -> str | None:
+        """Find the nearest name; among some thousand, only those that begin alike."""
+        names: Iterable[str] = self.endpoints
+        if len(self.endpoints) > NEAR:
+            names = [known for known in names if known[:2] == name[:2]][:NEAR]
+        return next(iter(difflib.get_close_matches(name, names, n=1)), None)
+
+    # ---- following the catalog
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
             try:
                 await self._catch_up()
+            except FairleadError as error:
+                if self.failure is None:
+                    logger.error("live revisions are followed no more: %s", error)
+                self.failure = error
             except Exception:
                 logger.exception("the catalog could not be asked for live revisions")
+            else:
+                self.failure = None
+            self._try_again()
 
     async def _catch_up(self) -> None:
-        """Load what went live since the last time, one after another."""
-        loop = asyncio.get_running_loop()
-        for live in await loop.run_in_executor(self._loader, self._live):
-            endpoint = self.endpoints.setdefault(live.endpoint, Endpoint(live.endpoint))
-            if (endpoint.wanted, endpoint.unloaded) == (live.number, live.unloaded):
-                continue
-            endpoint.unloaded = live.unloaded
-            if live.unloaded:
-                endpoint.wanted = live.number
-                self.fail(live.endpoint, _unloaded(live.endpoint))
-                continue
-            endpoint.wanted = live.number
-            try:
-                loaded = await loop.run_in_executor(self._loader, self._load, live)
-            except Exception as error:
-                logger.exception("%s#%d could not be loaded", live.endpoint, live.number)
-                endpoint.failure = _as_ours(error)
-            else:
-                self._swap(endpoint, loaded)
+        """Follow what changed since the last time."""
+        lives = await self.loop.run_in_executor(self._follower_thread, self._follower.changes)
+        total = len(self.endpoints.keys() | {live.endpoint for live in lives})
+        pinned: set[str] = set()
+        if total > EAGER:
+            pinned = await self.loop.run_in_executor(self._follower_thread, self._pinned, lives)
+        for live in lives:
+            self._follow(live, eager=total <= EAGER or live.endpoint in pinned)
 
-    def _live(self) -> list[LiveRevision]:
-        found = self._store.catalog.find(LiveRevision, limit=None)
-        return [live for live in found if self._names is None or live.endpoint in self._names]
+    def _pinned(self, lives: list[LiveRevision]) -> set[str]:
+        """Tell which endpoints are to stay in memory."""
+        found = set()
+        for live in lives:
+            revision = self._store.catalog.get(Revision, live.endpoint, live.number)
+            if revision is not None and revision.spec.get("pin"):
+                found.add(live.endpoint)
+        return found
 
-    def _load(self, live: LiveRevision) -> LoadedRevision:
-        revision = self._store.catalog.get(Revision, live.endpoint, live.number)
-        if revision is None:
-            raise NotFound(
-                f"There is no revision {live.endpoint}#{live.number}.", "Apply it again."
+    def _follow(self, live: LiveRevision, *, eager: bool) -> None:
+        """Take over what the catalog says of an endpoint."""
+        endpoint = self.endpoints.setdefault(live.endpoint, Endpoint(live.endpoint))
+        was_unloaded, endpoint.unloaded = endpoint.unloaded, live.unloaded
+        is_new = endpoint.wanted != live.number
+        if is_new:
+            endpoint.want(live.number)
+        if live.unloaded:
+            self._release(endpoint)
+            if endpoint.refusal is not None:
+                endpoint.tell(endpoint.refusal)
+        elif (is_new or was_unloaded) and (eager or endpoint.serving or endpoint.waiting):
+            self._load(endpoint)
+
+    def _try_again(self) -> None:
+        """Load again what failed some time ago, where an older revision still answers."""
+        for endpoint in self.endpoints.values():
+            if endpoint.failure is not None and endpoint.serving and endpoint.may_retry:
+                self._load(endpoint)
+
+    async def _persist(self, name: str, *, unloaded: bool) -> None:
+        live = await self.loop.run_in_executor(self._loaders, _mark, self.project, name, unloaded)
+        self._follow(live, eager=False)
+
+    # ---- loading, swapping, evicting
+
+    def _load(self, endpoint: Endpoint) -> None:
+        """Load the wanted revision on a thread, unless it is being loaded already."""
+        if endpoint.loading or self._stopping:
+            return
+        endpoint.loading = True
+        number, start = endpoint.wanted, time.perf_counter()
+        loading = self._loaders.submit(self._read, endpoint.name, number)
+
+        def done(future: Future[LoadedRevision]) -> None:
+            if not self.loop.is_closed():
+                self.loop.call_soon_threadsafe(self._loaded, endpoint, number, start, future)
+
+        loading.add_done_callback(done)
+
+    def _read(self, name: str, number: int) -> LoadedRevision:
+        """Load a revision; on a thread."""
+        watched = self.watched
+        if watched is not None and (error := watched.failure(name, number)) is not None:
+            raise error
+        with nullcontext() if watched is None else watched.loading(name, number):
+            revision = self._store.catalog.get(Revision, name, number)
+            if revision is None:
+                raise NotFound(f"There is no revision {name}#{number}.", "Apply it again.")
+            return LoadedRevision.load(
+                revision, self._pool, max_rows=self._max_rows, threads=self._branches
             )
-        return LoadedRevision.load(revision, self._pool, max_rows=self._max_rows)
+
+    def _loaded(
+        self, endpoint: Endpoint, number: int, start: float, loading: Future[LoadedRevision]
+    ) -> None:
+        """Let what was loaded answer, or say why it does not."""
+        endpoint.loading = False
+        self.loads.seconds.observe(time.perf_counter() - start)
+        error = loading.exception()
+        if self._stopping or endpoint.unloaded or number != endpoint.wanted or endpoint.given_up:
+            if error is None:
+                self._loaders.submit(loading.result().close)
+            self._load_wanted(endpoint)
+        elif error is None:
+            self._swap(endpoint, loading.result())
+        else:
+            logger.error("%s#%d could not be loaded", endpoint.name, number, exc_info=error)
+            self.loads.failed += 1
+            endpoint.fail(as_ours(error))
+            assert endpoint.failure is not None
+            endpoint.tell(endpoint.failure)
+
+    def _load_wanted(self, endpoint: Endpoint) -> None:
+        """Load what is wanted by now, if somebody waits for it."""
+        if self._stopping:
+            endpoint.tell(_stopping())
+        elif (refusal := endpoint.refusal) is not None:
+            endpoint.tell(refusal)
+        elif endpoint.waiting or endpoint.serving is not None:
+            self._load(endpoint)
 
     def _swap(self, endpoint: Endpoint, loaded: LoadedRevision) -> None:
         """Let new requests go to another revision; those under way stay with theirs."""
@@ -325,71 +418,73 @@ class Endpoints:
             self.threads,
             endpoint.times,
             cost=loaded.cost,
+            computing=self._computing(loaded),
             queue_rows=self._queue_rows,
         )
-        before, endpoint.serving = endpoint.serving, Serving(loaded, lane)
-        endpoint.failure = None
+        before = endpoint.serving
+        serving = endpoint.serving = Serving(loaded, lane, self._close)
+        endpoint.succeed()
+        self.warm.add(serving)
         if before is not None:
+            self.warm.remove(before)
             before.release()
             logger.info("%s answers now, in place of %s", loaded.ref, before.loaded.ref)
+        endpoint.tell(serving)
+        self._evict(serving)
 
+    def _evict(self, keep: Serving) -> None:
+        for resident in self.warm.evict(keep):
+            assert isinstance(resident, Serving)
+            self.endpoints[resident.loaded.revision.endpoint].serving = None
+            resident.release()
+            self.loads.evictions += 1
 
-class _Request(msgspec.Struct, eq=False):
-    """A request between its body and its answer."""
+    def _computing(self, loaded: LoadedRevision) -> Callable[[], AbstractContextManager[None]]:
+        if self.watched is None:
+            return nullcontext
+        revision = loaded.revision
+        return partial(self.watched.computing, revision.endpoint, revision.number, loaded.timeout_s)
 
-    endpoints: Endpoints
-    serving: Serving
-    ask: Ask
-    reply: Reply
-    abandoned: Callable[[], bool] | None
+    def _release(self, endpoint: Endpoint) -> None:
+        """Let an endpoint answer no more with what it has."""
+        serving, endpoint.serving = endpoint.serving, None
+        if serving is not None:
+            self.warm.remove(serving)
+            serving.release()
 
-    def read(self) -> None:
-        ask, loaded = self.ask, self.serving.loaded
-        try:
-            if ask.format == JSON:
-                rows = loaded.intake.read(ask.body)
-            else:
-                format = formats.named(ask.format)
-                rows = format.rows(ask.body, ask.detail, loaded.checker, loaded.max_rows)
-        except FairleadError as error:
-            self._finish(error)
-        except Exception:
-            logger.exception("a body could not be read")
-            self._finish(Fault("The body could not be read.", "The server's log has the reason."))
-        else:
-            self.submit(rows)
-
-    def submit(self, read: Rows | FairleadError) -> None:
-        if isinstance(read, FairleadError):
-            self._finish(read)
+    def _close(self, serving: Serving) -> None:
+        """Give back what nobody needs any more, on a thread."""
+        if self._stopping:
+            serving.loaded.close()
             return
-        ask = self.ask
-        part = Part(ask.format, ask.body, len(read.rows), read.entities, ask.key, ask.detail)
+        self._loaders.submit(serving.loaded.close)
+        self._spare.freed(sum(serving.models.values()))
+
+    async def _let_go(self, until: float) -> bool:
+        """Close everything on a thread of its own, which a disk that stands still may hold."""
+        self.deadlines.close()
+        closed = asyncio.Event()
+
+        def close() -> None:
+            try:
+                self._opened.close()
+            except Exception:
+                logger.exception("the endpoints were not closed well")
+            if not self.loop.is_closed():
+                self.loop.call_soon_threadsafe(closed.set)
+
+        threading.Thread(target=close, name="fairlead-close", daemon=True).start()
+        limit_s = max(until - time.monotonic(), LEAST_S)
         try:
-            self.serving.lane.submit(Call(read.rows, part, self._answered, self.abandoned))
-        except FairleadError as error:
-            self._finish(error)
-
-    def _answered(self, call: Call) -> None:
-        if call.error is not None:
-            self._finish(call.error)
-        else:
-            self._finish(Answer(self.serving.loaded.ref, call.answers, call.ids[0]))
-
-    def _finish(self, result: Answer | FairleadError) -> None:
-        self.endpoints.over(self.serving)
-        self.reply(result)
+            await asyncio.wait_for(closed.wait(), limit_s)
+        except TimeoutError:
+            logger.error("something stands still, and was left behind")
+            return False
+        return True
 
 
-def _not_loaded(name: str) -> FairleadError:
-    return Fault(f"{name} is not loaded.", "Try again.")
-
-
-def _unloaded(name: str) -> FairleadError:
-    return NotFound(f"{name} is unloaded.", "An operator loads it again.")
-
-
-def _as_ours(error: Exception) -> FairleadError:
+def as_ours(error: BaseException) -> FairleadError:
+    """Explain why a revision could not be loaded."""
     if isinstance(error, NotFound):  # the endpoint is there: what it needs is lost
         return IntegrityError(error.message, error.fix)
     if isinstance(error, FairleadError):
@@ -397,3 +492,23 @@ def _as_ours(error: Exception) -> FairleadError:
     return Fault(
         f"It could not be loaded: {type(error).__name__}: {error}.", "See the server's log."
     )
+
+
+def _mark(project: Project, name: str, unloaded: bool) -> LiveRevision:
+    """Write down whether an endpoint is to answer; every server of the project follows."""
+    with Store.open(project.store_root) as store, store.catalog.transaction() as transaction:
+        live = transaction.get(LiveRevision, name)
+        if live is None:
+            raise NotFound(f"There is no endpoint {name!r}.", "Apply it.")
+        if live.unloaded != unloaded:
+            live = msgspec.structs.replace(live, unloaded=unloaded, moved=time.time())
+            transaction.replace(live)
+        return live
+
+
+def _in(seconds: float) -> float:
+    return time.perf_counter() + seconds
+
+
+def _stopping() -> Overloaded:
+    return Overloaded("The server is stopping.", "Try again in 1 s.")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from fairlead.errors import InvalidInput, ModelFailed
 from fairlead.project import Project
+from fairlead.serve import code
 from fairlead.serve import revision as revisions
 from fairlead.serve.answered import Batch, raised
 from fairlead.serve.answers import Renderer
@@ -45,6 +48,7 @@ class LoadedRevision:
         self.max_rows = max_rows
         self.intake = Intake(self.checker, max_rows=max_rows)
         self.cost = Cost()
+        self.timeout_s = _seconds(revision.spec.get("timeout_ms"))
         self._build = build
         self._node = node
         self._renderer = Renderer(node.signature.output)
@@ -84,14 +88,17 @@ class LoadedRevision:
             ModelFailed: A node raised on the background rows.
         """
         pool.pin(revision.packages)
+        pinned = pinned_functions(pool.project, revision) if functions is None else None
         build = Builder(
             revision,
             pool,
-            functions=functions or pinned_functions(pool.project, revision),
+            functions=functions or pinned,
             threads=threads,
             states=states,
             shadowing=shadowing,
         )
+        if pinned is not None:
+            build.hold(pinned.close)
         try:
             loaded = cls(revision, build, build.node(tree_of(revision)), max_rows=max_rows)
             if trial:
@@ -165,16 +172,21 @@ class LoadedRevision:
 
     def background(self) -> tuple[list[Any], int]:
         """Give the background rows of the node, and how many of them accepted bounds refuse."""
-        rows: list[Any] = []
         all_rows = msgspec.json.decode(self._node.background, type=list[msgspec.Raw])
-        for row in all_rows:
-            if not self.checker.problems([row]):
-                rows += self.checker.decode(bytes(row))
+        rows = list(self._good(all_rows))
         return rows, len(all_rows) - len(rows)
+
+    def _good(self, rows: list[msgspec.Raw]) -> Iterator[Any]:
+        for row in rows:
+            try:
+                yield self.checker.decode(bytes(row))[0]
+            except InvalidInput:  # accepted bounds refuse what the training data had
+                continue
 
     def try_out(self) -> None:
         """Answer background rows at several batch sizes, half a second long, and learn the cost."""
-        rows, _ = self.background()
+        all_rows = msgspec.json.decode(self._node.background, type=list[msgspec.Raw])
+        rows = list(islice(self._good(all_rows), max(TRIAL_SIZES)))
         until = time.perf_counter() + TRIAL_S
         for size in TRIAL_SIZES:
             sample = rows[:size]
@@ -189,13 +201,15 @@ class LoadedRevision:
         self._build.close()
 
 
-def pinned_functions(project: Project, revision: Revision) -> Functions | None:
+def pinned_functions(project: Project, revision: Revision) -> code.Functions | None:
     """Load the code that a revision pins; None when its graph names no function."""
     if revision.code is None:
         return None
-    from fairlead.serve.code import functions
+    return code.functions(project, revision.code)
 
-    return functions(project, revision.code)
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _with_ids(error: Exception, ids: list[bytes]) -> ModelFailed:

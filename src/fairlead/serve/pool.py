@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
 from fairlead.errors import IntegrityError, NotFound
 from fairlead.model import package as packages
-from fairlead.model.package import BACKGROUND
+from fairlead.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from fairlead.model.runtime import Predictor
 from fairlead.model.runtime.registry import load as runtime_named
 from fairlead.project import Project
 from fairlead.signature.field import Signature
-from fairlead.store.digest import Digest
+from fairlead.store.digest import Digest, digest_bytes
+
+ASIDE = frozenset({BACKGROUND, EQUALITY, PROFILE, SIGNATURE})
+"""Files of a package that are not the model."""
+MODEL_BYTES = 96 << 10
+"""What a loaded model costs however small its files are: a session of ONNX Runtime (measured)."""
+FILE_FACTOR = 3
+"""What each byte of a model's files costs in memory (measured on forests of 1 KB to 20 MB)."""
 
 
 @dataclass(eq=False, slots=True)
@@ -22,9 +30,11 @@ class LoadedModel:
     """A model version in memory, loaded from the verified bytes of its package."""
 
     ref: str  # name@number
-    package: packages.Package  # of its files only the background sample
+    package: packages.Package  # its files are let go
     predictor: Predictor
     pool: ModelPool
+    folder: Path
+    size_bytes: int  # of memory, estimated
     users: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)  # one call at a time
 
@@ -35,8 +45,14 @@ class LoadedModel:
 
     @property
     def background(self) -> bytes:
-        """Training rows, a JSON array."""
-        return self.package.files[BACKGROUND]
+        """Training rows, a JSON array; read from the package, since it is rarely needed."""
+        listed = self.package.manifest.files[BACKGROUND]
+        data = (self.folder / BACKGROUND).read_bytes()
+        if digest_bytes(data) != listed.blake3:
+            raise IntegrityError(
+                f"{BACKGROUND} of {self.ref} was changed.", "Restore the package from a backup."
+            )
+        return data
 
     def release(self) -> None:
         """Say that one user is done with it; the last one closes it."""
@@ -56,6 +72,7 @@ class ModelPool:
         self._project = project
         self._pinned: dict[str, Digest] = {}
         self._loaded: dict[str, LoadedModel] = {}
+        self._coming: dict[str, threading.Event] = {}  # being loaded by another thread
         self._lock = threading.Lock()
 
     @property
@@ -76,20 +93,44 @@ class ModelPool:
             NotFound: There is no such package.
             IntegrityError: Its bytes are not what was sealed and pinned.
         """
-        with self._lock:
-            model = self._loaded.get(ref)
-            if model is None:
-                model = self._loaded[ref] = self._load(ref)
-            model.users += 1
-            return model
+        while True:
+            with self._lock:
+                model = self._loaded.get(ref)
+                if model is not None:
+                    model.users += 1
+                    return model
+                coming = self._coming.get(ref)
+                if coming is None:
+                    mine = self._coming[ref] = threading.Event()
+            if coming is None:
+                return self._bring(ref, mine)
+            coming.wait()  # then it is there, or its load failed and is tried again
 
     def give_back(self, model: LoadedModel) -> None:
         """Count one user less; the last one closes the model."""
         with self._lock:
             model.users -= 1
-            if model.users == 0:
-                del self._loaded[model.ref]
-                model.predictor.close()
+            if model.users:
+                return
+            del self._loaded[model.ref]
+        model.predictor.close()
+
+    def _bring(self, ref: str, event: threading.Event) -> LoadedModel:
+        """Load a version that no other thread is loading."""
+        try:
+            model = self._load(ref)
+        except BaseException:
+            with self._lock:
+                del self._coming[ref]
+            raise
+        else:
+            model.users = 1
+            with self._lock:
+                self._loaded[ref] = model
+                del self._coming[ref]
+            return model
+        finally:
+            event.set()
 
     def _load(self, ref: str) -> LoadedModel:
         name, _, number = ref.partition("@")
@@ -105,6 +146,8 @@ class ModelPool:
         package = packages.open(folder, public_key, self._pinned[ref])
         runtime = runtime_named(package.manifest.runtime)
         predictor = runtime.load(package.files, package.signature)
-        # The model's file is let go: it is as large as the model that was made of it.
-        kept = {BACKGROUND: package.files[BACKGROUND]}
-        return LoadedModel(ref, msgspec.structs.replace(package, files=kept), predictor, self)
+        # The files are let go: the model's is as large as what was made of it.
+        files = {name: data for name, data in package.files.items() if name not in ASIDE}
+        size = MODEL_BYTES + FILE_FACTOR * sum(map(len, files.values()))
+        package = msgspec.structs.replace(package, files={})
+        return LoadedModel(ref, package, predictor, self, folder, size)

@@ -38,3 +38,15 @@ class Times:
         self.batch_rows = Histogram(ROWS)
         self.rows = 0  # predictions answered
         self.statuses: Counter[int] = Counter()  # requests by HTTP status
+
+
+class Loads:
+    """What is counted of loading revisions. Only the loop's thread touches it."""
+
+    __slots__ = ("cold_calls", "evictions", "failed", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = Histogram(SECONDS)  # of a load, whether it succeeds or not
+        self.failed = 0  # loads that failed
+        self.cold_calls = 0  # requests that had to wait for a load
+        self.evictions = 0  # revisions that made room for others
