@@ -37,6 +37,11 @@ class Project:
         return self.store_root / "log"
 
     @property
+    def shadow(self) -> Path:
+        """What shadows said, in a log of their own."""
+        return self.store_root / "shadow"
+
+    @property
     def private_key(self) -> Path:
         """The project's private key, mode 0600."""
         return self.store_root / "keys" / "seal.key"

@@ -62,7 +62,11 @@ class Node(Protocol):
 
 
 class NodeKind(Protocol):
-    """Makes the nodes of one kind."""
+    """
+    Makes the nodes of one kind.
+
+    A kind with nodes below it may say in `children` under which keys they stand.
+    """
 
     def build(self, tree: dict[str, Any], build: Builder) -> Node:
         """
@@ -88,8 +92,11 @@ class Functions(Protocol):
 class Shadowing(Protocol):
     """Asks the shadows of an endpoint, off the path of the answer."""
 
-    def offer(self, shadows: dict[str, Node], batch: Batch, answered: Answered) -> None:
-        """Ask them about a batch that was answered, or drop it. Never waits."""
+    def offer(self, seat: Any, batch: Batch, answered: Answered) -> None:
+        """Ask the shadows of a seat about a batch that was answered, or drop it. Never waits."""
+
+    def retire(self, seat: Any) -> None:
+        """Close a seat, when none of its shadows is being asked."""
 
 
 class Builder:
@@ -115,8 +122,11 @@ class Builder:
         states: States | None = None,
         shadowing: Shadowing | None = None,
     ) -> None:
+        self.revision = revision
         self.endpoint = revision.endpoint
         self.since = revision.created  # when it first went live, in seconds since the epoch
+        self.has_marks = tree_of(revision).get("kind") != "model"  # whether nodes make marks
+        self.is_live = False  # until rows are somebody's: shadows are not asked about a trial
         self.threads = threads
         self.shadowing = shadowing
         self._pool = pool
@@ -176,6 +186,23 @@ class Builder:
     def state(self, node: str) -> RouterState | None:
         """Get what the router of a node has learned as of now; None when it has not yet."""
         return None if self._states is None else self._states(node)
+
+    def hold(self, close: Callable[[], None]) -> None:
+        """Have something closed with the nodes, after them."""
+        self._held.callback(close)
+
+    def apart(self) -> Builder:
+        """Give a builder for nodes of the same graph that are closed at another time."""
+        other = Builder(
+            self.revision,
+            self._pool,
+            functions=self._functions,
+            threads=None,
+            states=self._states,
+            shadowing=self.shadowing,
+        )
+        other.models, other._names = self.models, self._names
+        return other
 
     def close(self) -> None:
         """Close every node and give back every model, the last built first."""

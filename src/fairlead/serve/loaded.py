@@ -103,6 +103,7 @@ class LoadedRevision:
             loaded = cls(revision, build, build.node(tree_of(revision)), max_rows=max_rows)
             if trial:
                 loaded.try_out()
+            build.is_live = True
         except BaseException:
             build.close()
             raise

@@ -1,0 +1,1 @@
+"""How a route chooses: by weights, by rules, by the entity."""
