@@ -49,7 +49,7 @@ def test_a_server_says_where_it_is_refuses_a_second_on_its_port_and_stops_when_t
         found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
         assert found is not None
         with urllib.request.urlopen(f"{found[0]}/health/ready", timeout=5) as answer:
-            assert json.load(answer) == {"status": "ready"}
+            assert json.load(answer) == {"status": "ready", "workers": {"ready": 1, "of": 1}}
         assert main.status(["serve", "--port", found[1]]) == 2
         assert f"Port {found[1]}" in capsys.readouterr().err
         os.kill(process.pid, signal.SIGTERM)

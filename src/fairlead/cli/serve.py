@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
+import re
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
 from fairlead import project as projects
 from fairlead.cli.output import message
-from fairlead.errors import NotSupported, UsageError
+from fairlead.errors import UsageError
 
 if TYPE_CHECKING:
-    from fairlead.serve.endpoints import Endpoints
+    from fairlead.protocols.messages import Ready
 
 PORT = 8470
-
+WORKERS = 64
 
 Port: TypeAlias = Annotated[int, Parameter(help="0 lets the system choose one.")]
-Host: TypeAlias = Annotated[str, Parameter(help="A loopback address.")]
+Host: TypeAlias = Annotated[
+    str, Parameter(help="An IP address; beyond loopback, tokens are asked.")
+]
+Workers: TypeAlias = Annotated[int, Parameter(help="Processes that answer.")]
+GrpcPort: TypeAlias = Annotated[
+    int | None, Parameter(help="Speak gRPC there; 0 lets the system choose one.")
+]
+Memory: TypeAlias = Annotated[
+    str | None, Parameter(help="What loaded models may take in each worker, such as 1GiB.")
+]
+TlsCert: TypeAlias = Annotated[str | None, Parameter(help="A PEM file: the certificate's chain.")]
+TlsKey: TypeAlias = Annotated[str | None, Parameter(help="A PEM file: its private key.")]
+RequireTokens: TypeAlias = Annotated[
+    bool, Parameter(help="Ask for a token on loopback as well.", negative=())
+]
+BehindProxy: TypeAlias = Annotated[
+    bool,
+    Parameter(
+        help="Believe the last address of X-Forwarded-For; only a proxy can reach it.", negative=()
+    ),
+]
+AccessLog: TypeAlias = Annotated[
+    str | None, Parameter(help="A file for a line of JSON per request; - for stdout.")
+]
+
+UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 
 
 def serve(
     *names: str,
     port: Port = PORT,
     host: Host = "127.0.0.1",
+    workers: Workers = 1,
+    grpc_port: GrpcPort = None,
+    model_memory: Memory = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    require_tokens: RequireTokens = False,
+    behind_proxy: BehindProxy = False,
+    access_log: AccessLog = None,
 ) -> None:
     """
     Start the prediction server; it runs until it is stopped, and then drains.
@@ -35,46 +68,105 @@ def serve(
     names
         Endpoints to serve; all that were applied when none is named.
     """
-    from fairlead.protocols import server
+    from fairlead.protocols.options import ServerOptions
+    from fairlead.protocols.supervisor import Supervisor
 
-    _check(host, port)
-    project = projects.find()
+    _check(port, grpc_port, workers, (tls_cert, tls_key))
+    options = ServerOptions(
+        project=str(projects.find().root),
+        names=list(names) or None,
+        host="127.0.0.1" if host == "localhost" else _address(host),
+        port=port,
+        workers=workers,
+        grpc_port=grpc_port,
+        model_bytes=None if model_memory is None else _bytes(model_memory),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        require_tokens=require_tokens,
+        behind_proxy=behind_proxy,
+        access_log=access_log,
+    )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("fairlead.serve").setLevel(logging.INFO)  # swaps: who answers, from when on
-    server.run(project, names or None, host=host, port=port, ready=_ready)
+    Supervisor(options, _ready).run()
     message("Stopped; every answered prediction is in the log.")
 
 
-def up(*, port: Port = PORT, host: Host = "127.0.0.1") -> None:
+def up(
+    *,
+    port: Port = PORT,
+    host: Host = "127.0.0.1",
+    workers: Workers = 1,
+    grpc_port: GrpcPort = None,
+    model_memory: Memory = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    require_tokens: RequireTokens = False,
+    behind_proxy: BehindProxy = False,
+    access_log: AccessLog = None,
+) -> None:
     """Start everything for one machine: today that is the prediction server."""
-    serve(port=port, host=host)
+    serve(
+        port=port,
+        host=host,
+        workers=workers,
+        grpc_port=grpc_port,
+        model_memory=model_memory,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        require_tokens=require_tokens,
+        behind_proxy=behind_proxy,
+        access_log=access_log,
+    )
 
 
-def _check(host: str, port: int) -> None:
-    if not 0 <= port <= 65535:
-        raise UsageError(f"{port} is no port.", "Choose one from 0 to 65535.")
+def _check(
+    port: int, grpc_port: int | None, workers: int, tls: tuple[str | None, str | None]
+) -> None:
+    for each in (port, grpc_port or 0):
+        if not 0 <= each <= 65535:
+            raise UsageError(f"{each} is no port.", "Choose one from 0 to 65535.")
+    if port and port == grpc_port:
+        raise UsageError(f"HTTP and gRPC cannot share port {port}.", "Choose another one for gRPC.")
+    if not 1 <= workers <= WORKERS:
+        raise UsageError(f"{workers} workers cannot be.", f"Choose 1 to {WORKERS}.")
+    if (tls[0] is None) != (tls[1] is None):
+        raise UsageError("TLS needs both files.", "Give --tls-cert and --tls-key.")
+
+
+def _address(host: str) -> str:
+    """Give an IP address as it is written shortest."""
+    import ipaddress
+
     try:
-        loopback = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback
+        return str(ipaddress.ip_address(host))
     except ValueError as error:
-        raise UsageError(f"{host!r} is no IP address.", "Use 127.0.0.1 or ::1.") from error
-    if not loopback:
-        raise NotSupported(
-            f"{host} is beyond loopback, and callers cannot be told apart yet.",
-            "Use 127.0.0.1 and put a proxy that checks its callers in front.",
-        )
+        raise UsageError(
+            f"{host!r} is no IP address.", "Use one of this machine's, such as 127.0.0.1 or ::1."
+        ) from error
 
 
-def _ready(endpoints: Endpoints, url: str) -> None:
+def _bytes(text: str) -> int:
+    """
+    Read a number of bytes.
+
+    >>> _bytes("1.5GiB")
+    1610612736
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmg]ib|)", text.strip().lower())
+    if found is None:
+        raise UsageError(f"{text!r} is no size.", "Write it as 512MiB or 1.5GiB.")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def _ready(ready: Ready, url: str) -> None:
     """Say what is served, and where."""
-    for endpoint in endpoints.endpoints.values():
-        if endpoint.serving is not None:
-            loaded = endpoint.serving.loaded
-            models = ", ".join(loaded.revision.models.values())
-            message(
-                f"{loaded.ref} answers with {models}: {url}/v1/endpoints/{endpoint.name}/predict"
-            )
-        if endpoint.failure is not None:
-            message(f"error: {endpoint.name}#{endpoint.wanted} is not served: {endpoint.failure}")
-    if not endpoints.endpoints:
+    for each in ready.served:
+        models = ", ".join(each.models)
+        message(f"{each.ref} answers with {models}: {url}/v1/endpoints/{each.endpoint}/predict")
+    for failure in ready.failures:
+        message(f"error: {failure}")
+    if (more := ready.endpoints - len(ready.served) - len(ready.failures)) > 0:
+        message(f"And {more} more; GET {url}/v1/endpoints lists them.")
+    if not ready.endpoints:
         message("There is no endpoint yet: `fairlead endpoints apply NAME` makes one; no restart.")
     message(f"Ready on {url}. Stop with Ctrl-C.")

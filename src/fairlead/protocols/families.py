@@ -90,16 +90,13 @@ class Shelf(NamedTuple):
         raw = [os.pread(self.files[number], _HEAD.size, half * _HALF) for half in (0, 1)]
         return [_HEAD.unpack(head.ljust(_HEAD.size, b"\0")) for head in raw]
 
-    def fold(self, number: int) -> None:
-        """Keep the counts of a process that has ended, and clear its place."""
-        ended = self.get(number)
-        if not ended.generation:
-            return
-        before = self.get(-1)
+    def fold(self, number: int, more: list[Family]) -> None:
+        """Keep the counts of a process that has ended, and `more`, and clear its place."""
+        ended, before = self.get(number), self.get(-1)
         counts = [family for family in ended.families if family.kind != "gauge"]
         folded = [*before.folded, ended.generation][-FOLDED:]
         # First the sum, then the clearing: a reader skips what is folded already.
-        self.put(-1, Snapshot(0, merged([before.families, counts]), folded))
+        self.put(-1, Snapshot(0, merged([before.families, counts, more]), folded))
         self.put(number, Snapshot())
 
     def all(self) -> list[list[Family]]:

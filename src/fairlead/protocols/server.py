@@ -1,53 +1,32 @@
-"""The prediction server as a process: endpoints, HTTP, signals, and the order of stopping."""
+"""The prediction server in one process: endpoints, HTTP, and the order of starting and stopping."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import signal
-import sys
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
-import uvloop
-
-from fairlead.project import Project
-from fairlead.protocols.app import make_app
-from fairlead.protocols.http import HttpServer, Limits
-from fairlead.serve.access import Gatekeeper
+from fairlead.protocols import metrics
+from fairlead.protocols.accesslog import AccessLog
+from fairlead.protocols.app import App, make_app
+from fairlead.protocols.families import Family
+from fairlead.protocols.http import HttpServer, Limits, listening_socket
+from fairlead.protocols.options import ServerOptions
+from fairlead.protocols.team import Team
+from fairlead.protocols.tls import Certificate
+from fairlead.serve.access import Gatekeeper, is_loopback
+from fairlead.serve.board import State
 from fairlead.serve.endpoints import Endpoints
 
 GARBAGE = 20_000
 """Objects between two collections: a request makes some twenty, and none in a cycle."""
 SWITCH_S = 0.0005
 """How long a computing thread may keep the interpreter from the event loop."""
-
-
-def run(
-    project: Project,
-    names: Iterable[str] | None,
-    *,
-    host: str,
-    port: int,
-    limits: Limits | None = None,
-    ready: Callable[[Endpoints, str], None],
-) -> None:
-    """
-    Serve until SIGTERM or SIGINT, then answer what is under way and return.
-
-    Args:
-        project: Whose endpoints.
-        names: Only these; all that were applied if None.
-        host: A loopback address.
-        port: 0 lets the system choose.
-        limits: What callers may ask.
-        ready: Called with the endpoints and the URL, once requests are answered.
-
-    Raises:
-        Conflict: The port is taken.
-        NotFound, StoreFull, StoreReadOnly: As `Endpoints.open`.
-    """
-    sys.setswitchinterval(SWITCH_S)
-    uvloop.run(_until_signal(Endpoints(project, names), host, port, limits, ready))
+BEAT_S = 0.25
+"""How often a worker says that its loop runs."""
 
 
 async def serve(
@@ -58,37 +37,121 @@ async def serve(
     ready: Callable[[Endpoints, str], None],
     stop: asyncio.Event,
 ) -> None:
-    """Serve until `stop` is set, then answer what is under way; otherwise as `run`."""
-    gatekeeper = Gatekeeper(endpoints.project)
-    app = make_app(endpoints, gatekeeper)
-    server = HttpServer(app, limits)
-    port = server.listen(host, port)  # before anything is loaded, so that a conflict shows at once
-    try:
+    """
+    Serve in this process, without a supervisor, until `stop` is set.
+
+    Args:
+        endpoints: Whom to ask; opened and closed here.
+        host: An IP address.
+        port: 0 lets the system choose.
+        limits: What callers may ask.
+        ready: Called with the endpoints and the URL, once requests are answered.
+        stop: What is under way when it is set is answered first.
+
+    Raises:
+        Conflict: The port is taken.
+        NotFound, StoreFull, StoreReadOnly: As `Endpoints.open`.
+    """
+    options = ServerOptions(project=str(endpoints.project.root), host=host, port=port)
+    # Taken before anything is loaded, so that a conflict shows at once.
+    with listening_socket(host, port) as listening:
+        url = address(host, listening.getsockname()[1])
+        server = Server(endpoints, options, limits)
+        await server.run(listening.dup(), lambda: ready(endpoints, url), stop)
+
+
+class Server:
+    """
+    Endpoints behind HTTP, in one process.
+
+    Args:
+        endpoints: Whom to ask; opened and closed by `run`.
+        options: What the server was told.
+        limits: What callers may ask.
+        team: The other workers of the server, where there is a supervisor.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        options: ServerOptions,
+        limits: Limits | None = None,
+        team: Team | None = None,
+    ) -> None:
+        self.endpoints = endpoints
+        self.options = options
+        self._limits = limits
+        self._team = team
+        self._closing = ExitStack()  # closes what was opened, the last first
+        self._app: App | None = None
+
+    async def run(
+        self, listening: socket.socket, ready: Callable[[], None], stop: asyncio.Event
+    ) -> None:
+        """
+        Answer on a socket until `stop` is set, then what is under way.
+
+        Args:
+            listening: Listens already; it is closed here.
+            ready: Called once requests are answered.
+            stop: Ends it.
+        """
+        app = self._app = self._assemble()
+        server = HttpServer(app, self._limits, _certificate(self.options))
+        server.take(listening)
+        try:
+            await self.endpoints.open()
+            await server.start()
+            _settle_memory()
+            self._show(State.READY)
+            ready()
+            await stop.wait()
+            app.vitals.draining = True
+            self._show(State.STOPPING)
+            await server.drain()
+        finally:
+            server.close()
+            await self.endpoints.close()
+            self._closing.close()
+
+    def families(self) -> list[Family]:
+        """Read the metrics of this process; there are none before it runs."""
+        if self._app is None:
+            return []
+        return metrics.collect(self.endpoints.endpoints.values(), self._app.vitals.statuses)
+
+    def _assemble(self) -> App:
+        options = self.options
+        required = options.require_tokens or not is_loopback(options.host)
+        gatekeeper = Gatekeeper(self.endpoints.project, required=required)
+        log = None
+        if options.access_log is not None:
+            log = AccessLog(options.access_log)
+            self._closing.callback(log.close)
+        app = make_app(self.endpoints, gatekeeper, log=log, behind_proxy=options.behind_proxy)
+        app.vitals.team = self._team
         gatekeeper.open()
-        await endpoints.open()
-        await server.start()
-        # What is loaded stays; collections need not walk it again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GARBAGE)
-        ready(endpoints, f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        await stop.wait()
-        app.vitals.draining = True
-        await server.drain()
-    finally:
-        server.close()
-        await endpoints.close()
-        gatekeeper.close()
+        self._closing.callback(gatekeeper.close)
+        return app
+
+    def _show(self, state: State) -> None:
+        if self._team is not None:
+            self._team.watched.slot.show(state)
 
 
-async def _until_signal(
-    endpoints: Endpoints,
-    host: str,
-    port: int,
-    limits: Limits | None,
-    ready: Callable[[Endpoints, str], None],
-) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(endpoints, host, port, limits, ready, stop)
+def address(host: str, port: int, *, tls: bool = False) -> str:
+    """Give the URL of a server."""
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _certificate(options: ServerOptions) -> Certificate | None:
+    if options.tls_cert is None or options.tls_key is None:
+        return None
+    return Certificate(Path(options.tls_cert), Path(options.tls_key))
+
+
+def _settle_memory() -> None:
+    """What is loaded stays; collections need not walk it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
