@@ -42,6 +42,8 @@ HOMES = {
     "prometheus_client": {"protocols"},
     "yaml": {"config", "model"},  # the gate names the line that failed
     "granian": {"protocols"},
+    "grpc": {"protocols"},
+    "google": {"protocols"},  # protobuf
     "catboost": {"evaluate", "model"},
     "lightgbm": {"evaluate", "model"},
     "xgboost": {"evaluate", "model"},
