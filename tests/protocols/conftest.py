@@ -49,7 +49,7 @@ class Echo:
 
     def handle(self, exchange: Exchange) -> None:
         self.handled += 1
-        if exchange.target == b"/later":
+        if exchange.target in (b"/later", b"/stream"):
             self.kept.append(exchange)
         elif exchange.target == b"/broken":
             raise ZeroDivisionError
