@@ -67,7 +67,7 @@ class App:
     ) -> None:
         self.vitals = vitals
         self._protocols = tuple(protocols)
-        self._gatekeeper = gatekeeper
+        self.gatekeeper = gatekeeper
         self._log = log
         self._behind_proxy = behind_proxy
         self._known: dict[bytes, Route] = {}  # path → route, of paths that were asked before
@@ -81,7 +81,7 @@ class App:
         exchange.route = route
         exchange.settled = self._settled
         try:
-            if self._gatekeeper.required or b"authorization" in exchange.headers:
+            if self.gatekeeper.required or b"authorization" in exchange.headers:
                 self._check(exchange, route)
             if exchange.method in route.methods or not route.methods:
                 route.handle(exchange)
@@ -128,7 +128,7 @@ class App:
             return
         header = exchange.headers.get(b"authorization")
         presented = None if header is None else header.decode("latin-1")
-        exchange.identity = self._gatekeeper.check(presented, exchange.peer_address, route.role)
+        exchange.identity = self.gatekeeper.check(presented, exchange.peer_address, route.role)
 
     def _judge(self, exchange: Exchange, *, by_head: bool) -> Response | None:
         if self._behind_proxy:

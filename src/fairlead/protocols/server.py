@@ -8,18 +8,24 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fairlead.errors import NotSupported
 from fairlead.protocols import metrics
 from fairlead.protocols.accesslog import AccessLog
 from fairlead.protocols.app import App, make_app
 from fairlead.protocols.families import Family
 from fairlead.protocols.http import HttpServer, Limits, listening_socket
 from fairlead.protocols.options import ServerOptions
+from fairlead.protocols.rest import Rest
 from fairlead.protocols.team import Team
 from fairlead.protocols.tls import Certificate
 from fairlead.serve.access import Gatekeeper, is_loopback
 from fairlead.serve.board import State
 from fairlead.serve.endpoints import Endpoints
+
+if TYPE_CHECKING:
+    from fairlead.protocols.oip_grpc import OipGrpc
 
 GARBAGE = 20_000
 """Objects between two collections: a request makes some twenty, and none in a cycle."""
@@ -84,6 +90,7 @@ class Server:
         self._team = team
         self._closing = ExitStack()  # closes what was opened, the last first
         self._app: App | None = None
+        self.grpc_port: int | None = None  # that was taken, once it runs
 
     async def run(
         self, listening: socket.socket, ready: Callable[[], None], stop: asyncio.Event
@@ -99,16 +106,20 @@ class Server:
         app = self._app = self._assemble()
         server = HttpServer(app, self._limits, _certificate(self.options))
         server.take(listening)
+        calls = None
         try:
+            calls = self._calls(app)
             await self.endpoints.open()
             await server.start()
+            if calls is not None:
+                await calls.start()
             _settle_memory()
             self._show(State.READY)
             ready()
             await stop.wait()
             app.vitals.draining = True
             self._show(State.STOPPING)
-            await server.drain()
+            await asyncio.gather(server.drain(), *(() if calls is None else (calls.drain(),)))
         finally:
             server.close()
             await self.endpoints.close()
@@ -134,6 +145,24 @@ class Server:
         self._closing.callback(gatekeeper.close)
         return app
 
+    def _calls(self, app: App) -> OipGrpc | None:
+        """Take the port of gRPC, where there is one."""
+        options = self.options
+        if options.grpc_port is None:
+            return None
+        grpc = _grpc_server(self.endpoints, app, self._limits)
+        certificate = None
+        if options.tls_cert is not None and options.tls_key is not None:
+            certificate = Path(options.tls_cert), Path(options.tls_key)
+        # The supervisor holds the port, so that only its workers share it.
+        self.grpc_port = grpc.listen(
+            options.host,
+            options.grpc_port,
+            certificate=certificate,
+            shared=self._team is not None,
+        )
+        return grpc
+
     def _show(self, state: State) -> None:
         if self._team is not None:
             self._team.watched.slot.show(state)
@@ -142,6 +171,17 @@ class Server:
 def address(host: str, port: int, *, tls: bool = False) -> str:
     """Give the URL of a server."""
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _grpc_server(endpoints: Endpoints, app: App, limits: Limits | None) -> OipGrpc:
+    try:
+        from fairlead.protocols.oip_grpc import OipGrpc
+    except ImportError as error:
+        raise NotSupported(
+            f"gRPC cannot be served: {error}.", "Install it: pip install 'fairlead[grpc]'."
+        ) from error
+    ready = Rest(endpoints, app.vitals).ready
+    return OipGrpc(endpoints, app.gatekeeper, ready, app.vitals, limits)
 
 
 def _certificate(options: ServerOptions) -> Certificate | None:
