@@ -37,6 +37,8 @@ from fairlead.serve.memory import Spare
 from fairlead.serve.once import Once, Reply
 from fairlead.serve.pool import ModelPool
 from fairlead.serve.request import Request, Waiter
+from fairlead.serve.shadows import Shadows
+from fairlead.serve.states import LearnedStates
 from fairlead.serve.times import Loads
 from fairlead.serve.warm import Warm
 from fairlead.store.records import LiveRevision, Revision
@@ -98,6 +100,7 @@ class Endpoints:
         self.loop: asyncio.AbstractEventLoop
         self.deadlines: Deadlines
         self.desk: Desk
+        self.shadows = Shadows(project.shadow)
         self._branches = ThreadPoolExecutor(os.cpu_count() or 1, "fairlead-branch")
         self._loaders = ThreadPoolExecutor(LOADERS, "fairlead-load")
         self._follower_thread = ThreadPoolExecutor(1, "fairlead-follow")
@@ -107,12 +110,14 @@ class Endpoints:
         self._pool = ModelPool(project)
         self._spare = Spare(self._loaders, model_bytes)
         self._store: Store
+        self._states: LearnedStates
         self._log: LogWriter
         self._once: Once
         self._follower: Follower
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
         self._opened = ExitStack()  # closes what was opened, the last first
+        self._opened.callback(self.shadows.close)
         for threads in (self._branches, self.threads, self._follower_thread, self._loaders):
             self._opened.callback(threads.shutdown)
 
@@ -134,6 +139,7 @@ class Endpoints:
         self._once = Once(self.project.log)
         self._opened.callback(self._once.close)
         self._follower = Follower(self._store, self._names)
+        self._states = LearnedStates(self._store.catalog)
         await self._catch_up()
         await asyncio.gather(*[self._settled(e) for e in self.endpoints.values() if e.loading])
         self._watcher = asyncio.create_task(self._watch())
@@ -308,9 +314,14 @@ class Endpoints:
                 self.failure = None
             self._try_again()
 
+    def _changes(self) -> list[LiveRevision]:
+        """Tell what went live, and read what routers have learned; on a thread."""
+        self._states.refresh()
+        return self._follower.changes()
+
     async def _catch_up(self) -> None:
         """Follow what changed since the last time."""
-        lives = await self.loop.run_in_executor(self._follower_thread, self._follower.changes)
+        lives = await self.loop.run_in_executor(self._follower_thread, self._changes)
         total = len(self.endpoints.keys() | {live.endpoint for live in lives})
         pinned: set[str] = set()
         if total > EAGER:
@@ -377,7 +388,12 @@ class Endpoints:
             if revision is None:
                 raise NotFound(f"There is no revision {name}#{number}.", "Apply it again.")
             return LoadedRevision.load(
-                revision, self._pool, max_rows=self._max_rows, threads=self._branches
+                revision,
+                self._pool,
+                max_rows=self._max_rows,
+                threads=self._branches,
+                states=self._states.of(name),
+                shadowing=self.shadows,
             )
 
     def _loaded(
