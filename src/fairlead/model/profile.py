@@ -101,6 +101,12 @@ def measure(
     )
 
 
+def measure_fields(signature: Signature, train: Columns) -> Profile:
+    """Count the training rows of preprocessing, which answers nothing itself."""
+    fields = dict(_fields(signature, train))
+    return Profile(rows=len(train), fields=fields, output=OutputProfile(table="train", rows=0))
+
+
 def sample(columns: Columns, most: int, seed: int) -> NDArray[np.int64]:
     """Choose rows at random, without repeats; their positions, ascending."""
     n = len(columns)

@@ -110,7 +110,10 @@ def _register(
         arguments=given["arguments"],
     )
     asked = model if contents.asked is None else contents.asked
-    report = given["report"] or _evaluated(asked, train, test, target)
+    is_model = contents.signature.output.task != "transform"
+    report = given["report"]
+    if report is None and is_model:
+        report = _evaluated(asked, train, test, target)
     about = _about(context, name, contents, target, report)
     about = msgspec.structs.replace(about, data=_data(context, train=train, test=test))
     logical = _logical(context, contents, model)

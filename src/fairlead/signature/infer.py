@@ -55,6 +55,19 @@ def infer(
     return Signature(fields=fields, output=_output(frame[target], task, labels))
 
 
+def infer_fields(table: Any) -> tuple[Field, ...]:
+    """
+    Infer the fields of a table, every column one, as `infer` does.
+
+    Raises:
+        InvalidInput: No rows, or a column of no usable kind; names the column.
+    """
+    frame = frames.opened(table)
+    if not len(frame):
+        raise InvalidInput("The training table has no rows, so nothing can be inferred.")
+    return tuple(_field(frame[name]) for name in frame.columns)
+
+
 def _field(series: nw.Series[Any]) -> Field:
     if not encodable(series.name):
         raise InvalidInput(f"The column name {series.name!r} has a lone surrogate.", "Rename it.")

@@ -45,6 +45,7 @@ class PythonClass:
         from fairlead.model.pythonic.hold import ROWS, hold
         from fairlead.model.runtime.rows import part_of
 
+        tables.require_train(given)
         signature = given.signature or _inferred(model, given)
         names = [field.name for field in signature.fields]
         checker, seen = Checker(signature), tables.chosen(given.train, names)

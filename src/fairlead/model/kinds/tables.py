@@ -10,6 +10,7 @@ import msgspec
 from fairlead.errors import InvalidInput
 from fairlead.model import background, profile
 from fairlead.model.compile.result import Compiled
+from fairlead.model.kinds.kind import Given
 from fairlead.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from fairlead.model.runtime.frames import FrameKind
 from fairlead.signature import frames
@@ -41,6 +42,22 @@ def described(signature: Signature, compiled: Compiled, train: Any, test: Any) -
         PROFILE: json_of(measured),
         BACKGROUND: json_of(background.rows(signature, train)),
     }
+
+
+def described_fields(signature: Signature, compiled: Compiled, train: Any) -> dict[str, bytes]:
+    """Make the files that describe preprocessing, whose output nobody counts; as `described`."""
+    return {
+        SIGNATURE: json_of(signature),
+        EQUALITY: json_of(compiled.equality),
+        PROFILE: json_of(profile.measure_fields(signature, train)),
+        BACKGROUND: json_of(background.rows(signature, train)),
+    }
+
+
+def require_train(given: Given) -> None:
+    """Raise InvalidInput unless a training table is given."""
+    if given.train is None:
+        raise InvalidInput("No training table is given.", "Pass train=, rows that it was made for.")
 
 
 def named_fields(names: list[str], present: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ A message is a typed head in msgpack and arrays as their raw bytes behind it:
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import struct
 import time
@@ -154,7 +155,7 @@ def columns(message: Message) -> Columns:
     return Columns(numbers, texts, dict(zip(message.head.tensors, tensors, strict=True)))
 
 
-PARTS = ("choices", "probabilities", "values")
+PARTS = tuple(part.name for part in dataclasses.fields(Outputs))
 
 
 def answers(outputs: Outputs) -> Message:
