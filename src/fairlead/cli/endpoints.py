@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import msgspec
 from cyclopts import App
 
-from fairlead.cli.output import console, emit, message
-from fairlead.errors import NotFound
+from fairlead.cli import endpoint_tables as tables
+from fairlead.cli.endpoint_tables import Checked, Listed
+from fairlead.cli.output import console, emit
+from fairlead.errors import InvalidConfig, NotFound
 from fairlead.project import Project, find
+from fairlead.serve import code as codes
 from fairlead.serve import revision as revisions
 from fairlead.serve import spec as specs
-from fairlead.store.phrases import when
+from fairlead.serve.difference import Change, difference
+from fairlead.serve.problems import InvalidEndpoint
+from fairlead.serve.resolve import Draft, source_of
+from fairlead.store.phrases import counted
 from fairlead.store.records import LiveRevision, Revision
 from fairlead.store.store import Store
 
 if TYPE_CHECKING:
-    from fairlead.serve.loaded import LoadedRevision
+    from fairlead.serve.pool import ModelPool
 
 app = App(name="endpoints", help="List, show, check and apply endpoints.")
 
-
-class Listed(msgspec.Struct, frozen=True):
-    """An endpoint in a list."""
-
-    endpoint: str
-    revision: str | None  # the live one
-    models: list[str]
-    file: bool  # whether endpoints/NAME.yaml is there
-
-
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dry run of a revision on its background rows gave."""
-
-    endpoint: str
-    live: str | None
-    next: str  # the revision that apply would make, or the live one
-    models: dict[str, str]
-    rows: int
-    refused_rows: int  # by what a person has accepted
-    flagged_rows: int
-    row_ms: float  # one row by itself, median
-    many_row_ms: float  # a row among as many as there are
+TOGETHER = 500
+"""Revisions that go live in one transaction."""
 
 
 @app.command(name="list")
@@ -51,16 +36,18 @@ def list_() -> None:
     """List endpoints: what has a file, and what is live."""
     project = find()
     with Store.open(project.store_root, write=False) as store:
-        live = {found.endpoint for found in store.catalog.find(LiveRevision, limit=None)}
+        live = {found.endpoint: found for found in store.catalog.find(LiveRevision, limit=None)}
         files = set(specs.names(project))
-        listed = [_listed(store, name, name in files) for name in sorted(live | files)]
-    emit(listed, _print_list)
+        listed = [
+            _listed(store, name, live.get(name), name in files) for name in sorted(files | {*live})
+        ]
+    emit(listed, tables.listing)
 
 
 @app.command
 def show(name: str, /, *, limit: int = 20) -> None:
     """
-    Show an endpoint: its live revision, and those before.
+    Show an endpoint: the graph of its live revision, and the revisions before.
 
     Parameters
     ----------
@@ -72,14 +59,22 @@ def show(name: str, /, *, limit: int = 20) -> None:
     project = find()
     with Store.open(project.store_root, write=False) as store:
         live = revisions.require_live(store.catalog, name)
+        state = store.catalog.get(LiveRevision, name)
         history = store.catalog.find(Revision, order="-number", limit=limit, endpoint=name)
-    emit({"live": live, "revisions": history}, lambda _: _print_endpoint(live, history))
+    assert state is not None, "a live revision has a record that says so"
+    emit(
+        {"live": live, "revisions": history, "since": state.moved, "unloaded": state.unloaded},
+        lambda _: tables.endpoint(live, state, history),
+    )
 
 
 @app.command
 def check(name: str, /) -> None:
     """
-    Try an endpoint's file on the background rows of its model, without making it live.
+    Judge an endpoint's file and try it on background rows, without making it live.
+
+    Every node and arm is tried, row by row and all rows together. Exit status 1
+    when something is wrong; all that was found is named.
 
     Parameters
     ----------
@@ -87,16 +82,19 @@ def check(name: str, /) -> None:
         Of the endpoint.
     """
     project = find()
-    spec = specs.read(project, name)
     with Store.open(project.store_root, write=False) as store:
-        tried = _try(project, store, spec)
-    emit(tried, _print_tried)
+        found = _checked(project, store, name)
+    emit(found, tables.checked)
+    if found.problems:
+        raise SystemExit(1)
 
 
 @app.command
 def apply(*names: str) -> None:
     """
     Make endpoint files live; a server that is up swaps without losing a request.
+
+    All of them, or none when one cannot be applied. What is live already stays.
 
     Parameters
     ----------
@@ -107,13 +105,21 @@ def apply(*names: str) -> None:
     wanted = names or tuple(specs.names(project))
     if not wanted:
         raise NotFound(f"{project.endpoints} has no files.", "Write NAME.yaml there.")
-    read = [specs.read(project, name) for name in wanted]
     with Store.open(project.store_root) as store:
-        for spec in read:
-            _try(project, store, spec)  # nothing goes live that cannot answer
-        applied = [revisions.apply(project, store, spec) for spec in read]
-    shown = [{"revision": found.revision, "is_new": found.is_new} for found in applied]
-    emit(shown, lambda _: _print_applied(applied))
+        drafts = _drafts(project, store, dict.fromkeys(wanted))
+        applied = [
+            each
+            for first in range(0, len(drafts), TOGETHER)
+            for each in revisions.make_live(store, drafts[first : first + TOGETHER])
+        ]
+        changes = [
+            _changes(store, each.before, draft) for each, draft in zip(applied, drafts, strict=True)
+        ]
+    shown = [
+        {"revision": each.revision, "is_new": each.is_new, "changes": change}
+        for each, change in zip(applied, changes, strict=True)
+    ]
+    emit(shown, lambda _: _print_applied(applied, changes))
 
 
 @app.command
@@ -130,107 +136,101 @@ def rollback(name: str, /, *, to: int | None = None) -> None:
     """
     project = find()
     with Store.open(project.store_root) as store:
+        was = revisions.require_live(store.catalog, name)
         back = revisions.rollback(store, name, to)
+        changes = _changes(store, was, Draft(back, None))
     emit(
-        {"live": back}, lambda _: console().print(f"{revisions.ref(back)} is live: {_models(back)}")
+        {"live": back, "changes": changes},
+        lambda _: tables.applied(back, True, changes, revisions.ref(was)),
     )
 
 
-def _listed(store: Store, name: str, has_file: bool) -> Listed:
-    live = revisions.live_revision(store.catalog, name)
+def _listed(store: Store, name: str, live: LiveRevision | None, has_file: bool) -> Listed:
     if live is None:
-        return Listed(name, None, [], has_file)
-    return Listed(name, revisions.ref(live), list(live.models.values()), has_file)
+        return Listed(name, None, [], has_file, "not applied", None)
+    revision = store.catalog.get(Revision, name, live.number)
+    assert revision is not None, "the catalog keeps what is live"
+    state = "unloaded" if live.unloaded else "live" if has_file else "live, its file is gone"
+    models = list(revision.models.values())
+    return Listed(name, revisions.ref(revision), models, has_file, state, live.moved)
 
 
-def _try(project: Project, store: Store, spec: specs.EndpointSpec) -> Tried:
-    from fairlead.serve.loaded import LoadedRevision
+# Checking
+
+
+def _checked(project: Project, store: Store, name: str) -> Checked:
+    from fairlead.serve.pool import ModelPool
+    from fairlead.serve.trial import try_out
+
+    try:
+        spec = specs.read(project, name)
+        draft = revisions.resolve(project, store.catalog, spec)
+        trial = try_out(ModelPool(project), draft, source_of(spec))
+    except InvalidEndpoint as error:
+        return Checked(endpoint=name, problems=list(error.problems))
+    live = revisions.live_revision(store.catalog, name)
+    same = live is not None and revisions.content(live) == revisions.content(draft.revision)
+    return Checked(
+        endpoint=name,
+        live=None if live is None else revisions.ref(live),
+        next=revisions.ref(live if live is not None and same else draft.revision),
+        models=draft.revision.models,
+        graph=draft.revision.graph,
+        changes=_changes(store, live, draft),
+        trial=trial,
+    )
+
+
+def _changes(store: Store, live: Revision | None, draft: Draft) -> list[Change]:
+    """What is not as in the live revision."""
+    before = codes.files(store.blobs, live.code if live is not None else None)
+    if draft.code is not None:
+        return difference(live, draft.revision, before, draft.code.digests())
+    return difference(live, draft.revision, before, codes.files(store.blobs, draft.revision.code))
+
+
+# Applying
+
+
+def _drafts(project: Project, store: Store, names: Sequence[str] | dict[str, None]) -> list[Draft]:
+    """Resolve and try all files; nothing goes live that cannot answer."""
     from fairlead.serve.pool import ModelPool
 
-    draft, _ = revisions.resolve(project, store.catalog, spec)
-    live = revisions.live_revision(store.catalog, spec.endpoint)
-    loaded = LoadedRevision.load(draft, ModelPool(project))
-    try:
-        figures = _measure(loaded)
-    finally:
-        loaded.close()
-    same = live is not None and revisions.content(live) == revisions.content(draft)
-    return Tried(
-        endpoint=spec.endpoint,
-        live=None if live is None else revisions.ref(live),
-        next=revisions.ref(live if live is not None and same else draft),
-        models=draft.models,
-        **figures,
-    )
-
-
-def _measure(loaded: LoadedRevision) -> dict[str, Any]:
-    rows, refused = loaded.background()
-    checked = loaded.checker.columns(rows)
-    alone = sorted(_seconds(loaded, [row]) for row in rows[:50])
-    return {
-        "rows": len(rows),
-        "refused_rows": refused,
-        "flagged_rows": len({row for row, _ in checked.flags}),
-        "row_ms": round(alone[len(alone) // 2] * 1000, 4) if alone else 0.0,
-        "many_row_ms": round(_seconds(loaded, rows) * 1000 / len(rows), 4) if rows else 0.0,
-    }
-
-
-def _seconds(loaded: LoadedRevision, rows: list[Any]) -> float:
-    start = time.perf_counter()
-    loaded.answer(rows, [None] * len(rows))
-    return time.perf_counter() - start
-
-
-def _models(revision: Revision) -> str:
-    return ", ".join(revision.models.values())
-
-
-def _print_list(listed: list[Listed]) -> None:
-    if not listed:
-        message(
-            "There are no endpoints. Write endpoints/NAME.yaml, then `fairlead endpoints apply`."
+    pool = ModelPool(project)
+    drafts: list[Draft] = []
+    refused: list[InvalidEndpoint] = []
+    for name in names:
+        try:
+            drafts.append(_draft(project, store, pool, name))
+        except InvalidEndpoint as error:
+            refused.append(error)
+    if len(refused) == 1 and len(names) == 1:
+        raise refused[0]
+    if refused:
+        told = "\n".join(error.message for error in refused)
+        raise InvalidConfig(
+            f"{counted(len(refused), 'file')} of {len(names)} cannot be applied, "
+            f"so none was:\n{told}",
+            "Mend them, or name the others: fairlead endpoints apply NAME ….",
         )
-        return
-    width = max(len(item.endpoint) for item in listed)
-    for item in listed:
-        state = f"{item.revision}  {', '.join(item.models)}" if item.revision else "not applied"
-        note = "" if item.file else "  (its file is gone)"
-        console().print(f"{item.endpoint:<{width}}  {state}{note}")
+    return drafts
 
 
-def _print_endpoint(live: Revision, history: list[Revision]) -> None:
-    out = console()
-    out.print(
-        f"{revisions.ref(live)} is live: {_models(live)}, logged by {revisions.durability(live)}"
-    )
-    for name, digest in live.packages.items():
-        out.print(f"  package {name}  {digest}")
-    if live.accepted.get("fields"):
-        out.print(f"  accepted bounds: {', '.join(live.accepted['fields'])}")
-    for item in history:
-        out.print(f"  {revisions.ref(item)}  {when(item.created)}  {_models(item)}")
+def _draft(project: Project, store: Store, pool: ModelPool, name: str) -> Draft:
+    from fairlead.serve.trial import try_out
+
+    spec = specs.read(project, name)
+    draft = revisions.resolve(project, store.catalog, spec)
+    live = revisions.live_revision(store.catalog, name)
+    if live is None or revisions.content(live) != revisions.content(draft.revision):
+        try_out(pool, draft, source_of(spec))
+    return draft
 
 
-def _print_tried(tried: Tried) -> None:
-    out = console()
-    models = ", ".join(tried.models.values())
-    if tried.next == tried.live:
-        out.print(f"{tried.live} is live already: {models}")
-    else:
-        live = f"{tried.live} is live now" if tried.live else "nothing is live yet"
-        out.print(f"{tried.endpoint}: apply makes {tried.next} of {models}; {live}")
-    out.print(
-        f"  {tried.rows} background rows answered, {tried.flagged_rows} flagged, "
-        f"{tried.refused_rows} refused by accepted bounds"
-    )
-    out.print(f"  {tried.row_ms:.2f} ms a row alone, {tried.many_row_ms:.3f} ms among {tried.rows}")
-
-
-def _print_applied(applied: list[revisions.Applied]) -> None:
-    for item in applied:
-        ref, models = revisions.ref(item.revision), _models(item.revision)
-        console().print(
-            f"{ref} is live: {models}" if item.is_new else f"{ref} was live already: {models}"
-        )
+def _print_applied(applied: list[revisions.Applied], changes: list[list[Change]]) -> None:
+    for each, change in zip(applied, changes, strict=True):
+        was = None if each.before is None else revisions.ref(each.before)
+        tables.applied(each.revision, each.is_new, change, was)
+    if len(applied) > 10:
+        new = sum(each.is_new for each in applied)
+        console().print(f"{counted(new, 'new revision')}, {len(applied) - new} as they were.")

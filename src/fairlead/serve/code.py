@@ -32,6 +32,7 @@ __all__ = [
     "Code",
     "Frame",
     "Functions",
+    "files",
     "frame_of",
     "functions",
     "is_function",
@@ -58,6 +59,10 @@ class Code(msgspec.Struct, frozen=True):
         for content in self.files.values():
             blobs.put(content)
         return blobs.put(self._snapshot().encode())
+
+    def digests(self) -> dict[str, Digest]:
+        """The digest of each file."""
+        return self._snapshot().files
 
     def _snapshot(self) -> Snapshot:
         files = {path: digest_bytes(content) for path, content in self.files.items()}
@@ -100,6 +105,11 @@ def recorded(project: Project, digest: Digest, blobs: BlobSource | None = None) 
     source = blobs or Blobs(project.store_root / "blobs")
     files = Snapshot.decode(source.get(digest)).files
     return Code({path: source.get(each) for path, each in files.items()})
+
+
+def files(blobs: BlobSource, digest: Digest | None) -> dict[str, Digest]:
+    """Tell which files a recorded state of the code has, with their digests."""
+    return {} if digest is None else Snapshot.decode(blobs.get(digest)).files
 
 
 def functions(project: Project, digest: Digest, blobs: BlobSource | None = None) -> Functions:

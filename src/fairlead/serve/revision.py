@@ -19,6 +19,7 @@ from fairlead.errors import NotFound
 from fairlead.project import Project
 from fairlead.serve.resolve import Draft, Records, resolve
 from fairlead.serve.spec import EndpointSpec
+from fairlead.serve.tree import of_revision
 from fairlead.store.records import Edge, LiveRevision, Revision
 from fairlead.store.store import Store
 
@@ -147,9 +148,13 @@ def require_live(records: Records, endpoint: str) -> Revision:
 
 
 def content(revision: Revision) -> tuple[Any, ...]:
-    """Give what makes a revision what it is; two with the same content answer alike."""
-    one = (revision.spec, revision.models, revision.packages, revision.accepted)
-    return (*one, revision.graph, revision.code)
+    """
+    Give what makes a revision what it is; two with the same content answer alike.
+
+    How the file says it does not count: a comment or a default written out is no change.
+    """
+    pinned = (of_revision(revision), revision.packages, revision.accepted, revision.code)
+    return (*pinned, durability(revision), timeout_ms(revision), is_pinned(revision))
 
 
 def _go_live(transaction: Any, revision: Revision) -> None:

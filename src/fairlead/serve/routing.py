@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from fairlead.errors import NotSupported
 from fairlead.serve.problems import Problems, nearest
 
 OPERATORS = {
@@ -34,7 +35,11 @@ def route_config(value: Any, arms: list[str], at: str, problems: Problems) -> tu
     """
     how, given = _kind(value, at, "sticky", problems)
     reader = _ROUTES.get(how)
-    return how, given if reader is None else reader(given, arms, at, problems)
+    if reader is not None:
+        return how, reader(given, arms, at, problems)
+    if how:
+        _require_router(how, at, problems)
+    return how, given
 
 
 def combine_config(
@@ -54,7 +59,21 @@ def combine_config(
         return "function", {"call": call}
     how, given = _kind(value, at, "mean", problems)
     reader = _COMBINES.get(how)
-    return how, given if reader is None else reader(given, branches, at, problems)
+    if reader is not None:
+        return how, reader(given, branches, at, problems)
+    if how:
+        hint = nearest(how, (*_COMBINES, "FILE.py:NAME"))
+        problems.add(at, f"{at} is {how!r}, which combines nothing.", hint)
+    return how, given
+
+
+def _require_router(how: str, at: str, problems: Problems) -> None:
+    from fairlead.serve.router import router_kind  # arrays, which most files need not
+
+    try:
+        router_kind(how)
+    except NotSupported as error:
+        problems.add(at, f"{at}: {error.message}", nearest(how, _ROUTES))
 
 
 def _kind(value: Any, at: str, example: str, problems: Problems) -> tuple[str, Config]:
@@ -70,21 +89,19 @@ def _kind(value: Any, at: str, example: str, problems: Problems) -> tuple[str, C
 
 
 def _weighted(given: Config, arms: list[str], at: str, problems: Problems) -> Config:
-    _known(given, ("weights", "ramp"), at, problems)
+    _known(given, ("weights", "ramp", "salt"), at, problems)
     config: Config = {"weights": _weights(given.get("weights"), arms, f"{at}.weights", problems)}
     if "ramp" in given:
         config["ramp"] = _ramp(given["ramp"], arms, f"{at}.ramp", problems)
+    if "salt" in given:
+        config["salt"] = str(given["salt"])
     return config
 
 
 def _sticky(given: Config, arms: list[str], at: str, problems: Problems) -> Config:
-    _known(given, ("weights", "salt"), at, problems)
+    """As by weights, which are even where none are said."""
     even = dict.fromkeys(arms, 1.0 / len(arms)) if arms else {}
-    weights = given.get("weights", even)
-    config: Config = {"weights": _weights(weights, arms, f"{at}.weights", problems)}
-    if "salt" in given:
-        config["salt"] = str(given["salt"])
-    return config
+    return _weighted({"weights": even, **given}, arms, at, problems)
 
 
 def _weights(value: Any, arms: list[str], at: str, problems: Problems) -> dict[str, float]:

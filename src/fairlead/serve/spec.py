@@ -85,9 +85,20 @@ def parse(text: bytes, path: Path) -> EndpointSpec:
             f"{path} holds no keys.", "Write endpoint: NAME and model: NAME@champion."
         )
     problems = Problems()
-    spec = _spec(source, problems)
+    spec = _spec(_as_json(source, path), problems)
     problems.require_none(path)
     return spec
+
+
+def _as_json(source: dict[Any, Any], path: Path) -> dict[str, Any]:
+    """The values as a revision keeps them: dates as texts, every key a text."""
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(source))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidConfig(
+            f"{path} holds what JSON cannot: {error}.", "Use texts, numbers, lists and mappings."
+        ) from error
+    return plain
 
 
 def _spec(source: dict[str, Any], problems: Problems) -> EndpointSpec:

@@ -25,7 +25,7 @@ from fairlead.store.pack import Scan, scan
 from fairlead.store.phrases import counted, short, size, some
 from fairlead.store.process import life
 from fairlead.store.reader import CatalogReader
-from fairlead.store.records import Artifact, CacheEntry, Run, StepRun
+from fairlead.store.records import Artifact, CacheEntry, Revision, Run, StepRun
 
 Inside = Mapping[str, Callable[[bytes], Iterable[Digest]]]
 """Format of a blob → the blobs that such a blob needs."""
@@ -164,6 +164,9 @@ class _Needs:
         for run in catalog.find(Run, limit=None):
             self._need(run.snapshot, f"code snapshot of run {run.id}", "snapshot")
             self._need(run.environment, f"environment of run {run.id}", "environment")
+        for revision in catalog.find(Revision, limit=None):
+            by = f"code of revision {revision.endpoint}#{revision.number}"
+            self._need(revision.code, by, "snapshot")
         for step in catalog.find(StepRun, limit=None):
             self._need(step.logs, f"log of step {step.id}", "log")
         for entry in catalog.find(CacheEntry, limit=None):

@@ -15,10 +15,12 @@ from fairlead.store.nodes import (
     Node,
     code_node,
     data_node,
+    function_node,
     model_node,
     one,
     revision_node,
     revision_of,
+    revisions_with,
     run_node,
     shape_facts,
     snapshot_node,
@@ -103,6 +105,8 @@ class _Back:
         revision = revision_of(self.reader, text)
         node = revision_node(self.reader, revision)
         node.children = [self.model(name) for name in dict.fromkeys(revision.models.values())]
+        if revision.code is not None:
+            node.children.insert(0, function_node(revision))
         return node
 
     def model(self, text: str) -> Node:
@@ -220,7 +224,9 @@ class _Forward:
         node = snapshot_node(self.reader, text)
         runs = self.reader.find(Run, snapshot=text, order="-started", limit=None)
         steps = [step.id for run in runs for step in _steps(self.reader, run.id)]
-        node.children = self.made_from(steps)
+        served = revisions_with(self.reader, text)
+        node.children = [self.revision(f"{each.endpoint}#{each.number}") for each in served]
+        node.children += self.made_from(steps)
         return node
 
     def artifact(self, text: str) -> Node:

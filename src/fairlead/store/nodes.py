@@ -13,6 +13,7 @@ from fairlead.store.records import (
     Alias,
     Artifact,
     ArtifactUse,
+    Edge,
     LiveRevision,
     ModelVersion,
     Revision,
@@ -43,6 +44,8 @@ def revision_node(reader: CatalogReader, revision: Revision) -> Node:
     elif live is not None:
         state = f"not live, {revision.endpoint}#{live.number} is"
     facts = [("applied", f"{when(revision.created)}, {state}")]
+    if revision.graph:
+        facts.append(("graph", some(graph_parts(revision.graph))))
     accepted = revision.accepted.get("fields", {})
     if accepted:
         limits = (f"{name} {_limits(limit)}" for name, limit in accepted.items())
@@ -125,14 +128,57 @@ def data_node(reader: CatalogReader, digest: str) -> Node:
     return Node(ref=digest, kind="data" if seen else "artifact", title=title, facts=facts)
 
 
+def function_node(revision: Revision) -> Node:
+    """The state of the code that the functions of a revision's graph are of."""
+    facts = [("snapshot", short(revision.code or ""))]
+    title = some(functions_of(revision.graph), 4)
+    return Node(ref=revision.code or "", kind="code", title=title, facts=facts)
+
+
+def functions_of(tree: Any) -> list[str]:
+    """The functions that a graph names, however deep, each once."""
+    found: dict[str, None] = {}
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if key == "function" and isinstance(value, str):
+            found[value] = None
+        found |= dict.fromkeys(functions_of(value))
+    return list(found)
+
+
+def graph_parts(tree: dict[str, Any]) -> list[str]:
+    """
+    What a graph does, its nodes from the top, without its models.
+
+    >>> graph_parts({"kind": "route", "how": "weights", "arms": {"a": {"kind": "model"}}})
+    ['route weights']
+    """
+    kind = tree.get("kind")
+    own = []
+    if isinstance(kind, str) and kind != "model":
+        own.append(" ".join(part for part in (kind, tree.get("how")) if isinstance(part, str)))
+    below = (value for value in tree.values() if isinstance(value, dict))
+    return own + [part for value in below for part in graph_parts(value)]
+
+
 def snapshot_node(reader: CatalogReader, digest: str) -> Node:
     runs = reader.find(Run, snapshot=digest, order="started", limit=1)
     if not runs:
-        raise NotFound(f"No run has the code snapshot {digest}.")
+        served = revisions_with(reader, digest)
+        if not served:
+            raise NotFound(f"No run and no revision has the code snapshot {digest}.")
+        return function_node(served[0])
     node = code_node(runs[0])
     count = reader.count(Run, snapshot=digest)
     node.facts.append(("runs", f"{count}, the first {when(runs[0].started)}"))
     return node
+
+
+def revisions_with(reader: CatalogReader, code: str) -> list[Revision]:
+    """The revisions whose functions are of a state of the code, the first that used it first."""
+    edges = reader.find(Edge, source=f"code:{code}", limit=None)
+    targets = (edge.target for edge in edges if edge.target.startswith("revision:"))
+    names = [target.removeprefix("revision:") for target in targets]
+    return sorted((revision_of(reader, name) for name in names), key=lambda each: each.created)
 
 
 def table_facts(reader: CatalogReader, step: str) -> list[tuple[str, str]]:

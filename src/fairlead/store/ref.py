@@ -17,6 +17,7 @@ from fairlead.store.reader import CatalogReader
 from fairlead.store.records import (
     Alias,
     Artifact,
+    Edge,
     LiveRevision,
     ModelVersion,
     Revision,
@@ -147,6 +148,10 @@ def _digest(reader: CatalogReader, text: str) -> Ref | None:
         Ref("code", run.snapshot)
         for run in reader.find(Run, prefix={"snapshot": text}, limit=5)
         if run.snapshot
+    )
+    found.update(
+        Ref("code", edge.source.removeprefix("code:"))
+        for edge in reader.find(Edge, prefix={"source": f"code:{text}"}, limit=5)
     )
     found.update(
         Ref("model", f"{version.name}@{version.number}")
