@@ -92,7 +92,8 @@ class Worker:
             require_tokens=options.require_tokens,
         ).warnings:
             logger.warning(warning)
-        self._endpoints = Endpoints(project, options.names)
+        limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
+        self._endpoints = Endpoints(project, options.names, **limits)
         self._endpoints.watched = self._watched
         self._server = Server(self._endpoints, options, team=self._team)
         self._beat(loop)
