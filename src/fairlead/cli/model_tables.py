@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fairlead.model.package import Package
     from fairlead.model.promote import Promotion
     from fairlead.model.verify import Verification
+    from fairlead.signature.field import Output
 
 
 FOLD = 34  # columns of text, so that two of them stand beside a rule in 100
@@ -87,8 +88,14 @@ def _about(package: Package, run: Run | None) -> list[tuple[str, str]]:
 def _answers(package: Package) -> str:
     output = package.signature.output
     if output.labels is None:
-        return f"{output.name}, a number"
+        return f"{output.name}, {_numbers(output)}"
     return f"{output.name}: {', '.join(map(str, output.labels))}"
+
+
+def _numbers(output: Output) -> str:
+    if output.shape is None:
+        return "a number"
+    return f"{output.dtype} of shape {list(output.shape)}"
 
 
 def _ran(run: Run) -> str:
@@ -127,6 +134,8 @@ def _fields(package: Package) -> Table:
     table = _table("field", "kind", "null", "bounds or levels")
     for field in package.signature.fields:
         limits = " to ".join(field.bound_texts())
+        if field.shape is not None:
+            limits = f"{field.dtype} of shape {list(field.shape)}"
         if field.levels:
             more = f" … {len(field.levels)} in all" if len(field.levels) > 6 else ""
             limits = ", ".join(field.levels[:6]) + more

@@ -10,6 +10,7 @@ import msgspec
 from cyclopts import App
 
 from fairlead.cli import model_tables as tables
+from fairlead.cli.models_import import import_
 from fairlead.cli.output import emit, message
 from fairlead.cli.paging import Limit, Offset
 from fairlead.errors import GateRefused
@@ -21,7 +22,7 @@ from fairlead.store.store import Store
 if TYPE_CHECKING:
     from fairlead.model.package import Package
 
-app = App(name="models", help="List, show, compare, verify and promote model versions.")
+app = App(name="models", help="List, show, compare, import, verify and promote model versions.")
 
 
 @app.command(name="list")
@@ -69,6 +70,9 @@ def show(ref: str, /) -> None:
         "equality": msgspec.Raw(package.files["equality.json"]),
     }
     emit(data, lambda _: tables.version(package, aliases, run))
+
+
+app.command(import_, name="import")
 
 
 @app.command

@@ -14,7 +14,7 @@ __all__ = ["Contents", "make"]
 def make(
     model: Any,
     *,
-    train: Any,
+    train: Any | None = None,
     test: Any | None = None,
     target: str | None = None,
     signature: Signature | None = None,

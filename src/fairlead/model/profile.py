@@ -58,7 +58,7 @@ class OutputProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     rows: int
     labels: list[int] | None = None  # answers, in the order of the signature's labels
     probabilities: list[Histogram] | None = None  # likewise; None where there are none
-    values: Histogram | None = None
+    values: Histogram | None = None  # of a tensor the mean of each row's elements
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,7 @@ def measure(
 
     Args:
         signature: Of the model.
-        train: The training table; at least one row.
+        train: The training table; without rows nothing is counted.
         predictor: The compiled model.
         test: Rows that the model has not seen; without them its answers to
             training rows are counted, which are surer than those to new ones.
@@ -91,7 +91,8 @@ def measure(
     """
     unseen = train if test is None else test
     rows = take(unseen, sample(unseen, OUTPUT_ROWS, seed))
-    output = _output(signature, _answer(predictor, rows))
+    known = OutputProfile(table="train", rows=0)
+    output = _output(signature, _answer(predictor, rows)) if len(rows) else known
     return Profile(
         rows=len(train),
         fields=dict(_fields(signature, train)),
@@ -126,7 +127,7 @@ def _answer(predictor: Predictor, columns: Columns) -> Outputs:
     rows = np.arange(len(columns))
     parts = [predictor.predict(take(columns, rows[start : start + PIECE])) for start in starts]
     joined: dict[str, Any] = {}
-    for name in ("choices", "probabilities", "values"):
+    for name in ("choices", "probabilities", "values", "tensor"):
         arrays = [getattr(part, name) for part in parts]
         joined[name] = None if any(array is None for array in arrays) else np.concatenate(arrays)
     return Outputs(**joined)
@@ -139,7 +140,14 @@ def _fields(signature: Signature, columns: Columns) -> Iterator[tuple[str, Field
         yield field.name, _texts(field, columns.texts[:, place])
     for field in signature.tensors:
         values = columns.tensors[field.name]
-        yield field.name, _numbers(field, values.reshape(len(values), -1).mean(axis=1))
+        yield field.name, _numbers(field, _means(values))
+
+
+def _means(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Give the mean of each row's elements."""
+    flat = values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float64)
+    means: NDArray[np.float64] = flat.mean(axis=1)
+    return means
 
 
 def _numbers(field: Field, values: NDArray[np.generic]) -> FieldProfile:
@@ -167,6 +175,8 @@ def _texts(field: Field, values: NDArray[np.object_]) -> FieldProfile:
 def _output(signature: Signature, outputs: Outputs) -> OutputProfile:
     if outputs.values is not None:
         return OutputProfile(table="test", rows=0, values=_histogram(outputs.values))
+    if outputs.tensor is not None:
+        return OutputProfile(table="test", rows=0, values=_histogram(_means(outputs.tensor)))
     labels = signature.output.labels or ()
     if outputs.choices is None:
         raise TypeError("a predictor answered neither values nor choices")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from fairlead.signature.field import Signature
 
 VERSIONS = ("fairlead", "scikit-learn", "numpy", "onnx", "onnxruntime", "skl2onnx", "skops")
+ANSWERS = ("binary", "multiclass", "regression")
+"""Tasks whose answers a target can be compared with."""
+
 BOOSTERS = {"lightgbm": "lightgbm", "xgboost": "xgboost-cpu", "catboost": "catboost"}
 
 
@@ -35,7 +38,7 @@ def register(
     name: str,
     model: Any,
     *,
-    train: Any,
+    train: Any | None = None,
     test: Any | None = None,
     target: str | None = None,
     report: Report | None = None,
@@ -53,7 +56,8 @@ def register(
         name: Of the model: letters, digits, `-` and `_`.
         model: A fitted scikit-learn, LightGBM, XGBoost or CatBoost model, or a pipeline of such;
             or a class of the project with `predict(table)` or `predict(rows)`, or an object of one.
-        train: The table that it was fitted on, with the target column.
+        train: The table that it was fitted on, with the target column; only a file of
+            ONNX can do without.
         test: Rows that it has not seen; the compiled model is held against them.
             Without them the training rows are taken.
         target: The column that it predicts.
@@ -110,10 +114,8 @@ def _register(
         arguments=given["arguments"],
     )
     asked = model if contents.asked is None else contents.asked
-    is_model = contents.signature.output.task != "transform"
-    report = given["report"]
-    if report is None and is_model:
-        report = _evaluated(asked, train, test, target)
+    answers = contents.signature.output.task in ANSWERS
+    report = given["report"] or (_evaluated(asked, train, test, target) if answers else None)
     about = _about(context, name, contents, target, report)
     about = msgspec.structs.replace(about, data=_data(context, train=train, test=test))
     logical = _logical(context, contents, model)

@@ -100,7 +100,9 @@ def prediction(output: Output) -> Schema:
         "id": {"type": "string", "format": "uuid"},
         "model": {"type": "string", "examples": ["income@3"]},
     }
-    if output.labels is None:
+    if output.task == "tensor":
+        properties["value"] = _nested(output.shape or ())
+    elif output.labels is None:
         properties["value"] = {"type": ["number", "null"]}
     else:
         shares = {label_name(label): {"type": "number"} for label in output.labels}
@@ -113,6 +115,13 @@ def prediction(output: Output) -> Schema:
     required = list(properties)
     properties["flags"] = {"type": "array", "items": {"$ref": "#/components/schemas/flag"}}
     return {"type": "object", "required": required, "properties": properties}
+
+
+def _nested(shape: tuple[int, ...]) -> Schema:
+    schema: Schema = {"type": ["number", "boolean", "null"]}
+    for size in reversed(shape):
+        schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
+    return schema
 
 
 def _field(rule: Rule) -> Schema:

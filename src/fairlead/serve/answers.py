@@ -53,12 +53,17 @@ class Renderer:
         of_way = [self._of(way) for way in answered.ways]
         templates = [of_way[index] for index in taken.tolist()]
         outputs = answered.outputs
+        if outputs.tensor is not None:
+            arrays = zip(templates, ids, outputs.tensor.tolist(), strict=True)
+            return [template[0] % (id_, _encode(array)) for template, id_, array in arrays]
         if outputs.values is not None:
             numbers = _numbers(outputs.values)
             rows = zip(templates, ids, numbers, strict=True)
             return [template[0] % (id_, number) for template, id_, number in rows]
         assert outputs.choices is not None
-        assert outputs.probabilities is not None
+        if outputs.probabilities is None:
+            picked = zip(templates, ids, outputs.choices.tolist(), strict=True)
+            return [_alone(template[choice]) % id_ for template, id_, choice in picked]
         numbers, width = _numbers(outputs.probabilities), outputs.probabilities.shape[1]
         chosen = zip(templates, ids, outputs.choices.tolist(), strict=True)
         return [
@@ -95,8 +100,9 @@ def label_name(label: Any) -> str:
 
 def _choices(templates: list[bytes], ids: list[bytes], outputs: Outputs) -> list[bytes]:
     assert outputs.choices is not None
-    assert outputs.probabilities is not None
     chosen = outputs.choices.tolist()
+    if outputs.probabilities is None:  # a model that tells labels alone
+        return [_alone(templates[choice]) % id_ for choice, id_ in zip(chosen, ids, strict=True)]
     numbers = _numbers(outputs.probabilities)
     width = len(templates)
     if width == 2:
@@ -108,7 +114,16 @@ def _choices(templates: list[bytes], ids: list[bytes], outputs: Outputs) -> list
     ]
 
 
+def _alone(template: bytes) -> bytes:
+    """A label's template without its probabilities."""
+    return template[: template.rindex(b',"probabilities":{')] + b"}"
+
+
 def _values(template: bytes, ids: list[bytes], outputs: Outputs) -> list[bytes]:
+    if outputs.tensor is not None:
+        return [
+            template % (i, _encode(v)) for i, v in zip(ids, outputs.tensor.tolist(), strict=True)
+        ]
     assert outputs.values is not None
     return [template % pair for pair in zip(ids, _numbers(outputs.values), strict=True)]
 

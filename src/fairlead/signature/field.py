@@ -9,7 +9,7 @@ import msgspec
 from fairlead.signature import instant
 
 Kind = Literal["number", "integer", "boolean", "category", "text", "datetime", "tensor"]
-Task = Literal["binary", "multiclass", "regression", "transform"]
+Task = Literal["binary", "multiclass", "regression", "tensor", "transform"]
 
 NUMERIC: frozenset[Kind] = frozenset({"number", "integer", "boolean", "datetime"})
 """Kinds that travel to the model as float64; the others, but tensors, travel as text."""
@@ -48,6 +48,8 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     unit: str | None = None
     bounds: tuple[float, float] | None = None  # of a regression target, observed
     fields: tuple[Field, ...] | None = None  # that a transform gives, in order
+    dtype: str | None = None  # of a tensor
+    shape: tuple[int, ...] | None = None  # of a tensor, without the row axis
 
 
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

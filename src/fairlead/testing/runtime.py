@@ -55,6 +55,10 @@ class RuntimeContract:
             assert found.values.shape == (count,)
             assert found.values.dtype == np.float64
             return
+        if given.signature.output.task == "tensor":
+            assert found.tensor is not None
+            assert found.tensor.shape == (count, *(given.signature.output.shape or ()))
+            return
         labels = len(given.signature.output.labels or ())
         assert found.choices is not None
         assert found.choices.shape == (count,)
@@ -98,5 +102,5 @@ class RuntimeContract:
 
 
 def _bits(outputs: Outputs) -> list[bytes]:
-    arrays = (outputs.choices, outputs.probabilities, outputs.values)
+    arrays = (outputs.choices, outputs.probabilities, outputs.values, outputs.tensor)
     return [array.tobytes() for array in arrays if array is not None]

@@ -98,6 +98,7 @@ def _identical(one: Outputs, other: Outputs) -> bool:
         (one.choices, other.choices),
         (one.probabilities, other.probabilities),
         (one.values, other.values),
+        (one.tensor, other.tensor),
     )
     return all(
         a is b or (a is not None and b is not None and a.tobytes() == b.tobytes()) for a, b in pairs
@@ -106,9 +107,9 @@ def _identical(one: Outputs, other: Outputs) -> bool:
 
 def _shapes(outputs: Outputs) -> list[tuple[int, ...] | None]:
     """What is answered to a row, and to how many: the two must answer the same things."""
-    parts = (outputs.choices, outputs.probabilities, outputs.values)
+    parts = (outputs.choices, outputs.probabilities, outputs.values, outputs.tensor)
     return [None if part is None else part.shape for part in parts]
 
 
 def _rows(outputs: Outputs) -> int:
-    return len(outputs.values if outputs.values is not None else outputs.choices)  # type: ignore[arg-type]
+    return len(outputs)

@@ -52,6 +52,8 @@ KIND = Estimator()
 
 
 def _target(given: Given) -> str:
+    if given.train is None:
+        raise InvalidInput("No training table is given.", "Pass train=, which it was fitted on.")
     if given.target is None:
         raise InvalidInput("No target is named.", "Pass target=, the column that it predicts.")
     return given.target

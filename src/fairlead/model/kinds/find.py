@@ -8,7 +8,7 @@ from typing import Any
 from fairlead.errors import NotSupported
 from fairlead.model.kinds.kind import Kind
 
-MODULES = ("python", "transform", "estimator")
+MODULES = ("file", "python", "transform", "estimator")
 """Modules of this package, each with a `KIND`; asked in this order."""
 
 

@@ -149,7 +149,7 @@ def _polars_frame(
         series = pl.Series(column).fill_nan(None)
         if field.kind == "datetime":
             out[field.name] = series.cast(pl.Int64).cast(pl.Datetime("us")).cast(dtype)
-        elif not floats or field.kind == "boolean":
+        elif not floats or field.kind == "boolean" or dtype == pl.Float32:
             out[field.name] = series.cast(dtype)
         else:
             out[field.name] = series
@@ -214,7 +214,7 @@ def _pandas_numbers(values: NDArray[Any], field: Field, dtype: str, floats: bool
     typed: Any = "float64" if dtype == "object" else dtype
     holds_null = typed[0].isupper() or typed.startswith(("float", "boolean"))
     if floats and field.kind != "boolean":
-        return pd.Series(values)
+        return pd.Series(values.astype("float32") if typed.lower() == "float32" else values)
     if np.isnan(values).any() and not holds_null:
         return pd.Series(values)
     return pd.Series(values).astype(typed)

@@ -19,12 +19,19 @@ class Outputs:
     Answers, one a row.
 
     A classifier fills `choices` (index into the signature's labels) and
-    `probabilities`; a regressor fills `values`.
+    `probabilities`; a regressor fills `values`; what answers with arrays, `tensor`.
     """
 
     choices: NDArray[np.int64] | None = None  # shape (n,)
     probabilities: NDArray[np.float64] | None = None  # shape (n, labels)
     values: NDArray[np.float64] | None = None  # shape (n,)
+    tensor: NDArray[np.generic] | None = None  # shape (n, *shape of the signature's output)
+
+    def __len__(self) -> int:
+        for part in (self.choices, self.values, self.tensor):
+            if part is not None:
+                return len(part)
+        raise TypeError("outputs that hold no answers have no length")
 
 
 class Predictor(Protocol):

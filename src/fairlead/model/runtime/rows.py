@@ -28,6 +28,7 @@ def take(outputs: Outputs, rows: slice | NDArray[np.intp]) -> Outputs:
         choices=None if outputs.choices is None else outputs.choices[rows],
         probabilities=None if outputs.probabilities is None else outputs.probabilities[rows],
         values=None if outputs.values is None else outputs.values[rows],
+        tensor=None if outputs.tensor is None else outputs.tensor[rows],
     )
 
 
@@ -40,6 +41,7 @@ def join(parts: list[Outputs]) -> Outputs:
         if first.probabilities is None
         else _stack([p.probabilities for p in parts]),
         values=None if first.values is None else _stack([p.values for p in parts]),
+        tensor=None if first.tensor is None else _stack([p.tensor for p in parts]),
     )
 
 
@@ -52,4 +54,5 @@ def stack(parts: list[Columns]) -> Columns:
     return Columns(
         np.concatenate([part.numbers for part in parts]),
         np.concatenate([part.texts for part in parts]),
+        {name: np.concatenate([part.tensors[name] for part in parts]) for name in parts[0].tensors},
     )

@@ -1,0 +1,221 @@
+"""An ONNX file that somebody brings, served as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from fairlead.errors import IntegrityError, InvalidInput, NotSupported
+from fairlead.model.compile.hold import BATCH_SIZES, in_each, same_bits
+from fairlead.model.compile.result import Compiled, Equality
+from fairlead.model.kinds import tables
+from fairlead.model.kinds.kind import Contents, Given
+from fairlead.model.kinds.onnx_shape import Plan, planned
+from fairlead.model.runtime.onnx import MODEL, open_session
+from fairlead.model.runtime.onnx_file import CALL, OnnxFilePredictor, OnnxFileRuntime
+from fairlead.model.runtime.rows import part_of
+from fairlead.signature.check import Checker
+from fairlead.signature.columns import Columns
+from fairlead.signature.field import Signature
+
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+"""Of operators that ONNX Runtime has without libraries of somebody's."""
+
+ASKED = 200
+"""Rows that are answered at several batch sizes."""
+
+CALLS = 60
+
+
+def contents_of(data: bytes, given: Given) -> Contents:
+    """
+    Make the files of a package.
+
+    Raises:
+        InvalidInput: The table or the signature does not fit the file.
+        NotSupported: It is no ONNX file that we can serve; says why.
+    """
+    model = checked(data)
+    try:
+        session = open_session(data)
+    except IntegrityError as error:
+        raise NotSupported(
+            f"ONNX Runtime cannot load the file: {error.message}",
+            "Export it for an operator set that this ONNX Runtime has, with its own operators.",
+        ) from error
+    plan = planned(model, session, given)
+    rows, notes = _rows(plan.signature, given)
+    call = _settled(session, plan, _sample(rows, plan.signature))
+    files = {MODEL: data, CALL: msgspec.json.encode(call)}
+    compiled = Compiled(files, "onnx-file", _equality(model, rows, call.rows_per_call))
+    described = tables.described(plan.signature, compiled, rows.train, rows.test)
+    asked = Answering(OnnxFileRuntime().load(files, plan.signature), plan.signature)
+    return Contents(files | described, plan.signature, compiled, [*plan.notes, *notes], asked=asked)
+
+
+def checked(data: bytes) -> Any:
+    """
+    Read the file as ONNX, and refuse what is not all in it.
+
+    Raises:
+        NotSupported: It is none, has data in other files, or operators of somebody's own.
+    """
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's errors have no common class
+        raise NotSupported(f"The file is no ONNX model: {error}.") from error
+    allowed = DOMAINS | {function.domain for function in model.functions}
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in _nodes(nodes):
+            if node.domain not in allowed:
+                raise NotSupported(
+                    f"The operator {node.op_type} is of the domain {node.domain!r}, which needs a "
+                    "library of its own.",
+                    "Export the model with the operators of ONNX alone.",
+                )
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
+        raise NotSupported(
+            "The file keeps weights in other files beside it.",
+            "Save it as one file: onnx.save(onnx.load(PATH), OTHER, save_as_external_data=False).",
+        )
+    return model
+
+
+def _nodes(nodes: Any) -> Any:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _nodes(graph.node)
+
+
+def _tensors(model: Any) -> Any:
+    yield from model.graph.initializer
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in _nodes(nodes):
+            for attribute in node.attribute:
+                yield attribute.t
+                yield from attribute.tensors
+                for inner in (attribute.g, *attribute.graphs):
+                    yield from inner.initializer
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that the model is asked about."""
+
+    train: Columns  # none where no table was given
+    test: Columns | None
+
+
+def _rows(signature: Signature, given: Given) -> tuple[Rows, list[str]]:
+    if given.train is None:
+        return Rows(_none(signature), None), ["no table was given, so there is no profile"]
+    names = [field.name for field in signature.fields]
+    checker = Checker(signature)
+    train, notes = tables.fitting(checker, tables.chosen(given.train, names))
+    seen = checker.table(train).columns
+    if given.test is None:
+        return Rows(seen, None), notes
+    test, more = tables.fitting(checker, tables.chosen(given.test, names))
+    return Rows(seen, checker.table(test).columns), [*notes, *more]
+
+
+def _none(signature: Signature) -> Columns:
+    tensors = {f.name: np.zeros((0, *(f.shape or ())), f.dtype) for f in signature.tensors}
+    texts = np.empty((0, len(signature.textual)), dtype=object)
+    return Columns(np.zeros((0, len(signature.numeric))), texts, tensors)
+
+
+def _sample(rows: Rows, signature: Signature) -> Columns:
+    """Give rows to try: of the tables, or made where there are none."""
+    source = rows.train if rows.test is None else rows.test
+    if len(source):
+        return part_of(source, slice(0, ASKED))
+    return made(signature, np.random.default_rng(0))
+
+
+def made(signature: Signature, draw: np.random.Generator, count: int = 70) -> Columns:
+    """Make rows that a signature allows."""
+    numbers = np.empty((count, len(signature.numeric)))
+    for place, field in enumerate(signature.numeric):
+        whole = field.kind in ("integer", "boolean", "datetime")
+        numbers[:, place] = draw.integers(0, 2, count) if whole else draw.normal(size=count)
+    texts = np.empty((count, len(signature.textual)), dtype=object)
+    for place, field in enumerate(signature.textual):
+        texts[:, place] = draw.choice(np.array(field.levels or ("a", "b"), dtype=object), count)
+    tensors = {field.name: _tensor(field, draw, count) for field in signature.tensors}
+    return Columns(numbers, texts, tensors)
+
+
+def _tensor(field: Any, draw: np.random.Generator, count: int) -> NDArray[Any]:
+    shape = (count, *field.shape)
+    if np.dtype(field.dtype).kind == "f":
+        return draw.normal(size=shape).astype(field.dtype)
+    return draw.integers(0, 2, shape).astype(field.dtype)
+
+
+def _settled(session: Any, plan: Plan, rows: Columns) -> Any:
+    """Give the call under which a row has the same bits whoever shares its batch."""
+    call = plan.call
+    predictor = OnnxFilePredictor(session, plan.signature, call)
+    try:
+        predictor.predict(part_of(rows, slice(0, 1)))
+        if call.rows_per_call is None and not same_bits(predictor, rows, CALLS):
+            return msgspec.structs.replace(call, rows_per_call=1)
+    except InvalidInput as error:
+        raise NotSupported(
+            f"The model cannot answer rows of its own signature: {error.message}",
+            "Pass a training table, or a signature with the shapes and levels that it takes.",
+        ) from error
+    return call
+
+
+def _equality(model: Any, rows: Rows, size: int | None) -> Equality:
+    asked = len(rows.train if rows.test is None else rows.test) or 70
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    made_by = f"{model.producer_name} {model.producer_version}".strip() or "an unnamed program"
+    bits: dict[str, Any] = (
+        {"rows_per_call": size}
+        if size is not None
+        else {"batch_sizes": BATCH_SIZES, "rows_in_batches": in_each(min(asked, ASKED), CALLS)}
+    )
+    return Equality(
+        held=False,
+        form="the ONNX file",
+        reason=f"it was brought as it is (by {made_by}, operator set {opset})",
+        rows=asked if len(rows.train) else 0,
+        made_rows=0 if len(rows.train) else 70,
+        **bits,
+    )
+
+
+class Answering:
+    """A loaded model as an estimator, so that it is evaluated as it will be served."""
+
+    def __init__(self, predictor: OnnxFilePredictor, signature: Signature) -> None:
+        self._predictor, self._checker = predictor, Checker(signature)
+        self.feature_names_in_ = [field.name for field in signature.fields]
+        labels = signature.output.labels
+        self.classes_ = None if labels is None else np.array(labels)
+        if predictor.tells_probabilities:
+            self.predict_proba = self._shares
+
+    def predict(self, table: Any) -> NDArray[Any]:
+        """Give the value or the label of each row."""
+        found = self._predictor.predict(self._checker.table(table).columns)
+        if self.classes_ is None:
+            assert found.values is not None
+            return found.values
+        assert found.choices is not None
+        return np.asarray(self.classes_[found.choices])
+
+    def _shares(self, table: Any) -> NDArray[np.float64]:
+        found = self._predictor.predict(self._checker.table(table).columns).probabilities
+        assert found is not None
+        return found
