@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
 from typing import Any, Protocol
 
 import msgspec
@@ -31,7 +32,7 @@ from fairlead.errors import (
     ModelFailed,
     Overloaded,
 )
-from fairlead.serve.cost import Cost
+from fairlead.serve.cost import LEAST_S, Cost
 from fairlead.serve.log import Done, Durability, Frame, Part
 from fairlead.serve.times import Times
 from fairlead.serve.trails import Trail
@@ -41,6 +42,16 @@ logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 512
 """Rows of a batch at most, however quick the model."""
+ENOUGH_ROWS = 128
+"""Rows of a batch where its fixed cost counts little: forests take less for each of few rows."""
+FIXED_SHARE = 8
+"""Where the fixed cost counts, a batch has rows that cost so many times as much."""
+LARGE_ROWS = 64
+"""Calls of so many rows are computed on a thread: the next is read and checked meanwhile."""
+IN_FLIGHT = 2
+"""Batches on threads at once, where one may be prepared while a model computes another."""
+LONG_ROWS = 1024
+"""Frames of more rows are written by the log's thread: that takes milliseconds."""
 BATCH_S = 0.005
 """How long a batch may be expected to take; neighbours of a large request wait so long."""
 INLINE_S = 0.006
@@ -62,7 +73,9 @@ class Predictions(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answerer(Protocol):
-    """What a lane runs its batches through; free of I/O, called from one thread at a time."""
+    """What a lane runs its batches through; free of I/O."""
+
+    concurrent: bool  # whether several threads may call it at once; otherwise one at a time
 
     def answer(
         self, rows: list[Any], entities: list[str | None], ids: list[bytes] | None = None
@@ -113,6 +126,7 @@ class Call(msgspec.Struct, eq=False):
     answers: list[bytes] = []
     ids: list[bytes] = []
     trails: list[Trail] = []
+    partial: list[tuple[int, Predictions]] = []  # answered pieces, each with its first row
     failure: ModelFailed | None = None  # a node raised: the answers are those that are logged
     error: FairleadError | None = None
     over: bool = False  # `done` was called
@@ -179,7 +193,9 @@ class Lane:
         self._queue_rows = queue_rows
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Piece] = deque()
-        self._busy = False  # a turn is due, or a batch is on a thread
+        self._due = False  # a turn is
+        self._in_flight = 0  # batches on threads
+        self._most_in_flight = IN_FLIGHT if answerer.concurrent else 1
         self._wary = 0  # batches that go to a thread, since one took long
         self._unlogged = 0  # frames that are with the writer
         self._when_idle: list[Callable[[], None]] = []
@@ -197,9 +213,7 @@ class Lane:
             raise self._overloaded()
         self.rows += rows
         self._queue.append(_Piece(call, 0, rows))
-        if not self._busy:
-            self._busy = True
-            self._loop.call_soon(self._turn)
+        self._wake()
 
     def give_up(self, call: Call, error: FairleadError) -> None:
         """
@@ -226,24 +240,48 @@ class Lane:
 
     @property
     def _is_idle(self) -> bool:
-        return not (self._busy or self._unlogged)
+        return not (self._due or self._in_flight or self._queue or self._unlogged)
+
+    def _wake(self) -> None:
+        if not self._due and self._in_flight < self._most_in_flight:
+            self._due = True
+            self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
+        self._due = False
         pieces = self._next_batch()
         if not pieces:
-            self._busy = False
             self._tell_idle()
             return
         rows = sum(map(len, pieces))
-        if self._wary or self.cost.estimate(rows) > INLINE_S:
-            future = self._loop.run_in_executor(self._threads, self._compute, pieces)
-            future.add_done_callback(lambda computed: self._computed(rows, *computed.result()))
+        if self._in_flight or self._is_slow(pieces, rows):
+            self._send_off(pieces, rows)
         else:
             self._computed(rows, *self._compute(pieces))
 
+    def _is_slow(self, pieces: list[_Piece], rows: int) -> bool:
+        if self._wary or self.cost.estimate(rows) > INLINE_S:
+            return True
+        return rows >= LARGE_ROWS and max(map(len, pieces)) >= LARGE_ROWS
+
+    def _send_off(self, pieces: list[_Piece], rows: int) -> None:
+        """Compute a batch on a thread."""
+        self._in_flight += 1
+        sharing = self._in_flight  # they take turns at the model
+        future = self._loop.run_in_executor(self._threads, self._compute, pieces)
+
+        def done(computed: asyncio.Future[tuple[list[_Outcome], float]]) -> None:
+            self._in_flight -= 1
+            outcomes, spent_s = computed.result()
+            self._computed(rows, outcomes, spent_s / sharing)
+
+        future.add_done_callback(done)
+        if self._queue:
+            self._wake()
+
     def _next_batch(self) -> list[_Piece]:
         """Take a piece of each call in turn, until the batch has its rows."""
-        queue, room = self._queue, min(BATCH_ROWS, self.cost.rows_within(BATCH_S))
+        queue, room = self._queue, self._room()
         now = time.perf_counter()
         pieces: list[_Piece] = []
         while queue and room > 0:
@@ -265,6 +303,12 @@ class Lane:
             pieces.append(piece)
             room -= len(piece)
         return pieces
+
+    def _room(self) -> int:
+        """Say how many rows a batch may have: few, unless its fixed cost counts."""
+        cost = self.cost
+        worth = int(FIXED_SHARE * cost.fixed_s / max(cost.row_s, LEAST_S))
+        return min(BATCH_ROWS, max(ENOUGH_ROWS, worth), cost.rows_within(BATCH_S))
 
     def _compute(self, pieces: list[_Piece]) -> tuple[list[_Outcome], float]:
         """Answer a batch; if that fails, each piece by itself, so that only the cause fails."""
@@ -307,9 +351,8 @@ class Lane:
                 self._failed(outcome.pieces, outcome.result)
             else:
                 self._hand_out(outcome.pieces, outcome.result)
-        self._busy = bool(self._queue)
-        if self._busy:
-            self._loop.call_soon(self._turn)
+        if self._queue:
+            self._wake()
         else:
             self._tell_idle()
 
@@ -332,9 +375,11 @@ class Lane:
     ) -> None:
         """Log all rows of a call as failed: none of them is answered."""
         call.closed = True
-        rest = prediction_ids(len(call.rows) - len(call.ids) - len(piece))
-        every = (*map(id_text, call.ids), *ids, *map(id_text, rest))
-        call.failure = ModelFailed(error.message, error.fix, every)
+        every = list(map(id_text, prediction_ids(len(call.rows))))
+        every[piece.start : piece.stop] = ids
+        for start, answered in call.partial:
+            every[start : start + len(answered.ids)] = map(id_text, answered.ids)
+        call.failure = ModelFailed(error.message, error.fix, tuple(every))
         made = self._answerer.failed(call.failure)
         call.ids, call.answers, call.trails = made.ids, made.answers, made.trails
         self._write([call])
@@ -353,14 +398,17 @@ class Lane:
         first = 0
         for piece in pieces:
             call, last = piece.call, first + len(piece)
-            call.ids += ids[first:last]
-            call.answers += answers[first:last]
-            call.trails += trails[first:last]
-            first = last
             if piece.is_whole:
+                call.ids, call.answers = ids[first:last], answers[first:last]
+                call.trails = trails[first:last]
                 whole.append(call)
-            elif len(call.answers) == len(call.rows):
-                self._write([call])
+            elif call.failure is None:
+                part = Predictions(ids[first:last], answers[first:last], trails[first:last])
+                call.partial.append((piece.start, part))
+                if sum(len(part.ids) for _, part in call.partial) == len(call.rows):
+                    _join(call)
+                    self._write([call])
+            first = last
         if whole:
             self._write(whole)
 
@@ -374,7 +422,8 @@ class Lane:
         self._unlogged += 1
         try:
             frame = self._answerer.frame(predictions, [call.part for call in calls])
-            written = self._durability == "process" and self._log.write_now(frame)
+            quick = self._durability == "process" and len(ids) <= LONG_ROWS
+            written = quick and self._log.write_now(frame)
             if not written:
                 self._log.append(frame, self._durability, self._when_logged(calls, start))
         except Exception as error:  # whatever it is, the lane goes on
@@ -403,7 +452,7 @@ class Lane:
 
     def _fail(self, calls: list[Call], error: FairleadError) -> None:
         for call in calls:
-            call.closed, call.answers = True, []
+            call.closed, call.answers, call.partial = True, [], []
             self._finish(call, error)
 
     def _finish(self, call: Call, error: FairleadError | None = None) -> None:
@@ -428,6 +477,15 @@ class Lane:
             f"Try again in {wait_s:.0f} s.",
             retry_after_s=wait_s,
         )
+
+
+def _join(call: Call) -> None:
+    """Put the pieces of a call together; they may have been answered in any order."""
+    for _, part in sorted(call.partial, key=itemgetter(0)):
+        call.ids += part.ids
+        call.answers += part.answers
+        call.trails += part.trails
+    call.partial = []
 
 
 def late() -> DeadlineExceeded:

@@ -52,7 +52,9 @@ class LoadedRevision:
         self._build = build
         self._node = node
         self._renderer = Renderer(node.signature.output)
+        # A graph's nodes are called by one thread at a time; a single model has its lock.
         self._is_graph = tree_of(revision)["kind"] != "model"
+        self.concurrent = not self._is_graph
 
     @classmethod
     def load(
