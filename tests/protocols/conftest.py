@@ -46,9 +46,12 @@ class Echo:
     def __init__(self) -> None:
         self.kept: list[Exchange] = []
         self.handled = 0
+        self.refused = 0
+        self.targets: list[str] = []
 
     def handle(self, exchange: Exchange) -> None:
         self.handled += 1
+        self.targets.append(exchange.target.decode("latin-1"))
         if exchange.target in (b"/later", b"/stream"):
             self.kept.append(exchange)
         elif exchange.target == b"/broken":
@@ -70,6 +73,7 @@ class Echo:
         return Response(401, b"{}") if exchange.target == b"/private" else None
 
     def refuse(self, exchange: Exchange, refused: Refused) -> Response:
+        self.refused += 1
         return Response(refused.status, msgspec.json.encode(refused.message))
 
     def release(

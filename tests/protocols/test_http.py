@@ -1,4 +1,4 @@
-"""What a full HTTP/1.1 server owes its callers, over raw sockets."""
+"""What a full HTTP/1.1 server owes its callers, over raw sockets, with TLS and without."""
 
 from __future__ import annotations
 
@@ -62,80 +62,6 @@ def test_it_does_not_matter_how_the_bytes_are_cut(cuts, long_lived_caller):
         time.sleep(0.0002)
     bodies = [caller.answer()[2] for _ in range(4)]
     assert [b"abc" in body for body in bodies] == [True, False, True, True]
-
-
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    {
-        "bare LF": (b"GET / HTTP/1.1\nHost: a\n\n", 400),
-        "bare LF after a header": (b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", 400),
-        "bare CR": (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
-        "folded header": (b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", 400),
-        "space before the colon": (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
-        "NUL": (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 400),
-        "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
-        "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
-        "length and chunked": (
-            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-        ),
-        "chunked and length": (
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
-            b"Content-Length: 3\r\n\r\n0\r\n\r\n",
-            400,
-        ),
-        "two lengths": (
-            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
-            400,
-        ),
-        "signed length": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", 400),
-        "list of lengths": (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nab", 400),
-        "endless length": (
-            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n",
-            400,
-        ),
-        "gzip, chunked": (
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-            501,
-        ),
-        "chunked twice": (
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-        ),
-        "unknown coding": (
-            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-            501,
-        ),
-        "chunked in 1.0": (
-            b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            400,
-        ),
-        "chunk size with bare LF": (CHUNKED + b"3\nabc\r\n0\r\n\r\n", 400),
-        "chunk data with bare LF": (CHUNKED + b"3\r\nabc\n0\r\n\r\n", 400),
-        "chunk size that overflows": (CHUNKED + b"f" * 17 + b"\r\n", 400),
-        "HTTP/2": (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-        "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-        "HTTP/0.9": (b"GET /\r\n\r\n", 505),
-        "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-        "unknown method": (b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        "unknown expectation": (
-            b"POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 1\r\n\r\na",
-            417,
-        ),
-        "long request line": (b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431),
-        "long header": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 20000 + b"\r\n\r\n", 431),
-        "many headers": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 4000 + b"\r\n", 431),
-    }.values(),
-    ids=lambda value: None,
-)
-def test_what_is_not_strict_http_is_refused_and_ends_the_connection(caller, request_, status):
-    caller.send(request_)
-    got, headers, body = caller.answer()
-    assert got == status, body
-    assert headers["connection"] == "close"
-    assert caller.ended()
 
 
 def test_a_refusal_waits_for_the_answers_before_it(server, caller):

@@ -33,6 +33,8 @@ STATUS_LINES = {
 }
 SCREENED_BYTES = 64 << 10
 """A body over this size, or of unknown size, is let in only after its head was judged."""
+CHUNKING = 8
+"""How many times its bytes a body may take on the wire; chunks of one byte each take six."""
 SLOW_BYTES = 32 << 10
 """What a caller must read within `Limits.write_s`, or all that there is."""
 HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]*)?")
@@ -107,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._unsent_bytes = 0  # when it was last looked at
         self._unparsed_bytes = 0  # fed since the last part of the request was complete
+        self._fed_bytes = 0  # of the request, since the read that it began in
         self._in_head = False
         self._owes_continue = False
         self._deaf = False  # what still comes in is thrown away
@@ -173,7 +176,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._reading = Exchange(self)
         self._in_head = True
-        self._head_bytes = self._unparsed_bytes = 0
+        self._head_bytes = self._unparsed_bytes = self._fed_bytes = 0
         if not self._paused_writing:
             self.deadline = self.shared.clock + self.limits.head_s
 
@@ -192,7 +195,7 @@ class Connection(asyncio.Protocol):
             if name in SINGLE:
                 raise Refused(400, f"The header {name.decode()} came twice.", "Send it once.")
             value = headers[name] + b", " + value
-        headers[name] = value
+        headers[name] = value.strip(b" \t")  # llhttp leaves what stands behind it
 
     def on_headers_complete(self) -> None:
         exchange, parser = self._reading, self._parser
@@ -474,9 +477,11 @@ class Connection(asyncio.Protocol):
             raise _head_too_large(self.limits.head_bytes)
 
     def _count_unparsed(self, size: int) -> None:
-        """Bound what the parser holds of a header, a chunk's extension or a trailer."""
+        """Bound what comes beside the body: headers, chunks' sizes and extensions, trailers."""
         self._unparsed_bytes += size
-        if self._unparsed_bytes > self.limits.head_bytes + size:
+        self._fed_bytes += size
+        aside = max(self._unparsed_bytes, self._fed_bytes - CHUNKING * self._body_bytes)
+        if aside > self.limits.head_bytes + size:
             self._refuse(_head_too_large(self.limits.head_bytes))
 
     def _make_room(self, body_bytes: int) -> None:
