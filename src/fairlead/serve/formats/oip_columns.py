@@ -166,7 +166,9 @@ class Column:
             return None
         low, high = self._limits
         if types == {float} and (self.datatype, self.field.kind) == ("FP64", "number"):
-            return values if low <= min(values) and max(values) <= high else None
+            # The sum is NaN where one of them is, which neither least nor greatest need show.
+            good = low <= min(values) and max(values) <= high and not math.isnan(sum(values))
+            return values if good else None
         if types == {int} and self.datatype not in FLOATS:
             return list(map(float, values)) if low <= min(values) and max(values) <= high else None
         return None
