@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("name", ["blob_store", "catalog", "executor", "node", "runtime"])
+@pytest.mark.parametrize("name", ["blob_store", "catalog", "executor", "node", "router", "runtime"])
 def test_without_pytest_a_contract_says_what_to_install(name):
     code = f"import sys; sys.modules['pytest'] = None; import fairlead.testing.{name}"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairlead.errors import MalformedInput
+from fairlead.errors import InvalidConfig, MalformedInput
 from fairlead.model.runtime import Outputs
 from fairlead.serve.answers import label_name
 from fairlead.serve.code import Frame
@@ -36,11 +36,26 @@ def share_column(label: Any) -> str:
     return f"P({label_name(label)})"
 
 
+def require_plain(node: str, output: Output) -> None:
+    """
+    Make sure that answers can stand in a table.
+
+    Raises:
+        InvalidConfig: They are arrays.
+    """
+    if output.task == "tensor":
+        raise InvalidConfig(
+            f"What stands below {node!r} answers arrays, which no function or mean takes.",
+            "Change them in the model itself.",
+        )
+
+
 def answers_of(outputs: Outputs, output: Output, frame: Frame) -> Any:
     """Give answers as a table of a kind; it shares no memory with the arrays."""
     if frame == "numpy":
         found = outputs.values if outputs.values is not None else outputs.probabilities
-        assert found is not None
+        if found is None:
+            raise MalformedInput("There are labels alone.", "Take them as a table, or as rows.")
         return found.copy()
     if outputs.values is not None:
         values: dict[str, list[Any]] = {"value": outputs.values.tolist()}
@@ -53,17 +68,20 @@ def answers_of(outputs: Outputs, output: Output, frame: Frame) -> Any:
     return (polars_table if frame == "polars" else pandas_table)(values, {})
 
 
-def outputs_of(result: Any, output: Output, rows: int) -> Outputs:
+def outputs_of(result: Any, output: Output, rows: int, *, with_shares: bool = True) -> Outputs:
     """
     Read answers from what a function gave.
 
     Without a label, or as NumPy, the label is the one of the greatest probability,
-    the first of equal ones.
+    the first of equal ones. Where what stands below tells labels alone
+    (`with_shares` is False), only labels are read.
 
     Raises:
         MalformedInput: It is not that: other rows, a label that the endpoint does
             not have, a probability that is none; names the row.
     """
+    if not with_shares and output.labels is not None:
+        return Outputs(choices=_choices(_labels_alone(result, rows), output))
     if isinstance(result, np.ndarray):
         labels, numbers = None, np.asarray(result, dtype=np.float64)
     elif isinstance(result, list):
@@ -79,11 +97,26 @@ def outputs_of(result: Any, output: Output, rows: int) -> Outputs:
     return Outputs(choices=choices.astype(np.int64), probabilities=shares)
 
 
+def _labels_alone(result: Any, rows: int) -> list[Any]:
+    try:
+        labels = (
+            [row["label"] for row in result]
+            if isinstance(result, list)
+            else frames.values(result, "label")
+        )
+    except (KeyError, TypeError) as error:
+        raise MalformedInput("Its rows have no label.", 'Give {"label"} for each row.') from error
+    if len(labels) != rows:
+        raise MalformedInput(f"It was given {rows} answers and gave {len(labels)}.")
+    return labels
+
+
 def _table(outputs: Outputs, output: Output) -> dict[str, list[Any]]:
     assert outputs.choices is not None
-    assert outputs.probabilities is not None
     labels = output.labels or ()
     values = {"label": [labels[choice] for choice in outputs.choices.tolist()]}
+    if outputs.probabilities is None:
+        return values
     for label, share in zip(labels, outputs.probabilities.T, strict=True):
         values[share_column(label)] = share.tolist()
     return values
@@ -91,8 +124,9 @@ def _table(outputs: Outputs, output: Output) -> dict[str, list[Any]]:
 
 def _rows(outputs: Outputs, output: Output) -> list[dict[str, Any]]:
     assert outputs.choices is not None
-    assert outputs.probabilities is not None
     labels = output.labels or ()
+    if outputs.probabilities is None:
+        return [{"label": labels[choice]} for choice in outputs.choices.tolist()]
     names = [label_name(label) for label in labels]
     return [
         {"label": labels[choice], "probabilities": dict(zip(names, shares, strict=True))}

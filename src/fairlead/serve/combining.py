@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fairlead.errors import InvalidConfig, InvalidInput, ModelFailed
 from fairlead.model.runtime import Outputs
-from fairlead.serve.answer_tables import answers_of, outputs_of, share_column
+from fairlead.serve.answer_tables import answers_of, outputs_of, require_plain, share_column
 from fairlead.serve.answered import raised
 from fairlead.serve.code import Frame
 from fairlead.serve.edges import same_output, union
@@ -58,13 +58,13 @@ def combiner(tree: dict[str, Any], branches: Branches, build: Builder) -> Combin
 class _Alike:
     """Branches that answer the same labels, or all a number."""
 
-    models: list[str]
-
     def __init__(self, name: str, branches: Branches) -> None:
-        self.models = []
+        self.models: list[str] = []
         self.output = same_output(name, {b: node.signature for b, node in branches.items()})
+        require_plain(name, self.output)
 
     def given(self, output: Output) -> Output:
+        """Branches answer in the labels of the first."""
         return self.output
 
 
@@ -84,9 +84,7 @@ class Mean(_Alike):
         if self.output.labels is None:
             values = [one.values for one in answers if one.values is not None]
             return Outputs(values=_sum(values, self._weights))
-        shares = _sum(
-            [one.probabilities for one in answers if one.probabilities is not None], self._weights
-        )
+        shares = _sum([_shares(one) for one in answers], self._weights)
         return Outputs(choices=np.argmax(shares, axis=1).astype(np.int64), probabilities=shares)
 
 
@@ -110,7 +108,7 @@ class Vote(_Alike):
         return Outputs(choices=np.argmax(shares, axis=1).astype(np.int64), probabilities=shares)
 
 
-class Function:
+class Function(_Alike):
     """
     The project's function: takes the table of each branch's answers, by name, and gives one.
 
@@ -120,15 +118,10 @@ class Function:
     def __init__(
         self, name: str, config: dict[str, Any], branches: Branches, build: Builder
     ) -> None:
-        self.models: list[str] = []
-        self.output = same_output(name, {b: node.signature for b, node in branches.items()})
+        super().__init__(name, branches)
         self._name, self._branches = name, list(branches)
         self._frame: Frame = require_frame(name, config.get("frame"))
         self._function = build.function(config["function"], config.get("config"))
-
-    def given(self, output: Output) -> Output:
-        """Branches answer in the labels of the first."""
-        return self.output
 
     def combine(self, answers: Sequence[Outputs], columns: Columns) -> Outputs:
         """Call the function, and check what it gives."""
@@ -141,7 +134,8 @@ class Function:
         except Exception as error:
             raise raised(self._name, error) from error
         try:
-            return outputs_of(result, self.output, len(columns))
+            with_shares = all(one.probabilities is not None for one in answers)
+            return outputs_of(result, self.output, len(columns), with_shares=with_shares)
         except InvalidInput as error:
             raise ModelFailed(
                 f"What the node {self._name!r} made is no answer: {error.message}", error.fix
@@ -241,7 +235,8 @@ def _label_source(field: Field, labels: tuple[Any, ...], place: int) -> Source:
 
 
 def _shares(outputs: Outputs) -> NDArray[np.float64]:
-    assert outputs.probabilities is not None
+    if outputs.probabilities is None:
+        raise TypeError("a branch answers labels alone, without probabilities: take a vote")
     return outputs.probabilities
 
 

@@ -60,7 +60,7 @@ def same_output(node: str, below: Mapping[str, Signature]) -> Output:
     output = signature.output
     for name, other in others:
         theirs = other.output
-        if output.task != theirs.task or _labels(output) != _labels(theirs):
+        if _terms(output) != _terms(theirs):
             raise InvalidConfig(
                 f"Below {node!r}, {first} answers {_said(output)} and {name} {_said(theirs)}.",
                 "All that stand there must answer the same labels, or all a number.",
@@ -137,11 +137,11 @@ class Below:
 
 def _ordered(outputs: Outputs, order: NDArray[np.intp]) -> Outputs:
     assert outputs.choices is not None
-    assert outputs.probabilities is not None
     places = np.argsort(order).astype(np.int64)
+    shares = outputs.probabilities
     return Outputs(
         choices=places[outputs.choices],
-        probabilities=np.ascontiguousarray(outputs.probabilities[:, order]),
+        probabilities=None if shares is None else np.ascontiguousarray(shares[:, order]),
     )
 
 
@@ -197,11 +197,15 @@ def _order(parent: Output, child: Output) -> NDArray[np.intp] | None:
     return np.array([child.labels.index(label) for label in parent.labels], dtype=np.intp)
 
 
-def _labels(output: Output) -> frozenset[tuple[type, Any]] | None:
-    return None if output.labels is None else frozenset((type(x), x) for x in output.labels)
+def _terms(output: Output) -> tuple[Any, ...]:
+    """What two outputs must have in common, whatever the order of their labels."""
+    labels = frozenset((type(label), label) for label in output.labels or ())
+    return output.task, labels, output.dtype, output.shape
 
 
 def _said(output: Output) -> str:
+    if output.shape is not None:
+        return f"{output.task} of {output.dtype} {list(output.shape)}"
     return f"{output.task} {list(output.labels)}" if output.labels else output.task
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ Mark = NDArray[np.uint32]
 
 def of_outputs(outputs: Outputs) -> Mark:
     """Checksum the answers, shape (n,)."""
-    arrays = (outputs.choices, outputs.probabilities, outputs.values)
+    arrays = (getattr(outputs, part.name) for part in fields(outputs))
     return _of_bytes([array for array in arrays if array is not None])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from fairlead.errors import InvalidInput
 from fairlead.model.runtime import Outputs
 from fairlead.model.runtime.rows import part_of
-from fairlead.serve.answered import Answered, Batch
+from fairlead.serve.answered import Answered, Batch, raised
 from fairlead.serve.edges import Below
 from fairlead.serve.frame import Choice, Way
 
@@ -52,8 +53,8 @@ def _of_rows(below: Below, batch: Batch, places: NDArray[np.intp]) -> Answered:
     try:
         return below.answer(part)
     except InvalidInput as error:
-        fields = [msgspec.structs.replace(one, row=chosen[one.row]) for one in error.fields]
-        raise InvalidInput(error.message, error.fix, tuple(fields)) from error
+        moved = [msgspec.structs.replace(one, row=chosen[one.row]) for one in error.fields]
+        raise InvalidInput(error.message, error.fix, tuple(moved)) from error
 
 
 class _Gathered:
@@ -101,18 +102,17 @@ class _Gathered:
     def _outputs(self) -> Outputs:
         if len(self._parts) == 1:
             return self._parts[0][1]
-        first = self._parts[0][1]
-        return Outputs(
-            choices=self._scattered("choices") if first.choices is not None else None,
-            probabilities=self._scattered("probabilities")
-            if first.probabilities is not None
-            else None,
-            values=self._scattered("values") if first.values is not None else None,
-        )
+        return Outputs(**{part.name: self._scattered(part.name) for part in fields(Outputs)})
 
-    def _scattered(self, name: str) -> NDArray[Any]:
-        first = getattr(self._parts[0][1], name)
-        whole = np.empty((self._rows, *first.shape[1:]), dtype=first.dtype)
-        for places, outputs in self._parts:
-            whole[places] = getattr(outputs, name)
+    def _scattered(self, name: str) -> NDArray[Any] | None:
+        """One array of the answers, in the order of the rows."""
+        found = [(places, getattr(outputs, name)) for places, outputs in self._parts]
+        missing = [array is None for _, array in found]
+        if all(missing):
+            return None
+        if any(missing):
+            raise raised(self._chosen.node, TypeError(f"some arms answer without {name}"))
+        whole = np.empty((self._rows, *found[0][1].shape[1:]), dtype=found[0][1].dtype)
+        for places, array in found:
+            whole[places] = array
         return whole

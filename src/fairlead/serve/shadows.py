@@ -266,16 +266,23 @@ def compared(answered: Outputs, shadow: Outputs) -> tuple[NDArray[np.bool_], NDA
     Compare answers with those of a shadow, in the same labels.
 
     Returns:
-        Shape (n,): whether the labels are the same, or the values but for a
-        millionth of the greater; and the greatest difference of a row.
+        Shape (n,): whether the labels are the same, or the numbers but for a
+        millionth of the greatest; and the greatest difference of a row, which is
+        0 or 1 where there are labels alone.
     """
-    if answered.values is not None and shadow.values is not None:
-        differences = np.abs(answered.values - shadow.values)
-        scale = np.maximum(np.abs(answered.values), np.abs(shadow.values))
-        return differences <= SAME * scale, differences
-    assert answered.choices is not None
-    assert shadow.choices is not None
-    assert answered.probabilities is not None
-    assert shadow.probabilities is not None
-    differences = np.abs(answered.probabilities - shadow.probabilities).max(axis=1)
-    return answered.choices == shadow.choices, differences
+    if answered.choices is not None and shadow.choices is not None:
+        agrees = answered.choices == shadow.choices
+        if answered.probabilities is None or shadow.probabilities is None:
+            return agrees, (~agrees).astype(np.float64)
+        return agrees, np.abs(answered.probabilities - shadow.probabilities).max(axis=1)
+    ours, theirs = _numbers(answered), _numbers(shadow)
+    differences = np.abs(ours - theirs).max(axis=1, initial=0.0)
+    scale = np.maximum(np.abs(ours), np.abs(theirs)).max(axis=1, initial=0.0)
+    return differences <= SAME * scale, differences
+
+
+def _numbers(outputs: Outputs) -> NDArray[np.float64]:
+    """Values or arrays as numbers, shape (n, as many as a row has)."""
+    found = outputs.values if outputs.values is not None else outputs.tensor
+    assert found is not None
+    return np.asarray(found, dtype=np.float64).reshape(len(found), -1)

@@ -1,7 +1,7 @@
 """
 What every node must keep, for nodes of ours and of others.
 
-Subclass `NodeContract` in a test module and give the fixtures `node` and `rows`.
+Subclass `NodeContract` in a test module and give the fixture `node`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fairlead.serve.graph import Answered, Batch, Node
+from fairlead.serve.trails import Trail, trails
 from fairlead.signature.check import Checker
 from fairlead.store.ids import prediction_ids
 
@@ -30,46 +31,68 @@ class NodeContract:
         """At least three different rows that the node's signature accepts."""
         return Checker(node.signature).decode(node.background)
 
-    def answer(self, node: Node, rows: list[Any]) -> Answered:
-        """Answer rows as the server would."""
+    def batch(self, node: Node, rows: list[Any], ids: list[bytes] | None = None) -> Batch:
+        """Make the batch of rows that the server would; every second row is about somebody."""
         checked = Checker(node.signature).columns(rows)
-        batch = Batch(checked.columns, prediction_ids(len(rows)), [None] * len(rows))
-        return node.answer(batch)
+        known = ids or prediction_ids(len(rows))
+        entities = [f"c-{one[-1]}" if one[-1] % 2 else None for one in known]
+        return Batch(checked.columns, known, entities)
+
+    def answer(self, node: Node, rows: list[Any], ids: list[bytes] | None = None) -> Answered:
+        """Answer rows as the server would."""
+        return node.answer(self.batch(node, rows, ids))
 
     def test_every_row_gets_one_answer(self, node: Node, rows: list[Any]) -> None:
+        output = node.signature.output
         for count in (1, 2, len(rows)):
             outputs = self.answer(node, rows[:count]).outputs
-            if outputs.values is not None:
-                assert outputs.values.shape == (count,)
+            if output.labels is None:
+                found = outputs.values if outputs.values is not None else outputs.tensor
+                assert found is not None
+                assert found.shape == (count, *(output.shape or ()))
                 continue
             assert outputs.choices is not None
-            assert outputs.probabilities is not None
             assert outputs.choices.shape == (count,)
-            assert outputs.probabilities.shape == (count, len(node.signature.output.labels or ()))
+            assert ((outputs.choices >= 0) & (outputs.choices < len(output.labels))).all()
+            if outputs.probabilities is not None:
+                assert outputs.probabilities.shape == (count, len(output.labels))
 
     def test_a_row_has_the_same_bits_alone_and_in_any_batch(
         self, node: Node, rows: list[Any]
     ) -> None:
-        together = _numbers(self.answer(node, rows))
-        backwards = _numbers(self.answer(node, rows[::-1]))[::-1]
-        alone = np.concatenate([_numbers(self.answer(node, [row])) for row in rows])
-        assert together.tobytes() == backwards.tobytes() == alone.tobytes()
+        ids = prediction_ids(len(rows))
+        together = _said(self.answer(node, rows, ids), len(rows))
+        backwards = _said(self.answer(node, rows[::-1], ids[::-1]), len(rows))[::-1]
+        alone = [
+            _said(self.answer(node, [row], [identifier]), 1)[0]
+            for row, identifier in zip(rows, ids, strict=True)
+        ]
+        assert together == backwards == alone
 
-    def test_the_path_names_what_was_gone_through_with_times(
+    def test_the_path_of_each_row_names_what_it_went_through_with_times(
         self, node: Node, rows: list[Any]
     ) -> None:
         answered = self.answer(node, rows)
+        found = trails(answered, len(rows))
+        assert len(found) == len(rows)
         for way in answered.ways:
             assert way.path
             assert all(name and spent_us >= 0 for name, spent_us in way.path)
             assert all(model.partition("@")[2].isdigit() for model in way.model.split("+"))
 
+    def test_a_row_with_an_arm_says_how_likely_it_was(self, node: Node, rows: list[Any]) -> None:
+        for way in self.answer(node, rows).ways:
+            assert bool(way.arm) == bool(way.choices)
+            assert all(0 < choice.propensity <= 1 for choice in way.choices)
+
     def test_the_batch_is_left_as_it_was(self, node: Node, rows: list[Any]) -> None:
-        checked = Checker(node.signature).columns(rows)
-        before = checked.columns.numbers.copy(), checked.columns.texts.copy()
-        node.answer(Batch(checked.columns, prediction_ids(len(rows)), [None] * len(rows)))
-        assert before[0].tobytes() == checked.columns.numbers.tobytes()
-        assert before[1].tolist() == checked.columns.texts.tolist()
+        batch = self.batch(node, rows)
+        columns = batch.columns
+        arrays = [columns.numbers, *columns.tensors.values()]
+        before = [array.tobytes() for array in arrays], columns.texts.tolist(), list(batch.ids)
+        node.answer(batch)
+        after = [array.tobytes() for array in arrays], columns.texts.tolist(), list(batch.ids)
+        assert before == after
 
     def test_its_background_rows_are_rows_of_its_signature(self, node: Node) -> None:
         raw = msgspec.json.decode(node.background, type=list[msgspec.Raw])
@@ -77,8 +100,18 @@ class NodeContract:
         assert Checker(node.signature).problems(raw) == []
 
 
-def _numbers(answered: Answered) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _said(answered: Answered, rows: int) -> list[tuple[Any, ...]]:
+    """All that is said of each row, but for the times."""
+    found = [_known(trail) for trail in trails(answered, rows)]
     outputs = answered.outputs
-    found = outputs.probabilities if outputs.values is None else outputs.values
-    assert found is not None
-    return found
+    parts = (outputs.choices, outputs.probabilities, outputs.values, outputs.tensor)
+    bits = [
+        [np.ascontiguousarray(part[row]).tobytes() for part in parts if part is not None]
+        for row in range(rows)
+    ]
+    return [(*known, *own) for known, own in zip(found, bits, strict=True)]
+
+
+def _known(trail: Trail) -> tuple[Any, ...]:
+    way = trail.way
+    return (way.model, way.arm, way.choices, [name for name, _ in way.path], trail.marks)

@@ -10,7 +10,7 @@ import msgspec
 
 from fairlead.errors import InvalidInput, ModelFailed
 from fairlead.model.runtime import Outputs
-from fairlead.serve.answer_tables import answers_of, outputs_of
+from fairlead.serve.answer_tables import answers_of, outputs_of, require_plain
 from fairlead.serve.answered import Answered, Batch, raised
 from fairlead.serve.code import Frame
 from fairlead.serve.graph import Builder, Node
@@ -37,6 +37,7 @@ class AfterNode:
     def build(cls, tree: dict[str, Any], build: Builder) -> AfterNode:
         """Build what answers, and the function `tree["function"]`."""
         of = build.node(tree["of"])
+        require_plain(tree["name"], of.signature.output)
         function = build.function(tree["function"], tree.get("config"))
         return cls(tree["name"], function, require_frame(tree["name"], tree["frame"]), of)
 
@@ -60,7 +61,8 @@ class AfterNode:
         except Exception as error:
             raise raised(self._name, error) from error
         try:
-            return outputs_of(result, output, rows)
+            with_shares = outputs.probabilities is not None
+            return outputs_of(result, output, rows, with_shares=with_shares)
         except (InvalidInput, TypeError, ValueError) as error:
             message = error.message if isinstance(error, InvalidInput) else str(error)
             raise ModelFailed(

@@ -53,8 +53,9 @@ class StickyRouter:
         ]
         shares = self._shares.of(batch.ids)
         scores = np.full(shares.shape, np.inf)
-        for arm, salt in enumerate(self._salts):
-            weight = shares[:, arm]
-            np.divide(-np.log(draws(salt, keys)), weight, out=scores[:, arm], where=weight > 0)
+        with np.errstate(over="ignore"):  # a weight of next to nothing: it never wins
+            for arm, salt in enumerate(self._salts):
+                weight, drawn = shares[:, arm], -np.log(draws(salt, keys))
+                np.divide(drawn, weight, out=scores[:, arm], where=weight > 0)
         arms = np.argmin(scores, axis=1)
         return arms, shares[np.arange(len(arms)), arms]
