@@ -156,15 +156,25 @@ class Builder:
         self._held.callback(node.close)
         return node
 
-    def model(self, ref: str) -> LoadedModel:
+    @property
+    def timeout_s(self) -> float | None:
+        """Within which an answer of the endpoint is due; None where it states none."""
+        stated = self.revision.spec.get("timeout_ms")
+        return None if stated is None else stated / 1e3
+
+    def model(self, ref: str, *, isolate: bool = False) -> LoadedModel:
         """
         Get a model version; it is given back when the revision is closed.
+
+        Args:
+            ref: `name@number`.
+            isolate: Whether it is to live in a process of its own.
 
         Raises:
             NotFound: Its package is not there.
             IntegrityError: The package is not what was sealed and pinned.
         """
-        model = self._pool.take(ref)
+        model = self._pool.take(ref, isolate=isolate)
         self._held.callback(model.release)
         self.models.append(model)
         return model

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -12,6 +14,7 @@ from fairlead.errors import IntegrityError, NotFound
 from fairlead.model import package as packages
 from fairlead.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from fairlead.model.runtime import Predictor
+from fairlead.model.runtime.isolated import isolated
 from fairlead.model.runtime.registry import load as runtime_named
 from fairlead.project import Project
 from fairlead.signature.field import Signature
@@ -25,6 +28,10 @@ FILE_FACTOR = 3
 """What each byte of a model's files costs in memory (measured on forests of 1 KB to 20 MB)."""
 
 
+Key = tuple[str, bool]
+"""`name@number`, and whether in a process of its own."""
+
+
 @dataclass(eq=False, slots=True)
 class LoadedModel:
     """A model version in memory, loaded from the verified bytes of its package."""
@@ -34,7 +41,8 @@ class LoadedModel:
     predictor: Predictor
     pool: ModelPool
     folder: Path
-    size_bytes: int  # of memory, estimated
+    size_bytes: int  # of memory, estimated; of an isolated one what its process holds
+    isolate: bool = False  # whether it lives in a process of its own
     users: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)  # one call at a time
 
@@ -71,8 +79,8 @@ class ModelPool:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._pinned: dict[str, Digest] = {}
-        self._loaded: dict[str, LoadedModel] = {}
-        self._coming: dict[str, threading.Event] = {}  # being loaded by another thread
+        self._loaded: dict[Key, LoadedModel] = {}
+        self._coming: dict[Key, threading.Event] = {}  # being loaded by another thread
         self._lock = threading.Lock()
 
     @property
@@ -85,25 +93,31 @@ class ModelPool:
         with self._lock:
             self._pinned |= pinned
 
-    def take(self, ref: str) -> LoadedModel:
+    def take(self, ref: str, *, isolate: bool = False) -> LoadedModel:
         """
         Get a version, loading it if nobody else has.
+
+        Args:
+            ref: `name@number`.
+            isolate: In a process of its own, shared by those who ask for that.
 
         Raises:
             NotFound: There is no such package.
             IntegrityError: Its bytes are not what was sealed and pinned.
+            ModelFailed: It cannot be loaded.
         """
+        key = ref, isolate
         while True:
             with self._lock:
-                model = self._loaded.get(ref)
+                model = self._loaded.get(key)
                 if model is not None:
                     model.users += 1
                     return model
-                coming = self._coming.get(ref)
+                coming = self._coming.get(key)
                 if coming is None:
-                    mine = self._coming[ref] = threading.Event()
+                    mine = self._coming[key] = threading.Event()
             if coming is None:
-                return self._bring(ref, mine)
+                return self._bring(key, mine)
             coming.wait()  # then it is there, or its load failed and is tried again
 
     def give_back(self, model: LoadedModel) -> None:
@@ -112,27 +126,54 @@ class ModelPool:
             model.users -= 1
             if model.users:
                 return
-            del self._loaded[model.ref]
+            del self._loaded[model.ref, model.isolate]
         model.predictor.close()
 
-    def _bring(self, ref: str, event: threading.Event) -> LoadedModel:
+    def _bring(self, key: Key, event: threading.Event) -> LoadedModel:
         """Load a version that no other thread is loading."""
         try:
-            model = self._load(ref)
+            model = self._load(*key)
         except BaseException:
             with self._lock:
-                del self._coming[ref]
+                del self._coming[key]
             raise
         else:
             model.users = 1
             with self._lock:
-                self._loaded[ref] = model
-                del self._coming[ref]
+                self._loaded[key] = model
+                del self._coming[key]
             return model
         finally:
             event.set()
 
-    def _load(self, ref: str) -> LoadedModel:
+    def _load(self, ref: str, isolate: bool) -> LoadedModel:
+        folder, package = self._open(ref)
+        if isolate:
+            return self._isolated(ref, folder, package)
+        runtime = runtime_named(package.manifest.runtime)
+        predictor = runtime.load(package.files, package.signature)
+        # The files are let go: the model's is as large as what was made of it.
+        files = {name: data for name, data in package.files.items() if name not in ASIDE}
+        size = MODEL_BYTES + FILE_FACTOR * sum(map(len, files.values()))
+        package = msgspec.structs.replace(package, files={})
+        return LoadedModel(ref, package, predictor, self, folder, size)
+
+    def _isolated(self, ref: str, folder: Path, package: packages.Package) -> LoadedModel:
+        """Load a model into a process of its own, which reads the package again after a crash."""
+        kept = [package.files]
+
+        def files() -> Mapping[str, bytes]:
+            return kept.pop() if kept else self._open(ref)[1].files
+
+        runtime = package.manifest.runtime
+        # A transformer is typed as a predictor, as everywhere in the pool.
+        predictor = cast(Predictor, isolated(ref, runtime, package.signature, files))
+        size = getattr(predictor, "rss_bytes", 0)
+        package = msgspec.structs.replace(package, files={})
+        return LoadedModel(ref, package, predictor, self, folder, size, isolate=True)
+
+    def _open(self, ref: str) -> tuple[Path, packages.Package]:
+        """Read a package and check every byte of it."""
         name, _, number = ref.partition("@")
         if ref not in self._pinned:
             raise NotFound(f"No package is pinned for {ref}.", "Apply the endpoint again.")
@@ -143,11 +184,4 @@ class ModelPool:
                 "Put the [keys] of the project back into fairlead.toml.",
             )
         folder = self._project.packages / name / number
-        package = packages.open(folder, public_key, self._pinned[ref])
-        runtime = runtime_named(package.manifest.runtime)
-        predictor = runtime.load(package.files, package.signature)
-        # The files are let go: the model's is as large as what was made of it.
-        files = {name: data for name, data in package.files.items() if name not in ASIDE}
-        size = MODEL_BYTES + FILE_FACTOR * sum(map(len, files.values()))
-        package = msgspec.structs.replace(package, files={})
-        return LoadedModel(ref, package, predictor, self, folder, size)
+        return folder, packages.open(folder, public_key, self._pinned[ref])
