@@ -67,8 +67,8 @@ def resolve(project: Project, records: Records, spec: EndpointSpec) -> Draft:
             spec=spec.source,
             models=resolver.models,
             packages=resolver.packages,
-            accepted=accepted,
-            graph=tree,
+            accepted=_as_kept(accepted),
+            graph=_as_kept(tree),
             code=resolver.code.digest if resolver.code else None,
             created=time.time(),
         ),
@@ -109,15 +109,22 @@ def version(records: Records, text: str) -> ModelVersion:
 def _of_one_model(project: Project, records: Records, spec: EndpointSpec) -> Revision:
     found = version(records, spec.model or "")
     model = f"{found.name}@{found.number}"
+    accepted = accepted_bounds.read(project.signatures / f"{found.name}.yaml").builtins()
     return Revision(
         endpoint=spec.endpoint,
         number=_next(records, spec),
         spec=spec.source,
         models={"model": model},
         packages={model: found.package},
-        accepted=accepted_bounds.read(project.signatures / f"{found.name}.yaml").builtins(),
+        accepted=_as_kept(accepted),
         created=time.time(),
     )
+
+
+def _as_kept(plain: dict[str, Any]) -> dict[str, Any]:
+    """Plain values as the catalog gives them back, so that equal ones compare equal."""
+    kept: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(plain))
+    return kept
 
 
 def _next(records: Records, spec: EndpointSpec) -> int:

@@ -1,0 +1,114 @@
+"""A project with several models, made once a session and cheap to put into a new folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.project import Project
+
+Shop = Callable[..., Project]
+
+
+@pytest.fixture(scope="session")
+def shop() -> Shop:
+    """
+    Make a project whose graphs have something to be made of.
+
+    `income@1` (alias champion) and `income@2` (challenger) answer two labels of age
+    and hours, `visits@1` (champion) the same of age and visits, `price@1` (champion) a number,
+    `grades@1` (champion) other labels; `odd@1` (champion) takes age as a text. Files are given as
+    path → text.
+    """
+    packed = _packed()
+
+    def make(root: Path, files: dict[str, str] | None = None) -> Project:
+        from fairlead.model import seal
+        from fairlead.model.registry import Registry
+        from fairlead.store.records import Alias
+        from fairlead.store.store import Store
+
+        Store.create(root / ".fairlead").close()
+        public = seal.make_keys(root / ".fairlead" / "keys" / "seal.key")
+        (root / "fairlead.toml").write_text(
+            f'[project]\nname = "shop"\nid = "0123456789abcdef"\n\n[keys]\npublic = "{public}"\n'
+        )
+        project = Project(root, "shop", "0123456789abcdef", public)
+        with Store.open(project.store_root) as store:
+            registry = Registry(project, store)
+            for content, about in packed:
+                registry.add(dict(content), about)
+            names = {about.name for _, about in packed}
+            store.record(*(Alias(name=n, alias="champion", number=1, moved=0.0) for n in names))
+            store.record(Alias(name="income", alias="challenger", number=2, moved=0.0))
+        for path, text in (files or {}).items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+        return project
+
+    return make
+
+
+def _packed() -> list[tuple[dict[str, bytes], Any]]:
+    import numpy as np
+    import polars as pl
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    random = np.random.default_rng(7)
+    table = pl.DataFrame(
+        {"age": random.integers(17, 90, 200), "hours": random.uniform(1, 99, 200).round(2)}
+    )
+    visits = table.select("age", visits=random.integers(0, 9, 200))
+    band = pl.when(pl.col("age") > 40).then(pl.lit("old")).otherwise(pl.lit("young"))
+    odd = table.select("hours", age=band)
+    money = table["age"].to_numpy() * 2.5 + random.normal(0, 9, 200)
+    rich = np.where(money > 130, ">50K", "<=50K")
+    grade = np.where(money > 130, "b", "a")
+    late = np.where(money > 160, ">50K", "<=50K")
+    return [
+        _package("income", table, rich, LogisticRegression(), "binary"),
+        _package("income", table, late, LogisticRegression(), "binary"),
+        _package("visits", visits, rich, LogisticRegression(), "binary"),
+        _package("price", table, money, LinearRegression(), "regression"),
+        _package("grades", table, grade, LogisticRegression(), "binary"),
+        _package("odd", odd, rich, LogisticRegression(), "binary"),
+    ]
+
+
+def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
+    import msgspec
+    import polars as pl
+    from sklearn.compose import make_column_transformer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    from fairlead.model.compile import compile
+    from fairlead.model.package import About
+    from fairlead.signature.infer import infer
+
+    texts = [each for each in table.columns if table.schema[each] == pl.String]
+    if texts:
+        encode = make_column_transformer((OneHotEncoder(), texts), remainder="passthrough")
+        model = make_pipeline(encode, model)
+    model.fit(table, target)
+    signature = infer(table.with_columns(target=target), target="target")
+    compiled = compile(model, signature, test=table[:50], train=table, frame="polars")
+    files = {
+        **compiled.files,
+        "signature.json": msgspec.json.encode(signature),
+        "background.json": table.head(20).write_json().encode(),
+    }
+    about = About(
+        name=name,
+        number=0,
+        runtime=compiled.runtime,
+        task=task,
+        target="target",
+        created=0.0,
+        equality=msgspec.to_builtins(compiled.equality),
+        versions={},
+    )
+    return files, about

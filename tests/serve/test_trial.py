@@ -1,0 +1,158 @@
+"""Before a graph goes live, its edges are held against each other and every node is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fairlead.project import Project
+from fairlead.serve import revision, spec
+from fairlead.serve.pool import ModelPool
+from fairlead.serve.problems import InvalidEndpoint
+from fairlead.serve.trial import Trial, try_out
+from fairlead.store.store import Store
+
+Shop = Callable[..., Project]
+
+NODES = """
+import polars as pl
+
+CALLS = 0
+
+def tidy(table: pl.DataFrame) -> pl.DataFrame:
+    return table.with_columns(hours=pl.col("hours").clip(0, 80))
+
+def centred(table: pl.DataFrame) -> pl.DataFrame:
+    return table.with_columns(hours=pl.col("hours") - pl.col("hours").mean())
+
+def counted(rows: list[dict]) -> list[dict]:
+    global CALLS
+    CALLS += 1
+    return [{**row, "hours": row["hours"] + CALLS} for row in rows]
+
+def dropped(table: pl.DataFrame) -> pl.DataFrame:
+    return table.drop("hours")
+
+def raising(table: pl.DataFrame) -> pl.DataFrame:
+    raise KeyError("nope")
+
+def same(answers: pl.DataFrame) -> pl.DataFrame:
+    return answers
+
+def first(answers: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    return next(iter(answers.values()))
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, shop: Shop) -> Project:
+    """A project with models and functions."""
+    return shop(tmp_path, {"nodes.py": NODES})
+
+
+def tried(project: Project, graph: str) -> Trial:
+    read = spec.parse(f"endpoint: g\n{graph}\n".encode(), Path("endpoints/g.yaml"))
+    with Store.open(project.store_root) as store:
+        draft = revision.resolve(project, store.catalog, read)
+    return try_out(ModelPool(project), draft, "endpoints/g.yaml")
+
+
+def refused(project: Project, graph: str) -> list[str]:
+    with pytest.raises(InvalidEndpoint) as caught:
+        tried(project, graph)
+    return [f"{problem.message} {problem.fix}" for problem in caught.value.problems]
+
+
+def test_every_node_is_timed_those_of_arms_that_no_row_took_as_well(project: Project) -> None:
+    found = tried(
+        project,
+        """
+graph:
+  transform: nodes.py:tidy
+  route: {kind: weights, weights: {a: 1, b: 0}}
+  arms:
+    a: income@1
+    b: {combine: nodes.py:first, branches: {x: income@1, y: income@2}, after: nodes.py:same}
+shadow: [income@2]
+""",
+    )
+    assert (found.rows, found.refused_rows) == (20, 0)
+    names = ["tidy", "route", "a", "b/same", "b/combine", "b/x", "b/y", "income-2"]
+    assert [node.node for node in found.nodes] == names
+    assert all(node.row_ms > 0 and node.many_row_ms > 0 for node in found.nodes)
+
+
+@pytest.mark.parametrize("how", ["mean", "vote", "nodes.py:first"])
+def test_what_fits_passes(project: Project, how: str) -> None:
+    assert tried(project, f"graph: {{combine: '{how}', branches: [income@1, visits@1]}}").rows == 20
+    assert tried(project, "model: price@champion").rows == 20
+
+
+@pytest.mark.parametrize("function", ["centred", "counted"])
+def test_a_node_that_gives_a_row_another_answer_in_company_is_named(
+    project: Project, function: str
+) -> None:
+    graph = (
+        "graph: {route: sticky, arms: {a: {transform: nodes.py:%s, model: price@1}, b: price@1}}"
+    )
+    (told,) = refused(project, graph % function)
+    assert f"the node a/{function} gives a row another answer in company than alone" in told
+    assert "background row 0 is" in told
+
+
+def test_all_nodes_that_raise_are_named_at_once(project: Project) -> None:
+    graph = (
+        "graph: {route: sticky, arms: {a: {transform: nodes.py:raising, model: price@1}, "
+        "b: {transform: nodes.py:dropped, model: price@1}}}"
+    )
+    told = refused(project, graph)
+    assert len(told) == 2
+    assert "the node a/raising" in told[0]
+    assert "KeyError" in told[0]
+    assert "the node b/dropped" in told[1]
+    assert "'hours'" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("graph", "messages"),
+    [
+        (
+            "graph: {route: sticky, arms: {a: income@1, b: grades@1}}",
+            ["a (income@1) and b (grades@1) answer in different terms: one of '<=50K', '>50K'"],
+        ),
+        (
+            "graph: {combine: mean, branches: {a: income@1, b: price@1}}",
+            ["the branches a (income@1) and b (price@1) answer in different terms", "a number"],
+        ),
+        (
+            "graph: {route: sticky, arms: {a: income@1, b: odd@1}}",
+            ["take 'age' differently: integer, and category"],
+        ),
+        (
+            "graph: income@1\nshadow: [visits@1]",
+            ["the shadow visits-1 (visits@1) takes 'visits' as integer", "has no such field"],
+        ),
+        (
+            "graph: {route: {kind: rules, rules: [{if: {agee: 3, hours: x}, arm: a}, "
+            "{if: {age: {in: [1, y]}}, arm: a}], otherwise: a}, arms: {a: income@1}}",
+            [
+                "asks about 'agee', which is no field. Did you mean age",
+                "'hours', a number",
+                "'age'",
+            ],
+        ),
+        (
+            "graph: {route: {kind: rules, rules: [{if: {age: {below: old}}, arm: a}], "
+            "otherwise: a}, arms: {a: odd@1}}",
+            ["'age', a category, < 'old'. Write is, not, in or missing"],
+        ),
+    ],
+)
+def test_sides_that_do_not_fit_are_named_both(
+    project: Project, graph: str, messages: list[str]
+) -> None:
+    told = "\n".join(refused(project, graph))
+    for message in messages:
+        assert message in told
