@@ -33,7 +33,7 @@ from fairlead.model.package import About
 from fairlead.model.registry import Registry
 from fairlead.project import Project, load
 from fairlead.protocols import server as servers
-from fairlead.protocols.http import Exchange, HttpServer, Limits, Refused, Response
+from fairlead.protocols.http import Application, Exchange, HttpServer, Limits, Refused, Response
 from fairlead.protocols.tls import Certificate
 from fairlead.serve import revision, spec
 from fairlead.serve.endpoints import Endpoints
@@ -87,9 +87,14 @@ class Echo:
 class Running:
     """A server on a thread of its own."""
 
-    def __init__(self, limits: Limits, certificate: Certificate | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        certificate: Certificate | None = None,
+        application: Application | None = None,
+    ) -> None:
         self.echo = Echo()
-        self.server = HttpServer(self.echo, limits, certificate)
+        self.server = HttpServer(application or self.echo, limits, certificate)
         self.is_tls = certificate is not None
         self.port = 0
         self.loop: asyncio.AbstractEventLoop
@@ -200,6 +205,30 @@ def trusting() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
+
+
+@pytest.fixture
+def pem_in() -> Callable[..., tuple[Path, Path]]:
+    """Write certificates."""
+    return make_pem
+
+
+@pytest.fixture
+def client_tls() -> ssl.SSLContext:
+    """A client's context that takes any certificate."""
+    return trusting()
+
+
+@pytest.fixture
+def run_http() -> Callable[..., Running]:
+    """Run a server of any application; whoever asks stops it."""
+    return Running
+
+
+@pytest.fixture
+def call() -> Callable[..., Caller]:
+    """Connect to a port; whoever asks closes it."""
+    return Caller
 
 
 @pytest.fixture(params=["clear", "tls"])
