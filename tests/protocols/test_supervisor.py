@@ -301,8 +301,14 @@ def test_a_worker_that_ends_itself_is_replaced_and_a_rolling_restart_fails_no_re
     done = threading.Event()
 
     def hammer() -> None:
-        while not done.is_set():
-            statuses.append(server.predict()[0])
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        while not done.is_set():  # on one connection, until an answer says that it is closed
+            headers = {"content-type": "application/json"}
+            connection.request("POST", "/v1/endpoints/income/predict", json.dumps(ROW), headers)
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+        connection.close()
 
     callers = [threading.Thread(target=hammer) for _ in range(4)]
     for caller in callers:

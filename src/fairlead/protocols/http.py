@@ -87,6 +87,20 @@ class HttpServer:
         for taken in self._sockets[len(self._listeners) :]:
             self._listeners.append(await loop.create_server(self._connection, sock=taken))
 
+    async def hand_over(self, wait_s: float) -> None:
+        """
+        Stop listening, while another process goes on with the same sockets.
+
+        A connection that is idle now is closed after its next answer, so that no
+        request is lost on its way; what is idle for `wait_s` is for `drain`.
+        """
+        self.shared.draining = True
+        for listener in self._listeners:
+            listener.close()
+        until = time.monotonic() + wait_s
+        while self.shared.connections and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+
     async def drain(self) -> None:
         """Stop listening, answer what is under way, then close every connection."""
         shared = self.shared

@@ -16,7 +16,9 @@ class Forbid(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """Answer what is under way, and stop."""
+    """Answer what is under way, and stop; perhaps another worker goes on with the socket."""
+
+    hands_over: bool = False
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):

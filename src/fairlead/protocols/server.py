@@ -31,6 +31,8 @@ GARBAGE = 20_000
 """Objects between two collections: a request makes some twenty, and none in a cycle."""
 SWITCH_S = 0.0005
 """How long a computing thread may keep the interpreter from the event loop."""
+HAND_OVER_S = 1.0
+"""How long a worker that is replaced waits for callers whose connections are idle."""
 BEAT_S = 0.25
 """How often a worker says that its loop runs."""
 
@@ -86,6 +88,7 @@ class Server:
     ) -> None:
         self.endpoints = endpoints
         self.options = options
+        self.hands_over = False  # whether another process goes on with the same socket
         self._limits = limits
         self._team = team
         self._closing = ExitStack()  # closes what was opened, the last first
@@ -117,8 +120,10 @@ class Server:
             self._show(State.READY)
             ready()
             await stop.wait()
-            app.vitals.draining = True
             self._show(State.STOPPING)
+            if self.hands_over:
+                await server.hand_over(HAND_OVER_S)
+            app.vitals.draining = True
             await asyncio.gather(server.drain(), *(() if calls is None else (calls.drain(),)))
         finally:
             server.close()

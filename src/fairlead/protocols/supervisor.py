@@ -21,9 +21,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -146,8 +146,14 @@ class Supervisor:
             Conflict: The port is taken.
             FairleadError: What a worker says before any was ready.
         """
-        self._listen()
-        before = self._take_signals()
+        try:
+            self._listen()
+            with self._signals():
+                self._serve()
+        finally:
+            self._release()
+
+    def _serve(self) -> None:
         try:
             for seat in self._seats:
                 self._start(seat)
@@ -155,10 +161,6 @@ class Supervisor:
                 self._turn()
         finally:
             self._kill_all()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(-1)
-            self._release()
 
     def _turn(self) -> None:
         """Wait for something to happen, then look after everybody."""
@@ -270,7 +272,7 @@ class Supervisor:
             if seat.worker is worker:
                 self._board.explain(seat.number, "")
                 if seat.retiring is not None:
-                    self._tell_to_stop(seat.retiring)
+                    self._tell_to_stop(seat.retiring, hands_over=True)
 
     def _look_after(self, seat: _Seat, now: float) -> None:
         for worker in (seat.worker, seat.retiring):
@@ -374,11 +376,19 @@ class Supervisor:
 
     # ---- stopping
 
-    def _take_signals(self) -> dict[signal.Signals, Any]:
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let signals wake us, and give them back at the end."""
         self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-        return {number: signal.signal(number, _noted) for number in wanted}
+        before = {number: signal.signal(number, _noted) for number in wanted}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(-1)
 
     def _heed(self, numbers: bytes) -> None:
         for number in numbers:
@@ -399,11 +409,11 @@ class Supervisor:
         for worker in self._workers():
             self._tell_to_stop(worker)
 
-    def _tell_to_stop(self, worker: _Worker) -> None:
+    def _tell_to_stop(self, worker: _Worker, *, hands_over: bool = False) -> None:
         if not worker.told_to_stop:
             worker.told_to_stop = True
             worker.kill_at = time.monotonic() + self._options.drain_s + STOP_S
-            worker.tell(Stop())
+            worker.tell(Stop(hands_over))
             if worker.ready_at is None:
                 worker.process.kill()  # it has taken nothing yet, and may load for long
 

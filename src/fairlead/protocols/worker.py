@@ -73,7 +73,7 @@ class Worker:
         self._watched = Watched(Board(orders.board), orders.slot, failures)
         self._team = Team(self._watched, Shelf(tuple(orders.shelf)), orders.slot)
         self._endpoints: Endpoints
-        self._server: Server
+        self._server: Server | None = None
 
     async def run(self) -> None:
         """Serve until an order, a signal, or the end of the supervisor."""
@@ -81,7 +81,7 @@ class Worker:
         self._watched.slot.enter(os.getpid())
         os.set_blocking(self._control.fileno(), False)
         loop.add_reader(self._control.fileno(), self._obey)
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._begin_to_stop, True)
         options = self._options
         project = projects.find(Path(options.project))
         for warning in check_bind(
@@ -95,18 +95,18 @@ class Worker:
         limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
         self._endpoints = Endpoints(project, options.names, **limits)
         self._endpoints.watched = self._watched
-        self._server = Server(self._endpoints, options, team=self._team)
-        self._beat(loop)
-        await self._server.run(socket.socket(fileno=self._orders.listen), self._ready, self._stop)
-        self._team.publish(self._server.families())
+        server = self._server = Server(self._endpoints, options, team=self._team)
+        self._beat(loop, server)
+        await server.run(socket.socket(fileno=self._orders.listen), self._ready, self._stop)
+        self._team.publish(server.families())
 
-    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._team.beat(self._server.families)
+    def _beat(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:
+        self._team.beat(server.families)
         slot = self._watched.slot
         if not self._stop.is_set():
             longest_s = max([START_S, *(work.loop_s for work in slot.works())])
             signal.setitimer(signal.ITIMER_REAL, longest_s + LAST_S)
-        loop.call_later(BEAT_S, self._beat, loop)
+        loop.call_later(BEAT_S, self._beat, loop, server)
 
     def _ready(self) -> None:
         served, failures = [], []
@@ -136,12 +136,14 @@ class Worker:
         for line in lines:
             order = msgspec.json.decode(line, type=Stop | Forbid)
             if isinstance(order, Stop):
-                self._begin_to_stop()
+                self._begin_to_stop(order.hands_over)
             else:
                 self._forbid(order)
 
-    def _begin_to_stop(self) -> None:
+    def _begin_to_stop(self, hands_over: bool = False) -> None:
         signal.setitimer(signal.ITIMER_REAL, self._options.drain_s + LAST_S)
+        if self._server is not None:
+            self._server.hands_over = hands_over
         self._stop.set()
 
     def _forbid(self, order: Forbid) -> None:
