@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fairlead.errors import InvalidConfig, NotFound
 from fairlead.project import Project
-from fairlead.serve import spec
+from fairlead.serve import declared, spec
+from fairlead.serve.problems import InvalidEndpoint
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
@@ -53,3 +55,97 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 def test_what_is_not_known_or_not_built_is_refused_by_name(text: str, message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
         spec.parse(text.encode(), Path("endpoints/a.yaml"))
+
+
+GRAMMAR = [
+    ("graph: incom", "graph is 'incom', which is no node under nodes:"),
+    ("graph: nodes.py:tidy", "graph is nodes.py:tidy, a function"),
+    ("graph: 3", "graph is 3"),
+    ("graph: {modle: a@1}", r"key graph.modle is not known. Did you mean graph.model\?"),
+    ("graph: {model: a@1, then: b}", "graph has model and then"),
+    ("graph: {model: team}\nnodes: {team: a@1}", "Write then: team"),
+    ("graph: {model: a@1, isolat: true}", r"Did you mean graph.isolate\?"),
+    ("graph: {model: a@1, isolate: 3}", "graph.isolate is 3"),
+    ("graph: a@1\nmodel: a@1", "both model and graph"),
+    ("graph: a\nnodes: {a: b, b: {then: c}, c: {then: b}}", "closes a circle: b → c → b"),
+    ("graph: a@1\nnodes: {spare: a@1}", "nodes.spare is used nowhere"),
+    ("model: a@1\nnodes: {spare: a@1}", "nodes.spare is used nowhere"),
+    ("graph: {route: sticky}", "graph.arms is None"),
+    ("graph: {route: sticky, arms: {}}", "graph.arms has 0"),
+    ("graph: {route: sticky, arms: {a/b: a@1}}", "has a name that cannot be one"),
+    ("graph: {route: stickie, arms: [a@1]}", r"Did you mean sticky\?"),
+    ("graph: {route: {weights: {}}, arms: [a@1]}", "Write a kind"),
+    ("graph: {route: weights, arms: [a@1]}", "graph.route.weights is None"),
+    ("graph: {route: {kind: weights, weights: {x: 1}}, arms: {y: a@1}}", "'x', which is no arm"),
+    ("graph: {route: {kind: weights, weights: {y: 2}}, arms: {y: a@1}}", "weights sum to 2"),
+    ("graph: {route: {kind: weights, weights: {y: -1}}, arms: {y: a@1}}", "weights.y is -1"),
+    ("graph: {route: {kind: weights, weights: {y: .nan}}, arms: {y: a@1}}", "weights.y is None"),
+    (
+        "graph: {route: {kind: weights, weights: {y: 1}, ramp: {to: {y: 1}, over: 3}}, "
+        "arms: {y: a@1}}",
+        "over is 3",
+    ),
+    ("graph: {route: {kind: rules, rules: []}, arms: {y: a@1}}", "rules is"),
+    (
+        "graph: {route: {kind: rules, rules: [{if: {age: {blow: 3}}, arm: x}], otherwise: y}, "
+        "arms: {y: a@1}}",
+        r"arm is 'x', which is no arm(.|\n)*Did you mean below\?",
+    ),
+    ("graph: {combine: men, branches: [a@1, b@1]}", r"Did you mean mean\?"),
+    ("graph: {combine: mean, branches: [a@1]}", "branches has 1"),
+    ("graph: {combine: mean, branches: [a@x, b@x]}", "names x twice"),
+    ("graph: {combine: stack, branches: [a@1, b@1]}", "combine.model is None"),
+    ("graph: {transform: 3, model: a@1}", "graph.transform is 3, which names no function"),
+    ("graph: {transform: {function: n.py:f, frame: polar}, model: a@1}", r"Did you mean polars\?"),
+    ("graph: {transform: {function: n.py:f, fields: {a: text, b: integr}}, model: a@1}", "integer"),
+    ("graph: {transform: {function: n.py:f, config: 3}, model: a@1}", "config is 3"),
+    ("graph: {kind: nope}", "There is no kind of node called 'nope'"),
+    ("model: a@1\nshadow: 3", "shadow is 3"),
+    ("model: a@1\ntimeout_ms: 0", "timeout_ms is 0"),
+    ("model: a@1\npin: 3", "pin is 3"),
+    ("model: {model: a@1}", "Options of a model stand in a graph"),
+    ("graph: a@1\nexplain: anchors", "key explain is planned and not built yet"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), GRAMMAR)
+def test_a_graph_that_says_what_is_not_known_is_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        spec.parse(f"endpoint: a\n{text}".encode(), Path("endpoints/a.yaml"))
+
+
+def test_all_that_is_wrong_is_named_at_once() -> None:
+    text = b"endpoint: A\ngraph: {route: {kind: weights, weights: {x: 1}}, arms: {y: 3}}\npin: 1\n"
+    with pytest.raises(InvalidEndpoint) as caught:
+        spec.parse(text, Path("endpoints/a.yaml"))
+    places = [problem.at for problem in caught.value.problems]
+    assert places == ["graph.arms.y", "graph.route.weights.x", "endpoint", "pin"]
+    assert str(caught.value).startswith("endpoints/a.yaml has 4 problems:")
+
+
+def test_what_is_read_is_kept_as_the_catalog_will_give_it_back() -> None:
+    text = (
+        b"endpoint: a\ngraph: {route: {kind: rules, otherwise: 1, "
+        b"rules: [{if: {since: {below: 2026-01-31T00:00:00Z}}, arm: '1'}]}, arms: {1: a@1}}"
+    )
+    read = spec.parse(text.replace(b"otherwise: 1", b"otherwise: '1'"), Path("endpoints/a.yaml"))
+    assert msgspec.json.decode(msgspec.json.encode(read.source)) == read.source
+    route = read.root
+    assert isinstance(route, declared.Route)
+    assert route.config["rules"][0]["if"] == [
+        {"field": "since", "is": "<", "value": "2026-01-31T00:00:00Z"}
+    ]
+
+
+def test_a_ramp_and_a_stack_are_read() -> None:
+    text = (
+        b"endpoint: a\ngraph: {route: {kind: weights, weights: {x: 1, y: 0}, "
+        b"ramp: {to: {x: 0.5, y: 0.5}, over: 1.5h}}, arms: {x: a@1, y: {combine: "
+        b"{kind: stack, model: s@1}, branches: [a@1, a@2]}}}"
+    )
+    route = spec.parse(text, Path("endpoints/a.yaml")).root
+    assert isinstance(route, declared.Route)
+    assert route.config["ramp"] == {"to": {"x": 0.5, "y": 0.5}, "over_s": 5400.0}
+    stack = route.arms["y"]
+    assert isinstance(stack, declared.Combine)
+    assert (stack.model, list(stack.branches)) == ("s@1", ["a-1", "a-2"])
