@@ -14,6 +14,7 @@ from fairlead.evaluate import metrics
 from fairlead.evaluate.baseline import Goal
 from fairlead.evaluate.boosters import estimator_of, refusals
 from fairlead.evaluate.metrics import Floats, Measure
+from fairlead.evaluate.texts import takes_texts
 from fairlead.signature import frames
 from fairlead.signature.field import Task
 
@@ -155,6 +156,8 @@ def _asked(
 def _as_fitted(model: Any, features: Any) -> Any:
     """The columns that the model was fitted on; an array where those had no names."""
     table = frames.opened(features)
+    if takes_texts(model) and len(table.columns) == 1:
+        return table[table.columns[0]].to_list()
     names = getattr(model, "feature_names_in_", None)
     if names is None:
         return table.to_numpy() if hasattr(model, "n_features_in_") else features

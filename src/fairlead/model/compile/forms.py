@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fairlead.model.compile import folded, generic
+from fairlead.model.compile import folded, generic, textual
 from fairlead.model.compile.form import Form
 from fairlead.model.compile.original import Original
 from fairlead.signature.columns import Columns
 
 FORMS: tuple[tuple[str, Callable[[Original, Columns], Iterator[Form]]], ...] = (
     (folded.NAME, folded.folded),
+    (textual.NAME, textual.textual),
     (generic.NAME, generic.generic),
 )
 """Name, and what builds the forms of that name from an original and its training rows."""

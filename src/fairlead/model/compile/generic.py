@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from fairlead.evaluate.boosters import library_of
+from fairlead.evaluate.texts import takes_texts
 from fairlead.model.compile.fold import fold
 from fairlead.model.compile.form import Form, NotLowered
 from fairlead.model.compile.graph import (
@@ -53,6 +54,8 @@ class Piece:
 def generic(original: Original, train: Columns) -> Iterator[Form]:
     """Give the form in float64, then the one in float32."""
     final, steps = final_and_steps(original.model)
+    if takes_texts(original.model):
+        raise NotLowered("it takes texts")
     if library := library_of(final):
         raise NotLowered(f"trees of {library} are lowered by reading them, or not at all")
     levels = levels_of(original.signature, train, steps)
@@ -112,7 +115,7 @@ class Generic:
             emit_answers(graph, self._signature, values=_double(graph, answers[0]))
             return
         final, _ = final_and_steps(self._rest)
-        choices = _choices(graph, answers[0], final.classes_)
+        choices = choices_of(graph, answers[0], final.classes_)
         shares = _double(graph, answers[1]) if hasattr(final, "predict_proba") else None
         emit_answers(graph, self._signature, final.classes_, choices=choices, shares=shares)
 
@@ -195,7 +198,8 @@ def _convert(model: Any, single: bool, options: dict[int, Any]) -> onnx.ModelPro
     return found
 
 
-def _choices(graph: Graph, labels: str, classes: Any) -> str:
+def choices_of(graph: Graph, labels: str, classes: Any) -> str:
+    """Turn an estimator's labels into places among its classes."""
     known = [label.item() if isinstance(label, np.generic) else label for label in classes]
     places = list(range(len(known)))
     if isinstance(known[0], str):

@@ -23,12 +23,12 @@ OPSET, IR_VERSION = 21, 10
 class Graph:
     """A graph under construction: each call appends a node and names what it gives."""
 
-    def __init__(self, ml_opset: int) -> None:
+    def __init__(self, ml_opset: int, others: dict[str, int] | None = None) -> None:
+        self._opsets = {"": OPSET, "ai.onnx.ml": ml_opset} | (others or {})
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.inputs: dict[str, onnx.ValueInfoProto] = {}
         self.outputs: list[onnx.ValueInfoProto] = []
-        self._ml_opset = ml_opset
 
     def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Append a node of one output."""
@@ -73,7 +73,7 @@ class Graph:
         graph = helper.make_graph(
             self.nodes, "fairlead", list(self.inputs.values()), self.outputs, self.initializers
         )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", self._ml_opset)]
+        opsets = [helper.make_opsetid(*entry) for entry in self._opsets.items()]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         helper.set_model_props(model, {KEY: msgspec.json.encode(encoding).decode()})
         found: bytes = model.SerializeToString(deterministic=True)

@@ -30,6 +30,26 @@ EACH = 4
 ODD = ("", "None", "nan", "NaN", "null", "<NA>", "\x00", "never seen")
 """Texts that are none of a model's levels, or are mistaken for null."""
 
+PROSE = (
+    " ",
+    ".",
+    "a",
+    "A b C dd",
+    "it's under_score and-dash, e-mail@host.org!",
+    "12 345.67 1e9 0x1F",
+    "naïve café Straße ŒUVRE",
+    "İstanbul ISPARTA ı",
+    "日本語 текст עברית العربية",
+    "e\u0301 and \u00e9, \u200bzero\u00a0width",
+    "line\nbreak\ttab\r\nend",
+    "🙂 👍🏽 emoji",
+    "word " * 500,
+    "x" * 5000,
+)
+"""Texts of all alphabets, marks and lengths."""
+
+GLUED = ("{}é", "ß{}", "{}_x", "{}7", "{}'s", "日{}", "{}\u0301", "-{}-")
+
 
 def made_rows(
     table: Columns, signature: Signature, thresholds: Sequence[tuple[int, float]], seed: int = 0
@@ -97,12 +117,31 @@ def _with_nulls(table: Columns, signature: Signature, draw: np.random.Generator)
 def _with_texts(table: Columns, signature: Signature, draw: np.random.Generator) -> Columns:
     changes: list[tuple[int, Any]] = []
     for index, field in enumerate(signature.textual):
-        levels = (field.levels or ())[:500]
+        levels = (
+            (field.levels or ())[:500] if field.kind == "category" else prose(table.texts[:, index])
+        )
         changes += [(index, text) for text in (*ODD, *levels)]
     rows = _some(table, len(changes), draw)
     for place, (column, text) in enumerate(changes):
         rows.texts[place, column] = text
     return rows
+
+
+def prose(texts: NDArray[Any]) -> tuple[str, ...]:
+    """
+    Make texts on which cutting words out differs, where it can.
+
+    Words that the model may know are glued to letters, digits and marks: cut in
+    another place they are words that it knows, or are no more.
+    """
+    words = sorted({word for text in texts[:1000].tolist() if text for word in text.split()})
+    few = [" ".join(words[at : at + 10]) for at in range(0, min(len(words), 2000), 10)]
+    glued = [
+        " ".join(form.format(word) for word in words[at : at + 10])
+        for form in GLUED
+        for at in range(0, min(len(words), 400), 10)
+    ]
+    return (*PROSE, *few, *(text.upper() for text in few[:40]), *glued)
 
 
 def _mixed(table: Columns, draw: np.random.Generator) -> Columns:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
 from fairlead.errors import InvalidInput, NotSupported
 from fairlead.evaluate.boosters import Boosted, estimator_of, library_of
+from fairlead.evaluate.texts import takes_texts, text_columns
 from fairlead.model.kinds import tables
 from fairlead.model.kinds.kind import Contents, Given
+from fairlead.model.runtime.frames import FrameKind
 from fairlead.signature import frames
 from fairlead.signature.check import Checker
+from fairlead.signature.field import Field, Signature
 from fairlead.signature.infer import infer
 
 UNSTABLE = ("model.skops",)
@@ -35,12 +40,12 @@ class Estimator:
         fields = _fields(model, frames.opened(train).columns, target)
         labels = model.classes_.tolist() if task is None else None
         table = tables.chosen(train, [*fields, target])
-        signature = infer(table, target=target, task=task, labels=labels)
+        signature = _with_texts(infer(table, target=target, task=task, labels=labels), model)
         checker = Checker(signature)
         seen = tables.chosen(train, fields)
         asked = seen if given.test is None else given.test
         unseen, notes = tables.fitting(checker, tables.chosen(asked, fields))
-        frame = "numpy" if _names(model) is None else tables.frame_kind(train)
+        frame = _frame(model, train)
         compiled = compile(model, signature, test=unseen, train=seen, frame=frame)
         numbers = checker.table(seen).columns
         answered = None if given.test is None else checker.table(unseen).columns
@@ -90,6 +95,31 @@ def _is_fitted(model: Any) -> bool:
     except NotFittedError:
         return False
     return True
+
+
+def _frame(model: Any, train: Any) -> FrameKind:
+    if takes_texts(model):
+        return "texts"
+    return "numpy" if _names(model) is None else tables.frame_kind(train)
+
+
+def _with_texts(signature: Signature, model: Any) -> Signature:
+    """Take for text what a vectorizer reads, however few different ones were seen."""
+    every = [found.name for found in signature.fields] if takes_texts(model) else []
+    read = {*every, *text_columns(model)}
+    fields = tuple(
+        Field(name=found.name, kind="text", nullable=found.nullable)
+        if found.name in read and found.kind == "category"
+        else found
+        for found in signature.fields
+    )
+    if every and [found.kind for found in fields] != ["text"]:
+        raise InvalidInput(
+            f"The model takes one column of texts, and the training table has {', '.join(every)} "
+            "besides the target.",
+            "Pass the table with that column and the target alone.",
+        )
+    return msgspec.structs.replace(signature, fields=fields)
 
 
 def _names(model: Any) -> list[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,7 +12,6 @@ from fairlead.model import background, profile
 from fairlead.model.compile.result import Compiled
 from fairlead.model.kinds.kind import Given
 from fairlead.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
-from fairlead.model.runtime.frames import FrameKind
 from fairlead.signature import frames
 from fairlead.signature.check import Checker
 from fairlead.signature.field import Signature
@@ -104,7 +103,7 @@ def fitting(checker: Checker, table: Any) -> tuple[Any, list[str]]:
     return table, []
 
 
-def frame_kind(table: Any) -> FrameKind:
+def frame_kind(table: Any) -> Literal["polars", "pandas"]:
     """Say of which library a table is."""
     pandas = sys.modules.get("pandas")
     return "pandas" if pandas is not None and isinstance(table, pandas.DataFrame) else "polars"

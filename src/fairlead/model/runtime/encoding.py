@@ -4,7 +4,8 @@ How checked rows become the inputs of a compiled model; stated in the ONNX file'
 `numbers`, float64 of shape (n, numeric fields): null is NaN. `codes`, int64 of
 shape (text fields used * n,), one field after the other: a level is its place in
 `levels`, null is the number of levels, any other text that number plus one. So a
-literal "None" or "nan" is a text like any other, never null.
+literal "None" or "nan" is a text like any other, never null. `texts`, strings of
+shape (n,): one field as it is, or in lower case.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Encoding(msgspec.Struct, frozen=True, omit_defaults=True):
     numbers: tuple[str, ...] = ()  # fields, in the order of the columns; empty: no such input
     codes: tuple[TextCodes, ...] = ()
     rows_per_call: int | None = None  # 1 where bits depend on the size of the batch
+    texts: str | None = None  # the field that goes in as the text that it is
+    lower: bool = False  # whether it goes in as lower case
 
 
 class Encoder:
@@ -59,6 +62,8 @@ class Encoder:
         self._lookups = [_Codes(text).__getitem__ for text in encoding.codes]
         self._closed = any(text.refused for text in encoding.codes)
         self._numbers = bool(encoding.numbers)
+        self._text = None if encoding.texts is None else names.index(encoding.texts)
+        self._lower = encoding.lower
 
     def inputs(self, columns: Columns) -> dict[str, NDArray[Any]]:
         """
@@ -72,6 +77,10 @@ class Encoder:
             inputs["numbers"] = columns.numbers
         if self._lookups:
             inputs["codes"] = self._codes(columns)
+        if self._text is not None:
+            texts = columns.texts[:, self._text]
+            lowered = [text.lower() for text in texts.tolist()] if self._lower else texts
+            inputs["texts"] = np.array(lowered, dtype=object)
         return inputs
 
     def _codes(self, columns: Columns) -> NDArray[np.int64]:

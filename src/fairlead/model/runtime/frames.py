@@ -17,7 +17,7 @@ from fairlead.errors import NotSupported
 from fairlead.signature.columns import Columns
 from fairlead.signature.field import NUMERIC, Field, Signature
 
-FrameKind = Literal["polars", "pandas", "numpy"]
+FrameKind = Literal["polars", "pandas", "numpy", "texts"]
 
 
 class Column(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,6 +69,8 @@ def frame_of(
         floats: Leave numbers as float64, so that made rows between two integers can be asked.
     """
     series = _values_by_name(columns, signature)
+    if layout.frame == "texts":
+        return series[signature.fields[0].name].tolist()
     if layout.frame == "numpy":
         return _matrix([series[field.name] for field in signature.fields], signature, layout)
     build = _polars_frame if layout.frame == "polars" else _pandas_frame
@@ -77,6 +79,8 @@ def frame_of(
 
 def original_frame(table: Any, signature: Signature, frame: FrameKind) -> Any:
     """Give a table's fields, in order and untouched, as the estimator takes them."""
+    if frame == "texts":
+        return table[signature.fields[0].name].to_list()
     chosen = table[[field.name for field in signature.fields]]
     return chosen.to_numpy() if frame == "numpy" else chosen
 
