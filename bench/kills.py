@@ -1,16 +1,24 @@
-"""Kills the server with SIGKILL at random moments under load, and looks for lost answers."""
+"""
+Kills workers and supervisors with SIGKILL at random moments under load, and looks for lost answers.
+
+A killed worker is replaced, and its server goes on. A killed supervisor leaves workers
+that answer what they have taken and stop. Or all are killed at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +27,19 @@ import msgspec
 
 from fairlead.project import Project
 from fairlead.serve import log_check
+from fairlead.serve.extent import opened
+from fairlead.serve.frame import unpack, walk
 from fairlead.serve.log_reader import find
+from fairlead.serve.segment import hours, segments
 from fairlead.store import doctor
 
 CONNECTIONS = 6
 KEYED = 0.2
 """Share of requests with an idempotency key."""
+WORKERS = 2
+KINDS = ("worker", "supervisor", "all")
+GONE_S = 40.0
+"""How long the workers of a killed supervisor may take to stop."""
 
 
 class Refused(Exception):
@@ -39,21 +54,25 @@ class _Answer(msgspec.Struct):
 class Outcome:
     """What became of all that was answered."""
 
-    kills: int = 0
+    kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     requests: int = 0
     predictions: int = 0
     keyed: int = 0
     retried: int = 0
+    mended: int = 0
     torn_tails: int = 0
     lost: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    orphans: list[int] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
         """Tell whether nothing was lost, changed or damaged."""
-        return not (self.lost or self.changed or self.refused or self.findings)
+        wrong = (self.lost, self.changed, self.refused, self.twice, self.orphans, self.findings)
+        return not any(wrong)
 
 
 @dataclass(frozen=True)
@@ -67,41 +86,90 @@ class Request:
 
 
 class Server:
-    """A server of ours in a process of its own."""
+    """A server of ours: a supervisor and its workers."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, workers: int) -> None:
         words = [sys.executable, "-m", "fairlead.cli.main", "serve", "--port", "0"]
+        words += ["--workers", str(workers)]
         self.process = subprocess.Popen(
             words, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         self.port = 0
+        self._said: list[str] = []
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until it answers, then read on what it says."""
+        if self.port:
+            return
         assert self.process.stderr is not None
-        said = ""
         for line in self.process.stderr:
-            said += line
+            self._said.append(line)
             if line.startswith("Ready on "):
                 self.port = int(line.split()[2].rstrip(".").rpartition(":")[2])
+                threading.Thread(target=self._read_on, daemon=True).start()
                 return
-        raise SystemExit(f"the server did not start: {said}")
+        raise SystemExit(f"the server did not start: {''.join(self._said)}")
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that the supervisor has now."""
+        pid = self.process.pid
+        try:
+            return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except FileNotFoundError:
+            return []
 
     def stop(self) -> None:
         """Ask it to drain and stop."""
         self.process.terminate()
-        self.process.communicate()
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        self.process.kill()
         self.process.wait()
+
+    def kill(self, kind: str, chance: random.Random) -> list[int]:
+        """End some of it with SIGKILL; gives the workers that are left without a supervisor."""
+        workers = self.workers
+        if kind == "worker":
+            _kill(chance.choice(workers))
+            return []
+        self.process.kill()
+        if kind == "all":
+            for pid in workers:
+                _kill(pid)
+        self.process.wait()
+        return workers
+
+    def _read_on(self) -> None:
         assert self.process.stderr is not None
+        self._said.extend(self.process.stderr)
         self.process.stderr.close()
 
 
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it has just stopped by itself
+
+
+def wait_until_gone(workers: list[int]) -> list[int]:
+    """Wait for processes to end; gives those that do not."""
+    until = time.monotonic() + GONE_S
+    while (left := [pid for pid in workers if _lives(pid)]) and time.monotonic() < until:
+        time.sleep(0.01)
+    return left
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class Client(threading.Thread):
-    """Sends requests over one connection until it breaks; keeps what was answered whole."""
+    """Sends requests over one connection until it breaks; keeps what was answered whole.
+
+    Set `enough` to end it after an answer.
+    """
 
     def __init__(self, port: int, bodies: dict[str, Sequence[bytes]], seed: int) -> None:
         super().__init__(daemon=True)
@@ -109,10 +177,12 @@ class Client(threading.Thread):
         self.bodies = bodies
         self.random = random.Random(seed)
         self.answered: list[Request] = []
+        self.broken: list[Request] = []  # with a key, and without a whole answer
         self.refused: list[str] = []
+        self.enough = threading.Event()
 
     def run(self) -> None:
-        while True:
+        while not self.enough.is_set():
             endpoint = self.random.choice(list(self.bodies))
             body = self.random.choice(self.bodies[endpoint])
             key = str(uuid.uuid4()) if self.random.random() < KEYED else None
@@ -120,12 +190,15 @@ class Client(threading.Thread):
                 answer = send(self.connection, endpoint, body, key)
             except (http.client.HTTPException, OSError):
                 self.connection.close()
+                if key is not None:
+                    self.broken.append(Request(endpoint, body, key, b""))
                 return
             except Refused as error:
                 self.connection.close()
                 self.refused.append(str(error))
                 return
             self.answered.append(Request(endpoint, body, key, answer))
+        self.connection.close()
 
 
 def send(
@@ -144,54 +217,67 @@ def send(
 
 
 def kill_often(
-    project: Project, bodies: dict[str, Sequence[bytes]], kills: int, *, seed: int = 0
+    project: Project,
+    bodies: dict[str, Sequence[bytes]],
+    kills: int,
+    *,
+    seed: int = 0,
+    workers: int = WORKERS,
 ) -> Outcome:
     """
-    Kill servers of a project under load, one after another.
+    Kill workers and servers of a project under load, one after another.
 
-    The next server starts while the one before is still answering, so two write
-    the log side by side.
+    Where the whole server goes, the next one starts while it is still answering, so
+    that two write the log side by side.
 
     Args:
         project: With live revisions.
         bodies: Endpoint → bodies of valid requests.
         kills: How many.
         seed: Of the moments and of the requests.
+        workers: Of each server.
     """
     chance = random.Random(seed)
     outcome = Outcome()
     answered: list[Request] = []
-    earlier: list[Request] = []  # answered before the server that is asked again was started
-    server = Server(project.root)
-    following = None
+    earlier: list[Request] = []  # answered before the process that is asked again was started
+    broken: list[Request] = []
+    servers = [Server(project.root, workers)]
     try:
-        for _ in range(kills):
+        for number in range(kills):
+            kind = KINDS[number % len(KINDS)]
+            server = servers[-1]
             server.wait()
             retry(server, [request for request in earlier if request.key], outcome, chance)
+            mend(server, broken, outcome)
             clients = [Client(server.port, bodies, chance.random()) for _ in range(CONNECTIONS)]
             for client in clients:
                 client.start()
-            following = Server(project.root)
+            if kind != "worker":
+                servers.append(Server(project.root, workers))
             time.sleep(chance.uniform(0.02, 0.6))
-            server.kill()
-            for client in clients:
-                client.join()
-            earlier, answered = (
-                answered,
-                [request for client in clients for request in client.answered],
-            )
-            outcome.refused += [refusal for client in clients for refusal in client.refused]
+            outcome.orphans += wait_until_gone(server.kill(kind, chance))
+            earlier, answered = answered, finish(clients, outcome)
+            broken = [request for client in clients for request in client.broken]
             count(project, answered, outcome)
-            outcome.kills += 1
-            server = following
-        server.wait()
-        server.stop()
+            outcome.kills[kind] += 1
+        servers[-1].wait()
+        servers[-1].stop()
     finally:
-        server.kill()
-        if following is not None:
-            following.kill()
+        for server in servers:
+            wait_until_gone(server.kill("all", chance))
     check(project, outcome)
     return outcome
+
+
+def finish(clients: list[Client], outcome: Outcome) -> list[Request]:
+    """Let the clients end whose connections live on, and gather what was answered."""
+    for client in clients:
+        client.enough.set()
+    for client in clients:
+        client.join()
+    outcome.refused += [refusal for client in clients for refusal in client.refused]
+    return [request for client in clients for request in client.answered]
 
 
 def retry(server: Server, keyed: list[Request], outcome: Outcome, chance: random.Random) -> None:
@@ -203,6 +289,26 @@ def retry(server: Server, keyed: list[Request], outcome: Outcome, chance: random
         if again != request.answer:
             outcome.changed.append(f"the retry with the key {request.key}")
     connection.close()
+
+
+def mend(server: Server, broken: list[Request], outcome: Outcome) -> None:
+    """Send again what was killed under way: it may have been logged, and is not logged again."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    for request in broken:
+        send(connection, request.endpoint, request.body, request.key)
+        outcome.mended += 1
+    connection.close()
+
+
+def keys_twice(log: Path) -> list[str]:
+    """Give the idempotency keys that stand in the log more than once."""
+    seen: Counter[str] = Counter()
+    for segment in (segment for hour in hours(log) for segment in segments(log, hour)):
+        with opened(segment.frames) as frames:
+            keyed = [unpack(frames, slot) for slot in walk(frames, 0) if slot.keyed]
+        for frame in keyed:
+            seen.update(f"{frame.endpoint} {part.idempotency_key}" for part in frame.parts)
+    return [key for key, times in seen.items() if times > 1 and not key.endswith(" None")]
 
 
 def count(project: Project, answered: list[Request], outcome: Outcome) -> None:
@@ -227,6 +333,7 @@ def count(project: Project, answered: list[Request], outcome: Outcome) -> None:
 
 def check(project: Project, outcome: Outcome) -> None:
     """After the last restart neither the log nor the store may have anything to say."""
+    outcome.twice += keys_twice(project.log)
     found = [*log_check.findings(project), *doctor.check(project.store_root)]
     outcome.findings += [f"{one.kind}: {one.what}" for one in found if one.kind != "orphan blob"]
 
@@ -238,21 +345,35 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-save", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = demo.make(Path(folder) / "tumours")
         outcome = kill_often(
-            project, {"tumours": bodies_of(project)}, options.kills, seed=options.seed
+            project,
+            {"tumours": bodies_of(project)},
+            options.kills,
+            seed=options.seed,
+            workers=options.workers,
         )
     print(
-        f"{outcome.kills} kills: {outcome.predictions:,} predictions in {outcome.requests:,} "
-        f"requests answered, {len(outcome.lost)} lost, {len(outcome.changed)} changed; "
-        f"{outcome.retried} of {outcome.keyed:,} keyed requests sent again; "
-        f"{outcome.torn_tails} torn tails; {len(outcome.findings)} findings afterwards"
+        f"{sum(outcome.kills.values())} kills {outcome.kills}: {outcome.predictions:,} "
+        f"predictions in {outcome.requests:,} requests answered, "
+        f"{len(outcome.lost)} lost, {len(outcome.changed)} changed; "
+        f"{outcome.retried} of {outcome.keyed:,} keyed requests sent again, and {outcome.mended} "
+        f"that broke; {len(outcome.twice)} logged twice; "
+        f"{outcome.torn_tails} torn tails; {len(outcome.orphans)} orphans; "
+        f"{len(outcome.findings)} findings afterwards"
     )
-    for problem in [*outcome.lost, *outcome.changed, *outcome.refused, *outcome.findings][:20]:
+    for problem in [
+        *outcome.lost,
+        *outcome.changed,
+        *outcome.refused,
+        *outcome.twice,
+        *outcome.findings,
+    ][:20]:
         print(f"  {problem}")
     if not options.no_save:
         keep("kills", msgspec.to_builtins(outcome) | {"seed": options.seed})
