@@ -11,7 +11,14 @@ from fairlead.cli.output import console, emit, message
 from fairlead.cli.paging import Limit
 from fairlead.project import find as find_project
 from fairlead.serve.frame import Choice
-from fairlead.serve.line import FIELDS_SHOWN, chosen, headline, moment
+from fairlead.serve.line import (
+    FIELDS_SHOWN,
+    chosen,
+    headline,
+    moment,
+    shadow_said,
+    shadows,
+)
 from fairlead.serve.log_reader import Logged, get, latest
 from fairlead.store.ids import id_time_s
 from fairlead.store.phrases import counted, named, some
@@ -44,6 +51,7 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     path: list[tuple[str, float]]  # nodes, with microseconds
     segment: str
     offset: int
+    shadows: dict[str, dict[str, Any]] = {}  # what each said of the row beside the answer
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -82,7 +90,10 @@ def show(prediction: str, /) -> None:
     prediction
         Its id.
     """
-    emit(shown(get(find_project().log, prediction)), show_one)
+    project = find_project()
+    logged = get(project.log, prediction)
+    item = msgspec.structs.replace(shown(logged), shadows=shadows(project, logged.id))
+    emit(item, show_one)
 
 
 @app.command
@@ -151,6 +162,7 @@ def show_one(item: Shown) -> None:
         ("row", _json(msgspec.json.decode(item.input))),
         ("answer", _json(answer)),
     ]
+    lines += [("shadow", shadow_said(name, said)) for name, said in item.shadows.items()]
     for name, value in lines:
         if value is not None:
             console().print(f"{name:<12}{value}", markup=False)

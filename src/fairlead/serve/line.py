@@ -10,7 +10,7 @@ import msgspec
 
 from fairlead.project import Project
 from fairlead.serve.frame import Choice
-from fairlead.serve.log_reader import Logged, get
+from fairlead.serve.log_reader import Logged, find, get
 from fairlead.store.ids import id_time_s
 from fairlead.store.lineage import Node, Ref
 from fairlead.store.lineage import why as why_record
@@ -35,6 +35,7 @@ def why(project: Project, identifier: str, *, full: bool = False) -> Node:
     """
     logged = get(project.log, identifier)
     node = prediction_node(logged, full=full)
+    node.facts += [("shadow", shadow_said(*one)) for one in shadows(project, logged.id).items()]
     revision = Ref("revision", f"{logged.frame.endpoint}#{logged.frame.revision}")
     with closing(CatalogReader(project.store_root / FILE)) as reader:
         node.children = [why_record(reader, revision, full=full)]
@@ -78,6 +79,33 @@ def headline(answer: dict[str, Any]) -> str:
     key = label if isinstance(label, str) else msgspec.json.encode(label).decode()
     share = answer.get("probabilities", {}).get(key)
     return key if share is None else f"{key} ({number(share)})"
+
+
+def shadows(project: Project, identifier: str) -> dict[str, dict[str, Any]]:
+    """
+    Read what the shadows said beside a prediction, by their names; nothing where none was asked.
+
+    Each is a prediction with `agrees`, `difference` and `us`, or an `error`.
+    """
+    found = find(project.shadow, identifier)
+    if found is None:
+        return {}
+    said: dict[str, dict[str, Any]] = msgspec.json.decode(found.answer)["shadows"]
+    return said
+
+
+def shadow_said(name: str, said: dict[str, Any]) -> str:
+    """
+    Say in a few words what a shadow said.
+
+    >>> shadow_said("candidate", {"model": "a@2", "value": 2, "agrees": False, "difference": 0.5})
+    'candidate (a@2) differs by 0.5: 2'
+    """
+    if "error" in said:
+        return f"{name} failed: {said['error']}"
+    verb = "agrees" if said["agrees"] else "differs"
+    difference = f" by {number(said['difference'])}" if said["difference"] else ""
+    return f"{name} ({said['model']}) {verb}{difference}: {headline(said)}"
 
 
 def chosen(choice: Choice) -> str:

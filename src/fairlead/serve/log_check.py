@@ -38,10 +38,11 @@ def findings(project: Project, *, deep: bool = True) -> list[Finding]:
         project: Whose log.
         deep: Verify every frame, and hold every index against its frames.
     """
-    found = [
-        finding for segment in _segments(project.log) for finding in _check(segment, deep=deep)
-    ]
-    return found + [_leftover(path) for path in _leftovers(project.log)]
+    found: list[Finding] = []
+    for log in (project.log, project.shadow):
+        found += [finding for segment in _segments(log) for finding in _check(segment, deep=deep)]
+        found += [_leftover(path) for path in _leftovers(log)]
+    return found
 
 
 def mend(project: Project) -> None:
@@ -51,13 +52,18 @@ def mend(project: Project) -> None:
     Raises:
         StoreFull, StoreReadOnly: The log cannot be written; nothing is lost.
     """
-    with disk_errors(project.log):
-        for segment in _segments(project.log):
-            if segment.index is not None and not _fits(segment):
-                segment.index.unlink()
-        recover(project.log)
-        for path in _leftovers(project.log):
-            path.unlink(missing_ok=True)
+    for log in (project.log, project.shadow):
+        with disk_errors(log):
+            _mend(log)
+
+
+def _mend(log: Path) -> None:
+    for segment in _segments(log):
+        if segment.index is not None and not _fits(segment):
+            segment.index.unlink()
+    recover(log)
+    for path in _leftovers(log):
+        path.unlink(missing_ok=True)
 
 
 def _segments(log: Path) -> Iterator[Segment]:
