@@ -11,6 +11,7 @@ from fairlead.evaluate import baseline, columns, metrics
 from fairlead.evaluate.baseline import Baseline
 from fairlead.evaluate.columns import Column
 from fairlead.evaluate.metrics import LEVEL, Interval
+from fairlead.evaluate.python import askable
 from fairlead.evaluate.trial import Answers, Label, Trial, trial
 from fairlead.flow import context, record
 from fairlead.flow.step import step
@@ -58,7 +59,8 @@ def evaluate(
     logged when the model is not clearly better.
 
     Args:
-        model: Has `predict`; a classifier has `classes_`, and may have `predict_proba`.
+        model: Has `predict`; a classifier has `classes_`, and may have `predict_proba`. Or an
+            object of the project's own with `predict(table)` or `predict(rows)`.
         test: The test table with the target (Polars, pandas or Arrow).
         target: The column to be predicted.
         train: The table that the rule is learned on; without it the rule is
@@ -71,7 +73,8 @@ def evaluate(
             whose answers do not fit the target.
     """
     features, targets = frames.without(test, target), frames.values(test, target)
-    asked, answers = trial(model, features, targets)
+    known = test if train is None else train
+    asked, answers = trial(askable(model, known, target), features, targets)
     rule, rule_answers = _rule(asked, columns.read(test, target=target), train, target, seed)
     report = _report(
         asked,

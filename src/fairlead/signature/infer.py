@@ -55,6 +55,17 @@ def infer(
     return Signature(fields=fields, output=_output(frame[target], task, labels))
 
 
+def infer_output(
+    table: Any, *, target: str, task: Task | None = None, labels: Sequence[Label] | None = None
+) -> Output:
+    """Infer the output of a model from its target alone; arguments and errors as `infer`."""
+    frame = frames.opened(table)
+    frames.require(frame, target)
+    if not len(frame):
+        raise InvalidInput("The table has no rows, so nothing can be inferred.")
+    return _output(frame[target], task, labels)
+
+
 def infer_fields(table: Any) -> tuple[Field, ...]:
     """
     Infer the fields of a table, every column one, as `infer` does.

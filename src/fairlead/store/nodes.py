@@ -216,7 +216,12 @@ def shape_facts(artifact: Artifact) -> list[tuple[str, str]]:
 def _equality(record: dict[str, Any]) -> str:
     """The record of the equality test in half a line."""
     if record.get("reason") or not record.get("held"):
-        return f"in the library's own form: {record.get('reason') or 'not compiled'}"
+        reason = record.get("reason") or "not compiled"
+        return (
+            reason
+            if reason.startswith("a Python class")
+            else f"in the library's own form: {reason}"
+        )
     rows = int(record.get("rows", 0)) + int(record.get("made_rows", 0))
     most = float(record.get("max_difference", 0.0))
     apart = f"no number off by more than {number(most)}" if most else "nothing differing"

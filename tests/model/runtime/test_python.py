@@ -103,7 +103,7 @@ def test_files_are_read_only_copies_that_are_deleted_at_the_end(package: Any) ->
     loaded = PythonRuntime().load(package(KEEPS, vocabulary=[1]), MOOD)
     with pytest.raises(ModelFailed, match=r"predict raised RuntimeError") as caught:
         loaded.predict(rows(["x"]))
-    path, mode, _ = caught.value.message.partition("RuntimeError: ")[2].split()
+    path, mode, _ = str(caught.value.__cause__).split()
     assert (Path(path).name, Path(path).read_bytes(), mode) == ("words.json", b"[1]", "400")
     loaded.close()
     assert not Path(path).parent.parent.exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import weakref
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.errors import InvalidInput, ModelFailed, NotSupported
+from fairlead.evaluate.python import taken_by as stated
 from fairlead.flow.code import origin
-from fairlead.flow.code.annotated import Frame, frame_of
+from fairlead.flow.code.annotated import Frame
 from fairlead.model.kinds import tables
 from fairlead.model.kinds.kind import Contents, Given
 from fairlead.signature.check import Checker
@@ -80,12 +80,7 @@ def taken_by(model: Any, table: Any) -> Frame:
 
     Otherwise it is given tables like the one it is registered with.
     """
-    predict = model.predict
-    stated = frame_of(predict)
-    if stated is not None:
-        return stated
-    named = [each for each in inspect.signature(predict).parameters if each != "self"]
-    return "rows" if named[:1] == ["rows"] else tables.frame_kind(table)
+    return stated(model.predict) or tables.frame_kind(table)
 
 
 def _inferred(model: Any, given: Given) -> Signature:
@@ -95,8 +90,8 @@ def _inferred(model: Any, given: Given) -> Signature:
         )
     labels = getattr(model, "classes_", None)
     task = getattr(model, "task", None)
-    stated = list(labels) if labels is not None else None
-    return infer(given.train, target=given.target, task=task, labels=stated)
+    ordered = None if labels is None else list(labels)
+    return infer(given.train, target=given.target, task=task, labels=ordered)
 
 
 def _answers(
@@ -111,7 +106,11 @@ def _answers(
     try:
         return ask(model, taken(rows, signature, frame, layout), signature.output, len(rows))
     except ModelFailed as error:
-        raise NotSupported(f"It cannot be registered: {error.message}", error.fix) from error
+        reason = f" ({error.__cause__})" if error.__cause__ else ""
+        raise NotSupported(
+            f"It cannot be registered: {error.message}{reason}",
+            "Mend the class, so that it answers its own training rows.",
+        ) from error
 
 
 def _layout(table: Any, signature: Signature, frame: Frame) -> Layout:

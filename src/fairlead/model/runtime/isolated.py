@@ -251,7 +251,4 @@ def _raised(ref: str, failed: wire.Failed) -> FairleadError:
     if kind is not None:
         made: FairleadError = kind(failed.message, failed.fix)
         return made
-    return ModelFailed(
-        f"{ref} raised {failed.code}: {failed.message}",
-        "The traceback stands in the server's log.",
-    )
+    return ModelFailed(f"{ref} raised {failed.code}.", "The server's log has the reason.")

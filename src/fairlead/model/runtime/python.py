@@ -143,8 +143,8 @@ def _called(model: Any, method: str, table: Any) -> Any:
     except Exception as error:
         logger.warning("%s.%s raised", type(model).__name__, method, exc_info=True)
         raise ModelFailed(
-            f"{type(model).__name__}.{method} raised {type(error).__name__}: {error}",
-            "The traceback stands in the server's log.",
+            f"{type(model).__name__}.{method} raised {type(error).__name__}.",
+            "The server's log has the reason.",
         ) from error
 
 
