@@ -33,6 +33,8 @@ TICK_S = 0.25
 """How often deadlines are looked at; the clock that they are set by has this grain."""
 REFRESH_S = 1.0
 """How often the files of a certificate are looked at."""
+BACKLOG = 1024
+"""Connections that the system holds until they are accepted; beyond it a caller waits a second."""
 RESERVED_FILES = 256
 """Files that are open beside connections: models, the log, the catalog."""
 
@@ -85,7 +87,9 @@ class HttpServer:
             _allow_files(self.shared.limits.connections)
             self._tick(loop)
         for taken in self._sockets[len(self._listeners) :]:
-            self._listeners.append(await loop.create_server(self._connection, sock=taken))
+            # Without a backlog asyncio would set one of 100, whatever the socket had.
+            listener = loop.create_server(self._connection, sock=taken, backlog=BACKLOG)
+            self._listeners.append(await listener)
 
     async def hand_over(self, wait_s: float) -> None:
         """
@@ -166,7 +170,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-        listening.listen(1024)
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
