@@ -94,11 +94,9 @@ def drawing(tree: Tree, key: str = "") -> Drawing:
     from rich.text import Text
     from rich.tree import Tree as Drawing
 
-    named = key.partition(".")[2] or (key if key in ("of", "then") else "")
-    label = Text.assemble(
-        (f"{named}  " if named and named not in ("of", "then") else "", "bold"),
-        (title(tree), COLOURS.get(tree["kind"], "yellow")),
-    )
+    kind, _, name = key.partition(".")
+    named = f"{name} (shadow)  " if kind == "shadows" else f"{name}  " if name else ""
+    label = Text.assemble((named, "bold"), (title(tree), COLOURS.get(tree["kind"], "yellow")))
     root = Drawing(label, guide_style="dim")
     for child_key, child in below(tree):
         root.add(drawing(child, child_key))

@@ -163,7 +163,7 @@ def _checked(project: Project, store: Store, name: str) -> Checked:
     from fairlead.serve.trial import try_out
 
     try:
-        spec = specs.read(project, name)
+        spec = specs.read(project, name, refuse=False)
         draft = revisions.resolve(project, store.catalog, spec)
         trial = try_out(ModelPool(project), draft, source_of(spec))
     except InvalidEndpoint as error:
@@ -219,7 +219,7 @@ def _drafts(project: Project, store: Store, names: Sequence[str] | dict[str, Non
 def _draft(project: Project, store: Store, pool: ModelPool, name: str) -> Draft:
     from fairlead.serve.trial import try_out
 
-    spec = specs.read(project, name)
+    spec = specs.read(project, name, refuse=False)
     draft = revisions.resolve(project, store.catalog, spec)
     live = revisions.live_revision(store.catalog, name)
     if live is None or revisions.content(live) != revisions.content(draft.revision):

@@ -52,14 +52,14 @@ def _described(revision: Revision | None, code: Files) -> dict[str, str]:
     fields = revision.accepted.get("fields", {})
     said |= {f"accepted {name}": _limits(limits) for name, limits in fields.items()}
     options = {key: revision.spec.get(key) for key in ("timeout_ms", "pin")}
-    said |= {key: f"{value}" for key, value in options.items() if value is not None}
-    return said | {"log.durability": str(durability(revision))}
+    options["log.durability"] = durability(revision)
+    return said | {key: str(value).lower() for key, value in options.items() if value is not None}
 
 
 def _nodes(revision: Revision) -> Iterator[tuple[str, str]]:
     """Every node by its name, with what it is and what stands below it."""
     for node in walk(of_revision(revision)):
-        children = [f"{key} {child['name']}" for key, child in below(node)]
+        children = [child["name"] for _, child in below(node)]
         over = f" over {', '.join(children)}" if len(children) > 1 else ""
         yield f"node {node['name']}", f"{title(node)}{over}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -35,11 +35,14 @@ class InvalidEndpoint(InvalidConfig):
 class Problems:
     """Gathers what is wrong, in the order in which it is met, each thing once."""
 
-    def __init__(self) -> None:
-        self._found: dict[Problem, None] = {}
+    def __init__(self, found: Iterable[Problem] = ()) -> None:
+        self._found: dict[Problem, None] = dict.fromkeys(found)
 
     def __len__(self) -> int:
         return len(self._found)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._found)
 
     def add(self, at: str, message: str, fix: str = "") -> None:
         """Enter a problem."""

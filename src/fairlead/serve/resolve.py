@@ -52,8 +52,9 @@ def resolve(project: Project, records: Records, spec: EndpointSpec) -> Draft:
         NotFound: There is no such model, version or alias, where the file names one alone.
     """
     if spec.graph is None:
+        Problems(spec.problems).require_none(source_of(spec))
         return Draft(_of_one_model(project, records, spec), None)
-    resolver = _Resolver(project, records)
+    resolver = _Resolver(project, records, Problems(spec.problems))
     try:
         tree = resolver.tree(spec.graph)
         accepted = _accepted(project, resolver, spec.graph)
@@ -135,8 +136,8 @@ def _next(records: Records, spec: EndpointSpec) -> int:
 class _Resolver:
     """Turns declared nodes into the tree that a revision pins."""
 
-    def __init__(self, project: Project, records: Records) -> None:
-        self.problems = Problems()
+    def __init__(self, project: Project, records: Records, problems: Problems) -> None:
+        self.problems = problems
         self.models: dict[str, str] = {}
         self.packages: dict[str, Digest] = {}
         self.code: Code | None = None

@@ -14,7 +14,7 @@ from fairlead.errors import InvalidConfig, NotFound
 from fairlead.project import Project
 from fairlead.serve import declared
 from fairlead.serve.grammar import Grammar, is_model
-from fairlead.serve.problems import Problems, nearest
+from fairlead.serve.problems import Problem, Problems, nearest
 
 Durability = Literal["process", "fsync"]
 
@@ -40,6 +40,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: float | None = None  # within which an answer is due
     pin: bool = False  # never evicted from memory
     source: dict[str, Any] = {}  # the YAML as it was read
+    problems: tuple[Problem, ...] = ()  # that `resolve` is still to tell, with its own
 
     @property
     def root(self) -> declared.Node:
@@ -54,9 +55,15 @@ def names(project: Project) -> list[str]:
     return sorted(path.stem for path in project.endpoints.glob("*.yaml"))
 
 
-def read(project: Project, name: str) -> EndpointSpec:
+def read(project: Project, name: str, *, refuse: bool = True) -> EndpointSpec:
     """
     Read the file of an endpoint.
+
+    Args:
+        project: Whose it is.
+        name: Of the endpoint.
+        refuse: Whether to raise what is wrong with it; otherwise it stands under
+            `problems`, and `resolve` raises it together with what it finds.
 
     Raises:
         NotFound: There is no such file.
@@ -68,8 +75,8 @@ def read(project: Project, name: str) -> EndpointSpec:
         near = difflib.get_close_matches(name, names(project), n=1)
         hint = f"Did you mean {near[0]}?" if near else "Write it: endpoint: and model: are enough."
         raise NotFound(f"There is no file {path}.", hint)
-    spec = parse(path.read_bytes(), path)
-    if spec.endpoint != name:
+    spec = parse(path.read_bytes(), path, refuse=refuse)
+    if spec.endpoint != name and not spec.problems:
         raise InvalidConfig(
             f"{path} says endpoint: {spec.endpoint}.",
             "The file bears the name of its endpoint; rename one of them.",
@@ -77,8 +84,8 @@ def read(project: Project, name: str) -> EndpointSpec:
     return spec
 
 
-def parse(text: bytes, path: Path) -> EndpointSpec:
-    """Read the text of an endpoint's file; `path` is for the errors."""
+def parse(text: bytes, path: Path, *, refuse: bool = True) -> EndpointSpec:
+    """Read the text of an endpoint's file, as `read`; `path` is for the errors."""
     source = config.parse(text, path, "Mend its syntax.")
     if not isinstance(source, dict):
         raise InvalidConfig(
@@ -86,8 +93,9 @@ def parse(text: bytes, path: Path) -> EndpointSpec:
         )
     problems = Problems()
     spec = _spec(_as_json(source, path), problems)
-    problems.require_none(path)
-    return spec
+    if refuse:
+        problems.require_none(path)
+    return msgspec.structs.replace(spec, problems=tuple(problems))
 
 
 def _as_json(source: dict[Any, Any], path: Path) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from fairlead.store.phrases import duration
 from fairlead.store.records import Revision
 
 Tree = dict[str, Any]
@@ -85,7 +86,7 @@ def _call(said: Tree) -> str:
 
 def _said(config: Tree) -> str:
     parts = [
-        _shares(value) if key == "weights" else f"{key} {_plain(value)}"
+        _FORMS.get(key, lambda value, key=key: f"{key} {_plain(value)}")(value)
         for key, value in config.items()
     ]
     return f": {'; '.join(parts)}" if parts else ""
@@ -95,11 +96,30 @@ def _shares(weights: dict[str, float]) -> str:
     return ", ".join(f"{arm} {share:g}" for arm, share in weights.items())
 
 
+def _ramp(ramp: Tree) -> str:
+    return f"to {_shares(ramp['to'])} in {duration(ramp['over_s'])}"
+
+
+def _rules(rules: list[Tree]) -> str:
+    return "; ".join(f"{_conditions(rule['if'])} → {rule['arm']}" for rule in rules)
+
+
+def _conditions(conditions: list[Tree]) -> str:
+    return " and ".join(
+        f"{each['field']} {each['is']} {_plain(each['value'])}" for each in conditions
+    )
+
+
+_FORMS: dict[str, Callable[[Any], str]] = {"weights": _shares, "ramp": _ramp, "rules": _rules}
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
