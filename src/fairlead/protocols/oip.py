@@ -10,6 +10,7 @@ The version of a model is the number of the endpoint's live revision.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,6 +87,8 @@ class Tensor(msgspec.Struct, gc=False):
         """Give the elements as raw bytes."""
         if self.datatype == BYTES:
             return write_elements([str(element).encode() for element in self.elements])
+        if self.datatype == "FP64":  # a few of them: numpy takes three times as long
+            return struct.pack(f"<{len(self.elements)}d", *self.elements)
         return np.array(self.elements, DTYPES[self.datatype]).tobytes()
 
 

@@ -61,6 +61,9 @@ CODE = "fairlead-code"
 CALLS = 8192
 """Calls that may be under way at once; further ones are refused as RESOURCE_EXHAUSTED."""
 
+GONE = 499
+"""What a call is counted as whose caller has gone, or whose deadline is over."""
+
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 
 
@@ -163,26 +166,27 @@ class OipGrpc:
 
     def _guarded(self, name: str, need: Need | None, handler: Handler) -> Handler:
         """Put around a method what all share: access, errors by the one table, and counting."""
-        route = f"oip.grpc.{name}"
+        route, counts = f"oip.grpc.{name}", self._vitals.statuses
 
         async def call(data: bytes, context: Any) -> bytes:
-            status = 200
             try:
                 if need is not None:
                     self._check(context, need)
-                return await handler(data, context)
+                answer = await handler(data, context)
             except FairleadError as error:
-                status = STATUS.get(error.code, 500)
-                await _abort(context, error, status)
+                failure: FairleadError = error
             except asyncio.CancelledError:
-                status = 499  # the caller has gone
+                counts[route, GONE] += 1
                 raise
             except Exception:
-                status = 500
                 logger.exception("%s failed", name)
-                await _abort(context, _failed(), status)
-            finally:
-                self._vitals.statuses[route, status] += 1
+                failure = Fault("The server failed on this call.", "Its log has the reason.")
+            else:
+                counts[route, 200] += 1
+                return answer
+            status = STATUS.get(failure.code, 500)
+            counts[route, status] += 1
+            await _abort(context, failure, status)
             raise AssertionError("an aborted call does not go on")
 
         return call
@@ -326,10 +330,6 @@ async def _abort(context: Any, error: FairleadError, status: int) -> None:
     """End a call with an error; raises, as gRPC has it."""
     code = CODES.get(status, grpc.StatusCode.INTERNAL)
     await context.abort(code, str(error)[:DETAIL_CHARACTERS], ((CODE, error.code),))
-
-
-def _failed() -> Fault:
-    return Fault("The server failed on this call.", "Its log has the reason.")
 
 
 def _written(kind: str, **fields: Any) -> bytes:

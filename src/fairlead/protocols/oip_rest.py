@@ -16,7 +16,13 @@ from typing import Any
 
 import msgspec
 
-from fairlead.errors import FairleadError, Fault, MalformedInput, NotFound, NotSupported
+from fairlead.errors import (
+    FairleadError,
+    MalformedInput,
+    NotFound,
+    NotSupported,
+    Overloaded,
+)
 from fairlead.protocols import oip
 from fairlead.protocols.asking import when_asked
 from fairlead.protocols.exchange import Exchange, Response
@@ -304,8 +310,14 @@ def _described(tensor: Tensor, size: int | None) -> dict[str, Any]:
 def _model_ready(endpoint: Endpoint, version: str) -> Response:
     oip.check_version(endpoint, version)
     if not oip.is_ready(endpoint):
-        raise endpoint.failure or Fault(f"{endpoint.name} is {endpoint.state}.", "Ask again later.")
+        raise endpoint.failure or _not_ready(endpoint)
     return Response(200, _encode({"name": endpoint.name, "ready": True}))
+
+
+def _not_ready(endpoint: Endpoint) -> FairleadError:
+    if endpoint.state == "unloaded":
+        return NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
+    return Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
 
 
 def _apart(parts: list[str]) -> tuple[str, str, str]:

@@ -174,7 +174,8 @@ def _raw_contents(tensor: Any) -> bytes:
     if tensor.datatype == BYTES:
         return write_elements(elements)
     try:
-        return np.array(elements, DTYPES[tensor.datatype]).tobytes()
+        # As a list: out of protobuf's own kind of array numpy would wrap what does not fit.
+        return np.array(list(elements), DTYPES[tensor.datatype]).tobytes()
     except OverflowError as error:
         raise _not_typed(tensor, f"has elements that {tensor.datatype} does not hold") from error
 

@@ -225,14 +225,18 @@ def _rows(part: Part) -> list[msgspec.Raw]:
     if part.format == "json-rows":
         return msgspec.json.decode(part.body, type=list[msgspec.Raw])
     if part.format != "json":
-        raise IntegrityError(
-            f"The prediction log holds rows in the format {part.format!r}, which is not known.",
-            "A newer fairlead wrote them: upgrade this one.",
-        )
+        return _rows_in_format(part)
     rows = bytes(msgspec.json.decode(part.body, type=_Envelope).rows)
     if not rows.startswith(b"["):  # a bare row, of a model that may have a field `rows`
         return [msgspec.Raw(part.body)]
     return msgspec.json.decode(rows, type=list[msgspec.Raw])
+
+
+def _rows_in_format(part: Part) -> list[msgspec.Raw]:
+    from fairlead.serve import formats  # numpy and more, which few parts need
+
+    format = formats.named(part.format)
+    return [msgspec.Raw(row) for row in format.inputs(part.body, part.detail)]
 
 
 def _find(log: Path, identifier: bytes) -> Logged | None:

@@ -52,6 +52,7 @@ class Column:
         self._member = tensors.member(datatype)
         self._limits = _limits(rule, datatype)
         self.one = self._quick_one()
+        self.raw_one = self._quick_raw_one()
 
     def fits(self, shape: list[int], rows: int) -> bool:
         """Tell whether a tensor of this shape has one value a row for so many rows."""
@@ -73,16 +74,6 @@ class Column:
         except Misfit:
             return None
         return self.settle(values)
-
-    def raw_one(self, body: bytes, start: int, end: int) -> Any:
-        """Read the one raw value of a tensor; UNSURE where it is not plainly right."""
-        if self.datatype == BYTES:
-            text = tensors.raw_text(body, start, end)
-            return UNSURE if text is None else self.one(text)
-        try:
-            return self.one(tensors.raw_values(body, start, end, self.datatype, 1)[0])
-        except Misfit:
-            return UNSURE
 
     def settle(self, values: list[Any]) -> list[Any] | None:
         """Give values as a row holds them where all are plainly right, else None."""
@@ -148,6 +139,18 @@ class Column:
         if self.datatype not in (*FLOATS, "BOOL") and kind in ("number", "integer"):
             return _quick_whole(nullable, *self._limits)
         return self._quick_judged
+
+    def _quick_raw_one(self) -> Callable[[bytes, int, int], Any]:
+        """Make the reader of the one raw value between two places of a body."""
+        one = self.one
+        if self.datatype != BYTES:
+            return tensors.raw_reader(self.datatype, one, UNSURE)
+
+        def read(body: bytes, start: int, end: int) -> Any:
+            text = tensors.raw_text(body, start, end)
+            return UNSURE if text is None else one(text)
+
+        return read
 
     def _quick_judged(self, value: Any) -> Any:
         if type(value) is float and abs(value) >= EXACT:

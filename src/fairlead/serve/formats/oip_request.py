@@ -73,11 +73,14 @@ def quick(body: bytes, header_bytes: int | None) -> Whole | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     # msgspec keeps the last of repeated keys without a word, so the keys are counted.
-    if header.count(b'":') != _keys(request):
+    inputs = request.inputs
+    datas = [each.data for each in inputs]
+    raws = datas.count(UNSET)
+    if header.count(b'":') != _keys(request) + 4 * len(inputs) - raws:
         return None
-    if header_bytes is None and all(each.data is not UNSET for each in request.inputs):
-        return Whole(request, body, [None] * len(request.inputs))
-    return Whole(request, body, places(request.inputs, len(header), len(body)))
+    if not raws and header_bytes is None:
+        return Whole(request, body, [None] * len(inputs))
+    return Whole(request, body, places(inputs, len(header), len(body)))
 
 
 def exact(body: bytes, header_bytes: int | None) -> Whole:
@@ -123,19 +126,14 @@ def places(inputs: Sequence[Input], start: int, end: int) -> list[tuple[int, int
     found: list[tuple[int, int] | None] = []
     place = start
     for each in inputs:
-        size = None if each.parameters is None else each.parameters.get(SIZE)
-        if size is None:
-            if each.data is UNSET:
-                raise MalformedInput(f"The input {each.name[:200]!r} has no data.", SHAPE)
+        size = each.parameters.get(SIZE) if each.parameters else None
+        if type(size) is int and size >= 0 and each.data is UNSET:
+            found.append((place, place + size))
+            place += size
+        elif size is None and each.data is not UNSET:
             found.append(None)
-            continue
-        if type(size) is not int or size < 0 or each.data is not UNSET:
-            raise MalformedInput(
-                f"The input {each.name[:200]!r} has data beside {SIZE}, or that is no length.",
-                f"Send data, or {SIZE} and so many bytes behind the JSON.",
-            )
-        found.append((place, place + size))
-        place += size
+        else:
+            raise _no_data(each.name, size)
     if place != end:
         raise MalformedInput(
             f"{end - start} bytes follow the JSON, and the inputs name {place - start}.",
@@ -144,11 +142,19 @@ def places(inputs: Sequence[Input], start: int, end: int) -> list[tuple[int, int
     return found
 
 
+def _no_data(name: str, size: Any) -> MalformedInput:
+    if size is None:
+        return MalformedInput(f"The input {name[:200]!r} has no data.", SHAPE)
+    return MalformedInput(
+        f"The input {name[:200]!r} has data beside {SIZE}, or that is no length.",
+        f"Send data, or {SIZE} and so many bytes behind the JSON.",
+    )
+
+
 def _keys(request: Request) -> int:
-    """Count the keys that a request has when none is repeated and none unknown."""
+    """Count the keys around the tensors when none is repeated and none unknown."""
     count = 1 + (request.id is not None)
     for each in request.inputs:
-        count += 3 if each.data is UNSET else 4
         if each.parameters is not None:
             count += 1 + len(each.parameters)
     if request.parameters is not None:

@@ -39,6 +39,7 @@ NUMBERS = tuple(name for name in DTYPES if name != "BOOL")
 
 _OF_DTYPE = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BOOL"}
 _LENGTH = struct.Struct("<I")
+_length_at = _LENGTH.unpack_from
 _STRUCTS = {name: struct.Struct("<" + dtype.char) for name, dtype in DTYPES.items()}
 
 
@@ -126,12 +127,39 @@ def raw_values(data: bytes, start: int, end: int, datatype: str, size: int) -> l
     return values
 
 
+def raw_reader(
+    datatype: str, then: Callable[[Any], Any], otherwise: Any
+) -> Callable[[bytes, int, int], Any]:
+    """
+    Make the reader of a single raw number or boolean between two places of a body.
+
+    Args:
+        datatype: What it is.
+        then: Given the value; its result is that of the reader.
+        otherwise: The result where the bytes are more or fewer, or no boolean.
+    """
+    unpack, size = _STRUCTS[datatype].unpack_from, _STRUCTS[datatype].size
+
+    def number(body: bytes, start: int, end: int) -> Any:
+        return then(unpack(body, start)[0]) if end - start == size else otherwise
+
+    def boolean(body: bytes, start: int, end: int) -> Any:
+        if end - start != size or body[start] > 1:
+            return otherwise
+        return then(body[start] == 1)
+
+    return boolean if datatype == "BOOL" else number
+
+
 def raw_text(data: bytes, start: int, end: int) -> str | None:
     """Read the one raw element of BYTES as UTF-8; None when it is not that."""
-    first = start + _LENGTH.size
-    if first > end or _LENGTH.unpack_from(data, start)[0] != end - first:
+    first = start + 4
+    if first > end or _length_at(data, start)[0] != end - first:
         return None
-    return as_text(data[first:end])
+    try:
+        return data[first:end].decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def raw_elements(data: bytes, start: int, end: int, size: int) -> list[bytes]:
