@@ -189,8 +189,15 @@ def _columns_of_matrix(matrix: NDArray[Any], fields: tuple[Field, ...]) -> Any:
             f"It gave an array of the shape {list(matrix.shape)}.",
             f"What follows takes {len(fields)} columns: {', '.join(f.name for f in fields)}.",
         )
-    names = [field.name for field in fields]
-    return [dict(zip(names, row, strict=True)) for row in matrix.tolist()]
+    values = {field.name: matrix[:, place].tolist() for place, field in enumerate(fields)}
+    for field in fields:
+        if field.kind == "boolean":  # as numbers hold them: 0, 1 and NaN
+            values[field.name] = [_truth(value) for value in values[field.name]]
+    return records(values)
+
+
+def _truth(value: Any) -> Any:
+    return bool(value) if value in (0, 1) else value
 
 
 def _columns_of_records(rows: list[Any], checker: Checker) -> Columns:
