@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fairlead.serve.replay import replay
+
 INFER = "/v2/models/income/infer"
 INPUTS = [
     {"name": "age", "datatype": "INT64", "shape": [2], "data": [39, 120]},
@@ -115,6 +117,19 @@ def test_a_compressed_body_is_read(income):
     status, answer, _ = raw_ask(income, gzip.compress(body), length, **{"content-encoding": "gzip"})
     assert status == 200
     assert len(msgspec.json.decode(answer)["outputs"]) == 2
+
+
+@pytest.mark.parametrize("is_raw", [False, True])
+def test_a_prediction_is_replayed_from_its_tensors_bit_for_bit(income, is_raw):
+    if is_raw:
+        body, length = raw_request()
+        answer = msgspec.json.decode(raw_ask(income, body, length)[1])
+    else:
+        answer = infer(income)[1]
+    last = answer["parameters"]["prediction_ids"].split(",")[1]
+    again = replay(income.project, last)
+    assert again.equal
+    assert msgspec.json.decode(again.input)["age"] == (40 if is_raw else 120)
 
 
 def test_only_the_outputs_that_are_asked_for_come_in_that_order(income):

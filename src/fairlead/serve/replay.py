@@ -22,10 +22,11 @@ import msgspec
 
 from fairlead.errors import IntegrityError, ModelFailed
 from fairlead.project import Project
+from fairlead.serve import formats
 from fairlead.serve.frame import ID_BYTES, Choice, Frame, Part, Way
 from fairlead.serve.intake import Intake
 from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log_reader import Logged, get, rows_of
+from fairlead.serve.log_reader import Logged, get
 from fairlead.serve.pool import ModelPool
 from fairlead.serve.trails import MARK_BYTES, Trail
 from fairlead.signature.check import Checker
@@ -239,8 +240,10 @@ def _all_rows(frame: Frame, checker: Checker) -> list[Any]:
 def _rows(part: Part, intake: Intake, checker: Checker) -> list[Any]:
     if part.format == "json":
         return intake.read(part.body).rows
-    rows_of(part)  # refuses a format that is not known
-    return checker.decode(part.body)
+    rows: list[Any] = (
+        formats.named(part.format).rows(part.body, part.detail, checker, part.count).rows
+    )
+    return rows
 
 
 def _fields(recorded: bytes, replayed: bytes) -> list[Compared]:
