@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from conftest import Loans
 
 ROW: dict[str, Any] = {"age": 39, "hours": 40.5, "job": "nurse"}
+DOCS = Path(__file__).parent.parent.parent / "docs"
 CRASH, HANG, EXIT = 50.001, 50.002, 50.003
 """Hours that the project's function does not survive; the model's sample has two decimals."""
 
@@ -222,6 +223,9 @@ def test_kills_by_an_operator_count_against_nobody_and_counters_never_go_back(
     assert metric(text, "fairlead_predictions_total") == 20
     assert metric(text, "fairlead_batch_rows_count") == 20
     assert metric(text, "fairlead_workers_ready") == 2
+    documented = (DOCS / "metrics.md").read_text()
+    for name in re.findall(r"^# HELP (fairlead_\S+)", text, re.M):
+        assert f"`{name}`" in documented
     for at in range(2):
         for pid in server.workers:
             os.kill(pid, signal.SIGKILL)

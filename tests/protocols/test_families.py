@@ -1,0 +1,92 @@
+"""Metrics of workers are one: sums that never go back, and gauges by their sense."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.protocols.families import Family, Sample, Shelf, Snapshot, merged
+
+
+def counter(value: float) -> Family:
+    return Family("asked", "counter", "Asked.", [Sample("asked_total", (("code", "200"),), value)])
+
+
+def gauge(name: str, value: float) -> Family:
+    return Family(name, "gauge", "Now.", [Sample(name, (), value)])
+
+
+def value(families: list[Family], name: str) -> float | None:
+    found = [s.value for family in families for s in family.samples if s.name == name]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    shelf = Shelf.create(2)
+    yield shelf
+    for file in shelf.files:
+        os.close(file)
+
+
+def test_counters_are_summed_and_gauges_by_their_sense() -> None:
+    one = [counter(3), gauge("waiting", 2), gauge("fairlead_endpoint_ready", 1)]
+    other = [counter(4), gauge("waiting", 5), gauge("fairlead_endpoint_ready", 0)]
+    both = merged([one, other])
+    assert value(both, "asked_total") == 7
+    assert value(both, "waiting") == 7
+    assert value(both, "fairlead_endpoint_ready") == 0
+
+
+def test_an_ended_worker_leaves_its_counts_and_not_its_gauges(shelf: Shelf) -> None:
+    shelf.put(0, Snapshot(1, [counter(3), gauge("waiting", 2)]))
+    shelf.put(1, Snapshot(2, [counter(4), gauge("waiting", 5)]))
+    shelf.fold(0, [])
+    assert value(merged(shelf.all()), "asked_total") == 7
+    assert value(merged(shelf.all()), "waiting") == 5
+    shelf.put(0, Snapshot(3, [counter(1)]))
+    assert value(merged(shelf.all()), "asked_total") == 8
+
+
+def test_what_is_folded_and_not_yet_cleared_is_counted_once(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.put(0, Snapshot(1, [counter(3)]))
+    left = shelf.get(0)
+    shelf.fold(0, [])
+    shelf.put(0, left)  # as a reader meets it between the two writes
+    assert value(merged(shelf.all()), "asked_total") == 3
+
+
+def test_a_write_that_is_cut_off_leaves_what_was_there_before(shelf: Shelf) -> None:
+    shelf.put(0, Snapshot(1, [counter(3)]))
+    shelf.put(0, Snapshot(1, [counter(4)]))
+    for file in shelf.files[:1]:
+        for half in (0, 1 << 32):
+            if os.pread(file, 1, half) == b"\x02":  # the second write, half of it lost
+                os.pwrite(file, bytes(40), half + 16)
+    assert value(merged(shelf.all()), "asked_total") == 3
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5), st.booleans()), max_size=30))
+def test_a_sum_never_goes_back_whoever_dies_when(steps: list[tuple[int, int, bool]]) -> None:
+    shelf = Shelf.create(2)
+    counts, generations, shown = [0, 0], [1, 2], 0.0
+    for slot, more, dies in steps:
+        if dies:
+            shelf.fold(slot, [])
+            counts[slot], generations[slot] = 0, max(generations) + 1
+        counts[slot] += more
+        shelf.put(slot, Snapshot(generations[slot], [counter(counts[slot])]))
+        now = value(merged(shelf.all()), "asked_total")
+        assert now is not None
+        assert now >= shown
+        shown = now
+    assert shown == sum(more for _, more, _ in steps)
+    for file in shelf.files:
+        os.close(file)
