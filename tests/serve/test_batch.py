@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from fairlead.errors import Fault, ModelFailed, Overloaded
+from fairlead.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
 from fairlead.serve import log_reader
-from fairlead.serve.batch import BATCH_ROWS, ENOUGH_ROWS, Call, Lane, Predictions
+from fairlead.serve.batch import BATCH_ROWS, ENOUGH_ROWS, Call, Lane, Predictions, late
 from fairlead.serve.cost import Cost
 from fairlead.serve.frame import Frame, Part, Way
 from fairlead.serve.log import LogWriter
@@ -67,8 +67,10 @@ class Doubler:
 class Bench:
     """A lane over a real log, and the calls that came back."""
 
-    def __init__(self, log: LogWriter, answerer: Doubler, **settings: Any) -> None:
-        self.threads = ThreadPoolExecutor(1, "compute")
+    def __init__(
+        self, log: LogWriter, answerer: Doubler, *, workers: int = 1, **settings: Any
+    ) -> None:
+        self.threads = ThreadPoolExecutor(workers, "compute")
         self.lane = Lane(answerer, log, "process", self.threads, Times(), **settings)
         self.done: list[Call] = []
 
@@ -154,7 +156,7 @@ def test_a_large_call_goes_through_in_pieces_between_its_neighbours(
             assert (logged.row, len(logged.frame.answers)) == (place, 3 * BATCH_ROWS)
 
     run(test)
-    assert max(map(len, doubler.batches)) == ENOUGH_ROWS
+    assert max(map(len, doubler.batches)) <= BATCH_ROWS
 
 
 def test_a_piece_that_fails_fails_its_call_once_and_logs_nothing(run: Run, tmp_path: Path) -> None:
@@ -220,3 +222,165 @@ def test_nothing_is_computed_for_a_caller_that_has_gone(run: Run) -> None:
 
     run(test)
     assert doubler.batches == [[2]]
+
+
+class Failing(Doubler):
+    """Answers as `Doubler`, but says which rows a node raised on."""
+
+    def answer(
+        self, rows: list[Any], entities: list[str | None], ids: list[bytes] | None = None
+    ) -> Predictions:
+        ids = ids or prediction_ids(len(rows))
+        self.batches.append(list(rows))
+        if -1 in rows:
+            raise ModelFailed("no double of -1", None, tuple(map(id_text, ids)))
+        answers = [b"%d" % (2 * row) for row in rows]
+        return Predictions(ids, answers, [Trail(Way("double@1", ()))] * len(rows))
+
+    def failed(self, error: ModelFailed) -> Predictions:
+        ids = list(map(id_bytes, error.ids))
+        return Predictions(
+            ids, [b'{"error":1}'] * len(ids), [Trail(Way("double@1", ()))] * len(ids)
+        )
+
+
+def test_a_node_that_raises_leaves_an_id_a_row_in_the_log(run: Run, tmp_path: Path) -> None:
+    async def test(log: LogWriter) -> tuple[Call, Call]:
+        bench = Bench(log, Failing())
+        good, bad = bench.call(1), bench.call(3, -1)
+        await bench.finish()
+        assert good.answers == [b"2"]
+        return good, bad
+
+    calls: list[Call] = []
+
+    async def keep(log: LogWriter) -> None:
+        calls.extend(await test(log))
+
+    run(keep)
+    error = calls[1].error
+    assert isinstance(error, ModelFailed)
+    assert len(error.ids) == 2
+    logged = log_reader.get(tmp_path, error.ids[1])
+    assert logged.answer == b'{"error":1}'
+    assert logged.frame.parts[0].count == 2
+    assert log_reader.get(tmp_path, id_text(calls[0].ids[0])).answer == b"2"
+
+
+def test_a_large_call_with_a_bad_row_fails_as_a_whole_with_every_id(
+    run: Run, tmp_path: Path
+) -> None:
+    calls: list[Call] = []
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Failing())
+        calls.append(bench.call(*range(ENOUGH_ROWS), -1, *range(ENOUGH_ROWS)))
+        await bench.finish()
+        assert len(bench.done) == 1
+
+    run(test)
+    error = calls[0].error
+    assert isinstance(error, ModelFailed)
+    assert len(set(error.ids)) == 2 * ENOUGH_ROWS + 1
+    for place in (0, ENOUGH_ROWS, 2 * ENOUGH_ROWS):
+        assert log_reader.get(tmp_path, error.ids[place]).row == place
+
+
+def test_pieces_keep_their_order_however_they_come_back(run: Run) -> None:
+    class Uneven(Doubler):
+        """The first batch takes longest."""
+
+        concurrent = True
+
+        def answer(self, rows: list[Any], *more: Any) -> Predictions:
+            if rows[0] == 0:
+                assert self.second.wait(5)
+            elif rows[0] == ENOUGH_ROWS:
+                self.second.set()
+            return super().answer(rows, *more)
+
+        second = threading.Event()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Uneven(), workers=2)
+        call = bench.call(*range(3 * ENOUGH_ROWS))
+        await bench.finish()
+        assert call.answers == [b"%d" % (2 * row) for row in range(3 * ENOUGH_ROWS)]
+
+    run(test)
+
+
+def test_a_call_that_is_given_up_is_answered_at_once_and_not_computed(
+    run: Run, tmp_path: Path
+) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        given_up, other = bench.call(1), bench.call(2)
+        bench.lane.give_up(given_up, late())
+        assert bench.done == [given_up]
+        assert isinstance(given_up.error, DeadlineExceeded)
+        await bench.finish()
+        assert bench.done == [given_up, other]
+
+    run(test)
+    assert doubler.batches == [[2]]
+
+
+def test_what_is_past_its_deadline_is_not_computed(run: Run) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        call = bench.call(1, deadline=time.perf_counter() - 1)
+        await bench.finish()
+        assert isinstance(call.error, DeadlineExceeded)
+
+    run(test)
+    assert doubler.batches == []
+
+
+def test_what_was_computed_in_vain_is_logged(run: Run, tmp_path: Path) -> None:
+    class Waiting(Doubler):
+        def answer(self, rows: list[Any], *more: Any) -> Predictions:
+            begun.set()
+            assert go_on.wait(5)
+            return super().answer(rows, *more)
+
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def test(log: LogWriter) -> None:
+        slow = Cost()
+        slow.observe(1, 1.0)  # so that it is computed on a thread
+        bench = Bench(log, Waiting(), cost=slow)
+        call = bench.call(1)
+        await asyncio.to_thread(begun.wait, 5)
+        bench.lane.give_up(call, late())
+        assert bench.done == [call]
+        go_on.set()
+        await bench.finish()
+        assert bench.done == [call]
+
+    run(test)
+    assert len(log_reader.latest(tmp_path, limit=10).items) == 1
+
+
+def test_a_model_that_becomes_slow_stalls_the_loop_once(run: Run) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        for _ in range(50):
+            bench.call(1)
+            await bench.lane.drained()
+        assert doubler.threads == {threading.current_thread().name}
+        doubler.row_s = 0.02
+        bench.call(1)
+        await bench.lane.drained()
+        doubler.threads.clear()
+        bench.call(1)
+        await bench.finish()
+
+    run(test)
+    assert threading.current_thread().name not in doubler.threads

@@ -192,10 +192,11 @@ class Lane:
         self._computing = computing
         self._queue_rows = queue_rows
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Piece] = deque()
+        self._small: deque[_Piece] = deque()
+        self._large: deque[_Piece] = deque()  # of calls of many rows; they hold up no small ones
         self._due = False  # a turn is
-        self._in_flight = 0  # batches on threads
-        self._most_in_flight = IN_FLIGHT if answerer.concurrent else 1
+        self._in_flight = {False: 0, True: 0}  # batches on threads; of large calls: True
+        self._large_is_next = False  # where one batch at a time is computed, they take turns
         self._wary = 0  # batches that go to a thread, since one took long
         self._unlogged = 0  # frames that are with the writer
         self._when_idle: list[Callable[[], None]] = []
@@ -212,7 +213,8 @@ class Lane:
         if self.rows and self.rows + rows > self._queue_rows:
             raise self._overloaded()
         self.rows += rows
-        self._queue.append(_Piece(call, 0, rows))
+        queue = self._large if rows >= LARGE_ROWS else self._small
+        queue.append(_Piece(call, 0, rows))
         self._wake()
 
     def give_up(self, call: Call, error: FairleadError) -> None:
@@ -240,59 +242,71 @@ class Lane:
 
     @property
     def _is_idle(self) -> bool:
-        return not (self._due or self._in_flight or self._queue or self._unlogged)
+        waits = self._small or self._large or self._due
+        return not (waits or self._in_flight[False] or self._in_flight[True] or self._unlogged)
 
     def _wake(self) -> None:
-        if not self._due and self._in_flight < self._most_in_flight:
+        if not self._due and self._next_queue() is not None:
             self._due = True
             self._loop.call_soon(self._turn)
 
+    def _next_queue(self) -> deque[_Piece] | None:
+        """Say from which queue the next batch may come now, if any."""
+        small, large = self._in_flight[False], self._in_flight[True]
+        if self._answerer.concurrent:
+            if self._small and not small:
+                return self._small
+            return self._large if self._large and large < IN_FLIGHT else None
+        if small or large:
+            return None
+        if self._large and (self._large_is_next or not self._small):
+            return self._large
+        return self._small or None
+
     def _turn(self) -> None:
         self._due = False
-        pieces = self._next_batch()
-        if not pieces:
+        queue = self._next_queue()
+        if queue is None:
             self._tell_idle()
             return
+        is_large = queue is self._large
+        self._large_is_next = not is_large
+        if pieces := self._next_batch(queue):
+            self._begin(pieces, is_large)
+        self._wake()
+        self._tell_idle()
+
+    def _begin(self, pieces: list[_Piece], is_large: bool) -> None:
+        """Compute a batch: here, or on a thread when it takes long or others are there."""
         rows = sum(map(len, pieces))
-        if self._in_flight or self._is_slow(pieces, rows):
-            self._send_off(pieces, rows)
+        slow = is_large or self._wary or self.cost.estimate(rows) > INLINE_S
+        if slow or self._in_flight[True] or self._in_flight[False]:
+            self._send_off(pieces, rows, is_large)
         else:
             self._computed(rows, *self._compute(pieces))
 
-    def _is_slow(self, pieces: list[_Piece], rows: int) -> bool:
-        if self._wary or self.cost.estimate(rows) > INLINE_S:
-            return True
-        return rows >= LARGE_ROWS and max(map(len, pieces)) >= LARGE_ROWS
-
-    def _send_off(self, pieces: list[_Piece], rows: int) -> None:
-        """Compute a batch on a thread."""
-        self._in_flight += 1
-        sharing = self._in_flight  # they take turns at the model
+    def _send_off(self, pieces: list[_Piece], rows: int, is_large: bool) -> None:
+        self._in_flight[is_large] += 1
+        sharing = sum(self._in_flight.values())  # they take turns at the model
         future = self._loop.run_in_executor(self._threads, self._compute, pieces)
 
         def done(computed: asyncio.Future[tuple[list[_Outcome], float]]) -> None:
-            self._in_flight -= 1
+            self._in_flight[is_large] -= 1
             outcomes, spent_s = computed.result()
             self._computed(rows, outcomes, spent_s / sharing)
+            self._wake()
+            self._tell_idle()
 
         future.add_done_callback(done)
-        if self._queue:
-            self._wake()
 
-    def _next_batch(self) -> list[_Piece]:
+    def _next_batch(self, queue: deque[_Piece]) -> list[_Piece]:
         """Take a piece of each call in turn, until the batch has its rows."""
-        queue, room = self._queue, self._room()
+        room = self._room()
         now = time.perf_counter()
         pieces: list[_Piece] = []
         while queue and room > 0:
             piece = queue.popleft()
-            if piece.call.closed:
-                continue
-            if piece.call.abandoned is not None and piece.call.abandoned():
-                self.give_up(piece.call, Fault("Nobody waits for the answer."))
-                continue
-            if piece.call.deadline <= now:
-                self.give_up(piece.call, late())
+            if self._is_over(piece.call, now):
                 continue
             if len(piece) > room:
                 cut = piece.start + room
@@ -303,6 +317,16 @@ class Lane:
             pieces.append(piece)
             room -= len(piece)
         return pieces
+
+    def _is_over(self, call: Call, now: float) -> bool:
+        """Tell whether nothing more of a call is to be computed."""
+        if call.closed:
+            return True
+        if call.abandoned is not None and call.abandoned():
+            self.give_up(call, Fault("Nobody waits for the answer."))
+        elif call.deadline <= now:
+            self.give_up(call, late())
+        return call.closed
 
     def _room(self) -> int:
         """Say how many rows a batch may have: few, unless its fixed cost counts."""
@@ -351,10 +375,6 @@ class Lane:
                 self._failed(outcome.pieces, outcome.result)
             else:
                 self._hand_out(outcome.pieces, outcome.result)
-        if self._queue:
-            self._wake()
-        else:
-            self._tell_idle()
 
     def _failed(self, pieces: list[_Piece], error: Exception) -> None:
         """Answer calls with an error; where a node raised, each row gets an id and is logged."""

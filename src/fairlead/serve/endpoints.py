@@ -96,7 +96,7 @@ class Endpoints:
         self.loads = Loads()
         self.warm = Warm(model_bytes)
         self.under_way: dict[Waiter, None] = {}
-        self.threads = ThreadPoolExecutor(os.cpu_count() or 1, "fairlead-compute")
+        self.threads = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "fairlead-compute")
         self.loop: asyncio.AbstractEventLoop
         self.deadlines: Deadlines
         self.desk: Desk
@@ -445,6 +445,8 @@ class Endpoints:
             self.warm.remove(before)
             before.release()
             logger.info("%s answers now, in place of %s", loaded.ref, before.loaded.ref)
+        if len(self.warm) > EAGER:
+            self._spare.loaded()
         endpoint.tell(serving)
         self._evict(serving)
 

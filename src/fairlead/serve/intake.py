@@ -12,13 +12,16 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from fairlead.errors import FieldProblem, InvalidInput, MalformedInput
 from fairlead.serve.formats import Rows, too_many
+from fairlead.signature import accepted as accepted_bounds
 from fairlead.signature import reading
 from fairlead.signature.check import Checker, refusal
+from fairlead.signature.field import Signature
 from fairlead.signature.row import matchable
 from fairlead.signature.rules import Unfit, encodable
 
@@ -33,11 +36,29 @@ _ENVELOPE = re.compile(rb'\s*\{\s*"(?:rows|entities)"\s*:')
 _KEYS = (b'"rows"', b'"entities"')
 
 
+_intakes: WeakValueDictionary[bytes, Intake] = WeakValueDictionary()
+
+
+def intake_of(signature: Signature, accepted: dict[str, Any], max_rows: int) -> Intake:
+    """
+    Give the intake of a signature and what was accepted for it; one for all that have the same.
+
+    Thousands of models are often of one kind; and the types inside lie in cycles,
+    which cost a garbage collection when they go.
+    """
+    key = msgspec.msgpack.encode((signature, accepted, max_rows))
+    found = _intakes.get(key)
+    if found is None:
+        checker = Checker(signature, accepted_bounds.from_builtins(accepted))
+        found = _intakes[key] = Intake(checker, max_rows=max_rows)
+    return found
+
+
 class Intake:
-    """Reads the bodies of requests to one endpoint."""
+    """Reads the bodies of requests to endpoints of one signature. Any thread may call it."""
 
     def __init__(self, checker: Checker, *, max_rows: int = MAX_ROWS) -> None:
-        self._checker = checker
+        self.checker = self._checker = checker
         self._max_rows = max_rows
         self._fields = {field.name for field in checker.signature.fields}
         self._decode = _envelope_decoder(checker)

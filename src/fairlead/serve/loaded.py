@@ -20,12 +20,10 @@ from fairlead.serve.batch import Predictions
 from fairlead.serve.cost import Cost
 from fairlead.serve.frame import Way
 from fairlead.serve.graph import ONLY, Builder, Functions, Node, Shadowing, States, tree_of
-from fairlead.serve.intake import MAX_ROWS, Intake
+from fairlead.serve.intake import MAX_ROWS, intake_of
 from fairlead.serve.log import Frame, Part
 from fairlead.serve.pool import LoadedModel, ModelPool
 from fairlead.serve.trails import Trail, trails, with_trails
-from fairlead.signature import accepted
-from fairlead.signature.check import Checker
 from fairlead.store.digest import Digest
 from fairlead.store.ids import id_bytes, id_text, prediction_ids
 from fairlead.store.records import Revision
@@ -44,9 +42,9 @@ class LoadedRevision:
         self.revision = revision
         self.ref = revisions.ref(revision)
         self.signature = node.signature
-        self.checker = Checker(node.signature, accepted.from_builtins(revision.accepted))
+        self.intake = intake_of(node.signature, revision.accepted, max_rows)
+        self.checker = self.intake.checker
         self.max_rows = max_rows
-        self.intake = Intake(self.checker, max_rows=max_rows)
         self.cost = Cost()
         self.timeout_s = _seconds(revision.spec.get("timeout_ms"))
         self._build = build

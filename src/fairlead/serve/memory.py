@@ -13,8 +13,8 @@ SHARE = 16
 """Given back when this part of the budget was freed …"""
 PAUSE_S = 1.0
 """… but not more often than this."""
-COLLECT = 2000
-"""After so many revisions were let go, their types are collected: they lie in cycles."""
+COLLECT = 10_000
+"""After so many revisions were let go, what lies in cycles is collected: some 10 KiB of each."""
 
 
 class Spare:
@@ -26,6 +26,15 @@ class Spare:
         self._bytes = 0
         self._revisions = 0
         self._next_at = 0.0
+
+    def loaded(self) -> None:
+        """
+        Say that one more revision of very many was loaded.
+
+        What is loaded stays: were it walked by every collection, each would hold
+        up all requests for as long as half a second.
+        """
+        gc.freeze()
 
     def freed(self, size_bytes: int) -> None:
         """Say that a revision was let go."""
@@ -50,7 +59,9 @@ def give_back(*, collect: bool = False) -> None:
         collect: First free what lies in cycles; the interpreter stands still meanwhile.
     """
     if collect:
+        gc.unfreeze()
         gc.collect()
+        gc.freeze()
     trim = _trim()
     if trim is not None:
         trim(0)
