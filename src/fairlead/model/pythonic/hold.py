@@ -8,7 +8,14 @@ from importlib.metadata import version
 import msgspec
 
 from fairlead.errors import ModelFailed, NotSupported
-from fairlead.model.compile.hold import BATCH_SIZES, Difference, difference, in_each, same_bits
+from fairlead.model.compile.hold import (
+    BATCH_SIZES,
+    Difference,
+    difference,
+    in_batches,
+    in_each,
+    same_bits,
+)
 from fairlead.model.compile.result import Equality
 from fairlead.model.pythonic.gather import encoded
 from fairlead.model.runtime.isolated import IsolatedPredictor, isolated
@@ -64,12 +71,13 @@ def hold(
         found = here.predict(rows)
         steady = _is_steady(here, rows)
         size = None if steady and same_bits(here, rows, CALLS) else 1
+        served = found if size is None else in_batches(here, rows, 1)
     finally:
         here.close()
     apart = _compared(spec, wanted, found) if steady and wanted is not None else None
     final = msgspec.structs.replace(spec, rows_per_call=size, deterministic=steady)
     elsewhere = _elsewhere(final, files, signature, rows)
-    if steady and difference(found, elsewhere).reason:
+    if steady and difference(served, elsewhere).identical < len(rows):
         final = msgspec.structs.replace(final, rows_per_call=1, deterministic=False)
     equality = _record(final, len(rows), apart)
     return Held(encoded(final, files), equality, found.probabilities is not None)
