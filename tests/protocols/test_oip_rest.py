@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import struct
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fairlead.protocols.oip_grpc import CODES
+from fairlead.protocols.oip_messages import MESSAGES
 from fairlead.serve.replay import replay
 
 INFER = "/v2/models/income/infer"
@@ -222,3 +225,13 @@ def test_a_body_with_bytes_changed_never_fails_the_server(income, data):
     assert status in (200, 400, 413, 422, 501)
     if status != 200:
         assert isinstance(msgspec.json.decode(answer)["error"], str)
+
+
+def test_every_route_and_every_status_of_grpc_is_documented():
+    text = (Path(__file__).parent.parent.parent / "docs" / "oip.md").read_text()
+    for name in MESSAGES:
+        if name.endswith("Request"):
+            assert f"`{name.removesuffix('Request')}`" in text
+    for status, code in CODES.items():
+        line = next(line for line in text.splitlines() if line.endswith(f"| `{code.name}` |"))
+        assert str(status) in line
