@@ -38,6 +38,11 @@ def dropped(table: pl.DataFrame) -> pl.DataFrame:
 def raising(table: pl.DataFrame) -> pl.DataFrame:
     raise KeyError("nope")
 
+def looked_up(rows: list[dict]) -> list[dict]:
+    with open("shares.csv") as file:
+        share = float(file.read())
+    return [{**row, "hours": share} for row in rows]
+
 def same(answers: pl.DataFrame) -> pl.DataFrame:
     return answers
 
@@ -156,3 +161,13 @@ def test_sides_that_do_not_fit_are_named_both(
     told = "\n".join(refused(project, graph))
     for message in messages:
         assert message in told
+
+
+def test_a_function_that_reads_a_file_is_refused_for_no_revision_pins_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    (project.root / "shares.csv").write_text("3")
+    graph = "graph: {transform: nodes.py:looked_up, model: price@1}"
+    (told,) = refused(project, graph)
+    assert "reads shares.csv, which the revision does not pin" in told

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from typing import Any
 
 import msgspec
 
 from fairlead.errors import FairleadError
+from fairlead.flow.keys.watch import Reads, watching
 from fairlead.serve.code import Functions, of_code
 from fairlead.serve.fitting import fit
 from fairlead.serve.loaded import LoadedRevision
@@ -61,18 +63,35 @@ def try_out(pool: ModelPool, draft: Draft, source: str) -> Trial:
             company than alone; names all that were found.
         FairleadError: A model cannot be loaded.
     """
-    functions = of_code(draft.code) if draft.code is not None else None
-    try:
-        pool.pin(draft.revision.packages)
-        models = [pool.take(model) for model in dict.fromkeys(draft.revision.models.values())]
-        try:
-            return _Try(pool, draft.revision, functions, models).run(source)
-        finally:
-            for model in models:
-                model.release()
-    finally:
-        if functions is not None:
-            functions.close()
+    if draft.code is None:
+        return _with_models(pool, draft.revision, None, source)
+    with closing(of_code(draft.code)) as functions, watching(pool.project.root) as reads:
+        trial = _with_models(pool, draft.revision, functions, source)
+    _require_no_reads(reads, source)
+    return trial
+
+
+def _with_models(
+    pool: ModelPool, revision: Revision, functions: Functions | None, source: str
+) -> Trial:
+    pool.pin(revision.packages)
+    with ExitStack() as held:
+        models = [pool.take(model) for model in dict.fromkeys(revision.models.values())]
+        for model in models:
+            held.callback(model.release)
+        return _Try(pool, revision, functions, models).run(source)
+
+
+def _require_no_reads(reads: Reads, source: str) -> None:
+    """Refuse functions that take what they know from files that no revision pins."""
+    problems = Problems()
+    for path in reads.paths():
+        problems.add(
+            "graph",
+            f"a function of the graph reads {reads.told(path)}, which the revision does not pin.",
+            "Put what it needs into config:, or register a Python model, which keeps its files.",
+        )
+    problems.require_none(source)
 
 
 class _Try:
