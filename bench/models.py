@@ -17,8 +17,11 @@ import psutil
 from shared.keep import keep
 
 from fairlead.model.compile import Compiled, compile
+from fairlead.model.kinds.file import contents_of
+from fairlead.model.kinds.kind import Given
 from fairlead.model.runtime.frames import columns_of
 from fairlead.model.runtime.onnx import OnnxRuntime
+from fairlead.model.runtime.registry import load as runtime_of
 from fairlead.model.runtime.rows import part_of
 from fairlead.signature.field import Signature
 from fairlead.signature.infer import infer
@@ -38,9 +41,10 @@ def main() -> None:
     given = arguments.parse_args()
     if given.load:
         return load(given.load, given.copies)
-    found = {"adult": adult(given.data), "small": small()}
-    keep("models", found, versions=("onnxruntime", "scikit-learn", "skl2onnx"))
-    for name in ("adult", "small"):
+    found = {"adult": adult(given.data), "small": small(), "kinds": kinds(given.data)}
+    libraries = ("lightgbm", "xgboost-cpu", "catboost")
+    keep("models", found, versions=("onnxruntime", "scikit-learn", "skl2onnx", *libraries))
+    for name in ("adult", "small", "kinds"):
         print(name, *(f"  {key}: {value}" for key, value in found[name].items()), sep="\n")
     return None
 
@@ -86,6 +90,108 @@ def forest(numeric: list[str], fields: Any) -> Any:
     texts = [name for name in fields if name not in numeric]
     transformer = ColumnTransformer([("n", scaled, numeric), ("t", encoded, texts)])
     return make_pipeline(transformer, RandomForestClassifier(100, random_state=0, n_jobs=2))
+
+
+def kinds(folder: Path) -> dict[str, Any]:
+    """Each other kind as it is served, beside its library's own estimator, on the same rows."""
+    train, test = (
+        read(folder / name, skip) for name, skip in (("adult.data.gz", 0), ("adult.test.gz", 1))
+    )
+    numbers = train.select_dtypes("int64").columns.tolist()
+    models = boosters()
+    found = {}
+    for name, model in models.items():
+        model.fit(train[numbers], (train["income"] == ">50K").astype(int))
+        table = train[numbers].assign(income=(train["income"] == ">50K").astype(int))
+        found[name] = served(model, table, test[numbers])
+    found["texts, words of ASCII"] = texts("[a-zA-Z]+", folder.parent)
+    found["texts, words of every alphabet"] = texts(r"(?u)\b\w\w+\b", folder.parent)
+    found["an ONNX file"] = brought(train[numbers], train["income"])
+    return found
+
+
+def boosters() -> dict[str, Any]:
+    import catboost
+    import lightgbm
+    import xgboost
+
+    light = {"n_estimators": 100, "verbose": -1, "n_jobs": 1}
+    extreme = {"n_estimators": 100, "n_jobs": 1}
+    cat = {"iterations": 100, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    return {
+        "LightGBM, compiled": lightgbm.LGBMClassifier(**light),
+        "LightGBM, own format": lightgbm.LGBMClassifier(zero_as_missing=True, **light),
+        "XGBoost, compiled": xgboost.XGBClassifier(**extreme),
+        "XGBoost, own format": xgboost.XGBClassifier(booster="dart", **extreme),
+        "CatBoost, compiled": catboost.CatBoostClassifier(**cat),
+        "CatBoost, own format": catboost.CatBoostClassifier(grow_policy="Depthwise", **cat),
+    }
+
+
+def served(model: Any, train: Any, test: Any, target: str = "income") -> dict[str, str]:
+    """Register, load and ask."""
+    from fairlead.model.contents import make
+
+    made = make(model, train=train, test=test[:2000], target=target)
+    seconds, told = asked(made, test)
+    own = best(lambda: model.predict_proba(own_rows(made, test)[:1000]), 3)
+    one = best(lambda: [model.predict_proba(own_rows(made, test)[i : i + 1]) for i in range(20)])
+    return told | {
+        "library, batch 1": f"{one / 20 * 1e6:.0f} µs",
+        "library, batch 1000": f"{1000 / own:,.0f} rows/s",
+        "gain at 1": f"{one / 20 / seconds:.1f}",
+    }
+
+
+def own_rows(made: Any, test: Any) -> Any:
+    """Rows as the library takes them: a list where it takes texts."""
+    is_text = [field.kind for field in made.signature.fields] == ["text"]
+    return test[made.signature.fields[0].name].tolist() if is_text else test
+
+
+def asked(made: Any, test: Any) -> tuple[float, dict[str, str]]:
+    runtime = runtime_of(made.compiled.runtime)
+    load_s = best(lambda: runtime.load(made.compiled.files, made.signature).close())
+    predictor = runtime.load(made.compiled.files, made.signature)
+    rows = columns_of(test, made.signature)
+    single, many = (
+        [part_of(rows, slice(i, i + 1)) for i in range(200)],
+        part_of(rows, slice(0, 1000)),
+    )
+    one = best(lambda: [predictor.predict(row) for row in single]) / len(single)
+    seconds = best(lambda: predictor.predict(many), 3)
+    return one, {
+        "served by": made.compiled.runtime,
+        "load": f"{load_s * 1e3:.1f} ms",
+        "batch 1": f"{one * 1e6:.0f} µs",
+        "batch 1000": f"{len(many) / seconds:,.0f} rows/s",
+    }
+
+
+def texts(pattern: str, data: Path) -> dict[str, str]:
+    """TF-IDF and logistic regression over 24,783 short texts."""
+    import pandas as pd
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    table = pd.read_csv(data / "davidson-hate-speech" / "labeled_data.csv.gz")
+    table = table[["tweet", "class"]].rename(columns={"class": "income"})
+    train, test = table[:8000], table[8000:12000].reset_index(drop=True)
+    model = make_pipeline(TfidfVectorizer(token_pattern=pattern), LogisticRegression(max_iter=200))
+    return served(model.fit(train["tweet"], train["income"]), train, test)
+
+
+def brought(fields: Any, target: Any) -> dict[str, str]:
+    """A forest of 20 trees as somebody else exported it."""
+    from skl2onnx import to_onnx
+    from sklearn.ensemble import RandomForestClassifier
+
+    numbers = fields.astype("float32")
+    model = RandomForestClassifier(20, max_depth=8, random_state=0).fit(numbers.to_numpy(), target)
+    data = to_onnx(model, numbers.to_numpy()[:1]).SerializeToString()
+    given = Given(train=numbers.assign(income=target), target="income")
+    return asked(contents_of(data, given, "forest.onnx"), numbers)[1]
 
 
 def small() -> dict[str, Any]:

@@ -93,7 +93,11 @@ class Boosted:
         """Give the value or the label of each row, shape (n,)."""
         if self.classes_ is None:
             return np.asarray(_raw(self, table), dtype=np.float64).reshape(-1)
-        shares = self.predict_proba(table)
+        return self.labels_of(self.predict_proba(table))
+
+    def labels_of(self, shares: NDArray[np.float64]) -> NDArray[Any]:
+        """Give the label that the library chooses by probabilities."""
+        assert self.classes_ is not None
         if self.library == "lightgbm" or shares.shape[1] > 2:
             return np.asarray(self.classes_[shares.argmax(axis=1)])
         # XGBoost and CatBoost ask whether the second is above a half: 0.5 is the first.

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from fairlead.errors import IntegrityError, InvalidInput, NotSupported
-from fairlead.evaluate.boosters import refusals
+from fairlead.evaluate.boosters import Boosted, refusals
 from fairlead.flow.values.trusted import load_skops
 from fairlead.model.runtime.frames import Layout, frame_of
 from fairlead.model.runtime.protocol import Outputs
@@ -102,11 +102,13 @@ def ask(model: Any, frame: Any, output: Output) -> Outputs:
         return Outputs(values=values.reshape(-1))
     order = label_order(model.classes_, output)
     places = {plain(label): place for place, label in enumerate(output.labels or ())}
-    said = np.asarray(model.predict(frame)).reshape(-1)
+    known = model.predict_proba(frame) if isinstance(model, Boosted) else None
+    said = model.predict(frame) if known is None else model.labels_of(known)
+    said = np.asarray(said).reshape(-1)
     choices = np.array([places[plain(label)] for label in said], dtype=np.int64)
     if not hasattr(model, "predict_proba"):
         return Outputs(choices=choices)
-    shares = np.asarray(model.predict_proba(frame), dtype=np.float64)
+    shares = np.asarray(model.predict_proba(frame) if known is None else known, dtype=np.float64)
     return Outputs(choices=choices, probabilities=np.ascontiguousarray(shares[:, order]))
 
 
