@@ -78,6 +78,8 @@ def _about(package: Package, run: Run | None) -> list[tuple[str, str]]:
         ("run", _ran(run) if run else manifest.run or "none"),
         ("code", f"commit {str(code.get('commit') or 'none')[:12]}, {_changed(changed)}"),
     ]
+    if manifest.runtime == "python":
+        told.append(("class", _class(manifest.encoding)))
     for name, table in manifest.data.items():
         told.append((f"{name} data", f"{table['rows']:,} rows, {str(table['artifact'])[:12]}"))
     told.append(("registered", when(manifest.created)))
@@ -85,8 +87,21 @@ def _about(package: Package, run: Run | None) -> list[tuple[str, str]]:
     return told
 
 
+def _class(said: dict[str, Any]) -> str:
+    """Say what a Python model is made of."""
+    needs = " ".join(f"{name}=={at}" for name, at in said.get("requirements", {}).items())
+    files = ", ".join(said.get("files", ()))
+    parts = [f"{said.get('class')} of {said.get('module')}, given {said.get('frame')}"]
+    parts += [f"files {files}"] if files else []
+    return "; ".join([*parts, *([f"needs {needs}"] if needs else [])])
+
+
 def _answers(package: Package) -> str:
     output = package.signature.output
+    if output.fields is not None:
+        names = [field.name for field in output.fields]
+        more = f" … {len(names)} in all" if len(names) > 6 else ""
+        return f"fields: {', '.join(names[:6])}{more}"
     if output.labels is None:
         return f"{output.name}, {_numbers(output)}"
     return f"{output.name}: {', '.join(map(str, output.labels))}"

@@ -23,6 +23,7 @@ from fairlead.signature.infer import infer
 if TYPE_CHECKING:
     from fairlead.model.runtime.frames import Column, Layout
     from fairlead.model.runtime.protocol import Outputs, Predictor
+    from fairlead.model.runtime.python_spec import Spec
 
 
 class PythonClass:
@@ -63,8 +64,7 @@ class PythonClass:
         rows = checker.table(unseen).columns
         few = part_of(rows, slice(0, ROWS))
         held = hold(spec, files, signature, few, _answers(model, few, signature, frame, layout))
-        layout_told = {"frame": frame, "layout": {"frame": layout.frame}}
-        compiled = Compiled(held.files, "python", held.equality, layout_told)
+        compiled = Compiled(held.files, "python", held.equality, _told(spec))
         numbers = checker.table(seen).columns
         told = tables.described(signature, compiled, numbers, None if given.test is None else rows)
         asked_of = Asked(held.files, signature, scores=held.scores)
@@ -72,6 +72,17 @@ class PythonClass:
 
 
 KIND = PythonClass()
+
+
+def _told(spec: Spec) -> dict[str, Any]:
+    """Say in the manifest what the class is made of."""
+    return {
+        "class": spec.name,
+        "module": spec.module,
+        "frame": spec.frame,
+        "files": sorted(spec.files),
+        "requirements": spec.requirements,
+    }
 
 
 def taken_by(model: Any, table: Any) -> Frame:
