@@ -14,8 +14,10 @@ from fairlead.errors import UsageError
 
 if TYPE_CHECKING:
     from fairlead.protocols.messages import Ready
+    from fairlead.protocols.options import ServerOptions
 
 PORT = 8470
+CONNECTIONS = 16_384
 WORKERS = 64
 
 Port: TypeAlias = Annotated[int, Parameter(help="0 lets the system choose one.")]
@@ -43,6 +45,7 @@ BehindProxy: TypeAlias = Annotated[
 AccessLog: TypeAlias = Annotated[
     str | None, Parameter(help="A file for a line of JSON per request; - for stdout.")
 ]
+Connections: TypeAlias = Annotated[int, Parameter(help="Of callers, to each worker.")]
 
 UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 
@@ -59,6 +62,7 @@ def serve(
     require_tokens: RequireTokens = False,
     behind_proxy: BehindProxy = False,
     access_log: AccessLog = None,
+    connections: Connections = CONNECTIONS,
 ) -> None:
     """
     Start the prediction server; it runs until it is stopped, and then drains.
@@ -71,7 +75,7 @@ def serve(
     from fairlead.protocols.options import ServerOptions
     from fairlead.protocols.supervisor import Supervisor
 
-    _check(port, grpc_port, workers, (tls_cert, tls_key))
+    _check(port, grpc_port, workers, connections, (tls_cert, tls_key))
     options = ServerOptions(
         project=str(projects.find().root),
         names=list(names) or None,
@@ -85,6 +89,7 @@ def serve(
         require_tokens=require_tokens,
         behind_proxy=behind_proxy,
         access_log=access_log,
+        connections=connections,
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     Supervisor(options, _ready).run()
@@ -103,6 +108,7 @@ def up(
     require_tokens: RequireTokens = False,
     behind_proxy: BehindProxy = False,
     access_log: AccessLog = None,
+    connections: Connections = CONNECTIONS,
 ) -> None:
     """Start everything for one machine: today that is the prediction server."""
     serve(
@@ -116,11 +122,16 @@ def up(
         require_tokens=require_tokens,
         behind_proxy=behind_proxy,
         access_log=access_log,
+        connections=connections,
     )
 
 
 def _check(
-    port: int, grpc_port: int | None, workers: int, tls: tuple[str | None, str | None]
+    port: int,
+    grpc_port: int | None,
+    workers: int,
+    connections: int,
+    tls: tuple[str | None, str | None],
 ) -> None:
     for each in (port, grpc_port or 0):
         if not 0 <= each <= 65535:
@@ -129,6 +140,8 @@ def _check(
         raise UsageError(f"HTTP and gRPC cannot share port {port}.", "Choose another one for gRPC.")
     if not 1 <= workers <= WORKERS:
         raise UsageError(f"{workers} workers cannot be.", f"Choose 1 to {WORKERS}.")
+    if connections < 1:
+        raise UsageError(f"{connections} connections cannot be.", "Allow 1 or more.")
     if (tls[0] is None) != (tls[1] is None):
         raise UsageError("TLS needs both files.", "Give --tls-cert and --tls-key.")
 
@@ -158,8 +171,9 @@ def _bytes(text: str) -> int:
     return int(float(found[1]) * UNITS[found[2]])
 
 
-def _ready(ready: Ready, url: str) -> None:
+def _ready(ready: Ready, options: ServerOptions) -> None:
     """Say what is served, and where."""
+    url = options.url
     for each in ready.served:
         models = ", ".join(each.models)
         message(f"{each.ref} answers with {models}: {url}/v1/endpoints/{each.endpoint}/predict")
@@ -169,4 +183,6 @@ def _ready(ready: Ready, url: str) -> None:
         message(f"And {more} more; GET {url}/v1/endpoints lists them.")
     if not ready.endpoints:
         message("There is no endpoint yet: `fairlead endpoints apply NAME` makes one; no restart.")
+    if options.grpc_target is not None:
+        message(f"gRPC, for the Open Inference Protocol v2: {options.grpc_target}")
     message(f"Ready on {url}. Stop with Ctrl-C.")

@@ -20,4 +20,20 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     behind_proxy: bool = False  # believe the last address of X-Forwarded-For
     access_log: str | None = None
     model_bytes: int | None = None  # memory for loaded models
+    connections: int = 16_384  # of callers, to each worker
     drain_s: float = 30.0  # how long a stopping worker answers what is under way
+
+    @property
+    def url(self) -> str:
+        """Where HTTP is spoken."""
+        scheme = "https" if self.tls_cert else "http"
+        return f"{scheme}://{_in_url(self.host)}:{self.port}"
+
+    @property
+    def grpc_target(self) -> str | None:
+        """Where gRPC is spoken, as its clients take it."""
+        return None if self.grpc_port is None else f"{_in_url(self.host)}:{self.grpc_port}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from fairlead.errors import NotSupported
 from fairlead.protocols import metrics
 from fairlead.protocols.accesslog import AccessLog
@@ -63,9 +65,9 @@ async def serve(
     options = ServerOptions(project=str(endpoints.project.root), host=host, port=port)
     # Taken before anything is loaded, so that a conflict shows at once.
     with listening_socket(host, port) as listening:
-        url = address(host, listening.getsockname()[1])
+        options = msgspec.structs.replace(options, port=listening.getsockname()[1])
         server = Server(endpoints, options, limits)
-        await server.run(listening.dup(), lambda: ready(endpoints, url), stop)
+        await server.run(listening.dup(), lambda: ready(endpoints, options.url), stop)
 
 
 class Server:
@@ -89,7 +91,7 @@ class Server:
         self.endpoints = endpoints
         self.options = options
         self.hands_over = False  # whether another process goes on with the same socket
-        self._limits = limits
+        self._limits = limits or Limits(connections=options.connections, drain_s=options.drain_s)
         self._team = team
         self._closing = ExitStack()  # closes what was opened, the last first
         self._app: App | None = None
@@ -171,11 +173,6 @@ class Server:
     def _show(self, state: State) -> None:
         if self._team is not None:
             self._team.watched.slot.show(state)
-
-
-def address(host: str, port: int, *, tls: bool = False) -> str:
-    """Give the URL of a server."""
-    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _grpc_server(endpoints: Endpoints, app: App, limits: Limits | None) -> OipGrpc:

@@ -116,10 +116,13 @@ class Supervisor:
 
     Args:
         options: What the server was told.
-        announce: Called once, with the URL, when all workers are ready for the first time.
+        announce: Called once, when all workers are ready for the first time, with what one
+            of them serves and with the options, where the ports are now those that were taken.
     """
 
-    def __init__(self, options: ServerOptions, announce: Callable[[Ready, str], None]) -> None:
+    def __init__(
+        self, options: ServerOptions, announce: Callable[[Ready, ServerOptions], None]
+    ) -> None:
         self._options = options
         self._announce = announce
         self._announced = False
@@ -242,12 +245,7 @@ class Supervisor:
         ready = all(seat.worker and seat.worker.ready_at is not None for seat in self._seats)
         if not self._announced and ready and self._first_ready is not None:
             self._announced = True
-            self._announce(self._first_ready, self._url())
-
-    def _url(self) -> str:
-        scheme = "https" if self._options.tls_cert else "http"
-        host = self._options.host
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._options.port}"
+            self._announce(self._first_ready, self._options)
 
     # ---- looking after
 

@@ -38,7 +38,7 @@ from fairlead.serve.watched import Watched
 LAST_S = 30.0
 """How long beyond every limit a process may stand still until the kernel ends it."""
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fairlead.protocols.worker")  # this module runs as `__main__`
 
 
 def main() -> None:
@@ -84,13 +84,14 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._begin_to_stop, True)
         options = self._options
         project = projects.find(Path(options.project))
-        for warning in check_bind(
+        bound = check_bind(
             project,
             options.host,
             tls=options.tls_cert is not None,
             behind_proxy=options.behind_proxy,
             require_tokens=options.require_tokens,
-        ).warnings:
+        )
+        for warning in bound.warnings if self._watched.seat == 0 else ():
             logger.warning(warning)
         limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
         self._endpoints = Endpoints(project, options.names, **limits)
