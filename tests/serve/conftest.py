@@ -83,14 +83,15 @@ class Greedy:
         return cls(setting.arms)
 
     def choose(self, batch, state):
-        from fairlead.serve.routers.draws import draws
+        from fairlead.serve.routers.draws import Draws
 
         learned = {"epsilon": 1.0, "best": 0} if state is None else state.content
         epsilon, best = learned["epsilon"], learned["best"]
         share = epsilon / len(self._arms)
         shares = np.full(len(self._arms), share)
         shares[best] += 1 - epsilon
-        chosen = np.searchsorted(np.cumsum(shares), draws("greedy", batch.ids) * shares.sum())
+        drawn = [Draws("greedy").of(one) for one in batch.ids]
+        chosen = np.searchsorted(np.cumsum(shares), np.array(drawn) * shares.sum())
         return chosen, shares[chosen]
 '''
 

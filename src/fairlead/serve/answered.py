@@ -25,7 +25,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     entities: list[str | None]  # n; whom a row is about, where its caller said so
 
 
-class Answered(msgspec.Struct, frozen=True, eq=False):
+class Answered(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
     What a node says of a batch, and which way each row went to it.
 

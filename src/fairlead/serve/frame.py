@@ -54,7 +54,7 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
     detail: str = ""
 
 
-class Choice(msgspec.Struct, array_like=True, frozen=True):
+class Choice(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a route chose for a row, how likely it was to, and what it knew then."""
 
     node: str
@@ -63,7 +63,7 @@ class Choice(msgspec.Struct, array_like=True, frozen=True):
     state: int = 0  # number of the router's state; 0 where it keeps none
 
 
-class Way(msgspec.Struct, array_like=True, frozen=True):
+class Way(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """
     How rows went through a graph.
 

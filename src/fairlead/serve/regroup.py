@@ -34,12 +34,15 @@ def regrouped(batch: Batch, chosen: Chosen, arms: Arms) -> Answered:
     """Answer each row by its arm, in order; what every arm is given stands in its rows' order."""
     rows = len(batch.ids)
     gathered = _Gathered(rows, chosen)
-    for arm in np.unique(chosen.arms).tolist():
+    present = sorted(set(chosen.arms.tolist()))
+    if len(present) == 1:  # as all batches of one row
+        name, below = arms[present[0]]
+        gathered.add(name, np.arange(rows), below.answer(batch))
+        return gathered.answered()
+    for arm in present:
         name, below = arms[arm]
         places = np.flatnonzero(chosen.arms == arm)
-        is_whole = len(places) == rows
-        answered = below.answer(batch) if is_whole else _of_rows(below, batch, places)
-        gathered.add(name, places, answered)
+        gathered.add(name, places, _of_rows(below, batch, places))
     return gathered.answered()
 
 
@@ -70,9 +73,12 @@ class _Gathered:
 
     def add(self, arm: str, places: NDArray[np.intp], answered: Answered) -> None:
         self._parts.append((places, answered.outputs))
-        for node, marks in answered.marks.items():
-            whole = self._marks.setdefault(node, np.zeros(self._rows, dtype=np.uint32))
-            whole[places] = marks
+        if len(places) == self._rows:
+            self._marks |= answered.marks
+        else:
+            for node, marks in answered.marks.items():
+                whole = self._marks.setdefault(node, np.zeros(self._rows, dtype=np.uint32))
+                whole[places] = marks
         self._add_ways(arm, places, answered)
 
     def answered(self) -> Answered:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from struct import Struct
+
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from fairlead.serve.answered import Answered, Marks
 from fairlead.serve.frame import Frame, Way
@@ -24,14 +26,14 @@ def trails(answered: Answered, rows: int) -> list[Trail]:
     """Give the trail of each row of a batch, in order."""
     if not answered.marks and answered.taken is None:
         return [Trail(answered.ways[0])] * rows
-    taken = np.zeros(rows, dtype=np.intp) if answered.taken is None else answered.taken
+    if answered.taken is None:
+        return _alike(answered.ways[0], answered.marks, range(rows))
+    taken = answered.taken
     found: list[Trail | None] = [None] * rows
     for index, way in enumerate(answered.ways):
-        places = np.flatnonzero(taken == index)
-        width = MARK_BYTES * len(way.path)
-        data = _marks_of(way, answered.marks, places)
-        for at, row in enumerate(places.tolist()):
-            found[row] = Trail(way, data[at * width : (at + 1) * width])
+        places = np.flatnonzero(taken == index).tolist()
+        for row, trail in zip(places, _alike(way, answered.marks, places), strict=True):
+            found[row] = trail
     return [trail for trail in found if trail is not None]
 
 
@@ -53,10 +55,10 @@ def with_trails(frame: Frame, found: list[Trail], pinned: dict[str, Digest]) -> 
     )
 
 
-def _marks_of(way: Way, marks: Marks, places: NDArray[np.intp]) -> bytes:
-    """The marks of some rows, row by row, in the order of the path."""
-    matrix = np.zeros((len(places), len(way.path)), dtype="<u4")
-    for column, (node, _) in enumerate(way.path):
-        if node in marks:
-            matrix[:, column] = marks[node][places]
-    return matrix.tobytes()
+def _alike(way: Way, marks: Marks, places: Sequence[int]) -> list[Trail]:
+    """The trails of rows that went one way, with their marks in the order of the path."""
+    known = [marks[node].tolist() if node in marks else None for node, _ in way.path]
+    packed = Struct(f"<{len(known)}I").pack
+    return [
+        Trail(way, packed(*[0 if one is None else one[row] for one in known])) for row in places
+    ]

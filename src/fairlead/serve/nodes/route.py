@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairlead.errors import InvalidConfig
 from fairlead.serve.answered import Answered, Batch, raised
@@ -53,10 +54,7 @@ class RouteNode:
         state = self._build.state(self._name) if self._router.learns else None
         try:
             arms, propensities = self._router.choose(batch, state)
-            if arms.shape != (len(batch.ids),) or propensities.shape != arms.shape:
-                raise ValueError(f"{arms.shape} arms for {len(batch.ids)} rows")
-            if not ((arms >= 0) & (arms < len(self._arms)) & (propensities > 0)).all():
-                raise ValueError("an arm that is not there, or a propensity of nothing")
+            _require_choices(arms, propensities, len(batch.ids), len(self._arms))
         except Exception as error:
             raise raised(self._name, error) from error
         spent_us = round((time.perf_counter() - start) * 1e6, 1)
@@ -68,3 +66,14 @@ class RouteNode:
 
     def close(self) -> None:
         """Hold nothing: the builder closes the arms."""
+
+
+def _require_choices(
+    arms: NDArray[np.intp], propensities: NDArray[np.float64], rows: int, among: int
+) -> None:
+    if arms.shape != (rows,) or propensities.shape != (rows,):
+        raise ValueError(f"{arms.shape} arms and {propensities.shape} propensities, {rows} rows")
+    if not 0 <= min(arms.tolist()) <= max(arms.tolist()) < among:
+        raise ValueError(f"an arm that is not there: {arms.tolist()}, of {among}")
+    if not min(propensities.tolist()) > 0:
+        raise ValueError("an arm was chosen whose propensity is nothing")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from fairlead.errors import InvalidConfig
 from fairlead.serve.router import Setting
@@ -53,18 +52,17 @@ class Shares:
             last = _shares(read.ramp.to, setting)
             self._ramp = last, setting.since, read.ramp.over_s
 
-    def of(self, ids: list[bytes]) -> NDArray[np.float64]:
-        """Give the shares of the arms for each row, shape (n, arms)."""
+    def of(self, identifier: bytes) -> list[float]:
+        """Give the shares of the arms for the row of a prediction id."""
         if self._ramp is None:
-            return np.broadcast_to(self._first, (len(ids), len(self._first)))
+            return self._first
         last, since, over_s = self._ramp
-        times = np.array([id_time_s(identifier) for identifier in ids])
-        done = np.clip((times - since) / over_s, 0.0, 1.0)[:, np.newaxis]
-        mixed: NDArray[np.float64] = self._first * (1.0 - done) + last * done
-        return mixed
+        done = min(max((id_time_s(identifier) - since) / over_s, 0.0), 1.0)
+        pairs = zip(self._first, last, strict=True)
+        return [first * (1.0 - done) + then * done for first, then in pairs]
 
 
-def _shares(weights: dict[str, float], setting: Setting) -> NDArray[np.float64]:
+def _shares(weights: dict[str, float], setting: Setting) -> list[float]:
     for arm in weights:
         if arm not in setting.arms:
             known = ", ".join(setting.arms)
@@ -72,11 +70,11 @@ def _shares(weights: dict[str, float], setting: Setting) -> NDArray[np.float64]:
                 f"The route {setting.node!r} gives a weight to {arm!r}, which is no arm.",
                 f"Its arms are {known}.",
             )
-    found = np.array([float(weights.get(arm, 0.0)) for arm in setting.arms])
-    total = float(found.sum())
-    if not (np.isfinite(found).all() and (found >= 0).all() and total > 0):
+    found = [float(weights.get(arm, 0.0)) for arm in setting.arms]
+    total = math.fsum(found)
+    if not (math.isfinite(total) and min(found) >= 0 and total > 0):
         raise InvalidConfig(f"The weights of {setting.node!r} are {weights}.", _EXAMPLE)
-    return found / total
+    return [weight / total for weight in found]
 
 
 _EXAMPLE = "It looks like {weights: {champion: 0.9, challenger: 0.1}}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from fairlead.serve.answered import Batch
 from fairlead.serve.router import Setting
-from fairlead.serve.routers.draws import draws
+from fairlead.serve.routers.draws import Draws
 from fairlead.serve.routers.shares import Shares
 from fairlead.store.records import RouterState
 
@@ -34,7 +35,7 @@ class StickyRouter:
 
     def __init__(self, shares: Shares, arms: tuple[str, ...], salt: str) -> None:
         self._shares = shares
-        self._salts = [f"{salt}/{arm}" for arm in arms]
+        self._draws = [Draws(f"{salt}/{arm}") for arm in arms]
 
     @classmethod
     def build(cls, config: dict[str, Any], setting: Setting) -> StickyRouter:
@@ -47,15 +48,18 @@ class StickyRouter:
         self, batch: Batch, state: RouterState | None
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Choose by entity, or by id where there is none."""
-        keys = [
-            b"id:" + identifier if entity is None else b"entity:" + entity.encode()
-            for identifier, entity in zip(batch.ids, batch.entities, strict=True)
+        arms, propensities = [], []
+        for identifier, entity in zip(batch.ids, batch.entities, strict=True):
+            key = b"id:" + identifier if entity is None else b"entity:" + entity.encode()
+            shares = self._shares.of(identifier)
+            arm = self._winner(key, shares)
+            arms.append(arm)
+            propensities.append(shares[arm])
+        return np.array(arms, dtype=np.intp), np.array(propensities)
+
+    def _winner(self, key: bytes, shares: list[float]) -> int:
+        scores = [
+            -math.log(draws.of(key)) / share if share > 0 else math.inf
+            for draws, share in zip(self._draws, shares, strict=True)
         ]
-        shares = self._shares.of(batch.ids)
-        scores = np.full(shares.shape, np.inf)
-        with np.errstate(over="ignore"):  # a weight of next to nothing: it never wins
-            for arm, salt in enumerate(self._salts):
-                weight, drawn = shares[:, arm], -np.log(draws(salt, keys))
-                np.divide(drawn, weight, out=scores[:, arm], where=weight > 0)
-        arms = np.argmin(scores, axis=1)
-        return arms, shares[np.arange(len(arms)), arms]
+        return scores.index(min(scores))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fairlead.serve.answered import Batch
 from fairlead.serve.router import Setting
-from fairlead.serve.routers.draws import draws
+from fairlead.serve.routers.draws import Draws
 from fairlead.serve.routers.shares import Shares
 from fairlead.store.records import RouterState
 
@@ -25,7 +25,7 @@ class WeightsRouter:
 
     def __init__(self, shares: Shares, salt: str) -> None:
         self._shares = shares
-        self._salt = salt
+        self._draws = Draws(salt)
 
     @classmethod
     def build(cls, config: dict[str, Any], setting: Setting) -> WeightsRouter:
@@ -37,10 +37,21 @@ class WeightsRouter:
         self, batch: Batch, state: RouterState | None
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Draw an arm for each row."""
-        shares = self._shares.of(batch.ids)
-        drawn = draws(self._salt, batch.ids)[:, np.newaxis]
-        ends = np.cumsum(shares, axis=1)
-        # The last arm that has a share takes what rounding leaves below 1.
-        last = shares.shape[1] - 1 - np.argmax(shares[:, ::-1] > 0, axis=1)
-        arms = np.minimum((drawn >= ends).sum(axis=1), last)
-        return arms, shares[np.arange(len(arms)), arms]
+        arms, propensities = [], []
+        for identifier in batch.ids:
+            shares = self._shares.of(identifier)
+            arm = _drawn(self._draws.of(identifier), shares)
+            arms.append(arm)
+            propensities.append(shares[arm])
+        return np.array(arms, dtype=np.intp), np.array(propensities)
+
+
+def _drawn(number: float, shares: list[float]) -> int:
+    """Find the arm in whose share a number between 0 and 1 lies."""
+    last, end = 0, 0.0
+    for arm, share in enumerate(shares):
+        if share > 0:
+            last, end = arm, end + share
+            if number < end:
+                break
+    return last  # the last that has a share takes what rounding leaves below 1
