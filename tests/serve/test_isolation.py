@@ -1,0 +1,89 @@
+"""A model of a graph that says `isolate: true` lives in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fairlead.errors import IntegrityError, ModelFailed
+from fairlead.model.runtime.isolated import IsolatedPredictor
+from fairlead.project import Project
+from fairlead.serve.pool import LoadedModel, ModelPool
+from fairlead.signature.check import Checker
+from fairlead.store.records import ModelVersion
+from fairlead.store.store import Store
+
+Loans = Callable[[Path], Project]
+
+
+@pytest.fixture(scope="module")
+def project(loans: Loans, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return loans(tmp_path_factory.mktemp("loans"))
+
+
+@pytest.fixture
+def pool(project: Project) -> ModelPool:
+    made = ModelPool(project)
+    with Store.open(project.store_root, write=False) as store:
+        (version,) = store.catalog.find(ModelVersion, name="income", number=1)
+    made.pin({"income@1": version.package})
+    return made
+
+
+def background(model: LoadedModel) -> Any:
+    checker = Checker(model.signature)
+    rows = msgspec.json.decode(model.background, type=list[msgspec.Raw])
+    return checker.columns([row for raw in rows for row in checker.decode(bytes(raw))]).columns
+
+
+def test_it_is_shared_by_those_who_ask_for_it_and_answers_as_in_the_server(pool: ModelPool) -> None:
+    here, away = pool.take("income@1"), pool.take("income@1", isolate=True)
+    again = pool.take("income@1", isolate=True)
+    assert again is away
+    assert isinstance(away.predictor, IsolatedPredictor)
+    assert away.size_bytes > 10 << 20  # of its process
+    rows = background(here)
+    wanted, found = here.predictor.predict(rows), away.predictor.predict(rows)
+    assert found.probabilities is not None
+    assert wanted.probabilities is not None
+    assert found.probabilities.tobytes() == wanted.probabilities.tobytes()
+    pid = away.predictor.pid
+    away.release()
+    assert Path(f"/proc/{pid}").exists()
+    again.release()
+    assert not Path(f"/proc/{pid}").exists()
+    here.release()
+
+
+def test_after_a_crash_its_package_is_read_and_checked_again(
+    pool: ModelPool, project: Project
+) -> None:
+    model = pool.take("income@1", isolate=True)
+    predictor = model.predictor
+    assert isinstance(predictor, IsolatedPredictor)
+    rows = background(model)
+    path = project.packages / "income" / "1" / "background.json"
+    kept = path.read_bytes()
+    crash(predictor, rows)
+    predictor.predict(rows)
+    crash(predictor, rows)
+    path.chmod(0o644)
+    path.write_bytes(kept + b" ")
+    with pytest.raises(IntegrityError, match=r"background\.json changed"):
+        predictor.predict(rows)
+    path.write_bytes(kept)
+    predictor.predict(rows)
+    model.release()
+
+
+def crash(predictor: IsolatedPredictor, rows: Any) -> None:
+    assert predictor.pid is not None
+    os.kill(predictor.pid, signal.SIGSEGV)
+    with pytest.raises(ModelFailed, match="SIGSEGV"):
+        predictor.predict(rows)
