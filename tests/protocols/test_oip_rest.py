@@ -235,3 +235,23 @@ def test_every_route_and_every_status_of_grpc_is_documented():
     for status, code in CODES.items():
         line = next(line for line in text.splitlines() if line.endswith(f"| `{code.name}` |"))
         assert str(status) in line
+
+
+def test_a_large_request_and_its_answer_are_worked_on_elsewhere_with_the_same_outcome(income):
+    rows = 9_000
+    inputs = [
+        {"name": "age", "datatype": "INT64", "shape": [rows], "data": [39] * rows},
+        {"name": "hours", "datatype": "FP64", "shape": [rows], "data": [40.5] * rows},
+        {"name": "job", "datatype": "BYTES", "shape": [rows], "data": ["nurse"] * rows},
+    ]
+    status, answer = infer(income, inputs=inputs)
+    assert status == 200
+    small = infer(
+        income, inputs=[each | {"shape": [1], "data": each["data"][:1]} for each in inputs]
+    )
+    for large, one in zip(answer["outputs"], small[1]["outputs"], strict=True):
+        assert large["data"] == one["data"] * rows
+    assert infer(income, inputs=inputs, outputs=[{"name": "labels"}])[0] == 422
+    inputs[1]["data"][8_999] = "x"
+    status, answer = infer(income, inputs=inputs)
+    assert (status, answer["fields"][0]["row"]) == (422, 8_999)

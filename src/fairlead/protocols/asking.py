@@ -11,12 +11,13 @@ it may become is bounded, and a large one is decompressed on a thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from urllib.parse import parse_qsl
+from typing import TypeVar
 
 import zstandard
 
@@ -24,12 +25,15 @@ from fairlead.errors import (
     BadRequest,
     BodyTooLarge,
     FairleadError,
+    Fault,
     MalformedInput,
     UnknownFormat,
 )
 from fairlead.protocols.http import Exchange, Limits
 from fairlead.serve.ask import Ask
 from fairlead.serve.formats import JSON
+
+logger = logging.getLogger(__name__)
 
 KEY_CHARACTERS = 255
 """How long an Idempotency-Key may be."""
@@ -44,6 +48,7 @@ CODINGS = ("gzip", "zstd")
 _GZIP = 16 + zlib.MAX_WBITS
 _WINDOW_BYTES = 8 << 20  # what RFC 8878 asks every reader to have, and allows it to stop at
 
+T = TypeVar("T")
 Then = Callable[[Ask | FairleadError], None]
 
 
@@ -121,9 +126,8 @@ def deadline_of(exchange: Exchange) -> float:
         BadRequest: It is no positive number of milliseconds.
     """
     text = None
-    if b"timeout_ms" in exchange.target:
-        query = exchange.target.partition(b"?")[2].decode("latin-1")
-        text = dict(parse_qsl(query, keep_blank_values=True)).get("timeout_ms")
+    if b"?" in exchange.target:
+        text = exchange.query.get("timeout_ms")
     if text is None and (header := exchange.headers.get(b"timeout-ms")) is not None:
         text = header.decode("latin-1")
     return math.inf if text is None else deadline_in(text, 1.0)
@@ -218,19 +222,37 @@ def _quickly(body: bytes, coding: str) -> bytes | None:
         return None
 
 
-def _decode_later(ask: Ask, coding: str, threads: Executor, then: Then) -> None:
-    def finish(done: asyncio.Future[bytes]) -> None:
+def later(
+    threads: Executor, work: Callable[[], T], then: Callable[[T | FairleadError], None]
+) -> None:
+    """
+    Do work that takes long on a thread.
+
+    Args:
+        threads: Where.
+        work: What; it may raise a `FairleadError`.
+        then: Called on the loop's thread with what it returned or raised.
+    """
+
+    def finish(done: asyncio.Future[T]) -> None:
         error = done.exception()
         if error is None:
-            ask.body = done.result()
-            then(ask)
+            then(done.result())
         elif isinstance(error, FairleadError):
             then(error)
         else:
-            raise error
+            logger.error("a part of a request failed", exc_info=error)
+            then(Fault("The server failed on this request.", "Its log has the reason."))
 
-    loop = asyncio.get_running_loop()
-    loop.run_in_executor(threads, decoded, ask.body, coding).add_done_callback(finish)
+    asyncio.get_running_loop().run_in_executor(threads, work).add_done_callback(finish)
+
+
+def _decode_later(ask: Ask, coding: str, threads: Executor, then: Then) -> None:
+    def work() -> Ask:
+        ask.body = decoded(ask.body, coding)
+        return ask
+
+    later(threads, work, then)
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:

@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import grpc
@@ -34,6 +34,7 @@ from fairlead.serve.ask import Ask
 from fairlead.serve.endpoints import Endpoint, Endpoints, Serving
 from fairlead.serve.formats import OIP_BINARY
 from fairlead.serve.once import Answer
+from fairlead.signature.field import Output
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ CALLS = 8192
 GONE = 499
 """What a call is counted as whose caller has gone, or whose deadline is over."""
 
+T = TypeVar("T")
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 
 
@@ -249,7 +251,7 @@ class OipGrpc:
 
     async def _infer(self, data: bytes, context: Any) -> bytes:
         started = time.perf_counter()
-        request = oip_wire.inference(data)
+        request = await self._do(len(data) > oip.LARGE_BYTES, oip_wire.inference, data)
         endpoint = self.endpoints.get(request.model)
         status = 200
         try:
@@ -278,7 +280,15 @@ class OipGrpc:
         result = await found
         if isinstance(result, FairleadError):
             raise result
-        return oip_wire.answer(endpoint.name, request, oip.outcome(result, output, request.options))
+        large = len(result.predictions) > oip.LARGE_ROWS
+        return await self._do(large, _answer, endpoint.name, request, result, output)
+
+    async def _do(self, large: bool, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what takes long on a thread, and anything else at once."""
+        if not large:
+            return work(*arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.endpoints.threads, work, *arguments)
 
     async def _loaded(self, endpoint: Endpoint) -> Serving:
         found: asyncio.Future[Serving | FairleadError] = _future()
@@ -298,6 +308,10 @@ def peer_address(peer: str) -> str:
     """
     kind, _, rest = unquote(peer).partition(":")
     return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
+
+
+def _answer(name: str, request: oip_wire.Inference, answer: Answer, output: Output) -> bytes:
+    return oip_wire.answer(name, request, oip.outcome(answer, output, request.options))
 
 
 def _future() -> asyncio.Future[Any]:

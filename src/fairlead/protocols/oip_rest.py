@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,7 +24,7 @@ from fairlead.errors import (
     Overloaded,
 )
 from fairlead.protocols import oip
-from fairlead.protocols.asking import when_asked
+from fairlead.protocols.asking import later, when_asked
 from fairlead.protocols.exchange import Exchange, Response
 from fairlead.protocols.oip import Options, Tensor
 from fairlead.protocols.route import POST, READ, Route
@@ -38,6 +38,7 @@ from fairlead.serve.once import Answer
 
 HEADER_LENGTH = b"inference-header-content-length"
 OCTETS = b"application/octet-stream"
+T = TypeVar("T")
 _MODELS = b"/v2/models/"
 _REPOSITORY = b"/v2/repository/models/"
 _encode = msgspec.json.encode
@@ -197,27 +198,52 @@ class _Inference:
             return
         self._exchange.rows = len(result.predictions)
         self._exchange.first_id = result.first_id
-        try:
-            response = self._response(oip.outcome(result, self._output, self._options))
-        except FairleadError as error:
-            self._refuse(error)
-        else:
-            self._answer(response)
+
+        def work() -> Response:
+            return self._response(oip.outcome(result, self._output, self._options))
+
+        self._do(work, self._settle, large=len(result.predictions) > oip.LARGE_ROWS)
 
     def _ask(self, ask: Ask, serving: Serving | FairleadError) -> None:
         if isinstance(serving, FairleadError):
             self._refuse(serving)
             return
-        try:
+        self._output = output = serving.loaded.signature.output
+
+        def work() -> Options:
             oip.check_version(self._endpoint, self._version)
-            self._options = options_of(ask)
-            self._output = serving.loaded.signature.output
-            oip.check_outputs(self._options, self._output)
-            oip.complete(ask, self._options.parameters)
-        except FairleadError as error:
-            self._refuse(error)
+            options = options_of(ask)
+            oip.check_outputs(options, output)
+            oip.complete(ask, options.parameters)
+            return options
+
+        def then(options: Options | FairleadError) -> None:
+            if isinstance(options, FairleadError):
+                self._refuse(options)
+            else:
+                self._options = options
+                self._endpoints.predict(self._endpoint, ask, self)
+
+        self._do(work, then, large=len(ask.body) > oip.LARGE_BYTES)
+
+    def _do(
+        self, work: Callable[[], T], then: Callable[[T | FairleadError], None], *, large: bool
+    ) -> None:
+        """Do what takes long on a thread, and anything else at once."""
+        if large:
+            later(self._endpoints.threads, work, then)
             return
-        self._endpoints.predict(self._endpoint, ask, self)
+        try:
+            done: T | FairleadError = work()
+        except FairleadError as error:
+            done = error
+        then(done)
+
+    def _settle(self, response: Response | FairleadError) -> None:
+        if isinstance(response, FairleadError):
+            self._refuse(response)
+        else:
+            self._answer(response)
 
     def _response(self, outcome: oip.Outcome) -> Response:
         """Write an answer: JSON, and behind it the tensors that were wanted raw."""
