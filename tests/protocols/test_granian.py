@@ -17,7 +17,8 @@ import msgspec
 import pytest
 
 from fairlead.protocols.http import Limits
-from fairlead.serve import log_reader
+from fairlead.serve import access, log_reader
+from fairlead.store.store import Store
 
 if TYPE_CHECKING:
     from conftest import Loans
@@ -27,7 +28,13 @@ PREDICT = "/v1/endpoints/income/predict"
 
 
 @pytest.fixture
-def ask(loans: Loans) -> Iterator[Callable[..., tuple[int, Any]]]:
+def host() -> str:
+    """What Granian binds."""
+    return "127.0.0.1"
+
+
+@pytest.fixture
+def ask(loans: Loans, host: str) -> Iterator[Callable[..., tuple[int, Any]]]:
     """Send requests to Granian around the application; give status and decoded answer."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -35,7 +42,15 @@ def ask(loans: Loans) -> Iterator[Callable[..., tuple[int, Any]]]:
     granian = Path(sys.executable).with_name("granian")
     words = ["--interface", "rsgi", "--loop", "uvloop", "--no-ws", "--factory"]
     server = subprocess.Popen(
-        [granian, *words, "--port", str(port), "fairlead.protocols.granian:application"],
+        [
+            granian,
+            *words,
+            "--host",
+            host,
+            "--port",
+            str(port),
+            "fairlead.protocols.granian:application",
+        ],
         env=os.environ | {"FAIRLEAD_PROJECT": str(loans.project.root)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -104,3 +119,17 @@ def test_each_of_many_callers_gets_its_own_answers(ask: Callable[..., tuple[int,
         together = list(callers.map(lambda row: ask("POST", PREDICT, body(row))[1], rows))
     found = [answer["predictions"][0]["probabilities"] for answer in together]
     assert found == [answer["probabilities"] for answer in alone]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0"])
+def test_bound_beyond_loopback_callers_need_tokens_there_as_well(
+    ask: Callable[..., tuple[int, Any]], loans: Loans
+) -> None:
+    with Store.open(loans.project.store_root) as store:
+        token = access.add(store, ["predict"]).text
+    assert ask("POST", PREDICT, body(ROW))[0] == 401
+    until = time.monotonic() + 5
+    while ask("POST", PREDICT, body(ROW), authorization=f"Bearer {token}")[0] != 200:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert ask("GET", "/health/live")[0] == 200
