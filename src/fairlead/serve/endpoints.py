@@ -228,7 +228,6 @@ class Endpoints:
         elif len(endpoint.waiting) >= self._queue_rows:
             then(Overloaded(f"{self._queue_rows} requests wait already.", "Try again in 1 s."))
         else:
-            self.loads.cold_calls += 1
             endpoint.waiting.append(then)
             self._load(endpoint)
 
@@ -277,6 +276,7 @@ class Endpoints:
             self.warm.used(serving)
             request.begin(serving)
         else:
+            self.loads.cold_calls += 1
             request.wait()
             self.when_loaded(endpoint, request.loaded)
 
