@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from fairlead.cli import predictions as command
-from fairlead.errors import ModelFailed
+from fairlead.errors import Fault, ModelFailed
 from fairlead.project import Project
 from fairlead.serve import compact as compaction
 from fairlead.serve import line, spec
@@ -35,8 +35,8 @@ def younger(rows):
     return [{**row, "age": row["age"] - 1} for row in rows]
 
 def careful(rows):
-    if any(row["age"] == 66 for row in rows):
-        raise KeyError("sixty-six")
+    if any(row["age"] == 99 for row in rows):
+        raise KeyError("ninety-nine")
     return rows
 
 def stern(rows):
@@ -239,7 +239,7 @@ def test_rows_whose_node_raised_are_logged_and_replay_to_the_same_failure(
 ) -> None:
     project = shop(tmp_path, {"nodes.py": NODES, "endpoints/careful.yaml": CAREFUL})
     loaded = LoadedRevision.load(applied(project, "careful"), ModelPool(project), trial=False)
-    body = b'{"rows": [{"age": 66, "hours": 1.5}]}'
+    body = b'{"rows": [{"age": 99, "hours": 1.5}]}'
     rows, ids = loaded.intake.read(body).rows, prediction_ids(1)
     with pytest.raises(ModelFailed, match=r"The node 'careful' raised KeyError") as raised:
         loaded.answer(rows, [None], ids)
@@ -253,6 +253,17 @@ def test_rows_whose_node_raised_are_logged_and_replay_to_the_same_failure(
     assert replay(project, served.ids[0]).equal
     compaction.compact(project.log)
     assert "KeyError" in pl.read_parquet(compaction.files(project.log))["error"][0]
+
+
+def test_a_graph_that_fails_on_its_background_rows_is_not_loaded(
+    shop: Shop, tmp_path: Path
+) -> None:
+    nodes = NODES.replace('row["age"] == 99', 'row["age"] > 0')
+    project = shop(tmp_path, {"nodes.py": nodes, "endpoints/careful.yaml": CAREFUL})
+    pool = ModelPool(project)
+    with pytest.raises(Fault, match=r"careful#1 does not answer .* raised KeyError") as refused:
+        LoadedRevision.load(applied(project, "careful"), pool)
+    assert not isinstance(refused.value, ModelFailed)
 
 
 STACK = """

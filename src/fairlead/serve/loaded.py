@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from fairlead.errors import InvalidInput, ModelFailed
+from fairlead.errors import Fault, InvalidInput, ModelFailed
 from fairlead.project import Project
 from fairlead.serve import code
 from fairlead.serve import revision as revisions
@@ -85,7 +85,7 @@ class LoadedRevision:
             NotFound: A package is not there.
             IntegrityError: A package is not what was sealed and pinned.
             InvalidConfig: The nodes do not fit together.
-            ModelFailed: A node raised on the background rows.
+            Fault: A node raised on the background rows.
         """
         pool.pin(revision.packages)
         pinned = pinned_functions(pool.project, revision) if functions is None else None
@@ -194,8 +194,16 @@ class LoadedRevision:
             if not sample or time.perf_counter() > until:
                 return
             start = time.perf_counter()
-            self.answer(sample, [None] * len(sample))
+            self._tried(sample)
             self.cost.observe(len(sample), time.perf_counter() - start)
+
+    def _tried(self, rows: list[Any]) -> None:
+        try:
+            self.answer(rows, [None] * len(rows))
+        except ModelFailed as error:  # its ids are nobody's, and in no log
+            raise Fault(
+                f"{self.ref} does not answer its own background rows: {error.message}", error.fix
+            ) from error
 
     def close(self) -> None:
         """Give back the models; no call comes after it."""
