@@ -208,3 +208,16 @@ def test_the_file_is_kept_byte_for_byte(bring: Any) -> None:
     kept = bring(file).files["model.onnx"]
     assert kept == file.SerializeToString()
     assert onnx.load_model_from_string(kept) == file
+
+
+def test_a_classifier_without_probabilities_is_written_with_its_label_alone() -> None:
+    from fairlead.model.runtime import Outputs
+    from fairlead.serve.answers import _choices
+
+    renderer = Renderer(Output(name="y", task="binary", labels=("no", 'a,"probabilities":{%')))
+    templates = renderer._templates_of("m@1", "")
+    rows = _choices(templates, [b"1", b"2"], Outputs(choices=np.array([0, 1])))
+    assert [msgspec.json.decode(row) for row in rows] == [
+        {"id": "1", "model": "m@1", "label": "no"},
+        {"id": "2", "model": "m@1", "label": 'a,"probabilities":{%'},
+    ]

@@ -109,7 +109,7 @@ class _Prediction(msgspec.Struct, gc=False):
     model: str = ""
     arm: str = ""
     label: Any = None
-    value: float | None = None
+    value: Any = None  # a number, or nested lists of them
     probabilities: dict[str, float] | None = None
     flags: list[dict[str, Any]] | None = None
 
@@ -132,6 +132,8 @@ def metadata(serving: Serving, name: str) -> ModelMetadata:
 
 def output_tensors(output: Output) -> list[Described]:
     """Describe what an endpoint answers."""
+    if output.task == "tensor":
+        return [Described("value", _datatype(output), [-1, *(output.shape or ())])]
     if output.labels is None:
         return [Described("value", "FP64", [-1])]
     probabilities = {"labels": msgspec.json.encode(output.labels).decode()}
@@ -267,6 +269,8 @@ def _tensors(rows: list[_Prediction], output: Output) -> list[Tensor]:
         values = [row.value for row in rows]
         if None in values:
             raise Fault("A prediction has no value.", "The server's log has it.")
+        if output.task == "tensor":
+            return [_tensor(values, output)]
         return [Tensor("value", "FP64", [count], values)]
     labels = [row.label for row in rows]
     datatype = label_datatype(output.labels)
@@ -279,6 +283,20 @@ def _tensors(rows: list[_Prediction], output: Output) -> list[Tensor]:
         elements = [share.get(name, math.nan) for share in shares if share for name in names]
         tensors.append(Tensor("probabilities", "FP64", [count, len(names)], elements))
     return tensors
+
+
+def _datatype(output: Output) -> str:
+    return datatype_of(Field(name=output.name, kind="tensor", dtype=output.dtype, shape=()))
+
+
+def _tensor(values: list[Any], output: Output) -> Tensor:
+    """Flatten answers that are arrays; null stands for what JSON cannot say, not a number."""
+    for _ in output.shape or ():
+        values = [element for value in values for element in value]
+    elements = [math.nan if element is None else element for element in values]
+    count = math.prod(output.shape or ()) or 1
+    shape = [len(elements) // count, *(output.shape or ())]
+    return Tensor("value", _datatype(output), shape, elements)
 
 
 def _parameters(revision: str, rows: list[_Prediction]) -> dict[str, str]:

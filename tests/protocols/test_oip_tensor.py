@@ -1,0 +1,27 @@
+"""Models that answer with arrays answer the Open Inference Protocol with a tensor of their type."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fairlead.protocols.oip import Options, outcome, output_tensors
+from fairlead.serve.once import Answer
+from fairlead.signature.field import Output
+
+OUTPUT = Output(name="e", task="tensor", dtype="float32", shape=(2, 2))
+
+
+def test_an_array_a_row_is_one_tensor_of_all_rows() -> None:
+    rows = [
+        b'{"id":"1","model":"m@1","value":[[1.5,2],[3,null]]}',
+        b'{"id":"2","model":"m@1","value":[[5,6],[7,8]]}',
+    ]
+    (tensor,) = outcome(Answer("m#1", rows, b""), OUTPUT, Options()).tensors
+    assert (tensor.name, tensor.datatype, tensor.shape) == ("value", "FP32", [2, 2, 2])
+    found = np.frombuffer(tensor.raw(), np.float32)
+    np.testing.assert_array_equal(found, [1.5, 2, 3, np.nan, 5, 6, 7, 8])
+
+
+def test_the_metadata_tell_the_type_and_the_shape() -> None:
+    (described,) = output_tensors(OUTPUT)
+    assert (described.datatype, described.shape) == ("FP32", [-1, 2, 2])
