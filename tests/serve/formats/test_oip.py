@@ -438,3 +438,29 @@ def test_any_json_in_the_place_of_a_request_gives_rows_or_an_error_of_ours(
 ):
     body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
     survives(body + b"\x00" * 8 if is_raw else body, str(len(body)) if is_raw else None)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("datatype", [name for name in DTYPES if name != "BOOL"])
+@given(data=st.data())
+def test_a_raw_number_has_the_bytes_of_its_datatype_and_no_others(
+    rows: int, datatype: str, data: st.DataObject
+):
+    dtype = DTYPES[datatype]
+    most = 100 if dtype.kind == "f" else min(np.iinfo(dtype).max, 2**53 - 1)
+    found = data.draw(st.lists(st.integers(0, int(most)), min_size=rows, max_size=rows))
+    raw = np.array(found, dtype).tobytes()
+    checker = Checker(Signature(fields=(Field(name="a", kind="integer"),), output=OUTPUT))
+
+    def ask(raw: bytes) -> list[Any]:
+        one = {"name": "a", "shape": [rows], "datatype": datatype}
+        header = msgspec.json.encode(
+            {"inputs": [one | {"parameters": {"binary_data_size": len(raw)}}]}
+        )
+        return named(OIP_BINARY).rows(header + raw, str(len(header)), checker, 10).rows
+
+    assert [row.f0 for row in ask(raw)] == found
+    for wrong in (raw[:-1], raw + b"\0", raw[: len(raw) // 2], raw * 2, b""):
+        with pytest.raises(InvalidInput) as caught:
+            ask(wrong)
+        assert f"{len(raw)} bytes for {rows} elements" in caught.value.fields[0].expected

@@ -40,7 +40,9 @@ NUMBERS = tuple(name for name in DTYPES if name != "BOOL")
 _OF_DTYPE = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BOOL"}
 _LENGTH = struct.Struct("<I")
 _length_at = _LENGTH.unpack_from
-_STRUCTS = {name: struct.Struct("<" + dtype.char) for name, dtype in DTYPES.items()}
+# Not numpy's own letters: its `l` has 8 bytes where that of `struct` has 4.
+_LETTERS = dict(zip(DTYPES, "BBHIQbhiqefd", strict=True))
+_STRUCTS = {name: struct.Struct(f"<{letter}") for name, letter in _LETTERS.items()}
 
 
 class Misfit(Exception):
