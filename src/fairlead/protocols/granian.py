@@ -7,7 +7,7 @@ The same application behind Granian, instead of the HTTP server of our own.
 It is there so that the choice of the server stays reversible: `http.py` answers about
 twice as many requests a second, Granian speaks HTTP/2 and TLS. What a request may ask
 (`Limits.body_bytes`) is held here; heads and idle times are Granian's own settings.
-One worker: the log's idempotency keys are of one process. Bound beyond loopback,
+One worker: metrics and readiness are of one process. Bound beyond loopback,
 callers need tokens there as well.
 """
 
