@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
@@ -224,6 +225,7 @@ def tree_of(revision: Revision) -> dict[str, Any]:
     return revision.graph or {"kind": "model", "name": ONLY, "model": revision.models[ONLY]}
 
 
+@cache
 def node_kind(name: str) -> NodeKind:
     """
     Find a kind of node by its name.
