@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -85,7 +86,9 @@ def _with_models(
 def _require_no_reads(reads: Reads, source: str) -> None:
     """Refuse functions that take what they know from files that no revision pins."""
     problems = Problems()
-    for path in reads.paths():
+    # Beyond the project, libraries read much that is their own affair.
+    inside = (path for path in reads.paths() if path.startswith(reads.root + os.sep))
+    for path in inside:
         problems.add(
             "graph",
             f"a function of the graph reads {reads.told(path)}, which the revision does not pin.",
