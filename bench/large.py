@@ -1,4 +1,4 @@
-"""Large requests: what share of the model's own rate they get, and what single rows feel beside them.
+"""Large requests: their share of the model's own rate, and what single rows feel beside them.
 
     python bench/large.py [--seconds 5]
 """
