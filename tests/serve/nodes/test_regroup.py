@@ -156,6 +156,24 @@ def test_nested_arms_are_joined_and_every_choice_is_kept(grow: Grow) -> None:
         assert [choice.node for choice in way.choices] == ["route", "inner"][: 1 + ("/" in way.arm)]
 
 
+def test_an_arm_with_its_labels_in_another_order_answers_in_that_of_the_first(
+    grow: Grow,
+) -> None:
+    arms = {
+        name: {"kind": "score", "name": name, "takes": ["x"], "labels": labels}
+        for name, labels in (("a", ["no", "yes"]), ("b", ["yes", "no"]))
+    }
+    route = {"kind": "route", "name": "route", "how": "sticky", "config": {}, "arms": arms}
+    values = np.linspace(-5, 5, 64)
+    answered = grow(route).answer(batch(values.tolist()))
+    assert len(answered.ways) == 2
+    outputs = answered.outputs
+    assert outputs.choices is not None
+    assert outputs.probabilities is not None
+    assert outputs.choices.tolist() == (values > 0).astype(int).tolist()
+    assert np.allclose(outputs.probabilities[:, 1], 1 / (1 + np.exp(-values)))
+
+
 def test_what_a_function_makes_must_fit_what_follows(grow: Grow) -> None:
     tree = {"kind": "transform", "name": "t", "function": "nodes.py:wrong", "frame": "rows",
             "then": {"kind": "score", "name": "m", "takes": ["x", "y"]}}  # fmt: skip
