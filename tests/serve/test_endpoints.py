@@ -250,7 +250,7 @@ def test_a_cold_endpoint_answers_with_the_revision_that_went_live_meanwhile(
 
 def test_a_deadline_is_answered_while_the_endpoint_is_still_loading(crowded: Project) -> None:
     async def test(endpoints: Endpoints) -> None:
-        soon = time.perf_counter() + 0.001
+        soon = time.perf_counter()
         assert isinstance(await asked(endpoints, "e09", Ask(BODY, deadline=soon)), DeadlineExceeded)
         assert not endpoints.under_way
 
