@@ -11,6 +11,7 @@ from fairlead.errors import InvalidConfig, NotFound
 from fairlead.project import Project
 from fairlead.serve import declared, spec
 from fairlead.serve.problems import InvalidEndpoint
+from fairlead.serve.tree import title
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
@@ -91,6 +92,20 @@ GRAMMAR = [
         "arms: {y: a@1}}",
         r"arm is 'x', which is no arm(.|\n)*Did you mean below\?",
     ),
+    (
+        "graph: {route: {kind: rules, rules: [{if: {any: [{age: {blow: 3}}, 4], all: []}, arm: y}],"
+        " otherwise: y}, arms: {y: a@1}}",
+        r"if.any\[0\].age has 'blow'(.|\n)*if.any\[1\] is 4(.|\n)*if.all is empty",
+    ),
+    (
+        "graph: {route: {kind: rules, rules: [{if: {any: {age: 3}}, arm: y}], otherwise: y}, "
+        "arms: {y: a@1}}",
+        "Write a list of conditions below any:",
+    ),
+    (
+        "graph: {route: {kind: sticky, ramp: {to: {y: 2}, over: 1h}}, arms: {y: a@1}}",
+        "ramp.to sum to 2",
+    ),
     ("graph: {combine: men, branches: [a@1, b@1]}", r"Did you mean mean\?"),
     ("graph: {combine: mean, branches: [a@1]}", "branches has 1"),
     ("graph: {combine: mean, branches: [a@x, b@x]}", "names x twice"),
@@ -135,6 +150,40 @@ def test_what_is_read_is_kept_as_the_catalog_will_give_it_back() -> None:
     assert route.config["rules"][0]["if"] == [
         {"field": "since", "is": "<", "value": "2026-01-31T00:00:00Z"}
     ]
+
+
+def test_conditions_stand_in_groups_and_a_field_may_be_called_as_a_group_is() -> None:
+    text = (
+        b"endpoint: a\ngraph: {route: {kind: rules, otherwise: x, rules: [{arm: x, if: {"
+        b"age: 3, any: [{age: {below: 9}}, {sex: [f], all: [{b: 1}, {any: [1, 2]}]}]}}]}, "
+        b"arms: {x: a@1}}"
+    )
+    route = spec.parse(text, Path("endpoints/a.yaml")).root
+    assert isinstance(route, declared.Route)
+    inner = [
+        {"field": "b", "is": "==", "value": 1},
+        {"field": "any", "is": "in", "value": [1, 2]},
+    ]
+    whole = {"all": [{"field": "sex", "is": "in", "value": ["f"]}, {"all": inner}]}
+    assert route.config["rules"][0]["if"] == [
+        {"field": "age", "is": "==", "value": 3},
+        {"any": [{"field": "age", "is": "<", "value": 9}, whole]},
+    ]
+    assert (
+        title({"kind": "route", "how": "rules", "config": {"rules": route.config["rules"]}})
+        == "route rules: age == 3 and (age < 9 or (sex in f and (b == 1 and any in 1, 2))) → x"
+    )
+
+
+def test_a_sticky_route_ramps_from_even_shares() -> None:
+    text = (
+        b"endpoint: a\ngraph: {route: {kind: sticky, ramp: {to: {x: 0, y: 1}, over: 90s}}, "
+        b"arms: {x: a@1, y: a@2}}"
+    )
+    route = spec.parse(text, Path("endpoints/a.yaml")).root
+    assert isinstance(route, declared.Route)
+    assert route.config["weights"] == {"x": 0.5, "y": 0.5}
+    assert route.config["ramp"] == {"to": {"x": 0.0, "y": 1.0}, "over_s": 90.0}
 
 
 def test_a_ramp_and_a_stack_are_read() -> None:

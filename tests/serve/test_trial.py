@@ -149,6 +149,11 @@ def test_all_nodes_that_raise_are_named_at_once(project: Project) -> None:
             ],
         ),
         (
+            "graph: {route: {kind: rules, rules: [{if: {any: [{agee: 3}, {all: [{hours: x}]}]}, "
+            "arm: a}], otherwise: a}, arms: {a: income@1}}",
+            ["asks about 'agee', which is no field. Did you mean age", "'hours', a number"],
+        ),
+        (
             "graph: {route: {kind: rules, rules: [{if: {age: {below: old}}, arm: a}], "
             "otherwise: a}, arms: {a: odd@1}}",
             ["'age', a category, < 'old'. Write is, not, in or missing"],

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fairlead.serve.problems import Problems, nearest
-from fairlead.serve.routing import ORDERED
+from fairlead.serve.routing import ORDERED, flat
 from fairlead.serve.tree import Tree, below, title
 from fairlead.signature import instant
 from fairlead.signature.field import NUMERIC, Field, Output, Signature
@@ -176,7 +176,7 @@ def _both(tree: Tree, one: Side, other: Side) -> str:
 
 def _rules(tree: Tree, fields: dict[str, Field], problems: Problems) -> None:
     for rule in tree["config"].get("rules", ()):
-        for condition in rule["if"]:
+        for condition in flat(rule["if"]):
             _condition(tree["name"], condition, fields, problems)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fairlead.errors import NotSupported
@@ -17,6 +17,9 @@ OPERATORS = {
 """How a rule's condition is written, and what stands for it in the resolved tree."""
 
 ORDERED = frozenset({"<", "<=", ">", ">="})
+
+GROUPS = ("any", "all")
+"""Lists of conditions within a rule: one is enough, or all must hold."""
 
 _EXACT = 1e-9
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
@@ -162,12 +165,48 @@ def _rule(rule: Any, arms: list[str], at: str, problems: Problems) -> Config:
         return {"if": [], "arm": ""}
     _known(rule, ("if", "arm"), at, problems)
     _arm(rule.get("arm"), arms, f"{at}.arm", problems)
-    conditions = [
-        condition
-        for field, said in rule["if"].items()
-        for condition in _conditions(str(field), said, f"{at}.if.{field}", problems)
-    ]
-    return {"if": conditions, "arm": rule.get("arm")}
+    return {"if": _every(rule["if"], f"{at}.if", problems), "arm": rule.get("arm")}
+
+
+def _every(said: Config, at: str, problems: Problems) -> list[Config]:
+    """A mapping of fields and groups; all of it must hold."""
+    found = []
+    for key, value in said.items():
+        if key in GROUPS and _is_group(value):
+            found.append({key: _group(value, f"{at}.{key}", problems)})
+        else:
+            found += _conditions(str(key), value, f"{at}.{key}", problems)
+    return found
+
+
+def _is_group(value: Any) -> bool:
+    """Whether it lists conditions; anything else is asked of a field that is called so."""
+    return isinstance(value, list) and (not value or any(isinstance(e, dict) for e in value))
+
+
+def _group(members: list[Any], at: str, problems: Problems) -> list[Config]:
+    """The members of a group, each one condition: a mapping that says more must hold whole."""
+    if not members:
+        problems.add(at, f"{at} is empty.", f"Write {at}: [{{FIELD: {{below: 25}}}}, …].")
+    found = []
+    for i, said in enumerate(members):
+        if not isinstance(said, dict) or not said:
+            fix = "Write {FIELD: {below: 25}}."
+            problems.add(f"{at}[{i}]", f"{at}[{i}] is {said!r}.", fix)
+            continue
+        member = _every(said, f"{at}[{i}]", problems)
+        found.append(member[0] if len(member) == 1 else {"all": member})
+    return found
+
+
+def flat(conditions: Iterable[Config]) -> Iterator[Config]:
+    """Give the conditions on fields, whatever groups they stand in."""
+    for each in conditions:
+        groups = [each[key] for key in GROUPS if key in each]
+        if groups:
+            yield from (one for members in groups for one in flat(members))
+        else:
+            yield each
 
 
 def _conditions(field: str, said: Any, at: str, problems: Problems) -> list[Config]:
@@ -178,6 +217,8 @@ def _conditions(field: str, said: Any, at: str, problems: Problems) -> list[Conf
     for operator, value in said.items():
         if operator not in OPERATORS:
             hint = nearest(operator, OPERATORS)
+            if field in GROUPS:
+                hint = f"Write a list of conditions below {field}:, such as [{{FIELD: 1}}]."
             problems.add(f"{at}.{operator}", f"{at} has {operator!r}, no condition.", hint)
         else:
             found.append({"field": field, "is": OPERATORS[operator], "value": value})

@@ -104,10 +104,16 @@ def _rules(rules: list[Tree]) -> str:
     return "; ".join(f"{_conditions(rule['if'])} → {rule['arm']}" for rule in rules)
 
 
-def _conditions(conditions: list[Tree]) -> str:
-    return " and ".join(
-        f"{each['field']} {each['is']} {_plain(each['value'])}" for each in conditions
-    )
+def _conditions(conditions: list[Tree], word: str = "and") -> str:
+    return f" {word} ".join(_condition(each) for each in conditions)
+
+
+def _condition(said: Tree) -> str:
+    if "any" in said:
+        return f"({_conditions(said['any'], 'or')})"
+    if "all" in said:
+        return f"({_conditions(said['all'])})"
+    return f"{said['field']} {said['is']} {_plain(said['value'])}"
 
 
 _FORMS: dict[str, Callable[[Any], str]] = {"weights": _shares, "ramp": _ramp, "rules": _rules}

@@ -122,6 +122,19 @@ def test_when_an_arm_gains_weight_entities_move_to_it_and_between_no_others() ->
     assert 200 < sum(moved.values()) < 450  # 3000 * (2/8 - 1/7) = 321
 
 
+def test_entities_of_a_ramp_move_once_and_never_back() -> None:
+    ramp = router("sticky", RAMP)
+    entities: list[str | None] = [f"c-{i}" for i in range(300)]
+    over_time = np.array(
+        [
+            ramp.choose(batch(entities, ids_at(SINCE + second, 300)), None)[0]
+            for second in (-9, 0, 250, 500, 750, 1000, 9000)
+        ]
+    )
+    assert (np.diff(over_time, axis=0) >= 0).all()  # from a, the first arm, to b alone
+    assert np.abs(over_time.mean(axis=1) - [0, 0, 0.25, 0.5, 0.75, 1, 1]).max() < 0.1
+
+
 def test_rows_about_nobody_are_drawn_by_their_ids() -> None:
     sticky = router("sticky", {"weights": {"a": 0.5, "b": 0.5}})
     about_nobody = batch([None] * 400)
