@@ -13,15 +13,15 @@ from fairlead.protocols.families import Family, Sample, Shelf, Snapshot, merged
 
 
 def counter(value: float) -> Family:
-    return Family("asked", "counter", "Asked.", [Sample("asked_total", (("code", "200"),), value)])
+    return Family("asked_total", "counter", "Asked.", [Sample((("code", "200"),), [value])])
 
 
 def gauge(name: str, value: float) -> Family:
-    return Family(name, "gauge", "Now.", [Sample(name, (), value)])
+    return Family(name, "gauge", "Now.", [Sample((), [value])])
 
 
 def value(families: list[Family], name: str) -> float | None:
-    found = [s.value for family in families for s in family.samples if s.name == name]
+    found = [s.values[0] for family in families for s in family.samples if family.name == name]
     assert len(found) <= 1
     return found[0] if found else None
 

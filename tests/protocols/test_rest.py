@@ -301,8 +301,8 @@ def test_metrics_count_requests_rows_and_times(loans, up):
     server.predict({"rows": [ROW] * 3})
     server.predict(b"{")
     lines = server.ask("GET", "/metrics")[1].splitlines()
-    assert 'fairlead_requests_total{endpoint="income",status="200"} 1.0' in lines
-    assert 'fairlead_requests_total{endpoint="income",status="400"} 1.0' in lines
+    assert 'fairlead_requests_total{endpoint="income",code="200"} 1.0' in lines
+    assert 'fairlead_requests_total{endpoint="income",code="400"} 1.0' in lines
     assert 'fairlead_predictions_total{endpoint="income"} 3.0' in lines
     for name in ("request", "queue", "compute", "log"):
         count = [line for line in lines if line.startswith(f"fairlead_{name}_seconds_count")]

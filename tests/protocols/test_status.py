@@ -1,4 +1,4 @@
-"""Errors and metrics are documented, and every error of ours has a status."""
+"""Every error of ours is documented and has a status."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fairlead import errors
 from fairlead.errors import FairleadError, FieldProblem, InvalidInput, Overloaded
-from fairlead.protocols import metrics
 from fairlead.protocols.status import REFUSALS, STATUS, of_error
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -21,16 +20,6 @@ def test_every_error_has_a_status_and_is_documented():
     for code, status in STATUS.items():
         lines = [line for line in text.splitlines() if f"`{code}`" in line]
         assert any(line.startswith(f"| {status} |") for line in lines), code
-
-
-def test_every_metric_is_documented():
-    text = (DOCS / "metrics.md").read_text()
-    for name in metrics.HISTOGRAMS:
-        assert f"`{name}`" in text
-    for name in (metrics.REQUESTS, metrics.PREDICTIONS, metrics.OTHER):
-        assert f"`{name}_total`" in text
-    for name in (metrics.WAITING, metrics.REVISION, metrics.READY):
-        assert f"`{name}`" in text
 
 
 def test_an_error_keeps_its_fields_and_its_time_to_come_back():

@@ -66,6 +66,7 @@ class App:
         behind_proxy: bool = False,
     ) -> None:
         self.vitals = vitals
+        vitals.refused, vitals.access_log = gatekeeper.refused, log
         self._protocols = tuple(protocols)
         self.gatekeeper = gatekeeper
         self._log = log

@@ -1,5 +1,5 @@
 """
-Metrics of several processes as one: kept where all can read them, and merged.
+Metrics of several processes as one: kept where all can read them, merged, and written.
 
 Counters and histograms are summed, those of ended processes included, so that they
 never go back. Gauges are of the processes that live.
@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from operator import add
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +20,10 @@ import msgspec
 GAUGES = {
     "fairlead_live_revision": min,  # the one that every worker has reached
     "fairlead_endpoint_ready": min,
+    "fairlead_router_state": min,
+    "fairlead_catalog_followed": min,
+    "fairlead_certificate_expires_timestamp_seconds": min,
+    "fairlead_build_info": max,
     "process_start_time_seconds": min,
 }
 """Gauges that are not sums over the workers."""
@@ -30,21 +36,26 @@ _HALF = 1 << 32
 """Where the second half of a file begins; the files have holes."""
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True):
-    """One number, under its name and labels."""
+class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """
+    What was counted under some labels.
 
-    name: str
+    `values` is one number; of a histogram the observations under each bound and
+    above none below it, those above all bounds, and the sum.
+    """
+
     labels: tuple[tuple[str, str], ...]
-    value: float
+    values: list[float]
 
 
 class Family(msgspec.Struct, frozen=True, array_like=True):
     """The samples of one metric."""
 
-    name: str
-    kind: str  # as Prometheus names it: counter, gauge, histogram …
+    name: str  # as it is shown, of a counter with `_total`
+    kind: str  # as Prometheus names it: counter, gauge, histogram
     help: str
     samples: list[Sample]
+    bounds: tuple[float, ...] = ()  # of a histogram
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -64,11 +75,29 @@ class Shelf(NamedTuple):
     """
 
     files: tuple[int, ...]  # descriptors: one a slot of the board, then the one of the ended
+    bells: tuple[int, ...] = ()  # one a slot, to be rung when somebody wants its metrics
 
     @classmethod
     def create(cls, slots: int) -> Shelf:
-        """Make empty files."""
-        return cls(tuple(os.memfd_create("fairlead-metrics", 0) for _ in range(slots + 1)))
+        """Make empty files, and bells."""
+        return cls(
+            tuple(os.memfd_create("fairlead-metrics", 0) for _ in range(slots + 1)),
+            tuple(os.eventfd(0, os.EFD_NONBLOCK) for _ in range(slots)),
+        )
+
+    def ring(self, number: int) -> None:
+        """Wake the worker of a slot; one that is not there leaves it to the next."""
+        try:
+            os.eventfd_write(self.bells[number], 1)
+        except BlockingIOError:
+            return  # it was rung 2⁶⁴ times, and rings still
+
+    def hear(self, number: int) -> None:
+        """Take note that the bell was rung."""
+        try:
+            os.eventfd_read(self.bells[number])
+        except BlockingIOError:
+            return  # heard already
 
     def put(self, number: int, snapshot: Snapshot) -> None:
         """Leave the metrics of a slot; -1 is the place of those that have ended."""
@@ -111,18 +140,63 @@ class Shelf(NamedTuple):
 
 def merged(snapshots: Iterable[list[Family]]) -> list[Family]:
     """Merge the metrics of processes; families and samples stay in the order of the first."""
-    kinds: dict[str, tuple[str, str]] = {}
-    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    kinds: dict[str, Family] = {}
+    values: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = {}
     for families in snapshots:
         for family in families:
-            kinds.setdefault(family.name, (family.kind, family.help))
+            kinds.setdefault(family.name, family)
             joined = values.setdefault(family.name, {})
-            join = GAUGES.get(family.name, float.__add__)
-            for sample in family.samples:
-                key = (sample.name, sample.labels)
-                value = float(sample.value)
-                joined[key] = join(joined[key], value) if key in joined else value
+            join = GAUGES.get(family.name, add)
+            for labels, more in map(_parts, family.samples):
+                known = joined.get(labels)
+                joined[labels] = more if known is None else list(map(join, known, more))
     return [
-        Family(name, *kinds[name], [Sample(*key, value) for key, value in values[name].items()])
-        for name in kinds
+        msgspec.structs.replace(family, samples=[Sample(*each) for each in values[name].items()])
+        for name, family in kinds.items()
     ]
+
+
+def _parts(sample: Sample) -> tuple[tuple[tuple[str, str], ...], list[float]]:
+    return sample.labels, sample.values
+
+
+def text(families: Iterable[Family]) -> bytes:
+    """Write metrics in the text format of Prometheus."""
+    return "".join(line for family in families for line in _lines(family)).encode()
+
+
+def _lines(family: Family) -> Iterator[str]:
+    name = family.name
+    yield f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
+    if family.kind == "histogram":
+        bounds = [*map(repr, map(float, family.bounds)), "+Inf"]
+        for sample in family.samples:
+            yield _histogram(name, _labels(sample.labels), sample.values, bounds)
+        return
+    for sample in family.samples:
+        labels = _labels(sample.labels)
+        yield (
+            f"{name}{{{labels}}} {sample.values[0]}\n"
+            if labels
+            else (f"{name} {sample.values[0]}\n")
+        )
+
+
+def _histogram(name: str, labels: str, values: list[float], bounds: list[str]) -> str:
+    """Write a histogram as Prometheus wants it: each bound with all that is below."""
+    below = list(accumulate(values[:-1]))
+    head = f"{name}_bucket{{{labels}," if labels else f"{name}_bucket{{"
+    lines = [f'{head}le="{le}"}} {count}\n' for le, count in zip(bounds, below, strict=True)]
+    shown = f"{{{labels}}}" if labels else ""
+    lines.append(f"{name}_sum{shown} {values[-1]}\n{name}_count{shown} {below[-1]}\n")
+    return "".join(lines)
+
+
+def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+    return ",".join([f'{name}="{_escaped(value)}"' for name, value in labels])
+
+
+def _escaped(value: str) -> str:
+    if "\\" in value or '"' in value or "\n" in value:
+        return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return value

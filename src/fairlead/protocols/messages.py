@@ -31,6 +31,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     listen: int
     board: int
     shelf: list[int]
+    bells: list[int]
     status: int
     dump: int  # where its stacks are written if it crashes
 

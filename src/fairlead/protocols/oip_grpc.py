@@ -260,8 +260,7 @@ class OipGrpc:
             status = STATUS.get(error.code, 500)
             raise
         finally:
-            endpoint.times.request.observe(time.perf_counter() - started)
-            endpoint.times.statuses[status] += 1
+            endpoint.times.answered(status, time.perf_counter() - started)
 
     async def _answered(
         self, endpoint: Endpoint, request: oip_wire.Inference, context: Any, started: float

@@ -273,9 +273,8 @@ class _Inference:
         self._answer(dressed(of_error(error)))
 
     def _answer(self, response: Response) -> None:
-        times = self._endpoint.times
-        times.request.observe(time.perf_counter() - self._exchange.started)
-        times.statuses[response.status] += 1
+        seconds = time.perf_counter() - self._exchange.started
+        self._endpoint.times.answered(response.status, seconds)
         self._exchange.answer(response)
 
 

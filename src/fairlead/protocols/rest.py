@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import FairleadError
-from fairlead.protocols import metrics, openapi
+from fairlead.protocols import families, metrics, openapi
+from fairlead.protocols.asking import later
 from fairlead.protocols.exchange import Exchange, Response
 from fairlead.protocols.families import Family
 from fairlead.protocols.route import POST, READ, Route
@@ -150,14 +151,20 @@ class Rest:
         return _ready_team(self._vitals.team.readiness())
 
     def _metrics(self, exchange: Exchange) -> None:
-        def answer(families: list[Family]) -> None:
-            exchange.answer(Response(200, metrics.text(families), metrics.CONTENT_TYPE))
+        def answer(written: bytes | FairleadError) -> None:
+            if isinstance(written, FairleadError):
+                exchange.answer(of_error(written))
+            else:
+                exchange.answer(Response(200, written, metrics.CONTENT_TYPE))
 
-        own = metrics.collect(self.endpoints.endpoints.values(), self._vitals.statuses)
+        def write(read: Callable[[], list[Family]]) -> None:  # milliseconds, of many endpoints
+            later(self.endpoints.threads, lambda: families.text(read()), answer)
+
+        own = metrics.collect(self.endpoints, self._vitals)
         if self._vitals.team is None:
-            answer(own)
+            write(lambda: own)
         else:
-            self._vitals.team.gather(own, answer)
+            self._vitals.team.gather(own, write)
 
     def _openapi(self) -> Response:
         return Response(200, _encode(openapi.document(self.endpoints.endpoints.values())))
@@ -209,9 +216,8 @@ class _Prediction:
         self.answer(Response(200, body))
 
     def answer(self, response: Response) -> None:
-        times = self._endpoint.times
-        times.request.observe(time.perf_counter() - self._exchange.started)
-        times.statuses[response.status] += 1
+        seconds = time.perf_counter() - self._exchange.started
+        self._endpoint.times.answered(response.status, seconds)
         self._exchange.answer(response)
 
 

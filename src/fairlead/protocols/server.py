@@ -109,7 +109,9 @@ class Server:
             stop: Ends it.
         """
         app = self._app = self._assemble()
-        server = HttpServer(app, self._limits, _certificate(self.options))
+        certificate = app.vitals.certificate = _certificate(self.options)
+        server = HttpServer(app, self._limits, certificate)
+        app.vitals.connections = lambda: len(server.shared.connections)
         server.take(listening)
         calls = None
         try:
@@ -136,7 +138,7 @@ class Server:
         """Read the metrics of this process; there are none before it runs."""
         if self._app is None:
             return []
-        return metrics.collect(self.endpoints.endpoints.values(), self._app.vitals.statuses)
+        return metrics.collect(self.endpoints, self._app.vitals)
 
     def _assemble(self) -> App:
         options = self.options

@@ -56,7 +56,7 @@ DUMP_BYTES = 16 << 10
 CRASH_SIGNALS = frozenset(
     (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP)
 )
-EXITS = "fairlead_worker_exits"
+EXITS = "fairlead_worker_exits_total"
 
 
 @dataclass(eq=False)
@@ -223,6 +223,7 @@ class Supervisor:
             listen=seat.listening.fileno(),
             board=self._board_file,
             shelf=list(self._shelf.files),
+            bells=list(self._shelf.bells),
             status=status_end,
             dump=dump,
         )
@@ -234,7 +235,7 @@ class Supervisor:
         process = subprocess.Popen(
             [*words, str(written), str(control_end)],
             stdin=subprocess.DEVNULL,
-            pass_fds=[*handed, *orders.shelf],
+            pass_fds=[*handed, *orders.shelf, *orders.bells],
         )
         for file in (written, control_end, status_end):
             os.close(file)
@@ -427,7 +428,7 @@ class Supervisor:
         for each in (self._waker, self._wakes, self._reserved):
             if each is not None:
                 each.close()
-        for file in (self._board_file, *self._shelf.files):
+        for file in (self._board_file, *self._shelf.files, *self._shelf.bells):
             os.close(file)
 
 
@@ -473,5 +474,5 @@ def _error(said: Failed) -> FairleadError:
 
 
 def _exits(reason: str) -> Family:
-    sample = Sample(f"{EXITS}_total", (("reason", reason),), 1.0)
+    sample = Sample((("reason", reason),), [1.0])
     return Family(EXITS, "counter", "Processes of workers that have ended.", [sample])

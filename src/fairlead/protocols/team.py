@@ -10,9 +10,11 @@ from fairlead.protocols.families import Family, Sample, Shelf, Snapshot, merged
 from fairlead.serve.board import State
 from fairlead.serve.watched import Readiness, Watched
 
-POLL_S = 0.02
+POLL_S = 0.002
 ANSWER_S = 0.6
 """How long the other workers have to write down their metrics; then the last ones stand."""
+
+ANSWERING = (State.READY, State.STOPPING)
 
 Collect = Callable[[], list[Family]]
 
@@ -28,6 +30,7 @@ class Team:
     """
 
     def __init__(self, watched: Watched, shelf: Shelf, number: int) -> None:
+        self._collect: Collect = list
         self.watched = watched
         self._shelf = shelf
         self._number = number
@@ -39,6 +42,7 @@ class Team:
 
     def beat(self, collect: Collect) -> None:
         """Say that the loop runs, and write down the metrics if another worker wants them."""
+        self._collect = collect
         self.watched.slot.beat(time.monotonic())
         if self._board.asked > self.watched.slot.published:
             self.publish(collect())
@@ -50,7 +54,12 @@ class Team:
         self._shelf.put(self._number, Snapshot(slot.generation, own))
         slot.publish(asked)
 
-    def gather(self, own: list[Family], then: Callable[[list[Family]], None]) -> None:
+    def wake(self) -> None:
+        """Write down the metrics at once: the bell was rung."""
+        self._shelf.hear(self._number)
+        self.beat(self._collect)
+
+    def gather(self, own: list[Family], then: Callable[[Collect], None]) -> None:
         """
         Merge the metrics of all workers.
 
@@ -58,21 +67,25 @@ class Team:
 
         Args:
             own: This worker's, as they are now.
-            then: Called with the merged ones, now or later, on this thread.
+            then: Called, now or later, on this thread, with what reads and merges them all:
+                on whichever thread, since it takes milliseconds where there are many.
         """
         asked = self._board.ask()
         self.publish(own)
+        for number, slot in enumerate(self._board.slots):
+            if slot.state in ANSWERING and slot.published < asked:
+                self._shelf.ring(number)
         self._wait(asked, time.monotonic() + ANSWER_S, then)
 
-    def _wait(self, asked: int, until: float, then: Callable[[list[Family]], None]) -> None:
-        answering = (State.READY, State.STOPPING)
+    def _wait(self, asked: int, until: float, then: Callable[[Collect], None]) -> None:
         missing = any(
-            slot.state in answering and slot.published < asked for slot in self._board.slots
+            slot.state in ANSWERING and slot.published < asked for slot in self._board.slots
         )
         if missing and time.monotonic() < until:
             asyncio.get_running_loop().call_later(POLL_S, self._wait, asked, until, then)
         else:
-            then([*merged(self._shelf.all()), *self._workers()])
+            workers = self._workers()
+            then(lambda: [*merged(self._shelf.all()), *workers])
 
     def _workers(self) -> list[Family]:
         team = self.readiness()
@@ -83,4 +96,4 @@ class Team:
 
 
 def _gauge(name: str, help_text: str, value: float) -> Family:
-    return Family(name, "gauge", help_text, [Sample(name, (), float(value))])
+    return Family(name, "gauge", help_text, [Sample((), [float(value)])])

@@ -56,7 +56,7 @@ class Certificate:
         self.chain, self.key = chain, key
         self.context = _context(chain, key)
         self._seen = self._stamp()
-        _warn_of_end(chain)
+        self.ends = _warn_of_end(chain)  # when it does, in seconds since the epoch
 
     def refresh(self) -> bool:
         """Read files that have changed, for new connections; tell whether they were taken."""
@@ -70,7 +70,7 @@ class Certificate:
             logger.error("the certificate from before stays in use: %s", error)
             return False
         logger.info("the certificate %s was read anew", self.chain)
-        _warn_of_end(self.chain)
+        self.ends = _warn_of_end(self.chain)
         return True
 
     def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
@@ -278,8 +278,8 @@ def _require_readable(path: Path) -> None:
         ) from error
 
 
-def _warn_of_end(chain: Path) -> None:
-    """Warn of a certificate that callers will refuse, now or soon."""
+def _warn_of_end(chain: Path) -> float:
+    """Tell when a certificate ends; warn if callers will refuse it, now or soon."""
     from cryptography.x509 import load_pem_x509_certificates
 
     certificate = load_pem_x509_certificates(chain.read_bytes())[0]
@@ -291,6 +291,7 @@ def _warn_of_end(chain: Path) -> None:
         logger.warning("the certificate %s expires on %s", chain, ends)
     if begins.timestamp() > time.time():
         logger.warning("the certificate %s is not valid before %s", chain, begins)
+    return ends.timestamp()
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

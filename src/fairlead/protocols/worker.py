@@ -71,7 +71,8 @@ class Worker:
         self._said = b""  # what came of an order that is not whole yet
         failures = {(each.endpoint, each.revision): _crashed(each) for each in orders.forbidden}
         self._watched = Watched(Board(orders.board), orders.slot, failures)
-        self._team = Team(self._watched, Shelf(tuple(orders.shelf)), orders.slot)
+        shelf = Shelf(tuple(orders.shelf), tuple(orders.bells))
+        self._team = Team(self._watched, shelf, orders.slot)
         self._endpoints: Endpoints
         self._server: Server | None = None
 
@@ -98,6 +99,7 @@ class Worker:
         self._endpoints.watched = self._watched
         server = self._server = Server(self._endpoints, options, team=self._team)
         self._beat(loop, server)
+        loop.add_reader(self._orders.bells[self._orders.slot], self._team.wake)
         await server.run(socket.socket(fileno=self._orders.listen), self._ready, self._stop)
         self._team.publish(server.families())
 

@@ -16,14 +16,21 @@ import logging
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from typing import Literal, get_args
 
 import msgspec
 from blake3 import blake3
 
-from fairlead.errors import Forbidden, NotFound, TooManyFailures, Unauthorized, UsageError
+from fairlead.errors import (
+    FairleadError,
+    Forbidden,
+    NotFound,
+    TooManyFailures,
+    Unauthorized,
+    UsageError,
+)
 from fairlead.project import Project
 from fairlead.store.records import Token
 from fairlead.store.store import Store
@@ -80,6 +87,7 @@ class Gatekeeper:
         self._project = project
         self._known: dict[str, _Known] = {}
         self._failures = Failures()
+        self.refused: Counter[str] = Counter()  # code of the error → callers who did not pass
         self._store: Store
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="fairlead-tokens", daemon=True)
@@ -118,6 +126,13 @@ class Gatekeeper:
             Forbidden: The token has not the role.
             TooManyFailures: It is wrong, and so were many before it from there.
         """
+        try:
+            return self._passing(authorization, peer, need)
+        except FairleadError as error:
+            self.refused[error.code] += 1
+            raise
+
+    def _passing(self, authorization: str | None, peer: str, need: Need) -> str | None:
         text = _presented(authorization)
         if text is None:
             if self.required:

@@ -33,6 +33,7 @@ from fairlead.errors import (
     Overloaded,
 )
 from fairlead.serve.cost import LEAST_S, Cost
+from fairlead.serve.frame import Way
 from fairlead.serve.log import Done, Durability, Frame, Part
 from fairlead.serve.times import Times
 from fairlead.serve.trails import Trail
@@ -70,6 +71,7 @@ class Predictions(msgspec.Struct, frozen=True, gc=False):
     ids: list[bytes]
     answers: list[bytes]
     trails: list[Trail]
+    ways: tuple[tuple[Way, int], ...] = ()  # that rows of the batch went, each with how many
 
 
 class Answerer(Protocol):
@@ -374,6 +376,7 @@ class Lane:
             if isinstance(outcome.result, Exception):
                 self._failed(outcome.pieces, outcome.result)
             else:
+                self._times.went(outcome.result.ways)
                 self._hand_out(outcome.pieces, outcome.result)
 
     def _failed(self, pieces: list[_Piece], error: Exception) -> None:
@@ -395,6 +398,7 @@ class Lane:
     ) -> None:
         """Log all rows of a call as failed: none of them is answered."""
         call.closed = True
+        self._times.failed_rows += len(call.rows)
         every = list(map(id_text, prediction_ids(len(call.rows))))
         every[piece.start : piece.stop] = ids
         for start, answered in call.partial:
@@ -464,6 +468,7 @@ class Lane:
         if error is not None:
             if not isinstance(error, FairleadError):
                 logger.error("a frame could not be logged", exc_info=error)
+            self._times.unlogged += 1
             self._fail(calls, _explained(error))
         else:
             for call in calls:

@@ -9,7 +9,7 @@ from typing import Literal
 from fairlead.errors import FairleadError, NotFound
 from fairlead.serve.batch import Lane
 from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.times import Times
+from fairlead.serve.times import Book, Times
 
 State = Literal["ready", "cold", "loading", "failed", "unloaded"]
 
@@ -60,9 +60,10 @@ class Endpoint:
     Lives on the loop's thread; only `Endpoints` changes it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, book: Book) -> None:
         self.name = name
-        self.times = Times()
+        self.counted: Times | None = None  # since its first load or call
+        self._book = book
         self.serving: Serving | None = None
         self.wanted = 0  # the revision that is live in the catalog
         self.unloaded = False  # by an operator
@@ -73,6 +74,13 @@ class Endpoint:
         self.waiting: list[Then] = []
         self._failures = 0  # in a row
         self._retry_at = 0.0
+
+    @property
+    def times(self) -> Times:
+        """What it is counted in."""
+        if self.counted is None:
+            self.counted = self._book.open()
+        return self.counted
 
     @property
     def state(self) -> State:

@@ -39,7 +39,7 @@ from fairlead.serve.pool import ModelPool
 from fairlead.serve.request import Request, Waiter
 from fairlead.serve.shadows import Shadows
 from fairlead.serve.states import LearnedStates
-from fairlead.serve.times import Loads
+from fairlead.serve.times import Book, Loads
 from fairlead.serve.warm import Warm
 from fairlead.store.records import LiveRevision, Revision
 from fairlead.store.store import Store
@@ -94,6 +94,7 @@ class Endpoints:
         self.failure: FairleadError | None = None  # why the catalog is followed no more
         self.watched: Watched | None = None
         self.loads = Loads()
+        self.book = Book()
         self.warm = Warm(model_bytes)
         self.under_way: dict[Waiter, None] = {}
         self.threads = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "fairlead-compute")
@@ -231,6 +232,21 @@ class Endpoints:
             endpoint.waiting.append(then)
             self._load(endpoint)
 
+    @property
+    def replays(self) -> int:
+        """Requests with an idempotency key that got an answer which was there already."""
+        return self._once.replays
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often the process of an isolated model was started again, by `name@number`."""
+        return self._pool.restarts()
+
+    @property
+    def router_states(self) -> dict[tuple[str, str], int]:
+        """The number of what each router has learned, by endpoint and node."""
+        return self._states.numbers()
+
     async def load(self, name: str) -> None:
         """
         Let an endpoint answer again, here now and soon in every server of the project.
@@ -340,7 +356,9 @@ class Endpoints:
 
     def _follow(self, live: LiveRevision, *, eager: bool) -> None:
         """Take over what the catalog says of an endpoint."""
-        endpoint = self.endpoints.setdefault(live.endpoint, Endpoint(live.endpoint))
+        endpoint = self.endpoints.get(live.endpoint)
+        if endpoint is None:
+            endpoint = self.endpoints[live.endpoint] = Endpoint(live.endpoint, self.book)
         was_unloaded, endpoint.unloaded = endpoint.unloaded, live.unloaded
         is_new = endpoint.wanted != live.number
         if is_new:

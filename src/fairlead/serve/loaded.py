@@ -9,12 +9,13 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from fairlead.errors import Fault, InvalidInput, ModelFailed
 from fairlead.project import Project
 from fairlead.serve import code
 from fairlead.serve import revision as revisions
-from fairlead.serve.answered import Batch, raised
+from fairlead.serve.answered import Answered, Batch, raised
 from fairlead.serve.answers import Renderer
 from fairlead.serve.batch import Predictions
 from fairlead.serve.cost import Cost
@@ -135,7 +136,7 @@ class LoadedRevision:
             raise
         except Exception as error:
             raise _with_ids(error, ids) from error
-        return Predictions(ids, answers, trails(answered, len(ids)))
+        return Predictions(ids, answers, trails(answered, len(ids)), _counted(answered, len(ids)))
 
     def failed(self, error: ModelFailed) -> Predictions:
         """Make the answers that the log keeps of rows whose node raised, under the ids it names."""
@@ -219,6 +220,14 @@ def pinned_functions(project: Project, revision: Revision) -> code.Functions | N
 
 def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
+
+
+def _counted(answered: Answered, rows: int) -> tuple[tuple[Way, int], ...]:
+    """Count the rows of a batch by the way that they went."""
+    if answered.taken is None:
+        return ((answered.ways[0], rows),)
+    counts = np.bincount(answered.taken, minlength=len(answered.ways)).tolist()
+    return tuple((way, count) for way, count in zip(answered.ways, counts, strict=True) if count)
 
 
 def _with_ids(error: Exception, ids: list[bytes]) -> ModelFailed:

@@ -67,6 +67,7 @@ class Once:
 
     def __init__(self, log: Path) -> None:
         self._loop = asyncio.get_running_loop()
+        self.replays = 0  # requests that got an answer which was there already, or coming
         self._under_way: dict[bytes, _UnderWay] = {}
         # Read before the server listens; a day of them takes milliseconds.
         self._known: dict[bytes, Place | bytes] = dict(log_reader.keys(log, time.time() - KEPT_S))
@@ -91,6 +92,7 @@ class Once:
             self._under_way[mark] = _UnderWay(body, [reply])
             self._ask_clerk(mark, body, go)
         elif under_way.body == body:
+            self.replays += 1
             under_way.replies.append(reply)
         else:  # whichever is answered first, the other one is refused then
             under_way.later.append(lambda: self.claim(endpoint, ask, reply, go))
@@ -117,6 +119,7 @@ class Once:
         elif isinstance(found, Claim):
             self._loop.call_later(POLL_S, self._ask_clerk, mark, body, go)
         else:
+            self.replays += isinstance(found, Answer)
             self._reply(mark, found)
 
     def _settle(self, mark: bytes, result: Answer | FairleadError) -> None:

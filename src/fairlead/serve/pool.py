@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,7 @@ class ModelPool:
         self._pinned: dict[str, Digest] = {}
         self._loaded: dict[Key, LoadedModel] = {}
         self._coming: dict[Key, threading.Event] = {}  # being loaded by another thread
+        self._restarts: Counter[str] = Counter()  # of isolated models that were closed
         self._lock = threading.Lock()
 
     @property
@@ -127,7 +129,18 @@ class ModelPool:
             if model.users:
                 return
             del self._loaded[model.ref, model.isolate]
+            if model.isolate:
+                self._restarts[model.ref] += _restarts(model)
         model.predictor.close()
+
+    def restarts(self) -> dict[str, int]:
+        """Say how often the process of each isolated model was started again."""
+        with self._lock:
+            found = Counter(self._restarts)
+            for model in self._loaded.values():
+                if model.isolate:
+                    found[model.ref] += _restarts(model)
+            return dict(found)
 
     def _bring(self, key: Key, event: threading.Event) -> LoadedModel:
         """Load a version that no other thread is loading."""
@@ -185,3 +198,8 @@ class ModelPool:
             )
         folder = self._project.packages / name / number
         return folder, packages.open(folder, public_key, self._pinned[ref])
+
+
+def _restarts(model: LoadedModel) -> int:
+    """Say how often the process of a model was started again; 0 of one that has none."""
+    return int(getattr(model.predictor, "restarts", 0))

@@ -38,6 +38,12 @@ class LearnedStates:
         for endpoint, node in list(self._latest):
             self._latest[endpoint, node] = latest(self._records, endpoint, node)
 
+    def numbers(self) -> dict[tuple[str, str], int]:
+        """Give the number of each state, by endpoint and node; 0 before anything was learned."""
+        return {
+            key: 0 if state is None else state.number for key, state in list(self._latest.items())
+        }
+
     def _get(self, endpoint: str, node: str) -> RouterState | None:
         key = endpoint, node
         if key not in self._latest:  # once a route, while its revision is loaded

@@ -81,6 +81,7 @@ class Host:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._crashes = 0
+        self.restarts = 0
         self._failure: str | None = None
         self._process: ModelProcess | None = None
         self._process = self._started()
@@ -141,6 +142,7 @@ class Host:
         if self._process is None:
             self._closed.wait(BACKOFF_S[min(self._crashes, len(BACKOFF_S)) - 1])
             self._process = self._started()
+            self.restarts += 1
             logger.warning("%s: its process was started again", self.ref)
         return self._process
 
@@ -212,6 +214,11 @@ class _Isolated:
     def rss_bytes(self) -> int:
         """Memory that the process holds; 0 while none runs."""
         return self._host.rss_bytes
+
+    @property
+    def restarts(self) -> int:
+        """How often the process was started again."""
+        return self._host.restarts
 
     def close(self) -> None:
         """End the process."""
