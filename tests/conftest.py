@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ def shop() -> Shop:
 
     `income@1` (alias champion) and `income@2` (challenger) answer two labels of age
     and hours, `visits@1` (champion) the same of age and visits, `price@1` (champion) a number,
-    `grades@1` (champion) other labels; `odd@1` (champion) takes age as a text. Files are given as
-    path → text.
+    `grades@1` (champion) other labels; `odd@1` (champion) takes age as a text; `plain@1` (champion)
+    tells the labels of income without probabilities, `vector@1` (champion) an array. Files are
+    given as path → text.
     """
     packed = _packed()
 
@@ -56,6 +58,7 @@ def _packed() -> list[tuple[dict[str, bytes], Any]]:
     import numpy as np
     import polars as pl
     from sklearn.linear_model import LinearRegression, LogisticRegression
+    from sklearn.svm import LinearSVC
 
     random = np.random.default_rng(7)
     table = pl.DataFrame(
@@ -75,7 +78,43 @@ def _packed() -> list[tuple[dict[str, bytes], Any]]:
         _package("price", table, money, LinearRegression(), "regression"),
         _package("grades", table, grade, LogisticRegression(), "binary"),
         _package("odd", odd, rich, LogisticRegression(), "binary"),
+        _package("plain", table, rich, LinearSVC(random_state=0), "binary"),
+        _vector(table),
     ]
+
+
+def _vector(table: Any) -> Any:
+    """A file of ONNX that answers its two fields doubled, as one array."""
+    import msgspec
+    import onnx
+    from onnx import TensorProto, helper
+
+    from fairlead.model.contents import make
+    from fairlead.model.package import About
+
+    pairs: list[str | int | None] = ["rows", 2]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["pair"])],
+        "vector",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, pairs)],
+        [helper.make_tensor_value_info("pair", TensorProto.FLOAT, pairs)],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vector.onnx"
+        onnx.save(model, path)
+        made = make(path, train=table.head(20))
+    return made.files, About(
+        name="vector",
+        number=0,
+        runtime=made.compiled.runtime,
+        task=made.signature.output.task,
+        target="pair",
+        created=0.0,
+        equality=msgspec.to_builtins(made.compiled.equality),
+        versions={},
+    )
 
 
 def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
@@ -86,6 +125,7 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
     from sklearn.preprocessing import OneHotEncoder
 
     from fairlead.model.compile import compile
+    from fairlead.model.kinds.tables import with_probabilities
     from fairlead.model.package import About
     from fairlead.signature.infer import infer
 
@@ -94,7 +134,9 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
         encode = make_column_transformer((OneHotEncoder(), texts), remainder="passthrough")
         model = make_pipeline(encode, model)
     model.fit(table, target)
-    signature = infer(table.with_columns(target=target), target="target")
+    signature = with_probabilities(
+        infer(table.with_columns(target=target), target="target"), hasattr(model, "predict_proba")
+    )
     compiled = compile(model, signature, test=table[:50], train=table, frame="polars")
     files = {
         **compiled.files,

@@ -138,6 +138,12 @@ def test_labels_are_counted_where_there_are_no_probabilities() -> None:
     made = contents.make(model, train=table, test=None, target="income")
     output = read(made).output
     assert (sum(output.labels or ()), output.probabilities) == (60, None)
+    assert not made.signature.output.has_probabilities
+
+
+def test_a_classifier_with_probabilities_says_nothing_of_them(made: contents.Contents) -> None:
+    assert made.signature.output.has_probabilities
+    assert b"has_probabilities" not in made.files["signature.json"]
 
 
 def test_only_the_columns_of_the_model_are_fields() -> None:

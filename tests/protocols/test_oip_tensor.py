@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+import pytest
+
+from fairlead.protocols import openapi
 from fairlead.protocols.oip import Options, outcome, output_tensors
 from fairlead.serve.once import Answer
 from fairlead.signature.field import Output
@@ -25,3 +28,24 @@ def test_an_array_a_row_is_one_tensor_of_all_rows() -> None:
 def test_the_metadata_tell_the_type_and_the_shape() -> None:
     (described,) = output_tensors(OUTPUT)
     assert (described.datatype, described.shape) == ("FP32", [-1, 2, 2])
+
+
+def test_a_classifier_of_labels_alone_is_described_without_probabilities() -> None:
+    output = Output(name="e", task="binary", labels=("a", "b"), has_probabilities=False)
+    (described,) = output_tensors(output)
+    assert (described.name, described.datatype) == ("label", "BYTES")
+    (tensor,) = outcome(Answer("m#1", [b'{"id":"1","label":"b"}'], b""), output, Options()).tensors
+    assert (tensor.name, tensor.elements) == ("label", ["b"])
+    schema = openapi.prediction(output)
+    assert "probabilities" not in schema["properties"]
+    assert "label" in schema["required"]
+
+
+def test_what_typed_contents_cannot_hold_is_answered_raw() -> None:
+    wire = pytest.importorskip("fairlead.protocols.oip_wire")
+    half = Output(name="e", task="tensor", dtype="float16", shape=(2,))
+    found = outcome(Answer("m#1", [b'{"id":"1","value":[1.5,2]}'], b""), half, Options())
+    asked = wire.Inference("m", "", b"", "", Options(), is_raw=False)
+    said = wire.message("ModelInferResponse", wire.answer("m", asked, found))
+    assert said.outputs[0].datatype == "FP16"
+    assert said.raw_output_contents[0] == np.array([1.5, 2], np.float16).tobytes()

@@ -95,6 +95,23 @@ def test_what_fits_passes(project: Project, how: str) -> None:
     assert tried(project, "model: price@champion").rows == 20
 
 
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "graph: {combine: vote, branches: {a: income@1, b: plain@1}}",
+        "graph: {combine: 'nodes.py:first', branches: {a: income@1, b: plain@1}}",
+        "graph: {route: sticky, arms: {a: plain@1, b: plain@1}}",
+        "graph: plain@1\nshadow: [income@1]",
+        "graph: income@1\nshadow: [plain@1]",
+        "graph: {route: sticky, arms: {a: income@1, b: {combine: vote, branches: "
+        "{x: plain@1, y: plain@1}}}}",
+        "graph: {route: sticky, arms: {a: vector@1, b: vector@1}}\nshadow: [vector@1]",
+    ],
+)
+def test_labels_alone_and_arrays_pass_where_they_are_enough(project: Project, graph: str) -> None:
+    assert tried(project, graph).rows == 20
+
+
 @pytest.mark.parametrize("function", ["centred", "counted"])
 def test_a_node_that_gives_a_row_another_answer_in_company_is_named(
     project: Project, function: str
@@ -130,6 +147,41 @@ def test_all_nodes_that_raise_are_named_at_once(project: Project) -> None:
         (
             "graph: {combine: mean, branches: {a: income@1, b: price@1}}",
             ["the branches a (income@1) and b (price@1) answer in different terms", "a number"],
+        ),
+        (
+            "graph: {route: sticky, arms: {a: income@1, b: plain@1}}",
+            ["a (income@1) and b (plain@1)", "'<=50K', '>50K' without probabilities"],
+        ),
+        (
+            "graph: {combine: mean, branches: {a: income@1, b: plain@1}}",
+            ["the branches a (income@1) and b (plain@1)", "without probabilities"],
+        ),
+        (
+            "graph: {combine: mean, branches: {a: plain@1, b: plain@1}}",
+            ["a (plain@1) and b (plain@1) answer labels without probabilities", "Take a vote"],
+        ),
+        (
+            "graph: {route: sticky, arms: {a: vector@1, b: price@1}}",
+            ["a (vector@1) and b (price@1)", "an array of float32 [2], and a number"],
+        ),
+        (
+            "graph: {combine: vote, branches: {a: vector@1, b: vector@1}}",
+            ["combine (combine vote) over a (vector@1)", "an array of float32 [2]"],
+        ),
+        (
+            "graph: {model: vector@1, after: nodes.py:same}",
+            [
+                "same (after nodes.py:same (polars)) over model (vector@1)",
+                "an array of float32 [2]",
+            ],
+        ),
+        (
+            "graph: {combine: vote, branches: {a: price@1, b: price@1}}",
+            ["combine (combine vote) over a (price@1)", "a number"],
+        ),
+        (
+            "graph: income@1\nshadow: [grades@1]",
+            ["what answers (income@1) and the shadow grades-1 (grades@1) answer in different"],
         ),
         (
             "graph: {route: sticky, arms: {a: income@1, b: odd@1}}",

@@ -104,7 +104,8 @@ def _answers(package: Package) -> str:
         return f"fields: {', '.join(names[:6])}{more}"
     if output.labels is None:
         return f"{output.name}, {_numbers(output)}"
-    return f"{output.name}: {', '.join(map(str, output.labels))}"
+    alone = "" if output.has_probabilities else " (without probabilities)"
+    return f"{output.name}: {', '.join(map(str, output.labels))}{alone}"
 
 
 def _numbers(output: Output) -> str:

@@ -136,11 +136,11 @@ def output_tensors(output: Output) -> list[Described]:
         return [Described("value", _datatype(output), [-1, *(output.shape or ())])]
     if output.labels is None:
         return [Described("value", "FP64", [-1])]
-    probabilities = {"labels": msgspec.json.encode(output.labels).decode()}
-    return [
-        Described("label", label_datatype(output.labels), [-1]),
-        Described("probabilities", "FP64", [-1, len(output.labels)], probabilities),
-    ]
+    label = Described("label", label_datatype(output.labels), [-1])
+    if not output.has_probabilities:
+        return [label]
+    order = {"labels": msgspec.json.encode(output.labels).decode()}
+    return [label, Described("probabilities", "FP64", [-1, len(output.labels)], order)]
 
 
 def label_datatype(labels: Sequence[Any]) -> str:

@@ -122,7 +122,8 @@ def parameters(found: Any) -> Parameters:
 
 
 def answer(name: str, request: Inference, outcome: Outcome) -> bytes:
-    """Write an answer; its tensors are raw when those of the request were."""
+    """Write an answer; its tensors are raw when those of the request were, or one has to be."""
+    is_raw = request.is_raw or any(each.datatype not in CONTENTS for each in outcome.tensors)
     response = CLASSES["ModelInferResponse"](
         model_name=name, model_version=outcome.model_version, id=request.options.id or ""
     )
@@ -130,7 +131,7 @@ def answer(name: str, request: Inference, outcome: Outcome) -> bytes:
         response.parameters[key].string_param = value
     for tensor in outcome.tensors:
         made = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        if request.is_raw:
+        if is_raw:
             response.raw_output_contents.append(tensor.raw())
         else:
             getattr(made.contents, CONTENTS[tensor.datatype]).extend(_typed(tensor))

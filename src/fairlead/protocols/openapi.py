@@ -107,11 +107,12 @@ def prediction(output: Output) -> Schema:
     else:
         shares = {label_name(label): {"type": "number"} for label in output.labels}
         properties["label"] = {"enum": list(output.labels)}
-        properties["probabilities"] = {
-            "type": "object",
-            "required": list(shares),
-            "properties": shares,
-        }
+        if output.has_probabilities:
+            properties["probabilities"] = {
+                "type": "object",
+                "required": list(shares),
+                "properties": shares,
+            }
     required = list(properties)
     properties["flags"] = {"type": "array", "items": {"$ref": "#/components/schemas/flag"}}
     return {"type": "object", "required": required, "properties": properties}

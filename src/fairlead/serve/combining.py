@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -78,6 +79,13 @@ class Mean(_Alike):
 
     def __init__(self, name: str, config: dict[str, Any], branches: Branches) -> None:
         super().__init__(name, branches)
+        for branch, node in branches.items():
+            if not node.signature.output.has_probabilities:
+                raise InvalidConfig(
+                    f"The branch {branch} of {name!r} answers labels without probabilities, "
+                    "of which there is no mean.",
+                    "Take a vote.",
+                )
         self._weights = _weights(name, config, branches)
 
     def combine(self, answers: Sequence[Outputs], columns: Columns) -> Outputs:
@@ -100,6 +108,7 @@ class Vote(_Alike):
             )
         self._weights = _weights(name, config, branches)
         self._labels = len(self.output.labels)
+        self.output = msgspec.structs.replace(self.output, has_probabilities=True)  # of the votes
 
     def combine(self, answers: Sequence[Outputs], columns: Columns) -> Outputs:
         chosen = [one.choices for one in answers if one.choices is not None]
@@ -119,6 +128,8 @@ class Function(_Alike):
         self, name: str, config: dict[str, Any], branches: Branches, build: Builder
     ) -> None:
         super().__init__(name, branches)
+        every = all(node.signature.output.has_probabilities for node in branches.values())
+        self.output = msgspec.structs.replace(self.output, has_probabilities=every)
         self._name, self._branches = name, list(branches)
         self._frame: Frame = require_frame(name, config.get("frame"))
         self._function = build.function(config["function"], config.get("config"))
@@ -215,8 +226,9 @@ def _of_branch(field: Field, branch: str, output: Output, place: int) -> Source 
         if field.name in (branch, f"{branch}.value"):
             return lambda answers, columns: answers[place].values
         return None
-    columns = [f"{branch}.{share_column(label)}" for label in labels]
-    wanted = columns[1] if field.name == branch and len(labels) == 2 else field.name
+    shares = labels if output.has_probabilities else ()
+    columns = [f"{branch}.{share_column(label)}" for label in shares]
+    wanted = columns[1] if field.name == branch and len(shares) == 2 else field.name
     if wanted in columns and field.kind in NUMERIC:
         at = columns.index(wanted)
         return lambda answers, _: _shares(answers[place])[:, at]
@@ -243,7 +255,8 @@ def _shares(outputs: Outputs) -> NDArray[np.float64]:
 def _names(branch: str, output: Output) -> list[str]:
     if output.labels is None:
         return [f"{branch}.value"]
-    return [f"{branch}.label", *(f"{branch}.{share_column(label)}" for label in output.labels)]
+    shares = output.labels if output.has_probabilities else ()
+    return [f"{branch}.label", *(f"{branch}.{share_column(label)}" for label in shares)]
 
 
 def _weights(name: str, config: dict[str, Any], branches: Branches) -> list[float]:

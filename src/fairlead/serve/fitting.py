@@ -40,11 +40,11 @@ def fit(tree: Tree, signatures: Signatures, problems: Problems) -> Signature | N
         case "transform":
             return _transformed(tree, found[0], signatures, problems)
         case "route" | "combine":
-            return _together(tree, found, problems)
+            return _together(tree, found, signatures, problems)
         case "shadow":
-            return _shadowed(found, problems)
+            return _shadowed(tree, found, problems)
         case "after":
-            return found[0][2]
+            return _changed(tree, found[0], problems)
     return None
 
 
@@ -88,7 +88,27 @@ def _within(
             )
 
 
-def _together(tree: Tree, sides: Sides, problems: Problems) -> Signature | None:
+def _changed(
+    tree: Tree, of: tuple[str, Tree, Signature | None], problems: Problems
+) -> Signature | None:
+    """A function on answers takes labels and numbers, not arrays."""
+    if of[2] is not None and of[2].output.task == "tensor":
+        _not_over(tree, of[1], of[2].output, problems)
+    return of[2]
+
+
+def _not_over(tree: Tree, child: Tree, output: Output, problems: Problems) -> None:
+    problems.add(
+        tree["name"],
+        f"{tree['name']} ({title(tree)}) over {child['name']} ({title(child)}) is given "
+        f"{_answer(output)}, of which it can make nothing.",
+        "Do it in the model itself, or combine labels and numbers.",
+    )
+
+
+def _together(
+    tree: Tree, sides: Sides, signatures: Signatures, problems: Problems
+) -> Signature | None:
     """Arms and branches take the same rows, and answer in the same terms."""
     known = [(name, child, signature) for name, child, signature in sides if signature is not None]
     if not known:
@@ -97,20 +117,40 @@ def _together(tree: Tree, sides: Sides, problems: Problems) -> Signature | None:
     for other in known[1:]:
         if tree["kind"] == "route" or tree["how"] != "stack":
             _same_answers(tree, first, other, problems)
+    if tree["kind"] == "combine" and tree["how"] != "stack":
+        _combined(tree, known, problems)
     fields = _union(tree, known, problems)
-    joined = Signature(fields=fields, output=first[2].output)
+    joined = Signature(fields=fields, output=_joined_output(tree, known, signatures))
     if tree["kind"] == "route" and tree["how"] == "rules":
         _rules(tree, {field.name: field for field in fields}, problems)
     return joined
 
 
-def _shadowed(sides: Sides, problems: Problems) -> Signature | None:
+def _combined(tree: Tree, sides: list[Side], problems: Problems) -> None:
+    """Arrays are not combined, votes are on labels, and means of probabilities or numbers."""
+    _, child, signature = sides[0]
+    output, how = signature.output, tree["how"]
+    if output.task == "tensor" or (how == "vote" and output.labels is None):
+        _not_over(tree, child, output, problems)
+    elif how == "mean" and not any(side[2].output.has_probabilities for side in sides):
+        problems.add(
+            tree["name"],
+            f"{_both(tree, sides[0], sides[-1])} answer labels without probabilities, "
+            "of which there is no mean.",
+            "Take a vote.",
+        )
+
+
+def _shadowed(tree: Tree, sides: Sides, problems: Problems) -> Signature | None:
     """A shadow gets the rows that are answered, so it can ask for no other field."""
     answering = sides[0][2]
     if answering is None:
         return None
     taken = {field.name: field for field in answering.fields}
     for name, child, signature in sides[1:]:
+        if signature is not None:
+            answers = "what answers", sides[0][1], answering
+            _same_answers(tree, answers, (name, child, signature), problems)
         for field in signature.fields if signature else ():
             known = taken.get(field.name)
             if known is None or known.kind != field.kind:
@@ -125,22 +165,46 @@ def _shadowed(sides: Sides, problems: Problems) -> Signature | None:
 
 
 def _same_answers(tree: Tree, one: Side, other: Side, problems: Problems) -> None:
-    outputs = [side[2].output for side in (one, other)]
-    labels = [None if each.labels is None else set(each.labels) for each in outputs]
-    if labels[0] == labels[1] and (labels[0] or outputs[0].unit == outputs[1].unit):
+    with_shares = tree["kind"] == "route" or (tree["kind"], tree.get("how")) == ("combine", "mean")
+    terms = [_terms(side[2].output, with_shares=with_shares) for side in (one, other)]
+    if terms[0] == terms[1]:
         return
-    said = [_answer(output) for output in outputs]
+    said = [_answer(side[2].output) for side in (one, other)]
     problems.add(
         tree["name"],
         f"{_both(tree, one, other)} answer in different terms: {said[0]}, and {said[1]}.",
-        "Serve models of one target, or put a function with after: on one of them.",
+        "Serve models of one target that answer alike; a vote takes labels without probabilities.",
     )
 
 
-def _answer(output: Output) -> str:
+def _terms(output: Output, *, with_shares: bool) -> tuple[Any, ...]:
+    """What two answers must have in common, whatever the order of their labels."""
     if output.labels is None:
-        return f"a number{f' in {output.unit}' if output.unit else ''}"
-    return "one of " + ", ".join(repr(label) for label in output.labels)
+        return output.task == "tensor", output.unit, output.dtype, output.shape
+    labels = frozenset((type(label), label) for label in output.labels)
+    return (labels, output.has_probabilities) if with_shares else (labels,)
+
+
+def _joined_output(tree: Tree, sides: list[Side], signatures: Signatures) -> Output:
+    """What comes out of arms or branches, as the runtime makes it."""
+    first = sides[0][2].output
+    if tree["kind"] == "route":
+        return first
+    if tree["how"] == "stack":
+        stacked = signatures.get(tree["config"]["model"])
+        return first if stacked is None else stacked.output
+    every = tree["how"] == "vote" or all(side[2].output.has_probabilities for side in sides)
+    return msgspec.structs.replace(first, has_probabilities=every)
+
+
+def _answer(output: Output) -> str:
+    unit = f" in {output.unit}" if output.unit else ""
+    if output.task == "tensor":
+        return f"an array of {output.dtype} {list(output.shape or ())}{unit}"
+    if output.labels is None:
+        return f"a number{unit}"
+    alone = "" if output.has_probabilities else " without probabilities"
+    return "one of " + ", ".join(repr(label) for label in output.labels) + alone
 
 
 def _union(tree: Tree, sides: list[Side], problems: Problems) -> tuple[Field, ...]:
@@ -167,6 +231,8 @@ def _told(field: Field) -> str:
 
 
 def _both(tree: Tree, one: Side, other: Side) -> str:
+    if tree["kind"] == "shadow":
+        return f"what answers ({title(one[1])}) and the shadow {other[0]} ({title(other[1])})"
     what = "arms" if tree["kind"] == "route" else "branches"
     return f"the {what} {one[0]} ({title(one[1])}) and {other[0]} ({title(other[1])})"
 

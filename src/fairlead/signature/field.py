@@ -45,6 +45,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     name: str  # the target column; empty where the task is "transform"
     task: Task
     labels: tuple[str | int | float | bool, ...] | None = None  # in the order of the probabilities
+    has_probabilities: bool = True  # whether each label comes with one, where there are labels
     unit: str | None = None
     bounds: tuple[float, float] | None = None  # of a regression target, observed
     fields: tuple[Field, ...] | None = None  # that a transform gives, in order

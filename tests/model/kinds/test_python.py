@@ -211,6 +211,14 @@ def test_a_model_that_is_not_deterministic_says_so(module: Module) -> None:
     assert (spec(contents)["deterministic"], spec(contents)["rows_per_call"]) == (False, 1)
 
 
+def test_a_class_that_tells_labels_alone_says_so(module: Module) -> None:
+    own = module(
+        "class Model:\n    def predict(self, rows):\n        return ['dear'] * len(rows)\n"
+    )
+    table = PRICES.with_columns(price=pl.Series(["dear", "cheap"] * (len(PRICES) // 2)))
+    assert not make(own.Model, train=table, target="price").signature.output.has_probabilities
+
+
 def test_a_model_that_minds_its_neighbours_is_called_a_row_at_a_time(module: Module) -> None:
     own = module(
         "class Model:\n    def predict(self, rows):\n        return [1 / len(rows)] * len(rows)\n"

@@ -41,6 +41,7 @@ class Estimator:
         labels = model.classes_.tolist() if task is None else None
         table = tables.chosen(train, [*fields, target])
         signature = _with_texts(infer(table, target=target, task=task, labels=labels), model)
+        signature = tables.with_probabilities(signature, hasattr(model, "predict_proba"))
         checker = Checker(signature)
         seen = tables.chosen(train, fields)
         asked = seen if given.test is None else given.test

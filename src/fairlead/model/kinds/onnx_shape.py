@@ -223,6 +223,7 @@ def _answer(model: Any, slots: list[Slot], given: Given) -> tuple[Output, dict[s
             name=name or (label or shares).name,  # type: ignore[union-attr]
             task="binary" if len(labels) == 2 else "multiclass",
             labels=labels,
+            has_probabilities=shares is not None,
         )
         return output, {
             "label": label and label.name,

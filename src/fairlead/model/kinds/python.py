@@ -64,6 +64,7 @@ class PythonClass:
         rows = checker.table(unseen).columns
         few = part_of(rows, slice(0, ROWS))
         held = hold(spec, files, signature, few, _answers(model, few, signature, frame, layout))
+        signature = tables.with_probabilities(signature, held.scores)
         compiled = Compiled(held.files, "python", held.equality, _told(spec))
         numbers = checker.table(seen).columns
         told = tables.described(signature, compiled, numbers, None if given.test is None else rows)

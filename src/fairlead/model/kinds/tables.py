@@ -18,6 +18,15 @@ from fairlead.signature.field import Signature
 from fairlead.signature.reading import Nearest
 
 
+def with_probabilities(signature: Signature, has_them: bool) -> Signature:
+    """State whether a classifier tells probabilities with its labels."""
+    output = signature.output
+    if output.labels is None or output.has_probabilities == has_them:
+        return signature
+    output = msgspec.structs.replace(output, has_probabilities=has_them)
+    return msgspec.structs.replace(signature, output=output)
+
+
 def described(signature: Signature, compiled: Compiled, train: Any, test: Any) -> dict[str, bytes]:
     """
     Make the files of a package that describe its model.
