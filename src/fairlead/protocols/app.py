@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 from fairlead.errors import FairleadError, NotFound
 from fairlead.protocols.accesslog import AccessLog
 from fairlead.protocols.exchange import Exchange, Refused, Response
+from fairlead.protocols.mlflow import Mlflow
 from fairlead.protocols.oip_rest import OipRest
 from fairlead.protocols.rest import Rest
 from fairlead.protocols.route import Route, Routes
@@ -40,7 +41,11 @@ def make_app(
     """Make the application of all protocols over HTTP."""
     vitals = Vitals()
     rest = Rest(endpoints, vitals)
-    protocols: tuple[Routes, ...] = (rest, OipRest(endpoints, rest.ready))
+    protocols: tuple[Routes, ...] = (
+        rest,
+        OipRest(endpoints, rest.ready),
+        Mlflow(endpoints, rest.ready),
+    )
     return App(protocols, gatekeeper, vitals, log=log, behind_proxy=behind_proxy)
 
 

@@ -25,9 +25,29 @@ OIP = "oip"
 """An inference request of the Open Inference Protocol, in JSON alone."""
 OIP_BINARY = "oip-binary"
 """One with raw tensors behind the JSON, whose length is the detail."""
+MLFLOW = "mlflow"
+"""A request of MLflow's scoring protocol in JSON."""
+JSON_COLUMNS = "json-columns"
+"""`{"columns": {"FIELD": […], …}}`."""
+CSV = "csv"
+"""Comma-separated values with a header; the detail says charset and column of entities."""
+ARROW = "arrow"
+"""Arrow IPC, a stream or a file."""
+PARQUET = "parquet"
 
-MODULES: dict[str, str] = {JSON_ROWS: "rows", OIP: "oip", OIP_BINARY: "oip_binary"}
+MODULES: dict[str, str] = {
+    JSON_COLUMNS: "json_columns",
+    CSV: "csv",
+    ARROW: "arrow",
+    PARQUET: "parquet",
+    JSON_ROWS: "rows",
+    OIP: "oip",
+    OIP_BINARY: "oip_binary",
+    MLFLOW: "mlflow",
+}
 """Name of a format → the module here that has its `FORMAT`."""
+HEAVY = frozenset({ARROW, PARQUET})
+"""Formats whose first reading imports a large library: always read on a thread."""
 
 
 class Rows(msgspec.Struct, frozen=True, gc=False):
