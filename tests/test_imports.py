@@ -23,6 +23,8 @@ LINE = (
     "serve",
     "scaffold",
     "api",
+    "hub",
+    "client",
     "protocols",
     "cli",
     "testing",
@@ -47,7 +49,8 @@ HOMES = {
     "catboost": {"evaluate", "model"},
     "lightgbm": {"evaluate", "model"},
     "xgboost": {"evaluate", "model"},
-    "http": {"protocols"},
+    "http": {"hub", "protocols"},
+    "httpx": {"client"},
     "starlette": set(),
     "argparse": set(),
 }
