@@ -1,6 +1,6 @@
 """Large requests: their share of the model's own rate, and what single rows feel beside them.
 
-    python bench/large.py [--seconds 5]
+python bench/large.py [--seconds 5]
 """
 
 from __future__ import annotations

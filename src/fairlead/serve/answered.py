@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 
 import msgspec
@@ -39,11 +40,24 @@ class Answered(msgspec.Struct, frozen=True, eq=False, gc=False):
     marks: Marks = {}  # of the nodes gone through; a graph of one model has none
 
 
-def raised(node: str, error: Exception) -> ModelFailed:
-    """Make the error that names the node that raised; the ids of the rows are added above it."""
+def raised(node: str, error: BaseException) -> ModelFailed:
+    """
+    Make the error that names the node that raised; the ids of the rows are added above it.
+
+    Also of what is no `Exception`: a function that calls `sys.exit` fails its rows, and
+    does not end the server. Ctrl-C is raised again, where it means what it says.
+    """
+    if is_ctrl_c(error):
+        raise error
     if isinstance(error, FairleadError):
         return ModelFailed(f"The node {node!r} failed: {error.message}", error.fix)
     return ModelFailed(
         f"The node {node!r} raised {type(error).__name__}.",
         "The server's log has the reason; it is not in the request.",
     )
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Tell a person's Ctrl-C from code that raises; a server has handlers of its own for it."""
+    handler = signal.getsignal(signal.SIGINT)
+    return isinstance(error, KeyboardInterrupt) and handler is signal.default_int_handler

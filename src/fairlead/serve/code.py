@@ -194,7 +194,7 @@ def _loaded(modules: Isolated, path: str) -> ModuleType:
         return modules.module(path)
     except FairleadError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidConfig(
             f"{path} cannot be loaded: {type(error).__name__}: {error}.",
             "Mend it; a graph's functions are loaded from the snapshot of their code alone.",
@@ -205,7 +205,7 @@ def _called(text: str, found: Any, config: dict[str, Any]) -> Callable[..., Any]
     if isinstance(found, type):
         try:
             found = found(**config)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             given = f"config {config!r}" if config else "no arguments"
             raise InvalidConfig(
                 f"{text} cannot be built with {given}: {type(error).__name__}: {error}.",

@@ -142,7 +142,7 @@ class Function(_Alike):
         }
         try:
             result = self._function(tables)
-        except Exception as error:
+        except BaseException as error:
             raise raised(self._name, error) from error
         try:
             with_shares = all(one.probabilities is not None for one in answers)

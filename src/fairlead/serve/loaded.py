@@ -134,7 +134,7 @@ class LoadedRevision:
             answers = self._renderer.render(ids, answered, checked.flags)
         except InvalidInput:
             raise
-        except Exception as error:
+        except BaseException as error:
             raise _with_ids(error, ids) from error
         return Predictions(ids, answers, trails(answered, len(ids)), _counted(answered, len(ids)))
 
@@ -230,6 +230,6 @@ def _counted(answered: Answered, rows: int) -> tuple[tuple[Way, int], ...]:
     return tuple((way, count) for way, count in zip(answered.ways, counts, strict=True) if count)
 
 
-def _with_ids(error: Exception, ids: list[bytes]) -> ModelFailed:
+def _with_ids(error: BaseException, ids: list[bytes]) -> ModelFailed:
     found = error if isinstance(error, ModelFailed) else raised("graph", error)
     return ModelFailed(found.message, found.fix, tuple(map(id_text, ids)))

@@ -204,7 +204,7 @@ class Shadows:
             spent_s = time.perf_counter() - start
             rendered = seat.renderer.render(batch.ids, answered, ())
             agrees, differences = compared(outputs, answered.outputs)
-        except Exception as error:
+        except BaseException as error:  # or no shadow of any endpoint would be asked again
             tally.failed += len(batch.ids)
             self._warn(f"the shadow {name} of {seat.revision.endpoint} failed", error)
             message = error.message if isinstance(error, FairleadError) else type(error).__name__

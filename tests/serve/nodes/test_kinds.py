@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fairlead.errors import InvalidConfig
+from fairlead.errors import InvalidConfig, ModelFailed
+from fairlead.serve.answered import Batch
 from fairlead.serve.graph import Node
+from fairlead.signature.columns import Columns
+from fairlead.store.ids import prediction_ids
 from fairlead.testing.node import NodeContract
 
 Tree = dict[str, Any]
@@ -43,6 +48,12 @@ def combine(how: str, config: Tree | None = None, **branches: Tree) -> Tree:
         "config": config or {},
         "branches": branches,
     }
+
+
+def batch(values: list[float]) -> Batch:
+    numbers = np.array([[value, 0.0] for value in values])
+    columns = Columns(numbers, np.empty((len(values), 0), dtype=object))
+    return Batch(columns, prediction_ids(len(values)), [None] * len(values))
 
 
 HALF = {"weights": {"a": 0.5, "b": 0.5}}
@@ -156,3 +167,32 @@ def test_every_node_is_closed_once(grow: Callable[..., Node]) -> None:
     node: Any = grow(tree)
     node._build.close()
     assert [one["closed"] for one in trees] == [1, 1, 1]
+
+
+LEAVING: dict[str, Callable[[str], Tree]] = {
+    "transform": lambda name: call("transform", name, "rows", then=score("m")),
+    "after": lambda name: call("after", name, "rows", of=score("m")),
+    "combine": lambda name: combine(
+        "function",
+        {"function": f"nodes.py:{name}", "frame": "rows"},
+        a=score("a"),
+        b=score("b"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEAVING)
+def test_a_function_that_ends_the_process_fails_its_rows_instead(
+    grow: Callable[..., Node], kind: str
+) -> None:
+    with pytest.raises(ModelFailed, match="raised SystemExit"):
+        grow(LEAVING[kind]("leaves")).answer(batch([1.0]))
+    interrupting = grow(LEAVING[kind]("interrupts"))
+    with pytest.raises(KeyboardInterrupt):  # at a terminal it is a person's
+        interrupting.answer(batch([1.0]))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a server's workers have it
+    try:
+        with pytest.raises(ModelFailed, match="raised KeyboardInterrupt"):
+            interrupting.answer(batch([1.0]))
+    finally:
+        signal.signal(signal.SIGINT, before)

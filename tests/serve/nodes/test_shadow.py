@@ -171,3 +171,15 @@ def test_numbers_agree_within_a_millionth_and_arrays_by_their_greatest_differenc
     moved = np.add(arrays, [[0.0, 0.5]])
     agrees, differences = compared(Outputs(tensor=arrays), Outputs(tensor=moved))
     assert (agrees.tolist(), differences.tolist()) == ([False, False], [0.5, 0.5])
+
+
+def test_a_shadow_that_ends_the_process_does_not_end_the_others(tmp_path: Path, grow: Grow) -> None:
+    shadows = Shadows(tmp_path)
+    leaves = {"kind": "transform", "name": "leaves", "function": "nodes.py:leaves",
+              "frame": "rows", "then": score("c")}  # fmt: skip
+    node = grow(shadowed(leaves=leaves, other=score("b")), shadowing=shadows)
+    for _ in range(2):
+        node.answer(batch([1.0]))
+    shadows.close()
+    assert shadows.tallies["demo", "leaves"].failed == 2
+    assert shadows.tallies["demo", "other"].agreed == 2

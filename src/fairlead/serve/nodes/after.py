@@ -58,7 +58,7 @@ class AfterNode:
         output = self.signature.output
         try:
             result = self._function(answers_of(outputs, output, self._frame))
-        except Exception as error:
+        except BaseException as error:
             raise raised(self._name, error) from error
         try:
             with_shares = outputs.probabilities is not None

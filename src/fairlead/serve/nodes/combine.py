@@ -59,7 +59,7 @@ class CombineNode:
             outputs = self._how.combine([one.outputs for one in answered], batch.columns)
         except InvalidInput:
             raise
-        except Exception as error:
+        except BaseException as error:
             raise raised(self._name, error) from error
         spent_us = round((time.perf_counter() - start) * 1e6, 1)
         ways, taken = self._ways(answered, spent_us)

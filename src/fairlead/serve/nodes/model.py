@@ -59,7 +59,7 @@ class ModelNode:
                 outputs = self._predict(batch.columns)
         except InvalidInput:  # a level that the model's own encoder refuses
             raise
-        except Exception as error:
+        except BaseException as error:
             raise raised(self._name, error) from error
         spent_us = (time.perf_counter() - start) * 1e6
         ways = (Way(self._model.ref, ((self._name, round(spent_us, 1)),)),)

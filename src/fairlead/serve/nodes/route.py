@@ -55,7 +55,7 @@ class RouteNode:
         try:
             arms, propensities = self._router.choose(batch, state)
             _require_choices(arms, propensities, len(batch.ids), len(self._arms))
-        except Exception as error:
+        except BaseException as error:
             raise raised(self._name, error) from error
         spent_us = round((time.perf_counter() - start) * 1e6, 1)
         number = 0 if state is None else state.number

@@ -72,7 +72,7 @@ class TransformNode:
             columns = self._change(batch.columns)
         except (ModelFailed, InvalidInput):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise raised(self._name, error) from error
         spent_us = round((time.perf_counter() - start) * 1e6, 1)
         answered = self._then.answer(Batch(columns, batch.ids, batch.entities))
@@ -93,7 +93,7 @@ def _called(
     def change(columns: Columns) -> Columns:
         try:
             result = function(table_of(columns, signature, frame))
-        except Exception as error:
+        except BaseException as error:
             raise raised(name, error) from error
         try:
             return columns_of(result, checker, len(columns))
