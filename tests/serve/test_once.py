@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from fairlead.errors import Conflict, FairleadError, Fault
+from fairlead.errors import Conflict, FairleadError, Fault, StoreFull
 from fairlead.serve.ask import Ask
 from fairlead.serve.claims import Claims
 from fairlead.serve.frame import Frame, Part, key_hash
@@ -93,6 +95,64 @@ def test_a_failure_is_not_remembered_and_a_server_that_waited_tries_itself(
         assert await retry == answer
         one.close()
         other.close()
+
+    asyncio.run(main())
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file of this process grow; SQLite takes the refusal for a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_key_is_free_again_though_the_disk_was_full_when_its_request_failed(
+    servers: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlead.serve.once.OWED_S", 0.01)
+
+    async def main() -> None:
+        one, other = servers(), servers()
+        first = one.ask()
+        await one.came.get()
+        with full_disk():
+            one.begun[0](StoreFull("The log is full."))
+            refused = await asyncio.wait_for(one.ask(Ask(BODY, key="another")), 5)
+            assert isinstance(refused, FairleadError)
+        assert isinstance(await first, StoreFull)
+        retry = other.ask()
+        await asyncio.wait_for(other.came.get(), 5)
+        other.begun[0](other.log())
+        assert isinstance(await retry, Answer)
+        one.close()
+        other.close()
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_at_the_first_key_leaves_nothing_behind(
+    servers: Callable[[], Server],
+) -> None:
+    async def main() -> None:
+        server = servers()
+        with full_disk():
+            await server.ask()
+            before = os.listdir("/proc/self/fd")
+            for number in range(3):
+                answer = await server.ask(Ask(BODY, key=str(number)))
+                assert isinstance(answer, FairleadError)
+            assert len(os.listdir("/proc/self/fd")) == len(before)
+        again = server.ask()
+        await asyncio.wait_for(server.came.get(), 5)
+        server.begun[0](server.log())
+        assert isinstance(await again, Answer)
+        server.close()
 
     asyncio.run(main())
 

@@ -19,7 +19,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,12 +64,16 @@ class Claims:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._gate = _open(folder / "gate")
-        with self._locked():
-            self._bury()
-            self._alive = _open(self._alive_path(self.owner))
-            fcntl.flock(self._alive, fcntl.LOCK_EX)
-            self._database = _connect(folder / "claims.sqlite")
+        with ExitStack() as opened:  # closed again where the disk is full
+            self._gate = _open(folder / "gate")
+            opened.callback(os.close, self._gate)
+            with self._locked():
+                self._bury()
+                self._alive = _open(self._alive_path(self.owner))
+                opened.callback(os.close, self._alive)
+                fcntl.flock(self._alive, fcntl.LOCK_EX)
+                self._database = _connect(folder / "claims.sqlite")
+            opened.pop_all()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -78,10 +82,11 @@ class Claims:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # SQLite itself has undone what a full disk ended
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def take(self, mark: bytes, body: bytes) -> Claim | None:
         """Claim a key for this process; None when it is, else the claim that stands already."""
@@ -164,11 +169,14 @@ class Claims:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=NORMAL")
-    database.execute(_TABLE)
-    database.execute("DELETE FROM claims WHERE time < ?", (time.time() - KEPT_S,))
+    with ExitStack() as opened:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        opened.callback(database.close)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(_TABLE)
+        database.execute("DELETE FROM claims WHERE time < ?", (time.time() - KEPT_S,))
+        opened.pop_all()
     return database
 
 

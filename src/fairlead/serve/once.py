@@ -10,19 +10,22 @@ thread of its own: its lock may have to be waited for.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import math
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import msgspec
 from blake3 import blake3
 
-from fairlead.errors import Conflict, FairleadError, Fault
+from fairlead.errors import Conflict, FairleadError, Fault, StoreFull, StoreReadOnly
 from fairlead.serve import log_reader
 from fairlead.serve.ask import Ask
 from fairlead.serve.claims import KEPT_KEYS, KEPT_S, Claim, Claims
@@ -33,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.01
 """How often we ask whether another process has answered by now."""
+OWED_S = 1.0
+"""How often it is tried again to write down what became of a key, when the disk was full."""
+TELL_S = 10.0
+"""The log of the server says at most so often that keys cannot be claimed."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -161,6 +168,8 @@ class _Clerk:
         self._jobs: SimpleQueue[_Question | _Settled | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._claims: Claims | None = None
+        self._owed: list[_Settled] = []  # outcomes that could not be written down yet
+        self._told_at = -math.inf
 
     def ask(
         self,
@@ -191,15 +200,21 @@ class _Clerk:
             self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            jobs = [self._jobs.get()]
-            while not self._jobs.empty():
-                jobs.append(self._jobs.get())
+        jobs: list[_Question | _Settled | None] = []
+        while None not in jobs:
+            jobs = self._next()
             self._do([job for job in jobs if job is not None])
-            if None in jobs:
-                break
         if self._claims is not None:
             self._claims.close()
+
+    def _next(self) -> list[_Question | _Settled | None]:
+        """Wait for jobs, or until what is owed is to be tried again; None is the end."""
+        jobs = []
+        with suppress(Empty):
+            jobs.append(self._jobs.get(timeout=OWED_S if self._owed else None))
+        while not self._jobs.empty():
+            jobs.append(self._jobs.get())
+        return jobs
 
     def _do(self, jobs: list[_Question | _Settled]) -> None:
         """Do what has come in one transaction, and tell the outcome after it."""
@@ -211,7 +226,7 @@ class _Clerk:
                 outcomes.append((job, found))
             else:
                 open_jobs.append(job)
-        if open_jobs:
+        if open_jobs or self._owed:
             outcomes += self._transact(open_jobs)
         for question, outcome in outcomes:
             question.told(outcome)
@@ -225,16 +240,26 @@ class _Clerk:
             if self._claims is None:
                 self._claims = Claims(self._log.parent / "claims")
             with self._claims.transaction():
-                for job in jobs:
+                for job in [*self._owed, *jobs]:
                     if isinstance(job, _Settled):
                         self._write(self._claims, job)
                     else:
                         outcomes.append((job, self._answer(self._claims, job)))
         except (sqlite3.Error, OSError) as error:
-            logger.exception("idempotency keys cannot be claimed")
+            # A key whose outcome nobody learns would be waited for as long as we live.
+            self._owed += [job for job in jobs if isinstance(job, _Settled)]
+            self._tell(error)
             failure = _cannot_claim(error, self._log.parent / "claims")
             return [(job, failure) for job in jobs if isinstance(job, _Question)]
+        self._owed = []
         return outcomes
+
+    def _tell(self, error: Exception) -> None:
+        """Write it to the server's log; not for every key."""
+        now = time.monotonic()
+        if now - self._told_at >= TELL_S:
+            self._told_at = now
+            logger.error("idempotency keys cannot be claimed", exc_info=error)
 
     def _write(self, claims: Claims, job: _Settled) -> None:
         if job.first_id is None:
@@ -314,8 +339,26 @@ def _other_body() -> Conflict:
     )
 
 
-def _cannot_claim(error: Exception, folder: Path) -> Fault:
+def _cannot_claim(error: Exception, folder: Path) -> FairleadError:
+    if _is(error, sqlite3.SQLITE_FULL, errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(
+            f"The disk under the idempotency keys is full ({folder}).",
+            "Free some space: nothing was answered; a request without a key needs none of it.",
+        )
+    if _is(error, sqlite3.SQLITE_READONLY, errno.EROFS, errno.EACCES, errno.EPERM):
+        return StoreReadOnly(
+            f"Idempotency keys cannot be claimed in {folder}: {error}.",
+            "Mount it writable, or give this user the right to write there.",
+        )
     return Fault(
         f"Idempotency keys cannot be claimed: {type(error).__name__}: {error}.",
         f"Check the disk. {folder} may be deleted while no server runs: the log keeps the answers.",
     )
+
+
+def _is(error: Exception, sqlite_code: int, *numbers: int) -> bool:
+    """Tell what stood in the way, by the codes of SQLite (the low byte is the kind) or the OS."""
+    if isinstance(error, OSError):
+        return error.errno in numbers
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite_code
