@@ -67,6 +67,8 @@ GRAMMAR = [
     ("graph: {model: team}\nnodes: {team: a@1}", "Write then: team"),
     ("graph: {model: a@1, isolat: true}", r"Did you mean graph.isolate\?"),
     ("graph: {model: a@1, isolate: 3}", "graph.isolate is 3"),
+    ("graph: {transform: {model: p@1, isolate: 3}, model: a@1}", "transform.isolate is 3"),
+    ("graph: {transform: {function: n.py:f, isolate: true}, model: a@1}", "isolate is not known"),
     ("graph: a@1\nmodel: a@1", "both model and graph"),
     ("graph: a\nnodes: {a: b, b: {then: c}, c: {then: b}}", "closes a circle: b → c → b"),
     ("graph: a@1\nnodes: {spare: a@1}", "nodes.spare is used nowhere"),

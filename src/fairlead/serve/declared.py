@@ -41,6 +41,7 @@ class Transform(Node, frozen=True, kw_only=True):
     then: Node
     call: Call | None = None
     model: str | None = None
+    isolate: bool = False  # of a fitted preprocessing
     fields: tuple[Field, ...] | None = None  # what it takes; None: what `then` takes
 
 

@@ -273,10 +273,7 @@ class Grammar:
         """A transform still without what comes after it."""
         model = value.get("model") if isinstance(value, dict) else value
         if isinstance(model, str) and is_model(model):
-            if isinstance(value, dict):
-                self._known(value, ("model",), at)
-            name = self._named(_joined(path, short_name(model).partition("@")[0]))
-            return lambda then: declared.Transform(at=at, name=name, then=then, model=model)
+            return self._fitted(model, value if isinstance(value, dict) else {}, at, path)
         call = self._call(value, at, ("fields",))
         if call is None:
             return None
@@ -284,6 +281,17 @@ class Grammar:
         fields = self._fields(value.get("fields") if isinstance(value, dict) else None, at)
         return lambda then: declared.Transform(
             at=at, name=name, then=then, call=call, fields=fields
+        )
+
+    def _fitted(
+        self, model: str, given: dict[Any, Any], at: str, path: str
+    ) -> Callable[[Node], Node]:
+        """A fitted preprocessing, still without what comes after it."""
+        self._known(given, ("model", "isolate"), at)
+        isolate = self._flag(given, "isolate", at)
+        name = self._named(_joined(path, short_name(model).partition("@")[0]))
+        return lambda then: declared.Transform(
+            at=at, name=name, then=then, model=model, isolate=isolate
         )
 
     def _after(self, call: Call | None, of: Node | None, path: str) -> Node | None:

@@ -10,8 +10,8 @@ What stands behind an endpoint: a tree of nodes.
 
 A node takes a batch and answers every row of it. Kinds register under the
 entry-point group `fairlead.nodes`; a kind that has nodes below it builds them
-through its `Builder`. `Revision.graph` holds the tree, `tree_of` gives it for
-revisions of one model too.
+through its `Builder`. `Revision.graph` holds the tree, `tree.of_revision` gives it
+for revisions of one model too.
 """
 
 from __future__ import annotations
@@ -19,22 +19,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
-from fairlead.errors import IntegrityError, InvalidConfig, NotSupported
+from fairlead.errors import IntegrityError, InvalidConfig
 from fairlead.serve.answered import Answered, Batch
+from fairlead.serve.offered import offered
 from fairlead.serve.pool import LoadedModel, ModelPool
+from fairlead.serve.tree import of_revision
 from fairlead.signature.field import Signature
 from fairlead.store.records import Revision, RouterState
 
-__all__ = ["Answered", "Batch", "Builder", "Node", "NodeKind", "Shadowing", "node_kind", "tree_of"]
+__all__ = ["Answered", "Batch", "Builder", "Node", "NodeKind", "Shadowing", "node_kind"]
 
 GROUP = "fairlead.nodes"
-ONLY = "model"
-"""The name of the one node of an endpoint of one model."""
-
 States = Callable[[str], RouterState | None]
 """The state of a route's router now, by the name of the node."""
 
@@ -126,7 +123,7 @@ class Builder:
         self.revision = revision
         self.endpoint = revision.endpoint
         self.since = revision.created  # when it first went live, in seconds since the epoch
-        self.has_marks = tree_of(revision).get("kind") != "model"  # whether nodes make marks
+        self.has_marks = of_revision(revision)["kind"] != "model"  # whether nodes make marks
         self.is_live = False  # until rows are somebody's: shadows are not asked about a trial
         self.threads = threads
         self.shadowing = shadowing
@@ -220,12 +217,6 @@ class Builder:
         self._held.close()
 
 
-def tree_of(revision: Revision) -> dict[str, Any]:
-    """Give the tree of a revision; one of before there were graphs is a single model."""
-    return revision.graph or {"kind": "model", "name": ONLY, "model": revision.models[ONLY]}
-
-
-@cache
 def node_kind(name: str) -> NodeKind:
     """
     Find a kind of node by its name.
@@ -233,12 +224,5 @@ def node_kind(name: str) -> NodeKind:
     Raises:
         NotSupported: Nothing that is installed offers it.
     """
-    found = entry_points(group=GROUP, name=name)
-    if not found:
-        offered = ", ".join(sorted(entry_points(group=GROUP).names)) or "none"
-        raise NotSupported(
-            f"There is no kind of node called {name!r}; installed: {offered}.",
-            "Install the package that offers it, or install fairlead again if it is one of ours.",
-        )
-    kind: NodeKind = next(iter(found)).load()
+    kind: NodeKind = offered(GROUP, "node", name)
     return kind

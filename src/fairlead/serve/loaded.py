@@ -20,11 +20,12 @@ from fairlead.serve.answers import Renderer
 from fairlead.serve.batch import Predictions
 from fairlead.serve.cost import Cost
 from fairlead.serve.frame import Way
-from fairlead.serve.graph import ONLY, Builder, Functions, Node, Shadowing, States, tree_of
+from fairlead.serve.graph import Builder, Functions, Node, Shadowing, States
 from fairlead.serve.intake import MAX_ROWS, intake_of
 from fairlead.serve.log import Frame, Part
 from fairlead.serve.pool import LoadedModel, ModelPool
 from fairlead.serve.trails import Trail, trails, with_trails
+from fairlead.serve.tree import ONLY, of_revision
 from fairlead.store.digest import Digest
 from fairlead.store.ids import id_bytes, id_text, prediction_ids
 from fairlead.store.records import Revision
@@ -52,7 +53,7 @@ class LoadedRevision:
         self._node = node
         self._renderer = Renderer(node.signature.output)
         # A graph's nodes are called by one thread at a time; a single model has its lock.
-        self._is_graph = tree_of(revision)["kind"] != "model"
+        self._is_graph = of_revision(revision)["kind"] != "model"
         self.concurrent = not self._is_graph
 
     @classmethod
@@ -101,7 +102,7 @@ class LoadedRevision:
         if pinned is not None:
             build.hold(pinned.close)
         try:
-            loaded = cls(revision, build, build.node(tree_of(revision)), max_rows=max_rows)
+            loaded = cls(revision, build, build.node(of_revision(revision)), max_rows=max_rows)
             if trial:
                 loaded.try_out()
             build.is_live = True

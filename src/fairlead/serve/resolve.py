@@ -18,6 +18,7 @@ from fairlead.serve.code import Code, Functions
 from fairlead.serve.declared import Call, Node
 from fairlead.serve.problems import Problems
 from fairlead.serve.spec import EndpointSpec
+from fairlead.serve.tree import ONLY
 from fairlead.signature import accepted as accepted_bounds
 from fairlead.store.digest import Digest
 from fairlead.store.records import Alias, ModelVersion, Revision
@@ -115,7 +116,7 @@ def _of_one_model(project: Project, records: Records, spec: EndpointSpec) -> Rev
         endpoint=spec.endpoint,
         number=_next(records, spec),
         spec=spec.source,
-        models={"model": model},
+        models={ONLY: model},
         packages={model: found.package},
         accepted=_as_kept(accepted),
         created=time.time(),
@@ -198,7 +199,8 @@ class _Resolver:
 
     def _before(self, node: declared.Transform) -> dict[str, Any]:
         if node.model is not None:
-            return {"model": self._model(node, node.model, task=PREPROCESSING)}
+            pinned = {"model": self._model(node, node.model, task=PREPROCESSING)}
+            return {**pinned, "isolate": True} if node.isolate else pinned
         assert node.call is not None
         fields = None if node.fields is None else msgspec.to_builtins(node.fields)
         return {**self._call(node.call), "fields": fields}

@@ -8,15 +8,14 @@ choose it. Both are logged with the prediction.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fairlead.errors import NotSupported
 from fairlead.serve.answered import Batch
+from fairlead.serve.offered import offered
 from fairlead.signature.field import Signature
 from fairlead.store.records import RouterState
 
@@ -80,12 +79,5 @@ def router_kind(name: str) -> RouterKind:
     Raises:
         NotSupported: Nothing that is installed offers it.
     """
-    found = entry_points(group=GROUP, name=name)
-    if not found:
-        offered = ", ".join(sorted(entry_points(group=GROUP).names)) or "none"
-        raise NotSupported(
-            f"There is no kind of route called {name!r}; installed: {offered}.",
-            "Install the package that offers it, or install fairlead again if it is one of ours.",
-        )
-    kind: RouterKind = next(iter(found)).load()
+    kind: RouterKind = offered(GROUP, "route", name)
     return kind

@@ -10,6 +10,9 @@ from fairlead.store.records import Revision
 
 Tree = dict[str, Any]
 
+ONLY = "model"
+"""The name of the one node of an endpoint of one model."""
+
 BELOW: dict[str, tuple[str, ...]] = {
     "model": (),
     "transform": ("then",),
@@ -23,7 +26,7 @@ BELOW: dict[str, tuple[str, ...]] = {
 
 def of_revision(revision: Revision) -> Tree:
     """Give the tree of a revision; that of one model alone is a single node."""
-    return revision.graph or {"kind": "model", "name": "model", **_only(revision)}
+    return revision.graph or {"kind": "model", "name": ONLY, "model": revision.models[ONLY]}
 
 
 def below(tree: Tree) -> Iterator[tuple[str, Tree]]:
@@ -59,10 +62,9 @@ def title(tree: Tree) -> str:
     config = tree.get("config") or {}
     match tree["kind"]:
         case "model":
-            options = [key for key in ("pin", "isolate") if tree.get(key)]
-            return " ".join([tree["model"] or "?", *(f"({option})" for option in options)])
+            return _model(tree)
         case "transform" | "after" as kind:
-            return f"{kind} {tree.get('model') or _call(tree)}"
+            return f"{kind} {_model(tree) if tree.get('model') else _call(tree)}"
         case "route":
             return f"route {tree['how']}{_said(config)}"
         case "combine" if tree["how"] == "function":
@@ -75,8 +77,9 @@ def title(tree: Tree) -> str:
             return f"{kind}{_said({k: v for k, v in tree.items() if k not in ('kind', 'name')})}"
 
 
-def _only(revision: Revision) -> Tree:
-    return {"model": next(iter(revision.models.values()), "none")}
+def _model(tree: Tree) -> str:
+    options = [f"({key})" for key in ("pin", "isolate") if tree.get(key)]
+    return " ".join([tree["model"] or "?", *options])
 
 
 def _call(said: Tree) -> str:

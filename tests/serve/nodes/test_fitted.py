@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -28,7 +29,7 @@ from fairlead.serve.replay import replay
 from fairlead.store.ids import id_text
 from fairlead.store.store import Store
 
-GRAPH = "endpoint: fitted\ngraph: {transform: scale@1, model: scaled@1}\n"
+GRAPH = "endpoint: fitted\ntimeout_ms: 9000\ngraph: {transform: %s, model: scaled@1}\n"
 
 
 def about(name: str, contents: Any, task: str) -> About:
@@ -44,16 +45,19 @@ def about(name: str, contents: Any, task: str) -> About:
     )
 
 
+@pytest.mark.parametrize("apart", [False, True])
 def test_a_model_gets_what_the_preprocessing_makes_and_a_replay_the_same(
-    shop: Callable[..., Project], tmp_path: Path
+    shop: Callable[..., Project], tmp_path: Path, apart: bool
 ) -> None:
+    """Also where the preprocessing lives in a process of its own."""
     random = np.random.default_rng(3)
     table = pl.DataFrame({"age": random.uniform(17, 90, 200), "hours": random.uniform(1, 99, 200)})
     target = table["age"].to_numpy() * 2 + table["hours"].to_numpy()
     scaler = StandardScaler().set_output(transform="polars").fit(table)
     scaled = scaler.transform(table)
     model = LinearRegression().fit(scaled, target)
-    project = shop(tmp_path, {"endpoints/fitted.yaml": GRAPH})
+    named = "{model: scale@1, isolate: true}" if apart else "scale@1"
+    project = shop(tmp_path, {"endpoints/fitted.yaml": GRAPH % named})
     made = TRANSFORM.contents(scaler, given(table, None))
     fitted = ESTIMATOR.contents(model, given(scaled.with_columns(y=target), "y"))
     with Store.open(project.store_root) as store:
@@ -65,7 +69,10 @@ def test_a_model_gets_what_the_preprocessing_makes_and_a_replay_the_same(
     body = b'{"rows": [{"age": 40.5, "hours": 3.25}, {"age": 20.0, "hours": 77.0}]}'
     predictions = loaded.answer(loaded.intake.read(body).rows, [None, None])
     frame = loaded.frame(predictions, [Part("json", body, 2)])
+    pids = [getattr(model.predictor, "pid", None) for model in loaded.models]
     loaded.close()
+    assert [pid is not None for pid in pids] == [False, apart]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids if pid is not None)
     values = [msgspec.json.decode(answer)["value"] for answer in frame.answers]
     assert np.allclose(values, [84.25, 117.0])
     assert [node for node, _ in frame.way(0).path] == ["scale-1", "model"]

@@ -10,9 +10,10 @@ import pytest
 
 from fairlead.errors import NotSupported
 from fairlead.project import Project
-from fairlead.serve.graph import Builder, Node, node_kind, tree_of
+from fairlead.serve.graph import Builder, Node, node_kind
 from fairlead.serve.pool import ModelPool
 from fairlead.serve.revision import require_live
+from fairlead.serve.tree import of_revision
 from fairlead.store.reader import FILE, CatalogReader
 from fairlead.testing.node import NodeContract
 
@@ -27,7 +28,7 @@ def model_node(
     pool = ModelPool(project)
     pool.pin(revision.packages)
     build = Builder(revision, pool)
-    yield build.node(tree_of(revision))
+    yield build.node(of_revision(revision))
     build.close()
 
 

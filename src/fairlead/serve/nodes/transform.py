@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,6 +11,7 @@ import msgspec
 
 from fairlead.errors import InvalidConfig, InvalidInput, ModelFailed
 from fairlead.model.runtime import Transformer
+from fairlead.model.runtime.isolated import IsolatedTransformer
 from fairlead.serve.answered import Answered, Batch, raised
 from fairlead.serve.code import Frame
 from fairlead.serve.edges import Fit, require_within
@@ -48,8 +50,8 @@ class TransformNode:
         """Build what follows, and the function or the package that the tree names."""
         name, then = tree["name"], build.node(tree["then"])
         if "model" in tree:
-            model = build.model(tree["model"])
-            change = _fitted(name, model, then)
+            model = build.model(tree["model"], isolate=bool(tree.get("isolate")))
+            change = _fitted(name, model, then, build.timeout_s)
             return cls(name, change, then, model.signature.fields, model)
         fields = _fields(name, tree.get("fields"), then)
         function = build.function(tree["function"], tree.get("config"))
@@ -105,7 +107,7 @@ def _called(
     return change
 
 
-def _fitted(name: str, model: LoadedModel, then: Node) -> Change:
+def _fitted(name: str, model: LoadedModel, then: Node, timeout_s: float | None) -> Change:
     if model.signature.output.task != "transform":
         raise InvalidConfig(
             f"{model.ref} of the transform {name!r} is no fitted preprocessing, "
@@ -115,13 +117,20 @@ def _fitted(name: str, model: LoadedModel, then: Node) -> Change:
     made = model.signature.transformed
     require_within(name, made, "what follows", then.signature)
     fit = Fit(made, then.signature)
-    transformer = cast(Transformer, model.predictor)
+    transform = _transform_of(cast(Transformer, model.predictor), timeout_s)
 
     def change(columns: Columns) -> Columns:
         with model.lock:
-            return fit.columns(transformer.transform(columns))
+            return fit.columns(transform(columns))
 
     return change
+
+
+def _transform_of(transformer: Transformer, timeout_s: float | None) -> Change:
+    """Give the call; preprocessing in a process of its own is ended when its time is over."""
+    if isinstance(transformer, IsolatedTransformer) and timeout_s is not None:
+        return functools.partial(transformer.transform, timeout_s=timeout_s)
+    return transformer.transform
 
 
 def _fields(name: str, declared: Any, then: Node) -> tuple[Field, ...]:
