@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -353,3 +354,94 @@ def test_two_servers_that_take_a_port_at_the_same_time_do_not_both_have_it(
         sockets.listen("127.0.0.1", port, 1)
     for each in first:
         each.close()
+
+
+ROUTED = """
+endpoint: routed
+graph:
+  route: {kind: weights, weights: {a: 0.5, b: 0.5}}
+  arms: {a: income@1, b: income@1}
+shadow: {s: income@1}
+"""
+CONNECTIONS = 32
+
+
+class Hammer:
+    """Asks endpoints over many connections at once, until it is told to stop."""
+
+    def __init__(self, port: int, endpoints: list[str]) -> None:
+        self.answers: list[tuple[str, int, bytes]] = []
+        self._port, self._endpoints = port, endpoints
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    async def _run(self) -> None:
+        names = [self._endpoints[n % len(self._endpoints)] for n in range(CONNECTIONS)]
+        await asyncio.gather(*map(self._ask, names))
+
+    async def _ask(self, endpoint: str) -> None:
+        body = json.dumps(ROW).encode()
+        head = f"POST /v1/endpoints/{endpoint}/predict HTTP/1.1\r\nhost: x\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        while not self._done.is_set():
+            writer.write(head.encode() + body)
+            said = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", said)
+            assert length is not None
+            answer = await reader.readexactly(int(length[1]))
+            self.answers.append((endpoint, int(said.split()[1]), answer))
+        writer.close()
+
+
+def go_live(loans: Loans, endpoint: str, number: int) -> None:
+    with Store.open(loans.project.store_root) as store:
+        revision.rollback(store, endpoint, number)
+
+
+def revision_of(server: Server, endpoint: str) -> set[str]:
+    """The revisions that answer now, asked often enough to meet every worker."""
+    return {server.predict(endpoint)[1]["revision"] for _ in range(12)}
+
+
+def wait_for_revision(server: Server, endpoint: str, ref: str) -> None:
+    until = time.monotonic() + 20
+    while revision_of(server, endpoint) != {ref}:
+        assert time.monotonic() < until, server.said
+
+
+def test_no_request_over_32_connections_fails_while_revisions_are_swapped(
+    serve: Callable[..., Server], loans: Loans
+) -> None:
+    apply(loans, "routed", ROUTED)
+    server = serve(loans.project.root, "--workers", "2")
+    hammer = Hammer(server.port, ["income", "routed"])
+    plain = (loans.project.endpoints / "income.yaml").read_text()
+    try:
+        apply(loans, "income", plain.replace("income@1", "income@2"))
+        wait_for_revision(server, "income", "income#2")
+        apply(loans, "routed", ROUTED.replace("{a: 0.5, b: 0.5}", "{a: 0.9, b: 0.1}"))
+        wait_for_revision(server, "routed", "routed#2")
+        go_live(loans, "income", 1)
+        wait_for_revision(server, "income", "income#1")
+        package = next((loans.project.packages / "income" / "2").glob("model*"))
+        sound = package.read_bytes()
+        package.write_bytes(sound[:-1])
+        go_live(loans, "income", 2)
+        server.wait_for(r"income#2 could not be loaded", 2)  # by each worker
+        assert revision_of(server, "income") == {"income#1"}
+        status, answer = server.ask("GET", "/health/ready")
+        assert (status, "income" in answer["error"]["message"]) == (503, True)
+        package.write_bytes(sound)
+        wait_for_revision(server, "income", "income#2")
+    finally:
+        hammer.stop()
+    assert len(hammer.answers) > CONNECTIONS
+    assert {(status, answer) for _, status, answer in hammer.answers if status != 200} == set()
+    for _, _, answer in hammer.answers[::97]:
+        assert log_reader.find(loans.project.log, json.loads(answer)["predictions"][0]["id"])
