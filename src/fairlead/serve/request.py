@@ -155,7 +155,7 @@ class Request(Waiter):
             format = formats.named(ask.format)
             return format.rows(ask.body, ask.detail, loaded.checker, loaded.max_rows)
 
-        if len(ask.body) <= SMALL_BYTES:
+        if len(ask.body) <= SMALL_BYTES and ask.format not in formats.HEAVY:
             self._settle(_read(read))
         else:
             _on_thread(self._home, read, self._settle)
