@@ -166,9 +166,10 @@ def test_a_large_request_with_a_repeated_key_is_refused(income):
     ("method", "path", "headers", "status", "code"),
     [
         ("POST", "/v1/endpoints/incom/predict", JSON, 404, "not_found"),
-        ("POST", PREDICT, {"content-type": "text/csv"}, 415, "unsupported_media_type"),
+        ("POST", PREDICT, {"content-type": "text/html"}, 415, "unsupported_media_type"),
         ("POST", PREDICT, {}, 415, "unsupported_media_type"),
-        ("POST", PREDICT, JSON | {"content-encoding": "gzip"}, 415, "unsupported_media_type"),
+        ("POST", PREDICT, JSON | {"content-encoding": "br"}, 415, "unsupported_media_type"),
+        ("POST", PREDICT, JSON | {"accept": "text/html"}, 406, "not_acceptable"),
         ("POST", PREDICT, JSON | {"idempotency-key": "k" * 300}, 400, "bad_request"),
         ("GET", PREDICT, {}, 405, "method_not_allowed"),
         ("DELETE", "/v1/endpoints", {}, 405, "method_not_allowed"),

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from fairlead.errors import FairleadError
-from fairlead.protocols import families, metrics, openapi
+from fairlead.protocols import families, metrics, openapi, predicting
 from fairlead.protocols.asking import later
 from fairlead.protocols.exchange import Exchange, Response
 from fairlead.protocols.families import Family
@@ -26,16 +25,11 @@ from fairlead.protocols.status import of_code, of_error
 from fairlead.protocols.vitals import Vitals
 from fairlead.serve import log_reader, revision
 from fairlead.serve.access import Need
-from fairlead.serve.ask import Ask
 from fairlead.serve.endpoints import Endpoint, Endpoints
-from fairlead.serve.once import Answer
 from fairlead.serve.watched import Readiness
 from fairlead.store.ids import id_time_s
 
 logger = logging.getLogger(__name__)
-
-KEY_CHARACTERS = 255
-"""How long an Idempotency-Key may be."""
 
 _encode = msgspec.json.encode
 
@@ -78,26 +72,10 @@ class Rest:
             "predict",
             "predict",
             POST,
-            lambda exchange: self._answer_predict(exchange, endpoint),
-            _wrong_head,
+            lambda exchange: predicting.predict(self.endpoints, exchange, endpoint),
+            predicting.admit,
             endpoint,
         )
-
-    def _answer_predict(self, exchange: Exchange, endpoint: Endpoint) -> None:
-        prediction = _Prediction(exchange, endpoint)
-        headers = exchange.headers
-        plain = headers.get(b"content-type") == b"application/json"
-        if (not plain or b"content-encoding" in headers) and (wrong := _wrong_head(exchange)):
-            prediction.answer(wrong)
-            return
-        key = None
-        if b"idempotency-key" in headers:
-            key = headers[b"idempotency-key"].decode("latin-1")
-            if not 0 < len(key) <= KEY_CHARACTERS:
-                prediction.answer(_wrong_key(key))
-                return
-        ask = Ask(exchange.body, key=key, abandoned=exchange.is_abandoned)
-        self.endpoints.predict(endpoint, ask, prediction)
 
     def _read(self, name: str, role: Need | None, answer: Callable[[], Response]) -> Route:
         return Route(name, role, READ, lambda exchange: exchange.answer(answer()))
@@ -194,33 +172,6 @@ class Rest:
         return Response(200, _encode(shown))
 
 
-class _Prediction:
-    """The answer that is owed to a request to predict; called with what became of it."""
-
-    __slots__ = ("_endpoint", "_exchange")
-
-    def __init__(self, exchange: Exchange, endpoint: Endpoint) -> None:
-        self._exchange = exchange
-        self._endpoint = endpoint
-
-    def __call__(self, result: Answer | FairleadError) -> None:
-        if isinstance(result, FairleadError):
-            self.answer(of_error(result))
-            return
-        self._exchange.rows = len(result.predictions)
-        self._exchange.first_id = result.first_id
-        body = b'{"revision":"%b","predictions":[%b]}' % (
-            result.revision.encode(),
-            b",".join(result.predictions),
-        )
-        self.answer(Response(200, body))
-
-    def answer(self, response: Response) -> None:
-        seconds = time.perf_counter() - self._exchange.started
-        self._endpoint.times.answered(response.status, seconds)
-        self._exchange.answer(response)
-
-
 def _ready_team(team: Readiness) -> Response:
     if team.ready == team.of:
         workers = {"ready": team.ready, "of": team.of}
@@ -235,22 +186,3 @@ def between(path: bytes, head: bytes, tail: bytes) -> str | None:
         return None
     name = path[len(head) : len(path) - len(tail)]
     return name.decode("utf-8", "replace") if name and b"/" not in name else None
-
-
-def _wrong_head(exchange: Exchange) -> Response | None:
-    """Refuse a body that is not plain JSON."""
-    kind = exchange.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
-        shown = kind.decode("latin-1") or "missing"
-        message = f"The content type is {shown}. Send the rows as application/json."
-        return of_code("unsupported_media_type", message)
-    coding = exchange.headers.get(b"content-encoding", b"identity").strip().lower()
-    if coding != b"identity":
-        message = f"Content-Encoding {coding.decode('latin-1')} is not read here. Send plain JSON."
-        return of_code("unsupported_media_type", message)
-    return None
-
-
-def _wrong_key(key: str) -> Response:
-    message = f"The Idempotency-Key has {len(key)} characters. Send 1 to {KEY_CHARACTERS}."
-    return of_code("bad_request", message)

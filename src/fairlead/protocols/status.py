@@ -24,6 +24,7 @@ STATUS: dict[str, int] = {
     "not_storable": 422,
     "not_supported": 501,
     "method_not_allowed": 405,
+    "not_acceptable": 406,
     "request_timeout": 408,
     "conflict": 409,
     "too_many_requests": 429,

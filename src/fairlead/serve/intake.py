@@ -34,6 +34,7 @@ _SHAPE = 'Send {"rows": [{…}, …]}, or one row as an object.'
 _USUAL = b'{"rows":['
 _ENVELOPE = re.compile(rb'\s*\{\s*"(?:rows|entities)"\s*:')
 _KEYS = (b'"rows"', b'"entities"')
+_OBJECTS = re.compile(rb"\[\s*\{")
 
 
 _intakes: WeakValueDictionary[bytes, Intake] = WeakValueDictionary()
@@ -109,6 +110,31 @@ class Intake:
             raise refusal(problems, count)
         yield self._whole(rows, entities)
 
+    def pieces(
+        self, body: bytes, piece_rows: int, max_rows: int
+    ) -> tuple[list[bytes], list[str] | None]:
+        """
+        Cut a body into JSON arrays of up to `piece_rows` rows, which are not looked into.
+
+        Returns:
+            The arrays, and the entities of all rows where the body has them.
+
+        Raises:
+            MalformedInput: The body holds no rows, or other than one entity a row.
+            TooManyRows: There are more than `max_rows`.
+        """
+        if not self._is_envelope(body):
+            if not body.lstrip(b" \t\r\n").startswith(b"{"):
+                self._bare(body)
+            return [b"[%b]" % body], None
+        outer = _outer(body)
+        entities, elements = _texts(outer), _array(outer.rows)
+        if len(elements) > max_rows:
+            raise too_many(max_rows)
+        if entities is not None and len(entities) != len(elements):
+            raise _other_entities(len(entities), len(elements))
+        return [portion.text for portion in _portions(elements, piece_rows)], entities
+
     def _is_envelope(self, body: bytes) -> bool:
         if not body.startswith(_USUAL) and _ENVELOPE.match(body) is None:
             return False
@@ -117,7 +143,11 @@ class Intake:
 
     def _is_bare(self, body: bytes) -> bool:
         try:
-            return self._fields <= msgspec.json.decode(body, type=dict[str, msgspec.Raw]).keys()
+            found = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            # No field's value is an array of objects: such `rows` are never a row's.
+            if _OBJECTS.match(bytes(found.get("rows", b""))):
+                return False
+            return self._fields <= found.keys()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
 
@@ -163,10 +193,7 @@ class Intake:
         if len(rows) > self._max_rows:
             raise too_many(self._max_rows)
         if entities is not None and len(entities) != len(rows):
-            raise MalformedInput(
-                f"There are {len(entities)} entities and {len(rows)} rows.",
-                "Send one entity a row, or leave entities out.",
-            )
+            raise _other_entities(len(entities), len(rows))
         return Rows(rows, entities)
 
 
@@ -236,10 +263,10 @@ class _Portion:
     text: bytes  # a JSON array
 
 
-def _portions(rows: list[msgspec.Raw]) -> Iterator[_Portion]:
-    """Cut an array into arrays of up to `PORTION_ROWS` elements."""
-    for start in range(0, len(rows), PORTION_ROWS):
-        few = rows[start : start + PORTION_ROWS]
+def _portions(rows: list[msgspec.Raw], size: int = PORTION_ROWS) -> Iterator[_Portion]:
+    """Cut an array into arrays of up to `size` elements."""
+    for start in range(0, len(rows), size):
+        few = rows[start : start + size]
         yield _Portion(len(few), b"[%b]" % b",".join(map(bytes, few)))
 
 
@@ -262,6 +289,13 @@ def _head(data: bytes) -> str:
 
 def _no_rows() -> MalformedInput:
     return MalformedInput("rows is empty: there is nothing to predict.", "Send one row or more.")
+
+
+def _other_entities(entities: int, rows: int) -> MalformedInput:
+    return MalformedInput(
+        f"There are {entities} entities and {rows} rows.",
+        "Send one entity a row, or leave entities out.",
+    )
 
 
 def _no_texts() -> MalformedInput:

@@ -227,7 +227,8 @@ def _rows(part: Part) -> list[msgspec.Raw]:
     if part.format != "json":
         return _rows_in_format(part)
     rows = bytes(msgspec.json.decode(part.body, type=_Envelope).rows)
-    if not rows.startswith(b"["):  # a bare row, of a model that may have a field `rows`
+    # A bare row's `rows` is the value of a field, which may be an array, but not of objects.
+    if not rows.startswith(b"[") or not rows[1:].lstrip(b" \t\r\n").startswith(b"{"):
         return [msgspec.Raw(part.body)]
     return msgspec.json.decode(rows, type=list[msgspec.Raw])
 

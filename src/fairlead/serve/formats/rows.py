@@ -1,4 +1,8 @@
-"""A JSON array of rows, without an envelope: a piece of a streamed request, as the log keeps it."""
+"""
+A JSON array of rows, without an envelope: a piece of a streamed request, as the log keeps it.
+
+The detail is a JSON array of whom the rows are about, one text a row, or nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import msgspec
 
 from fairlead.errors import MalformedInput
 from fairlead.serve.formats import Rows, too_many
+from fairlead.serve.formats.columns import with_entities
 from fairlead.signature.check import Checker
 
 
@@ -19,7 +24,8 @@ class JsonRows:
         rows = checker.decode(body)
         if len(rows) > max_rows:
             raise too_many(max_rows)
-        return Rows(rows)
+        entities = msgspec.json.decode(detail, type=list[str]) if detail else None
+        return with_entities(rows, entities)
 
     def inputs(self, body: bytes, detail: str) -> list[bytes]:
         """Write each row as a JSON object."""
