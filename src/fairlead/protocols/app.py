@@ -155,8 +155,11 @@ class App:
         return response
 
     def _settled(self, exchange: Exchange) -> None:
-        assert exchange.reply is not None
-        self._note(exchange, exchange.route, exchange.reply)
+        reply = exchange.reply
+        assert reply is not None
+        self.vitals.statuses[exchange.route.name, reply.status] += 1
+        if self._log is not None:
+            self._log.note(exchange, exchange.route, reply)
 
     def _note(self, exchange: Exchange, route: Route, response: Response) -> None:
         """Count an answer, and leave its line in the log."""

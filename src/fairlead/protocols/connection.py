@@ -16,11 +16,11 @@ import re
 import time
 from collections import deque
 from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
 
-from fairlead.protocols.exchange import Application, Exchange, Refused, Response
+from fairlead.protocols.exchange import JSON, Application, Exchange, Refused, Response
 from fairlead.protocols.limits import Limits
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,12 @@ SLOW_BYTES = 32 << 10
 HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]*)?")
 KNOWN_HOSTS = 256
 """Spellings of Host that are remembered as right."""
+KNOWN_HEADS = 1024
+"""Heads of requests that are remembered with what the parser made of them."""
+KNOWN_HEAD_BYTES = 1024
+"""How long such a head may be."""
+OK_JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
+"""How nearly all answers begin."""
 
 
 class Transport(Protocol):
@@ -70,6 +76,15 @@ class Transport(Protocol):
         """Give what is known of the connection, such as its `peername`."""
 
 
+class Head(NamedTuple):
+    """What the parser made of the head of a request; the headers are not to be changed."""
+
+    method: bytes
+    target: bytes
+    headers: dict[bytes, bytes]
+    body_bytes: int
+
+
 class Shared:
     """What all connections of a server share, on the loop's thread."""
 
@@ -82,6 +97,20 @@ class Shared:
         self.clock = time.monotonic()  # as of the latest tick
         self.date = b""  # a header
         self.hosts: set[bytes] = set()  # that were found right
+        self.heads: dict[bytes, Head] = {}  # bytes to the end of the head → what they say
+
+    def remember(self, data: bytes, exchange: Exchange) -> None:
+        """Keep what the head of a plain request says, if the request is all that `data` holds."""
+        body_bytes = len(exchange.body)
+        # Behind the first empty line stands the body and nothing else: it ended the head.
+        end = data.find(b"\r\n\r\n") + 4
+        if end > KNOWN_HEAD_BYTES or end + body_bytes != len(data) or not _is_plain(exchange):
+            return
+        if len(self.heads) >= KNOWN_HEADS:
+            self.heads.clear()  # of callers whose heads all differ; the others come again
+        self.heads[data[:end]] = Head(
+            exchange.method, exchange.target, exchange.headers, body_bytes
+        )
 
 
 class Connection(asyncio.Protocol):
@@ -104,6 +133,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Exchange] = deque()  # handed on, and not yet sent an answer
         self._waiting_bytes = 0
         self._reading: Exchange | None = None  # the request that is coming in
+        self._latest: Exchange | None = None  # that came in whole, while `data` is parsed
         self._body: bytes | bytearray = b""  # pieces are joined as they come: each has overhead
         self._body_bytes = 0
         self._head_bytes = 0
@@ -136,6 +166,8 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         was_reading = self._reading
+        if was_reading is None and self._knows(data):
+            return
         try:
             self._feed(data)
         except httptools.HttpParserCallbackError as error:
@@ -143,8 +175,12 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(_not_http(error))
         else:
-            if self._reading is not None and was_reading is self._reading:
-                self._count_unparsed(len(data))
+            if self._reading is not None:
+                if was_reading is self._reading:
+                    self._count_unparsed(len(data))
+            elif was_reading is None and self._latest is not None:
+                self.shared.remember(data, self._latest)
+        self._latest = None
 
     def eof_received(self) -> bool:
         """Keep a half-closed connection for as long as answers are owed."""
@@ -244,20 +280,11 @@ class Connection(asyncio.Protocol):
             return  # `_feed` reads it again, with its body
         exchange.body = bytes(self._body)
         self._body = b""
-        self._waiting_bytes += self._body_bytes
         self._body_bytes = 0
         self._reading = None
+        self._latest = exchange
         self._owes_continue = False
-        if not self._paused_writing:
-            self.deadline = math.inf
-        if not exchange.keep_alive:
-            self._deaf = True
-        if self._backlog or not self._has_room():
-            self._backlog.append(exchange)
-            self._hand_on()
-        else:  # nearly always
-            self._waiting.append(exchange)
-            self._call_application(exchange)
+        self._take(exchange)
 
     # ---- the application's side
 
@@ -302,7 +329,7 @@ class Connection(asyncio.Protocol):
         """Go on after an answer that is whole."""
         if not exchange.keep_alive:
             self._close()
-        elif not self._owes_answers:
+        elif not (self._waiting or self._backlog):
             self._all_answered()
         if self._paused_reading:
             self._hand_on()
@@ -341,6 +368,36 @@ class Connection(asyncio.Protocol):
         return unsent > 0 and before - unsent >= min(before, SLOW_BYTES)
 
     # ---- helpers
+
+    def _knows(self, data: bytes) -> bool:
+        """Take a whole request whose head came before, without the parser; tell whether it was."""
+        shared = self.shared
+        end = data.find(b"\r\n\r\n") + 4
+        head = shared.heads.get(data[:end])
+        if head is None or len(data) - end != head.body_bytes:
+            return False
+        if shared.buffered_bytes + head.body_bytes > self.limits.buffered_bytes:
+            return False  # the parser's side refuses it
+        shared.buffered_bytes += head.body_bytes
+        exchange = Exchange(self)
+        exchange.method, exchange.target, exchange.headers = head[:3]
+        exchange.body = data[end:]
+        self._take(exchange)
+        return True
+
+    def _take(self, exchange: Exchange) -> None:
+        """Hand a whole request on, now or when its turn has come."""
+        self._waiting_bytes += len(exchange.body)
+        if not self._paused_writing:
+            self.deadline = math.inf
+        if not exchange.keep_alive:
+            self._deaf = True
+        if self._backlog or not self._has_room():
+            self._backlog.append(exchange)
+            self._hand_on()
+        else:  # nearly always
+            self._waiting.append(exchange)
+            self._call_application(exchange)
 
     def _feed(self, data: bytes) -> None:
         """Parse; an offer to speak another protocol is passed over, as RFC 9110 allows."""
@@ -395,16 +452,18 @@ class Connection(asyncio.Protocol):
                 exchange.answer(self.shared.application.refuse(exchange, _failed()))
 
     def _encode(self, exchange: Exchange) -> bytes:
-        reply = exchange.reply
+        reply, shared = exchange.reply, self.shared
         assert reply is not None
         self._let_go_of_body(exchange)
-        if (self._half_closed or self.shared.draining) and not self._owes_answers:
+        if (self._half_closed or shared.draining) and not self._owes_answers:
             exchange.keep_alive = False
+        if reply.status == 200 and reply.content_type is JSON and _is_usual(exchange, reply):
+            return b"%b%d\r\n%b\r\n%b" % (OK_JSON, len(reply.body), shared.date, reply.body)
         return b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n%b" % (
             STATUS_LINES[reply.status],
             reply.content_type,
             len(reply.body),
-            self.shared.date,
+            shared.date,
             _extra(exchange, reply),
             b"" if exchange.method == b"HEAD" else reply.body,
         )
@@ -565,6 +624,27 @@ class _Refusal(Refused):
     def __init__(self, response: Response) -> None:
         super().__init__(response.status, "", "")
         self.response = response
+
+
+def _is_plain(exchange: Exchange) -> bool:
+    """Tell whether the same head always means the same: nothing but a body of one size follows."""
+    headers = exchange.headers
+    return (
+        exchange.keep_alive
+        and exchange.version == "1.1"
+        and len(exchange.body) <= SCREENED_BYTES
+        and not headers.keys() & {b"expect", b"transfer-encoding", b"upgrade"}
+    )
+
+
+def _is_usual(exchange: Exchange, reply: Response) -> bool:
+    """Tell whether an answer needs no headers beside the usual ones, and has its body."""
+    return (
+        exchange.keep_alive
+        and not reply.headers
+        and exchange.version == "1.1"
+        and exchange.method != b"HEAD"
+    )
 
 
 def _without_upgrade(exchange: Exchange | None) -> bytes:
