@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,3 +172,23 @@ def test_code_is_read_back_whole(project: Project) -> None:
         digest = found.store(store.blobs)
     assert digest == found.digest
     assert code.recorded(project, digest, Blobs(project.store_root / "blobs")) == found
+
+
+def test_closed_code_leaves_memory_without_a_collection(project: Project) -> None:
+    """Servers of many endpoints freeze what the collector walks, so it would find none of it."""
+    text = "import numpy as np\nTABLE = np.zeros(9)\ndef look(value): return TABLE[value]\n# %d\n"
+    gone: list[weakref.ref[Any]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for state in range(50):
+            write(project.root, {"tables.py": text % state})
+            with_code = code.of_code(code.read(project, ["tables.py:look"]))
+            look = with_code.get("tables.py:look")
+            assert look(3) == 0
+            gone += [weakref.ref(look), weakref.ref(look.__globals__["TABLE"])]
+            del look
+            with_code.close()
+            assert not [each for each in gone if each() is not None]
+    finally:
+        gc.enable()

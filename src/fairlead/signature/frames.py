@@ -88,6 +88,8 @@ def nulls(series: nw.Series[Any]) -> NDArray[np.bool_]:
     """Where a column holds null (or NaN in pandas, where they are one), shape (n,)."""
     import numpy as np
 
+    if not series.null_count():  # one call, where asking each cell is an expression of its own
+        return np.zeros(len(series), dtype=np.bool_)
     return np.asarray(series.is_null().to_numpy(), dtype=np.bool_)
 
 
