@@ -51,6 +51,7 @@ HOMES = {
     "xgboost": {"evaluate", "model"},
     "http": {"hub", "protocols"},
     "httpx": {"client"},
+    "opentelemetry": {"protocols"},
     "starlette": set(),
     "argparse": set(),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -45,6 +44,9 @@ BehindProxy: TypeAlias = Annotated[
 AccessLog: TypeAlias = Annotated[
     str | None, Parameter(help="A file for a line of JSON per request; - for stdout.")
 ]
+Otel: TypeAlias = Annotated[
+    bool, Parameter(help="Record spans; the OTEL_* variables say where they go.", negative=())
+]
 Connections: TypeAlias = Annotated[int, Parameter(help="Of callers, to each worker.")]
 
 UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
@@ -62,6 +64,7 @@ def serve(
     require_tokens: RequireTokens = False,
     behind_proxy: BehindProxy = False,
     access_log: AccessLog = None,
+    otel: Otel = False,
     connections: Connections = CONNECTIONS,
 ) -> None:
     """
@@ -72,6 +75,7 @@ def serve(
     names
         Endpoints to serve; all that were applied when none is named.
     """
+    from fairlead.protocols import logs
     from fairlead.protocols.options import ServerOptions
     from fairlead.protocols.supervisor import Supervisor
 
@@ -89,9 +93,10 @@ def serve(
         require_tokens=require_tokens,
         behind_proxy=behind_proxy,
         access_log=access_log,
+        otel=otel,
         connections=connections,
     )
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logs.configure()
     Supervisor(options, _ready).run()
     message("Stopped; every answered prediction is in the log.")
 
@@ -108,6 +113,7 @@ def up(
     require_tokens: RequireTokens = False,
     behind_proxy: BehindProxy = False,
     access_log: AccessLog = None,
+    otel: Otel = False,
     connections: Connections = CONNECTIONS,
 ) -> None:
     """Start everything for one machine: today that is the prediction server."""
@@ -122,6 +128,7 @@ def up(
         require_tokens=require_tokens,
         behind_proxy=behind_proxy,
         access_log=access_log,
+        otel=otel,
         connections=connections,
     )
 

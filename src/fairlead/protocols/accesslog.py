@@ -56,7 +56,7 @@ class AccessLog:
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._lines: deque[_Noted] = deque()
+        self._lines: deque[Noted] = deque()
         self._overflowed = 0  # lines, counted by the loop
         self._unwritten = 0  # lines, counted by the writer
         self._told = 0
@@ -74,11 +74,8 @@ class AccessLog:
 
     def note(self, exchange: Exchange, route: Route, response: Response) -> None:
         """Leave a line about an exchange that has its answer."""
-        if len(self._lines) >= WAITING_LINES:
-            self._overflowed += 1
-            return
         stream, endpoint = exchange.stream, route.endpoint
-        line = _Noted(
+        line = Noted(
             time.time(),
             exchange.peer_address,
             exchange.identity,
@@ -92,7 +89,14 @@ class AccessLog:
             exchange.first_id,
             len(response.body) if stream is None else stream.sent_bytes,
         )
-        self._lines.append(line)
+        self.leave(line)
+
+    def leave(self, line: Noted) -> None:
+        """Leave a line, whichever protocol it is about."""
+        if len(self._lines) >= WAITING_LINES:
+            self._overflowed += 1
+        else:
+            self._lines.append(line)
 
     def reopen(self) -> None:
         """Open the file anew with the next lines, as after SIGHUP."""
@@ -123,7 +127,7 @@ class AccessLog:
                 logger.error("the access log %s cannot be written: %s", self._target, error)
             self._unwritten += len(lines)
 
-    def _text(self, lines: list[_Noted]) -> bytes:
+    def _text(self, lines: list[Noted]) -> bytes:
         shown: list[Any] = [_shown(line) for line in lines]
         if (dropped := self.dropped) > self._told:
             shown.insert(0, {"time": time.time(), "dropped": dropped - self._told})
@@ -164,7 +168,7 @@ class AccessLog:
             ) from error
 
 
-class _Noted(msgspec.Struct, gc=False):
+class Noted(msgspec.Struct, gc=False):
     """What the loop leaves for the writer: no text is made on the loop's time."""
 
     time: float
@@ -187,7 +191,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     time: float  # of the answer, seconds since the epoch
     peer: str
     token: str | None = None  # the id of the one that was shown
-    method: str
+    method: str  # of a gRPC call POST, as it travels
     path: str  # without the query
     route: str
     endpoint: str | None = None
@@ -201,7 +205,7 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
 _encoder = msgspec.json.Encoder()
 
 
-def _shown(noted: _Noted) -> Line:
+def _shown(noted: Noted) -> Line:
     path = noted.target.partition(b"?")[0][:PATH_BYTES]
     return Line(
         time=noted.time,

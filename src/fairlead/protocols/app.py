@@ -74,7 +74,7 @@ class App:
         vitals.refused, vitals.access_log = gatekeeper.refused, log
         self._protocols = tuple(protocols)
         self.gatekeeper = gatekeeper
-        self._log = log
+        self.log = log
         self._behind_proxy = behind_proxy
         self._known: dict[bytes, Route] = {}  # path → route, of paths that were asked before
 
@@ -164,8 +164,8 @@ class App:
     def _note(self, exchange: Exchange, route: Route, response: Response) -> None:
         """Count an answer, and leave its line in the log."""
         self.vitals.statuses[route.name, response.status] += 1
-        if self._log is not None:
-            self._log.note(exchange, route, response)
+        if self.log is not None:
+            self.log.note(exchange, route, response)
 
 
 def _nothing(exchange: Exchange) -> None:

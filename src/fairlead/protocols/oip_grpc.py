@@ -22,6 +22,7 @@ import grpc.aio
 
 from fairlead.errors import Conflict, FairleadError, Fault
 from fairlead.protocols import oip, oip_wire
+from fairlead.protocols.accesslog import AccessLog, Noted
 from fairlead.protocols.asking import checked_key
 from fairlead.protocols.exchange import Response
 from fairlead.protocols.limits import Limits
@@ -66,7 +67,24 @@ GONE = 499
 """What a call is counted as whose caller has gone, or whose deadline is over."""
 
 T = TypeVar("T")
-Handler = Callable[[bytes, Any], Awaitable[bytes]]
+
+
+class _Call:
+    """A call on its way, and what its line in the access log says of it."""
+
+    __slots__ = ("context", "endpoint", "first_id", "identity", "name", "rows", "started")
+
+    def __init__(self, name: str, context: Any) -> None:
+        self.name = name
+        self.context = context
+        self.started = time.perf_counter()
+        self.identity: str | None = None  # the id of the token that was shown
+        self.endpoint: str | None = None
+        self.rows = 0
+        self.first_id = b""
+
+
+Handler = Callable[[bytes, _Call], Awaitable[bytes]]
 
 
 class OipGrpc:
@@ -79,6 +97,7 @@ class OipGrpc:
         ready: Tells whether the server is ready, as `/health/ready` does.
         vitals: Where calls are counted, by the statuses of the one table.
         limits: What callers may ask: the size of a message, and how long a stop waits.
+        log: Where each call leaves a line.
     """
 
     def __init__(
@@ -88,12 +107,14 @@ class OipGrpc:
         ready: Callable[[], Response],
         vitals: Vitals,
         limits: Limits | None = None,
+        log: AccessLog | None = None,
     ) -> None:
         self.endpoints = endpoints
         self._gatekeeper = gatekeeper
         self._is_ready = ready
         self._vitals = vitals
         self._limits = limits or Limits()
+        self._log = log
         self._server: grpc.aio.Server
 
     def listen(
@@ -166,48 +187,73 @@ class OipGrpc:
             },
         )
 
-    def _guarded(self, name: str, need: Need | None, handler: Handler) -> Handler:
+    def _guarded(
+        self, name: str, need: Need | None, handler: Handler
+    ) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """Put around a method what all share: access, errors by the one table, and counting."""
-        route, counts = f"oip.grpc.{name}", self._vitals.statuses
 
-        async def call(data: bytes, context: Any) -> bytes:
+        async def answered(data: bytes, context: Any) -> bytes:
+            call = _Call(name, context)
             try:
                 if need is not None:
-                    self._check(context, need)
-                answer = await handler(data, context)
+                    self._check(call, need)
+                answer = await handler(data, call)
             except FairleadError as error:
                 failure: FairleadError = error
             except asyncio.CancelledError:
-                counts[route, GONE] += 1
+                self._note(call, GONE)
                 raise
             except Exception:
                 logger.exception("%s failed", name)
                 failure = Fault("The server failed on this call.", "Its log has the reason.")
             else:
-                counts[route, 200] += 1
+                self._note(call, 200, len(answer))
                 return answer
             status = STATUS.get(failure.code, 500)
-            counts[route, status] += 1
+            self._note(call, status)
             await _abort(context, failure, status)
             raise AssertionError("an aborted call does not go on")
 
-        return call
+        return answered
 
-    def _check(self, context: Any, need: Need) -> None:
+    def _note(self, call: _Call, status: int, size: int = 0) -> None:
+        """Count a call, and leave its line in the access log."""
+        route = f"oip.grpc.{call.name}"
+        self._vitals.statuses[route, status] += 1
+        if self._log is None:
+            return
+        line = Noted(
+            time.time(),
+            peer_address(call.context.peer()),
+            call.identity,
+            b"POST",
+            f"/{SERVICE}/{call.name}".encode(),
+            route,
+            call.endpoint,
+            status,
+            time.perf_counter() - call.started,
+            call.rows,
+            call.first_id,
+            size,
+        )
+        self._log.leave(line)
+
+    def _check(self, call: _Call, need: Need) -> None:
         presented = None
-        for key, value in context.invocation_metadata() or ():
+        for key, value in call.context.invocation_metadata() or ():
             if key == "authorization" and isinstance(value, str):
                 presented = value
         if presented is not None or self._gatekeeper.required:
-            self._gatekeeper.check(presented, peer_address(context.peer()), need)
+            peer = peer_address(call.context.peer())
+            call.identity = self._gatekeeper.check(presented, peer, need)
 
-    async def _live(self, data: bytes, context: Any) -> bytes:
+    async def _live(self, data: bytes, call: _Call) -> bytes:
         return _written("ServerLiveResponse", live=True)
 
-    async def _ready(self, data: bytes, context: Any) -> bytes:
+    async def _ready(self, data: bytes, call: _Call) -> bytes:
         return _written("ServerReadyResponse", ready=self._is_ready().status == 200)
 
-    async def _metadata(self, data: bytes, context: Any) -> bytes:
+    async def _metadata(self, data: bytes, call: _Call) -> bytes:
         said = oip.ServerMetadata()
         return _written(
             "ServerMetadataResponse",
@@ -216,20 +262,20 @@ class OipGrpc:
             extensions=said.extensions,
         )
 
-    async def _model_ready(self, data: bytes, context: Any) -> bytes:
+    async def _model_ready(self, data: bytes, call: _Call) -> bytes:
         request = oip_wire.message("ModelReadyRequest", data)
         endpoint = self.endpoints.get(request.name)
         oip.check_version(endpoint, request.version)
         return _written("ModelReadyResponse", ready=oip.is_ready(endpoint))
 
-    async def _model(self, data: bytes, context: Any) -> bytes:
+    async def _model(self, data: bytes, call: _Call) -> bytes:
         request = oip_wire.message("ModelMetadataRequest", data)
         endpoint = self.endpoints.get(request.name)
         oip.check_version(endpoint, request.version)
         serving = await self._loaded(endpoint)
         return oip_wire.metadata(oip.metadata(serving, endpoint.name))
 
-    async def _index(self, data: bytes, context: Any) -> bytes:
+    async def _index(self, data: bytes, call: _Call) -> bytes:
         request = oip_wire.message("RepositoryIndexRequest", data)
         response = CLASSES["RepositoryIndexResponse"]()
         for each in oip.index(self.endpoints, ready=request.ready):
@@ -238,32 +284,31 @@ class OipGrpc:
             )
         return bytes(response.SerializeToString())
 
-    async def _load(self, data: bytes, context: Any) -> bytes:
+    async def _load(self, data: bytes, call: _Call) -> bytes:
         request = oip_wire.message("RepositoryModelLoadRequest", data)
         check_move(dict.fromkeys(request.parameters))
         await self.endpoints.load(request.model_name)
         return b""
 
-    async def _unload(self, data: bytes, context: Any) -> bytes:
+    async def _unload(self, data: bytes, call: _Call) -> bytes:
         request = oip_wire.message("RepositoryModelUnloadRequest", data)
         await self.endpoints.unload(request.model_name)
         return b""
 
-    async def _infer(self, data: bytes, context: Any) -> bytes:
-        started = time.perf_counter()
+    async def _infer(self, data: bytes, call: _Call) -> bytes:
         request = await self._do(len(data) > oip.LARGE_BYTES, oip_wire.inference, data)
         endpoint = self.endpoints.get(request.model)
-        status = 200
+        call.endpoint, status = endpoint.name, 200
         try:
-            return await self._answered(endpoint, request, context, started)
+            return await self._answered(endpoint, request, call)
         except FairleadError as error:
             status = STATUS.get(error.code, 500)
             raise
         finally:
-            endpoint.times.answered(status, time.perf_counter() - started)
+            endpoint.times.answered(status, time.perf_counter() - call.started)
 
     async def _answered(
-        self, endpoint: Endpoint, request: oip_wire.Inference, context: Any, started: float
+        self, endpoint: Endpoint, request: oip_wire.Inference, call: _Call
     ) -> bytes:
         oip.check_version(endpoint, request.version)
         serving = endpoint.serving or await self._loaded(endpoint)
@@ -271,14 +316,15 @@ class OipGrpc:
         oip.check_outputs(request.options, output)
         found: asyncio.Future[Answer | FairleadError] = _future()
         ask = Ask(request.body, OIP_BINARY, request.detail, abandoned=found.cancelled)
-        _read_metadata(ask, context)
-        if (remaining_s := context.time_remaining()) is not None:
-            ask.deadline = started + remaining_s
+        _read_metadata(ask, call.context)
+        if (remaining_s := call.context.time_remaining()) is not None:
+            ask.deadline = call.started + remaining_s
         oip.complete(ask, request.options.parameters)
         self.endpoints.predict(endpoint, ask, _settling(found))
         result = await found
         if isinstance(result, FairleadError):
             raise result
+        call.rows, call.first_id = len(result.predictions), result.first_id
         large = len(result.predictions) > oip.LARGE_ROWS
         return await self._do(large, _answer, endpoint.name, request, result, output)
 

@@ -19,6 +19,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     require_tokens: bool = False  # on loopback as well
     behind_proxy: bool = False  # believe the last address of X-Forwarded-For
     access_log: str | None = None
+    otel: bool = False  # whether spans are recorded; OTEL_* says where they go
     model_bytes: int | None = None  # memory for loaded models
     connections: int = 16_384  # of callers, to each worker
     drain_s: float = 30.0  # how long a stopping worker answers what is under way

@@ -28,6 +28,7 @@ from fairlead.serve.endpoints import Endpoints
 
 if TYPE_CHECKING:
     from fairlead.protocols.oip_grpc import OipGrpc
+    from fairlead.protocols.tracing import Tracing
 
 GARBAGE = 20_000
 """Objects between two collections: a request makes some twenty, and none in a cycle."""
@@ -150,6 +151,10 @@ class Server:
             self._closing.callback(log.close)
         app = make_app(self.endpoints, gatekeeper, log=log, behind_proxy=options.behind_proxy)
         app.vitals.team = self._team
+        if options.otel:
+            tracing = _tracing()
+            self.endpoints.tracer = tracing
+            self._closing.callback(tracing.close)
         gatekeeper.open()
         self._closing.callback(gatekeeper.close)
         return app
@@ -185,7 +190,17 @@ def _grpc_server(endpoints: Endpoints, app: App, limits: Limits | None) -> OipGr
             f"gRPC cannot be served: {error}.", "Install it: pip install 'fairlead[grpc]'."
         ) from error
     ready = Rest(endpoints, app.vitals).ready
-    return OipGrpc(endpoints, app.gatekeeper, ready, app.vitals, limits)
+    return OipGrpc(endpoints, app.gatekeeper, ready, app.vitals, limits, app.log)
+
+
+def _tracing() -> Tracing:
+    try:
+        from fairlead.protocols.tracing import Tracing
+    except ImportError as error:
+        raise NotSupported(
+            f"Spans cannot be recorded: {error}.", "Install it: pip install 'fairlead[otel]'."
+        ) from error
+    return Tracing()
 
 
 def _certificate(options: ServerOptions) -> Certificate | None:

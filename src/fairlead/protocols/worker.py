@@ -26,6 +26,7 @@ import uvloop
 
 from fairlead import project as projects
 from fairlead.errors import FairleadError, Fault
+from fairlead.protocols import logs
 from fairlead.protocols.families import Shelf
 from fairlead.protocols.messages import Failed, Forbid, FromWorker, Orders, Ready, Served, Stop
 from fairlead.protocols.server import BEAT_S, SWITCH_S, Server
@@ -50,7 +51,8 @@ def main() -> None:
     faulthandler.enable(orders.dump, all_threads=True)
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all: we are told
         signal.signal(number, signal.SIG_IGN)
-    _log_as(orders)
+    workers = orders.options.workers
+    logs.configure(orders.slot % workers if workers > 1 else None)
     sys.setswitchinterval(SWITCH_S)
     try:
         uvloop.run(Worker(orders, control, status).run())
@@ -170,14 +172,6 @@ def _tell(status: BinaryIO, message: FromWorker) -> None:
         status.write(msgspec.json.encode(message) + b"\n")
     except BrokenPipeError:
         logger.warning("the supervisor has gone")  # the end of its orders tells what to do
-
-
-def _log_as(orders: Orders) -> None:
-    which = (
-        f" [worker {orders.slot % orders.options.workers}]" if orders.options.workers > 1 else ""
-    )
-    logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s %(name)s{which}: %(message)s")
-    logging.getLogger("fairlead.serve").setLevel(logging.INFO)  # swaps: who answers, from when on
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from fairlead.errors import (
 from fairlead.serve.cost import LEAST_S, Cost
 from fairlead.serve.frame import Way
 from fairlead.serve.log import Done, Durability, Frame, Part
+from fairlead.serve.stamps import Stamps
 from fairlead.serve.times import Times
 from fairlead.serve.trails import Trail
 from fairlead.store.ids import id_bytes, id_text, prediction_ids
@@ -132,6 +133,7 @@ class Call(msgspec.Struct, eq=False):
     failure: ModelFailed | None = None  # a node raised: the answers are those that are logged
     error: FairleadError | None = None
     over: bool = False  # `done` was called
+    stamps: Stamps | None = None  # where somebody traces it
     arrived: float = msgspec.field(default_factory=time.perf_counter)
 
 
@@ -170,6 +172,7 @@ class Lane:
         cost: What batches are known to cost.
         computing: Makes what stands around every call of the answerer, for those who watch.
         queue_rows: So many rows may wait; beyond, calls are refused.
+        ref: Whose lane it is, for the server's log.
     """
 
     def __init__(
@@ -183,6 +186,7 @@ class Lane:
         cost: Cost | None = None,
         computing: Callable[[], AbstractContextManager[None]] = nullcontext,
         queue_rows: int = QUEUE_ROWS,
+        ref: str = "a revision",
     ) -> None:
         self.cost = cost or Cost()
         self.rows = 0  # taken in, and not yet answered
@@ -193,6 +197,7 @@ class Lane:
         self._times = times
         self._computing = computing
         self._queue_rows = queue_rows
+        self._ref = ref
         self._loop = asyncio.get_running_loop()
         self._small: deque[_Piece] = deque()
         self._large: deque[_Piece] = deque()  # of calls of many rows; they hold up no small ones
@@ -316,6 +321,8 @@ class Lane:
                 piece = _Piece(piece.call, piece.start, cut)
             if piece.start == 0:
                 self._times.queue.observe(now - piece.call.arrived)
+                if (stamps := piece.call.stamps) is not None:
+                    stamps.begun = now
             pieces.append(piece)
             room -= len(piece)
         return pieces
@@ -413,7 +420,7 @@ class Lane:
         now = time.monotonic()
         if now - self._told_at >= TELL_S:
             self._told_at = now
-            logger.error("rows could not be answered", exc_info=error)
+            logger.error("%s: rows could not be answered", self._ref, exc_info=error)
 
     def _hand_out(self, pieces: list[_Piece], predictions: Predictions) -> None:
         """Give each call its answers. Calls that came whole share a frame of the log."""
@@ -464,10 +471,14 @@ class Lane:
 
     def _logged(self, calls: list[Call], start: float, error: BaseException | None) -> None:
         self._unlogged -= 1
-        self._times.log.observe(time.perf_counter() - start)
+        now = time.perf_counter()
+        self._times.log.observe(now - start)
+        for call in calls:
+            if call.stamps is not None:
+                _stamp(call.stamps, call, start, now)
         if error is not None:
             if not isinstance(error, FairleadError):
-                logger.error("a frame could not be logged", exc_info=error)
+                logger.error("%s: a frame could not be logged", self._ref, exc_info=error)
             self._times.unlogged += 1
             self._fail(calls, _explained(error))
         else:
@@ -518,6 +529,11 @@ def late() -> DeadlineExceeded:
     return DeadlineExceeded(
         "The time for the answer is over.", "Allow more time, or ask for fewer rows at once."
     )
+
+
+def _stamp(stamps: Stamps, call: Call, answered: float, logged: float) -> None:
+    stamps.answered, stamps.logged = answered, logged
+    stamps.ids, stamps.trails = call.ids, call.trails
 
 
 def _gather(pieces: list[_Piece]) -> tuple[list[Any], list[str | None]]:

@@ -40,6 +40,7 @@ from fairlead.serve.request import Request, Waiter
 from fairlead.serve.shadows import Shadows
 from fairlead.serve.states import LearnedStates
 from fairlead.serve.times import Book, Loads
+from fairlead.serve.tracer import Tracer
 from fairlead.serve.warm import Warm
 from fairlead.store.records import LiveRevision, Revision
 from fairlead.store.store import Store
@@ -93,6 +94,7 @@ class Endpoints:
         self.endpoints: dict[str, Endpoint] = {}
         self.failure: FairleadError | None = None  # why the catalog is followed no more
         self.watched: Watched | None = None
+        self.tracer: Tracer | None = None
         self.loads = Loads()
         self.book = Book()
         self.warm = Warm(model_bytes)
@@ -202,6 +204,8 @@ class Endpoints:
             ask: The rows as they came, and how long the caller waits.
             reply: Called once, now or later, with the answer or the reason why there is none.
         """
+        if self.tracer is not None:
+            reply = self.tracer.follow(endpoint.name, ask, reply)
         if ask.key is None:
             self._begin(endpoint, Request(self, ask, reply))
             return
@@ -454,6 +458,7 @@ class Endpoints:
             cost=loaded.cost,
             computing=self._computing(loaded),
             queue_rows=self._queue_rows,
+            ref=loaded.ref,
         )
         before = endpoint.serving
         serving = endpoint.serving = Serving(loaded, lane, self._close)

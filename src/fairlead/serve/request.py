@@ -128,6 +128,8 @@ class Request(Waiter):
         """Go on when the endpoint is loaded, or could not be."""
         if self.over:
             return
+        if self._ask.stamps is not None:
+            self._ask.stamps.waited = time.perf_counter()
         if isinstance(found, FairleadError):
             self.finish(found)
         else:
@@ -176,6 +178,7 @@ class Request(Waiter):
             self._answered,
             self._abandoned,
             self._deadline,
+            stamps=ask.stamps,
             arrived=self._arrived,
         )
         try:
