@@ -187,8 +187,9 @@ def test_a_file_of_a_booster_is_told_by_its_content(bring: Any) -> None:
     booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, 5)
     text = booster.model_to_string().encode()
     assert bring(text, train=NUMBERS.assign(y=y), target="y").compiled.runtime == "onnx"
-    with pytest.raises(InvalidInput, match="does not tell the kinds of its fields"):
-        bring(text)
+    told = bring(text).signature
+    assert [field.name for field in told.fields] == ["a", "b"]
+    assert all(field.bounds and field.nullable for field in told.fields)
 
 
 class TestOnnxFile(RuntimeContract):

@@ -13,11 +13,12 @@ from fairlead.cli.output import console, emit
 from fairlead.errors import InvalidConfig, NotFound
 from fairlead.project import Project, find
 from fairlead.serve import code as codes
+from fairlead.serve import declared
 from fairlead.serve import revision as revisions
 from fairlead.serve import spec as specs
 from fairlead.serve.difference import Change, difference
 from fairlead.serve.problems import InvalidEndpoint
-from fairlead.serve.resolve import Draft, source_of
+from fairlead.serve.resolve import Brought, Draft, source_of
 from fairlead.store.phrases import counted
 from fairlead.store.records import LiveRevision, Revision
 from fairlead.store.store import Store
@@ -82,7 +83,7 @@ def check(name: str, /) -> None:
         Of the endpoint.
     """
     project = find()
-    with Store.open(project.store_root, write=False) as store:
+    with Store.open(project.store_root, write=_brings(project, [name])) as store:
         found = _checked(project, store, name)
     emit(found, tables.checked)
     if found.problems:
@@ -155,6 +156,22 @@ def _listed(store: Store, name: str, live: LiveRevision | None, has_file: bool) 
     return Listed(name, revisions.ref(revision), models, has_file, state, live.moved)
 
 
+# Models from elsewhere
+
+
+def _brings(project: Project, names: Sequence[str]) -> bool:
+    """Whether files name models from elsewhere, which are registered."""
+    return any(declared.imports(specs.read(project, name, refuse=False).root) for name in names)
+
+
+def _brought(project: Project, store: Store, spec: specs.EndpointSpec) -> Brought:
+    if not declared.imports(spec.root):
+        return {}
+    from fairlead.hub.endpoints import brought
+
+    return brought(project, store, spec)
+
+
 # Checking
 
 
@@ -164,7 +181,7 @@ def _checked(project: Project, store: Store, name: str) -> Checked:
 
     try:
         spec = specs.read(project, name, refuse=False)
-        draft = revisions.resolve(project, store.catalog, spec)
+        draft = revisions.resolve(project, store.catalog, spec, _brought(project, store, spec))
         trial = try_out(ModelPool(project), draft, source_of(spec))
     except InvalidEndpoint as error:
         return Checked(endpoint=name, problems=list(error.problems))
@@ -220,7 +237,7 @@ def _draft(project: Project, store: Store, pool: ModelPool, name: str) -> Draft:
     from fairlead.serve.trial import try_out
 
     spec = specs.read(project, name, refuse=False)
-    draft = revisions.resolve(project, store.catalog, spec)
+    draft = revisions.resolve(project, store.catalog, spec, _brought(project, store, spec))
     live = revisions.live_revision(store.catalog, name)
     if live is None or revisions.content(live) != revisions.content(draft.revision):
         try_out(pool, draft, source_of(spec))

@@ -1,86 +1,84 @@
-"""`fairlead models import`: register a model from a file that somebody brings."""
+"""`fairlead models import`: register a model from a file, of a disk, a hub or a server."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
 from fairlead.cli.output import emit, message
-from fairlead.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from fairlead.signature.field import Signature
+from fairlead.cli.sizes import in_bytes
+from fairlead.project import find
+from fairlead.store.store import Store
 
 
 def import_(
-    file: Path,
+    source: str,
     /,
     *,
     name: Annotated[str, Parameter(name="--name")],
+    digest: str | None = None,
     signature: Path | None = None,
+    sample: Path | None = None,
     train: Path | None = None,
     test: Path | None = None,
     target: str | None = None,
+    max_size: str = "1GiB",
 ) -> None:
     """
     Register a model from a file: ONNX as it is, or a booster in its library's own format.
 
+    What is fetched must have the digest that is pinned; it is fetched once. Without --digest
+    an address is refused, and the error tells the digest that was found.
+
     Parameters
     ----------
-    file
-        ONNX, LightGBM's text, XGBoost's JSON or CatBoost's cbm; told by content, not by name.
+    source
+        A path, hf:OWNER/REPO/PATH/FILE[@REVISION], or https://HOST/FILE.
     name
         Of the model.
+    digest
+        Of the file: sha256: and 64 hex characters.
     signature
-        A JSON file with fields and output, as signature.json of a package has them.
+        A JSON or YAML file with fields and output, as signature.json of a package has them.
+    sample
+        Rows that it takes (CSV or Parquet): kinds, levels and bounds of the fields, and the
+        background sample.
     train
-        The table that it was trained on (CSV or Parquet): names, bounds and profile come from it.
+        The table that it was trained on (CSV or Parquet): as --sample, and the profile.
     test
         Rows that it has not seen, to evaluate it on.
     target
         The column that it predicts.
+    max_size
+        The largest file that is taken.
     """
-    from fairlead.model.register import register
+    from fairlead.hub.bring import Wanted, bring
+    from fairlead.hub.web import Bounds
     from fairlead.model.registry import ref_of
 
-    registered = register(
-        name,
-        file,
-        train=_table(train),
-        test=_table(test),
-        target=target,
-        signature=_signature(signature),
+    project = find()
+    wanted = Wanted(
+        source=source,
+        name=name,
+        digest=digest,
+        signature=signature,
+        sample=sample,
+        tables=_tables(train, test, target),
     )
+    with Store.open(project.store_root) as store:
+        registered = bring(project, store, wanted, Bounds(size_bytes=in_bytes(max_size)))
     emit(msgspec.to_builtins(registered), lambda _: message(f"registered {ref_of(registered)}"))
 
 
-def _table(path: Path | None) -> Any:
-    import polars as pl
+def _tables(train: Path | None, test: Path | None, target: str | None) -> dict[str, Any]:
+    from fairlead.hub.describing import table
 
-    if path is None:
-        return None
-    if path.suffix == ".parquet":
-        return pl.read_parquet(path)
-    if path.suffix == ".csv":
-        return pl.read_csv(path)
-    raise InvalidInput(f"{path} is neither .csv nor .parquet.", "Save the table as one of them.")
-
-
-def _signature(path: Path | None) -> Signature | None:
-    from fairlead.signature.field import Signature
-
-    if path is None:
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Signature)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(
-            f"{path} is no signature: {error}.",
-            'It looks like {"fields": [{"name": "x", "kind": "tensor", "dtype": "float32", '
-            '"shape": [3]}], "output": {"name": "y", "task": "regression"}}.',
-        ) from error
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from error
+    given: dict[str, Any] = {} if target is None else {"target": target}
+    if train is not None:
+        given["train"] = table(train)
+    if test is not None:
+        given["test"] = table(test)
+    return given

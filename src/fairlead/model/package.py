@@ -30,6 +30,7 @@ import msgspec
 
 from fairlead.errors import Conflict, IntegrityError, NotFound
 from fairlead.model import bundle, seal
+from fairlead.model.origin import Origin
 from fairlead.model.seal import Sealer
 from fairlead.signature.field import Signature
 from fairlead.store.digest import Digest, digest_bytes
@@ -72,6 +73,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     encoding: dict[str, Any] = {}  # how nulls and texts reach the model
     equality: dict[str, Any] = {}  # summary; the whole record is equality.json
     versions: dict[str, str] = {}
+    origin: Origin | None = None  # of a file that was brought
 
 
 class Manifest(About, frozen=True, kw_only=True, forbid_unknown_fields=True):

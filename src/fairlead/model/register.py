@@ -16,6 +16,7 @@ from fairlead.flow.pipeline import pipeline
 from fairlead.flow.record import value
 from fairlead.flow.step import step
 from fairlead.model import names
+from fairlead.model.origin import Origin
 from fairlead.model.package import About
 from fairlead.model.registry import Registry, ref_of
 from fairlead.store.digest import Digest
@@ -45,6 +46,7 @@ def register(
     signature: Signature | None = None,
     files: Mapping[str, Path] | None = None,
     arguments: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> ModelVersion:
     """
     Register a model: compile it, hold it equal, seal it as the next version of its name.
@@ -67,6 +69,8 @@ def register(
             reads; the package holds a copy.
         arguments: Of a Python class: other arguments of its constructor, plain values;
             an object that keeps them as attributes needs none.
+        origin: Of a file that was brought: the fields of `model.origin.Origin`; its `sha256`
+            is checked over the bytes that are registered.
 
     Returns:
         The version.
@@ -81,6 +85,7 @@ def register(
     context = current()
     given = {"train": train, "test": test, "target": target}
     given |= {"report": report, "signature": signature, "files": files, "arguments": arguments}
+    given["origin"] = origin
     if context is None:
         return _in_a_run_of_its_own(name, model, given)
     return _register(context, name, model, given)
@@ -112,12 +117,15 @@ def _register(
         signature=given["signature"],
         files=given["files"],
         arguments=given["arguments"],
+        origin=given["origin"],
     )
     asked = model if contents.asked is None else contents.asked
     answers = contents.signature.output.task in ANSWERS
     report = given["report"] or (_evaluated(asked, train, test, target) if answers else None)
     about = _about(context, name, contents, target, report)
-    about = msgspec.structs.replace(about, data=_data(context, train=train, test=test))
+    origin = given["origin"] and msgspec.convert(given["origin"], Origin)
+    data = _data(context, train=train, test=test)
+    about = msgspec.structs.replace(about, data=data, origin=origin)
     logical = _logical(context, contents, model)
     registry = Registry(context.project, context.store)
     registered = registry.add(contents.files, about, logical)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fairlead.flow.code.annotated import Frame
+from fairlead.serve.imported import Imported
 from fairlead.signature.field import Field
 
 
@@ -28,9 +29,9 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(Node, frozen=True, kw_only=True):
-    """A model version, by number or alias."""
+    """A model version, by number or alias, or as a file from elsewhere."""
 
-    model: str
+    model: str | Imported
     pin: bool = False
     isolate: bool = False
 
@@ -67,7 +68,7 @@ class Combine(Node, frozen=True, kw_only=True):
     config: dict[str, Any]
     branches: dict[str, Node]
     call: Call | None = None  # of how == "function"
-    model: str | None = None  # of how == "stack"
+    model: str | Imported | None = None  # of how == "stack"
 
 
 class Shadow(Node, frozen=True, kw_only=True):
@@ -110,6 +111,12 @@ def walk(node: Node) -> Iterator[Node]:
     yield node
     for child in children(node):
         yield from walk(child)
+
+
+def imports(root: Node) -> list[Imported]:
+    """List the models from elsewhere that a graph names, in its order, each once."""
+    found = [getattr(each, "model", None) for each in walk(root)]
+    return list(dict.fromkeys(each for each in found if isinstance(each, Imported)))
 
 
 def calls(node: Node) -> list[Call]:

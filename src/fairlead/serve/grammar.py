@@ -16,7 +16,7 @@ from typing import Any, get_args
 import msgspec
 
 from fairlead.errors import NotSupported
-from fairlead.serve import declared
+from fairlead.serve import declared, imported
 from fairlead.serve.code import FRAMES, is_function
 from fairlead.serve.declared import Call, Node
 from fairlead.serve.problems import Problems, nearest
@@ -36,7 +36,6 @@ BESIDE = {
 """The keys that go with each."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
-_ADDRESS = re.compile(r"(hf:|https?://)\S+")
 
 
 def is_model(text: object) -> bool:
@@ -48,7 +47,7 @@ def is_model(text: object) -> bool:
     """
     if not isinstance(text, str):
         return False
-    return all(text.partition("@")) or _ADDRESS.fullmatch(text) is not None
+    return all(text.partition("@")) or imported.ADDRESS.fullmatch(text) is not None
 
 
 def short_name(model: str) -> str:
@@ -91,9 +90,12 @@ class Grammar:
             The node; None when it makes no sense, which is entered.
         """
         if is_model(value):
-            return declared.Model(at=at, name=self._named(path or "model"), model=value)
+            model = imported.of_text(value, at)
+            return declared.Model(at=at, name=self._named(path or "model"), model=model)
         if isinstance(value, str):
             return self._reference(value, at, path)
+        if isinstance(value, dict) and "from" in value:
+            return self._elsewhere(value, at, path, {})
         if isinstance(value, dict):
             return self._level(value, at, path)
         self.problems.add(at, f"{at} is {value!r}.", "Write NAME@ALIAS, or a mapping of a node.")
@@ -174,14 +176,25 @@ class Grammar:
 
     def _model(self, level: dict[Any, Any], at: str, path: str) -> Node | None:
         text = level["model"]
+        flags = {key: self._flag(level, key, at) for key in BESIDE["model"]}
+        if isinstance(text, dict):
+            return self._elsewhere(text, f"{at}.model", path, flags)
         if not is_model(text):
             hint = "Write a version or an alias, such as income@3 or income@champion."
             if text in self.nodes:
                 hint = f"Write then: {text} for a node under nodes:."
             self.problems.add(f"{at}.model", f"{at}.model is {text!r}.", hint)
             return None
-        flags = {key: self._flag(level, key, at) for key in BESIDE["model"]}
-        return declared.Model(at=at, name=self._named(path or "model"), model=text, **flags)
+        model = imported.of_text(text, f"{at}.model")
+        return declared.Model(at=at, name=self._named(path or "model"), model=model, **flags)
+
+    def _elsewhere(
+        self, value: dict[Any, Any], at: str, path: str, flags: dict[str, bool]
+    ) -> Node | None:
+        model = imported.read(value, at, self.problems)
+        if model is None:
+            return None
+        return declared.Model(at=at, name=self._named(path or "model"), model=model, **flags)
 
     def _then(self, level: dict[Any, Any], at: str, path: str) -> Node | None:
         return self.node(level["then"], f"{at}.then", path)
@@ -225,7 +238,9 @@ class Grammar:
         name = self._named(_joined(path, str(kind)))
         below: dict[str, Any] = {}
         for key in getattr(offered, "children", ()):
-            if isinstance(level.get(key), dict) and not any(core in level[key] for core in CORES):
+            if isinstance(level.get(key), dict) and not any(
+                core in level[key] for core in (*CORES, "from")
+            ):
                 below[key] = self._children(level[key], f"{at}.{key}", f"{key}:", path=path)
             elif key in level:
                 below[key] = self.node(level[key], f"{at}.{key}", path)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from fairlead.errors import FairleadError, InvalidConfig, NotFound, NotSupported
+from fairlead.model import origin as origins
 from fairlead.model.names import MOST_DIGITS
 from fairlead.project import Project
 from fairlead.serve import code as codes
 from fairlead.serve import declared
 from fairlead.serve.code import Code, Functions
 from fairlead.serve.declared import Call, Node
+from fairlead.serve.imported import Imported
 from fairlead.serve.problems import Problems
 from fairlead.serve.spec import EndpointSpec
 from fairlead.serve.tree import ONLY
@@ -43,9 +47,22 @@ class Draft(NamedTuple):
     code: Code | None
 
 
-def resolve(project: Project, records: Records, spec: EndpointSpec) -> Draft:
+Brought = Mapping[Imported, ModelVersion]
+"""The versions that files from elsewhere have become."""
+
+
+def resolve(
+    project: Project, records: Records, spec: EndpointSpec, brought: Brought | None = None
+) -> Draft:
     """
-    Resolve a file against the records and the working tree.
+    Resolve a file against the records and the working tree; nothing is fetched.
+
+    Args:
+        project: Whose it is.
+        records: Of the project.
+        spec: The file.
+        brought: What its models from elsewhere have become; where one is missing, a version
+            of its name is looked for that was made of a file with its digest.
 
     Raises:
         InvalidEndpoint: A model, version, alias, file or function is not there, a function
@@ -54,8 +71,8 @@ def resolve(project: Project, records: Records, spec: EndpointSpec) -> Draft:
     """
     if spec.graph is None:
         Problems(spec.problems).require_none(source_of(spec))
-        return Draft(_of_one_model(project, records, spec), None)
-    resolver = _Resolver(project, records, Problems(spec.problems))
+        return Draft(_of_one_model(project, records, spec, brought or {}), None)
+    resolver = _Resolver(project, records, Problems(spec.problems), brought or {})
     try:
         tree = resolver.tree(spec.graph)
         accepted = _accepted(project, resolver, spec.graph)
@@ -89,13 +106,13 @@ def version(records: Records, text: str) -> ModelVersion:
 
     Raises:
         NotFound: There is no such model, version or alias; names the nearest.
-        NotSupported: It is the address of a model that is not in the registry.
+        NotSupported: It is the address of a preprocessing, which no file from elsewhere is.
     """
     name, _, which = text.partition("@")
     if text.startswith(("hf:", "http://", "https://")):
         raise NotSupported(
-            f"{text} is an address, and models are served from the registry.",
-            "Register it, and name it as NAME@ALIAS.",
+            f"{text} is an address, and no file from elsewhere is a preprocessing.",
+            "Register one, and name it as NAME@ALIAS.",
         )
     if which.isascii() and which.isdigit() and len(which) < MOST_DIGITS:
         number: int | None = int(which)
@@ -108,8 +125,51 @@ def version(records: Records, text: str) -> ModelVersion:
     return found
 
 
-def _of_one_model(project: Project, records: Records, spec: EndpointSpec) -> Revision:
-    found = version(records, spec.model or "")
+def elsewhere(project: Project, records: Records, wanted: Imported) -> ModelVersion:
+    """
+    Find the version that a file from elsewhere has become, by the file's digest.
+
+    Raises:
+        NotSupported: It has no digest.
+        NotFound: It was not imported.
+    """
+    if wanted.digest is None or wanted.name is None:
+        raise NotSupported(
+            f"{wanted.source} is an address without a digest, so anything could be behind it.",
+            "Write {from: ADDRESS, digest: sha256:…, name: NAME}; `fairlead endpoints check` "
+            "tells the digest.",
+        )
+    versions = records.find(ModelVersion, name=wanted.name, order="-number", limit=None)
+    sums = {
+        key: _sum(project.root / path)
+        for key, path in (("signature", wanted.signature), ("sample", wanted.sample))
+        if path is not None
+    }
+    found = origins.find(project.packages, versions, origins.digest_of(wanted.digest), **sums)
+    if found is None:
+        raise NotFound(
+            f"No version of {wanted.name} was made of {wanted.source} with {wanted.digest}.",
+            "`fairlead endpoints check` or `apply` fetches it; without a network, "
+            f"`fairlead models import FILE --digest {wanted.digest} --name {wanted.name}`.",
+        )
+    return found
+
+
+def _sum(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+def _of_one_model(
+    project: Project, records: Records, spec: EndpointSpec, brought: Brought
+) -> Revision:
+    wanted = spec.model or ""
+    if isinstance(wanted, Imported):
+        found = brought.get(wanted) or elsewhere(project, records, wanted)
+    else:
+        found = version(records, wanted)
     model = f"{found.name}@{found.number}"
     accepted = accepted_bounds.read(project.signatures / f"{found.name}.yaml").builtins()
     return Revision(
@@ -137,8 +197,11 @@ def _next(records: Records, spec: EndpointSpec) -> int:
 class _Resolver:
     """Turns declared nodes into the tree that a revision pins."""
 
-    def __init__(self, project: Project, records: Records, problems: Problems) -> None:
+    def __init__(
+        self, project: Project, records: Records, problems: Problems, brought: Brought
+    ) -> None:
         self.problems = problems
+        self._brought = brought
         self.models: dict[str, str] = {}
         self.packages: dict[str, Digest] = {}
         self.code: Code | None = None
@@ -213,21 +276,27 @@ class _Resolver:
             config["model"] = self._model(node, node.model)
         return config
 
-    def _model(self, node: Node, text: str, task: str | None = None) -> str:
+    def _model(self, node: Node, wanted: str | Imported, task: str | None = None) -> str:
         """Pin a version and its package."""
         try:
-            found = version(self._records, text)
+            found = self._version(wanted)
         except FairleadError as error:
             self._enter(node.at, error)
             return ""
         ref = f"{found.name}@{found.number}"
         if (found.task == PREPROCESSING) != (task == PREPROCESSING):
             does = "prepares fields and answers nothing" if task is None else "prepares nothing"
-            fix = f"Write transform: {text}." if task is None else "Name a fitted preprocessing."
+            fix = f"Write transform: {wanted}." if task is None else "Name a fitted preprocessing."
             self.problems.add(node.at, f"{node.at} is {ref}, which {does}.", fix)
         self.models[node.name] = ref
         self.packages[ref] = found.package
         return ref
+
+    def _version(self, wanted: str | Imported) -> ModelVersion:
+        if isinstance(wanted, Imported):
+            found = self._brought.get(wanted)
+            return found or elsewhere(self._project, self._records, wanted)
+        return version(self._records, wanted)
 
     def _call(self, call: Call) -> dict[str, Any]:
         """Pin a function: what it is given, and its arguments."""

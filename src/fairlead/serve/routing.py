@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fairlead.errors import NotSupported
+from fairlead.serve import imported
 from fairlead.serve.problems import Problems, nearest
 
 OPERATORS = {
@@ -243,6 +244,9 @@ def _averaged(given: Config, branches: list[str], at: str, problems: Problems) -
 def _stacked(given: Config, branches: list[str], at: str, problems: Problems) -> Config:
     _known(given, ("model",), at, problems)
     model = given.get("model")
+    if isinstance(model, dict):
+        found = imported.read(model, f"{at}.model", problems)
+        return {} if found is None else {"model": found}
     if not isinstance(model, str) or not all(model.partition("@")):
         fix = "Write the model that takes the branches' answers: {kind: stack, model: NAME@ALIAS}."
         problems.add(f"{at}.model", f"{at}.model is {model!r}.", fix)

@@ -14,6 +14,8 @@ from fairlead.errors import InvalidConfig, NotFound
 from fairlead.project import Project
 from fairlead.serve import declared
 from fairlead.serve.grammar import Grammar, is_model
+from fairlead.serve.imported import Imported, of_text
+from fairlead.serve.imported import read as read_imported
 from fairlead.serve.problems import Problem, Problems, nearest
 
 Durability = Literal["process", "fsync"]
@@ -34,7 +36,7 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint: a model or a graph of nodes behind a name, and how its answers are logged."""
 
     endpoint: str
-    model: str | None = None  # income@3, or income@champion, which `apply` resolves
+    model: str | Imported | None = None  # income@3, or income@champion, which `apply` resolves
     graph: declared.Node | None = None  # in place of a model alone
     durability: Durability = "process"
     timeout_ms: float | None = None  # within which an answer is due
@@ -149,7 +151,7 @@ def _check_keys(
 
 def _answering(
     source: dict[str, Any], problems: Problems
-) -> tuple[str | None, declared.Node | None]:
+) -> tuple[str | Imported | None, declared.Node | None]:
     """What answers: a model alone, or a graph."""
     nodes = source.get("nodes", {})
     if not isinstance(nodes, dict):
@@ -169,7 +171,7 @@ def _answering(
 def _root(source: dict[str, Any], grammar: Grammar, problems: Problems) -> declared.Node | None:
     if "graph" not in source:
         model = _model(source, problems)
-        return None if model is None else grammar.node(model, "model")
+        return None if model is None else grammar.node(source["model"], "model")
     if "model" in source:
         problems.add("model", "both model and graph say what answers.", "Leave one.")
     return grammar.node(source["graph"], "graph")
@@ -190,10 +192,12 @@ def _name(source: dict[str, Any], problems: Problems) -> str:
     return str(name)
 
 
-def _model(source: dict[str, Any], problems: Problems) -> str | None:
+def _model(source: dict[str, Any], problems: Problems) -> str | Imported | None:
     model = source.get("model")
+    if isinstance(model, dict) and "from" in model:
+        return read_imported(model, "model", problems)
     if is_model(model):
-        return str(model)
+        return of_text(str(model), "model")
     fix = "Write a version or an alias, such as model: income@3 or model: income@champion."
     if isinstance(model, dict):
         fix = "Options of a model stand in a graph: write graph: {model: …, isolate: true}."

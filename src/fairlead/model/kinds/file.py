@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from typing import Any
 
-from fairlead.errors import InvalidInput, NotFound, NotSupported
+from fairlead.errors import NotFound, NotSupported
+from fairlead.evaluate.boosters import Library
+from fairlead.model import origin
+from fairlead.model.kinds import formats
+from fairlead.model.kinds.booster_file import json_library
 from fairlead.model.kinds.kind import Contents, Given
-
-REFUSED = (
-    (b"\x80", "a pickle, which runs code when it is loaded"),
-    (b"PK\x03\x04", "a ZIP archive (PyTorch, Keras, skops): its model is not what we can serve"),
-    (b"\x89HDF", "HDF5, which Keras saves"),
-    (b"GGUF", "GGUF, which holds the weights of a language model"),
-)
-"""First bytes → what such a file is, and is refused for."""
 
 
 class File:
@@ -34,7 +30,10 @@ class File:
             raise NotFound(
                 f"{model} cannot be read: {error.strerror}.", "Check the path."
             ) from error
-        return contents_of(data, given, str(Path(model).name))
+        name = Path(model).name
+        if pinned := given.options.get("origin"):
+            origin.require(data, pinned["sha256"], name)
+        return contents_of(data, given, name)
 
 
 KIND = File()
@@ -48,43 +47,61 @@ def contents_of(data: bytes, given: Given, name: str) -> Contents:
         InvalidInput: The table or the signature does not fit the model.
         NotSupported: The bytes are no model that is loaded safely; says what they are.
     """
-    for start, what in REFUSED:
-        if data.startswith(start):
-            raise NotSupported(
-                f"{name} is {what}.",
-                "Export the model to ONNX, or save a booster in its library's own format.",
-            )
     library = _library(data)
-    if library is None:
-        from fairlead.model.kinds import onnx_file
+    if library is not None:
+        return _booster(library, data, given, name)
+    from fairlead.model.kinds import onnx_file
 
-        return onnx_file.contents_of(data, given)
-    return _booster(library, data, given, name)
+    model = onnx_file.parsed(data)
+    if model is None:
+        raise not_supported(data, name)
+    return onnx_file.contents_of(data, given, model)
 
 
-def _library(data: bytes) -> str | None:
-    """Say whose own format the bytes are in; None for what can only be ONNX."""
-    if data.startswith(b"tree\n"):
+def require_known(path: Path, name: str) -> None:
+    """
+    See that a file is one that `contents_of` reads, before it is kept anywhere.
+
+    Raises:
+        NotSupported: It is none; says what it is.
+    """
+    from fairlead.model.kinds import onnx_file
+
+    data = path.read_bytes()
+    if _library(data) is None and onnx_file.parsed(data) is None:
+        raise not_supported(data, name)
+
+
+def not_supported(data: bytes, name: str) -> NotSupported:
+    """Say what bytes are that hold no model which we load, and the way out."""
+    found = formats.refused(data) or formats.Refused("no ONNX model and no booster that we know")
+    return NotSupported(f"{name} is {found.what}.", found.fix)
+
+
+def _library(data: bytes) -> Library | None:
+    """Say whose own format the bytes are in; None for what is of none."""
+    if data.startswith((b"tree\n", b"tree\r\n")):
         return "lightgbm"
     if data.startswith(b"CBM1"):
         return "catboost"
-    return "xgboost" if data.startswith(b"{") and b"learner" in data else None
+    if data.startswith(b"{L") or (data[:1] == b"{" and data[2:3] == b"\x00"):
+        return "xgboost"  # UBJSON: the length of a key, whose type stands before it
+    return json_library(data) if data.lstrip()[:1] == b"{" else None
 
 
-def _booster(library: str, data: bytes, given: Given, name: str) -> Contents:
+def _booster(library: Library, data: bytes, given: Given, name: str) -> Contents:
     from fairlead.evaluate.boosters import estimator_of
+    from fairlead.model.kinds import booster_file
     from fairlead.model.kinds.estimator import KIND as ESTIMATOR
     from fairlead.model.runtime.boosters import RUNTIMES
     from fairlead.model.runtime.boosters import library as imported
 
-    if given.train is None:
-        raise InvalidInput(
-            f"{name} is a model of {library}, which does not tell the kinds of its fields.",
-            "Pass the training table and the target (--train FILE --target COLUMN).",
-        )
     module = imported(library)
     try:
-        booster = RUNTIMES[library].read(module, data)  # type: ignore[index]
+        booster = RUNTIMES[library].read(module, data)
     except Exception as error:  # each library has errors of its own, and a damaged file any
         raise NotSupported(f"{library} cannot read {name}: {str(error).strip()[:200]}.") from error
-    return ESTIMATOR.contents(estimator_of(booster), given)
+    model = estimator_of(booster)
+    if given.signature is None and given.target is not None and given.train is not None:
+        return ESTIMATOR.contents(model, given)
+    return booster_file.contents_of(model, given, name)

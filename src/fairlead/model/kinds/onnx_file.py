@@ -11,11 +11,13 @@ import onnx
 from numpy.typing import NDArray
 
 from fairlead.errors import IntegrityError, InvalidInput, NotSupported
+from fairlead.model import background
 from fairlead.model.compile.hold import BATCH_SIZES, in_each, same_bits
 from fairlead.model.compile.result import Compiled, Equality
 from fairlead.model.kinds import tables
 from fairlead.model.kinds.kind import Contents, Given
 from fairlead.model.kinds.onnx_shape import Plan, planned
+from fairlead.model.package import BACKGROUND
 from fairlead.model.runtime.onnx import MODEL, open_session
 from fairlead.model.runtime.onnx_file import CALL, OnnxFilePredictor, OnnxFileRuntime
 from fairlead.model.runtime.rows import part_of
@@ -31,16 +33,23 @@ ASKED = 200
 
 CALLS = 60
 
+NO_ROWS = "no table was given: there is no profile, and the background sample is made up"
 
-def contents_of(data: bytes, given: Given) -> Contents:
+
+def contents_of(data: bytes, given: Given, model: Any) -> Contents:
     """
     Make the files of a package.
+
+    Args:
+        data: The file.
+        given: A signature, rows, both or neither.
+        model: The file, parsed.
 
     Raises:
         InvalidInput: The table or the signature does not fit the file.
         NotSupported: It is no ONNX file that we can serve; says why.
     """
-    model = checked(data)
+    check(model)
     try:
         session = open_session(data)
     except IntegrityError as error:
@@ -54,21 +63,29 @@ def contents_of(data: bytes, given: Given) -> Contents:
     files = {MODEL: data, CALL: msgspec.json.encode(call)}
     compiled = Compiled(files, "onnx-file", _equality(model, rows, call.rows_per_call))
     described = tables.described(plan.signature, compiled, rows.train, rows.test)
+    if not len(rows.train):
+        made_rows = made(plan.signature, np.random.default_rng(0))
+        described[BACKGROUND] = tables.json_of(background.rows(plan.signature, made_rows))
     asked = Answering(OnnxFileRuntime().load(files, plan.signature), plan.signature)
     return Contents(files | described, plan.signature, compiled, [*plan.notes, *notes], asked=asked)
 
 
-def checked(data: bytes) -> Any:
-    """
-    Read the file as ONNX, and refuse what is not all in it.
-
-    Raises:
-        NotSupported: It is none, has data in other files, or operators of somebody's own.
-    """
+def parsed(data: bytes) -> Any | None:
+    """Read the file as ONNX; None where it is something else."""
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf's errors have no common class
-        raise NotSupported(f"The file is no ONNX model: {error}.") from error
+    except Exception:  # protobuf's errors have no common class
+        return None
+    return model if model.ir_version and (model.graph.node or model.graph.output) else None
+
+
+def check(model: Any) -> None:
+    """
+    Refuse a model that is not all in its file.
+
+    Raises:
+        NotSupported: It has data in other files, or operators of somebody's own.
+    """
     allowed = DOMAINS | {function.domain for function in model.functions}
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in _nodes(nodes):
@@ -83,7 +100,6 @@ def checked(data: bytes) -> Any:
             "The file keeps weights in other files beside it.",
             "Save it as one file: onnx.save(onnx.load(PATH), OTHER, save_as_external_data=False).",
         )
-    return model
 
 
 def _nodes(nodes: Any) -> Any:
@@ -115,7 +131,7 @@ class Rows:
 
 def _rows(signature: Signature, given: Given) -> tuple[Rows, list[str]]:
     if given.train is None:
-        return Rows(_none(signature), None), ["no table was given, so there is no profile"]
+        return Rows(_none(signature), None), [NO_ROWS]
     names = [field.name for field in signature.fields]
     checker = Checker(signature)
     train, notes = tables.fitting(checker, tables.chosen(given.train, names))

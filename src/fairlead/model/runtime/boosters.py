@@ -93,8 +93,9 @@ class CatBoostRuntime(BoosterRuntime):
     file = "model.cbm"
 
     def read(self, module: Any, data: bytes) -> Any:
-        """Read the binary."""
-        return module.CatBoost().load_model(blob=data, format="cbm")
+        """Read the binary, or the JSON that CatBoost writes too."""
+        written = "cbm" if data.startswith(b"CBM1") else "json"
+        return module.CatBoost().load_model(blob=data, format=written)
 
 
 RUNTIMES: dict[Library, BoosterRuntime] = {
