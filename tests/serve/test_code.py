@@ -101,6 +101,8 @@ def test_a_class_is_built_once_with_its_config_and_called(project: Project) -> N
         with_code.get("nodes.py:Prep", {"of": 1})
     with pytest.raises(InvalidConfig, match="NUMBER is a int, which cannot be called"):
         with_code.get("nodes.py:NUMBER")
+    with pytest.raises(InvalidConfig, match="NUMBER is a int, which cannot be called"):
+        with_code.frame("nodes.py:NUMBER")
     with pytest.raises(NotFound, match=r"no function or class 'tidi'. Did you mean nodes.py:tidy"):
         with_code.get("nodes.py:tidi")
     with_code.close()

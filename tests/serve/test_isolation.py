@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import pytest
 from fairlead.errors import IntegrityError, ModelFailed
 from fairlead.model.runtime.isolated import IsolatedPredictor
 from fairlead.project import Project
+from fairlead.serve import revision, spec
+from fairlead.serve.endpoints import Endpoints
 from fairlead.serve.pool import LoadedModel, ModelPool
 from fairlead.signature.check import Checker
 from fairlead.store.records import ModelVersion
@@ -87,3 +90,33 @@ def crash(predictor: IsolatedPredictor, rows: Any) -> None:
     os.kill(predictor.pid, signal.SIGSEGV)
     with pytest.raises(ModelFailed, match="SIGSEGV"):
         predictor.predict(rows)
+
+
+def test_a_model_whose_process_ends_again_and_again_fails_its_endpoint_with_the_reason(
+    project: Project,
+) -> None:
+    (project.endpoints).mkdir(exist_ok=True)
+    text = "endpoint: apart\ngraph: {model: income@1, isolate: true}\n"
+    (project.endpoints / "apart.yaml").write_text(text)
+    with Store.open(project.store_root) as store:
+        revision.apply(project, store, spec.read(project, "apart"))
+
+    async def main() -> None:
+        endpoints = Endpoints(project, ["apart"])
+        await endpoints.open()
+        endpoint = endpoints.get("apart")
+        assert (endpoint.state, endpoint.trouble, endpoints.ready) == ("ready", None, True)
+        assert endpoint.serving is not None
+        (model,) = endpoint.serving.loaded.models
+        assert isinstance(model.predictor, IsolatedPredictor)
+        for _ in range(3):
+            with pytest.raises(ModelFailed):
+                model.predictor.predict(background(model), timeout_s=0.0)
+        assert (endpoint.state, endpoints.ready) == ("failed", False)
+        assert "income@1 stays failed after 3 crashes in a row" in str(endpoint.trouble)
+        await endpoints.unload("apart")
+        await endpoints.load("apart")
+        assert (endpoint.state, endpoint.trouble, endpoints.ready) == ("ready", None, True)
+        await endpoints.close()
+
+    asyncio.run(main())

@@ -140,6 +140,22 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
     assert str(caught.value).startswith("endpoints/a.yaml has 4 problems:")
 
 
+def test_a_graph_that_grows_without_bounds_is_refused() -> None:
+    deep = "{combine: mean, branches: {a: m@1, b: " * 60 + "m@1" + "}}" * 60
+    wide = ", ".join(f"a{number}: m@1" for number in range(5000))
+    laughs = "".join(
+        f"  n{n}: {{combine: mean, branches: {{a: n{n + 1}, b: n{n + 1}}}}}\n" for n in range(30)
+    )
+    for text, message in (
+        (f"graph: {deep}", "More than 40 nodes stand one in another"),
+        (f"graph: {{model: m@1, after: [{'n.py:f, ' * 60}]}}", "More than 40 nodes"),
+        (f"graph: {{route: sticky, arms: {{{wide}}}}}", "There are more than 4000 nodes"),
+        (f"graph: n0\nnodes:\n{laughs}  n30: m@1\n", "There are more than 4000 nodes"),
+    ):
+        with pytest.raises(InvalidConfig, match=message):
+            spec.parse(f"endpoint: a\n{text}".encode(), Path("endpoints/a.yaml"))
+
+
 def test_what_is_read_is_kept_as_the_catalog_will_give_it_back() -> None:
     text = (
         b"endpoint: a\ngraph: {route: {kind: rules, otherwise: 1, "

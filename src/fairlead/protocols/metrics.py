@@ -169,7 +169,7 @@ def _endpoints(endpoints: Endpoints) -> Iterator[Family]:
     yield _gauge(
         "fairlead_endpoint_ready",
         "1 when the revision that should answer does, or may be loaded.",
-        [(_of(endpoint.name), endpoint.failure is None) for endpoint in shown],
+        [(_of(endpoint.name), endpoint.trouble is None) for endpoint in shown],
     )
     yield _gauge(
         "fairlead_router_state",

@@ -281,8 +281,8 @@ def _ping_of(endpoint: Endpoint) -> Response:
     """Tell whether an endpoint answers; a cold one does, after it is loaded."""
     if endpoint.state in ("ready", "cold"):
         return PONG
-    if endpoint.failure is not None:
-        raise endpoint.failure
+    if endpoint.trouble is not None:
+        raise endpoint.trouble
     if endpoint.state == "unloaded":
         raise NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
     raise Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")

@@ -343,6 +343,6 @@ def _listed(endpoint: Endpoint) -> Listed:
     state = endpoint.state
     shown = {"ready": "READY", "cold": "READY", "loading": "LOADING"}.get(state, "UNAVAILABLE")
     reason: str = "" if state == "ready" else state
-    if state == "failed" and endpoint.failure is not None:
-        reason = str(endpoint.failure)
+    if state == "failed" and endpoint.trouble is not None:
+        reason = str(endpoint.trouble)
     return Listed(endpoint.name, live_version(endpoint), shown, reason)

@@ -335,7 +335,7 @@ def _described(tensor: Tensor, size: int | None) -> dict[str, Any]:
 def _model_ready(endpoint: Endpoint, version: str) -> Response:
     oip.check_version(endpoint, version)
     if not oip.is_ready(endpoint):
-        raise endpoint.failure or _not_ready(endpoint)
+        raise endpoint.trouble or _not_ready(endpoint)
     return Response(200, _encode({"name": endpoint.name, "ready": True}))
 
 

@@ -103,14 +103,14 @@ class Rest:
         return Response(200, _encode(summary))
 
     def _summary(self, endpoint: Endpoint) -> dict[str, Any]:
-        summary: dict[str, Any] = {"endpoint": endpoint.name, "ready": endpoint.failure is None}
+        summary: dict[str, Any] = {"endpoint": endpoint.name, "ready": endpoint.trouble is None}
         if endpoint.serving is not None:
             live = endpoint.serving.loaded.revision
             summary |= {"revision": revision.ref(live), "models": live.models}
             summary |= {"waiting_rows": endpoint.serving.lane.rows}
-        if endpoint.failure is not None:
+        if endpoint.trouble is not None:
             wanted = f"{endpoint.name}#{endpoint.wanted}"
-            summary["failure"] = {"revision": wanted, "message": str(endpoint.failure)}
+            summary["failure"] = {"revision": wanted, "message": str(endpoint.trouble)}
         return summary
 
     def _live(self) -> Response:
@@ -120,7 +120,7 @@ class Rest:
         """Tell whether the server answers all that it should."""
         if self._vitals.draining:
             return of_code("overloaded", "The server is stopping.", retry_after_s=1.0)
-        failing = [e.name for e in self.endpoints.endpoints.values() if e.failure is not None]
+        failing = [e.name for e in self.endpoints.endpoints.values() if e.trouble is not None]
         if failing:
             message = f"Not ready: {', '.join(sorted(failing))}. GET /v1/endpoints says why."
             return of_code("overloaded", message, retry_after_s=1.0)

@@ -159,7 +159,9 @@ class Functions:
 
     def frame(self, text: str) -> Frame | None:
         """Tell what a function says that it takes, by its first parameter; None if it does not."""
-        return frame_of(self._named(text))
+        found = self._named(text)
+        _require_callable(text, found)
+        return frame_of(found)
 
     def close(self) -> None:
         """Let go of the code; the last one that uses it closes it."""
@@ -212,12 +214,16 @@ def _called(text: str, found: Any, config: dict[str, Any]) -> Callable[..., Any]
                 "A class of a graph is built once, with the mapping under config: as arguments.",
             ) from error
         config = {}
+    _require_callable(text, found)
+    return functools.partial(found, **config) if config else found
+
+
+def _require_callable(text: str, found: Any) -> None:
     if not callable(found):
         raise InvalidConfig(
             f"{text} is a {type(found).__name__}, which cannot be called.",
             "Name a function, or a class with __call__.",
         )
-    return functools.partial(found, **config) if config else found
 
 
 class _Shared:

@@ -37,6 +37,11 @@ class Serving:
         """Tell whether requests are under way."""
         return self._users > 1
 
+    @property
+    def failure(self) -> FairleadError | None:
+        """Why a model of it answers no more, though it was loaded; None while all do."""
+        return next((model.failure for model in self.loaded.models if model.failure), None)
+
     def hold(self) -> None:
         """Say that a request is under way."""
         self._users += 1
@@ -88,10 +93,17 @@ class Endpoint:
         if self.unloaded:
             return "unloaded"
         if self.serving is not None:
-            return "ready"
+            return "ready" if self.serving.failure is None else "failed"
         if self.loading:
             return "loading"
         return "cold" if self.failure is None else "failed"
+
+    @property
+    def trouble(self) -> FairleadError | None:
+        """Tell why it does not answer as it should: it could not be loaded, or has broken since."""
+        if self.failure is not None or self.serving is None:
+            return self.failure
+        return self.serving.failure
 
     @property
     def refusal(self) -> FairleadError | None:

@@ -175,7 +175,7 @@ class Endpoints:
     @property
     def ready(self) -> bool:
         """Tell whether every endpoint answers with the revision that it should."""
-        return self.failure is None and all(e.failure is None for e in self.endpoints.values())
+        return self.failure is None and all(e.trouble is None for e in self.endpoints.values())
 
     def get(self, name: str) -> Endpoint:
         """

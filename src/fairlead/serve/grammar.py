@@ -37,6 +37,11 @@ BESIDE = {
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 
+MOST_NODES = 4000
+"""Of a graph, where each mention of a node under `nodes:` counts anew."""
+DEEPEST = 40
+"""So many nodes may stand one in another, functions among them."""
+
 
 def is_model(text: object) -> bool:
     """
@@ -74,6 +79,7 @@ class Grammar:
     def __init__(self, nodes: dict[str, Any], problems: Problems) -> None:
         self.nodes, self.problems = nodes, problems
         self.used: set[str] = set()
+        self._count = self._depth = 0  # of nodes read, and of those that we are inside of
         self._within: list[str] = []  # named nodes that we are inside of
         self._taken: set[str] = set()  # names of nodes in the path of a prediction
 
@@ -89,6 +95,11 @@ class Grammar:
         Returns:
             The node; None when it makes no sense, which is entered.
         """
+        self._count += 1
+        if self._count > MOST_NODES:
+            if self._count == MOST_NODES + 1:  # said once, however many follow
+                self.problems.add(at, f"There are more than {MOST_NODES} nodes.", "Take fewer.")
+            return None
         if is_model(value):
             model = imported.of_text(value, at)
             return declared.Model(at=at, name=self._named(path or "model"), model=model)
@@ -97,7 +108,7 @@ class Grammar:
         if isinstance(value, dict) and "from" in value:
             return self._elsewhere(value, at, path, {})
         if isinstance(value, dict):
-            return self._level(value, at, path)
+            return self._below(value, at, path)
         self.problems.add(at, f"{at} is {value!r}.", "Write NAME@ALIAS, or a mapping of a node.")
         return None
 
@@ -130,6 +141,19 @@ class Grammar:
         return None
 
     # A mapping
+
+    def _below(self, level: dict[Any, Any], at: str, path: str) -> Node | None:
+        functions = [each for key in ("transform", "after") for each in _listed(level.get(key))]
+        deeper = 1 + len(functions)
+        if self._depth + deeper > DEEPEST:
+            self.problems.add(
+                at, f"More than {DEEPEST} nodes stand one in another.", "Make one function of many."
+            )
+            return None
+        self._depth += deeper
+        found = self._level(level, at, path)
+        self._depth -= deeper
+        return found
 
     def _level(self, level: dict[Any, Any], at: str, path: str) -> Node | None:
         cores = [key for key in CORES if key in level]

@@ -11,11 +11,11 @@ from typing import cast
 
 import msgspec
 
-from fairlead.errors import IntegrityError, NotFound
+from fairlead.errors import IntegrityError, ModelFailed, NotFound
 from fairlead.model import package as packages
 from fairlead.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from fairlead.model.runtime import Predictor
-from fairlead.model.runtime.isolated import isolated
+from fairlead.model.runtime.isolated import IsolatedPredictor, IsolatedTransformer, isolated
 from fairlead.model.runtime.registry import load as runtime_named
 from fairlead.project import Project
 from fairlead.signature.field import Signature
@@ -62,6 +62,13 @@ class LoadedModel:
                 f"{BACKGROUND} of {self.ref} was changed.", "Restore the package from a backup."
             )
         return data
+
+    @property
+    def failure(self) -> ModelFailed | None:
+        """Why it answers no more: its own process crashed again and again. None while it does."""
+        if isinstance(self.predictor, IsolatedPredictor | IsolatedTransformer):
+            return self.predictor.error
+        return None
 
     def release(self) -> None:
         """Say that one user is done with it; the last one closes it."""

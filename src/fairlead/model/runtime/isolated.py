@@ -92,6 +92,11 @@ class Host:
         return self._failure
 
     @property
+    def error(self) -> ModelFailed | None:
+        """What each call gets while the model stays failed; None while it runs."""
+        return None if self._failure is None else self._stays_failed()
+
+    @property
     def pid(self) -> int | None:
         """Of the process; None while none runs."""
         return self._process.pid if self._process else None
@@ -189,7 +194,7 @@ class Host:
         first = (self._failure or "").partition("\n")[0].removesuffix(" It printed last:")
         return ModelFailed(
             f"{self.ref} stays failed after {first}",
-            "Mend the model and register it again, or load the endpoint again; what it printed "
+            "Mend the model and register it again, or unload the endpoint and load it; what it printed "
             "stands in the server's log.",
         )
 
@@ -204,6 +209,11 @@ class _Isolated:
     def failure(self) -> str | None:
         """Why the model stays failed, with the last lines that it printed; None while it runs."""
         return self._host.failure
+
+    @property
+    def error(self) -> ModelFailed | None:
+        """What each call gets while the model stays failed; None while it runs."""
+        return self._host.error
 
     @property
     def pid(self) -> int | None:
