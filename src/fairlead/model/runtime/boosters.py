@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -93,9 +95,13 @@ class CatBoostRuntime(BoosterRuntime):
     file = "model.cbm"
 
     def read(self, module: Any, data: bytes) -> Any:
-        """Read the binary, or the JSON that CatBoost writes too."""
-        written = "cbm" if data.startswith(b"CBM1") else "json"
-        return module.CatBoost().load_model(blob=data, format=written)
+        """Read the binary, or the JSON that CatBoost writes too and reads from files alone."""
+        if data.startswith(b"CBM1"):
+            return module.CatBoost().load_model(blob=data, format="cbm")
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "model.json"
+            path.write_bytes(data)
+            return module.CatBoost().load_model(str(path), format="json")
 
 
 RUNTIMES: dict[Library, BoosterRuntime] = {

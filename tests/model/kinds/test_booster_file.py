@@ -1,0 +1,117 @@
+"""Boosters in their libraries' own formats are described by their file, a signature or rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairlead.errors import InvalidInput
+from fairlead.model import contents
+from fairlead.model.runtime import registry
+from fairlead.signature.check import Checker
+from fairlead.signature.field import Field, Output, Signature
+
+DRAW = np.random.default_rng(0)
+ROWS = pd.DataFrame({"a": DRAW.normal(size=150), "b": DRAW.normal(size=150)})
+LABELS = (ROWS.a > 0).astype(int)
+
+
+def answers(made: contents.Contents, rows: pd.DataFrame) -> Any:
+    predictor = registry.load(made.compiled.runtime).load(made.files, made.signature)
+    columns = Checker(made.signature).table(rows).columns
+    found = predictor.predict(columns).probabilities
+    predictor.close()
+    assert found is not None
+    return found[:, 1]
+
+
+def lightgbm_text(rows: pd.DataFrame) -> tuple[bytes, Any]:
+    lightgbm = pytest.importorskip("lightgbm")
+    data = lightgbm.Dataset(rows, LABELS)
+    booster = lightgbm.train({"objective": "binary", "verbose": -1, "min_data_in_leaf": 5}, data, 8)
+    return booster.model_to_string().encode(), booster.predict(rows)
+
+
+def xgboost_file(form: str) -> tuple[bytes, Any]:
+    xgboost = pytest.importorskip("xgboost")
+    data = xgboost.DMatrix(ROWS, LABELS)
+    booster = xgboost.train({"objective": "binary:logistic", "nthread": 1}, data, 8)
+    return bytes(booster.save_raw(form)), booster.predict(data)
+
+
+def catboost_file(form: str, path: Path) -> tuple[bytes, Any]:
+    catboost = pytest.importorskip("catboost")
+    model = catboost.CatBoostClassifier(
+        iterations=8, verbose=False, allow_writing_files=False, thread_count=1
+    )
+    model.fit(ROWS, LABELS)
+    model.save_model(str(path), format=form)
+    return path.read_bytes(), model.predict_proba(ROWS)[:, 1]
+
+
+FORMS = ["lightgbm", "xgboost-json", "xgboost-ubj", "catboost-cbm", "catboost-json"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_alone_tells_its_fields_and_answers_as_its_library(
+    form: str, tmp_path: Path
+) -> None:
+    library, _, written = form.partition("-")
+    match library:
+        case "lightgbm":
+            data, expected = lightgbm_text(ROWS)
+        case "xgboost":
+            data, expected = xgboost_file(written)
+        case _:
+            data, expected = catboost_file(written, tmp_path / "model")
+    path = tmp_path / "whatever.bin"
+    path.write_bytes(data)
+    made = contents.make(path)
+    assert [field.name for field in made.signature.fields] == ["a", "b"]
+    assert made.signature.output.task == "binary"
+    assert any("made from the signature" in note for note in made.notes)
+    np.testing.assert_allclose(answers(made, ROWS), expected, atol=1e-6)
+
+
+def test_categories_are_those_of_the_file_in_its_order(tmp_path: Path) -> None:
+    words = pd.Categorical(DRAW.choice(["z", "a", "m"], 150), categories=["z", "a", "m"])
+    table = ROWS.assign(c=words)
+    data, expected = lightgbm_text(table)
+    path = tmp_path / "model.txt"
+    path.write_bytes(data)
+    alone = contents.make(path)
+    assert alone.signature.fields[2].levels == ("a", "m", "z")
+    sampled = contents.make(path, train=table.assign(c=table.c.astype(str)))
+    for made in (alone, sampled):
+        np.testing.assert_allclose(answers(made, table), expected, atol=1e-6)
+
+
+def test_a_signature_names_the_labels_and_must_have_the_fields(tmp_path: Path) -> None:
+    data, _ = lightgbm_text(ROWS)
+    path = tmp_path / "model.txt"
+    path.write_bytes(data)
+    fields = tuple(Field(name=name, kind="number") for name in ("a", "b"))
+    output = Output(name="y", task="binary", labels=("no", "yes"))
+    made = contents.make(path, signature=Signature(fields=fields, output=output))
+    assert made.signature.output.labels == ("no", "yes")
+    with pytest.raises(InvalidInput, match="takes the fields a, b"):
+        contents.make(path, signature=Signature(fields=fields[::-1], output=output))
+    three = Output(name="y", task="multiclass", labels=("x", "y", "z"))
+    with pytest.raises(InvalidInput, match="knows 2 labels"):
+        contents.make(path, signature=Signature(fields=fields, output=three))
+
+
+def test_a_file_without_names_says_what_to_write(tmp_path: Path) -> None:
+    lightgbm = pytest.importorskip("lightgbm")
+    data = lightgbm.Dataset(ROWS.to_numpy(), LABELS)
+    booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, 3)
+    path = tmp_path / "model.txt"
+    path.write_text(booster.model_to_string())
+    with pytest.raises(InvalidInput) as told:
+        contents.make(path)
+    assert "--signature FILE" in (told.value.fix or "")
+    assert contents.make(path, train=ROWS).signature.fields[0].name == "a"
