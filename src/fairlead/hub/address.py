@@ -14,7 +14,7 @@ from fairlead.errors import InvalidInput, NotSupported
 HUB = "https://huggingface.co"
 """Where `hf:` leads, unless HF_ENDPOINT says otherwise."""
 
-_PART = re.compile(r"[A-Za-z0-9_.-]{1,96}", re.ASCII)
+_PART = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,96}", re.ASCII)
 _PREFIXES = ("hf:", "http://", "https://", "torch.hub:")
 
 
