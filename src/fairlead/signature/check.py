@@ -142,7 +142,8 @@ class Checker:
         """
         if self._instants and any(map(self._far, rows)):
             return True
-        if body.count(b'"') == quotes + len(rows) * self._quotes - 2 * self._nulls(rows):
+        nulls = self._nulls(rows) if self._nullable and b"null" in body else 0
+        if body.count(b'"') == quotes + len(rows) * self._quotes - 2 * nulls:
             return False
         return reading.count_keys(body) - keys != len(rows) * len(self.rules)
 
@@ -158,6 +159,8 @@ class Checker:
             tuples = [self._with_micros(row) for row in tuples]
         limits = self._limits
         split, end = limits.numbers, limits.numbers + limits.texts
+        if len(tuples) == 1 and end == len(self.rules):
+            return limits.one(tuples[0])
         cells = np.empty((len(tuples), end), dtype=object)
         if tuples:
             cells[:] = tuples if end == len(self.rules) else [row[:end] for row in tuples]
@@ -194,7 +197,7 @@ class Checker:
 
     def _nulls(self, rows: Sequence[Row]) -> int:
         """Count the texts and date-times that are null."""
-        if not self._nullable or not any(map(_HAS_NONE, map(_astuple, rows))):
+        if not any(map(_HAS_NONE, map(_astuple, rows))):
             return 0
         return sum(getattr(row, name) is None for row in rows for name in self._nullable)
 
@@ -238,12 +241,28 @@ class _Limits:
         bounds = [_bounds(rule) or (-np.inf, np.inf) for rule in rules[: self.numbers]]
         self._low = np.array([low for low, _ in bounds])
         self._high = np.array([high for _, high in bounds])
+        self._bounds = bounds
         texts = rules[self.numbers : self.numbers + self.texts]
         self._levels = [
             (place, frozenset((*levels, None)))
             for place, rule in enumerate(texts)
             if (levels := rule.levels or rule.field.levels) is not None
         ]
+
+    def one(self, row: Sequence[Any]) -> Checked:
+        """Do for one row what else many arrays would be made for: a third of the time."""
+        split = self.numbers
+        numbers = np.array([row[:split]], dtype=np.float64)  # of None too: NaN
+        texts = np.empty((1, self.texts), dtype=object)
+        texts[0] = row[split:]
+        columns = Columns(numbers, texts)
+        for value, (low, high) in zip(numbers.tolist()[0], self._bounds, strict=True):
+            if value < low or value > high:
+                return self.mark(columns)
+        for place, levels in self._levels:
+            if row[split + place] not in levels:
+                return self.mark(columns)
+        return Checked(columns, [], [])
 
     def mark(self, columns: Columns) -> Checked:
         flags: list[tuple[int, Flag]] = []
