@@ -139,6 +139,7 @@ def test_a_sample_and_a_signature_describe_a_booster(
     assert code == 0, said
     assert "b@2" in said
     assert "made from the signature" in said
+    assert call(*words, "--sample", "rows.csv", "--train", "rows.csv")[0] == 2
     hub.asked.clear()
     code, said = call(*words, "--sample", "rows.csv")
     assert "b@1" in said

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from fairlead.cli.output import emit, message
 from fairlead.cli.sizes import in_bytes
+from fairlead.errors import UsageError
 from fairlead.project import find
 from fairlead.store.store import Store
 
@@ -59,6 +60,8 @@ def import_(
     from fairlead.hub.web import Bounds
     from fairlead.model.registry import ref_of
 
+    if train is not None and sample is not None:
+        raise UsageError("--train and --sample are both given.", "Leave --sample out.")
     project = find()
     wanted = Wanted(
         source=source,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
 from fairlead import project as projects
 from fairlead.cli.output import message
+from fairlead.cli.sizes import in_bytes
 from fairlead.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ Otel: TypeAlias = Annotated[
 ]
 Connections: TypeAlias = Annotated[int, Parameter(help="Of callers, to each worker.")]
 
-UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-
 
 def serve(
     *names: str,
@@ -87,7 +85,7 @@ def serve(
         port=port,
         workers=workers,
         grpc_port=grpc_port,
-        model_bytes=None if model_memory is None else _bytes(model_memory),
+        model_bytes=None if model_memory is None else in_bytes(model_memory),
         tls_cert=tls_cert,
         tls_key=tls_key,
         require_tokens=require_tokens,
@@ -163,19 +161,6 @@ def _address(host: str) -> str:
         raise UsageError(
             f"{host!r} is no IP address.", "Use one of this machine's, such as 127.0.0.1 or ::1."
         ) from error
-
-
-def _bytes(text: str) -> int:
-    """
-    Read a number of bytes.
-
-    >>> _bytes("1.5GiB")
-    1610612736
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmg]ib|)", text.strip().lower())
-    if found is None:
-        raise UsageError(f"{text!r} is no size.", "Write it as 512MiB or 1.5GiB.")
-    return int(float(found[1]) * UNITS[found[2]])
 
 
 def _ready(ready: Ready, options: ServerOptions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import shutil
 import time
@@ -252,7 +253,11 @@ def _register(project: Project, store: Store, wanted: Wanted, held: Kept) -> Mod
 
     from fairlead.flow.run import execute
 
-    execute(alone, _params(made_of), project=project, store=store)
+    try:
+        execute(alone, _params(made_of), project=project, store=store)
+    finally:
+        if not is_near:
+            shutil.rmtree(path.parent, ignore_errors=True)  # the bytes are a blob
     version: ModelVersion = made[0].value()
     return version
 
@@ -270,7 +275,7 @@ def _params(found: Origin) -> Mapping[str, str]:
 
 def _laid_out(store: Store, held: Kept) -> Path:
     """Give a kept file a path, by which the run names it."""
-    folder = store.root / "hub" / held.origin.sha256[:16]
+    folder = store.root / "hub" / f"{held.origin.sha256[:16]}-{os.getpid()}"
     path = folder / (held.filename if held.filename not in (".", "..") else "model")
     if not path.exists() or digest_bytes(path.read_bytes()) != held.blob:
         with disk_errors(folder):
