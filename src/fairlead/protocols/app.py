@@ -158,8 +158,8 @@ class App:
         reply = exchange.reply
         assert reply is not None
         self.vitals.statuses[exchange.route.name, reply.status] += 1
-        if self._log is not None:
-            self._log.note(exchange, exchange.route, reply)
+        if self.log is not None:
+            self.log.note(exchange, exchange.route, reply)
 
     def _note(self, exchange: Exchange, route: Route, response: Response) -> None:
         """Count an answer, and leave its line in the log."""
