@@ -115,7 +115,9 @@ def test_predictions_are_typed(client, income):
 )
 def test_a_table_gets_the_answers_of_its_rows(client, table):
     labels = [each.label for each in client.predict("income", ROWS)]
-    assert [each.label for each in client.predict("income", table)] == labels
+    found = client.predict("income", table, entities=["c-1", "c-2"])
+    assert [each.label for each in found] == labels
+    assert client.prediction(found[1].id).entity == "c-2"
 
 
 def test_a_prediction_is_read_back_with_its_line(client):

@@ -16,14 +16,14 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from fairlead.client.answers import EndpointInfo, Logged, Predictions
 from fairlead.client.failures import Lost, Reply, error_of, wait_of
-from fairlead.client.rows import RowsLike, body_of, rows_of
+from fairlead.client.rows import Body, RowsLike, body_of, rows_of
 from fairlead.errors import Fault, UsageError
 
 T = TypeVar("T")
@@ -94,8 +94,8 @@ class Calls:
         idempotency_key: str | None,
     ) -> Steps[Predictions]:
         """Ask for predictions."""
-        plain = rows_of(rows)
-        return (yield from self._predict(endpoint, plain, entities, timeout_ms, idempotency_key))
+        body = body_of(rows, entities)
+        return (yield from self._predict(endpoint, body, timeout_ms, idempotency_key))
 
     def pieces(
         self,
@@ -116,7 +116,8 @@ class Calls:
         for start in range(0, len(plain), piece_rows):
             end = start + piece_rows
             about = None if entities is None else entities[start:end]
-            yield self._predict(endpoint, plain[start:end], about, timeout_ms, AUTO)
+            body = body_of(plain[start:end], about)
+            yield self._predict(endpoint, body, timeout_ms, AUTO)
 
     def prediction(self, id: str) -> Steps[Logged]:
         """Read a prediction."""
@@ -144,21 +145,21 @@ class Calls:
     def _predict(
         self,
         endpoint: str,
-        rows: list[dict[str, Any]],
-        entities: Sequence[str] | None,
+        body: Body,
         timeout_ms: float | None,
         idempotency_key: str | None,
     ) -> Steps[Predictions]:
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": body.content_type}
         key = str(uuid.uuid4()) if idempotency_key == AUTO else idempotency_key
         if key is not None:
             headers["idempotency-key"] = _header("The idempotency key", key)
         if timeout_ms is not None:
             headers["timeout-ms"] = f"{timeout_ms:.15g}"
         path = f"/v1/endpoints/{_segment(endpoint)}/predict"
-        body = body_of(rows, entities)
+        if body.entities is not None:
+            path += f"?entities={body.entities}"
         repeatable, waits = key is not None, timeout_ms is not None
-        reply = yield from self._ask(Request("POST", path, body, headers, repeatable, waits))
+        reply = yield from self._ask(Request("POST", path, body.data, headers, repeatable, waits))
         return _decoded(reply, Predictions)
 
     def _read(self, path: str, kind: type[T]) -> Steps[T]:
