@@ -29,7 +29,8 @@ READ: dict[bytes, str] = {
 WRITTEN = (JSON_TYPE, NDJSON_TYPE, CSV_TYPE, ARROW_TYPE)
 """Content types of answers; the first is for callers that do not mind."""
 
-_PLAIN = frozenset({b"*/*", JSON_TYPE, b"application/*"})
+PLAIN = frozenset({b"*/*", JSON_TYPE, b"application/*"})
+"""What `Accept` says of callers that want JSON."""
 _COLUMNS = re.compile(rb'\s*\{\s*"columns"\s*:\s*\{')
 _ENTITIES = re.compile(rb'\s*\{\s*"entities"\s*:')
 
@@ -104,7 +105,7 @@ def wanted(exchange: Exchange) -> bytes:
         NotAcceptable: None that is written here is taken.
     """
     header = exchange.headers.get(b"accept")
-    if header is None or header in _PLAIN:
+    if header is None or header in PLAIN:
         return JSON_TYPE
     best, chosen = 0.0, None
     for part in header.lower().split(b","):
@@ -124,7 +125,7 @@ _JSON = Sent(JSON, "")
 def _offered(kind: bytes) -> bytes | None:
     if kind in WRITTEN:
         return kind
-    if kind in _PLAIN:
+    if kind in PLAIN:
         return JSON_TYPE
     return CSV_TYPE if kind == b"text/*" else None
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from fairlead.protocols import openapi_paths
 from fairlead.protocols.status import STATUS
 from fairlead.serve.answers import label_name
 from fairlead.serve.endpoints import Endpoint
@@ -27,6 +28,7 @@ ERROR: Schema = {
                 "code": {"type": "string", "enum": sorted(STATUS)},
                 "message": {"type": "string"},
                 "fields": {"type": "array", "items": {"$ref": "#/components/schemas/problem"}},
+                "ids": {"type": "array", "items": {"type": "string", "format": "uuid"}},
             },
         }
     },
@@ -53,33 +55,70 @@ FLAG: Schema = {
     },
 }
 REFUSALS = {
-    "400": "The body is not JSON, or holds no rows.",
+    "400": "The body is not what its content type says, holds no rows, or a header is not right.",
+    "404": "There is no such endpoint, or an operator has unloaded it.",
+    "406": "Nothing that Accept names is written here.",
     "409": "The Idempotency-Key came with another body.",
     "413": "The body is too large, or has too many rows.",
-    "415": "The body is not application/json.",
+    "415": "The content type or coding of the body is not read here.",
     "422": "The signature refuses rows; every bad row and field is named.",
+    "500": "A node of the endpoint raised, or what it needs is damaged.",
     "503": "The queue is full; Retry-After says when to try again.",
+    "504": "The time that the caller allowed is over.",
     "507": "The disk is full; nothing is answered that cannot be logged.",
 }
+EVERYWHERE = {
+    "401": "No token, or none that is in force.",
+    "403": "The token has no role that allows this.",
+    "429": "Too many wrong tokens came from there.",
+}
+MOST_TYPED = 64
+"""Endpoints that the document of the server types; each has a document of its own."""
 
 
 def document(endpoints: Iterable[Endpoint]) -> Schema:
-    """Describe the server as it is now."""
-    paths: Schema = dict(_FIXED)
+    """
+    Describe the server as it is now.
+
+    The predict route of each loaded endpoint is typed by its signature, of up to
+    `MOST_TYPED`; the others are described by the one route with `{name}`.
+    """
+    paths: Schema = {**_fixed(), **openapi_paths.oip(), **openapi_paths.mlflow()}
     schemas: Schema = {"error": ERROR, "problem": PROBLEM, "flag": FLAG}
-    for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.name):
-        if endpoint.serving is None:
-            continue
-        name, signature = endpoint.name, endpoint.serving.loaded.signature
-        schemas[f"{name}.row"] = row(signature, endpoint.serving.loaded.checker.rules)
-        schemas[f"{name}.prediction"] = prediction(signature.output)
+    schemas |= {"row": {"type": "object"}, "prediction": _ANY_PREDICTION}
+    paths["/v1/endpoints/{name}/predict"] = {
+        "parameters": [_path_parameter("name")],
+        "post": _predict(None),
+    }
+    warm = [endpoint for endpoint in endpoints if endpoint.serving is not None]
+    for endpoint in sorted(warm, key=lambda endpoint: endpoint.name)[:MOST_TYPED]:
+        assert endpoint.serving is not None
+        name, loaded = endpoint.name, endpoint.serving.loaded
+        schemas[f"{name}.row"] = row(loaded.signature, loaded.checker.rules)
+        schemas[f"{name}.columns"] = columns(loaded.signature, loaded.checker.rules)
+        schemas[f"{name}.prediction"] = prediction(loaded.signature.output)
         paths[f"/v1/endpoints/{name}/predict"] = {"post": _predict(name)}
     return {
         "openapi": "3.1.0",
         "info": {"title": "fairlead", "version": version("fairlead")},
+        "security": [{}, {"token": []}],  # on loopback none is asked for
+        "tags": [{"name": tag, "description": text} for tag, text in _TAGS.items()],
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }
+
+
+def columns(signature: Signature, rules: Iterable[Rule]) -> Schema:
+    """Describe rows as columns, one a field."""
+    fields = row(signature, rules)
+    lists = {
+        name: {"type": "array", "items": field, "minItems": 1, "maxItems": MAX_ROWS}
+        for name, field in fields["properties"].items()
+    }
+    return fields | {"properties": lists}
 
 
 def row(signature: Signature, rules: Iterable[Rule]) -> Schema:
@@ -165,77 +204,163 @@ _KINDS: dict[str, Schema] = {
 }
 
 
-def _predict(name: str) -> Schema:
-    row_schema = {"$ref": f"#/components/schemas/{name}.row"}
-    envelope = {
-        "type": "object",
-        "required": ["rows"],
-        "additionalProperties": False,
-        "properties": {
-            "rows": {"type": "array", "items": row_schema, "minItems": 1, "maxItems": MAX_ROWS},
-            "entities": {"type": ["array", "null"], "items": {"type": "string"}, "minItems": 1},
-        },
-    }
+def _predict(name: str | None) -> Schema:
+    """Describe a route to predict; None: of whatever endpoint."""
+    prefix = "" if name is None else f"{name}."
     answer = {
         "type": "object",
         "required": ["revision", "predictions"],
         "properties": {
-            "revision": {"type": "string", "examples": [f"{name}#1"]},
-            "predictions": {
-                "type": "array",
-                "items": {"$ref": f"#/components/schemas/{name}.prediction"},
-            },
+            "revision": {"type": "string", "examples": [f"{name or 'income'}#1"]},
+            "predictions": {"type": "array", "items": _ref(f"{prefix}prediction")},
         },
     }
+    responses = {"200": {"description": "Every row answered, in order.", "content": {
+        "application/json": {"schema": answer},
+        "application/x-ndjson": {"schema": {"type": "string"}},
+        "text/csv": {"schema": {"type": "string"}},
+        "application/vnd.apache.arrow.stream": {"schema": _BYTES},
+    }}}  # fmt: skip
     return {
-        "operationId": f"predict_{name}",
-        "summary": f"Predict with the endpoint {name}.",
-        "parameters": [
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-                "description": "A retry with the same key and body gets the first answer.",
-            }
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"oneOf": [envelope, row_schema]}}},
-        },
-        "responses": {
-            "200": _json("Every row answered, in order.", answer),
-            **{status: _error(text) for status, text in REFUSALS.items()},
-        },
+        "operationId": f"predict_{name}" if name else "predict",
+        "tags": ["predict"],
+        "summary": f"Predict with the endpoint {name}." if name else "Predict with an endpoint.",
+        "parameters": _HEADERS,
+        "requestBody": {"required": True, "content": _bodies(name, prefix)},
+        "responses": responses | _refused(REFUSALS),
     }
+
+
+def _bodies(name: str | None, prefix: str) -> Schema:
+    entities = {"type": ["array", "null"], "items": {"type": "string"}, "minItems": 1}
+    rows = {"type": "array", "items": _ref(f"{prefix}row"), "minItems": 1, "maxItems": MAX_ROWS}
+    shapes = [_envelope("rows", rows, entities)]
+    if name is not None:
+        shapes += [_envelope("columns", _ref(f"{prefix}columns"), entities), _ref(f"{prefix}row")]
+    json = {"anyOf": shapes} if name else {"type": "object"}
+    return {
+        "application/json": {"schema": json},
+        "text/csv": {"schema": {"type": "string"}},
+        "application/vnd.apache.arrow.stream": {"schema": _BYTES},
+        "application/vnd.apache.arrow.file": {"schema": _BYTES},
+        "application/vnd.apache.parquet": {"schema": _BYTES},
+    }
+
+
+def _envelope(key: str, of: Schema, entities: Schema) -> Schema:
+    return {
+        "type": "object",
+        "required": [key],
+        "additionalProperties": False,
+        "properties": {key: of, "entities": entities},
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _json(description: str, schema: Schema) -> Schema:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _error(description: str) -> Schema:
-    return _json(description, {"$ref": "#/components/schemas/error"})
+def _refused(refusals: dict[str, str]) -> Schema:
+    every = refusals | EVERYWHERE
+    return {status: _json(every[status], _ref("error")) for status in sorted(every)}
 
 
-def _get(summary: str, *parameters: str, refusals: tuple[str, ...] = ()) -> Schema:
-    named = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in parameters
-    ]
-    responses = {"200": {"description": summary}}
-    responses |= {status: _error("There is no such thing.") for status in refusals}
-    return {"get": {"summary": summary, "parameters": named, "responses": responses}}
+def _path_parameter(name: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-_FIXED: Schema = {
-    "/v1/endpoints": _get("The endpoints of this server."),
-    "/v1/endpoints/{name}": _get(
-        "One endpoint: revision, models, signature.", "name", refusals=("404",)
-    ),
-    "/v1/predictions/{id}": _get("One prediction and its line.", "id", refusals=("404",)),
-    "/health/live": _get("The process is alive."),
-    "/health/ready": _get("Every endpoint answers with the revision that it should."),
-    "/metrics": _get("Metrics for Prometheus."),
-    "/openapi.json": _get("This document."),
+def _query(name: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _route(
+    tag: str,
+    summary: str,
+    *statuses: str,
+    of: str = "",
+    query: Sequence[Schema] = (),
+    method: str = "get",
+    kind: str = "application/json",
+) -> Schema:
+    """Describe a route beside predict: of what its path is, and how it may refuse."""
+    schema: Schema = {"type": "object"} if kind == "application/json" else {"type": "string"}
+    refusals = {status: REFUSALS[status] for status in statuses}
+    operation = {
+        "tags": [tag],
+        "summary": summary,
+        "parameters": [*([_path_parameter(of)] if of else []), *query],
+        "responses": {
+            "200": {"description": summary, "content": {kind: {"schema": schema}}},
+            **_refused(refusals),
+        },
+    }
+    return {method: operation}
+
+
+def _fixed() -> Schema:
+    page = (
+        _query("endpoint", {"type": "string"}, "Only those of this endpoint."),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "How many at most."),
+        _query("before", {"type": "string", "format": "uuid"}, "Only older ones than this id."),
+    )
+    move = ("404", "500", "503", "507")
+    return {
+        "/v1/endpoints": _route("endpoints", "The endpoints of this server."),
+        "/v1/endpoints/{name}": _route(
+            "endpoints", "One endpoint: revision, models, signature.", "404", of="name"
+        ),
+        "/v1/endpoints/{name}/openapi.json": _route(
+            "endpoints", "The API, typed for one endpoint.", *move, of="name"
+        ),
+        "/v1/endpoints/{name}/load": _route(
+            "endpoints", "Let an endpoint answer again.", *move, of="name", method="post"
+        ),
+        "/v1/endpoints/{name}/unload": _route(
+            "endpoints", "Let an endpoint answer no more.", *move, of="name", method="post"
+        ),
+        "/v1/predictions": _route(
+            "predictions", "The latest predictions.", "400", "404", "500", query=page
+        ),
+        "/v1/predictions/{id}": _route(
+            "predictions", "One prediction and its line.", "404", "500", of="id"
+        ),
+        "/health/live": _route("health", "The process is alive."),
+        "/health/ready": _route("health", "Every endpoint answers as it should.", "503"),
+        "/metrics": _route("health", "Metrics for Prometheus.", "500", kind="text/plain"),
+        "/openapi.json": _route("health", "This document."),
+    }
+
+
+_TAGS = {
+    "predict": "Predictions.",
+    "endpoints": "What is served.",
+    "predictions": "What was answered.",
+    "health": "The server itself.",
+    "Open Inference Protocol": "Every endpoint as a model of version 2 of that protocol.",
+    "MLflow": "Every endpoint as a model that MLflow serves.",
+}
+_BYTES: Schema = {"type": "string", "format": "binary"}
+_HEADERS: list[Schema] = [
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        "description": "A retry with the same key and body gets the first answer.",
+    },
+    {
+        "name": "Timeout-Ms",
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400_000},
+        "description": "How long the caller waits.",
+    },
+    _query("entities", {"type": "string"}, "The column of a table that says whom rows are about."),
+]
+_ANY_PREDICTION: Schema = {
+    "type": "object",
+    "required": ["id", "model"],
+    "properties": {"id": {"type": "string", "format": "uuid"}, "model": {"type": "string"}},
 }

@@ -10,6 +10,7 @@ from fairlead.protocols.asking import coding_of, later, when_asked
 from fairlead.protocols.bodies import (
     JSON_TYPE,
     NDJSON_TYPE,
+    PLAIN,
     WRITTEN,
     NotAcceptable,
     format_of_json,
@@ -28,6 +29,11 @@ from fairlead.serve.once import Answer
 def predict(endpoints: Endpoints, exchange: Exchange, endpoint: Endpoint) -> None:
     """Answer a request to predict, now or later."""
     prediction = _Prediction(endpoints, exchange, endpoint)
+    if _is_usual(exchange):
+        body = exchange.body
+        ask = Ask(body, format_of_json(body), abandoned=exchange.is_abandoned)
+        endpoints.predict(endpoint, ask, prediction)
+        return
     try:
         prediction.content_type = wanted(exchange)
         format, detail = sent(exchange)
@@ -56,6 +62,20 @@ def not_acceptable() -> Response:
     """Make the answer to callers that take nothing which is written here."""
     known = ", ".join(kind.decode() for kind in WRITTEN)
     return of_code("not_acceptable", f"Nothing that Accept names is written here. Take {known}.")
+
+
+def _is_usual(exchange: Exchange) -> bool:
+    """Tell a request of plain JSON for plain JSON, which says nothing that matters beside."""
+    headers = exchange.headers
+    return (
+        headers.get(b"content-type") == JSON_TYPE
+        and headers.get(b"accept", b"*/*") in PLAIN
+        and _SPECIAL.isdisjoint(headers)
+        and b"?" not in exchange.target
+    )
+
+
+_SPECIAL = frozenset({b"content-encoding", b"idempotency-key", b"timeout-ms", b"traceparent"})
 
 
 class _Prediction:

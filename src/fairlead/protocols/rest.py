@@ -1,9 +1,10 @@
 """
 The REST routes: from a request to the endpoints, and from their answers to JSON.
 
-    POST /v1/endpoints/NAME/predict    GET /v1/predictions/ID
-    GET  /v1/endpoints[/NAME]          GET /health/live   /health/ready
-    GET  /metrics                      GET /openapi.json
+    POST /v1/endpoints/NAME/predict    POST /v1/endpoints/NAME/load   …/unload
+    GET  /v1/endpoints[/NAME]          GET  /v1/predictions[/ID]
+    GET  /health/live   /health/ready  GET  /metrics
+    GET  /openapi.json                 GET  /v1/endpoints/NAME/openapi.json
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from fairlead.errors import FairleadError
+from fairlead.errors import BadRequest, FairleadError
 from fairlead.protocols import families, metrics, openapi, predicting
 from fairlead.protocols.asking import later
 from fairlead.protocols.exchange import Exchange, Response
@@ -25,11 +26,18 @@ from fairlead.protocols.status import of_code, of_error
 from fairlead.protocols.vitals import Vitals
 from fairlead.serve import log_reader, revision
 from fairlead.serve.access import Need
-from fairlead.serve.endpoints import Endpoint, Endpoints
+from fairlead.serve.endpoints import Endpoint, Endpoints, Serving
 from fairlead.serve.watched import Readiness
+from fairlead.signature.reading import Nearest
+from fairlead.signature.rules import printable
 from fairlead.store.ids import id_time_s
 
 logger = logging.getLogger(__name__)
+
+PAGE_ROWS = 50
+"""Predictions of a page, unless its caller says otherwise …"""
+MOST_PAGE_ROWS = 1000
+"""… and at most."""
 
 _encode = msgspec.json.encode
 
@@ -40,7 +48,9 @@ class Rest:
     def __init__(self, endpoints: Endpoints, vitals: Vitals) -> None:
         self.endpoints = endpoints
         self._vitals = vitals
+        self._tasks: set[asyncio.Task[None]] = set()
         self._fixed = {
+            b"/v1/predictions": Route("predictions", "review", READ, self._read_page),
             b"/v1/endpoints": self._read("endpoints", "any", self._list),
             b"/health/live": self._read("live", None, self._live),
             b"/health/ready": self._read("ready", None, self.ready),
@@ -54,6 +64,14 @@ class Rest:
             return self._predict(self.endpoints.get(name))
         if path in self._fixed:
             return self._fixed[path]
+        for verb in (b"load", b"unload"):
+            if (name := between(path, b"/v1/endpoints/", b"/" + verb)) is not None:
+                return self._move(self.endpoints.get(name), verb.decode())
+        if (name := between(path, b"/v1/endpoints/", b"/openapi.json")) is not None:
+            endpoint = self.endpoints.get(name)
+            return Route(
+                "openapi", "any", READ, lambda exchange: self._describe(exchange, endpoint)
+            )
         if (name := between(path, b"/v1/endpoints/", b"")) is not None:
             self.endpoints.get(name)
             return self._read("endpoint", "any", lambda: self._show(name))
@@ -77,6 +95,26 @@ class Rest:
             endpoint,
         )
 
+    def _move(self, endpoint: Endpoint, verb: str) -> Route:
+        return Route(
+            verb, "operate", POST, lambda exchange: self._do_move(exchange, endpoint, verb)
+        )
+
+    def _do_move(self, exchange: Exchange, endpoint: Endpoint, verb: str) -> None:
+        move = self.endpoints.load if verb == "load" else self.endpoints.unload
+
+        async def do() -> None:
+            try:
+                await move(endpoint.name)
+            except FairleadError as error:
+                exchange.answer(of_error(error))
+            else:
+                exchange.answer(Response(200, _encode(self._summary(endpoint))))
+
+        task = asyncio.get_running_loop().create_task(do())
+        self._tasks.add(task)  # the loop alone would let it be collected
+        task.add_done_callback(self._tasks.discard)
+
     def _read(self, name: str, role: Need | None, answer: Callable[[], Response]) -> Route:
         return Route(name, role, READ, lambda exchange: exchange.answer(answer()))
 
@@ -84,6 +122,25 @@ class Rest:
         loop = asyncio.get_running_loop()
         found = loop.run_in_executor(self.endpoints.threads, self._prediction, identifier)
         found.add_done_callback(lambda done: exchange.answer(done.result()))
+
+    def _read_page(self, exchange: Exchange) -> None:
+        asked = page_of(exchange.query)
+
+        def answer(page: Response | FairleadError) -> None:
+            exchange.answer(of_error(page) if isinstance(page, FairleadError) else page)
+
+        later(self.endpoints.threads, lambda: self._page(asked), answer)
+
+    def _page(self, asked: Asked) -> Response:
+        """Read a page of the log; on a thread."""
+        page = log_reader.latest(
+            self.endpoints.project.log,
+            limit=asked.limit,
+            before=asked.before,
+            endpoint=asked.endpoint,
+        )
+        shown = {"predictions": [_shown(logged) for logged in page.items], "next": page.next}
+        return Response(200, _encode(shown))
 
     def _list(self) -> Response:
         shown = [self._summary(endpoint) for endpoint in self.endpoints.endpoints.values()]
@@ -147,6 +204,17 @@ class Rest:
     def _openapi(self) -> Response:
         return Response(200, _encode(openapi.document(self.endpoints.endpoints.values())))
 
+    def _describe(self, exchange: Exchange, endpoint: Endpoint) -> None:
+        """Describe one endpoint, loaded first if it is cold."""
+
+        def then(found: Serving | FairleadError) -> None:
+            if isinstance(found, FairleadError):
+                exchange.answer(of_error(found))
+            else:
+                exchange.answer(Response(200, _encode(openapi.document([endpoint]))))
+
+        self.endpoints.when_loaded(endpoint, then)
+
     def _prediction(self, identifier: str) -> Response:
         """Read a prediction and its line; on a thread, since it reads files."""
         from fairlead.serve import line
@@ -159,17 +227,48 @@ class Rest:
         except Exception:
             logger.exception("prediction %s could not be read", identifier)
             return of_code("fault", "The prediction could not be read. The server's log says why.")
-        shown = {
-            "id": logged.id,
-            "time": id_time_s(logged.id),
-            "endpoint": logged.frame.endpoint,
-            "revision": f"{logged.frame.endpoint}#{logged.frame.revision}",
-            "entity": logged.entity,
-            "row": logged.input,
-            "answer": msgspec.Raw(logged.answer),
-            "line": why,
-        }
-        return Response(200, _encode(shown))
+        return Response(200, _encode(_shown(logged) | {"line": why}))
+
+
+class Asked(NamedTuple):
+    """Which predictions a caller wants to see."""
+
+    endpoint: str | None
+    limit: int
+    before: str | None
+
+
+def page_of(query: dict[str, str]) -> Asked:
+    """
+    Read which page of predictions is asked for.
+
+    Raises:
+        BadRequest: A parameter is not known, or the limit is none.
+    """
+    for name in query:
+        if name not in Asked._fields:
+            hint = Nearest(Asked._fields).hint(name)
+            raise BadRequest(
+                f"There is no parameter {printable(name)!r}{hint}.",
+                f"There are {', '.join(Asked._fields)}.",
+            )
+    text = query.get("limit", str(PAGE_ROWS))
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
+    if not 0 < limit <= MOST_PAGE_ROWS:
+        raise BadRequest(f"The limit is {printable(text)!r}.", f"Send 1 to {MOST_PAGE_ROWS}.")
+    return Asked(query.get("endpoint"), limit, query.get("before"))
+
+
+def _shown(logged: log_reader.Logged) -> dict[str, Any]:
+    return {
+        "id": logged.id,
+        "time": id_time_s(logged.id),
+        "endpoint": logged.frame.endpoint,
+        "revision": f"{logged.frame.endpoint}#{logged.frame.revision}",
+        "entity": logged.entity,
+        "row": logged.input,
+        "answer": msgspec.Raw(logged.answer),
+    }
 
 
 def _ready_team(team: Readiness) -> Response:

@@ -8,6 +8,7 @@ before the first line is an error like any other; later it is the last line.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,8 +46,7 @@ class Streamed:
     Args:
         endpoints: Whom to ask.
         exchange: The request.
-        endpoint: Of which endpoint.
-        settle: Answers when the stream was not begun.
+        endpoint: Which endpoint.
     """
 
     def __init__(self, endpoints: Endpoints, exchange: Exchange, endpoint: Endpoint) -> None:
@@ -139,8 +139,6 @@ class Streamed:
         self._stream.end()
 
     def _observe(self, status: int) -> None:
-        import time
-
         seconds = time.perf_counter() - self._exchange.started
         self._endpoint.times.answered(status, seconds)
 
