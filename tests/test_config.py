@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,15 @@ def test_what_is_not_plain_yaml_is_refused_with_the_file_and_a_fix(text: str) ->
     assert caught.value.fix == "Mend it."
 
 
-def test_an_alias_that_leads_in_a_circle_ends() -> None:
-    circle = parse("&a [*a]")
-    assert isinstance(circle, list)
-    assert circle[0] is circle
+def test_an_alias_that_leads_in_a_circle_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="grows without bounds"):
+        parse("&a [*a]")
+
+
+def test_aliases_that_grow_without_bounds_are_refused() -> None:
+    names = "abcdefghijkl"
+    lines = [f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in pairwise(names)]
+    text = "\n".join(["a: &a [1]", *lines])
+    with pytest.raises(InvalidConfig, match="grows without bounds"):
+        parse(text)
+    assert parse("a: &a [1]\nb: *a\nc: *a") == {"a": [1], "b": [1], "c": [1]}

@@ -36,6 +36,7 @@ def parse(text: bytes, path: Path, fix: str) -> Any:
         if root is None:
             return None
         _refuse_repeated(root, path)
+        _refuse_growth(root, len(text), path)
         return loader.construct_document(root)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path} is not YAML: {error}.", fix) from error
@@ -63,3 +64,24 @@ def _refuse_repeated(root: yaml.Node, path: Path) -> None:
                     raise InvalidConfig(message, "Leave one.")
                 keys.add(name)
                 waiting.append(value)
+
+
+GROWTH = 10
+"""So many values for each byte of a file may its aliases make of it."""
+
+
+def _refuse_growth(root: yaml.Node, size: int, path: Path) -> None:
+    """Refuse aliases of aliases, which make millions of values of a line or two, or a circle."""
+    from yaml import MappingNode, SequenceNode
+
+    left = GROWTH * size
+    waiting: list[yaml.Node] = [root]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, SequenceNode):
+            waiting += node.value
+        elif isinstance(node, MappingNode):
+            waiting += [value for _, value in node.value]
+        left -= 1
+        if left < 0 or len(waiting) > GROWTH * size:
+            raise InvalidConfig(f"{path} grows without bounds by its aliases.", "Write it out.")

@@ -59,6 +59,7 @@ def test_what_is_not_known_or_not_built_is_refused_by_name(text: str, message: s
 
 
 GRAMMAR = [
+    ("graph: {model: [a]}", r"graph\.model is \['a'\]"),
     ("graph: incom", "graph is 'incom', which is no node under nodes:"),
     ("graph: nodes.py:tidy", "graph is nodes.py:tidy, a function"),
     ("graph: 3", "graph is 3"),

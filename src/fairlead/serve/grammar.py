@@ -205,7 +205,7 @@ class Grammar:
             return self._elsewhere(text, f"{at}.model", path, flags)
         if not is_model(text):
             hint = "Write a version or an alias, such as income@3 or income@champion."
-            if text in self.nodes:
+            if isinstance(text, str) and text in self.nodes:
                 hint = f"Write then: {text} for a node under nodes:."
             self.problems.add(f"{at}.model", f"{at}.model is {text!r}.", hint)
             return None

@@ -194,8 +194,8 @@ class Host:
         first = (self._failure or "").partition("\n")[0].removesuffix(" It printed last:")
         return ModelFailed(
             f"{self.ref} stays failed after {first}",
-            "Mend the model and register it again, or unload the endpoint and load it; what it printed "
-            "stands in the server's log.",
+            "Mend the model and register it again, or unload the endpoint and load it; what it "
+            "printed stands in the server's log.",
         )
 
 
