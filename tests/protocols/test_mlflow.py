@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from typing import Any
 
 import msgspec
@@ -188,9 +189,17 @@ def test_of_several_endpoints_the_root_asks_the_one_named_default(loans, up):
     assert status == 404
     assert "income, other" in answer["message"]
     assert invoke(server, {"inputs": DATA}, "/mlflow/other/invocations")[1]["model"] == "income@2"
-    server.stop()
+
+
+def test_an_endpoint_named_default_is_asked_as_soon_as_it_is_live(loans, up):
+    server = up(loans.project)
+    assert invoke(server, {"inputs": DATA})[1]["revision"] == "income#1"
     loans.apply("income@2", "default")
-    assert invoke(up(loans.project), {"inputs": DATA})[1]["revision"] == "default#1"
+    until = time.monotonic() + 20
+    while server.ask("GET", "/mlflow/default/ping")[0] != 200:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert invoke(server, {"inputs": DATA})[1]["revision"] == "default#1"
 
 
 def test_every_status_has_a_code_of_mlflow():

@@ -79,13 +79,13 @@ def wait_of(reply: Reply) -> float | None:
 
 
 def _classes() -> dict[str, type[FairleadError]]:
-    """Find the class of each code; of several that share one, the nearest to the root."""
+    """Find the class of each code."""
     found: dict[str, type[FairleadError]] = {}
     level: list[type[FairleadError]] = [FairleadError]
     while level:
         for kind in level:
             if kind.__module__ == errors.__name__:
-                found.setdefault(kind.code, kind)
+                found[kind.code] = kind
         level = [child for kind in level for child in kind.__subclasses__()]
     return found
 

@@ -150,6 +150,7 @@ def test_inputs_are_written_as_objects_for_why():
     deep = b'{"inputs": {"age": [1], "x": [%b1%b]}}' % (b"[" * 300, b"]" * 300)
     (written,) = write(deep, "")
     assert msgspec.json.decode(written)["age"] == 1
+    assert b"[array of 1]" in written.replace(b'"', b"")
     assert write(b'{"inputs": [{"age": 1, "\\ud800": "\\ud800"}]}', "")
 
 
