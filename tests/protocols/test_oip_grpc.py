@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -30,18 +32,19 @@ TENSORS = (
 class Calls:
     """gRPC on the loop of a running server, and a channel to it."""
 
-    def __init__(self, up: Any, *, required: bool = False) -> None:
+    def __init__(self, up: Any, *, required: bool = False, pem: Any = None) -> None:
         self.vitals = Vitals()
         self._loop = up._loop
         gatekeeper = Gatekeeper(up.project, required=required)
         limits = Limits(body_bytes=100_000, drain_s=5.0)
         ready = Rest(up.endpoints, self.vitals).ready
         self.served = OipGrpc(up.endpoints, gatekeeper, ready, self.vitals, limits)
-        self.port = self.run(self._start())
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        self.port = self.run(self._start(pem))
+        address = f"127.0.0.1:{self.port}"
+        self.channel = grpc.insecure_channel(address) if pem is None else trusting(address, pem)
 
-    async def _start(self) -> int:
-        port = self.served.listen("127.0.0.1", 0)
+    async def _start(self, pem: Any) -> int:
+        port = self.served.listen("127.0.0.1", 0, certificate=pem)
         await self.served.start()
         return port
 
@@ -68,6 +71,15 @@ class Calls:
     def stop(self) -> None:
         self.channel.close()
         self.run(self.served.drain())
+
+
+def trusting(address: str, pem: tuple[Path, Path]) -> grpc.Channel:
+    """A channel over TLS that trusts one certificate."""
+    credentials = grpc.ssl_channel_credentials(pem[0].read_bytes())
+    # The certificate says localhost.
+    return grpc.secure_channel(
+        address, credentials, [("grpc.ssl_target_name_override", "localhost")]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +233,28 @@ def test_tokens_guard_all_but_health(income):
         wrong = (("authorization", "Bearer fl_000000000000_nonsense"),)
         assert calls.refused("ModelInfer", request(), metadata=wrong)[2] == "unauthorized"
         assert calls.vitals.statuses["oip.grpc.ModelInfer", 401] == 2
+    finally:
+        calls.stop()
+
+
+def test_over_tls_callers_are_answered_and_clear_text_is_not(income, pem, pem_in, tmp_path):
+    calls = Calls(income, pem=pem)
+    address = f"127.0.0.1:{calls.port}"
+    try:
+        assert calls("ModelInfer", request()).model_version == "1"
+        stranger = pem_in(tmp_path)
+        for channel in (grpc.insecure_channel(address), trusting(address, stranger)):
+            live = channel.unary_unary(f"/{SERVICE}/ServerLive")
+            with pytest.raises(grpc.RpcError) as caught:
+                live(b"", timeout=5)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            channel.close()
+        with socket.create_connection(("127.0.0.1", calls.port)) as clear:
+            clear.sendall(b"POST / HTTP/1.1\r\nhost: x\r\n\r\n" + bytes(range(256)))
+            clear.settimeout(10)
+            while clear.recv(4096):
+                continue  # an alert, perhaps, and the end
+        assert calls("ModelInfer", request()).model_version == "1"
     finally:
         calls.stop()
 
