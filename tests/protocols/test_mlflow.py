@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import io
 import time
 from typing import Any
 
 import msgspec
+import polars as pl
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fairlead.protocols.mlflow import ERROR_CODES, Mlflow
+from fairlead.errors import Fault
+from fairlead.protocols.mlflow import ERROR_CODES, Mlflow, written
 from fairlead.protocols.rest import Rest
 from fairlead.protocols.status import STATUS
 from fairlead.protocols.vitals import Vitals
+from fairlead.serve.once import Answer
 from fairlead.serve.replay import replay
 
 INVOCATIONS = "/invocations"
@@ -127,6 +133,42 @@ def test_csv_gets_the_same_answers(income):
     status, answer, _ = income.ask("POST", INVOCATIONS, csv, **{"Content-Type": "text/csv"})
     assert status == 200, answer
     assert answer["predictions"] == invoke(income, {"dataframe_records": ROWS})[1]["predictions"]
+
+
+def test_parquet_gets_the_same_answers(income):
+    file = io.BytesIO()
+    pl.DataFrame(DATA, COLUMNS, orient="row", strict=False).write_parquet(file)
+    kind = {"Content-Type": "application/vnd.apache.parquet"}
+    status, answer, _ = income.ask("POST", INVOCATIONS, file.getvalue(), **kind)
+    assert status == 200, answer
+    assert answer["predictions"] == invoke(income, {"dataframe_records": ROWS})[1]["predictions"]
+
+
+def test_values_of_a_regressor_are_written_bit_for_bit_and_arms_beside_them():
+    rows = [
+        b'{"id":"a","model":"price@1","arm":"old","value":0.30000000000000004}',
+        b'{"id":"b","model":"price@2","arm":"new","value":[1.5,null]}',
+    ]
+    body = written(Answer("price#3", rows, b""))
+    assert body.startswith(b'{"predictions":[0.30000000000000004,[1.5,null]],')
+    answer = msgspec.json.decode(body)
+    assert (answer["arms"], answer["models"]) == (["old", "new"], ["price@1", "price@2"])
+    assert answer["prediction_ids"] == ["a", "b"]
+    assert "model" not in answer
+    with pytest.raises(Fault):
+        written(Answer("price#3", [b'{"id":"a","model":"price@1"}'], b""))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_changed_bytes_get_no_answer_of_a_broken_server(income, data):
+    body = bytearray(msgspec.json.encode({"dataframe_split": {"columns": COLUMNS, "data": DATA}}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    kind = data.draw(st.sampled_from(["application/json", "text/csv"]))
+    assert income.ask("POST", INVOCATIONS, bytes(body), **{"Content-Type": kind})[0] < 500
 
 
 def test_a_key_gets_the_first_answer_again_and_another_body_is_refused(income):
