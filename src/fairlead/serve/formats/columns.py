@@ -88,7 +88,7 @@ def rows_of(
     if problems:
         raise refusal(sorted(problems, key=lambda problem: problem.row), count)
     row_type = checker.row_type
-    return [row_type(*row) for row in zip(*columns, strict=True)]
+    return list(map(row_type, *columns))
 
 
 def require_count(count: int, max_rows: int) -> None:
@@ -201,14 +201,19 @@ def _quick_whole(rule: Rule, values: Sequence[Any], types: set[type]) -> Sequenc
         return None
     low, high = rule.bounds or (-_SAFE, _SAFE)
     low, high = max(low, -_SAFE), min(high, _SAFE)
-    if not (low <= min(values) and max(values) <= high):
+    try:
+        floats = values if types == {float} else list(map(float, values))
+    except OverflowError:
+        return None
+    # An integer that was rounded here lies beyond the limits, too.
+    if not (low <= min(floats) and max(floats) <= high):
         return None
     if types == {int}:
-        return list(map(float, values))
+        return floats
     # The sum is NaN where one of them is, which neither least nor greatest need show.
-    if math.isnan(sum(values)) or (kind == "integer" and not _are_whole(values)):
+    if math.isnan(sum(floats)) or (kind == "integer" and not _are_whole(floats)):
         return None
-    return values if types == {float} else list(map(float, values))
+    return floats
 
 
 def _are_whole(values: Sequence[Any]) -> bool:
@@ -218,4 +223,4 @@ def _are_whole(values: Sequence[Any]) -> bool:
 def _are_texts(rule: Rule, values: Sequence[str]) -> bool:
     if rule.levels is not None:
         return set(values).issubset(rule.levels)
-    return all(map(str.isascii, values)) or encodable("".join(values))
+    return encodable("".join(values))

@@ -35,7 +35,7 @@ class JsonColumns:
     def rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> Rows:
         """Read and check the rows of a body."""
         found = _quick(body)
-        if found is None or any(map(_has_far, found.columns.values())):
+        if found is None:
             found = _exact(body)
         count = _count(found.columns)
         require_count(count, max_rows)
@@ -61,21 +61,19 @@ def _quick(body: bytes) -> _Body | None:
         return None
     # msgspec keeps the last of repeated keys without a word. Every key and every text has
     # two quotation marks, so another number of them shows a repetition (or an escaped one).
-    texts = sum(map(_texts, found.columns.values())) + len(found.entities or ())
+    texts = len(found.entities or ())
+    for values in found.columns.values():
+        types = set(map(type, values))
+        if _has_far(values, types):
+            return None
+        if str in types:
+            texts += len(values) if len(types) == 1 else sum(type(v) is str for v in values)
     keys = 1 + len(found.columns) + (b'"entities"' in body)
     return found if body.count(b'"') == 2 * (texts + keys) else None
 
 
-def _texts(values: list[Any]) -> int:
-    types = set(map(type, values))
-    if str not in types:
-        return 0
-    return len(values) if len(types) == 1 else sum(type(value) is str for value in values)
-
-
-def _has_far(values: list[Any]) -> bool:
+def _has_far(values: list[Any], types: set[type]) -> bool:
     """Tell of numbers that may be integers which were rounded while they were read."""
-    types = set(map(type, values))
     if list in types:
         return True  # an element of a tensor may be one
     if float not in types:

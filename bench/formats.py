@@ -1,0 +1,77 @@
+"""
+What reading 1,000 rows of the Adult table costs in each format: bytes to checked rows.
+
+python bench/formats.py
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import polars as pl
+from shared.income import ROWS, sample
+from shared.keep import keep
+
+from fairlead.serve import formats
+from fairlead.serve.formats import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
+from fairlead.serve.intake import MAX_ROWS, Intake
+from fairlead.signature.check import Checker
+from fairlead.signature.field import Output, Signature
+from fairlead.signature.infer import infer_fields
+
+REPEATS = 50
+
+
+def main() -> None:
+    rows = sample(ROWS)
+    output = Output(name="income", task="binary", labels=("<=50K", ">50K"))
+    checker = Checker(Signature(fields=infer_fields(pl.DataFrame(rows)), output=output))
+    intake = Intake(checker)
+    figures: dict[str, Any] = {}
+    for format, body in bodies(rows).items():
+        took_s = least(reader(format, body, checker, intake))
+        figures[format] = {"bytes": len(body), "ms": round(took_s * 1e3, 3)}
+        print(f"{format:14} {len(body):8} bytes {took_s * 1e3:7.3f} ms")
+    keep("formats", figures, versions=("polars", "msgspec"))
+
+
+def reader(format: str, body: bytes, checker: Checker, intake: Intake) -> Callable[[], Any]:
+    """Read as the server does: a large body of JSON rows in portions."""
+    if format == JSON:
+        return lambda: list(intake.read_large(body))
+    named = formats.named(format)
+    return lambda: named.rows(body, "", checker, MAX_ROWS)
+
+
+def least(read: Callable[[], Any]) -> float:
+    """Time some readings, and give the quickest."""
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        read()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def bodies(rows: list[dict[str, Any]]) -> dict[str, bytes]:
+    """Write the rows in every format."""
+    frame = pl.DataFrame(rows)
+    arrow, parquet = io.BytesIO(), io.BytesIO()
+    frame.write_ipc_stream(arrow)
+    frame.write_parquet(parquet)
+    columns = {name: frame[name].to_list() for name in frame.columns}
+    return {
+        JSON: msgspec.json.encode({"rows": rows}),
+        JSON_COLUMNS: msgspec.json.encode({"columns": columns}),
+        CSV: frame.write_csv().encode(),
+        ARROW: arrow.getvalue(),
+        PARQUET: parquet.getvalue(),
+    }
+
+
+if __name__ == "__main__":
+    main()
