@@ -58,6 +58,16 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
     bounds: tuple[float, ...] = ()  # of a histogram
 
 
+EXITS = ("crashed", "hung", "exited", "failed", "killed", "stopped")
+NO_EXITS = Family(
+    "fairlead_worker_exits_total",
+    "counter",
+    "Processes of workers that have ended.",
+    [Sample((("reason", reason),), [0.0]) for reason in EXITS],
+)
+"""Shown before any has ended, so that the first one is seen as a change."""
+
+
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """The metrics of one process, or of those that have ended."""
 

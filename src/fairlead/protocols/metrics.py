@@ -25,6 +25,9 @@ from fairlead.serve.times import ENDPOINTS, OTHERS, ROWS, SECONDS, Histogram, Ti
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
+FAILURES = (500, 503, 504, 507)
+"""HTTP statuses that are shown before they come, so that the first one is seen as a change."""
+REFUSALS = ("unauthorized", "forbidden", "too_many_requests")
 STATES = ("ready", "cold", "loading", "failed", "unloaded")
 
 Labels = tuple[tuple[str, str], ...]
@@ -66,7 +69,11 @@ def _requests(counted: list[tuple[str, Times]]) -> Iterator[Family]:
     yield _counter(
         "fairlead_requests_total",
         "Requests to predict that were answered, by HTTP status.",
-        [(labels, sum(histogram.counts)) for labels, histogram in by_code],
+        [
+            ((("endpoint", name), ("code", str(code))), times.asked(code))
+            for name, times in counted
+            for code in sorted({200, *FAILURES, *times.requests})
+        ],
     )
     yield _histogram(
         "fairlead_request_seconds",
@@ -271,7 +278,10 @@ def _others(endpoints: Endpoints, vitals: Vitals) -> Iterator[Family]:
     yield _counter(
         "fairlead_refused_callers_total",
         "Callers whose token was refused, or who had none.",
-        [((("reason", code),), count) for code, count in vitals.refused.items()],
+        [
+            ((("reason", code),), vitals.refused[code])
+            for code in {**dict.fromkeys(REFUSALS), **vitals.refused}
+        ],
     )
     dropped = 0 if vitals.access_log is None else vitals.access_log.dropped
     yield _single("fairlead_access_log_dropped_total", "Lines that were not written.", dropped)

@@ -30,7 +30,7 @@ import msgspec
 from fairlead import errors
 from fairlead.errors import FairleadError, Fault
 from fairlead.protocols import sockets
-from fairlead.protocols.families import Family, Sample, Shelf
+from fairlead.protocols.families import NO_EXITS, Family, Sample, Shelf
 from fairlead.protocols.messages import Failed, Forbid, Orders, Ready, Stop
 from fairlead.protocols.options import ServerOptions
 from fairlead.serve.board import Board, Lateness, Slot, State, Work
@@ -56,7 +56,6 @@ DUMP_BYTES = 16 << 10
 CRASH_SIGNALS = frozenset(
     (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP)
 )
-EXITS = "fairlead_worker_exits_total"
 
 
 @dataclass(eq=False)
@@ -474,5 +473,5 @@ def _error(said: Failed) -> FairleadError:
 
 
 def _exits(reason: str) -> Family:
-    sample = Sample((("reason", reason),), [1.0])
-    return Family(EXITS, "counter", "Processes of workers that have ended.", [sample])
+    """Count an end among those that have not come to be."""
+    return msgspec.structs.replace(NO_EXITS, samples=[Sample((("reason", reason),), [1.0])])

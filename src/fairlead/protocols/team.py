@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from fairlead.protocols.families import Family, Sample, Shelf, Snapshot, merged
+from fairlead.protocols.families import NO_EXITS, Family, Sample, Shelf, Snapshot, merged
 from fairlead.serve.board import State
 from fairlead.serve.watched import Readiness, Watched
 
@@ -85,7 +85,7 @@ class Team:
             asyncio.get_running_loop().call_later(POLL_S, self._wait, asked, until, then)
         else:
             workers = self._workers()
-            then(lambda: [*merged(self._shelf.all()), *workers])
+            then(lambda: [*merged([*self._shelf.all(), [NO_EXITS]]), *workers])
 
     def _workers(self) -> list[Family]:
         team = self.readiness()

@@ -86,6 +86,11 @@ class Times:
             histogram = self.requests[status] = Histogram(SECONDS)
         histogram.observe(seconds)
 
+    def asked(self, status: int) -> int:
+        """Say how many requests were answered with a status."""
+        histogram = self.requests.get(status)
+        return 0 if histogram is None else sum(histogram.counts)
+
     def went(self, ways: tuple[tuple[Way, int], ...]) -> None:
         """Count the ways of a batch, each with how many rows went it."""
         if self.shared:
