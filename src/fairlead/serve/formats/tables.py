@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -29,13 +29,16 @@ from fairlead.signature.rules import Rule, printable
 if TYPE_CHECKING:
     import polars as pl
 
+T = TypeVar("T")
+FIRST_MICROS, LAST_MICROS = -62_135_510_400e6, 253_402_214_400e6
+"""Since the epoch: the years 1 to 9999 less a day, so that any offset may be added."""
 DECODED_BYTES = 64 << 20
 """What the columns of one body may come to when they are decoded."""
 DECODED_VALUES = 16 << 20
 """Values in them, nulls and elements of lists too."""
 
 
-def decoded(read: Callable[[], pl.DataFrame], what: str) -> pl.DataFrame:
+def decoded(read: Callable[[], T], what: str) -> T:
     """
     Let Polars decode.
 
@@ -133,7 +136,20 @@ def _values(series: pl.Series) -> list[Any]:
         return series.to_physical().cast(pl.String).to_list()
     if series.dtype.is_float():
         series = series.fill_nan(None)
-    return series.to_list()
+    return decoded(lambda: _listed(series), "table of values that Python has")
+
+
+def _listed(series: pl.Series) -> list[Any]:
+    """Give Python values; moments outside of the years 1 to 9999 as texts, which are refused."""
+    import polars as pl
+
+    if isinstance(series.dtype, pl.Datetime | pl.Date):
+        unit = {"ns": 1000, "us": 1, "ms": 1 / 1000}.get(getattr(series.dtype, "time_unit", ""))
+        count = series.to_physical()
+        micros = count.cast(pl.Float64) * 86_400e6 if unit is None else count / unit
+        if not micros.is_between(FIRST_MICROS, LAST_MICROS).all():
+            return list(count.cast(pl.String).to_list())
+    return list(series.to_list())
 
 
 def _require_small(series: pl.Series) -> None:
