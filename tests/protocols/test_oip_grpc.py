@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fairlead.protocols.accesslog import AccessLog
 from fairlead.protocols.limits import Limits
 from fairlead.protocols.oip_grpc import OipGrpc
 from fairlead.protocols.oip_messages import CLASSES, SERVICE
@@ -32,13 +34,15 @@ TENSORS = (
 class Calls:
     """gRPC on the loop of a running server, and a channel to it."""
 
-    def __init__(self, up: Any, *, required: bool = False, pem: Any = None) -> None:
+    def __init__(
+        self, up: Any, *, required: bool = False, pem: Any = None, log: AccessLog | None = None
+    ) -> None:
         self.vitals = Vitals()
         self._loop = up._loop
         gatekeeper = Gatekeeper(up.project, required=required)
         limits = Limits(body_bytes=100_000, drain_s=5.0)
         ready = Rest(up.endpoints, self.vitals).ready
-        self.served = OipGrpc(up.endpoints, gatekeeper, ready, self.vitals, limits)
+        self.served = OipGrpc(up.endpoints, gatekeeper, ready, self.vitals, limits, log)
         self.port = self.run(self._start(pem))
         address = f"127.0.0.1:{self.port}"
         self.channel = grpc.insecure_channel(address) if pem is None else trusting(address, pem)
@@ -282,3 +286,38 @@ def outcome(calls: Calls, data: bytes) -> grpc.StatusCode:
     except grpc.RpcError as error:
         return error.code()
     return grpc.StatusCode.OK
+
+
+def test_calls_leave_lines_in_the_access_log(income: Any, tmp_path: Path) -> None:
+    log = AccessLog(str(tmp_path / "access.log"))
+    calls = Calls(income, log=log)
+    answer = calls("ModelInfer", request())
+    unknown = request()
+    unknown.model_name = "nobody"
+    calls.refused("ModelInfer", unknown)
+    calls.stop()
+    log.close()
+    first, second = map(json.loads, (tmp_path / "access.log").read_text().splitlines())
+    assert (first["route"], first["status"]) == ("oip.grpc.ModelInfer", 200)
+    assert (first["endpoint"], first["rows"], first["peer"]) == ("income", 2, "127.0.0.1")
+    assert first["path"] == f"/{SERVICE}/ModelInfer"
+    assert first["bytes"] == len(answer.SerializeToString())
+    assert first["first_id"]
+    assert (second["status"], second.get("rows")) == (404, None)
+
+
+def test_the_trace_of_a_call_comes_from_its_metadata(calls: Calls, income: Any) -> None:
+    carriers = []
+
+    class Tracer:
+        def follow(self, endpoint: str, ask: Any, reply: Any) -> Any:
+            carriers.append(ask.trace)
+            return reply
+
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    income.endpoints.tracer = Tracer()
+    try:
+        calls("ModelInfer", request(), metadata=(("traceparent", parent),))
+    finally:
+        income.endpoints.tracer = None
+    assert carriers == [{"traceparent": parent}]

@@ -25,6 +25,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AnyValue
@@ -46,6 +47,8 @@ CLOSE_S = 3.0
 SAY_S = 60.0
 """How often the same trouble with the collector is written to the server's log."""
 SERVICE = "fairlead"
+LENGTH = 55
+"""Characters of a traceparent of version 00."""
 
 
 class Tracing:
@@ -61,11 +64,14 @@ class Tracing:
         self._processor = BatchSpanProcessor(exporter or OTLPSpanExporter())
         provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         provider.add_span_processor(self._processor)
+        self._asks_parent = isinstance(provider.sampler, ParentBased)
         self._tracer = provider.get_tracer("fairlead", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
     def follow(self, endpoint: str, ask: Ask, reply: Reply) -> Reply:
         """Begin the span of a request; gives what is to be told of its answer."""
+        if ask.trace is not None and self._asks_parent and _is_unsampled(ask.trace):
+            return reply
         parent = None if ask.trace is None else self._propagator.extract(ask.trace)
         span = self._tracer.start_span("predict", parent, SpanKind.SERVER)
         if not span.is_recording():
@@ -108,6 +114,12 @@ class Tracing:
             for name, begin, end in _nodes(stamps):
                 part(f"node {name}", begin, end, compute)
             part("log", stamps.answered, stamps.logged)
+
+
+def _is_unsampled(carrier: dict[str, str]) -> bool:
+    """Tell at once that a caller has decided against spans, as most do."""
+    text = carrier["traceparent"]
+    return len(text) == LENGTH and text.startswith("00-") and text.endswith("-00")
 
 
 def _describe(span: Span, result: Answer | FairleadError, stamps: Stamps) -> None:
