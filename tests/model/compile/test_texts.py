@@ -1,25 +1,37 @@
-"""Pipelines over texts are served, compiled where ONNX cuts words out as Python does."""
+"""Linear models over texts are served by a runtime of ours, others compiled or as they are."""
 
 from __future__ import annotations
 
+import pickle
+import warnings
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.compose import make_column_transformer
-from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
-from sklearn.naive_bayes import MultinomialNB
+from sklearn.feature_extraction.text import (
+    CountVectorizer,
+    HashingVectorizer,
+    TfidfTransformer,
+    TfidfVectorizer,
+)
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
-from fairlead.errors import InvalidInput
+from fairlead.errors import IntegrityError, InvalidInput
 from fairlead.evaluate.report import evaluate
 from fairlead.model import contents
+from fairlead.model.compile.bag import _spec
 from fairlead.model.runtime import registry
+from fairlead.model.runtime.bag import BagRuntime, cutter
 from fairlead.signature.columns import Columns
 
 GOOD = ("good day to you", "a fine morning", "splendid work 42", "Bravo, bravo!")
@@ -51,34 +63,99 @@ def answers(made: contents.Contents, texts: tuple[str, ...]) -> Any:
     return predictor.predict(Columns(np.empty((len(texts), 0)), column))
 
 
-@pytest.mark.parametrize(
-    ("vectorizer", "final"),
-    [
-        (TfidfVectorizer(token_pattern="[a-zA-Z]+"), LogisticRegression()),
-        (CountVectorizer(token_pattern="[a-zA-Z]+", lowercase=False), MultinomialNB()),
-    ],
-    ids=["tf-idf", "counts"],
-)
-def test_words_of_ascii_letters_are_compiled_and_equal(vectorizer: Any, final: Any) -> None:
+MODELS = {
+    "tf-idf": (TfidfVectorizer(), LogisticRegression()),
+    "counts": (CountVectorizer(lowercase=False, token_pattern="[a-zA-Z]+"), MultinomialNB()),
+    "runs of words": (
+        TfidfVectorizer(ngram_range=(1, 3), stop_words=["a", "the"], sublinear_tf=True),
+        LinearSVC(),
+    ),
+    "runs of two alone": (CountVectorizer(ngram_range=(2, 2), binary=True), ComplementNB()),
+    "characters": (
+        TfidfVectorizer(analyzer="char", ngram_range=(1, 3), norm="l1"),
+        RidgeClassifier(),
+    ),
+    "characters of words": (
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), norm=None),
+        SGDClassifier(loss="log_loss", random_state=0),
+    ),
+    "accents": (CountVectorizer(strip_accents="unicode"), MultinomialNB()),
+    "accents, ASCII": (TfidfVectorizer(strip_accents="ascii", use_idf=False), LinearSVC()),
+    "counts, then tf-idf": (
+        make_pipeline(CountVectorizer(), TfidfTransformer(smooth_idf=False)),
+        LogisticRegression(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_linear_model_over_terms_is_served_without_its_library(name: str) -> None:
+    vectorizer, final = MODELS[name]
     model = make_pipeline(vectorizer, final)
+    made = packed(model)
+    held = made.compiled.equality
+    assert (made.compiled.runtime, held.form, held.flips) == ("bag", "terms and weights", 0)
+    assert held.sentence.startswith("our own runtime (terms and weights) held equal on")
+    assert (held.batch_sizes, held.rows_per_call) == ((1, 2, 7, 64, 1000), None)
+    found = answers(made, ODD)
+    labels = made.signature.output.labels or ()
+    assert [labels[choice] for choice in found.choices] == model.predict(list(ODD)).tolist()
+    if found.probabilities is not None:
+        np.testing.assert_allclose(found.probabilities, model.predict_proba(list(ODD)), atol=1e-12)
+    assert (found.probabilities is None) == (not made.signature.output.has_probabilities)
+    assert [field.kind for field in made.signature.fields] == ["text"]
+
+
+@pytest.mark.parametrize(
+    "final",
+    [LogisticRegression(), MultinomialNB(), LinearSVC(), SGDClassifier("log_loss", random_state=0)],
+    ids=lambda final: type(final).__name__,
+)
+def test_several_labels_are_told_apart_as_the_original_does(final: Any) -> None:
+    moods = [f"{mood} {'late' if len(text) % 2 else 'early'}" for text, mood in TRAIN.to_numpy()]
+    train = TRAIN.assign(mood=moods)
+    model = make_pipeline(TfidfVectorizer(), final)
+    made = packed(model, train, train[:60])
+    assert made.compiled.runtime == "bag"
+    found = answers(made, ODD)
+    labels = made.signature.output.labels or ()
+    assert [labels[choice] for choice in found.choices] == model.predict(list(ODD)).tolist()
+
+
+def test_a_value_is_answered_and_null_is_refused_by_row() -> None:
+    train = TRAIN.assign(mood=TRAIN.text.str.len().astype(float))
+    model = make_pipeline(TfidfVectorizer(), Ridge())
+    made = packed(model, train, None)
+    assert made.compiled.runtime == "bag"
+    np.testing.assert_allclose(answers(made, ODD).values, model.predict(list(ODD)), rtol=1e-12)
+    with pytest.raises(InvalidInput) as caught:
+        answers(made, ("a", None))  # type: ignore[arg-type]
+    assert [(problem.row, problem.field) for problem in caught.value.fields] == [(1, "text")]
+
+
+def test_words_of_ascii_letters_before_other_models_are_compiled_and_equal() -> None:
+    vectorizer = TfidfVectorizer(token_pattern="[a-zA-Z]+")
+    model = make_pipeline(vectorizer, MaxAbsScaler(), LogisticRegression())
     made = packed(model)
     held = made.compiled.equality
     assert (made.compiled.runtime, held.form, held.flips) == ("onnx", "texts, by skl2onnx", 0)
     found = answers(made, ODD)
     np.testing.assert_allclose(found.probabilities, model.predict_proba(list(ODD)), atol=1e-6)
-    assert [field.kind for field in made.signature.fields] == ["text"]
 
 
 SERVED = {
-    "words of every alphabet": (TfidfVectorizer(), LogisticRegression(), "differ"),
-    "hashes": (HashingVectorizer(n_features=256), SGDClassifier(), "HashingVectorizer"),
-    "characters": (TfidfVectorizer(analyzer="char"), LinearSVC(), "char has no lowering"),
-    "accents": (CountVectorizer(strip_accents="unicode"), MultinomialNB(), "strip_accents"),
+    "words of every alphabet, scaled": (
+        make_pipeline(TfidfVectorizer(), MaxAbsScaler()),
+        LogisticRegression(),
+        "MaxAbsScaler after TfidfVectorizer has no lowering; texts, by skl2onnx",
+    ),
+    "hashes": (HashingVectorizer(n_features=256), SGDClassifier(), "keeps no terms"),
+    "another loss": (TfidfVectorizer(), SGDClassifier(loss="modified_huber"), "numbers differ"),
 }
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_what_onnx_cuts_otherwise_is_served_by_scikit_learn(name: str) -> None:
+def test_what_has_no_equal_form_is_served_by_scikit_learn(name: str) -> None:
     vectorizer, final, reason = SERVED[name]
     model = make_pipeline(vectorizer, final)
     made = packed(model)
@@ -87,6 +164,54 @@ def test_what_onnx_cuts_otherwise_is_served_by_scikit_learn(name: str) -> None:
     labels = made.signature.output.labels or ()
     found = [labels[choice] for choice in answers(made, ODD).choices]
     assert found == model.predict(list(ODD)).tolist()
+
+
+ANALYZERS = st.builds(
+    lambda analyzer, ngrams, lower, accents, stop: CountVectorizer(
+        analyzer=analyzer,
+        ngram_range=(min(ngrams), max(ngrams)),
+        lowercase=lower,
+        strip_accents=accents,
+        stop_words=stop,
+    ),
+    st.sampled_from(["word", "char", "char_wb"]),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.booleans(),
+    st.sampled_from([None, "unicode", "ascii"]),
+    st.sampled_from([None, ["good", "été"], "english"]),
+)
+
+
+@settings(deadline=None)
+@given(ANALYZERS, st.text() | st.lists(st.sampled_from(ODD), max_size=4).map("  ".join))
+def test_any_text_is_cut_as_scikit_learn_cuts_it(vectorizer: Any, text: str) -> None:
+    spec = _spec(vectorizer, vectorizer, "text", "labels")
+    with warnings.catch_warnings(action="ignore"):
+        wanted = vectorizer.build_analyzer()(text)
+    assert Counter(cutter(spec)(text)) == Counter(wanted)
+
+
+@pytest.mark.parametrize("analyzer", ["word", "char", "char_wb"])
+@pytest.mark.parametrize("ngrams", [(1, 1), (1, 4), (2, 3), (4, 5)])
+def test_texts_shorter_than_a_term_are_cut_as_scikit_learn_cuts_them(
+    analyzer: str, ngrams: tuple[int, int]
+) -> None:
+    vectorizer = CountVectorizer(analyzer=analyzer, ngram_range=ngrams)
+    cut = cutter(_spec(vectorizer, vectorizer, "text", "labels"))
+    for text in (*ODD, "a", "ab", "abc", "one two", "one two three four five"):
+        assert Counter(cut(text)) == Counter(vectorizer.build_analyzer()(text))
+
+
+def test_damaged_files_are_refused() -> None:
+    made = packed(make_pipeline(TfidfVectorizer(), LogisticRegression()))
+    files, runtime = made.files, BagRuntime()
+    pickled = pickle.dumps(np.zeros(1))
+    for name in ("bag.json", "terms.json", "weights.npy", "bias.npy", "idf.npy"):
+        for damaged in (b"", files[name][:-3], b"[]", pickled):
+            with pytest.raises(IntegrityError):
+                runtime.load({**files, name: damaged}, made.signature)
+    with pytest.raises(IntegrityError, match=r"has no weights\.npy"):
+        runtime.load({n: d for n, d in files.items() if n != "weights.npy"}, made.signature)
 
 
 def test_texts_of_polars_and_a_regression_are_welcome() -> None:

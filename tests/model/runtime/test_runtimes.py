@@ -1,4 +1,4 @@
-"""Both runtimes of ours pass the contract that every runtime passes."""
+"""Runtimes of ours pass the contract that every runtime passes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LinearRegression
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from fairlead.errors import IntegrityError, NotFound
 from fairlead.model.compile.compiler import compile
 from fairlead.model.runtime import registry
+from fairlead.model.runtime.bag import BagRuntime
 from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
 from fairlead.model.runtime.sklearn import SklearnRuntime
 from fairlead.signature.columns import Columns
@@ -20,6 +23,10 @@ from fairlead.testing.runtime import Case, RuntimeContract
 
 FIELDS = (Field(name="a", kind="number"), Field(name="b", kind="number", nullable=True))
 BINARY = Signature(fields=FIELDS, output=Output(name="y", task="binary", labels=(0, 1)))
+MOODS = Signature(
+    fields=(Field(name="text", kind="text"),),
+    output=Output(name="mood", task="binary", labels=("good", "sad")),
+)
 NUMBER = Signature(fields=FIELDS, output=Output(name="y", task="regression"))
 
 
@@ -48,6 +55,16 @@ class TestSklearn(RuntimeContract):
         return Case(SklearnRuntime(), dict(sklearn_files()), NUMBER, complete())
 
 
+class TestBag(RuntimeContract):
+    def case(self) -> Case:
+        return Case(BagRuntime(), dict(bag_files()), MOODS, texts())
+
+
+def texts() -> Columns:
+    column = [f"{'good' if row % 2 else 'bad'} day {row} é" for row in range(40)]
+    return Columns(np.empty((40, 0)), np.array(column, dtype=object).reshape(-1, 1))
+
+
 def complete() -> Columns:
     whole = rows()
     return Columns(np.nan_to_num(whole.numbers), whole.texts)
@@ -59,6 +76,18 @@ def onnx_files():
     model = DecisionTreeClassifier(max_depth=3, random_state=0).fit(table, y)
     result = compile(model, BINARY, test=table, train=table, frame="polars")
     assert result.runtime == "onnx"
+    return result.files
+
+
+@lru_cache
+def bag_files():
+    import polars as pl
+
+    table = pl.DataFrame({"text": texts().texts[:, 0].tolist()})
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression())
+    model.fit(table["text"], np.where(np.arange(40) % 2, "good", "sad"))
+    result = compile(model, MOODS, test=table, train=table, frame="texts")
+    assert result.runtime == "bag"
     return result.files
 
 

@@ -27,7 +27,6 @@ from fairlead.model.compile.original import Original, solo
 from fairlead.model.compile.own import own_form
 from fairlead.model.compile.result import Attempt, Compiled, Equality
 from fairlead.model.runtime.frames import FrameKind, columns_of, layout_of, original_frame
-from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
 from fairlead.model.runtime.protocol import Outputs, Predictor
 from fairlead.model.runtime.rows import join, part_of, stack, take
 from fairlead.signature.columns import Columns
@@ -47,7 +46,7 @@ def compile(
     model: Any, signature: Signature, *, test: Any, train: Any, frame: FrameKind
 ) -> Compiled:
     """
-    Compile a fitted estimator to ONNX, or keep it where ONNX is not equal.
+    Compile a fitted estimator, or keep it where no form is equal.
 
     Forms are tried from the fastest to the most general; the first that is held equal
     to the estimator on every row of `test` and on made rows is served. When none is,
@@ -118,8 +117,8 @@ def _forms(case: Case, attempts: list[Attempt]) -> Iterator[Form]:
 def _held(case: Case, form: Form, attempts: tuple[Attempt, ...]) -> Compiled | str:
     """Hold a form against the original; gives the compiled model, or why it is not equal."""
     try:
-        model = form.model()
-        predictor = OnnxRuntime().load({MODEL: model}, case.signature)
+        files = form.files()
+        predictor = form.server.load(files, case.signature)
         made, answers = _made(case, form)
         rows = stack([case.test, *made.values()])
         apart = difference(answers, predictor.predict(rows))
@@ -129,13 +128,13 @@ def _held(case: Case, form: Form, attempts: tuple[Attempt, ...]) -> Compiled | s
         return apart.reason
     size = None if same_bits(predictor, _sample(rows, SAMPLED), ONNX_CALLS) else 1
     if size is not None:
-        model = form.model(rows_per_call=size)
-        served = OnnxRuntime().load({MODEL: model}, case.signature)
+        files = form.files(rows_per_call=size)
+        served = form.server.load(files, case.signature)
         apart = _one_by_one(served, rows, answers, apart, ONE_BY_ONE)
         if apart.reason:
             return apart.reason
     equality = _record(case, form, apart, made, attempts, size)
-    return Compiled({MODEL: model}, "onnx", equality, msgspec.to_builtins(form.encoding(size)))
+    return Compiled(files, form.server.name, equality, msgspec.to_builtins(form.encoding(size)))
 
 
 def _one_by_one(
@@ -175,6 +174,7 @@ def _record(
     return Equality(
         held=True,
         form=form.name,
+        by=form.by,
         rows=len(case.test),
         made_rows=sum(map(len, made.values())),
         made={kind: len(rows) for kind, rows in made.items()},
@@ -187,7 +187,7 @@ def _record(
         **_bits(len(case.test) + sum(map(len, made.values())), ONNX_CALLS, size),
         rows_one_by_one=apart.alone,
         attempts=attempts,
-        versions=_versions("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "numpy"),
+        versions=_versions(*form.distributions),
     )
 
 

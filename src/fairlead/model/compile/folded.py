@@ -22,7 +22,7 @@ from fairlead.evaluate.boosters import library_of
 from fairlead.model.compile.boosted import boosted_ensemble
 from fairlead.model.compile.ensemble import Ensemble, Member, ensemble_of
 from fairlead.model.compile.fold import fold
-from fairlead.model.compile.form import Form, NotLowered
+from fairlead.model.compile.form import Form, NotLowered, OnnxForm
 from fairlead.model.compile.graph import (
     Graph,
     code_fields,
@@ -61,7 +61,7 @@ def folded(original: Original, train: Columns) -> Iterator[Form]:
             return
 
 
-class Folded:
+class Folded(OnnxForm):
     """An ensemble over raw fields."""
 
     name = NAME

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from fairlead.model.runtime.encoding import Encoding
+from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
+from fairlead.model.runtime.protocol import Runtime
 
 
 class NotLowered(Exception):
@@ -12,11 +13,36 @@ class NotLowered(Exception):
 
 
 class Form(Protocol):
-    """An ONNX form of a model, not yet held equal."""
+    """A form that a runtime of ours executes, not yet held equal to its original."""
 
     name: str
     thresholds: list[tuple[int, float]]  # splits as (index of the numeric field, value)
 
-    def encoding(self, rows_per_call: int | None = None) -> Encoding: ...
+    @property
+    def by(self) -> str: ...  # what executes it, for a person
 
-    def model(self, rows_per_call: int | None = None) -> bytes: ...
+    @property
+    def server(self) -> Runtime: ...  # what loads its files
+
+    @property
+    def distributions(self) -> tuple[str, ...]: ...  # whose versions count
+
+    def encoding(self, rows_per_call: int | None = None) -> Any: ...
+
+    def files(self, rows_per_call: int | None = None) -> dict[str, bytes]: ...
+
+
+class OnnxForm:
+    """What forms of ONNX have in common."""
+
+    by = "ONNX"
+    server = OnnxRuntime()
+    distributions = ("onnx", "onnxruntime", "skl2onnx", "scikit-learn", "numpy")
+
+    def model(self, rows_per_call: int | None = None) -> bytes:
+        """Write the ONNX file."""
+        raise NotImplementedError
+
+    def files(self, rows_per_call: int | None = None) -> dict[str, bytes]:
+        """Give the files of a package."""
+        return {MODEL: self.model(rows_per_call)}

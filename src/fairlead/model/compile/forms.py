@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fairlead.model.compile import folded, generic, textual
+from fairlead.model.compile import bag, folded, generic, textual
 from fairlead.model.compile.form import Form
 from fairlead.model.compile.original import Original
 from fairlead.signature.columns import Columns
 
 FORMS: tuple[tuple[str, Callable[[Original, Columns], Iterator[Form]]], ...] = (
     (folded.NAME, folded.folded),
+    (bag.NAME, bag.bagged),
     (textual.NAME, textual.textual),
     (generic.NAME, generic.generic),
 )

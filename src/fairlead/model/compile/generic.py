@@ -20,7 +20,7 @@ from onnx import TensorProto
 from fairlead.evaluate.boosters import library_of
 from fairlead.evaluate.texts import takes_texts
 from fairlead.model.compile.fold import fold
-from fairlead.model.compile.form import Form, NotLowered
+from fairlead.model.compile.form import Form, NotLowered, OnnxForm
 from fairlead.model.compile.graph import (
     OPSET,
     Graph,
@@ -69,7 +69,7 @@ def generic(original: Original, train: Columns) -> Iterator[Form]:
         yield Generic(original.signature, pieces, rest, levels, precision)
 
 
-class Generic:
+class Generic(OnnxForm):
     """A model whose last steps skl2onnx converted."""
 
     thresholds: list[tuple[int, float]]

@@ -25,7 +25,8 @@ class Equality(msgspec.Struct, frozen=True, kw_only=True):
 
     held: bool
     form: str  # "folded trees", "lowered, then skl2onnx", or the library that answers
-    reason: str | None = None  # why not ONNX, when the library's own runtime serves
+    by: str = "ONNX"  # what executes the form, where it is held
+    reason: str | None = None  # why none, when the library's own runtime serves
     rows: int  # of the test table
     made_rows: int
     made: dict[str, int] = {}  # kind of made row → how many
@@ -58,17 +59,15 @@ class Equality(msgspec.Struct, frozen=True, kw_only=True):
         apart = (
             f"no label differs, no number by more than {most:.2g}" if most else "nothing differs"
         )
-        return (
-            f"ONNX ({self.form}) held equal on {total:,} rows ({self.rows:,} of the test table, "
-            f"{self.made_rows:,} made): {apart}"
-        )
+        rows = f"{total:,} rows ({self.rows:,} of the test table, {self.made_rows:,} made)"
+        return f"{self.by} ({self.form}) held equal on {rows}: {apart}"
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """A model in the form that will be served."""
 
-    files: dict[str, bytes]  # model.onnx, or model.skops and frame.json
+    files: dict[str, bytes]  # such as model.onnx, or model.skops and frame.json
     runtime: str  # a name in the entry-point group fairlead.runtimes
     equality: Equality
     encoding: dict[str, Any] = field(default_factory=dict)  # how fields become model inputs, JSON

@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto
 
 from fairlead.evaluate.texts import first_of, takes_texts
-from fairlead.model.compile.form import Form, NotLowered
+from fairlead.model.compile.form import Form, NotLowered, OnnxForm
 from fairlead.model.compile.generic import ML_OPSET, choices_of
 from fairlead.model.compile.graph import OPSET, Graph, emit_answers
 from fairlead.model.compile.original import Original, final_and_steps
@@ -46,7 +46,7 @@ def textual(original: Original, train: Columns) -> Iterator[Form]:
     yield Textual(original.signature, plain, lower=lower)
 
 
-class Textual:
+class Textual(OnnxForm):
     """A model of texts that skl2onnx converted whole."""
 
     name = NAME
