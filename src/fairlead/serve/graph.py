@@ -25,13 +25,12 @@ from fairlead.errors import IntegrityError, InvalidConfig
 from fairlead.serve.answered import Answered, Batch
 from fairlead.serve.offered import offered
 from fairlead.serve.pool import LoadedModel, ModelPool
-from fairlead.serve.tree import of_revision
+from fairlead.serve.tree import NODES, of_revision
 from fairlead.signature.field import Signature
 from fairlead.store.records import Revision, RouterState
 
 __all__ = ["Answered", "Batch", "Builder", "Node", "NodeKind", "Shadowing", "node_kind"]
 
-GROUP = "fairlead.nodes"
 States = Callable[[str], RouterState | None]
 """The state of a route's router now, by the name of the node."""
 
@@ -224,5 +223,5 @@ def node_kind(name: str) -> NodeKind:
     Raises:
         NotSupported: Nothing that is installed offers it.
     """
-    kind: NodeKind = offered(GROUP, "node", name)
+    kind: NodeKind = offered(NODES, "node", name)
     return kind

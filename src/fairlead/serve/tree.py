@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fairlead.serve.offered import offered
 from fairlead.store.phrases import duration
 from fairlead.store.records import Revision
 
 Tree = dict[str, Any]
+
+NODES = "fairlead.nodes"
+"""The entry-point group of kinds of nodes."""
 
 ONLY = "model"
 """The name of the one node of an endpoint of one model."""
@@ -136,6 +140,4 @@ def _keys(kind: str) -> tuple[str, ...]:
     known = BELOW.get(kind)
     if known is not None:
         return known
-    from fairlead.serve.graph import node_kind  # what runs models, which most trees need not
-
-    return tuple(getattr(node_kind(kind), "children", ()))
+    return tuple(getattr(offered(NODES, "node", kind), "children", ()))
