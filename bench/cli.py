@@ -15,12 +15,12 @@ from shared import demo
 from shared.keep import keep
 
 from fairlead.project import Project
-from fairlead.serve.frame import Frame, Part
 from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log import LogWriter
-from fairlead.serve.log_reader import find
+from fairlead.serve.log.frame import Frame, Part
+from fairlead.serve.log.reader import find
+from fairlead.serve.log.writer import LogWriter
 from fairlead.serve.pool import ModelPool
-from fairlead.serve.revision import require_live
+from fairlead.serve.spec.revision import require_live
 from fairlead.store.ids import id_text, prediction_ids
 from fairlead.store.reader import FILE, CatalogReader
 

@@ -37,8 +37,8 @@ from fairlead.model import contents, seal
 from fairlead.model.package import About
 from fairlead.model.registry import Registry
 from fairlead.project import Project, load
-from fairlead.serve import revision as revisions
-from fairlead.serve import spec as specs
+from fairlead.serve.spec import endpoint_file as specs
+from fairlead.serve.spec import revision as revisions
 from fairlead.store.records import LiveRevision
 from fairlead.store.store import Store
 

@@ -26,11 +26,11 @@ from pathlib import Path
 import msgspec
 
 from fairlead.project import Project
-from fairlead.serve import log_check
-from fairlead.serve.extent import opened
-from fairlead.serve.frame import unpack, walk
-from fairlead.serve.log_reader import find
-from fairlead.serve.segment import hours, segments
+from fairlead.serve.log import check as log_check
+from fairlead.serve.log.extent import opened
+from fairlead.serve.log.frame import unpack, walk
+from fairlead.serve.log.reader import find
+from fairlead.serve.log.segment import hours, segments
 from fairlead.store import doctor
 
 CONNECTIONS = 6

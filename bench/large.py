@@ -22,9 +22,9 @@ from shared.servers import running
 
 from fairlead import project as projects
 from fairlead.model.registry import Registry
-from fairlead.serve import revision as revisions
 from fairlead.serve.loaded import LoadedRevision
 from fairlead.serve.pool import ModelPool
+from fairlead.serve.spec import revision as revisions
 from fairlead.store.store import Store
 
 ROWS = 1000

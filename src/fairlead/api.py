@@ -10,7 +10,7 @@ from fairlead.project import Project, find
 from fairlead.store import Store
 
 if TYPE_CHECKING:
-    from fairlead.serve.log_reader import Logged
+    from fairlead.serve.log.reader import Logged
     from fairlead.store.records import Artifact, ModelVersion, Revision, Run, StepRun
 
     # Inside the classes below `list` is their method.
@@ -194,7 +194,7 @@ class Predictions:
         Args:
             before: Only those older than this prediction: for the next page.
         """
-        from fairlead.serve.log_reader import latest
+        from fairlead.serve.log.reader import latest
 
         page = latest(self._project.log, endpoint=endpoint, limit=limit, before=before)
         return page.items
@@ -206,6 +206,6 @@ class Predictions:
         Raises:
             NotFound: It is not in the log.
         """
-        from fairlead.serve.log_reader import get
+        from fairlead.serve.log.reader import get
 
         return get(self._project.log, prediction)

@@ -11,9 +11,9 @@ import pytest
 
 from fairlead.cli.main import status
 from fairlead.project import Project
-from fairlead.serve import spec as specs
-from fairlead.serve.problems import InvalidEndpoint
-from fairlead.serve.resolve import resolve
+from fairlead.serve.spec import endpoint_file as specs
+from fairlead.serve.spec.problems import InvalidEndpoint
+from fairlead.serve.spec.resolve import resolve
 from fairlead.store.store import Store
 
 FILE = "owner/repo/model.onnx"

@@ -32,11 +32,19 @@ from fairlead.model import contents, seal
 from fairlead.model.package import About
 from fairlead.model.registry import Registry
 from fairlead.project import Project, load
-from fairlead.protocols import server as servers
-from fairlead.protocols.http import Application, Exchange, HttpServer, Limits, Refused, Response
-from fairlead.protocols.tls import Certificate
-from fairlead.serve import revision, spec
+from fairlead.protocols.http.server import (
+    Application,
+    Exchange,
+    HttpServer,
+    Limits,
+    Refused,
+    Response,
+)
+from fairlead.protocols.http.tls import Certificate
+from fairlead.protocols.workers import server as servers
 from fairlead.serve.endpoints import Endpoints
+from fairlead.serve.spec import endpoint_file as spec
+from fairlead.serve.spec import revision
 from fairlead.store.store import Store
 
 

@@ -16,8 +16,8 @@ from fairlead.project import Project
 from fairlead.protocols import accesslog
 from fairlead.protocols.accesslog import AccessLog
 from fairlead.protocols.app import App
-from fairlead.protocols.exchange import Exchange, Response
-from fairlead.protocols.limits import Limits
+from fairlead.protocols.http.exchange import Exchange, Response
+from fairlead.protocols.http.limits import Limits
 from fairlead.protocols.rest import Rest
 from fairlead.protocols.route import POST, READ, Route
 from fairlead.protocols.vitals import Vitals

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fairlead.errors import BadRequest, BodyTooLarge, FairleadError, MalformedInput, UnknownFormat
 from fairlead.protocols import asking
-from fairlead.protocols.http import Exchange
+from fairlead.protocols.http.server import Exchange
 from fairlead.serve.ask import Ask
 
 CODERS: dict[str, Callable[[bytes], bytes]] = {

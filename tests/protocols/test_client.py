@@ -14,10 +14,10 @@ import pytest
 
 from fairlead.client import AsyncClient, Client, Unreachable
 from fairlead.errors import Forbidden, InvalidInput, NotFound, Unauthorized, UsageError
-from fairlead.protocols.http import Limits
-from fairlead.protocols.tls import Certificate
+from fairlead.protocols.http.server import Limits
+from fairlead.protocols.http.tls import Certificate
 from fairlead.serve import access
-from fairlead.serve.log_reader import latest
+from fairlead.serve.log.reader import latest
 from fairlead.store.store import Store
 
 ROWS: list[dict[str, Any]] = [

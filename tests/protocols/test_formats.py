@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from fairlead.protocols.streamed import PIECE_ROWS
-from fairlead.serve import log_reader
+from fairlead.serve.log import reader as log_reader
 
 ROW = {"age": 39, "hours": 40.5, "job": "nurse"}
 ROWS = [ROW, ROW | {"age": 80, "job": None}, ROW | {"hours": 1.0}]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from fairlead.protocols.http import Limits
-from fairlead.serve import access, log_reader
+from fairlead.protocols.http.server import Limits
+from fairlead.serve import access
+from fairlead.serve.log import reader as log_reader
 from fairlead.store.store import Store
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def test_rows_are_answered_logged_and_refused_as_elsewhere(
     assert ask("POST", PREDICT, b"{")[0] == 400
     assert ask("GET", PREDICT)[0] == 405
     assert ask("GET", "/nowhere")[0] == 404
-    assert ask("POST", PREDICT, body(ROW), content_type="text/csv")[0] == 415
+    assert ask("POST", PREDICT, body(ROW), content_type="text/html")[0] == 415
     assert ask("POST", PREDICT, b" " * (Limits().body_bytes + 1))[0] == 413
     assert ask("GET", "/health/ready") == (200, {"status": "ready"})
 

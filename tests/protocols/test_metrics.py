@@ -11,7 +11,7 @@ import pytest
 
 from fairlead.protocols import families, metrics
 from fairlead.protocols.families import Family, Sample
-from fairlead.serve.frame import Way
+from fairlead.serve.log.frame import Way
 from fairlead.serve.times import ARMS, OTHERS, Book, Histogram, Times
 
 DOCS = Path(__file__).parent.parent.parent / "docs"

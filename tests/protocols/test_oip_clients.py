@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.protocols.oip_grpc import OipGrpc
+from fairlead.protocols.oip.grpc import OipGrpc
 from fairlead.protocols.rest import Rest
 from fairlead.protocols.vitals import Vitals
 from fairlead.serve.access import Gatekeeper

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from fairlead.errors import NotFound, StoreReadOnly
-from fairlead.protocols.http import Limits
-from fairlead.serve import log_reader
+from fairlead.protocols.http.server import Limits
+from fairlead.serve.log import reader as log_reader
 
 ROW = {"age": 39, "hours": 40.5, "job": "nurse"}
 JSON = {"content-type": "application/json"}

@@ -17,9 +17,9 @@ from fairlead.model.compile import compile
 from fairlead.model.package import About
 from fairlead.model.registry import Registry
 from fairlead.project import Project
-from fairlead.serve import revision
-from fairlead.serve.frame import Frame, Part
-from fairlead.serve.spec import EndpointSpec
+from fairlead.serve.log.frame import Frame, Part
+from fairlead.serve.spec import revision
+from fairlead.serve.spec.endpoint_file import EndpointSpec
 from fairlead.signature.infer import infer
 from fairlead.store.digest import Digest
 from fairlead.store.ids import prediction_ids
@@ -30,8 +30,8 @@ MakeFrame = Callable[..., Frame]
 PLUG_IN = '''
 import numpy as np
 from fairlead.model.runtime import Outputs
-from fairlead.serve.answered import Answered
-from fairlead.serve.frame import Way
+from fairlead.serve.graph.answered import Answered
+from fairlead.serve.log.frame import Way
 from fairlead.signature.field import Field, Output, Signature
 
 
@@ -83,7 +83,7 @@ class Greedy:
         return cls(setting.arms)
 
     def choose(self, batch, state):
-        from fairlead.serve.routers.draws import Draws
+        from fairlead.serve.graph.routers.draws import Draws
 
         learned = {"epsilon": 1.0, "best": 0} if state is None else state.content
         epsilon, best = learned["epsilon"], learned["best"]

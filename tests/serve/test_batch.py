@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from fairlead.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
-from fairlead.serve import log_reader
 from fairlead.serve.batch import BATCH_ROWS, ENOUGH_ROWS, Call, Lane, Predictions, late
 from fairlead.serve.cost import Cost
-from fairlead.serve.frame import Frame, Part, Way
-from fairlead.serve.log import LogWriter
+from fairlead.serve.graph.trails import Trail
+from fairlead.serve.log import reader as log_reader
+from fairlead.serve.log.frame import Frame, Part, Way
+from fairlead.serve.log.writer import LogWriter
 from fairlead.serve.times import Times
-from fairlead.serve.trails import Trail
 from fairlead.store.digest import Digest
 from fairlead.store.ids import id_bytes, id_text, prediction_ids
 

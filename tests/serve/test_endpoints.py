@@ -15,10 +15,10 @@ import pytest
 from fairlead.errors import DeadlineExceeded, IntegrityError, NotFound, Overloaded
 from fairlead.project import Project
 from fairlead.serve import endpoints as endpoints_module
-from fairlead.serve import log_reader
 from fairlead.serve.ask import Ask
 from fairlead.serve.endpoints import Endpoints
 from fairlead.serve.formats import JSON_ROWS
+from fairlead.serve.log import reader as log_reader
 from fairlead.serve.once import Answer
 from fairlead.store.records import LiveRevision, Revision
 from fairlead.store.store import Store
@@ -284,15 +284,16 @@ def test_a_keyed_call_that_came_too_late_is_answered_to_who_tries_again(
 @pytest.mark.parametrize("count", [1, 900])
 def test_an_array_of_rows_is_read_small_and_large(project: Project, count: int) -> None:
     body = msgspec.json.encode([ROW] * count)
+    about = msgspec.json.encode([f"c-{row}" for row in range(count)]).decode()
 
     async def test(endpoints: Endpoints) -> None:
-        answer = await asked(endpoints, "income", Ask(body, JSON_ROWS, "some detail"))
+        answer = await asked(endpoints, "income", Ask(body, JSON_ROWS, about))
         assert len(answer.predictions) == count
 
     run(project, test)
     (first, *_) = log_reader.latest(project.log, limit=1).items
     part = first.frame.parts[0]
-    assert (part.format, part.detail, part.body) == (JSON_ROWS, "some detail", body)
+    assert (part.format, part.detail, part.body) == (JSON_ROWS, about, body)
 
 
 def test_a_large_body_is_read_as_a_small_one(project: Project) -> None:

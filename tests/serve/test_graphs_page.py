@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from fairlead.project import Project
-from fairlead.serve import revision, spec
 from fairlead.serve.pool import ModelPool
-from fairlead.serve.trial import try_out
+from fairlead.serve.spec import endpoint_file as spec
+from fairlead.serve.spec import revision
+from fairlead.serve.spec.trial import try_out
 from fairlead.store.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "graphs.md"

@@ -15,9 +15,10 @@ import pytest
 from fairlead.errors import IntegrityError, ModelFailed
 from fairlead.model.runtime.isolated import IsolatedPredictor
 from fairlead.project import Project
-from fairlead.serve import revision, spec
 from fairlead.serve.endpoints import Endpoints
 from fairlead.serve.pool import LoadedModel, ModelPool
+from fairlead.serve.spec import endpoint_file as spec
+from fairlead.serve.spec import revision
 from fairlead.signature.check import Checker
 from fairlead.store.records import ModelVersion
 from fairlead.store.store import Store

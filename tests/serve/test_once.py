@@ -18,8 +18,8 @@ import pytest
 from fairlead.errors import Conflict, FairleadError, Fault, StoreFull
 from fairlead.serve.ask import Ask
 from fairlead.serve.claims import Claims
-from fairlead.serve.frame import Frame, Part, key_hash
-from fairlead.serve.log import LogWriter
+from fairlead.serve.log.frame import Frame, Part, key_hash
+from fairlead.serve.log.writer import LogWriter
 from fairlead.serve.once import Answer, Once, Reply
 
 BODY = b'{"rows":[{}]}'

@@ -15,12 +15,12 @@ from fairlead.cli import predictions as command
 from fairlead.errors import IntegrityError, NotFound
 from fairlead.project import Project
 from fairlead.serve import line
-from fairlead.serve import revision as revisions
-from fairlead.serve.frame import Frame, Part
 from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log import LogWriter
+from fairlead.serve.log.frame import Frame, Part
+from fairlead.serve.log.writer import LogWriter
 from fairlead.serve.pool import ModelPool
 from fairlead.serve.replay import replay
+from fairlead.serve.spec import revision as revisions
 from fairlead.store.ids import id_text, prediction_id
 from fairlead.store.reader import FILE, CatalogReader
 

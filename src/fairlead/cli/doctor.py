@@ -30,7 +30,7 @@ def doctor(
     """
     from fairlead.flow.values import INSIDE
     from fairlead.model.findings import findings as model_findings
-    from fairlead.serve import log_check
+    from fairlead.serve.log import check as log_check
 
     here = project.find()
     if mend:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fairlead.cli.output import console, message
-from fairlead.serve import revision as revisions
-from fairlead.serve.difference import Change
-from fairlead.serve.problems import Problem
-from fairlead.serve.tree import Tree, below, of_revision, title
+from fairlead.serve.spec import revision as revisions
+from fairlead.serve.spec.difference import Change
+from fairlead.serve.spec.problems import Problem
+from fairlead.serve.spec.tree import Tree, below, of_revision, title
 from fairlead.store.phrases import short, some, when
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.tree import Tree as Drawing
 
-    from fairlead.serve.trial import NodeTime, Trial
+    from fairlead.serve.spec.trial import NodeTime, Trial
     from fairlead.store.records import LiveRevision, Revision
 
 

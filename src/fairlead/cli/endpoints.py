@@ -12,13 +12,13 @@ from fairlead.cli.endpoint_tables import Checked, Listed
 from fairlead.cli.output import console, emit
 from fairlead.errors import InvalidConfig, NotFound
 from fairlead.project import Project, find
-from fairlead.serve import code as codes
-from fairlead.serve import declared
-from fairlead.serve import revision as revisions
-from fairlead.serve import spec as specs
-from fairlead.serve.difference import Change, difference
-from fairlead.serve.problems import InvalidEndpoint
-from fairlead.serve.resolve import Brought, Draft, source_of
+from fairlead.serve.graph import code as codes
+from fairlead.serve.spec import declared
+from fairlead.serve.spec import endpoint_file as specs
+from fairlead.serve.spec import revision as revisions
+from fairlead.serve.spec.difference import Change, difference
+from fairlead.serve.spec.problems import InvalidEndpoint
+from fairlead.serve.spec.resolve import Brought, Draft, source_of
 from fairlead.store.phrases import counted
 from fairlead.store.records import LiveRevision, Revision
 from fairlead.store.store import Store
@@ -177,7 +177,7 @@ def _brought(project: Project, store: Store, spec: specs.EndpointSpec) -> Brough
 
 def _checked(project: Project, store: Store, name: str) -> Checked:
     from fairlead.serve.pool import ModelPool
-    from fairlead.serve.trial import try_out
+    from fairlead.serve.spec.trial import try_out
 
     try:
         spec = specs.read(project, name, refuse=False)
@@ -234,7 +234,7 @@ def _drafts(project: Project, store: Store, names: Sequence[str] | dict[str, Non
 
 
 def _draft(project: Project, store: Store, pool: ModelPool, name: str) -> Draft:
-    from fairlead.serve.trial import try_out
+    from fairlead.serve.spec.trial import try_out
 
     spec = specs.read(project, name, refuse=False)
     draft = revisions.resolve(project, store.catalog, spec, _brought(project, store, spec))

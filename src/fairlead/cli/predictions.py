@@ -10,7 +10,6 @@ from cyclopts import App
 from fairlead.cli.output import console, emit, message
 from fairlead.cli.paging import Limit
 from fairlead.project import find as find_project
-from fairlead.serve.frame import Choice
 from fairlead.serve.line import (
     FIELDS_SHOWN,
     chosen,
@@ -19,12 +18,13 @@ from fairlead.serve.line import (
     shadow_said,
     shadows,
 )
-from fairlead.serve.log_reader import Logged, get, latest
+from fairlead.serve.log.frame import Choice
+from fairlead.serve.log.reader import Logged, get, latest
 from fairlead.store.ids import id_time_s
 from fairlead.store.phrases import counted, named, some
 
 if TYPE_CHECKING:
-    from fairlead.serve.compact import Compacted
+    from fairlead.serve.log.compact import Compacted
     from fairlead.serve.replay import Compared, PredictionReplay
 
 SHOWN = 40  # characters of a value that came out equal
@@ -99,8 +99,8 @@ def show(prediction: str, /) -> None:
 @app.command
 def compact() -> None:
     """Write the closed segments of the log as Parquet, beside the log, for analysis."""
-    from fairlead.serve.compact import compact as compact_log
-    from fairlead.serve.compact import files
+    from fairlead.serve.log.compact import compact as compact_log
+    from fairlead.serve.log.compact import files
 
     project = find_project()
     done = compact_log(project.log)

@@ -12,8 +12,8 @@ from fairlead.cli.sizes import in_bytes
 from fairlead.errors import UsageError
 
 if TYPE_CHECKING:
-    from fairlead.protocols.messages import Ready
-    from fairlead.protocols.options import ServerOptions
+    from fairlead.protocols.workers.messages import Ready
+    from fairlead.protocols.workers.options import ServerOptions
 
 PORT = 8470
 CONNECTIONS = 16_384
@@ -74,8 +74,8 @@ def serve(
         Endpoints to serve; all that were applied when none is named.
     """
     from fairlead.protocols import logs
-    from fairlead.protocols.options import ServerOptions
-    from fairlead.protocols.supervisor import Supervisor
+    from fairlead.protocols.workers.options import ServerOptions
+    from fairlead.protocols.workers.supervisor import Supervisor
 
     _check(port, grpc_port, workers, connections, (tls_cert, tls_key))
     options = ServerOptions(

@@ -69,7 +69,8 @@ def impact(thing: str, /, *, full: Annotated[bool, Parameter(negative="")] = Fal
     """
     here = project.find()
     if _PREDICTION.fullmatch(thing):
-        from fairlead.serve import line, log_reader
+        from fairlead.serve import line
+        from fairlead.serve.log import reader as log_reader
 
         emit(line.prediction_node(log_reader.get(here.log, thing)), show)
         return

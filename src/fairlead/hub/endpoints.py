@@ -9,11 +9,11 @@ from fairlead.hub import address as addresses
 from fairlead.hub.bring import BOUNDS, Wanted, bring, unpinned
 from fairlead.hub.web import Bounds
 from fairlead.project import Project
-from fairlead.serve import declared
 from fairlead.serve.imported import Imported
-from fairlead.serve.problems import Problems
-from fairlead.serve.resolve import source_of
-from fairlead.serve.spec import EndpointSpec
+from fairlead.serve.spec import declared
+from fairlead.serve.spec.endpoint_file import EndpointSpec
+from fairlead.serve.spec.problems import Problems
+from fairlead.serve.spec.resolve import source_of
 from fairlead.store.records import ModelVersion
 from fairlead.store.store import Store
 

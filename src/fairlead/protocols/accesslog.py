@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import InvalidConfig
-from fairlead.protocols.exchange import Exchange, Response
+from fairlead.protocols.http.exchange import Exchange, Response
 from fairlead.protocols.route import Route
 from fairlead.store.ids import id_text
 

@@ -16,9 +16,9 @@ from urllib.parse import unquote_to_bytes
 
 from fairlead.errors import FairleadError, NotFound
 from fairlead.protocols.accesslog import AccessLog
-from fairlead.protocols.exchange import Exchange, Refused, Response
+from fairlead.protocols.http.exchange import Exchange, Refused, Response
 from fairlead.protocols.mlflow import Mlflow
-from fairlead.protocols.oip_rest import OipRest
+from fairlead.protocols.oip.rest import OipRest
 from fairlead.protocols.rest import Rest
 from fairlead.protocols.route import Route, Routes
 from fairlead.protocols.status import of_code, of_error, of_refusal

@@ -29,7 +29,7 @@ from fairlead.errors import (
     MalformedInput,
     UnknownFormat,
 )
-from fairlead.protocols.http import Exchange, Limits
+from fairlead.protocols.http.server import Exchange, Limits
 from fairlead.serve.ask import Ask
 from fairlead.serve.formats import JSON
 

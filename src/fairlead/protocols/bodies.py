@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from fairlead.errors import UnknownFormat
-from fairlead.protocols.exchange import Exchange
+from fairlead.protocols.http.exchange import Exchange
 from fairlead.serve.formats import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
 from fairlead.serve.formats.columns import Details, require_charset, write_details
 from fairlead.signature.rules import printable

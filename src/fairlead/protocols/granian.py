@@ -20,7 +20,7 @@ from fairlead import project
 from fairlead.errors import FairleadError, UsageError
 from fairlead.project import Project
 from fairlead.protocols.app import make_app
-from fairlead.protocols.http import Exchange, Limits, Refused, Response, Stream
+from fairlead.protocols.http.server import Exchange, Limits, Refused, Response, Stream
 from fairlead.protocols.status import of_error
 from fairlead.serve.access import Gatekeeper, is_loopback
 from fairlead.serve.endpoints import Endpoints

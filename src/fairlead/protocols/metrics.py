@@ -20,7 +20,7 @@ from fairlead import __version__
 from fairlead.protocols.families import Family, Sample
 from fairlead.protocols.vitals import Vitals
 from fairlead.serve.endpoints import Endpoint, Endpoints
-from fairlead.serve.shadows import DIFFERENCES, Tally
+from fairlead.serve.graph.shadows import DIFFERENCES, Tally
 from fairlead.serve.times import ENDPOINTS, OTHERS, ROWS, SECONDS, Histogram, Times
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

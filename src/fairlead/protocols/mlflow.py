@@ -17,7 +17,7 @@ import msgspec
 
 from fairlead.errors import FairleadError, Fault, NotFound, Overloaded, UnknownFormat
 from fairlead.protocols.asking import later, when_asked
-from fairlead.protocols.exchange import Exchange, Response
+from fairlead.protocols.http.exchange import Exchange, Response
 from fairlead.protocols.route import POST, READ, Route
 from fairlead.protocols.status import of_error
 from fairlead.serve import formats

@@ -17,7 +17,7 @@ from fairlead.protocols.bodies import (
     sent,
     wanted,
 )
-from fairlead.protocols.exchange import Exchange, Response
+from fairlead.protocols.http.exchange import Exchange, Response
 from fairlead.protocols.status import of_code, of_error
 from fairlead.protocols.streamed import Streamed
 from fairlead.serve.ask import Ask

@@ -19,15 +19,16 @@ import msgspec
 from fairlead.errors import BadRequest, FairleadError
 from fairlead.protocols import families, metrics, openapi, predicting
 from fairlead.protocols.asking import later
-from fairlead.protocols.exchange import Exchange, Response
 from fairlead.protocols.families import Family
+from fairlead.protocols.http.exchange import Exchange, Response
 from fairlead.protocols.route import POST, READ, Route
 from fairlead.protocols.status import of_code, of_error
 from fairlead.protocols.vitals import Vitals
-from fairlead.serve import log_reader, revision
 from fairlead.serve.access import Need
 from fairlead.serve.endpoints import Endpoint, Endpoints, Serving
-from fairlead.serve.watched import Readiness
+from fairlead.serve.log import reader as log_reader
+from fairlead.serve.spec import revision
+from fairlead.serve.workers.watched import Readiness
 from fairlead.signature.reading import Nearest
 from fairlead.signature.rules import printable
 from fairlead.store.ids import id_time_s

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from fairlead.protocols.exchange import Exchange, Response
+from fairlead.protocols.http.exchange import Exchange, Response
 from fairlead.serve.access import Need
 from fairlead.serve.endpoints import Endpoint
 

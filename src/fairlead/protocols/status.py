@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from fairlead.errors import FairleadError, FieldProblem, InvalidInput, ModelFailed, Overloaded
-from fairlead.protocols.exchange import Refused, Response
+from fairlead.protocols.http.exchange import Refused, Response
 
 STATUS: dict[str, int] = {
     "usage": 400,

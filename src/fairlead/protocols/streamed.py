@@ -17,7 +17,7 @@ import msgspec
 from fairlead.errors import BadRequest, FairleadError, InvalidInput
 from fairlead.protocols.asking import later
 from fairlead.protocols.bodies import NDJSON_TYPE
-from fairlead.protocols.exchange import Exchange, Response, Stream
+from fairlead.protocols.http.exchange import Exchange, Response, Stream
 from fairlead.protocols.status import of_error
 from fairlead.serve import formats
 from fairlead.serve.ask import Ask

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from fairlead.protocols.team import Team
+from fairlead.protocols.workers.team import Team
 
 
 class Lossy(Protocol):

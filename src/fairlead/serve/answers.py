@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairlead.model.runtime import Outputs
-from fairlead.serve.answered import Answered
-from fairlead.serve.frame import Way
+from fairlead.serve.graph.answered import Answered
+from fairlead.serve.log.frame import Way
 from fairlead.signature.field import Output
 from fairlead.signature.flag import Flag
 

@@ -33,11 +33,11 @@ from fairlead.errors import (
     Overloaded,
 )
 from fairlead.serve.cost import LEAST_S, Cost
-from fairlead.serve.frame import Way
-from fairlead.serve.log import Done, Durability, Frame, Part
+from fairlead.serve.graph.trails import Trail
+from fairlead.serve.log.frame import Way
+from fairlead.serve.log.writer import Done, Durability, Frame, Part
 from fairlead.serve.stamps import Stamps
 from fairlead.serve.times import Times
-from fairlead.serve.trails import Trail
 from fairlead.store.ids import id_bytes, id_text, prediction_ids
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class Answerer(Protocol):
 
 
 class Log(Protocol):
-    """The prediction log, as `fairlead.serve.log.LogWriter` keeps it."""
+    """The prediction log, as `fairlead.serve.log.writer.LogWriter` keeps it."""
 
     def write_now(self, frame: Frame) -> bool: ...
 

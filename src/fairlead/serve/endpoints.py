@@ -23,22 +23,22 @@ import msgspec
 
 from fairlead.errors import FairleadError, Fault, IntegrityError, NotFound, Overloaded
 from fairlead.project import Project
-from fairlead.serve import revision as revisions
 from fairlead.serve.ask import Ask
 from fairlead.serve.batch import QUEUE_ROWS, Lane
 from fairlead.serve.deadlines import Deadlines
 from fairlead.serve.desk import Desk
 from fairlead.serve.endpoint import Endpoint, Serving, State, Then
 from fairlead.serve.follow import Follower
+from fairlead.serve.graph.shadows import Shadows
+from fairlead.serve.graph.states import LearnedStates
 from fairlead.serve.intake import MAX_ROWS
 from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log import LogWriter
+from fairlead.serve.log.writer import LogWriter
 from fairlead.serve.memory import Spare
 from fairlead.serve.once import Once, Reply
 from fairlead.serve.pool import ModelPool
 from fairlead.serve.request import Request, Waiter
-from fairlead.serve.shadows import Shadows
-from fairlead.serve.states import LearnedStates
+from fairlead.serve.spec import revision as revisions
 from fairlead.serve.times import Book, Loads
 from fairlead.serve.tracer import Tracer
 from fairlead.serve.warm import Warm
@@ -46,7 +46,7 @@ from fairlead.store.records import LiveRevision, Revision
 from fairlead.store.store import Store
 
 if TYPE_CHECKING:
-    from fairlead.serve.watched import Watched
+    from fairlead.serve.workers.watched import Watched
 
 __all__ = ["Endpoint", "Endpoints", "Serving", "State"]
 

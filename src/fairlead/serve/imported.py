@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from fairlead.serve.problems import Problems, nearest
+from fairlead.serve.spec.problems import Problems, nearest
 
 KEYS = ("from", "digest", "name", "signature", "sample")
 ADDRESS = re.compile(r"(hf:|https?://|torch\.hub:)\S+")

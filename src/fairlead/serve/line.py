@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from fairlead.project import Project
-from fairlead.serve.frame import Choice
-from fairlead.serve.log_reader import Logged, find, get
+from fairlead.serve.log.frame import Choice
+from fairlead.serve.log.reader import Logged, find, get
 from fairlead.store.ids import id_time_s
 from fairlead.store.lineage import Node, Ref
 from fairlead.store.lineage import why as why_record

@@ -13,19 +13,19 @@ import numpy as np
 
 from fairlead.errors import Fault, InvalidInput, ModelFailed
 from fairlead.project import Project
-from fairlead.serve import code
-from fairlead.serve import revision as revisions
-from fairlead.serve.answered import Answered, Batch, raised
 from fairlead.serve.answers import Renderer
 from fairlead.serve.batch import Predictions
 from fairlead.serve.cost import Cost
-from fairlead.serve.frame import Way
-from fairlead.serve.graph import Builder, Functions, Node, Shadowing, States
+from fairlead.serve.graph import code
+from fairlead.serve.graph.answered import Answered, Batch, raised
+from fairlead.serve.graph.builder import Builder, Functions, Node, Shadowing, States
+from fairlead.serve.graph.trails import Trail, trails, with_trails
 from fairlead.serve.intake import MAX_ROWS, intake_of
-from fairlead.serve.log import Frame, Part
+from fairlead.serve.log.frame import Way
+from fairlead.serve.log.writer import Frame, Part
 from fairlead.serve.pool import LoadedModel, ModelPool
-from fairlead.serve.trails import Trail, trails, with_trails
-from fairlead.serve.tree import ONLY, of_revision
+from fairlead.serve.spec import revision as revisions
+from fairlead.serve.spec.tree import ONLY, of_revision
 from fairlead.store.digest import Digest
 from fairlead.store.ids import id_bytes, id_text, prediction_ids
 from fairlead.store.records import Revision

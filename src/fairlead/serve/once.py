@@ -26,11 +26,11 @@ import msgspec
 from blake3 import blake3
 
 from fairlead.errors import Conflict, FairleadError, Fault, StoreFull, StoreReadOnly
-from fairlead.serve import log_reader
 from fairlead.serve.ask import Ask
 from fairlead.serve.claims import KEPT_KEYS, KEPT_S, Claim, Claims
-from fairlead.serve.frame import ID_BYTES, Frame, Part, key_hash
-from fairlead.serve.log_reader import Place
+from fairlead.serve.log import reader as log_reader
+from fairlead.serve.log.frame import ID_BYTES, Frame, Part, key_hash
+from fairlead.serve.log.reader import Place
 
 logger = logging.getLogger(__name__)
 

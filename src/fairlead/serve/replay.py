@@ -23,12 +23,12 @@ import msgspec
 from fairlead.errors import IntegrityError, ModelFailed
 from fairlead.project import Project
 from fairlead.serve import formats
-from fairlead.serve.frame import ID_BYTES, Choice, Frame, Part, Way
+from fairlead.serve.graph.trails import MARK_BYTES, Trail
 from fairlead.serve.intake import Intake
 from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log_reader import Logged, get
+from fairlead.serve.log.frame import ID_BYTES, Choice, Frame, Part, Way
+from fairlead.serve.log.reader import Logged, get
 from fairlead.serve.pool import ModelPool
-from fairlead.serve.trails import MARK_BYTES, Trail
 from fairlead.signature.check import Checker
 from fairlead.store.phrases import some
 from fairlead.store.reader import FILE, CatalogReader

@@ -19,7 +19,7 @@ from fairlead.serve.desk import Desk
 from fairlead.serve.endpoint import Serving
 from fairlead.serve.formats import JSON, Rows
 from fairlead.serve.intake import SMALL_BYTES
-from fairlead.serve.log import Part
+from fairlead.serve.log.writer import Part
 from fairlead.serve.once import Answer, Reply
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from fairlead.serve.trails import Trail
+    from fairlead.serve.graph.trails import Trail
 
 
 class Stamps(msgspec.Struct, eq=False):

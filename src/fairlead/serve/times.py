@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from fairlead.serve.frame import Way
+from fairlead.serve.log.frame import Way
 
 SECONDS = tuple(float(f"{step}e{power}") for power in range(-5, 1) for step in (1, 2, 5))
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

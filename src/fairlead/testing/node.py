@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from fairlead.serve.graph import Answered, Batch, Node
-from fairlead.serve.trails import Trail, trails
+from fairlead.serve.graph.builder import Answered, Batch, Node
+from fairlead.serve.graph.trails import Trail, trails
 from fairlead.signature.check import Checker
 from fairlead.store.ids import prediction_ids
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from fairlead.model.runtime.rows import part_of
-from fairlead.serve.answered import Batch
-from fairlead.serve.router import Router
+from fairlead.serve.graph.answered import Batch
+from fairlead.serve.graph.router import Router
 from fairlead.signature.columns import Columns
 from fairlead.store.ids import prediction_ids
 from fairlead.store.records import RouterState

@@ -1,0 +1,185 @@
+"""Shadows are asked beside the answer: compared, logged, counted, and dropped first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fairlead.model.runtime import Outputs
+from fairlead.serve.graph.answered import Answered, Batch
+from fairlead.serve.graph.builder import Node
+from fairlead.serve.graph.shadows import PIECE_ROWS, Shadows, compared
+from fairlead.serve.log.reader import get
+from fairlead.signature.columns import Columns
+from fairlead.store.ids import id_text, prediction_ids
+
+Grow = Callable[..., Node]
+
+
+def batch(values: list[float]) -> Batch:
+    numbers = np.array([[value, 0.0] for value in values])
+    columns = Columns(numbers, np.empty((len(values), 0), dtype=object))
+    return Batch(columns, prediction_ids(len(values)), [None] * len(values))
+
+
+def score(name: str, bias: float = 0.0, **more: Any) -> dict[str, Any]:
+    return {"kind": "score", "name": name, "bias": bias, "takes": ["x", "y"], **more}
+
+
+def shadowed(**shadows: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": "shadow", "name": "shadow", "of": score("m"), "shadows": shadows, "config": {}
+    }  # fmt: skip
+
+
+def said(folder: Path, identifier: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(get(folder, id_text(identifier)).answer)["shadows"]
+    return found
+
+
+def test_each_shadow_is_compared_with_what_was_answered(tmp_path: Path, grow: Grow) -> None:
+    shadows = Shadows(tmp_path)
+    node = grow(shadowed(same=score("a"), other=score("b", 0.5)), shadowing=shadows)
+    asked = batch([float(i) for i in range(2 * PIECE_ROWS + 5)])
+    answered = node.answer(asked)
+    shadows.close()
+    same, other = shadows.tallies["demo", "same"], shadows.tallies["demo", "other"]
+    rows = len(asked.ids)
+    assert (same.agreed, same.differed, other.agreed, other.differed) == (rows, 0, 0, rows)
+    assert (same.difference.total, other.difference.total) == (0.0, rows * 0.5)
+    assert sum(same.seconds.counts) == 3
+    assert answered.outputs.values is not None
+    for identifier, value in zip(asked.ids, answered.outputs.values.tolist(), strict=True):
+        row = said(tmp_path, identifier)
+        assert row["same"]["agrees"]
+        assert row["other"]["value"] == value + 0.5
+        assert row["other"]["difference"] == 0.5
+
+
+def test_the_answer_is_that_of_the_node_alone(tmp_path: Path, grow: Grow) -> None:
+    shadows = Shadows(tmp_path)
+    node = grow(shadowed(other=score("b", 9)), shadowing=shadows)
+    answered = node.answer(batch([1.0]))
+    shadows.close()
+    assert answered.outputs.values is not None
+    assert answered.outputs.values.tolist() == [1.0]
+    assert [node for node, _ in answered.ways[0].path] == ["m"]
+
+
+def test_a_shadow_that_fails_is_counted_and_fails_nothing_else(
+    tmp_path: Path, grow: Grow, caplog: pytest.LogCaptureFixture
+) -> None:
+    shadows = Shadows(tmp_path)
+    node = grow(shadowed(bad=score("a", fails=3.0), good=score("b")), shadowing=shadows)
+    asked = batch([3.0, 1.0])
+    for one in (asked, batch([3.0])):
+        node.answer(one)
+    shadows.close()
+    assert (shadows.tally("demo", "bad").failed, shadows.tally("demo", "good").agreed) == (3, 3)
+    assert said(tmp_path, asked.ids[1])["bad"] == {"error": "RuntimeError"}
+    assert len([record for record in caplog.records if "shadow bad" in record.message]) == 1
+
+
+def test_what_finds_the_queue_full_is_dropped_at_once_and_counted(
+    tmp_path: Path, grow: Grow
+) -> None:
+    shadows = Shadows(tmp_path, queue_rows=4)
+    node: Any = grow(shadowed(held=score("a")), shadowing=shadows)
+    inside, go = threading.Event(), threading.Event()
+    below = node._seat.shadows["held"]
+    answer = below.answer
+
+    def held(asked: Batch) -> Answered:
+        inside.set()
+        assert go.wait(10)
+        found: Answered = answer(asked)
+        return found
+
+    below.answer = held
+    node.answer(batch([1.0]))
+    assert inside.wait(10)  # the one is being asked, and none waits
+    for _ in range(3):
+        node.answer(batch([1.0, 2.0]))
+    assert shadows.tally("demo", "held").dropped == 2
+    go.set()
+    shadows.close()
+    assert shadows.tally("demo", "held").agreed == 5
+    node.answer(batch([1.0]))  # after the end
+    assert shadows.tally("demo", "held").dropped == 3
+
+
+def test_shadows_of_a_revision_that_is_closed_are_given_back_when_none_is_asked(
+    tmp_path: Path, grow: Grow
+) -> None:
+    shadows = Shadows(tmp_path)
+    tree = score("a")
+    node: Any = grow(shadowed(held=tree), shadowing=shadows)
+    inside, go = threading.Event(), threading.Event()
+    below = node._seat.shadows["held"]
+    answer = below.answer
+
+    def held(asked: Batch) -> Answered:
+        inside.set()
+        assert go.wait(10)
+        assert "closed" not in tree
+        found: Answered = answer(asked)
+        return found
+
+    below.answer = held
+    node.answer(batch([1.0]))
+    assert inside.wait(10)
+    node.answer(batch([1.0, 2.0]))
+    node._build.close()
+    assert "closed" not in tree
+    go.set()
+    shadows.close()
+    tally = shadows.tally("demo", "held")
+    assert (tree["closed"], tally.agreed + tally.dropped) == (1, 3)
+
+
+def test_shadows_are_not_asked_about_a_trial_or_in_a_replay(tmp_path: Path, grow: Grow) -> None:
+    shadows = Shadows(tmp_path)
+    grow(shadowed(s=score("a")), shadowing=shadows, is_live=False).answer(batch([1.0]))
+    grow(shadowed(s=score("a"))).answer(batch([1.0]))
+    shadows.close()
+    assert not shadows.tallies
+    assert not list(tmp_path.rglob("*.frames"))
+
+
+def test_labels_agree_or_not_and_differ_by_their_probabilities() -> None:
+    ours = Outputs(choices=np.array([0, 1]), probabilities=np.array([[0.9, 0.1], [0.4, 0.6]]))
+    theirs = Outputs(choices=np.array([0, 0]), probabilities=np.array([[0.8, 0.2], [0.6, 0.4]]))
+    agrees, differences = compared(ours, theirs)
+    assert agrees.tolist() == [True, False]
+    assert np.allclose(differences, [0.1, 0.2])
+    alone = Outputs(choices=np.array([0, 1]))
+    assert [found.tolist() for found in compared(theirs, alone)] == [[True, False], [0.0, 1.0]]
+
+
+def test_numbers_agree_within_a_millionth_and_arrays_by_their_greatest_difference() -> None:
+    agrees, _ = compared(
+        Outputs(values=np.array([1e9, 1.0])), Outputs(values=np.array([1e9 + 1, 1.1]))
+    )
+    assert agrees.tolist() == [True, False]
+    arrays = np.array([[[1.0, 2.0]], [[3.0, 4.0]]])
+    moved = np.add(arrays, [[0.0, 0.5]])
+    agrees, differences = compared(Outputs(tensor=arrays), Outputs(tensor=moved))
+    assert (agrees.tolist(), differences.tolist()) == ([False, False], [0.5, 0.5])
+
+
+def test_a_shadow_that_ends_the_process_does_not_end_the_others(tmp_path: Path, grow: Grow) -> None:
+    shadows = Shadows(tmp_path)
+    leaves = {"kind": "transform", "name": "leaves", "function": "nodes.py:leaves",
+              "frame": "rows", "then": score("c")}  # fmt: skip
+    node = grow(shadowed(leaves=leaves, other=score("b")), shadowing=shadows)
+    for _ in range(2):
+        node.answer(batch([1.0]))
+    shadows.close()
+    assert shadows.tallies["demo", "leaves"].failed == 2
+    assert shadows.tallies["demo", "other"].agreed == 2

@@ -1,0 +1,88 @@
+"""Laws of the frame: what was packed comes back, and no damage hides a whole frame."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.serve.log.frame import MAGIC, Frame, Part, ids_of, key_hash, pack, unpack, walk, whole
+from fairlead.store.digest import Digest
+
+
+class InMemory(bytes):
+    """Bytes that frames stand in."""
+
+    def read(self, start: int, end: int) -> bytes:
+        return self[start:end]
+
+
+texts = st.text(max_size=8)
+parts = st.builds(
+    Part,
+    format=st.sampled_from(["json", "json-rows"]),
+    body=st.one_of(st.binary(max_size=200), st.just(MAGIC * 3)),
+    count=st.integers(0, 10_000),
+    entities=st.none() | st.lists(texts, max_size=3),
+    idempotency_key=st.none() | texts,
+)
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> Frame:
+    rows = draw(st.sampled_from([1, 2, 15, 16, 300, 4096]))
+    return Frame(
+        ids=draw(st.binary(min_size=16, max_size=16)) * rows,
+        endpoint=draw(texts),
+        revision=draw(st.integers(1, 2**40)),
+        model=draw(texts),
+        package=Digest("ab" * 32),
+        time=draw(st.floats(0, 4e9)),
+        parts=draw(st.lists(parts, max_size=3)),
+        answers=[draw(st.binary(max_size=50))] * rows,
+        path=draw(st.lists(st.tuples(texts, st.floats(0, 1e9)), max_size=2)),
+    )
+
+
+@given(frames())
+def test_a_frame_comes_back_as_it_was_packed(frame: Frame) -> None:
+    data = InMemory(pack(frame))
+    slot = whole(data, 0)
+    assert slot is not None
+    assert (slot.offset, slot.end, slot.rows) == (0, len(data), len(frame.ids) // 16)
+    assert slot.keyed == sum(part.idempotency_key is not None for part in frame.parts)
+    assert unpack(data, slot) == frame
+    assert ids_of(data, slot) == frame.ids
+
+
+@given(
+    st.lists(frames(), min_size=1, max_size=4), st.lists(st.binary(max_size=30) | st.just(MAGIC))
+)
+def test_rubbish_between_frames_hides_none_of_them(some: list[Frame], rubbish: list[bytes]) -> None:
+    data = b""
+    for index, frame in enumerate(some):
+        data += (rubbish[index] if index < len(rubbish) else b"") + bytes(pack(frame))
+    source = InMemory(data)
+    assert [unpack(source, slot) for slot in walk(source)] == some
+
+
+@given(frames(), st.data())
+def test_any_flipped_bit_is_noticed(frame: Frame, data: st.DataObject) -> None:
+    packed = pack(frame)
+    at = data.draw(st.integers(0, len(packed) - 1))
+    packed[at] ^= 1 << data.draw(st.integers(0, 7))
+    assert whole(InMemory(packed), 0) is None
+
+
+@given(frames(), st.data())
+def test_a_frame_cut_short_anywhere_is_no_frame(frame: Frame, data: st.DataObject) -> None:
+    packed = bytes(pack(frame))
+    cut = data.draw(st.integers(0, len(packed) - 1))
+    assert list(walk(InMemory(packed[:cut]))) == []
+
+
+def test_a_key_belongs_to_its_endpoint() -> None:
+    key = os.urandom(4).hex()
+    assert key_hash("a", key) == key_hash("a", key)
+    assert key_hash("a", key) != key_hash("b", key)
