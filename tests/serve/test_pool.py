@@ -1,0 +1,36 @@
+"""What a loaded model counts as, against the bound of the models in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fairlead.model import package as packages
+from fairlead.project import Project
+from fairlead.serve.pool import ModelPool, memory_bytes
+from fairlead.store.records import ModelVersion
+from fairlead.store.store import Store
+
+
+@pytest.mark.parametrize(
+    ("runtime", "factor"), [("onnx", 6), ("bag", 6), ("lightgbm", 2), ("xgboost", 2)]
+)
+def test_a_model_counts_by_its_own_files_and_as_its_runtime_holds_them(
+    runtime: str, factor: int, loans: Callable[[Path], Project], tmp_path: Path
+) -> None:
+    project = loans(tmp_path)
+    with Store.open(project.store_root, write=False) as store:
+        (version,) = store.catalog.find(ModelVersion, name="income", number=1)
+    pool = ModelPool(project)
+    pool.pin({"income@1": version.package})
+    assert project.public_key is not None
+    found = packages.open(project.packages / "income" / "1", project.public_key, version.package)
+    model = len(found.files["model.onnx"])
+    manifest = msgspec.structs.replace(found.manifest, runtime=runtime)
+    package = msgspec.structs.replace(found, manifest=manifest)
+    assert memory_bytes(package) == (96 << 10) + factor * model
+    if runtime == found.manifest.runtime:
+        assert pool.take("income@1").size_bytes == memory_bytes(package)
