@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -372,3 +373,23 @@ def test_what_stands_still_is_left_behind(
             assert not await endpoints.close(0.05)
 
     asyncio.run(main())
+
+
+def test_an_answered_request_leaves_nothing_for_the_garbage_collector(project: Project) -> None:
+    async def test(endpoints: Endpoints) -> None:
+        await asked(endpoints, "income", Ask(BODY))
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(10):
+                await asked(endpoints, "income", Ask(BODY))
+            gc.collect()
+            left = {type(found).__name__ for found in gc.garbage}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert left.isdisjoint({"Request", "Call", "Part", "Ask"})
+
+    run(project, test)

@@ -140,6 +140,7 @@ class Request(Waiter):
         if self.over:
             return
         super().finish(result)
+        self._call = None  # it holds us: otherwise each request is garbage for the collector
         if self._serving is not None:
             self._serving.release()
 
