@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import time
+
+import pytest
 
 from fairlead.serve.deadlines import STEP_S, Deadlines
 
@@ -51,3 +54,43 @@ def test_nothing_is_called_after_the_end() -> None:
         return called.is_set()
 
     assert not asyncio.run(test())
+
+
+class Skipping(selectors.DefaultSelector):
+    """Passes over the time that a loop would wait."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "the loop waits for nothing"
+        self.now += max(timeout, 1e-6)
+        return super().select(0)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.25, 0.5, 0.999])
+def test_nobody_is_told_early_or_more_than_a_step_late(
+    monkeypatch: pytest.MonkeyPatch, late: float
+) -> None:
+    clock = Skipping()
+    loop = asyncio.SelectorEventLoop(clock)
+    monkeypatch.setattr(loop, "time", lambda: clock.now)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    wanted = [clock.now + (steps + late) * STEP_S for steps in (7, 3, 4, 900)]
+    told: dict[float, float] = {}
+
+    async def test() -> None:
+        deadlines, done = Deadlines(), asyncio.Event()
+
+        def expire(deadline: float) -> None:
+            told[deadline] = clock.now
+            if len(told) == len(wanted):
+                done.set()
+
+        for deadline in wanted:
+            deadlines.add(deadline, lambda deadline=deadline: expire(deadline))
+        await done.wait()
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(test())
+    for deadline in wanted:
+        assert deadline - 1e-5 <= told[deadline] <= deadline + STEP_S + 1e-4

@@ -232,6 +232,23 @@ def test_the_key_of_a_killed_server_is_looked_up_in_the_log_and_else_taken_over(
     asyncio.run(main())
 
 
+def test_a_key_is_dropped_by_its_owner_alone(tmp_path: Path) -> None:
+    one, other = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
+    with one.transaction():
+        assert one.take(b"mark", b"body") is None
+    with other.transaction():
+        other.drop(b"mark")
+        held = other.take(b"mark", b"body")
+    assert held is not None
+    assert held.owner == one.owner
+    with one.transaction():
+        one.drop(b"mark")
+    with other.transaction():
+        assert other.take(b"mark", b"body") is None
+    one.close()
+    other.close()
+
+
 def test_the_oldest_keys_are_forgotten_first_and_the_dead_are_cleared_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,8 +260,10 @@ def test_the_oldest_keys_are_forgotten_first_and_the_dead_are_cleared_away(
     with claims.transaction():
         for mark in marks:
             assert claims.take(mark, b"body") is None
-            claims.settle(mark, mark)
+            if mark != marks[50]:
+                claims.settle(mark, mark)
         assert claims.take(marks[999], b"body") is not None
+        assert claims.take(marks[50], b"body") is not None  # it is under way, however old
         assert claims.take(marks[100], b"body") is None
     claims.close()
     (tmp_path / "claims" / "1-dead.alive").touch()

@@ -153,6 +153,18 @@ def test_changed_files_are_taken_for_new_connections_and_bad_ones_are_not(
         server.stop()
 
 
+def test_files_that_did_not_change_are_not_read_again(tmp_path, pem_in):
+    certificate = Certificate(*pem_in(tmp_path))
+    context = certificate.context
+    assert not certificate.refresh()
+    assert certificate.context is context
+    new_chain, new_key = pem_in(tmp_path, name="new")
+    new_key.replace(certificate.key)
+    new_chain.replace(certificate.chain)
+    assert certificate.refresh()
+    assert certificate.context is not context
+
+
 def shown(server, context) -> bytes | None:
     with connected(server, context) as caller:
         return caller.getpeercert(binary_form=True)

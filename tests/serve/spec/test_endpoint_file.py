@@ -83,6 +83,10 @@ GRAMMAR = [
     ("graph: {route: weights, arms: [a@1]}", "graph.route.weights is None"),
     ("graph: {route: {kind: weights, weights: {x: 1}}, arms: {y: a@1}}", "'x', which is no arm"),
     ("graph: {route: {kind: weights, weights: {y: 2}}, arms: {y: a@1}}", "weights sum to 2"),
+    (
+        "graph: {route: {kind: weights, weights: {x: 0.5, y: 0.50000001}}, arms: {x: a@1, y: a@1}}",
+        "weights sum to 1.00000001",
+    ),
     ("graph: {route: {kind: weights, weights: {y: -1}}, arms: {y: a@1}}", "weights.y is -1"),
     ("graph: {route: {kind: weights, weights: {y: .nan}}, arms: {y: a@1}}", "weights.y is None"),
     (
@@ -140,6 +144,16 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
     places = [problem.at for problem in caught.value.problems]
     assert places == ["graph.arms.y", "graph.route.weights.x", "endpoint", "pin"]
     assert str(caught.value).startswith("endpoints/a.yaml has 4 problems:")
+
+
+def test_shares_that_no_decimals_write_exactly_may_be_rounded() -> None:
+    text = (
+        b"endpoint: a\ngraph: {route: {kind: weights, weights: {x: 0.3333333333, y: 0.3333333333, "
+        b"z: 0.3333333333}}, arms: {x: a@1, y: a@1, z: a@1}}"
+    )
+    route = spec.parse(text, Path("endpoints/a.yaml")).root
+    assert isinstance(route, declared.Route)
+    assert route.config["weights"] == dict.fromkeys("xyz", 0.3333333333)
 
 
 def test_a_graph_that_grows_without_bounds_is_refused() -> None:

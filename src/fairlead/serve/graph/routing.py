@@ -124,7 +124,7 @@ def _weights(value: Any, arms: list[str], at: str, problems: Problems) -> dict[s
     shares = {str(arm): float(share) for arm, share in value.items() if _is_number(share)}
     total = math.fsum(shares.values())
     if len(problems) == before and abs(total - 1.0) > _EXACT:
-        problems.add(at, f"{at} sum to {total:.6g}.", "Make them sum to 1.")
+        problems.add(at, f"{at} sum to {total:.12g}.", "Make them sum to 1.")
     return {arm: shares.get(arm, 0.0) for arm in arms}
 
 

@@ -156,6 +156,28 @@ def test_what_does_not_fit_together_is_refused(
         grow(tree)
 
 
+def test_a_mean_of_numbers_weighs_them(grow: Callable[..., Node]) -> None:
+    tree = combine("mean", {"weights": {"a": 3, "b": 1}}, a=score("a"), b=score("b", 8))
+    outputs = grow(tree).answer(batch([0.0, 1.0])).outputs
+    assert outputs.values is not None
+    assert outputs.values.tolist() == [2.0, 3.0]
+
+
+def test_a_mean_of_shares_and_a_vote_weigh_their_branches(grow: Callable[..., Node]) -> None:
+    weights = {"weights": {"a": 1, "b": 1, "c": 6}}
+    sides = {"a": 9.0, "b": 9.0, "c": -9.0}  # two are sure of "yes", the third of "no"
+
+    def shares(how: str, config: Tree) -> list[float]:
+        branches = {name: sorted_(name, bias=bias) for name, bias in sides.items()}
+        outputs = grow(combine(how, config, **branches)).answer(batch([0.0])).outputs
+        assert outputs.probabilities is not None
+        return [round(float(share), 2) for share in outputs.probabilities[0]]
+
+    for how in ("mean", "vote"):
+        assert shares(how, weights) == [0.75, 0.25]
+        assert shares(how, {}) == [0.33, 0.67]
+
+
 def test_every_node_is_closed_once(grow: Callable[..., Node]) -> None:
     trees = [score("a"), score("b"), score("s")]
     tree = {
