@@ -228,6 +228,16 @@ def test_a_repeated_column_is_found_though_the_body_is_otherwise_right():
         read(JSON_COLUMNS, twice)
 
 
+def test_a_repeated_column_is_found_beside_a_text_that_looks_like_a_key():
+    fields = (SIGNATURE.fields[0], SIGNATURE.fields[2])
+    plain = Checker(msgspec.structs.replace(SIGNATURE, fields=fields))
+    whole = b'{"columns": {"age": [39], "note": ["entities"]}}'
+    (row,) = read(JSON_COLUMNS, whole, checker=plain)
+    assert msgspec.structs.astuple(row)[0] == 39
+    with pytest.raises(MalformedInput, match="twice"):
+        read(JSON_COLUMNS, whole.replace(b'{"age"', b'{"age": [38], "age"'), checker=plain)
+
+
 def test_csv_reads_quoted_cells_charsets_and_what_programs_write():
     head = b"note,age,hours,away,since,job,face\r\n"
     face = b'"[[1,2],[3,4]]"'

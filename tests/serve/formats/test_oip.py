@@ -327,6 +327,16 @@ def test_a_key_that_stands_twice_is_refused():
         read(twice)
 
 
+@pytest.mark.parametrize("space", [b" ", b"\t", b"\r\n", b"  "])
+def test_a_key_that_stands_twice_is_refused_wherever_its_colon_stands(space: bytes):
+    body = msgspec.json.encode(request([ROW]))
+    for first, second in ((b"", space), (space, b""), (space, space)):
+        data = b'"data"%b:[38],"data"%b:[39]' % (first, second)
+        with pytest.raises(MalformedInput, match="'data' stands twice"):
+            read(body.replace(b'"data":[39]', data))
+    assert read(body.replace(b'":', b'"' + space + b": ")) == native([ROW])
+
+
 def test_a_key_that_is_not_known_is_passed_over():
     assert read(request([ROW], model_name="income")) == native([ROW])
 

@@ -68,7 +68,7 @@ def _quick(body: bytes) -> _Body | None:
             return None
         if str in types:
             texts += len(values) if len(types) == 1 else sum(type(v) is str for v in values)
-    keys = 1 + len(found.columns) + (b'"entities"' in body)
+    keys = 1 + len(found.columns) + (found.entities is not None)
     return found if body.count(b'"') == 2 * (texts + keys) else None
 
 

@@ -76,7 +76,7 @@ def quick(body: bytes, header_bytes: int | None) -> Whole | None:
     inputs = request.inputs
     datas = [each.data for each in inputs]
     raws = datas.count(UNSET)
-    if header.count(b'":') != _keys(request) + 4 * len(inputs) - raws:
+    if header.count(b'":') != _keys(request) + 4 * len(inputs) - raws or _has_far_colons(header):
         return None
     if not raws and header_bytes is None:
         return Whole(request, body, [None] * len(inputs))
@@ -162,6 +162,13 @@ def _keys(request: Request) -> int:
     for output in request.outputs or ():
         count += 1 if output.parameters is None else 2 + len(output.parameters)
     return count + (request.outputs is not None)
+
+
+def _has_far_colons(header: bytes) -> bool:
+    """Tell whether a colon may stand behind its key with space between, which is not counted."""
+    if header.count(b":") == header.count(b'":'):
+        return False
+    return any(colon in header for colon in (b" :", b"\t:", b"\n:", b"\r:"))
 
 
 def _plain(value: Any) -> Any:
