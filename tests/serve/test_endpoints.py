@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -345,7 +346,8 @@ def test_a_deadline_and_the_end_wait_for_no_model_that_stands_still(project: Pro
         await endpoints.open()
         serving = endpoints.get("income").serving
         assert serving is not None
-        with serving.loaded.models[0].lock:
+        lock = serving.loaded.models[0].lock = threading.Lock()  # as if it took one call at a time
+        with lock:
             soon = time.perf_counter() + 0.02
             late = await asked(endpoints, "income", Ask(body, deadline=soon))
             assert isinstance(late, DeadlineExceeded)
@@ -368,7 +370,8 @@ def test_what_stands_still_is_left_behind(
         serving = endpoints.get("income").serving
         assert serving is not None
         body = msgspec.json.encode({"rows": [ROW] * 100})
-        with serving.loaded.models[0].lock:
+        lock = serving.loaded.models[0].lock = threading.Lock()  # as if it took one call at a time
+        with lock:
             asked(endpoints, "income", Ask(body))
             assert not await endpoints.close(0.05)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,9 @@ import pytest
 
 from fairlead.model import package as packages
 from fairlead.project import Project
-from fairlead.serve.pool import ModelPool, memory_bytes
+from fairlead.serve.pool import LoadedModel, ModelPool, memory_bytes
+from fairlead.signature.check import Checker
+from fairlead.signature.columns import Columns
 from fairlead.store.records import ModelVersion
 from fairlead.store.store import Store
 
@@ -34,3 +37,28 @@ def test_a_model_counts_by_its_own_files_and_as_its_runtime_holds_them(
     assert memory_bytes(package) == (96 << 10) + factor * model
     if runtime == found.manifest.runtime:
         assert pool.take("income@1").size_bytes == memory_bytes(package)
+
+
+def test_a_compiled_model_answers_several_calls_at_once_with_the_same_bits(
+    loans: Callable[[Path], Project], tmp_path: Path
+) -> None:
+    project = loans(tmp_path)
+    with Store.open(project.store_root, write=False) as store:
+        (version,) = store.catalog.find(ModelVersion, name="income", number=1)
+    pool = ModelPool(project)
+    pool.pin({"income@1": version.package})
+    model = pool.take("income@1")
+    checker = Checker(model.signature)
+    columns = checker.columns(checker.decode(model.background)).columns
+    expected = _bits(model, columns)
+    with ThreadPoolExecutor(4) as threads, model.lock:  # as if one call were under way
+        calls = [threads.submit(_bits, model, columns) for _ in range(200)]
+        assert {call.result(5) for call in calls} == {expected}
+    model.release()
+
+
+def _bits(model: LoadedModel, columns: Columns) -> bytes:
+    with model.lock:
+        outputs = model.predictor.predict(columns)
+    assert outputs.probabilities is not None
+    return outputs.probabilities.tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ from fairlead.model import package as packages
 from fairlead.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from fairlead.model.runtime import Predictor
 from fairlead.model.runtime.isolated import IsolatedPredictor, IsolatedTransformer, isolated
+from fairlead.model.runtime.onnx import OnnxPredictor
 from fairlead.model.runtime.registry import load as runtime_named
 from fairlead.project import Project
 from fairlead.signature.field import Signature
@@ -46,7 +48,11 @@ class LoadedModel:
     size_bytes: int  # of memory, estimated; of an isolated one what its process holds
     isolate: bool = False  # whether it lives in a process of its own
     users: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)  # one call at a time
+    lock: AbstractContextManager[object] = field(init=False)  # held around each call
+
+    def __post_init__(self) -> None:
+        # ONNX Runtime promises that a session may be run by several threads at once.
+        self.lock = nullcontext() if isinstance(self.predictor, OnnxPredictor) else threading.Lock()
 
     @property
     def signature(self) -> Signature:

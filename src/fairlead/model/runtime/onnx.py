@@ -43,7 +43,7 @@ class OnnxRuntime:
 
 
 class OnnxPredictor:
-    """A compiled model behind the contract of `Predictor`."""
+    """A compiled model behind the contract of `Predictor`; takes several calls at once."""
 
     def __init__(self, session: Any, encoding: Encoding, signature: Signature) -> None:
         self._run = session.run
