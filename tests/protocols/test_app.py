@@ -145,6 +145,26 @@ def test_who_shows_no_token_is_told_how_and_learns_of_nothing_that_is_there(site
     assert not guarded.things.handled
 
 
+def test_a_revoked_token_opens_nothing_though_its_request_head_is_remembered(project, site, call):
+    guarded = site(required=True)
+    with Store.open(project.store_root) as store:
+        made = access.add(store, ("predict",))
+    guarded.gate.refresh()
+    lines = f"Host: a\r\nContent-Length: 0\r\nAuthorization: Bearer {made.text}\r\n"
+    request = b"POST /predict HTTP/1.1\r\n%b\r\n" % lines.encode()
+    caller = call(guarded.running.port)
+    for _ in range(2):
+        caller.send(request)
+        assert caller.answer()[0] == 200
+    with Store.open(project.store_root) as store:
+        access.revoke(store, made.token.id)
+    guarded.gate.refresh()
+    caller.send(request)
+    assert caller.answer()[0] == 401
+    caller.close()
+    assert guarded.things.handled == 2
+
+
 def test_on_loopback_no_token_is_needed_and_a_wrong_one_is_refused(project, site):
     token = bearer(project, "review")
     free = site()
