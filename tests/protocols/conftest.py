@@ -399,9 +399,12 @@ class Up:
         self.endpoints, self.url = endpoints, url
         self._known.set()
 
-    def stop(self) -> None:
-        with suppress(RuntimeError):
+    def begin_to_stop(self) -> None:
+        with suppress(RuntimeError):  # the loop may have ended already
             self._loop.call_soon_threadsafe(self._stop.set)
+
+    def stop(self) -> None:
+        self.begin_to_stop()
         self._thread.join(20)
         assert not self._thread.is_alive()
 

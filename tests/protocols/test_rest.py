@@ -484,6 +484,26 @@ def test_a_log_that_cannot_be_written_is_told_at_the_start(loans, small_log, up)
         up(loans.project)
 
 
+def test_who_waits_for_what_stands_still_is_told_before_a_stopping_server_ends(loans, up):
+    server = up(loans.project, Limits(drain_s=0.4))
+    serving = server.endpoints.get("income").serving
+    lock = serving.loaded.models[0].lock = threading.Lock()  # as if it took one call at a time
+    answers = []
+
+    def send() -> None:
+        answers.append(server.predict({"rows": [ROW] * 100}))
+
+    thread = threading.Thread(target=send)
+    with lock:
+        thread.start()
+        wait_for(lambda: server.endpoints.under_way)
+        server.begin_to_stop()
+        thread.join(10)
+    ((status, body, headers),) = answers
+    assert (status, body["error"]["code"]) == (503, "overloaded")
+    assert headers["connection"] == "close"
+
+
 def test_stopping_answers_what_is_under_way(loans, up):
     server = up(loans.project)
     answers = []

@@ -165,12 +165,17 @@ class Endpoints:
             await asyncio.gather(self._watcher, return_exceptions=True)
         while self.under_way and time.monotonic() < until:
             await asyncio.sleep(0.005)
+        self.give_up()
+        for endpoint in self.endpoints.values():
+            self._release(endpoint)
+        return await self._let_go(until)
+
+    def give_up(self) -> None:
+        """Tell everybody who still waits that the server stops."""
         for waiter in list(self.under_way):
             waiter.give_up(_stopping())
         for endpoint in self.endpoints.values():
             endpoint.tell(_stopping())
-            self._release(endpoint)
-        return await self._let_go(until)
 
     @property
     def ready(self) -> bool:

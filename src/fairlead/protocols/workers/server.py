@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import socket
+import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,6 +39,10 @@ SWITCH_S = 0.0005
 """How long a computing thread may keep the interpreter from the event loop."""
 HAND_OVER_S = 1.0
 """How long a worker that is replaced waits for callers whose connections are idle."""
+LAST_WORDS_S = 2.0
+"""How long before the end of draining everybody who still waits is told that the server stops."""
+CLOSE_S = 1.0
+"""How long the rest is waited for where something stands still."""
 BEAT_S = 0.25
 """How often a worker says that its loop runs."""
 
@@ -92,8 +99,10 @@ class Server:
         self.endpoints = endpoints
         self.options = options
         self.hands_over = False  # whether another process goes on with the same socket
+        self.left_behind = False  # whether something stands still, which nobody is to wait for
         self._limits = limits or Limits(connections=options.connections, drain_s=options.drain_s)
         self._team = team
+        self._until = math.inf  # when draining is over, once it has begun
         self._closing = ExitStack()  # closes what was opened, the last first
         self._app: App | None = None
         self.grpc_port: int | None = None  # that was taken, once it runs
@@ -129,11 +138,29 @@ class Server:
             if self.hands_over:
                 await server.hand_over(HAND_OVER_S)
             app.vitals.draining = True
-            await asyncio.gather(server.drain(), *(() if calls is None else (calls.drain(),)))
+            await self._drain(server, calls)
         finally:
             server.close()
-            await self.endpoints.close()
+            await self._close()
+
+    async def _drain(self, server: HttpServer, calls: OipGrpc | None) -> None:
+        """Answer what is under way; whom that would take too long is told to try elsewhere."""
+        drain_s = self._limits.drain_s
+        self._until = time.monotonic() + drain_s
+        last_words_s = min(LAST_WORDS_S, drain_s / 2)
+        asyncio.get_running_loop().call_later(drain_s - last_words_s, self.endpoints.give_up)
+        await asyncio.gather(server.drain(), *(() if calls is None else (calls.drain(),)))
+
+    async def _close(self) -> None:
+        """Let go of everything, within what is left of the time for draining."""
+        left_s = min(self._limits.drain_s, max(0.0, self._until - time.monotonic()))
+        self.left_behind = not await self.endpoints.close(left_s)
+        if not self.left_behind:
             self._closing.close()
+            return
+        closing = threading.Thread(target=self._closing.close, daemon=True)
+        closing.start()
+        await asyncio.to_thread(closing.join, CLOSE_S)
 
     def families(self) -> list[Family]:
         """Read the metrics of this process; there are none before it runs."""

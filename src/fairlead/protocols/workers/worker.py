@@ -112,6 +112,9 @@ class Worker:
         loop.add_reader(self._orders.bells[self._orders.slot], self._team.wake)
         await server.run(socket.socket(fileno=self._orders.listen), self._ready, self._stop)
         self._team.publish(server.families())
+        if server.left_behind:  # Python would wait for its threads, which may never end
+            logging.shutdown()
+            os._exit(0)
 
     def _beat(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:
         self._team.beat(server.families)
