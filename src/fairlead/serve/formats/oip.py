@@ -29,6 +29,7 @@ from fairlead.serve.formats.oip_columns import (
     datatype_of,
     fits,
 )
+from fairlead.serve.formats.oip_one import Usual
 from fairlead.serve.formats.oip_request import SHAPE, Input, Parameters, Whole, exact, quick
 from fairlead.serve.formats.tensors import BYTES, DATATYPES, Misfit
 from fairlead.signature.check import Checker, refusal
@@ -80,6 +81,7 @@ class Planner:
         self._nearest = Nearest(self._fields)
         self._plans: dict[Key, Plan] = {}
         self._takes_matrix = takes_matrix(checker.signature)
+        self.usual = Usual()
 
     def plan(self, inputs: Sequence[Input]) -> Plan:
         """
@@ -152,12 +154,17 @@ def read(body: bytes, header_bytes: int | None, checker: Checker, max_rows: int)
     planner = _planners.get(checker)
     if planner is None:
         planner = _planners[checker] = Planner(checker)
+    if (row := planner.usual.read(body, header_bytes)) is not None:
+        return Rows([checker.row_type(*row)])
     whole = quick(body, header_bytes)
     if whole is not None and whole.request.inputs:
         _check_content(whole.request.parameters)
         plan = planner.plan(whole.request.inputs)
         if (rows := _quickly(plan, whole, checker, max_rows)) is not None:
-            return Rows(rows, entities_of(whole.request.parameters, len(rows)))
+            entities = entities_of(whole.request.parameters, len(rows))
+            if len(rows) == 1 and plan.is_simple and entities is None:
+                planner.usual.learn(plan.columns, whole, header_bytes)
+            return Rows(rows, entities)
     whole = exact(body, header_bytes)
     if not whole.request.inputs:
         raise MalformedInput("There are no inputs.", SHAPE)

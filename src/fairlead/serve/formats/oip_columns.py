@@ -50,7 +50,8 @@ class Column:
         self._base64 = content == "base64"
         self._null = null
         self._member = tensors.member(datatype)
-        self._limits = _limits(rule, datatype)
+        self.limits = _limits(rule, datatype)
+        self.levels = rule.levels
         self.one = self._quick_one()
         self.raw_one = self._quick_raw_one()
 
@@ -135,9 +136,9 @@ class Column:
                 return _quick_text(nullable, self._rule.levels)
             return self._quick_judged
         if self.datatype == "FP64" and kind == "number":
-            return _quick_float(nullable, *self._limits)
+            return _quick_float(nullable, *self.limits)
         if self.datatype not in (*FLOATS, "BOOL") and kind in ("number", "integer"):
-            return _quick_whole(nullable, *self._limits)
+            return _quick_whole(nullable, *self.limits)
         return self._quick_judged
 
     def _quick_raw_one(self) -> Callable[[bytes, int, int], Any]:
@@ -146,11 +147,7 @@ class Column:
         if self.datatype != BYTES:
             return tensors.raw_reader(self.datatype, one, UNSURE)
 
-        def read(body: bytes, start: int, end: int) -> Any:
-            text = tensors.raw_text(body, start, end)
-            return UNSURE if text is None else one(text)
-
-        return read
+        return tensors.raw_text_reader(one, UNSURE)
 
     def _quick_judged(self, value: Any) -> Any:
         if type(value) is float and abs(value) >= EXACT:
@@ -167,7 +164,7 @@ class Column:
             return values
         if self.field.kind not in ("number", "integer") or len(types) > 1:
             return None
-        low, high = self._limits
+        low, high = self.limits
         if types == {float} and (self.datatype, self.field.kind) == ("FP64", "number"):
             # The sum is NaN where one of them is, which neither least nor greatest need show.
             good = low <= min(values) and max(values) <= high and not math.isnan(sum(values))
@@ -180,7 +177,7 @@ class Column:
         if self.field.kind == "boolean":
             return self.settle(tensors.raw_values(body, *raw, self.datatype, rows))
         array = tensors.raw_array(body, *raw, self.datatype, rows)
-        low, high = self._limits
+        low, high = self.limits
         wide = array.astype(np.float64)
         good = (wide >= low) & (wide <= high)
         if self.field.kind == "integer" and self.datatype in FLOATS:
@@ -199,7 +196,7 @@ class Column:
             good = bool((array <= 1).all()) if raw is not None else True
             return array.astype(bool).tolist() if good else None
         wide = array.astype(np.float64)
-        low, high = self._limits
+        low, high = self.limits
         good = (wide >= low) & (wide <= high) & (np.abs(wide) < EXACT)
         if np.dtype(self.field.dtype or "float64").kind in "iu":
             good &= wide == np.floor(wide)

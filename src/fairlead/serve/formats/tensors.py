@@ -153,15 +153,25 @@ def raw_reader(
     return boolean if datatype == "BOOL" else number
 
 
-def raw_text(data: bytes, start: int, end: int) -> str | None:
-    """Read the one raw element of BYTES as UTF-8; None when it is not that."""
-    first = start + 4
-    if first > end or _length_at(data, start)[0] != end - first:
-        return None
-    try:
-        return data[first:end].decode()
-    except UnicodeDecodeError:
-        return None
+def raw_text_reader(then: Callable[[str], Any], otherwise: Any) -> Callable[[bytes, int, int], Any]:
+    """
+    Make the reader of a single raw element of BYTES between two places of a body.
+
+    Args:
+        then: Given the text; its result is that of the reader.
+        otherwise: The result where the bytes are not one element, or not UTF-8.
+    """
+
+    def text(body: bytes, start: int, end: int) -> Any:
+        first = start + 4
+        if first > end or _length_at(body, start)[0] != end - first:
+            return otherwise
+        try:
+            return then(body[first:end].decode())
+        except UnicodeDecodeError:
+            return otherwise
+
+    return text
 
 
 def raw_elements(data: bytes, start: int, end: int, size: int) -> list[bytes]:
