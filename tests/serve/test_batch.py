@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fairlead.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
-from fairlead.serve.batch import BATCH_ROWS, ENOUGH_ROWS, Call, Lane, Predictions, late
+from fairlead.serve.batch import BATCH_ROWS, Call, Lane, Predictions, late
 from fairlead.serve.cost import Cost
 from fairlead.serve.graph.trails import Trail
 from fairlead.serve.log import reader as log_reader
@@ -274,15 +274,15 @@ def test_a_large_call_with_a_bad_row_fails_as_a_whole_with_every_id(
 
     async def test(log: LogWriter) -> None:
         bench = Bench(log, Failing())
-        calls.append(bench.call(*range(ENOUGH_ROWS), -1, *range(ENOUGH_ROWS)))
+        calls.append(bench.call(*range(BATCH_ROWS), -1, *range(BATCH_ROWS)))
         await bench.finish()
         assert len(bench.done) == 1
 
     run(test)
     error = calls[0].error
     assert isinstance(error, ModelFailed)
-    assert len(set(error.ids)) == 2 * ENOUGH_ROWS + 1
-    for place in (0, ENOUGH_ROWS, 2 * ENOUGH_ROWS):
+    assert len(set(error.ids)) == 2 * BATCH_ROWS + 1
+    for place in (0, BATCH_ROWS, 2 * BATCH_ROWS):
         assert log_reader.get(tmp_path, error.ids[place]).row == place
 
 
@@ -295,7 +295,7 @@ def test_pieces_keep_their_order_however_they_come_back(run: Run) -> None:
         def answer(self, rows: list[Any], *more: Any) -> Predictions:
             if rows[0] == 0:
                 assert self.second.wait(5)
-            elif rows[0] == ENOUGH_ROWS:
+            elif rows[0] == BATCH_ROWS:
                 self.second.set()
             return super().answer(rows, *more)
 
@@ -303,9 +303,9 @@ def test_pieces_keep_their_order_however_they_come_back(run: Run) -> None:
 
     async def test(log: LogWriter) -> None:
         bench = Bench(log, Uneven(), workers=2)
-        call = bench.call(*range(3 * ENOUGH_ROWS))
+        call = bench.call(*range(3 * BATCH_ROWS))
         await bench.finish()
-        assert call.answers == [b"%d" % (2 * row) for row in range(3 * ENOUGH_ROWS)]
+        assert call.answers == [b"%d" % (2 * row) for row in range(3 * BATCH_ROWS)]
 
     run(test)
 

@@ -32,7 +32,7 @@ from fairlead.errors import (
     ModelFailed,
     Overloaded,
 )
-from fairlead.serve.cost import LEAST_S, Cost
+from fairlead.serve.cost import Cost
 from fairlead.serve.graph.trails import Trail
 from fairlead.serve.log.frame import Way
 from fairlead.serve.log.writer import Done, Durability, Frame, Part
@@ -44,10 +44,6 @@ logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 512
 """Rows of a batch at most, however quick the model."""
-ENOUGH_ROWS = 128
-"""Rows of a batch where its fixed cost counts little: forests take less for each of few rows."""
-FIXED_SHARE = 8
-"""Where the fixed cost counts, a batch has rows that cost so many times as much."""
 LARGE_ROWS = 64
 """Calls of so many rows are computed on a thread: the next is read and checked meanwhile."""
 IN_FLIGHT = 2
@@ -294,7 +290,7 @@ class Lane:
 
     def _send_off(self, pieces: list[_Piece], rows: int, is_large: bool) -> None:
         self._in_flight[is_large] += 1
-        sharing = sum(self._in_flight.values())  # they take turns at the model
+        sharing = sum(self._in_flight.values())  # the model or the processors
         future = self._loop.run_in_executor(self._threads, self._compute, pieces)
 
         def done(computed: asyncio.Future[tuple[list[_Outcome], float]]) -> None:
@@ -338,10 +334,8 @@ class Lane:
         return call.closed
 
     def _room(self) -> int:
-        """Say how many rows a batch may have: few, unless its fixed cost counts."""
-        cost = self.cost
-        worth = int(FIXED_SHARE * cost.fixed_s / max(cost.row_s, LEAST_S))
-        return min(BATCH_ROWS, max(ENOUGH_ROWS, worth), cost.rows_within(BATCH_S))
+        """Say how many rows a batch may have."""
+        return min(BATCH_ROWS, self.cost.rows_within(BATCH_S))
 
     def _compute(self, pieces: list[_Piece]) -> tuple[list[_Outcome], float]:
         """Answer a batch; if that fails, each piece by itself, so that only the cause fails."""
