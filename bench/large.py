@@ -22,13 +22,18 @@ from shared.servers import running
 
 from fairlead import project as projects
 from fairlead.model.registry import Registry
+from fairlead.model.runtime import Predictor
+from fairlead.model.runtime.rows import part_of
 from fairlead.serve.loaded import LoadedRevision
 from fairlead.serve.pool import ModelPool
 from fairlead.serve.spec import revision as revisions
+from fairlead.signature.columns import Columns
 from fairlead.store.store import Store
 
 ROWS = 1000
 MANY = 10_000
+OWN_SIZES = (64, 128, 256, 512, ROWS)
+"""Batch sizes at which the model alone is asked; what is served is held against the last."""
 SHARES = {1: 0.65, 4: 0.9}
 """Connections → the share of the model's own rate that is the goal."""
 GOAL_P99_S = 0.02
@@ -53,18 +58,22 @@ def measure(project: Path, seconds: float, rounds: int) -> dict[str, Any]:
     body = msgspec.json.encode({"rows": income.sample(ROWS)})
     many = msgspec.json.encode({"rows": income.sample(MANY)})
     single = msgspec.json.encode({"rows": income.sample(1)})
-    own: list[float] = []
+    own: list[dict[int, float]] = []
     served: dict[int, list[float]] = {connections: [] for connections in SHARES}
     with running(income.ours(project)) as up:
         for _ in range(rounds):
-            own.append(_own_rate(project, seconds))
+            own.append(_own_rates(project, seconds))
             for connections in SHARES:
                 served[connections].append(_rate(up.port, body, connections, seconds))
         alone = _singles(up.port, single, None, seconds)
         beside = _singles(up.port, single, many, seconds * rounds)
-    figures: dict[str, Any] = {"own rows/s": [round(rate) for rate in own]}
+    at_rows = [rates[ROWS] for rates in own]
+    figures: dict[str, Any] = {
+        f"own rows/s at {ROWS}": [round(rate) for rate in at_rows],
+        "own rows/s at its best size": [_best(rates) for rates in own],
+    }
     for connections, goal in SHARES.items():
-        shares = [rate / mine for rate, mine in zip(served[connections], own, strict=True)]
+        shares = [rate / mine for rate, mine in zip(served[connections], at_rows, strict=True)]
         figures[f"{connections} connections"] = {
             "rows/s": [round(rate) for rate in served[connections]],
             "share": round(sorted(shares)[len(shares) // 2], 3),
@@ -79,19 +88,24 @@ def measure(project: Path, seconds: float, rounds: int) -> dict[str, Any]:
     return figures
 
 
-def _own_rate(project: Path, seconds: float) -> float:
-    """Rows a second of the model alone, called with 1,000 encoded rows, in a process of its own."""
+def _own_rates(project: Path, seconds: float) -> dict[int, float]:
+    """Rows a second of the model alone by batch size, called with encoded rows in a process."""
     done = subprocess.run(
         [sys.executable, __file__, "--own", str(project), str(seconds)],
         capture_output=True,
         text=True,
         check=True,
     )
-    return float(done.stdout)
+    return msgspec.json.decode(done.stdout, type=dict[int, float])
+
+
+def _best(rates: dict[int, float]) -> dict[str, int]:
+    size = max(rates, key=rates.__getitem__)
+    return {"rows": size, "rows/s": round(rates[size])}
 
 
 def own(folder: str, seconds: str) -> None:
-    """Print the model's own rate."""
+    """Print the model's own rates; each size has its share of the seconds, the last all of them."""
     project = projects.load(Path(folder))
     with Store.open(project.store_root, write=False) as store:
         live = revisions.require_live(store.catalog, "income")
@@ -99,13 +113,21 @@ def own(folder: str, seconds: str) -> None:
         (ref,) = live.packages
         _, predictor = Registry(project, store).load(ref)
     body = msgspec.json.encode({"rows": income.sample(ROWS)})
-    columns = loaded.checker.columns(loaded.intake.read(body).rows).columns
-    predictor.predict(columns)
-    until, calls, start = time.perf_counter() + float(seconds), 0, time.perf_counter()
-    while time.perf_counter() < until:
-        predictor.predict(columns)
+    rows = loaded.checker.columns(loaded.intake.read(body).rows).columns
+    shares = {size: 1.0 if size == ROWS else 1 / len(OWN_SIZES) for size in OWN_SIZES}
+    rates = {size: _alone(predictor, rows, size, float(seconds) * shares[size]) for size in shares}
+    print(msgspec.json.encode(rates).decode())
+
+
+def _alone(predictor: Predictor, rows: Columns, size: int, seconds: float) -> float:
+    """Ask in batches of one size, each of other rows than the one before."""
+    batches = [part_of(rows, slice(at, at + size)) for at in range(0, ROWS - size + 1, size)]
+    predictor.predict(batches[0])
+    calls, start = 0, time.perf_counter()
+    while time.perf_counter() < start + seconds:
+        predictor.predict(batches[calls % len(batches)])
         calls += 1
-    print(calls * ROWS / (time.perf_counter() - start))
+    return calls * size / (time.perf_counter() - start)
 
 
 def _rate(port: int, body: bytes, connections: int, seconds: float) -> float:
