@@ -168,6 +168,26 @@ def test_a_file_that_raises_is_named_and_its_lines_stand_in_the_traceback(
     with_code.close()
 
 
+@pytest.mark.parametrize("raised", ["BaseException('no')", "SystemExit(3)", "GeneratorExit"])
+def test_code_that_raises_what_is_no_exception_is_named_as_well(
+    project: Project, raised: str
+) -> None:
+    name = raised.partition("(")[0]
+    write(
+        project.root,
+        {
+            "bad.py": f"raise {raised}\n",
+            "built.py": f"class Prep:\n    def __init__(self):\n        raise {raised}\n",
+        },
+    )
+    with_code = code.of_code(code.read(project, ["bad.py:f", "built.py:Prep"]))
+    with pytest.raises(InvalidConfig, match=f"bad.py cannot be loaded: {name}"):
+        with_code.get("bad.py:f")
+    with pytest.raises(InvalidConfig, match=f"built with no arguments: {name}"):
+        with_code.get("built.py:Prep")
+    with_code.close()
+
+
 def test_code_is_read_back_whole(project: Project) -> None:
     found = code.read(project, ["nodes.py:tidy"])
     with Store.open(project.store_root) as store:

@@ -196,18 +196,27 @@ def _loaded(modules: Isolated, path: str) -> ModuleType:
         return modules.module(path)
     except FairleadError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        _let_ctrl_c_pass(error)
         raise InvalidConfig(
             f"{path} cannot be loaded: {type(error).__name__}: {error}.",
             "Mend it; a graph's functions are loaded from the snapshot of their code alone.",
         ) from error
 
 
+def _let_ctrl_c_pass(error: BaseException) -> None:
+    from fairlead.serve.graph.answered import is_ctrl_c  # arrays, which most commands need not
+
+    if is_ctrl_c(error):
+        raise error
+
+
 def _called(text: str, found: Any, config: dict[str, Any]) -> Callable[..., Any]:
     if isinstance(found, type):
         try:
             found = found(**config)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            _let_ctrl_c_pass(error)
             given = f"config {config!r}" if config else "no arguments"
             raise InvalidConfig(
                 f"{text} cannot be built with {given}: {type(error).__name__}: {error}.",
