@@ -8,7 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.errors import FairleadError, Forbidden, IntegrityError, InvalidInput, NotFound
+from fairlead.errors import (
+    FairleadError,
+    Forbidden,
+    IntegrityError,
+    InvalidInput,
+    NotFound,
+    NotSupported,
+)
+from fairlead.flow.replay import replay
 from fairlead.hub.bring import Wanted, bring
 from fairlead.hub.web import Bounds, HubFault
 from fairlead.model.registry import Registry
@@ -52,6 +60,9 @@ def test_a_file_of_the_hub_is_sealed_and_answers(
     line = repr(why(reader, found_on_line(reader, "detector@1")))
     assert f"hf:{FILE}@v1" in line
     assert str(origin.commit) in line
+    assert version.run is not None
+    with pytest.raises(NotSupported, match="imported 'detector': no pipeline made it"):
+        replay(project, store, version.run, prepare=lambda root: None)
 
 
 def test_the_same_digest_touches_no_network_again(

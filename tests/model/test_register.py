@@ -10,7 +10,8 @@ import pytest
 from sklearn.tree import DecisionTreeClassifier
 
 import fairlead as fl
-from fairlead.errors import NotFound, UsageError
+from fairlead.errors import NotFound, NotSupported, UsageError
+from fairlead.flow.replay import replay
 from fairlead.flow.run import execute
 from fairlead.model.registry import Registry
 from fairlead.model.verify import verify
@@ -98,6 +99,8 @@ def test_outside_a_pipeline_it_is_a_run_of_its_own(
     assert recorded is not None
     assert (recorded.pipeline, recorded.status) == ("register-ages", "done")
     assert version.metrics["accuracy"] == 1.0  # evaluated, since no report was given
+    with pytest.raises(NotSupported, match="registered 'ages' outside of a pipeline"):
+        replay(registry.project, registry.store, version.run, prepare=lambda root: None)
 
 
 def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

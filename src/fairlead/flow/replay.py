@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from fairlead.flow import values
 from fairlead.flow.again import RESULT, Request
 from fairlead.flow.code import snapshot
 from fairlead.flow.environment import THREAD_VARIABLES, Environment, difference
+from fairlead.flow.find import pipelines_of
 from fairlead.flow.keys.key import explain
 from fairlead.flow.runs import environment_of, find_run, inputs_of, snapshot_of, steps_of
 from fairlead.flow.values import distance
@@ -27,6 +29,9 @@ from fairlead.store.records import Artifact, CacheEntry, Run, StepRun
 
 if TYPE_CHECKING:
     from fairlead.project import Project
+
+REGISTER = "fairlead.model.register:register"
+"""The step of `fl.register`."""
 
 Verdict = Literal["equal", "differs", "missing", "nothing to compare"]
 
@@ -76,7 +81,8 @@ def replay(
 
     Raises:
         NotFound: There is no such run, or it recorded no code.
-        NotSupported: The run did not end well, so that there is nothing to compare with.
+        NotSupported: The run did not end well, so that there is nothing to compare with,
+            or no pipeline of the project made it.
     """
     run = find_run(store, run_id)
     if run.status != "done":
@@ -102,6 +108,7 @@ def _replay(
 ) -> Replay:
     root = folder / project.root.name
     _restore_code(store, run, root)
+    _require_pipeline(project, store, run, root)
     moved = _restore_inputs(project, store, run, root, folder / "inputs")
     prepare(root)
     old = environment_of(store, run)
@@ -158,6 +165,30 @@ def _restore_code(store: Store, run: Run, root: Path) -> None:
     if code is None:
         raise NotFound(f"Run {run.id} recorded no code.", "Replay a run made by fairlead run.")
     snapshot.restore(code, store.blobs, root)
+
+
+def _require_pipeline(project: Project, store: Store, run: Run, root: Path) -> None:
+    """Refuse a run that registered a model by itself, without a pipeline of the project."""
+    steps = steps_of(store, run)
+    if [step.function for step in steps] != [REGISTER]:
+        return
+    at = dataclasses.replace(project, root=root)
+    if any(run.pipeline in names for names in pipelines_of(at).values()):
+        return
+    how, _, model = run.pipeline.partition("-")
+    if how == "import":
+        raise NotSupported(
+            f"Run {run.id} imported {model!r}: no pipeline made it, and there is nothing to do "
+            "again.",
+            "`fairlead models verify` holds its bytes against the seal; "
+            "imported again, the same file is the same version.",
+        )
+    raise NotSupported(
+        f"Run {run.id} registered {model!r} outside of a pipeline: what trained it was not "
+        "recorded, and cannot be done again.",
+        "`fairlead models verify` holds its bytes against the seal. "
+        "Call fl.register within a pipeline, and its runs can be replayed.",
+    )
 
 
 def _restore_inputs(
