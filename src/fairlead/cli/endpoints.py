@@ -50,6 +50,9 @@ def show(name: str, /, *, limit: int = 20) -> None:
     """
     Show an endpoint: the graph of its live revision, and the revisions before.
 
+    All from the catalog. Whether a running server could load it, that server says:
+    GET /v1/endpoints/NAME.
+
     Parameters
     ----------
     name
