@@ -82,6 +82,12 @@ def test_the_quick_way_and_the_exact_one_read_the_same(table):
     assert read(split, PLAIN).rows == read(split | {"params": {}}, PLAIN).rows == native
 
 
+def test_a_table_that_stands_twice_is_refused_though_its_key_is_escaped():
+    for key in (b"dataframe_records", rb"dataframe\u005frecords"):
+        with pytest.raises(MalformedInput, match="'dataframe_records', 'dataframe_records'"):
+            read(b'{"dataframe_records": [{"age": 1}], "%b": [{"age": 2}]}' % key, AGES)
+
+
 def test_nan_and_nat_are_null_and_infinity_is_refused():
     row = b'{"age": NaN, "job": NaN, "away": true, "since": "NaT", "face": [1, 2]}'
     (read_row,) = read(b'{"dataframe_records": [%b]}' % row).rows
