@@ -88,6 +88,13 @@ def test_a_table_that_stands_twice_is_refused_though_its_key_is_escaped():
             read(b'{"dataframe_records": [{"age": 1}], "%b": [{"age": 2}]}' % key, AGES)
 
 
+def test_a_part_of_a_table_that_stands_twice_is_refused_though_its_key_is_escaped():
+    for key in (b"data", rb"d\u0061ta"):
+        body = b'{"dataframe_split": {"columns": ["age"], "data": [[1]], "%b": [[2]]}}' % key
+        with pytest.raises(FairleadError):
+            read(body, AGES)
+
+
 def test_nan_and_nat_are_null_and_infinity_is_refused():
     row = b'{"age": NaN, "job": NaN, "away": true, "since": "NaT", "face": [1, 2]}'
     (read_row,) = read(b'{"dataframe_records": [%b]}' % row).rows
