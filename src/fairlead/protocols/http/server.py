@@ -20,6 +20,7 @@ import time
 from email.utils import formatdate
 
 from fairlead.errors import Conflict
+from fairlead.protocols.http.accepting import Acceptor
 from fairlead.protocols.http.connection import Connection, Shared
 from fairlead.protocols.http.exchange import Application, Exchange, Refused, Response, Stream
 from fairlead.protocols.http.limits import Limits
@@ -58,7 +59,7 @@ class HttpServer:
         self.shared = Shared(application, limits or Limits())
         self._certificate = certificate
         self._sockets: list[socket.socket] = []
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Acceptor] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._refresh_at = 0.0
 
@@ -87,9 +88,7 @@ class HttpServer:
             _allow_files(self.shared.limits.connections)
             self._tick(loop)
         for taken in self._sockets[len(self._listeners) :]:
-            # Without a backlog asyncio would set one of 100, whatever the socket had.
-            listener = loop.create_server(self._connection, sock=taken, backlog=BACKLOG)
-            self._listeners.append(await listener)
+            self._listeners.append(Acceptor(loop, taken, self._connection))
 
     async def hand_over(self, wait_s: float) -> None:
         """
@@ -120,6 +119,8 @@ class HttpServer:
 
     def close(self) -> None:
         """Let go of the addresses and of every connection, at once."""
+        for listener in self._listeners:
+            listener.close()
         for taken in self._sockets:
             taken.close()
         for connection in tuple(self.shared.connections):
