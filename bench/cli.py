@@ -14,15 +14,15 @@ import msgspec
 from shared import demo
 from shared.keep import keep
 
-from fairlead.project import Project
-from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log.frame import Frame, Part
-from fairlead.serve.log.reader import find
-from fairlead.serve.log.writer import LogWriter
-from fairlead.serve.pool import ModelPool
-from fairlead.serve.spec.revision import require_live
-from fairlead.store.ids import id_text, prediction_ids
-from fairlead.store.reader import FILE, CatalogReader
+from clewline.project import Project
+from clewline.serve.loaded import LoadedRevision
+from clewline.serve.log.frame import Frame, Part
+from clewline.serve.log.reader import find
+from clewline.serve.log.writer import LogWriter
+from clewline.serve.pool import ModelPool
+from clewline.serve.spec.revision import require_live
+from clewline.store.ids import id_text, prediction_ids
+from clewline.store.reader import FILE, CatalogReader
 
 GOALS_MS = {"--help": 200.0, "why PREDICTION": 200.0, "find": 5.0}
 BATCH = 8
@@ -93,13 +93,13 @@ def measure(project: Project, ids: list[str], repeats: int) -> dict[str, dict[st
     """Median and worst, in milliseconds, each command as a whole process."""
 
     def command(*words: str) -> Callable[[int], object]:
-        return lambda _: demo.fairlead(*words, cwd=project.root)
+        return lambda _: demo.clewline(*words, cwd=project.root)
 
     return {
         "--help": timed(command("--help"), repeats),
-        "why PREDICTION": timed(lambda n: demo.fairlead("why", ids[n], cwd=project.root), repeats),
+        "why PREDICTION": timed(lambda n: demo.clewline("why", ids[n], cwd=project.root), repeats),
         "why PREDICTION --json": timed(
-            lambda n: demo.fairlead("why", ids[n], "--json", cwd=project.root), repeats
+            lambda n: demo.clewline("why", ids[n], "--json", cwd=project.root), repeats
         ),
         "predictions list": timed(command("predictions", "list"), repeats),
         "find": timed(lambda n: found(project, ids[n]), len(ids)),

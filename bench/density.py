@@ -26,21 +26,21 @@ import msgspec
 import numpy as np
 import polars as pl
 import psutil
-from shared.demo import FAIRLEAD
+from shared.demo import CLEWLINE
 from shared.keep import keep
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fairlead.model import contents, seal
-from fairlead.model.package import About
-from fairlead.model.registry import Registry
-from fairlead.project import Project, load
-from fairlead.serve.spec import endpoint_file as specs
-from fairlead.serve.spec import revision as revisions
-from fairlead.store.records import LiveRevision
-from fairlead.store.store import Store
+from clewline.model import contents, seal
+from clewline.model.package import About
+from clewline.model.registry import Registry
+from clewline.project import Project, load
+from clewline.serve.spec import endpoint_file as specs
+from clewline.serve.spec import revision as revisions
+from clewline.store.records import LiveRevision
+from clewline.store.store import Store
 
 SEEDS = 8
 FIELDS = 8
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=10_000)
     parser.add_argument("--random", type=int, default=20_000, help="calls at random afterwards")
     parser.add_argument("--budget", default="", help="--model-memory of the server")
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/fairlead-density"))
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/clewline-density"))
     parser.add_argument("--stay", action="store_true", help="leave the folder, and use it again")
     given = parser.parse_args()
     try:
@@ -98,7 +98,7 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
 def build(folder: Path, models: int) -> float:
     """Make a project of so many models, each behind an endpoint; or take what is there."""
     start = time.perf_counter()
-    project = load(folder) if (folder / "fairlead.toml").exists() else _project(folder)
+    project = load(folder) if (folder / "clewline.toml").exists() else _project(folder)
     with Store.open(project.store_root) as store:
         have = store.catalog.count(LiveRevision)
         if have < models:
@@ -107,9 +107,9 @@ def build(folder: Path, models: int) -> float:
 
 
 def _project(folder: Path) -> Project:
-    Store.create(folder / ".fairlead").close()
-    public = seal.make_keys(folder / ".fairlead" / "keys" / "seal.key")
-    (folder / "fairlead.toml").write_text(
+    Store.create(folder / ".clewline").close()
+    public = seal.make_keys(folder / ".clewline" / "keys" / "seal.key")
+    (folder / "clewline.toml").write_text(
         f'[project]\nname = "density"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
     )
     return load(folder)
@@ -163,7 +163,7 @@ def _distinct(model: bytes, number: int) -> bytes:
 @contextmanager
 def _server(folder: Path, budget: str) -> Iterator[tuple[psutil.Process, int]]:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    command = [*FAIRLEAD, "serve", "--port", "0", *(["--model-memory", budget] if budget else [])]
+    command = [*CLEWLINE, "serve", "--port", "0", *(["--model-memory", budget] if budget else [])]
     with open(folder / "server.log", "wb") as log:
         started = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     try:

@@ -16,12 +16,12 @@ import polars as pl
 from shared.income import ROWS, sample
 from shared.keep import keep
 
-from fairlead.serve import formats
-from fairlead.serve.formats import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
-from fairlead.serve.intake import MAX_ROWS, Intake
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Output, Signature
-from fairlead.signature.infer import infer_fields
+from clewline.serve import formats
+from clewline.serve.formats import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
+from clewline.serve.intake import MAX_ROWS, Intake
+from clewline.signature.check import Checker
+from clewline.signature.field import Output, Signature
+from clewline.signature.infer import infer_fields
 
 REPEATS = 50
 

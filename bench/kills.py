@@ -25,13 +25,13 @@ from pathlib import Path
 
 import msgspec
 
-from fairlead.project import Project
-from fairlead.serve.log import check as log_check
-from fairlead.serve.log.extent import opened
-from fairlead.serve.log.frame import unpack, walk
-from fairlead.serve.log.reader import find
-from fairlead.serve.log.segment import hours, segments
-from fairlead.store import doctor
+from clewline.project import Project
+from clewline.serve.log import check as log_check
+from clewline.serve.log.extent import opened
+from clewline.serve.log.frame import unpack, walk
+from clewline.serve.log.reader import find
+from clewline.serve.log.segment import hours, segments
+from clewline.store import doctor
 
 CONNECTIONS = 6
 KEYED = 0.2
@@ -89,7 +89,7 @@ class Server:
     """A server of ours: a supervisor and its workers."""
 
     def __init__(self, root: Path, workers: int) -> None:
-        words = [sys.executable, "-m", "fairlead.cli.main", "serve", "--port", "0"]
+        words = [sys.executable, "-m", "clewline.cli.main", "serve", "--port", "0"]
         words += ["--workers", str(workers)]
         self.process = subprocess.Popen(
             words, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -20,15 +20,15 @@ from shared import income
 from shared.keep import keep
 from shared.servers import running
 
-from fairlead import project as projects
-from fairlead.model.registry import Registry
-from fairlead.model.runtime import Predictor
-from fairlead.model.runtime.rows import part_of
-from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.pool import ModelPool
-from fairlead.serve.spec import revision as revisions
-from fairlead.signature.columns import Columns
-from fairlead.store.store import Store
+from clewline import project as projects
+from clewline.model.registry import Registry
+from clewline.model.runtime import Predictor
+from clewline.model.runtime.rows import part_of
+from clewline.serve.loaded import LoadedRevision
+from clewline.serve.pool import ModelPool
+from clewline.serve.spec import revision as revisions
+from clewline.signature.columns import Columns
+from clewline.store.store import Store
 
 ROWS = 1000
 MANY = 10_000

@@ -16,15 +16,15 @@ import msgspec
 import psutil
 from shared.keep import keep
 
-from fairlead.model.compile import Compiled, compile
-from fairlead.model.kinds.file import contents_of
-from fairlead.model.kinds.kind import Given
-from fairlead.model.runtime.frames import columns_of
-from fairlead.model.runtime.onnx import OnnxRuntime
-from fairlead.model.runtime.registry import load as runtime_of
-from fairlead.model.runtime.rows import part_of
-from fairlead.signature.field import Signature
-from fairlead.signature.infer import infer
+from clewline.model.compile import Compiled, compile
+from clewline.model.kinds.file import contents_of
+from clewline.model.kinds.kind import Given
+from clewline.model.runtime.frames import columns_of
+from clewline.model.runtime.onnx import OnnxRuntime
+from clewline.model.runtime.registry import load as runtime_of
+from clewline.model.runtime.rows import part_of
+from clewline.signature.field import Signature
+from clewline.signature.infer import infer
 
 BATCHES = (1, 8, 32, 128, 1000)
 NAMES = (
@@ -130,7 +130,7 @@ def boosters() -> dict[str, Any]:
 
 def served(model: Any, train: Any, test: Any, target: str = "income") -> dict[str, str]:
     """Register, load and ask."""
-    from fairlead.model.contents import make
+    from clewline.model.contents import make
 
     made = make(model, train=train, test=test[:2000], target=target)
     seconds, told = asked(made, test)

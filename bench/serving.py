@@ -24,7 +24,7 @@ CONNECTIONS = (1, 32, 128)
 GOALS = {1: 1.3, 32: 2.5, 128: 2.5}
 """How many times the requests of the bare handler."""
 REFERENCES = ("bare", "compiled")
-"""The exact model as skl2onnx converts it, and the file that fairlead compiled."""
+"""The exact model as skl2onnx converts it, and the file that clewline compiled."""
 CLIENTS = BENCH.parent / ".venv-clients" / "bin" / "python"
 
 Figures = dict[str, Any]
@@ -78,10 +78,10 @@ def handlers(project: Path, scratch: Path, rounds: int, seconds: float) -> Figur
             | {str(c): summary(results) for c, results in seen[name].items()}
             for name, one, _ in asked
         }
-    ours = seen["fairlead"]
+    ours = seen["clewline"]
     for connections, goal in GOALS.items():
         compared = {name: ratio(ours[connections], seen[name][connections]) for name in REFERENCES}
-        figures["fairlead"] |= {f"{connections} to {name}": it for name, it in compared.items()}
+        figures["clewline"] |= {f"{connections} to {name}": it for name, it in compared.items()}
         bare, compiled = compared["bare"], compared["compiled"]
         print(
             f"{connections:>4} connections: {bare['requests']:.2f} times the bare handler "
@@ -139,14 +139,14 @@ def _grpc(
     model = income.package(ours.server.folder)
     server = peers.server("mlserver", "onnx", model, [row], folder)
     bodies = {
-        "fairlead": grpc_body(
+        "clewline": grpc_body(
             [dict(t) for t in json.loads(income.oip_json([row]).bodies[0])["inputs"]]
         ),
         "mlserver": grpc_body(income.mlserver_tensors(row)),
     }
     with running(server) as theirs:
         targets = {
-            "fairlead": (ours, port),
+            "clewline": (ours, port),
             "mlserver": (theirs, int(server.environment["GRPC_PORT"])),
         }
         seen: dict[str, list[Round]] = {name: [] for name in targets}
@@ -157,9 +157,9 @@ def _grpc(
                 rate = seen[name][-1].requests_s if seen[name] else 500
                 seen[name].append(h2load(one, at, bodies[name], 32, int(rate * seconds) + 32))
     figures: Figures = {name: summary(results) for name, results in seen.items()}
-    figures["to mlserver"] = ratio(seen["fairlead"], seen["mlserver"])
+    figures["to mlserver"] = ratio(seen["clewline"], seen["mlserver"])
     print(
-        f"gRPC: {figures['fairlead']['requests_s']:,.0f} calls/s, "
+        f"gRPC: {figures['clewline']['requests_s']:,.0f} calls/s, "
         f"{figures['to mlserver']['requests']:.1f} times MLServer's (goal 3)"
     )
     return figures
@@ -214,7 +214,7 @@ def others(project: Path, scratch: Path, rounds: int, seconds: float) -> Figures
 
 def _beside(ours: Running, native: Path, server: Server, rounds: int, seconds: float) -> Figures:
     with running(server) as one, script(server.question) as lua:
-        asked: list[Asked] = [("fairlead", ours, (native,)), (server.name, one, (lua,))]
+        asked: list[Asked] = [("clewline", ours, (native,)), (server.name, one, (lua,))]
         seen = in_turn(asked, (1, 32), rounds, seconds)
         figures: Figures = {
             "ready_s": round(one.ready_s, 2),
@@ -222,10 +222,10 @@ def _beside(ours: Running, native: Path, server: Server, rounds: int, seconds: f
             **{str(c): summary(results) for c, results in seen[server.name].items()},
         }
     for connections in (1, 32):
-        compared = ratio(seen["fairlead"][connections], seen[server.name][connections])
-        figures[f"fairlead to it at {connections}"] = compared
+        compared = ratio(seen["clewline"][connections], seen[server.name][connections])
+        figures[f"clewline to it at {connections}"] = compared
     goal = 200 if server.name.endswith("sklearn") else 5
-    times = figures["fairlead to it at 32"]["requests"]
+    times = figures["clewline to it at 32"]["requests"]
     print(f"{server.name}: we answer {times:,.1f} times as many at 32 connections (goal {goal})")
     return figures
 
@@ -263,7 +263,7 @@ def workers(project: Path, scratch: Path, rounds: int, seconds: float) -> Figure
 
 
 def footprint(project: Path, scratch: Path, rounds: int, seconds: float) -> Figures:
-    """Start `fairlead up` again and again: time to the first prediction, memory at rest."""
+    """Start `clewline up` again and again: time to the first prediction, memory at rest."""
     ready, memory = [], []
     for _ in range(max(3, rounds)):
         with running(income.ours(project)) as one:

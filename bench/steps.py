@@ -12,19 +12,19 @@ from typing import Any
 
 import msgspec
 
-from fairlead import project as projects
-from fairlead.flow import environment
-from fairlead.flow.find import find_pipeline
-from fairlead.flow.recording import Event
-from fairlead.flow.run import execute
-from fairlead.flow.runs import list_runs
-from fairlead.project import Project
-from fairlead.store import Store
+from clewline import project as projects
+from clewline.flow import environment
+from clewline.flow.find import find_pipeline
+from clewline.flow.recording import Event
+from clewline.flow.run import execute
+from clewline.flow.runs import list_runs
+from clewline.project import Project
+from clewline.store import Store
 
 RESULTS = Path(__file__).parent / "results"
 
 PIPELINES = """
-import fairlead as fl
+import clewline as cl
 import polars as pl
 
 SHARE = 0.25
@@ -34,28 +34,28 @@ def halve(x: int) -> float:
     return x * SHARE
 
 
-@fl.step
+@cl.step
 def number(x: int) -> float:
     return halve(x)
 
 
-@fl.step
+@cl.step
 def table(x: int) -> pl.DataFrame:
     return pl.DataFrame({"x": range(1000), "y": [halve(x)] * 1000})
 
 
-@fl.step
+@cl.step
 def total(table: pl.DataFrame, number: float) -> float:
     return float(table["y"].sum() + number)
 
 
-@fl.pipeline
+@cl.pipeline
 def numbers(count: int = 100, start: int = 0):
     for x in range(count):
         number(start + x)
 
 
-@fl.pipeline
+@cl.pipeline
 def chains(count: int = 33, start: int = 0):
     for x in range(count):
         total(table(start + x), number(start + x))
@@ -88,7 +88,7 @@ def main() -> None:
 def measure(root: Path, repeats: int) -> dict[str, float]:
     """Medians over repeats, in milliseconds."""
     root.mkdir()
-    (root / "fairlead.toml").write_text('[project]\nname = "bench"\nid = "0"\n')
+    (root / "clewline.toml").write_text('[project]\nname = "bench"\nid = "0"\n')
     (root / "pipelines.py").write_text(PIPELINES)
     project = projects.load(root)
     with Store.create(project.store_root) as store:

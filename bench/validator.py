@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fairlead.signature import frames
-from fairlead.signature.check import Checker
-from fairlead.signature.infer import infer
+from clewline.signature import frames
+from clewline.signature.check import Checker
+from clewline.signature.infer import infer
 
 ROOT = Path(__file__).parent.parent
-DATA = Path(os.environ.get("FAIRLEAD_DATA") or ROOT.parent / "shared" / "data")
+DATA = Path(os.environ.get("CLEWLINE_DATA") or ROOT.parent / "shared" / "data")
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from fairlead.client import calls
+from clewline.client import calls
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "src" / "fairlead" / "client"
+SOURCE = ROOT / "src" / "clewline" / "client"
 PAGE = ROOT / "docs" / "client.md"
 SECTIONS = {
     "Args": "Arguments",

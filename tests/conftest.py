@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.project import Project
+from clewline.project import Project
 
 Shop = Callable[..., Project]
 
@@ -28,14 +28,14 @@ def shop() -> Shop:
     packed = _packed()
 
     def make(root: Path, files: dict[str, str] | None = None) -> Project:
-        from fairlead.model import seal
-        from fairlead.model.registry import Registry
-        from fairlead.store.records import Alias
-        from fairlead.store.store import Store
+        from clewline.model import seal
+        from clewline.model.registry import Registry
+        from clewline.store.records import Alias
+        from clewline.store.store import Store
 
-        Store.create(root / ".fairlead").close()
-        public = seal.make_keys(root / ".fairlead" / "keys" / "seal.key")
-        (root / "fairlead.toml").write_text(
+        Store.create(root / ".clewline").close()
+        public = seal.make_keys(root / ".clewline" / "keys" / "seal.key")
+        (root / "clewline.toml").write_text(
             f'[project]\nname = "shop"\nid = "0123456789abcdef"\n\n[keys]\npublic = "{public}"\n'
         )
         project = Project(root, "shop", "0123456789abcdef", public)
@@ -89,8 +89,8 @@ def _vector(table: Any) -> Any:
     import onnx
     from onnx import TensorProto, helper
 
-    from fairlead.model.contents import make
-    from fairlead.model.package import About
+    from clewline.model.contents import make
+    from clewline.model.package import About
 
     pairs: list[str | int | None] = ["rows", 2]
     graph = helper.make_graph(
@@ -124,10 +124,10 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    from fairlead.model.compile import compile
-    from fairlead.model.kinds.tables import with_probabilities
-    from fairlead.model.package import About
-    from fairlead.signature.infer import infer
+    from clewline.model.compile import compile
+    from clewline.model.kinds.tables import with_probabilities
+    from clewline.model.package import About
+    from clewline.signature.infer import infer
 
     texts = [each for each in table.columns if table.schema[each] == pl.String]
     if texts:

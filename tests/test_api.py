@@ -1,4 +1,4 @@
-"""What `import fairlead` offers."""
+"""What `import clewline` offers."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from pathlib import Path
 
 import pytest
 
-import fairlead as fl
-from fairlead.errors import NotFound
-from fairlead.store import Store
+import clewline as cl
+from clewline.errors import NotFound
+from clewline.store import Store
 
 
 def test_every_public_name_is_there_and_its_list_is_sorted() -> None:
-    assert fl.__all__ == sorted(fl.__all__)
-    for name in fl.__all__:
-        assert callable(getattr(fl, name))
-    assert set(fl.__all__) <= set(dir(fl))
+    assert cl.__all__ == sorted(cl.__all__)
+    for name in cl.__all__:
+        assert callable(getattr(cl, name))
+    assert set(cl.__all__) <= set(dir(cl))
     with pytest.raises(AttributeError, match="no attribute 'stpe'"):
-        _ = fl.stpe  # type: ignore[attr-defined]
+        _ = cl.stpe  # type: ignore[attr-defined]
 
 
 def test_evaluate_stays_the_function_though_its_folder_is_imported() -> None:
-    from fairlead.evaluate.report import evaluate
+    from clewline.evaluate.report import evaluate
 
-    assert fl.evaluate is evaluate
+    assert cl.evaluate is evaluate
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     heavy = "numpy polars sklearn sqlalchemy msgspec rich cyclopts onnxruntime"
-    code = f"import sys, fairlead; print([m for m in {heavy.split()} if m in sys.modules])"
+    code = f"import sys, clewline; print([m for m in {heavy.split()} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_open_reads_the_store_of_a_project(tmp_path: Path) -> None:
-    (tmp_path / "fairlead.toml").write_text('[project]\nname = "p"\nid = "0"\n')
-    Store.create(tmp_path / ".fairlead").close()
-    with fl.open(tmp_path) as store:
+    (tmp_path / "clewline.toml").write_text('[project]\nname = "p"\nid = "0"\n')
+    Store.create(tmp_path / ".clewline").close()
+    with cl.open(tmp_path) as store:
         assert store.runs.list() == []
         assert store.models.list() == []
         assert store.endpoints.list() == []
@@ -56,4 +56,4 @@ def test_open_reads_the_store_of_a_project(tmp_path: Path) -> None:
             with pytest.raises(NotFound):
                 missing()
     with pytest.raises(NotFound):
-        fl.open(tmp_path.parent)
+        cl.open(tmp_path.parent)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fairlead import config
-from fairlead.errors import InvalidConfig
+from clewline import config
+from clewline.errors import InvalidConfig
 
 
 def parse(text: str) -> object:

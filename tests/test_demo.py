@@ -27,12 +27,12 @@ def test_the_model_is_registered_and_answers(printed: str) -> None:
 
 
 def test_why_leads_from_the_answer_back_to_the_data(printed: str) -> None:
-    line = printed.split("fairlead why", 1)[1].split("fairlead replay", 1)[0]
+    line = printed.split("clewline why", 1)[1].split("clewline replay", 1)[0]
     for word in ("tumours#1", "tumours@1", "held equal", "trees", "commit", "569 rows"):
         assert word in line, line
 
 
 def test_the_prediction_and_the_run_replay_bit_for_bit(printed: str) -> None:
-    replays = printed.split("fairlead replay")[1:]
+    replays = printed.split("clewline replay")[1:]
     assert len(replays) == 2
     assert all(re.search(r"equal|same bits", replay) for replay in replays), replays

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src" / "fairlead"
+SOURCE = Path(__file__).parent.parent / "src" / "clewline"
 
 # A part may import itself and what stands before it.
 LINE = (
     "errors",
+    "entry_points",
     "config",
     "signature",
     "store",
@@ -30,7 +31,7 @@ LINE = (
     "testing",
 )
 
-# What `fairlead/__init__.py` itself defines.
+# What `clewline/__init__.py` itself defines.
 OWN_NAMES = {"__version__"}
 
 # Libraries that only these parts may import.
@@ -78,7 +79,7 @@ def imported(path: Path) -> set[str]:
 
 
 def part(module: str) -> str:
-    """The part of fairlead that a dotted name lies in."""
+    """The part of clewline that a dotted name lies in."""
     return module.split(".")[1]
 
 
@@ -89,7 +90,7 @@ def name(path: Path) -> str:
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_a_module_imports_only_what_stands_before_it_in_the_line(path: Path) -> None:
     own = LINE.index(path.relative_to(SOURCE).parts[0].removesuffix(".py"))
-    ours = {part(module) for module in imported(path) if module.startswith("fairlead.")}
+    ours = {part(module) for module in imported(path) if module.startswith("clewline.")}
     outward = {module for module in ours - OWN_NAMES if LINE.index(module) > own}
     assert not outward
 

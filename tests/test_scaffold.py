@@ -1,4 +1,4 @@
-"""`fairlead init`: a project that runs, and a clone made whole."""
+"""`clewline init`: a project that runs, and a clone made whole."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fairlead import scaffold
-from fairlead.errors import Conflict, NotFound
-from fairlead.model.seal import Sealer, verify
-from fairlead.project import Project
+from clewline import scaffold
+from clewline.errors import Conflict, NotFound
+from clewline.model.seal import Sealer, verify
+from clewline.project import Project
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def made(tmp_path: Path) -> Project:
 
 def clone(made: Project, to: Path) -> Path:
     """A copy without what Git ignores."""
-    shutil.copytree(made.root, to, ignore=shutil.ignore_patterns(".fairlead", ".git"))
+    shutil.copytree(made.root, to, ignore=shutil.ignore_patterns(".clewline", ".git"))
     return to
 
 
@@ -84,7 +84,7 @@ def test_a_repository_keeps_its_readme_and_its_git_learns_to_ignore_the_store(
     assert (tmp_path / ".gitignore").read_text().splitlines() == [
         "__pycache__/",
         "*.csv",
-        ".fairlead/",
+        ".clewline/",
         ".venv/",
     ]
 

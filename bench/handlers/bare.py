@@ -1,7 +1,7 @@
 """
 The bare handler: Granian RSGI, orjson and the exact ONNX model, a row at a time.
 
-What a good engineer writes by hand in a day, without fairlead: no checks, no ids, no
+What a good engineer writes by hand in a day, without clewline: no checks, no ids, no
 log, no metrics. The model is skl2onnx's conversion in the file PLAIN_MODEL.
 """
 

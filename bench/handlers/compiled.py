@@ -1,5 +1,5 @@
 """
-The bare handler around the file that fairlead compiled: the same HTTP, another model.
+The bare handler around the file that clewline compiled: the same HTTP, another model.
 
 It tells what of our speed is the compiled model and what is the server.
 """
@@ -23,7 +23,7 @@ _options.intra_op_num_threads = 1
 _session = onnxruntime.InferenceSession(
     (_package / "model.onnx").read_bytes(), _options, providers=["CPUExecutionProvider"]
 )
-_stated = json.loads(_session.get_modelmeta().custom_metadata_map["fairlead.encoding"])
+_stated = json.loads(_session.get_modelmeta().custom_metadata_map["clewline.encoding"])
 _numbers = _stated["numbers"]
 _codes = [
     (text["field"], {level: code for code, level in enumerate([*text["levels"], None])})

@@ -2,7 +2,7 @@
 The income model as every peer serves it: `answer(row)` with the model that MODEL_KIND names.
 
 `sklearn`: the pipeline itself, from the joblib file MODEL_FILE. `onnx`: the file that
-fairlead compiled, from the package MODEL_FILE, coded as a good engineer would by hand.
+clewline compiled, from the package MODEL_FILE, coded as a good engineer would by hand.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _onnx(package: Path) -> Callable[[Row], Answer]:
     session = onnxruntime.InferenceSession(
         (package / "model.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
     )
-    stated = json.loads(session.get_modelmeta().custom_metadata_map["fairlead.encoding"])
+    stated = json.loads(session.get_modelmeta().custom_metadata_map["clewline.encoding"])
     numbers = stated["numbers"]
     codes = [
         (text["field"], {level: code for code, level in enumerate([*text["levels"], None])})

@@ -1,4 +1,4 @@
-"""The project that `fairlead init` makes, with its model trained, promoted and applied."""
+"""The project that `clewline init` makes, with its model trained, promoted and applied."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 
 import msgspec
 
-from fairlead import project as projects
-from fairlead.project import Project
+from clewline import project as projects
+from clewline.project import Project
 
-FAIRLEAD = (str(Path(sys.executable).with_name("fairlead")),)
+CLEWLINE = (str(Path(sys.executable).with_name("clewline")),)
 
 
 def make(root: Path) -> Project:
     """Make the project `root` and bring it to the live revision `tumours#1`."""
-    fairlead("init", str(root), cwd=root.parent)
-    fairlead("run", "tumours", cwd=root)
-    fairlead("models", "promote", "tumours@1", "champion", cwd=root)
-    fairlead("endpoints", "apply", "tumours", cwd=root)
+    clewline("init", str(root), cwd=root.parent)
+    clewline("run", "tumours", cwd=root)
+    clewline("models", "promote", "tumours@1", "champion", cwd=root)
+    clewline("endpoints", "apply", "tumours", cwd=root)
     return projects.load(root)
 
 
@@ -30,12 +30,12 @@ def background(project: Project) -> list[msgspec.Raw]:
     return msgspec.json.decode(path.read_bytes(), type=list[msgspec.Raw])
 
 
-def fairlead(*words: str, cwd: Path) -> str:
+def clewline(*words: str, cwd: Path) -> str:
     """Call the command as a user does, and give what it prints."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [*FAIRLEAD, *words], cwd=cwd, env=environment, capture_output=True, text=True
+        [*CLEWLINE, *words], cwd=cwd, env=environment, capture_output=True, text=True
     )
     if done.returncode:
-        raise SystemExit(f"fairlead {' '.join(words)}: {done.stderr}")
+        raise SystemExit(f"clewline {' '.join(words)}: {done.stderr}")
     return done.stdout

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from shared.demo import FAIRLEAD, fairlead
+from shared.demo import CLEWLINE, clewline
 from shared.servers import Question, Server
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "income"
-DATA = Path(os.environ.get("FAIRLEAD_DATA", EXAMPLE.parent.parent.parent / "shared" / "data"))
+DATA = Path(os.environ.get("CLEWLINE_DATA", EXAMPLE.parent.parent.parent / "shared" / "data"))
 NATIVE = "/v1/endpoints/income/predict"
 OIP = "/v2/models/income/infer"
 ROWS = 1000
@@ -24,19 +24,19 @@ Row = dict[str, Any]
 
 def make_project(root: Path) -> Path:
     """Train, promote and apply the example on Adult."""
-    shutil.copytree(EXAMPLE, root, ignore=shutil.ignore_patterns(".fairlead"))
-    fairlead("init", str(root), cwd=root.parent)
-    fairlead("run", "income", f"data={DATA / 'adult'}", cwd=root)
-    fairlead("models", "promote", "income@1", "champion", cwd=root)
-    fairlead("endpoints", "apply", "income", cwd=root)
+    shutil.copytree(EXAMPLE, root, ignore=shutil.ignore_patterns(".clewline"))
+    clewline("init", str(root), cwd=root.parent)
+    clewline("run", "income", f"data={DATA / 'adult'}", cwd=root)
+    clewline("models", "promote", "income@1", "champion", cwd=root)
+    clewline("endpoints", "apply", "income", cwd=root)
     return root
 
 
 def package(project: Path) -> Path:
     """Find the package that the live revision serves."""
-    live = json.loads(fairlead("endpoints", "show", "income", "--json", cwd=project))["live"]
+    live = json.loads(clewline("endpoints", "show", "income", "--json", cwd=project))["live"]
     name, _, number = live["models"]["model"].partition("@")
-    return project / ".fairlead" / "models" / name / number
+    return project / ".clewline" / "models" / name / number
 
 
 def save_sklearn(target: Path) -> None:
@@ -111,8 +111,8 @@ def mlserver_tensors(row: Row) -> list[dict[str, Any]]:
 def ours(project: Path, *options: str, question: Question | None = None) -> Server:
     """Name our server of the project."""
     return Server(
-        "fairlead",
-        lambda port: (*FAIRLEAD, "serve", "income", "--port", str(port), *options),
+        "clewline",
+        lambda port: (*CLEWLINE, "serve", "income", "--port", str(port), *options),
         project,
         question or native(sample(1)),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from fairlead.flow import environment
+from clewline.flow import environment
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -25,7 +25,7 @@ def keep(name: str, figures: dict[str, Any], *, versions: tuple[str, ...] = ()) 
         "cpus": machine.cpus,
         "python": machine.python,
         "platform": machine.platform,
-        "versions": {name: machine.distributions[name] for name in ("fairlead", *versions)},
+        "versions": {name: machine.distributions[name] for name in ("clewline", *versions)},
     }
     path = RESULTS / f"{name}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")

@@ -2,7 +2,7 @@
 The servers beside us, each in an environment of its own with locked versions.
 
 Each serves the income model twice: the scikit-learn pipeline, and the ONNX file
-that fairlead compiled.
+that clewline compiled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.income import Row, mlserver_tensors
 from shared.servers import JSON, Question, Server, free_port
 
 PEERS = Path(__file__).parent.parent / "peers"
-ENVIRONMENTS = Path(os.environ.get("FAIRLEAD_PEERS", PEERS.parent / ".peers"))
+ENVIRONMENTS = Path(os.environ.get("CLEWLINE_PEERS", PEERS.parent / ".peers"))
 NAMES = ("fastapi", "mlserver", "bentoml", "litserve", "mlflow")
 
 Kind = Literal["sklearn", "onnx"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fairlead.cli import main
-from fairlead.project import Project
+from clewline.cli import main
+from clewline.project import Project
 
 Shop = Callable[..., Project]
 Type = Callable[..., tuple[int, str]]

@@ -1,4 +1,4 @@
-"""`fairlead why`, `fairlead impact` and `fairlead doctor`, as they are called."""
+"""`clewline why`, `clewline impact` and `clewline doctor`, as they are called."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from fairlead.cli.main import status
-from fairlead.cli.why import tree
-from fairlead.model.seal import make_keys
-from fairlead.store.nodes import Node
-from fairlead.store.records import Artifact, Edge, Run, SeenFile, StepRun
-from fairlead.store.store import Store
+from clewline.cli.main import status
+from clewline.cli.why import tree
+from clewline.model.seal import make_keys
+from clewline.store.nodes import Node
+from clewline.store.records import Artifact, Edge, Run, SeenFile, StepRun
+from clewline.store.store import Store
 
 RUN = "4f9a2c81d0be"
 
@@ -26,9 +26,9 @@ RUN = "4f9a2c81d0be"
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project in which a run has read the folder `data`."""
     monkeypatch.chdir(tmp_path)
-    with Store.create(tmp_path / ".fairlead") as store:
-        public = make_keys(tmp_path / ".fairlead" / "keys" / "seal.key")
-        (tmp_path / "fairlead.toml").write_text(
+    with Store.create(tmp_path / ".clewline") as store:
+        public = make_keys(tmp_path / ".clewline" / "keys" / "seal.key")
+        (tmp_path / "clewline.toml").write_text(
             f'[project]\nname = "income"\nid = "p-1"\n[keys]\npublic = "{public}"\n'
         )
         data = Artifact(
@@ -78,7 +78,7 @@ def test_a_long_fact_goes_on_beneath_where_it_began() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_failure(project: Path) -> None:
-    command = f"{sys.executable} -m fairlead.cli.main why {RUN}"
+    command = f"{sys.executable} -m clewline.cli.main why {RUN}"
     piped = f"(sleep 0.2; {command}; echo $? >status) 2>err | true"
     subprocess.run(["bash", "-c", piped], cwd=project, check=True)
     for _ in range(100):
@@ -129,7 +129,7 @@ def test_outside_a_project_every_command_says_so(
     monkeypatch.chdir(tmp_path)
     for command in (["why", RUN], ["impact", RUN], ["doctor"]):
         assert status(command) == 2
-        assert "fairlead init" in capsys.readouterr().err
+        assert "clewline init" in capsys.readouterr().err
 
 
 def test_doctor_of_a_sound_project_says_so(
@@ -142,7 +142,7 @@ def test_doctor_of_a_sound_project_says_so(
 def test_doctor_names_what_it_finds_and_answers_no(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pack = next((project / ".fairlead/blobs/packs").glob("*.pack"))
+    pack = next((project / ".clewline/blobs/packs").glob("*.pack"))
     data = bytearray(pack.read_bytes())
     data[-1] ^= 1
     pack.write_bytes(data)
@@ -157,7 +157,7 @@ def test_doctor_names_what_it_finds_and_answers_no(
 def test_doctor_mends_what_needs_no_judgement(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pack = next((project / ".fairlead/blobs/packs").glob("*.pack"))
+    pack = next((project / ".clewline/blobs/packs").glob("*.pack"))
     with pack.open("ab") as file:
         file.write(pack.read_bytes()[:20])
     assert status(["doctor", "--quick"]) == 1
@@ -167,7 +167,7 @@ def test_doctor_mends_what_needs_no_judgement(
 
 def test_why_loads_nothing_that_loads_slowly(project: Path) -> None:
     script = (
-        "import sys; from fairlead.cli.main import status; assert status(['why', '4f9a']) == 0; "
+        "import sys; from clewline.cli.main import status; assert status(['why', '4f9a']) == 0; "
         "slow = {'sqlalchemy', 'alembic', 'numpy', 'polars', 'sklearn', 'onnxruntime'}; "
         "sys.exit(', '.join(slow & sys.modules.keys()) or 0)"
     )

@@ -1,4 +1,4 @@
-"""`fairlead models`, as a person and as a program calls it."""
+"""`clewline models`, as a person and as a program calls it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.cli.main import status
-from fairlead.model import seal
-from fairlead.model.package import About
-from fairlead.model.registry import Registry
-from fairlead.project import Project
-from fairlead.store.store import Store
+from clewline.cli.main import status
+from clewline.model import seal
+from clewline.model.package import About
+from clewline.model.registry import Registry
+from clewline.project import Project
+from clewline.store.store import Store
 
 SIGNATURE = (
     b'{"fields": [{"name": "age", "kind": "integer", "bounds": [17, 90]}], '
@@ -52,10 +52,10 @@ def call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Call:
     """A project with two versions, and the command line in it."""
-    store_root = tmp_path / ".fairlead"
+    store_root = tmp_path / ".clewline"
     Store.create(store_root).close()
     public = seal.make_keys(store_root / "keys" / "seal.key")
-    (tmp_path / "fairlead.toml").write_text(
+    (tmp_path / "clewline.toml").write_text(
         f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
     )
     (tmp_path / "gate.yaml").write_text("income:\n  metrics:\n    accuracy: {min: 0.85}\n")
@@ -111,7 +111,7 @@ def test_a_page_of_no_size_or_before_the_first_is_refused(call: Call, words) -> 
 def test_the_project_may_be_named_with_an_equals_sign(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FAIRLEAD_PROJECT", "/")  # put back afterwards
+    monkeypatch.setenv("CLEWLINE_PROJECT", "/")  # put back afterwards
     code, out, _ = call("list", f"--project={tmp_path}")
     assert (code, "income@2" in out) == (0, True)
 
@@ -120,7 +120,7 @@ def test_the_project_may_be_named_with_an_equals_sign(
 def test_a_folder_that_is_not_there_is_none_of_the_project_around_it(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    monkeypatch.setenv("FAIRLEAD_PROJECT", "/")  # put back afterwards
+    monkeypatch.setenv("CLEWLINE_PROJECT", "/")  # put back afterwards
     code, _, err = call("list", *form.format(tmp_path / "nowhere").split())
     assert code == 2
     assert f"There is no folder {tmp_path / 'nowhere'}" in err
@@ -167,7 +167,7 @@ def test_a_refused_promotion_shows_each_line_and_exits_1(call: Call) -> None:
 
 def test_verify_names_a_flipped_byte_and_exits_1(call: Call) -> None:
     assert call("verify")[0] == 0
-    path = Path(".fairlead/models/income/1/model.onnx")
+    path = Path(".clewline/models/income/1/model.onnx")
     path.chmod(0o644)
     path.write_bytes(b"First")
     code, out, _ = call("verify")
@@ -187,6 +187,6 @@ def test_what_is_not_there_exits_2_and_names_the_nearest(call: Call) -> None:
 def test_promote_tells_where_the_head_is_in_git(call: Call) -> None:
     subprocess.run(["git", "init", "--quiet"], check=True)
     assert (
-        "git push origin refs/fairlead/0123456789abcdef"
+        "git push origin refs/clewline/0123456789abcdef"
         in call("promote", "income@2", "champion")[2]
     )

@@ -1,4 +1,4 @@
-"""`fairlead run`, `runs`, `cache` and `replay`, as a user calls them."""
+"""`clewline run`, `runs`, `cache` and `replay`, as a user calls them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any
 
 import pytest
 
-from fairlead.cli.main import status
-from fairlead.store import Store
+from clewline.cli.main import status
+from clewline.store import Store
 
 PIPELINE = """
 from __future__ import annotations
-import fairlead as fl
+import clewline as cl
 
-@fl.step
+@cl.step
 def load(rows: int) -> list[int]:
     print("loading", rows)
     return list(range(rows))
 
-@fl.step
+@cl.step
 def fit(table: list[int], factor: float) -> float:
-    fl.log(score=sum(table) * factor)
+    cl.log(score=sum(table) * factor)
     return sum(table) / (factor - 1)
 
-@fl.pipeline
+@cl.pipeline
 def main(rows: int = 3, factor: float = 2.0):
     fit(load(rows), factor)
 """
@@ -40,9 +40,9 @@ def main(rows: int = 3, factor: float = 2.0):
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     root = tmp_path / "proj"
     root.mkdir()
-    (root / "fairlead.toml").write_text('[project]\nname = "proj"\nid = "0"\n')
+    (root / "clewline.toml").write_text('[project]\nname = "proj"\nid = "0"\n')
     (root / "pipelines.py").write_text(PIPELINE)
-    Store.create(root / ".fairlead").close()
+    Store.create(root / ".clewline").close()
     monkeypatch.chdir(root)
     before = list(sys.path)
     yield root
@@ -153,23 +153,23 @@ def test_the_command_fixes_the_hash_seed_and_replay_answers_by_its_status(projec
         PIPELINE.replace("return list(range(rows))", "return [hash('a') % 97]")
     )
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
-    command = Path(sys.executable).with_name("fairlead")
+    command = Path(sys.executable).with_name("clewline")
 
-    def fairlead(*words: str) -> subprocess.CompletedProcess[str]:
+    def clewline(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [command, *words], env=environment, capture_output=True, text=True, check=False
         )
 
-    made = json.loads(fairlead("run", "main", "--json").stdout)
+    made = json.loads(clewline("run", "main", "--json").stdout)
     assert made["environment"]["hash_seed"] == "0"
-    done = fairlead("replay", made["id"])
+    done = clewline("replay", made["id"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 artifacts equal" in done.stdout
     (project / "pipelines.py").write_text(
         PIPELINE.replace("return list(range(rows))", "import os; return list(os.urandom(2))")
     )
-    shaky = json.loads(fairlead("run", "main", "--json").stdout)
-    differs = fairlead("replay", shaky["id"])
+    shaky = json.loads(clewline("run", "main", "--json").stdout)
+    differs = clewline("replay", shaky["id"])
     assert differs.returncode == 1
     assert "first in step 00-load" in differs.stdout
 
@@ -195,7 +195,7 @@ def test_a_project_that_the_disk_has_no_room_for_is_refused_as_such(tmp_path: Pa
     program = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))\n"
-        "from fairlead.cli.main import status\n"
+        "from clewline.cli.main import status\n"
         "sys.exit(status(['init', sys.argv[1], '--json']))\n"
     )
     command = [sys.executable, "-B", "-c", program, str(tmp_path / "new")]

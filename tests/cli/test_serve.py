@@ -14,19 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.cli import main
-from fairlead.model import seal
-from fairlead.store.store import Store
+from clewline.cli import main
+from clewline.model import seal
+from clewline.store.store import Store
 
-FAIRLEAD = Path(sys.executable).with_name("fairlead")
+CLEWLINE = Path(sys.executable).with_name("clewline")
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project without endpoints."""
-    Store.create(tmp_path / ".fairlead").close()
-    public = seal.make_keys(tmp_path / ".fairlead" / "keys" / "seal.key")
-    (tmp_path / "fairlead.toml").write_text(
+    Store.create(tmp_path / ".clewline").close()
+    public = seal.make_keys(tmp_path / ".clewline" / "keys" / "seal.key")
+    (tmp_path / "clewline.toml").write_text(
         f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
     )
     monkeypatch.chdir(tmp_path)
@@ -36,7 +36,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_server_says_where_it_is_refuses_a_second_on_its_port_and_stops_when_told(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [str(FAIRLEAD), "serve", "--port", "0"]
+    command = [str(CLEWLINE), "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         timer = threading.Timer(30, process.kill)
         timer.start()
@@ -45,7 +45,7 @@ def test_a_server_says_where_it_is_refuses_a_second_on_its_port_and_stops_when_t
         while "Ready" not in said:
             said += (line := process.stderr.readline())
             assert line, said
-        assert "fairlead endpoints apply" in said
+        assert "clewline endpoints apply" in said
         found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
         assert found is not None
         with urllib.request.urlopen(f"{found[0]}/health/ready", timeout=5) as answer:

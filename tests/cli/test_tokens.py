@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.cli import main
-from fairlead.store.store import Store
+from clewline.cli import main
+from clewline.store.store import Store
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Call a command in a project; give its status, output and messages."""
-    Store.create(tmp_path / ".fairlead").close()
-    (tmp_path / "fairlead.toml").write_text('[project]\nname = "loans"\nid = "0123456789abcdef"\n')
+    Store.create(tmp_path / ".clewline").close()
+    (tmp_path / "clewline.toml").write_text('[project]\nname = "loans"\nid = "0123456789abcdef"\n')
     monkeypatch.chdir(tmp_path)
 
     def call(*words: str) -> tuple[int, str, str]:
@@ -30,7 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_a_token_is_printed_alone_and_never_again(run):
     status, out, err = run("add", "--role", "predict", "--role", "review", "--note", "Ana's laptop")
     assert status == 0
-    assert out.startswith("fl_")
+    assert out.startswith("cl_")
     assert out.count("\n") == 1
     assert "this once" in err
     secret = out.strip().rpartition("_")[2]
@@ -45,7 +45,7 @@ def test_a_token_ends_when_told_and_can_be_revoked(run):
     status, out, _ = run("add", "--role", "operate", "--expires", "2h", "--json")
     made = json.loads(out)
     assert status == 0
-    assert made["token"].startswith(f"fl_{made['id']}_")
+    assert made["token"].startswith(f"cl_{made['id']}_")
     assert abs(made["expires"] - time.time() - 7200) < 60
     assert run("revoke", made["id"])[0] == 0
     (listed,) = json.loads(run("list", "--json")[1])
@@ -71,4 +71,4 @@ def test_a_wrong_call_is_told(run, words, said):
 
 
 def test_no_tokens_are_said_with_the_way_to_one(run):
-    assert "fairlead tokens add" in run("list")[2]
+    assert "clewline tokens add" in run("list")[2]

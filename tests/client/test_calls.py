@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.client.calls import FIRST_WAIT_S, LONGEST_WAIT_S, Calls, Pause, Request
-from fairlead.client.failures import Lost, Reply, Unreachable
-from fairlead.errors import (
+from clewline.client.calls import FIRST_WAIT_S, LONGEST_WAIT_S, Calls, Pause, Request
+from clewline.client.failures import Lost, Reply, Unreachable
+from clewline.errors import (
+    ClewlineError,
     Conflict,
     DeadlineExceeded,
-    FairleadError,
     Fault,
     FieldProblem,
     InvalidInput,
@@ -23,7 +23,7 @@ from fairlead.errors import (
     TooManyFailures,
     UsageError,
 )
-from fairlead.protocols.status import of_error
+from clewline.protocols.status import of_error
 
 GOOD = Reply(
     200, b'{"revision":"income#1","predictions":[{"id":"1","model":"income@1","value":2}]}'
@@ -49,7 +49,7 @@ def run(got: list[Any], retries: int = 3, **how: Any) -> tuple[Any, list[Request
                 step = steps.send(left.pop(0))
         except StopIteration as done:
             return done.value, requests, pauses
-        except FairleadError as error:
+        except ClewlineError as error:
             return error, requests, pauses
 
 
@@ -76,7 +76,7 @@ def test_the_pause_is_no_shorter_than_the_server_asks_and_no_longer_than_is_reas
 @pytest.mark.parametrize("got", [LOST, Lost("slow", sent=True, timed_out=True), Reply(502, b"")])
 def test_without_a_key_nothing_is_asked_again_that_may_have_been_done(got):
     result, requests, _ = run([got, GOOD], idempotency_key=None)
-    assert isinstance(result, FairleadError)
+    assert isinstance(result, ClewlineError)
     assert len(requests) == 1
     assert "idempotency-key" not in requests[0].headers
 
@@ -109,11 +109,11 @@ def test_attempts_end_with_the_reason():
 
 
 def test_an_error_is_of_the_class_that_the_server_raised():
-    def again(error: FairleadError) -> FairleadError:
+    def again(error: ClewlineError) -> ClewlineError:
         response = of_error(error)
         headers = dict(response.headers)
         wait = headers.get(b"retry-after", b"").decode()
-        result: FairleadError = run([Reply(response.status, response.body, wait)], retries=0)[0]
+        result: ClewlineError = run([Reply(response.status, response.body, wait)], retries=0)[0]
         assert str(result) == str(error)
         return result
 
@@ -173,9 +173,9 @@ def test_a_name_is_one_segment_of_the_path():
 def test_importing_the_client_imports_no_server_and_no_library_of_tables():
     heavy = "('numpy', 'polars', 'pandas', 'pyarrow', 'sqlalchemy', 'onnxruntime', 'uvloop')"
     code = (
-        "import sys, fairlead.client\n"
-        "parts = {name.split('.')[1] for name in sys.modules if name.startswith('fairlead.')}\n"
-        f"print(sorted(parts - {{'client', 'errors', 'signature'}}), "
+        "import sys, clewline.client\n"
+        "parts = {name.split('.')[1] for name in sys.modules if name.startswith('clewline.')}\n"
+        f"print(sorted(parts - {{'client', 'entry_points', 'errors', 'signature'}}), "
         f"[name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fairlead import client
+from clewline import client
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "client.md").read_text("utf-8")
@@ -22,7 +22,7 @@ def test_the_page_is_up_to_date():
 def test_every_public_name_and_call_is_on_the_page():
     titles = set(re.findall(r"^##+ (\S+)$", PAGE, re.MULTILINE))
     for name in client.__all__:
-        assert name in titles or f"`fairlead.client.{name}`" in PAGE
+        assert name in titles or f"`clewline.client.{name}`" in PAGE
     for kind in (client.Client, client.AsyncClient):
         calls = {f"{kind.__name__}.{name}" for name in vars(kind) if not name.startswith("_")}
         assert calls <= titles

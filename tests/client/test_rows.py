@@ -12,8 +12,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from fairlead.client.rows import ARROW, body_of, rows_of
-from fairlead.errors import UsageError
+from clewline.client.rows import ARROW, body_of, rows_of
+from clewline.errors import UsageError
 
 MOMENT = dt.datetime(2024, 5, 1, 12, 0, 0, 250)
 ROWS = [

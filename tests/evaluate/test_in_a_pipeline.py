@@ -1,45 +1,45 @@
-"""`fl.evaluate` as a step: recorded, remembered, its metrics kept."""
+"""`cl.evaluate` as a step: recorded, remembered, its metrics kept."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from fairlead import project
-from fairlead.evaluate.report import Report
-from fairlead.flow import values
-from fairlead.flow.find import find_pipeline
-from fairlead.flow.run import execute
-from fairlead.store import Store
-from fairlead.store.records import Artifact, StepRun
+from clewline import project
+from clewline.evaluate.report import Report
+from clewline.flow import values
+from clewline.flow.find import find_pipeline
+from clewline.flow.run import execute
+from clewline.store import Store
+from clewline.store.records import Artifact, StepRun
 
 PIPELINE = """
-import fairlead as fl
+import clewline as cl
 import polars as pl
 from sklearn.linear_model import LogisticRegression
 
 
-@fl.step
+@cl.step
 def table() -> pl.DataFrame:
     return pl.DataFrame({"age": range(60), "y": ["no", "yes", "no", "yes", "yes", "no"] * 10})
 
 
-@fl.step
+@cl.step
 def fit(table: pl.DataFrame) -> LogisticRegression:
     return LogisticRegression().fit(table.drop("y"), table["y"])
 
 
-@fl.pipeline
+@cl.pipeline
 def measured():
     data = table()
-    fl.evaluate(fit(data), data, target="y", resamples=20)
+    cl.evaluate(fit(data), data, target="y", resamples=20)
 """
 
 
 def test_its_metrics_and_its_report_are_recorded_and_it_is_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "fairlead.toml").write_text('[project]\nname = "p"\nid = "p1"\n')
+    (tmp_path / "clewline.toml").write_text('[project]\nname = "p"\nid = "p1"\n')
     (tmp_path / "pipelines.py").write_text(PIPELINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

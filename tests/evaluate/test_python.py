@@ -9,8 +9,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
-import fairlead as fl
-from fairlead.errors import InvalidInput
+import clewline as cl
+from clewline.errors import InvalidInput
 
 TABLE = pl.DataFrame({"x": [float(i % 10) for i in range(100)]}).with_columns(
     y=pl.when(pl.col("x") > 4).then(pl.lit("high")).otherwise(pl.lit("low")), z=pl.col("x") * 2
@@ -44,14 +44,14 @@ class Doubled:
 
 @pytest.mark.parametrize(("model", "table"), [(ByRows(), TABLE), (Labels(), TABLE.to_pandas())])
 def test_labels_and_probabilities_are_measured(model: Any, table: Any) -> None:
-    report = fl.evaluate(model, table, target="y", resamples=20)
+    report = cl.evaluate(model, table, target="y", resamples=20)
     assert report.labels == ("high", "low")
     assert report.metrics["accuracy"].value == 1.0
     assert report.metrics["log_loss"].value == pytest.approx(-np.log(0.9) / 2 - np.log(0.8) / 2)
 
 
 def test_numbers_are_measured() -> None:
-    report = fl.evaluate(Doubled(), TABLE.drop("y"), target="z", resamples=20)
+    report = cl.evaluate(Doubled(), TABLE.drop("y"), target="z", resamples=20)
     assert report.task == "regression"
     assert report.metrics["rmse"].value == 0.0
 
@@ -62,4 +62,4 @@ def test_an_answer_that_does_not_fit_is_named() -> None:
             return ["medium"] * len(rows)
 
     with pytest.raises(InvalidInput, match="'medium' to row 0"):
-        fl.evaluate(Wrong(), TABLE, target="y", resamples=20)
+        cl.evaluate(Wrong(), TABLE, target="y", resamples=20)

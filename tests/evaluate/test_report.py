@@ -1,4 +1,4 @@
-"""`fl.evaluate`: a model beside a plain rule."""
+"""`cl.evaluate`: a model beside a plain rule."""
 
 import logging
 
@@ -14,8 +14,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClas
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from fairlead.errors import InvalidInput
-from fairlead.evaluate.report import Report, evaluate
+from clewline.errors import InvalidInput
+from clewline.evaluate.report import Report, evaluate
 
 
 class Fixed:

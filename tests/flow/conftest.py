@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from fairlead import project as projects
-from fairlead.flow.find import find_pipeline
-from fairlead.flow.run import execute
-from fairlead.project import Project
-from fairlead.store import Store
-from fairlead.store.records import Run, StepRun
+from clewline import project as projects
+from clewline.flow.find import find_pipeline
+from clewline.flow.run import execute
+from clewline.project import Project
+from clewline.store import Store
+from clewline.store.records import Run, StepRun
 
-HEADER = "from __future__ import annotations\nimport fairlead as fl\nfrom pathlib import Path\n"
+HEADER = "from __future__ import annotations\nimport clewline as cl\nfrom pathlib import Path\n"
 
 
 class Workbench:
@@ -25,7 +25,7 @@ class Workbench:
 
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True)
-        (root / "fairlead.toml").write_text('[project]\nname = "bench"\nid = "0"\n')
+        (root / "clewline.toml").write_text('[project]\nname = "bench"\nid = "0"\n')
         self.root = root
         self.project: Project = projects.load(root)
         self.store = Store.create(self.project.store_root)

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fairlead.flow.environment import Environment, difference, record
+from clewline.flow.environment import Environment, difference, record
 
 
 def test_the_environment_is_recorded(monkeypatch):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from fairlead.errors import NotFound
-from fairlead.flow.executors import registry
-from fairlead.flow.executors.protocol import Executor
-from fairlead.testing.executor import ExecutorContract
+from clewline.errors import NotSupported
+from clewline.flow.executors.protocol import Executor, executor_named
+from clewline.testing.executor import ExecutorContract
 
 
 class TestInline(ExecutorContract):
     @pytest.fixture
     def executor(self) -> Executor:
-        return registry.load("inline")
+        return executor_named("inline")
 
 
 def test_an_executor_that_nobody_offers_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(NotFound, match="inline"):
-        registry.load("cluster")
+    with pytest.raises(NotSupported, match="inline"):
+        executor_named("cluster")

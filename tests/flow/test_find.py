@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fairlead.errors import InvalidConfig, NotFound
-from fairlead.flow.find import find_pipeline, pipelines_of
+from clewline.errors import InvalidConfig, NotFound
+from clewline.flow.find import find_pipeline, pipelines_of
 
-ONE = "@fl.pipeline\ndef {name}():\n    pass\n"
+ONE = "@cl.pipeline\ndef {name}():\n    pass\n"
 
 
 def test_only_the_file_that_defines_it_is_imported(bench: Any) -> None:
@@ -19,7 +19,7 @@ def test_only_the_file_that_defines_it_is_imported(bench: Any) -> None:
 
 
 def test_a_pipeline_may_have_another_name_than_its_function(bench: Any) -> None:
-    bench.write("pipelines.py", "@fl.pipeline(name='nightly')\ndef f():\n    pass\n")
+    bench.write("pipelines.py", "@cl.pipeline(name='nightly')\ndef f():\n    pass\n")
     assert find_pipeline(bench.project, "nightly").name == "nightly"
     assert list(pipelines_of(bench.project).values()) == [["nightly"]]
 

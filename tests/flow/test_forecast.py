@@ -6,28 +6,28 @@ from typing import Any
 
 import pytest
 
-from fairlead.errors import CheckFailed
-from fairlead.flow.find import find_pipeline
-from fairlead.flow.forecast import Forecast, forecast
-from fairlead.store.records import Run
+from clewline.errors import CheckFailed
+from clewline.flow.find import find_pipeline
+from clewline.flow.forecast import Forecast, forecast
+from clewline.store.records import Run
 
 CHAIN = """
     from helper import scale
 
-    @fl.step
+    @cl.step
     def load(size: int) -> list[int]:
         Path("executed").touch()
         return list(range(size))
 
-    @fl.step
+    @cl.step
     def grow(table: list[int], by: int = 2) -> list[int]:
         return [scale(x) * by for x in table]
 
-    @fl.step(cache=False)
+    @cl.step(cache=False)
     def tell(table: list[int]) -> int:
         return len(table)
 
-    @fl.pipeline
+    @cl.pipeline
     def main(size: int = 3, by: int = 2, look: bool = False):
         table = grow(load(size), by=by)
         tell(table)
@@ -89,6 +89,6 @@ def test_a_forecast_executes_and_records_nothing(bench: Any, monkeypatch: Any) -
 
 
 def test_what_the_pipeline_itself_raises_is_told_with_its_own_lines(bench: Any) -> None:
-    bench.write("pipelines.py", "@fl.pipeline\ndef main():\n    1 / 0\n")
+    bench.write("pipelines.py", "@cl.pipeline\ndef main():\n    1 / 0\n")
     with pytest.raises(CheckFailed, match=r"(?s)ZeroDivisionError.*pipelines\.py:\d+ in main"):
         told(bench)

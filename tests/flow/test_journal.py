@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fairlead.flow.journal import StepJournal, folder_of, left_log, left_metrics, left_steps, remove
-from fairlead.store.records import StepRun
+from clewline.flow.journal import StepJournal, folder_of, left_log, left_metrics, left_steps, remove
+from clewline.store.records import StepRun
 
 
 def test_a_torn_last_line_is_ignored(tmp_path: Path) -> None:

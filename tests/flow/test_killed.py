@@ -11,34 +11,34 @@ from typing import Any
 
 import pytest
 
-from fairlead.flow import journal
-from fairlead.flow.runs import as_it_is, close_dead_runs, list_runs, log_of, steps_of
-from fairlead.store.records import Run, StepRun
+from clewline.flow import journal
+from clewline.flow.runs import as_it_is, close_dead_runs, list_runs, log_of, steps_of
+from clewline.store.records import Run, StepRun
 
 SLOW = """
     import time
 
-    @fl.step
+    @cl.step
     def load() -> int:
         print("loaded")
         return 1
 
-    @fl.step
+    @cl.step
     def train(x: int) -> int:
         for epoch in range(5):
-            fl.log(epoch=epoch, loss=1 / (epoch + 1))
+            cl.log(epoch=epoch, loss=1 / (epoch + 1))
             print("epoch", epoch)
         Path("ready").touch()
         while Path("ready").exists():
             time.sleep(0.01)
         return x
 
-    @fl.pipeline
+    @cl.pipeline
     def main():
         train(load())
 """
 
-START = "from fairlead.cli.main import main; main(['run', 'main'])"
+START = "from clewline.cli.main import main; main(['run', 'main'])"
 
 
 def started(bench: Any) -> subprocess.Popen[bytes]:
@@ -94,7 +94,7 @@ def test_a_step_that_spoke_before_its_beginning_was_durable_is_not_lost(
     bench: Any, tmp_path: Path
 ) -> None:
     dead = subprocess.run(
-        [sys.executable, "-c", "from fairlead.store.process import *; print(this_process())"],
+        [sys.executable, "-c", "from clewline.store.process import *; print(this_process())"],
         capture_output=True,
         text=True,
         check=True,

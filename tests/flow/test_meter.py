@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.flow import meter
-from fairlead.flow.meter import metering, spent_joules
+from clewline.flow import meter
+from clewline.flow.meter import metering, spent_joules
 
 
 def test_wall_and_cpu_time_are_measured_also_when_the_work_fails():

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import NotStorable, UsageError
-from fairlead.flow.params import describe_signature, from_record, parse_params, to_record
-from fairlead.flow.pipeline import pipeline
+from clewline.errors import NotStorable, UsageError
+from clewline.flow.params import describe_signature, from_record, parse_params, to_record
+from clewline.flow.pipeline import pipeline
 
 
 class Colour(enum.Enum):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import NotFound
-from fairlead.flow.places import Places
+from clewline.errors import NotFound
+from clewline.flow.places import Places
 
 
 def test_a_relative_path_is_resolved_from_the_directory(tmp_path: Path) -> None:

@@ -8,32 +8,32 @@ from typing import Any
 
 import pytest
 
-from fairlead.cli.replay import make_project
-from fairlead.errors import NotSupported, RunFailed
-from fairlead.flow.replay import Replay, replay
-from fairlead.store.records import Run
+from clewline.cli.replay import make_project
+from clewline.errors import NotSupported, RunFailed
+from clewline.flow.replay import Replay, replay
+from clewline.store.records import Run
 
 STEADY = """
     import numpy as np
     import polars as pl
     from helper import scale
 
-    @fl.step
+    @cl.step
     def read(path: Path) -> pl.DataFrame:
         return pl.read_csv(path)
 
-    @fl.step
+    @cl.step
     def near(path: Path = Path("data/weights.txt")) -> list[float]:
         return [float(word) for word in path.read_text().split()]
 
-    @fl.step
+    @cl.step
     def mix(table: pl.DataFrame, weights: list[float]) -> tuple[pl.DataFrame, float]:
         drawn = float(np.random.rand())
         Path("drawn.txt").write_text(str(drawn))
-        fl.file("drawn.txt")
+        cl.file("drawn.txt")
         return table.with_columns(pl.col("x") * scale(weights[0])), drawn
 
-    @fl.pipeline
+    @cl.pipeline
     def main(data: Path, seed: int = 0):
         mix(read(data / "table.csv"), near())
 """
@@ -83,19 +83,19 @@ def test_a_step_that_is_not_steady_is_named_with_the_distance(
         """
         import os
 
-        @fl.step
+        @cl.step
         def steady() -> int:
             return 1
 
-        @fl.step
+        @cl.step
         def shaky(x: int) -> list[float]:
             return [1.0, float(int.from_bytes(os.urandom(2), "big"))]
 
-        @fl.step
+        @cl.step
         def after(x: list[float]) -> float:
             return x[1]
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             after(shaky(steady()))
         """,
@@ -118,13 +118,13 @@ def test_a_step_that_fails_again_is_told_as_such(bench: Any, tmp_path: Path) -> 
         f"""
         import os
 
-        @fl.step
+        @cl.step
         def fussy() -> int:
             if not os.path.exists({str(flag)!r}):
                 raise ValueError("the flag is gone")
             return 1
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             fussy()
         """,
@@ -137,7 +137,7 @@ def test_a_step_that_fails_again_is_told_as_such(bench: Any, tmp_path: Path) -> 
 
 
 def test_a_run_that_did_not_end_well_is_not_replayed(bench: Any) -> None:
-    bench.write("pipelines.py", "@fl.pipeline\ndef main():\n    raise ValueError\n")
+    bench.write("pipelines.py", "@cl.pipeline\ndef main():\n    raise ValueError\n")
     with pytest.raises(RunFailed) as caught:
         bench.run()
     run = bench.store.catalog.get(Run, caught.value.run)

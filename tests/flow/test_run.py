@@ -11,29 +11,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.errors import NotFound, NotStorable, RunFailed, UsageError
-from fairlead.flow.executors import registry
-from fairlead.flow.find import find_pipeline
-from fairlead.flow.recording import Event
-from fairlead.flow.run import execute
-from fairlead.flow.runs import find_run, inputs_of, list_runs, log_of, snapshot_of
-from fairlead.store.records import Artifact, CacheEntry, Edge, Run
+from clewline.errors import NotFound, NotStorable, NotSupported, RunFailed, UsageError
+from clewline.flow.executors import protocol
+from clewline.flow.find import find_pipeline
+from clewline.flow.recording import Event
+from clewline.flow.run import execute
+from clewline.flow.runs import find_run, inputs_of, list_runs, log_of, snapshot_of
+from clewline.store.records import Artifact, CacheEntry, Edge, Run
 
 PAIR = """
-    @fl.step
+    @cl.step
     def load(size: int = 3) -> list[int]:
         return list(range(size))
 
-    @fl.step
+    @cl.step
     def split(table: list[int], *, at: int = 1) -> tuple[list[int], list[int]]:
         return table[:at], table[at:]
 
-    @fl.step
+    @cl.step
     def add(tables: list[list[int]], extra: dict) -> int:
-        fl.log(total=sum(map(sum, tables)))
+        cl.log(total=sum(map(sum, tables)))
         return sum(map(sum, tables)) + extra["more"][0]
 
-    @fl.pipeline
+    @cl.pipeline
     def main(size: int = 3, seed: int = 7):
         first, second = split(load(size), at=2)
         total = add([first, second], {"more": (load(1).value()[0] + 5,)})
@@ -60,15 +60,15 @@ def test_handles_inside_lists_dicts_and_tuples_count_as_inputs(bench: Any) -> No
     bench.write(
         "pipelines.py",
         """
-        @fl.step
+        @cl.step
         def one(n: int) -> int:
             return n
 
-        @fl.step
+        @cl.step
         def take(a: list, b: dict, c: tuple) -> list:
             return [a, b, c]
 
-        @fl.pipeline
+        @cl.pipeline
         def main(n: int = 1):
             got = take([one(n), 0], {"k": {"deep": one(2)}}, (one(3), [one(4)]))
             assert got.value() == [[n, 0], {"k": {"deep": 2}}, (3, [4])]
@@ -105,11 +105,11 @@ def test_a_call_that_repeats_within_a_run_is_taken_from_it(bench: Any) -> None:
     bench.write(
         "pipelines.py",
         """
-        @fl.step
+        @cl.step
         def load(size: int = 3) -> list[int]:
             return list(range(size))
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             for _ in range(3):
                 load()
@@ -126,15 +126,15 @@ def test_an_edited_helper_runs_its_steps_again_and_equal_outputs_stop_there(benc
         """
         from helper import size
 
-        @fl.step
+        @cl.step
         def load() -> list[int]:
             return list(range(size()))
 
-        @fl.step
+        @cl.step
         def count(table: list[int]) -> int:
             return len(table)
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             count(load())
         """,
@@ -157,11 +157,11 @@ def test_the_seed_fills_a_parameter_and_moves_the_global_generators(bench: Any) 
         import random
         import numpy as np
 
-        @fl.step
+        @cl.step
         def draw() -> list[float]:
             return [random.random(), float(np.random.rand())]
 
-        @fl.pipeline
+        @cl.pipeline
         def main(seed: int = 0):
             draw()
         """,
@@ -176,20 +176,20 @@ def test_a_step_that_changes_its_argument_does_not_reach_other_steps(bench: Any)
     bench.write(
         "pipelines.py",
         """
-        @fl.step
+        @cl.step
         def load() -> list[int]:
             return [1, 2]
 
-        @fl.step
+        @cl.step
         def spoil(table: list[int]) -> int:
             table.append(9)
             return len(table)
 
-        @fl.step
+        @cl.step
         def count(table: list[int]) -> int:
             return len(table)
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             table = load()
             spoil(table)
@@ -203,11 +203,11 @@ def test_a_path_is_an_input_by_its_content_and_name(bench: Any, tmp_path: Path) 
     bench.write(
         "pipelines.py",
         """
-        @fl.step
+        @cl.step
         def read(path: Path) -> str:
             return path.read_text()
 
-        @fl.pipeline
+        @cl.pipeline
         def main(data: Path):
             read(data / "a.txt")
         """,
@@ -232,30 +232,30 @@ def test_a_path_is_an_input_by_its_content_and_name(bench: Any, tmp_path: Path) 
 
 
 def test_a_path_that_is_not_there_is_refused(bench: Any) -> None:
-    bench.write("pipelines.py", "@fl.pipeline\ndef main(data: Path):\n    pass\n")
+    bench.write("pipelines.py", "@cl.pipeline\ndef main(data: Path):\n    pass\n")
     with pytest.raises(RunFailed, match="does not exist"):
         bench.run(data="nowhere/x")
 
 
 FAILING = """
-    @fl.step
+    @cl.step
     def load() -> list[int]:
         print("loading")
         return [1, 2]
 
-    @fl.step
+    @cl.step
     def fit(table: list[int]) -> int:
-        fl.log(progress=0.5)
+        cl.log(progress=0.5)
         return deeper(table)
 
     def deeper(table):
         return {}["missing"]
 
-    @fl.step
+    @cl.step
     def after(x: int) -> int:
         return x
 
-    @fl.pipeline
+    @cl.pipeline
     def main():
         after(fit(load()))
 """
@@ -319,11 +319,11 @@ def test_a_run_goes_on_when_nobody_reads_what_it_prints(
     bench.write(
         "pipelines.py",
         """
-        @fl.step
+        @cl.step
         def speak():
             print("hello", flush=True)
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             speak()
         """,
@@ -342,21 +342,21 @@ def test_a_seed_that_cannot_be_recorded_is_refused_before_anything_runs(bench: A
 
 
 def test_an_executor_that_is_not_there_leaves_no_run(bench: Any) -> None:
-    bench.write("pipelines.py", "@fl.pipeline\ndef main():\n    pass\n")
+    bench.write("pipelines.py", "@cl.pipeline\ndef main():\n    pass\n")
     found = find_pipeline(bench.project, "main")
-    with pytest.raises(NotFound, match="no executor 'elsewhere'"):
+    with pytest.raises(NotSupported, match="No installed package offers 'elsewhere'"):
         execute(found, {}, project=bench.project, store=bench.store, executor="elsewhere")
     assert bench.store.catalog.count(Run) == 0
 
 
 ODD = """
-    @fl.step(cache=False)
+    @cl.step(cache=False)
     def note(name: str, folder: str) -> int:
         (Path(folder) / name).touch()
         {call}
         return 1
 
-    @fl.pipeline
+    @cl.pipeline
     def main(folder: str, name: str = ""):
         note("odd" + chr(0xDC80), folder)
 """
@@ -365,10 +365,10 @@ ODD = """
 @pytest.mark.parametrize(
     "call",
     [
-        "fl.log(**{name: 1})",
-        "fl.file(Path(folder) / name)",
-        "fl.file(folder)",
-        "fl.log(**{main: 1})",
+        "cl.log(**{name: 1})",
+        "cl.file(Path(folder) / name)",
+        "cl.file(folder)",
+        "cl.log(**{main: 1})",
     ],
 )
 def test_text_that_is_none_is_refused_and_the_runs_after_it_are_recorded(
@@ -380,13 +380,13 @@ def test_text_that_is_none_is_refused_and_the_runs_after_it_are_recorded(
     given = {"name": "odd\udc80"} if "main" in call else {}
     with pytest.raises(RunFailed, match=r"udc80.* no text in UTF-8"):
         bench.run(folder=str(tmp_path / "data"), **given)
-    bench.write("pipelines.py", "@fl.pipeline\ndef main():\n    pass\n")
+    bench.write("pipelines.py", "@cl.pipeline\ndef main():\n    pass\n")
     assert bench.run().status == "done"
     assert [run.status for run in list_runs(bench.store)] == ["done", "failed"]
 
 
 def test_a_project_with_a_file_whose_name_is_no_text_is_refused(bench: Any) -> None:
-    bench.write("pipelines.py", "@fl.pipeline\ndef main():\n    pass\n")
+    bench.write("pipelines.py", "@cl.pipeline\ndef main():\n    pass\n")
     (bench.root / "caf\udce9.csv").touch()
     with pytest.raises(NotStorable, match=r"caf\\udce9\.csv"):
         bench.run()
@@ -396,10 +396,10 @@ def test_a_project_with_a_file_whose_name_is_no_text_is_refused(bench: Any) -> N
 FORKING = """
     import os, signal, sys
 
-    @fl.step
+    @cl.step
     def work() -> list[str]:
         Path("made").touch()
-        return [told(call) for call in (lambda: fl.log(a=1), lambda: fl.file("made"))]
+        return [told(call) for call in (lambda: cl.log(a=1), lambda: cl.file("made"))]
 
     def told(call):
         read, write = os.pipe()
@@ -415,7 +415,7 @@ FORKING = """
         os.waitpid(child, 0)
         return os.read(read, 1000).decode()
 
-    @fl.pipeline
+    @cl.pipeline
     def main():
         for each in work().value():
             assert "in a process that the step has forked" in each, each
@@ -442,37 +442,28 @@ class Threads:
         self.close = self.pool.shutdown
 
 
-class Installed:
-    """An entry point of a plug-in."""
-
-    name = "threads"
-
-    def load(self) -> type[Threads]:
-        return Threads
-
-
 def test_steps_that_run_beside_a_failing_one_are_recorded_to_their_end(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda group: [Installed()])
+    monkeypatch.setattr(protocol, "load_entry_point", lambda group, name: Threads)
     bench.write(
         "pipelines.py",
         """
         import time
 
-        @fl.step
+        @cl.step
         def slow() -> int:
             while not Path("failed").exists():
                 time.sleep(0.01)
             time.sleep(0.2)
             return 1
 
-        @fl.step
+        @cl.step
         def fails() -> int:
             open("failed", "w").close()
             raise ValueError("no")
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             slow()
             fails().value()
@@ -502,11 +493,11 @@ def test_a_step_must_return_as_many_outputs_as_it_promises(bench: Any) -> None:
     bench.write(
         "pipelines.py",
         """
-        @fl.step
+        @cl.step
         def split() -> tuple[int, int]:
             return 1, 2, 3
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             split()
         """,
@@ -518,7 +509,7 @@ def test_a_step_must_return_as_many_outputs_as_it_promises(bench: Any) -> None:
 def test_arguments_that_do_not_fit_name_the_definition(bench: Any) -> None:
     bench.write(
         "pipelines.py",
-        "@fl.step\ndef f(a: int) -> int:\n    return a\n\n@fl.pipeline\ndef main():\n    f(b=1)\n",
+        "@cl.step\ndef f(a: int) -> int:\n    return a\n\n@cl.pipeline\ndef main():\n    f(b=1)\n",
     )
     with pytest.raises(RunFailed, match="missing a required argument: 'a'"):
         bench.run()
@@ -528,13 +519,13 @@ def test_an_interrupted_run_is_recorded_as_such(bench: Any) -> None:
     bench.write(
         "pipelines.py",
         """
-        @fl.step
+        @cl.step
         def wait() -> int:
-            fl.log(epoch=3)
+            cl.log(epoch=3)
             print("started")
             raise KeyboardInterrupt
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             wait()
         """,
@@ -557,7 +548,7 @@ def test_what_a_step_prints_and_logs_is_kept_and_still_shown(
         """
         import logging, sys, warnings, threading
 
-        @fl.step
+        @cl.step
         def speak() -> int:
             print("to stdout")
             print("to stderr", file=sys.stderr)
@@ -568,7 +559,7 @@ def test_what_a_step_prints_and_logs_is_kept_and_still_shown(
             thread.join()
             return 1
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             print("not in a step")
             speak()
@@ -600,19 +591,19 @@ def test_a_step_can_do_without_cache_or_storage(bench: Any) -> None:
     bench.write(
         "pipelines.py",
         """
-        @fl.step(cache=False)
+        @cl.step(cache=False)
         def fresh() -> int:
             return 1
 
-        @fl.step(store_output=False)
+        @cl.step(store_output=False)
         def held() -> object:
             return {1, 2}
 
-        @fl.step
+        @cl.step
         def use(x: object) -> int:
             return len(x)
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             fresh()
             assert use(held()).value() == 2
@@ -635,11 +626,11 @@ def test_a_declared_environment_variable_is_part_of_the_key(
         """
         import os
 
-        @fl.step(env=("REGION",))
+        @cl.step(env=("REGION",))
         def where() -> str:
             return os.environ.get("REGION", "none")
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             where()
         """,
@@ -655,8 +646,8 @@ def test_a_declared_environment_variable_is_part_of_the_key(
 def test_looking_into_a_handle_says_what_to_do(bench: Any, code: str) -> None:
     bench.write(
         "pipelines.py",
-        "@fl.step\ndef f() -> int:\n    return 1\n\n"
-        f"@fl.pipeline\ndef main():\n    x = f()\n    {code}\n",
+        "@cl.step\ndef f() -> int:\n    return 1\n\n"
+        f"@cl.pipeline\ndef main():\n    x = f()\n    {code}\n",
     )
     with pytest.raises(RunFailed, match=r"\.value\(\)"):
         bench.run()
@@ -666,16 +657,16 @@ def test_figures_and_files_are_kept_with_the_step(bench: Any, tmp_path: Path) ->
     bench.write(
         "pipelines.py",
         f"""
-        @fl.step
+        @cl.step
         def draw() -> int:
             path = Path({str(tmp_path)!r}) / "notes.txt"
             path.write_text("kept")
-            fl.file(path)
-            fl.file(path, name="again")
+            cl.file(path)
+            cl.file(path, name="again")
             path.unlink()
             return 1
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             draw()
         """,
@@ -685,20 +676,20 @@ def test_figures_and_files_are_kept_with_the_step(bench: Any, tmp_path: Path) ->
 
 
 def test_recording_outside_a_step_is_refused_with_the_way_out() -> None:
-    import fairlead as fl
+    import clewline as cl
 
-    with pytest.raises(UsageError, match=r"inside a function decorated with @fl\.step"):
-        fl.log(x=1)
+    with pytest.raises(UsageError, match=r"inside a function decorated with @cl\.step"):
+        cl.log(x=1)
     with pytest.raises(UsageError, match="outside a step"):
-        fl.file("x")
+        cl.file("x")
 
 
 @pytest.mark.parametrize(("value", "ok"), [("1", False), (True, False), (None, False), (2, True)])
 def test_a_metric_is_a_number(bench: Any, value: Any, ok: bool) -> None:
     bench.write(
         "pipelines.py",
-        f"@fl.step\ndef f() -> int:\n    fl.log(x={value!r})\n    return 1\n\n"
-        "@fl.pipeline\ndef main():\n    f()\n",
+        f"@cl.step\ndef f() -> int:\n    cl.log(x={value!r})\n    return 1\n\n"
+        "@cl.pipeline\ndef main():\n    f()\n",
     )
     if ok:
         assert bench.run().metrics == {"x": 2.0}
@@ -729,19 +720,19 @@ def test_a_pipeline_inside_a_pipeline_gives_its_steps_to_the_run(bench: Any) -> 
     bench.write(
         "pipelines.py",
         """
-        @fl.step
+        @cl.step
         def one() -> int:
             return 1
 
-        @fl.step
+        @cl.step
         def both(x: int) -> int:
             return one() + x
 
-        @fl.pipeline
+        @cl.pipeline
         def inner():
             return one()
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             both(inner())
         """,
@@ -754,21 +745,21 @@ def test_a_step_that_reads_a_file_on_the_side_is_not_remembered_and_says_why(ben
     bench.write(
         "pipelines.py",
         """
-        @fl.step
+        @cl.step
         def sneak(name: str) -> str:
             return Path(name).read_text()
 
-        @fl.step
+        @cl.step
         def make() -> Path:
             made = Path("made.txt")
             made.write_text("made")
             return made
 
-        @fl.step
+        @cl.step
         def use(path: Path) -> str:
             return path.read_text()
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             sneak("side.txt")
             assert use(make()).value() == "made"
@@ -789,14 +780,14 @@ def test_a_figure_is_kept_as_a_picture(bench: Any) -> None:
         matplotlib.use("Agg")
         from matplotlib.figure import Figure
 
-        @fl.step
+        @cl.step
         def draw() -> int:
             figure = Figure()
             figure.subplots().plot([1, 3, 2])
-            fl.figure(figure, name="curve")
+            cl.figure(figure, name="curve")
             return 1
 
-        @fl.pipeline
+        @cl.pipeline
         def main():
             draw()
         """,

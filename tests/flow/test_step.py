@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import fairlead as fl
-from fairlead.errors import UsageError
-from fairlead.flow.definition import Step
+import clewline as cl
+from clewline.errors import UsageError
+from clewline.flow.definition import Step
 
 if TYPE_CHECKING:
     from elsewhere import Unknown
 
 
-@fl.step
+@cl.step
 def split(table: list[int], *, share: float = 0.5) -> tuple[list[int], Unknown]:
     """Cut."""
     at = int(len(table) * share)
     return table[:at], table[at:]
 
 
-@fl.step(cache=False, name="take.it")
+@cl.step(cache=False, name="take.it")
 def read(path: Path, other: Path | None = None, either: str | Path = "x") -> int:
     return 1
 
 
 def known(function: Any) -> Step:
-    found = function.__fairlead_step__
+    found = function.__clewline_step__
     assert isinstance(found, Step)
     return found
 
@@ -62,7 +62,7 @@ def test_only_a_tuple_of_fixed_length_has_several_outputs(
     def made() -> Any: ...
 
     made.__annotations__["return"] = annotation
-    assert known(fl.step(made)).count == count
+    assert known(cl.step(made)).count == count
 
 
 def test_paths_are_found_in_annotations_written_as_text() -> None:
@@ -77,17 +77,17 @@ def test_what_is_no_plain_function_is_refused() -> None:
 
     for wrong in (generate, wait, int, 3):
         with pytest.raises(UsageError, match="plain function"):
-            fl.step(wrong)
+            cl.step(wrong)
     with pytest.raises(UsageError, match="name"):
-        fl.step(lambda: 1)
+        cl.step(lambda: 1)
     with pytest.raises(UsageError, match="HOME"):
-        fl.step(env="HOME")(read)
+        cl.step(env="HOME")(read)
 
 
 def test_a_step_called_plainly_may_log_and_nothing_is_recorded() -> None:
-    @fl.step
+    @cl.step
     def measure(rows: int) -> int:
-        fl.log(rows=rows)
+        cl.log(rows=rows)
         return rows
 
     assert measure(3) == 3

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fairlead.model import seal
-from fairlead.project import Project
-from fairlead.store.store import Store
+from clewline.model import seal
+from clewline.project import Project
+from clewline.store.store import Store
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -143,10 +143,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """An empty project, in which we are."""
-    store_root = tmp_path / ".fairlead"
+    store_root = tmp_path / ".clewline"
     Store.create(store_root).close()
     public = seal.make_keys(store_root / "keys" / "seal.key")
-    (tmp_path / "fairlead.toml").write_text(
+    (tmp_path / "clewline.toml").write_text(
         f'[project]\nname = "p"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
     )
     (tmp_path / "endpoints").mkdir()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fairlead.errors import InvalidInput, NotSupported
-from fairlead.hub import address
+from clewline.errors import InvalidInput, NotSupported
+from clewline.hub import address
 
 
 @pytest.fixture(autouse=True)

@@ -8,24 +8,24 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.errors import (
-    FairleadError,
+from clewline.errors import (
+    ClewlineError,
     Forbidden,
     IntegrityError,
     InvalidInput,
     NotFound,
     NotSupported,
 )
-from fairlead.flow.replay import replay
-from fairlead.hub.bring import Wanted, bring
-from fairlead.hub.web import Bounds, HubFault
-from fairlead.model.registry import Registry
-from fairlead.project import Project
-from fairlead.store.lineage import resolve as found_on_line
-from fairlead.store.lineage import why
-from fairlead.store.reader import FILE as CATALOG
-from fairlead.store.reader import CatalogReader
-from fairlead.store.store import Store
+from clewline.flow.replay import replay
+from clewline.hub.bring import Wanted, bring
+from clewline.hub.web import Bounds, HubFault
+from clewline.model.registry import Registry
+from clewline.project import Project
+from clewline.store.lineage import resolve as found_on_line
+from clewline.store.lineage import why
+from clewline.store.reader import FILE as CATALOG
+from clewline.store.reader import CatalogReader
+from clewline.store.store import Store
 
 QUICK = Bounds(silence_s=0.3, attempts=2)
 FILE = "owner/repo/onnx/model.onnx"
@@ -35,8 +35,8 @@ def wanted(digest: str | None, source: str = f"hf:{FILE}", **more: Any) -> Wante
     return Wanted(source=source, name="detector", digest=digest, **more)
 
 
-def refusal(project: Project, store: Store, asked: Wanted, bounds: Bounds = QUICK) -> FairleadError:
-    with pytest.raises(FairleadError) as told:
+def refusal(project: Project, store: Store, asked: Wanted, bounds: Bounds = QUICK) -> ClewlineError:
+    with pytest.raises(ClewlineError) as told:
         bring(project, store, asked, bounds)
     assert not list((store.root / "tmp").glob("import-*")), "a partial file stayed"
     return told.value

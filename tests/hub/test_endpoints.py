@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairlead.cli.main import status
-from fairlead.project import Project
-from fairlead.serve.spec import endpoint_file as specs
-from fairlead.serve.spec.problems import InvalidEndpoint
-from fairlead.serve.spec.resolve import resolve
-from fairlead.store.store import Store
+from clewline.cli.main import status
+from clewline.project import Project
+from clewline.serve.spec import endpoint_file as specs
+from clewline.serve.spec.problems import InvalidEndpoint
+from clewline.serve.spec.resolve import resolve
+from clewline.store.store import Store
 
 FILE = "owner/repo/model.onnx"
 

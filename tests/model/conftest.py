@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.model import seal
-from fairlead.model.package import About
-from fairlead.model.registry import Registry
-from fairlead.project import Project
-from fairlead.signature.field import Field, Output, Signature
-from fairlead.store.records import ModelVersion
-from fairlead.store.store import Store
+from clewline.model import seal
+from clewline.model.package import About
+from clewline.model.registry import Registry
+from clewline.project import Project
+from clewline.signature.field import Field, Output, Signature
+from clewline.store.records import ModelVersion
+from clewline.store.store import Store
 
 SIGNATURE = Signature(
     fields=(Field(name="age", kind="integer", bounds=(17, 90)),),
@@ -26,11 +26,11 @@ SIGNATURE = Signature(
 
 
 def make_project(root: Path) -> Project:
-    """A project as `fairlead init` leaves it, without the template."""
-    store = root / ".fairlead"
+    """A project as `clewline init` leaves it, without the template."""
+    store = root / ".clewline"
     Store.create(store).close()
     public = seal.make_keys(store / "keys" / "seal.key")
-    (root / "fairlead.toml").write_text(
+    (root / "clewline.toml").write_text(
         f'[project]\nname = "loans"\nid = "0123456789abcdef"\n\n[keys]\npublic = "{public}"\n'
     )
     return Project(root, "loans", "0123456789abcdef", public)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import IntegrityError
-from fairlead.model import bundle, seal
-from fairlead.model.seal import Sealer
+from clewline.errors import IntegrityError
+from clewline.model import bundle, seal
+from clewline.model.seal import Sealer
 
 FILES = {"manifest.json": "aa" * 32, "model.onnx": "bb" * 32}
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import Fault
-from fairlead.model import anchor, chain, seal
-from fairlead.model.promote import promote
-from fairlead.model.registry import Registry
-from fairlead.model.seal import Sealer
-from fairlead.model.verify import verify
-from fairlead.project import Project
-from fairlead.store.records import ChainEntry
+from clewline.errors import Fault
+from clewline.model import anchor, chain, seal
+from clewline.model.promote import promote
+from clewline.model.registry import Registry
+from clewline.model.seal import Sealer
+from clewline.model.verify import verify
+from clewline.project import Project
+from clewline.store.records import ChainEntry
 
 from .conftest import add
 
@@ -152,7 +152,7 @@ def test_heads_in_git_touch_neither_branch_nor_work_tree(registry: Registry) -> 
     add(registry, b"a")
     before = git(registry.project, "status", "--porcelain", "--ignored")
     name = promote(registry, "income@1", "champion").anchored
-    assert name == "refs/fairlead/0123456789abcdef"
+    assert name == "refs/clewline/0123456789abcdef"
     assert git(registry.project, "for-each-ref", "--format=%(refname)") == name
     assert git(registry.project, "status", "--porcelain", "--ignored") == before
 
@@ -161,7 +161,7 @@ def test_a_promotion_whose_head_git_will_not_take_says_that_the_alias_was_moved(
     registry: Registry,
 ) -> None:
     git(registry.project, "init", "--quiet")
-    blocked = registry.project.root / ".git" / "refs" / "fairlead"
+    blocked = registry.project.root / ".git" / "refs" / "clewline"
     blocked.touch()  # where Git would make a folder
     add(registry, b"a")
     with pytest.raises(Fault, match=r"income@1 is champion, but .* not in Git") as error:

@@ -17,12 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from fairlead.errors import InvalidInput, NotSupported
-from fairlead.model import background, contents, profile
-from fairlead.model.profile import Profile
-from fairlead.signature.check import Checker
-from fairlead.signature.columns import Columns
-from fairlead.signature.infer import infer
+from clewline.errors import InvalidInput, NotSupported
+from clewline.model import background, contents, profile
+from clewline.model.profile import Profile
+from clewline.signature.check import Checker
+from clewline.signature.columns import Columns
+from clewline.signature.infer import infer
 
 TRAIN = pl.DataFrame(
     {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.model import package, seal
-from fairlead.model.findings import findings
-from fairlead.model.promote import promote
-from fairlead.model.registry import Registry
-from fairlead.project import Project
+from clewline.model import package, seal
+from clewline.model.findings import findings
+from clewline.model.promote import promote
+from clewline.model.registry import Registry
+from clewline.project import Project
 
 from .conftest import add
 
@@ -63,7 +63,7 @@ def test_the_doctor_changes_nothing(registry: Registry, tmp_path: Path) -> None:
     findings(registry.project)
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     changed = {path.name for path in before if after.get(path) != before[path]}
-    assert changed <= {"catalog.db-shm", "catalog.db-wal", ".fairlead"}
+    assert changed <= {"catalog.db-shm", "catalog.db-wal", ".clewline"}
 
 
 @pytest.mark.parametrize("broken", [None, "c2hvcnQ="])

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import InvalidConfig
-from fairlead.model import gate
-from fairlead.model.gate import Bound, Candidate, Score
+from clewline.errors import InvalidConfig
+from clewline.model import gate
+from clewline.model.gate import Bound, Candidate, Score
 
 FILE = """\
 # What is asked.

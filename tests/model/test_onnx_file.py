@@ -21,14 +21,14 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from fairlead.errors import FairleadError, InvalidInput, NotSupported
-from fairlead.evaluate.report import evaluate
-from fairlead.model import contents
-from fairlead.model.kinds.onnx_file import made
-from fairlead.model.runtime import registry
-from fairlead.serve.answers import Renderer
-from fairlead.signature.field import Field, Output, Signature
-from fairlead.testing.runtime import Case, RuntimeContract
+from clewline.errors import ClewlineError, InvalidInput, NotSupported
+from clewline.evaluate.report import evaluate
+from clewline.model import contents
+from clewline.model.kinds.onnx_file import made
+from clewline.model.runtime.protocol import runtime_named
+from clewline.serve.answers import Renderer
+from clewline.signature.field import Field, Output, Signature
+from clewline.testing.runtime import Case, RuntimeContract
 
 DRAW = np.random.default_rng(0)
 TABLE = pd.DataFrame(
@@ -116,10 +116,10 @@ def test_an_embedding_answers_with_nested_lists(bring: Any) -> None:
     output = brought.signature.output
     assert (output.task, output.dtype, output.shape) == ("tensor", "float32", (3,))
     rows = made(brought.signature, np.random.default_rng(1), 2)
-    predictor = registry.load("onnx-file").load(brought.files, brought.signature)
+    predictor = runtime_named("onnx-file").load(brought.files, brought.signature)
     found = predictor.predict(rows)
     np.testing.assert_allclose(found.tensor, rows.tensors["x"].mean(axis=(2, 3)), rtol=1e-5)
-    from fairlead.serve.answers import _values
+    from clewline.serve.answers import _values
 
     written = _values(b'{"id":"%b","value":%b}', [b"1", b"2"], found)
     read = [msgspec.json.decode(one)["value"] for one in written]
@@ -130,7 +130,7 @@ def test_an_embedding_answers_with_nested_lists(bring: Any) -> None:
 def test_a_fixed_batch_of_one_is_called_a_row_at_a_time(bring: Any) -> None:
     brought = bring(graph("Relu", [1, 3]))
     assert brought.compiled.equality.rows_per_call == 1
-    predictor = registry.load("onnx-file").load(brought.files, brought.signature)
+    predictor = runtime_named("onnx-file").load(brought.files, brought.signature)
     assert predictor.predict(made(brought.signature, DRAW, 5)).tensor.shape == (5, 3)
 
 
@@ -142,7 +142,7 @@ def test_a_signature_states_what_the_file_leaves_open(bring: Any) -> None:
     )
     assert brought.signature.output == output
     rows = made(brought.signature, DRAW, 4)
-    found = registry.load("onnx-file").load(brought.files, brought.signature).predict(rows)
+    found = runtime_named("onnx-file").load(brought.files, brought.signature).predict(rows)
     assert found.choices.tolist() == rows.tensors["x"].argmax(axis=1).tolist()
 
 
@@ -176,7 +176,7 @@ def test_what_cannot_be_served_is_refused_with_the_reason(bring: Any, reason: st
 def test_a_table_that_does_not_fit_the_inputs_is_refused(bring: Any) -> None:
     with pytest.raises(InvalidInput, match="2 columns, and there are 1 fields"):
         bring(logistic(), train=NUMBERS[["a"]].assign(y=WORDS), target="y")
-    with pytest.raises(FairleadError, match=r"category|texts|casting|float32"):
+    with pytest.raises(ClewlineError, match=r"category|texts|casting|float32"):
         bring(logistic(), train=TABLE[["a", "c"]].assign(y=WORDS), target="y")
 
 
@@ -195,13 +195,13 @@ def test_a_file_of_a_booster_is_told_by_its_content(bring: Any) -> None:
 class TestOnnxFile(RuntimeContract):
     def case(self) -> Case:
         file = graph("ReduceMean", ["n", 3, 4], ["n", 3], axes=[2], keepdims=0)
-        from fairlead.model.kinds.file import contents_of
-        from fairlead.model.kinds.kind import Given
+        from clewline.model.kinds.file import contents_of
+        from clewline.model.kinds.kind import Given
 
         brought = contents_of(file.SerializeToString(), Given(train=None), "model.onnx")
         files = {name: brought.files[name] for name in ("model.onnx", "call.json")}
         rows = made(brought.signature, np.random.default_rng(2), 40)
-        return Case(registry.load("onnx-file"), files, brought.signature, rows)
+        return Case(runtime_named("onnx-file"), files, brought.signature, rows)
 
 
 def test_the_file_is_kept_byte_for_byte(bring: Any) -> None:
@@ -212,8 +212,8 @@ def test_the_file_is_kept_byte_for_byte(bring: Any) -> None:
 
 
 def test_a_classifier_without_probabilities_is_written_with_its_label_alone() -> None:
-    from fairlead.model.runtime import Outputs
-    from fairlead.serve.answers import _choices
+    from clewline.model.runtime import Outputs
+    from clewline.serve.answers import _choices
 
     renderer = Renderer(Output(name="y", task="binary", labels=("no", 'a,"probabilities":{%')))
     templates = renderer._templates_of("m@1", "")

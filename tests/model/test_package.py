@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import Conflict, IntegrityError, NotFound
-from fairlead.model import package, seal
-from fairlead.model.package import About
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import Conflict, IntegrityError, NotFound
+from clewline.model import package, seal
+from clewline.model.package import About
+from clewline.signature.field import Field, Output, Signature
 
 SIGNATURE = Signature(
     fields=(Field(name="age", kind="integer", bounds=(17, 90)),),

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from fairlead.errors import GateRefused, IntegrityError, UsageError
-from fairlead.model import contents
-from fairlead.model.package import About
-from fairlead.model.promote import promote
-from fairlead.model.registry import Registry
-from fairlead.model.verify import verify
-from fairlead.store.records import ChainEntry
-from fairlead.store.store import Store
+from clewline.errors import GateRefused, IntegrityError, UsageError
+from clewline.model import contents
+from clewline.model.package import About
+from clewline.model.promote import promote
+from clewline.model.registry import Registry
+from clewline.model.verify import verify
+from clewline.store.records import ChainEntry
+from clewline.store.store import Store
 
 from .conftest import add, fork, report
 

@@ -1,4 +1,4 @@
-"""`fl.register`: a step of a pipeline, or a run of its own."""
+"""`cl.register`: a step of a pipeline, or a run of its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-import fairlead as fl
-from fairlead.errors import NotFound, NotSupported, UsageError
-from fairlead.flow.replay import replay
-from fairlead.flow.run import execute
-from fairlead.model.registry import Registry
-from fairlead.model.verify import verify
-from fairlead.store.records import Artifact, Edge, Run, StepRun
+import clewline as cl
+from clewline.errors import NotFound, NotSupported, UsageError
+from clewline.flow.replay import replay
+from clewline.flow.run import execute
+from clewline.model.registry import Registry
+from clewline.model.verify import verify
+from clewline.store.records import Artifact, Edge, Run, StepRun
 
 TABLE = pl.DataFrame(
     {
@@ -25,23 +25,23 @@ TABLE = pl.DataFrame(
 )
 
 
-@fl.step
+@cl.step
 def load() -> pl.DataFrame:
     return TABLE
 
 
-@fl.step
+@cl.step
 def fit(train: pl.DataFrame, *, depth: int) -> DecisionTreeClassifier:
     model = DecisionTreeClassifier(max_depth=depth, random_state=0)
     return model.fit(train.drop("y"), train["y"])
 
 
-@fl.pipeline
+@cl.pipeline
 def ages(depth: int = 3) -> None:
     train = load()
     model = fit(train, depth=depth)
-    report = fl.evaluate(model, train, target="y", resamples=20)
-    fl.register("ages", model, train=train, test=train, target="y", report=report)
+    report = cl.evaluate(model, train, target="y", resamples=20)
+    cl.register("ages", model, train=train, test=train, target="y", report=report)
 
 
 def run(registry: Registry, pipeline: Any = ages, **params: Any) -> Run:
@@ -92,7 +92,7 @@ def test_outside_a_pipeline_it_is_a_run_of_its_own(
 ) -> None:
     monkeypatch.chdir(registry.project.root)
     model = DecisionTreeClassifier(max_depth=3, random_state=0).fit(TABLE.drop("y"), TABLE["y"])
-    version = fl.register("ages", model, train=TABLE, test=TABLE, target="y")
+    version = cl.register("ages", model, train=TABLE, test=TABLE, target="y")
     assert (version.name, version.number) == ("ages", 1)
     assert version.run is not None
     recorded = registry.store.catalog.get(Run, version.run)
@@ -106,13 +106,13 @@ def test_outside_a_pipeline_it_is_a_run_of_its_own(
 def test_outside_a_project_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = DecisionTreeClassifier().fit(TABLE.drop("y"), TABLE["y"])
-    with pytest.raises(NotFound, match="not inside a fairlead project"):
-        fl.register("ages", model, train=TABLE, target="y")
+    with pytest.raises(NotFound, match="not inside a clewline project"):
+        cl.register("ages", model, train=TABLE, target="y")
 
 
 def test_a_bad_name_is_refused_before_anything_is_done(registry: Registry) -> None:
     with pytest.raises(UsageError, match="cannot name a model"):
-        fl.register("a/b", None, train=TABLE, target="y")
+        cl.register("a/b", None, train=TABLE, target="y")
 
 
 def test_a_model_without_onnx_form_is_the_same_version_again(registry: Registry) -> None:
@@ -121,10 +121,10 @@ def test_a_model_without_onnx_form_is_the_same_version_again(registry: Registry)
 
     few = TABLE[:30]
 
-    @fl.pipeline
+    @cl.pipeline
     def odd() -> None:
         model = NearestCentroid().fit(few.drop("y"), few["y"])
-        fl.register("odd", model, train=few, target="y")
+        cl.register("odd", model, train=few, target="y")
 
     run(registry, odd)
     run(registry, odd)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import IntegrityError, InvalidConfig, NotFound, StoreFull, UsageError
-from fairlead.model import seal
-from fairlead.model.promote import promote
-from fairlead.model.registry import LEFT, Registry
-from fairlead.model.verify import verify
-from fairlead.project import Project
-from fairlead.store.records import ModelVersion
-from fairlead.store.store import Store
+from clewline.errors import IntegrityError, InvalidConfig, NotFound, StoreFull, UsageError
+from clewline.model import seal
+from clewline.model.promote import promote
+from clewline.model.registry import LEFT, Registry
+from clewline.model.verify import verify
+from clewline.project import Project
+from clewline.store.records import ModelVersion
+from clewline.store.store import Store
 
 from .conftest import add, fork
 

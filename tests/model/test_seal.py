@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import Conflict, IntegrityError, InvalidConfig, NotFound
-from fairlead.model import seal
-from fairlead.model.seal import Sealer
-from fairlead.store.digest import digest_bytes
+from clewline.errors import Conflict, IntegrityError, InvalidConfig, NotFound
+from clewline.model import seal
+from clewline.model.seal import Sealer
+from clewline.store.digest import digest_bytes
 
 
 def test_the_private_key_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_missing_or_foreign_key_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     with pytest.raises(InvalidConfig, match="not a private key"):
         Sealer.read(tmp_path / "text")
-    with pytest.raises(InvalidConfig, match=r"fairlead\.toml"):
+    with pytest.raises(InvalidConfig, match=r"clewline\.toml"):
         seal.verify("c2hvcnQ=", b"", b"")
 
 

@@ -28,11 +28,11 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from fairlead.model import contents, seal
-from fairlead.model.package import About
-from fairlead.model.registry import Registry
-from fairlead.project import Project, load
-from fairlead.protocols.http.server import (
+from clewline.model import contents, seal
+from clewline.model.package import About
+from clewline.model.registry import Registry
+from clewline.project import Project, load
+from clewline.protocols.http.server import (
     Application,
     Exchange,
     HttpServer,
@@ -40,12 +40,12 @@ from fairlead.protocols.http.server import (
     Refused,
     Response,
 )
-from fairlead.protocols.http.tls import Certificate
-from fairlead.protocols.workers import server as servers
-from fairlead.serve.endpoints import Endpoints
-from fairlead.serve.spec import endpoint_file as spec
-from fairlead.serve.spec import revision
-from fairlead.store.store import Store
+from clewline.protocols.http.tls import Certificate
+from clewline.protocols.workers import server as servers
+from clewline.serve.endpoints import Endpoints
+from clewline.serve.spec import endpoint_file as spec
+from clewline.serve.spec import revision
+from clewline.store.store import Store
 
 
 class Echo:
@@ -302,9 +302,9 @@ class Loans:
     """A project with the model `income` in two versions, and the endpoint `income` on the first."""
 
     def __init__(self, root: Path, made: list[contents.Contents]) -> None:
-        Store.create(root / ".fairlead").close()
-        public = seal.make_keys(root / ".fairlead" / "keys" / "seal.key")
-        (root / "fairlead.toml").write_text(
+        Store.create(root / ".clewline").close()
+        public = seal.make_keys(root / ".clewline" / "keys" / "seal.key")
+        (root / "clewline.toml").write_text(
             f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
         )
         (root / "endpoints").mkdir()

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import NotFound
-from fairlead.project import Project
-from fairlead.protocols import accesslog
-from fairlead.protocols.accesslog import AccessLog
-from fairlead.protocols.app import App
-from fairlead.protocols.http.exchange import Exchange, Response
-from fairlead.protocols.http.limits import Limits
-from fairlead.protocols.rest import Rest
-from fairlead.protocols.route import POST, READ, Route
-from fairlead.protocols.vitals import Vitals
-from fairlead.serve import access
-from fairlead.serve.access import FAILURES, Gatekeeper
-from fairlead.store.store import Store
+from clewline.errors import NotFound
+from clewline.project import Project
+from clewline.protocols import accesslog
+from clewline.protocols.accesslog import AccessLog
+from clewline.protocols.app import App
+from clewline.protocols.http.exchange import Exchange, Response
+from clewline.protocols.http.limits import Limits
+from clewline.protocols.rest import Rest
+from clewline.protocols.route import POST, READ, Route
+from clewline.protocols.vitals import Vitals
+from clewline.serve import access
+from clewline.serve.access import FAILURES, Gatekeeper
+from clewline.store.store import Store
 
 ROLES = {b"/predict": "predict", b"/review": "review", b"/operate": "operate", b"/any": "any"}
 
@@ -102,7 +102,7 @@ class Site:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    Store.create(tmp_path / ".fairlead").close()
+    Store.create(tmp_path / ".clewline").close()
     return Project(tmp_path, "loans", "0123456789abcdef")
 
 
@@ -133,14 +133,14 @@ def test_each_role_opens_its_routes_and_no_others(project, site):
         for role, token in tokens.items():
             assert guarded.ask(b"POST", path, token)[0] == (200 if need in (role, "any") else 403)
     assert guarded.ask(b"GET", b"/open")[0] == 200
-    assert guarded.ask(b"GET", b"/open", "Authorization: Bearer fl_wrong")[0] == 200
+    assert guarded.ask(b"GET", b"/open", "Authorization: Bearer cl_wrong")[0] == 200
 
 
 def test_who_shows_no_token_is_told_how_and_learns_of_nothing_that_is_there(site):
     guarded = site(required=True)
     for method, target in ((b"POST", b"/predict"), (b"GET", b"/gone"), (b"GET", b"/nowhere")):
         status, headers, body = guarded.ask(method, target)
-        assert (status, headers["www-authenticate"]) == (401, 'Bearer realm="fairlead"')
+        assert (status, headers["www-authenticate"]) == (401, 'Bearer realm="clewline"')
         assert b"gown" not in body
     assert not guarded.things.handled
 
@@ -177,8 +177,8 @@ def test_on_loopback_no_token_is_needed_and_a_wrong_one_is_refused(project, site
 def test_many_wrong_tokens_are_told_when_to_come_back(site):
     guarded = site(required=True)
     for _ in range(FAILURES):
-        assert guarded.ask(b"POST", b"/predict", "Authorization: Bearer fl_x")[0] == 401
-    status, headers, body = guarded.ask(b"POST", b"/predict", "Authorization: Bearer fl_x")
+        assert guarded.ask(b"POST", b"/predict", "Authorization: Bearer cl_x")[0] == 401
+    status, headers, body = guarded.ask(b"POST", b"/predict", "Authorization: Bearer cl_x")
     assert status == 429
     assert 1 <= int(headers["retry-after"]) <= 60
     assert json.loads(body)["error"]["code"] == "too_many_requests"
@@ -249,7 +249,7 @@ def test_each_request_leaves_a_line_without_query_or_secret(project, site, tmp_p
     path = tmp_path / "access.jsonl"
     logged = site(required=True, log=str(path))
     logged.ask(b"POST", b"/predict?secret=1", token)
-    logged.ask(b"POST", b"/predict", "Authorization: Bearer fl_guess")
+    logged.ask(b"POST", b"/predict", "Authorization: Bearer cl_guess")
     logged.ask(b"FOO", b"/predict")
     logged.ask(b"GET", b"/stream")
     answered, wrong, refused, streamed = lines_of(path, 4)
@@ -257,7 +257,7 @@ def test_each_request_leaves_a_line_without_query_or_secret(project, site, tmp_p
     assert abs(answered.pop("time") - time.time()) < 60
     assert answered == {
         "peer": "127.0.0.1",
-        "token": token.partition("fl_")[2][:12],
+        "token": token.partition("cl_")[2][:12],
         "method": "POST",
         "path": "/predict",
         "route": "predict",

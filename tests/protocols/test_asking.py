@@ -14,10 +14,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import BadRequest, BodyTooLarge, FairleadError, MalformedInput, UnknownFormat
-from fairlead.protocols import asking
-from fairlead.protocols.http.server import Exchange
-from fairlead.serve.ask import Ask
+from clewline.errors import BadRequest, BodyTooLarge, ClewlineError, MalformedInput, UnknownFormat
+from clewline.protocols import asking
+from clewline.protocols.http.server import Exchange
+from clewline.serve.ask import Ask
 
 CODERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -121,10 +121,10 @@ def test_another_coding_is_refused_by_name(coding: str):
     ids=["small", "large", "too large", "not gzip"],
 )
 def test_a_large_body_is_decompressed_on_a_thread_with_the_same_outcome(
-    body: bytes, outcome: bytes | type[FairleadError]
+    body: bytes, outcome: bytes | type[ClewlineError]
 ):
-    async def ask() -> Ask | FairleadError:
-        found: asyncio.Future[Ask | FairleadError] = asyncio.get_running_loop().create_future()
+    async def ask() -> Ask | ClewlineError:
+        found: asyncio.Future[Ask | ClewlineError] = asyncio.get_running_loop().create_future()
         with ThreadPoolExecutor(1) as threads:
             exchange = request(body, content_encoding="gzip")
             asking.when_asked(exchange, threads, found.set_result)

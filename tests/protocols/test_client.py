@@ -12,13 +12,13 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from fairlead.client import AsyncClient, Client, Unreachable
-from fairlead.errors import Forbidden, InvalidInput, NotFound, Unauthorized, UsageError
-from fairlead.protocols.http.server import Limits
-from fairlead.protocols.http.tls import Certificate
-from fairlead.serve import access
-from fairlead.serve.log.reader import latest
-from fairlead.store.store import Store
+from clewline.client import AsyncClient, Client, Unreachable
+from clewline.errors import Forbidden, InvalidInput, NotFound, Unauthorized, UsageError
+from clewline.protocols.http.server import Limits
+from clewline.protocols.http.tls import Certificate
+from clewline.serve import access
+from clewline.serve.log.reader import latest
+from clewline.store.store import Store
 
 ROWS: list[dict[str, Any]] = [
     {"age": 39, "hours": 40.5, "job": "nurse"},
@@ -225,7 +225,7 @@ def test_a_token_is_shown_and_its_roles_count(loans, up):
         assert client.endpoints()
         with pytest.raises(Forbidden):
             client.predict("income", ROWS)
-    with Client(url, token="fl_no_one") as client, pytest.raises(Unauthorized):
+    with Client(url, token="cl_no_one") as client, pytest.raises(Unauthorized):
         client.endpoints()
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.protocols.families import Family, Sample, Shelf, Snapshot, merged
+from clewline.protocols.families import Family, Sample, Shelf, Snapshot, merged
 
 
 def counter(value: float) -> Family:
@@ -35,12 +35,12 @@ def shelf() -> Iterator[Shelf]:
 
 
 def test_counters_are_summed_and_gauges_by_their_sense() -> None:
-    one = [counter(3), gauge("waiting", 2), gauge("fairlead_endpoint_ready", 1)]
-    other = [counter(4), gauge("waiting", 5), gauge("fairlead_endpoint_ready", 0)]
+    one = [counter(3), gauge("waiting", 2), gauge("clewline_endpoint_ready", 1)]
+    other = [counter(4), gauge("waiting", 5), gauge("clewline_endpoint_ready", 0)]
     both = merged([one, other])
     assert value(both, "asked_total") == 7
     assert value(both, "waiting") == 7
-    assert value(both, "fairlead_endpoint_ready") == 0
+    assert value(both, "clewline_endpoint_ready") == 0
 
 
 def test_an_ended_worker_leaves_its_counts_and_not_its_gauges(shelf: Shelf) -> None:

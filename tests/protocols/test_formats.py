@@ -11,8 +11,8 @@ import json
 import polars as pl
 import pytest
 
-from fairlead.protocols.streamed import PIECE_ROWS
-from fairlead.serve.log import reader as log_reader
+from clewline.protocols.streamed import PIECE_ROWS
+from clewline.serve.log import reader as log_reader
 
 ROW = {"age": 39, "hours": 40.5, "job": "nurse"}
 ROWS = [ROW, ROW | {"age": 80, "job": None}, ROW | {"hours": 1.0}]
@@ -190,11 +190,11 @@ def test_for_a_caller_that_goes_away_no_more_is_computed(income, call):
 
 
 def test_a_model_with_a_field_rows_or_columns_can_be_asked_in_every_way():
-    from fairlead.protocols.bodies import format_of_json
-    from fairlead.serve.formats import JSON, JSON_COLUMNS, named
-    from fairlead.serve.intake import Intake
-    from fairlead.signature.check import Checker
-    from fairlead.signature.field import Field, Output, Signature
+    from clewline.protocols.bodies import format_of_json
+    from clewline.serve.formats import JSON, JSON_COLUMNS, named
+    from clewline.serve.intake import Intake
+    from clewline.signature.check import Checker
+    from clewline.signature.field import Field, Output, Signature
 
     output = Output(name="y", task="binary", labels=("no", "yes"))
     for name in ("rows", "columns", "entities"):

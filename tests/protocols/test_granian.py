@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from fairlead.protocols.http.server import Limits
-from fairlead.serve import access
-from fairlead.serve.log import reader as log_reader
-from fairlead.store.store import Store
+from clewline.protocols.http.server import Limits
+from clewline.serve import access
+from clewline.serve.log import reader as log_reader
+from clewline.store.store import Store
 
 if TYPE_CHECKING:
     from conftest import Loans
@@ -50,9 +50,9 @@ def ask(loans: Loans, host: str) -> Iterator[Callable[..., tuple[int, Any]]]:
             host,
             "--port",
             str(port),
-            "fairlead.protocols.granian:application",
+            "clewline.protocols.granian:application",
         ],
-        env=os.environ | {"FAIRLEAD_PROJECT": str(loans.project.root)},
+        env=os.environ | {"CLEWLINE_PROJECT": str(loans.project.root)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

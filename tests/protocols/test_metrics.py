@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.protocols import families, metrics
-from fairlead.protocols.families import Family, Sample
-from fairlead.serve.log.frame import Way
-from fairlead.serve.times import ARMS, OTHERS, Book, Histogram, Times
+from clewline.protocols import families, metrics
+from clewline.protocols.families import Family, Sample
+from clewline.serve.log.frame import Way
+from clewline.serve.times import ARMS, OTHERS, Book, Histogram, Times
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 ROW = {"age": 30, "hours": 40.5, "job": "sales"}
-OF_THE_TEAM = {"fairlead_workers", "fairlead_workers_ready", "fairlead_worker_exits_total"}
-WITH_TLS = {"fairlead_certificate_expires_timestamp_seconds"}
+OF_THE_TEAM = {"clewline_workers", "clewline_workers_ready", "clewline_worker_exits_total"}
+WITH_TLS = {"clewline_certificate_expires_timestamp_seconds"}
 
 
 def documented() -> set[str]:
-    return set(re.findall(r"^\| `(fairlead_\w+)` \|", (DOCS / "metrics.md").read_text(), re.M))
+    return set(re.findall(r"^\| `(clewline_\w+)` \|", (DOCS / "metrics.md").read_text(), re.M))
 
 
 def shown(text: str) -> dict[str, float]:
@@ -31,7 +31,7 @@ def shown(text: str) -> dict[str, float]:
 
 def test_every_metric_is_documented_and_every_documented_one_is_there(loans, up):
     text = up(loans.project).ask("GET", "/metrics")[1]
-    names = set(re.findall(r"^# HELP (fairlead_\S+)", text, re.M))
+    names = set(re.findall(r"^# HELP (clewline_\S+)", text, re.M))
     assert names == documented() - OF_THE_TEAM - WITH_TLS
 
 
@@ -42,19 +42,19 @@ def test_requests_arms_nodes_and_batches_are_counted_with_the_right_values(loans
     server.predict({"rows": [{"age": "x"}]})
     found = shown(server.ask("GET", "/metrics")[1])
     one = 'endpoint="income"'
-    assert found[f'fairlead_requests_total{{{one},code="200"}}'] == 4
-    assert found[f'fairlead_requests_total{{{one},code="422"}}'] == 1
-    assert found[f'fairlead_request_seconds_count{{{one},code="422"}}'] == 1
-    assert found[f"fairlead_predictions_total{{{one}}}"] == 20
-    assert found[f'fairlead_arm_rows_total{{{one},arm="",model="income@1"}}'] == 20
-    assert found[f'fairlead_arm_seconds_count{{{one},arm="",model="income@1"}}'] == 4
-    assert found[f'fairlead_node_seconds_count{{{one},node="model"}}'] == 4
-    assert found[f'fairlead_batch_rows_bucket{{{one},le="4.0"}}'] == 0
-    assert found[f'fairlead_batch_rows_bucket{{{one},le="8.0"}}'] == 4
-    assert found[f"fairlead_batch_rows_sum{{{one}}}"] == 20
-    assert found['fairlead_endpoints{state="ready"}'] == 1
-    assert found["fairlead_resident_bytes"] > 0
-    assert found["fairlead_connections"] >= 1
+    assert found[f'clewline_requests_total{{{one},code="200"}}'] == 4
+    assert found[f'clewline_requests_total{{{one},code="422"}}'] == 1
+    assert found[f'clewline_request_seconds_count{{{one},code="422"}}'] == 1
+    assert found[f"clewline_predictions_total{{{one}}}"] == 20
+    assert found[f'clewline_arm_rows_total{{{one},arm="",model="income@1"}}'] == 20
+    assert found[f'clewline_arm_seconds_count{{{one},arm="",model="income@1"}}'] == 4
+    assert found[f'clewline_node_seconds_count{{{one},node="model"}}'] == 4
+    assert found[f'clewline_batch_rows_bucket{{{one},le="4.0"}}'] == 0
+    assert found[f'clewline_batch_rows_bucket{{{one},le="8.0"}}'] == 4
+    assert found[f"clewline_batch_rows_sum{{{one}}}"] == 20
+    assert found['clewline_endpoints{state="ready"}'] == 1
+    assert found["clewline_resident_bytes"] > 0
+    assert found["clewline_connections"] >= 1
 
 
 def test_promtool_finds_nothing_to_complain_about(loans, up):

@@ -14,13 +14,13 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import Fault
-from fairlead.protocols.mlflow import ERROR_CODES, Mlflow, written
-from fairlead.protocols.rest import Rest
-from fairlead.protocols.status import STATUS
-from fairlead.protocols.vitals import Vitals
-from fairlead.serve.once import Answer
-from fairlead.serve.replay import replay
+from clewline.errors import Fault
+from clewline.protocols.mlflow import ERROR_CODES, Mlflow, written
+from clewline.protocols.rest import Rest
+from clewline.protocols.status import STATUS
+from clewline.protocols.vitals import Vitals
+from clewline.serve.once import Answer
+from clewline.serve.replay import replay
 
 INVOCATIONS = "/invocations"
 JSON = {"Content-Type": "application/json"}

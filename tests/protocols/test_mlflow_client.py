@@ -1,4 +1,4 @@
-"""MLflow's own client library gets from fairlead what native REST answers."""
+"""MLflow's own client library gets from clewline what native REST answers."""
 
 from __future__ import annotations
 

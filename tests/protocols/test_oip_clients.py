@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.protocols.oip.grpc import OipGrpc
-from fairlead.protocols.rest import Rest
-from fairlead.protocols.vitals import Vitals
-from fairlead.serve.access import Gatekeeper
+from clewline.protocols.oip.grpc import OipGrpc
+from clewline.protocols.rest import Rest
+from clewline.protocols.vitals import Vitals
+from clewline.serve.access import Gatekeeper
 
 ROOT = Path(__file__).parent.parent.parent
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fairlead.protocols import openapi
-from fairlead.protocols.oip.tensors import Options, outcome, output_tensors
-from fairlead.serve.once import Answer
-from fairlead.signature.field import Output
+from clewline.protocols import openapi
+from clewline.protocols.oip.tensors import Options, outcome, output_tensors
+from clewline.serve.once import Answer
+from clewline.signature.field import Output
 
 OUTPUT = Output(name="e", task="tensor", dtype="float32", shape=(2, 2))
 
@@ -41,7 +41,7 @@ def test_a_classifier_of_labels_alone_is_described_without_probabilities() -> No
 
 
 def test_what_typed_contents_cannot_hold_is_answered_raw() -> None:
-    wire = pytest.importorskip("fairlead.protocols.oip.wire")
+    wire = pytest.importorskip("clewline.protocols.oip.wire")
     half = Output(name="e", task="tensor", dtype="float16", shape=(2,))
     found = outcome(Answer("m#1", [b'{"id":"1","value":[1.5,2]}'], b""), half, Options())
     asked = wire.Inference("m", "", b"", "", Options(), is_raw=False)

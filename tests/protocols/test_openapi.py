@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from fairlead.protocols import openapi
-from fairlead.protocols.status import STATUS
+from clewline.protocols import openapi
+from clewline.protocols.status import STATUS
 
 ROOT = Path(__file__).parent.parent.parent
 SCHEMATHESIS = ROOT / ".venv-clients" / "bin" / "schemathesis"

@@ -21,9 +21,9 @@ import yaml
 OPS = Path(__file__).parent.parent.parent / "ops"
 ROW = {"age": 30, "hours": 40.5, "job": "nurse"}
 NO_DATA = {  # what only comes with faults, cold endpoints, shadows or TLS
-    "fairlead_shadow",
-    "fairlead_isolated_restarts",
-    "fairlead_certificate",
+    "clewline_shadow",
+    "clewline_isolated_restarts",
+    "clewline_certificate",
 }
 
 pytestmark = pytest.mark.skipif(
@@ -40,13 +40,13 @@ def promtool(*words: str) -> None:
 
 
 def test_the_rules_are_right_and_every_alert_comes_when_it_should() -> None:
-    promtool("check", "rules", "fairlead.rules.yml")
+    promtool("check", "rules", "clewline.rules.yml")
     promtool("check", "config", "prometheus.yml")
-    promtool("test", "rules", "fairlead.rules_test.yml")
+    promtool("test", "rules", "clewline.rules_test.yml")
 
 
 def test_every_alert_says_what_to_do_next_and_has_a_test() -> None:
-    tested = (OPS / "fairlead.rules_test.yml").read_text()
+    tested = (OPS / "clewline.rules_test.yml").read_text()
     for rule in rules():
         if "alert" in rule:
             assert rule["annotations"].keys() == {"summary", "action"}
@@ -54,13 +54,13 @@ def test_every_alert_says_what_to_do_next_and_has_a_test() -> None:
 
 
 def rules() -> list[dict[str, Any]]:
-    groups = yaml.safe_load((OPS / "fairlead.rules.yml").read_text())["groups"]
+    groups = yaml.safe_load((OPS / "clewline.rules.yml").read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
 def expressions() -> list[str]:
     """Every expression of the dashboard and the rules, as it is asked over all endpoints."""
-    dashboard = json.loads((OPS / "fairlead.dashboard.json").read_text())
+    dashboard = json.loads((OPS / "clewline.dashboard.json").read_text())
     targets = [target for panel in dashboard["panels"] for target in panel.get("targets", ())]
     found = [target["expr"] for target in targets] + [rule["expr"] for rule in rules()]
     return [
@@ -80,7 +80,7 @@ class Prometheus:
         config = yaml.safe_load((OPS / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "200ms", "evaluation_interval": "200ms"}
         config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target}"]
-        shutil.copy(OPS / "fairlead.rules.yml", folder)
+        shutil.copy(OPS / "clewline.rules.yml", folder)
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self._said = (folder / "said").open("wb")
         self._process = subprocess.Popen(
@@ -139,7 +139,7 @@ def ask(port: int, method: str, path: str, body: Any = None) -> int:
 @pytest.fixture
 def port(loans: Any) -> Iterator[int]:
     """A server of two workers."""
-    words = [sys.executable, "-m", "fairlead.cli.main", "serve", "--port", "0", "--workers", "2"]
+    words = [sys.executable, "-m", "clewline.cli.main", "serve", "--port", "0", "--workers", "2"]
     root = loans.project.root
     process = subprocess.Popen(words, cwd=root, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -160,16 +160,16 @@ def test_prometheus_reads_a_live_server_and_every_expression_has_a_value(
     try:
         path = "/v1/endpoints/income/predict"
         assert ask(port, "POST", path, ROW) == 200
-        prometheus.wait_for('fairlead_predictions_total{endpoint="income"} == 1')
+        prometheus.wait_for('clewline_predictions_total{endpoint="income"} == 1')
         for _ in range(5):
             assert ask(port, "POST", path, {"rows": [ROW] * 3}) == 200
         assert ask(port, "POST", path, {"age": "x"}) == 422
-        prometheus.wait_for('fairlead_requests_total{endpoint="income",code="422"} == 1')
-        prometheus.wait_for('fairlead_requests_total{endpoint="income",code="200"} == 6')
-        prometheus.wait_for('fairlead_predictions_total{endpoint="income"} == 16')
-        prometheus.wait_for("fairlead_workers_ready == 2")
-        prometheus.wait_for("endpoint:fairlead_request_seconds:p99_5m > 0")
-        prometheus.wait_for("endpoint:fairlead_requests:rate5m > 0")
+        prometheus.wait_for('clewline_requests_total{endpoint="income",code="422"} == 1')
+        prometheus.wait_for('clewline_requests_total{endpoint="income",code="200"} == 6')
+        prometheus.wait_for('clewline_predictions_total{endpoint="income"} == 16')
+        prometheus.wait_for("clewline_workers_ready == 2")
+        prometheus.wait_for("endpoint:clewline_request_seconds:p99_5m > 0")
+        prometheus.wait_for("endpoint:clewline_requests:rate5m > 0")
         alerts = {rule["expr"] for rule in rules() if "alert" in rule}
         for expression in expressions():
             found = prometheus.ask(expression)

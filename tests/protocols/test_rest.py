@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import NotFound, StoreReadOnly
-from fairlead.protocols.http.server import Limits
-from fairlead.serve.log import reader as log_reader
+from clewline.errors import NotFound, StoreReadOnly
+from clewline.protocols.http.server import Limits
+from clewline.serve.log import reader as log_reader
 
 ROW = {"age": 39, "hours": 40.5, "job": "nurse"}
 JSON = {"content-type": "application/json"}
@@ -302,11 +302,11 @@ def test_metrics_count_requests_rows_and_times(loans, up):
     server.predict({"rows": [ROW] * 3})
     server.predict(b"{")
     lines = server.ask("GET", "/metrics")[1].splitlines()
-    assert 'fairlead_requests_total{endpoint="income",code="200"} 1.0' in lines
-    assert 'fairlead_requests_total{endpoint="income",code="400"} 1.0' in lines
-    assert 'fairlead_predictions_total{endpoint="income"} 3.0' in lines
+    assert 'clewline_requests_total{endpoint="income",code="200"} 1.0' in lines
+    assert 'clewline_requests_total{endpoint="income",code="400"} 1.0' in lines
+    assert 'clewline_predictions_total{endpoint="income"} 3.0' in lines
     for name in ("request", "queue", "compute", "log"):
-        count = [line for line in lines if line.startswith(f"fairlead_{name}_seconds_count")]
+        count = [line for line in lines if line.startswith(f"clewline_{name}_seconds_count")]
         assert float(count[0].split()[-1]) >= 1
 
 
@@ -368,7 +368,7 @@ def test_a_full_queue_is_told_at_once_and_when_to_come_back(loans, up):
 
 
 def test_a_new_revision_answers_without_losing_a_request(loans, up, caplog):
-    caplog.set_level("INFO", logger="fairlead.serve")
+    caplog.set_level("INFO", logger="clewline.serve")
     server = up(loans.project)
     seen, failures, done = [], [], threading.Event()
 

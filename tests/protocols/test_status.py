@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fairlead import errors
-from fairlead.errors import FairleadError, FieldProblem, InvalidInput, Overloaded
-from fairlead.protocols.status import REFUSALS, STATUS, of_error
+from clewline import errors
+from clewline.errors import ClewlineError, FieldProblem, InvalidInput, Overloaded
+from clewline.protocols.status import REFUSALS, STATUS, of_error
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
@@ -14,7 +14,7 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 def test_every_error_has_a_status_and_is_documented():
     text = (DOCS / "errors.md").read_text()
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    codes = {kind.code for kind in kinds if issubclass(kind, FairleadError)}
+    codes = {kind.code for kind in kinds if issubclass(kind, ClewlineError)}
     assert codes <= STATUS.keys()
     assert set(REFUSALS.values()) <= STATUS.keys()
     for code, status in STATUS.items():

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from fairlead.protocols.http.exchange import STREAM_BYTES, Response
+from clewline.protocols.http.exchange import STREAM_BYTES, Response
 
 STREAM = b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from fairlead.protocols.tracing import SHOWN_IDS, Tracing, _Seldom
+from clewline.protocols.tracing import SHOWN_IDS, Tracing, _Seldom
 
 ROW = {"age": 30, "hours": 40.5, "job": "nurse"}
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -108,13 +108,13 @@ def test_a_request_has_spans_of_its_parts_and_nodes_under_the_callers(traced, co
     assert spans["compute"].parent_span_id == predict.span_id
     assert spans["node model"].parent_span_id == spans["compute"].span_id
     said = attributes(predict)
-    assert said["fairlead.endpoint"] == "income"
-    assert said["fairlead.revision"] == "income#1"
-    assert said["fairlead.model"] == ["income@1"]
-    assert said["fairlead.rows"] == 20
+    assert said["clewline.endpoint"] == "income"
+    assert said["clewline.revision"] == "income#1"
+    assert said["clewline.model"] == ["income@1"]
+    assert said["clewline.rows"] == 20
     ids = [each["id"] for each in answer["predictions"]]
-    assert said["fairlead.prediction_ids"] == ids[:SHOWN_IDS]
-    assert collector.resources[0]["service.name"] == "fairlead"
+    assert said["clewline.prediction_ids"] == ids[:SHOWN_IDS]
+    assert collector.resources[0]["service.name"] == "clewline"
 
 
 def test_the_parts_of_a_request_follow_each_other_within_it(traced, collector):
@@ -155,7 +155,7 @@ def test_the_environment_decides_how_many_are_sampled(traced, collector, monkeyp
     assert server.predict(ROW)[0] == 200
     assert server.predict(ROW, traceparent=SAMPLED)[0] == 200
     tracing.close()
-    assert attributes(collector.get()["predict"])["fairlead.endpoint"] == "income"
+    assert attributes(collector.get()["predict"])["clewline.endpoint"] == "income"
     assert collector.resources == [collector.resources[0]]
     assert collector.resources[0]["service.name"] == "lending"
 

@@ -12,27 +12,27 @@ import polars as pl
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from fairlead.model import seal
-from fairlead.model.compile import compile
-from fairlead.model.package import About
-from fairlead.model.registry import Registry
-from fairlead.project import Project
-from fairlead.serve.log.frame import Frame, Part
-from fairlead.serve.spec import revision
-from fairlead.serve.spec.endpoint_file import EndpointSpec
-from fairlead.signature.infer import infer
-from fairlead.store.digest import Digest
-from fairlead.store.ids import prediction_ids
-from fairlead.store.store import Store
+from clewline.model import seal
+from clewline.model.compile import compile
+from clewline.model.package import About
+from clewline.model.registry import Registry
+from clewline.project import Project
+from clewline.serve.log.frame import Frame, Part
+from clewline.serve.spec import revision
+from clewline.serve.spec.endpoint_file import EndpointSpec
+from clewline.signature.infer import infer
+from clewline.store.digest import Digest
+from clewline.store.ids import prediction_ids
+from clewline.store.store import Store
 
 MakeFrame = Callable[..., Frame]
 
 PLUG_IN = '''
 import numpy as np
-from fairlead.model.runtime import Outputs
-from fairlead.serve.graph.answered import Answered
-from fairlead.serve.log.frame import Way
-from fairlead.signature.field import Field, Output, Signature
+from clewline.model.runtime import Outputs
+from clewline.serve.graph.answered import Answered
+from clewline.serve.log.frame import Way
+from clewline.signature.field import Field, Output, Signature
 
 
 class Score:
@@ -83,7 +83,7 @@ class Greedy:
         return cls(setting.arms)
 
     def choose(self, batch, state):
-        from fairlead.serve.graph.routers.draws import Draws
+        from clewline.serve.graph.routers.draws import Draws
 
         learned = {"epsilon": 1.0, "best": 0} if state is None else state.content
         epsilon, best = learned["epsilon"], learned["best"]
@@ -145,9 +145,9 @@ def loans() -> Callable[[Path], Project]:
 
 
 def _project(root: Path) -> Project:
-    Store.create(root / ".fairlead").close()
-    public = seal.make_keys(root / ".fairlead" / "keys" / "seal.key")
-    (root / "fairlead.toml").write_text(
+    Store.create(root / ".clewline").close()
+    public = seal.make_keys(root / ".clewline" / "keys" / "seal.key")
+    (root / "clewline.toml").write_text(
         f'[project]\nname = "loans"\nid = "0123456789abcdef"\n\n[keys]\npublic = "{public}"\n'
     )
     return Project(root, "loans", "0123456789abcdef", public)
@@ -189,8 +189,8 @@ def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: score-plug-in\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(
-        "[fairlead.nodes]\nscore = score_plug_in:Score\n"
-        "[fairlead.routers]\ngreedy = score_plug_in:Greedy\n"
+        "[clewline.nodes]\nscore = score_plug_in:Score\n"
+        "[clewline.routers]\ngreedy = score_plug_in:Greedy\n"
     )
     sys.path.insert(0, str(folder))
     yield

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import Forbidden, NotFound, TooManyFailures, Unauthorized, UsageError
-from fairlead.project import Project
-from fairlead.serve import access
-from fairlead.serve.access import FAILURES, ROLES, WINDOW_S, Failures, Gatekeeper
-from fairlead.store.records import Token
-from fairlead.store.store import Store
+from clewline.errors import Forbidden, NotFound, TooManyFailures, Unauthorized, UsageError
+from clewline.project import Project
+from clewline.serve import access
+from clewline.serve.access import FAILURES, ROLES, WINDOW_S, Failures, Gatekeeper
+from clewline.store.records import Token
+from clewline.store.store import Store
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    Store.create(tmp_path / ".fairlead").close()
+    Store.create(tmp_path / ".clewline").close()
     return Project(tmp_path, "loans", "0123456789abcdef")
 
 
@@ -65,7 +65,7 @@ def test_a_token_may_have_several_roles(store, gate):
 def test_the_secret_is_256_bits_and_only_its_digest_is_kept(store, project):
     made = access.add(store, ["predict"])
     prefix, identifier, secret = made.text.split("_")
-    assert (prefix, identifier, len(bytes.fromhex(secret))) == ("fl", made.token.id, 32)
+    assert (prefix, identifier, len(bytes.fromhex(secret))) == ("cl", made.token.id, 32)
     for path in project.store_root.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes(), path
 
@@ -77,20 +77,20 @@ def test_the_secret_is_256_bits_and_only_its_digest_is_kept(store, project):
         "",
         "Bearer",
         "Bearer ",
-        "Bearer fl_",
-        "Bearer fl__",
-        "Bearer fl_{id}",
-        "Bearer fl_{id}_",
-        "Bearer fl_{id}_{zeros}",
-        "Bearer fl_{id}_{short}",
-        "Bearer fl_{id}_{secret}0",
-        "Bearer fl_{id}_{upper}",
+        "Bearer cl_",
+        "Bearer cl__",
+        "Bearer cl_{id}",
+        "Bearer cl_{id}_",
+        "Bearer cl_{id}_{zeros}",
+        "Bearer cl_{id}_{short}",
+        "Bearer cl_{id}_{secret}0",
+        "Bearer cl_{id}_{upper}",
         "Bearer xx_{id}_{secret}",
-        "Bearer fl_000000000000_{secret}",
+        "Bearer cl_000000000000_{secret}",
         "Bearer {secret}",
-        "Basic fl_{id}_{secret}",
-        "fl_{id}_{secret}",
-        "Bearer fl_{id}_\ud7ff\x00é",
+        "Basic cl_{id}_{secret}",
+        "cl_{id}_{secret}",
+        "Bearer cl_{id}_\ud7ff\x00é",
     ],
 )
 def test_what_is_not_the_token_whole_is_unauthorized(store, gate, presented):
@@ -124,7 +124,7 @@ def test_an_open_gate_asks_for_no_token_and_checks_one_that_is_presented(store, 
     with pytest.raises(Forbidden):
         gate.check(bearer(made), "127.0.0.1", "operate")
     with pytest.raises(Unauthorized):
-        gate.check("Bearer fl_nope", "127.0.0.1", "predict")
+        gate.check("Bearer cl_nope", "127.0.0.1", "predict")
     gate.close()
 
 
@@ -168,17 +168,17 @@ def test_wrong_tokens_are_limited_for_each_address_and_right_ones_still_pass(sto
     with caplog.at_level(logging.WARNING):
         for _ in range(FAILURES):
             with pytest.raises(Unauthorized):
-                gate.check("Bearer fl_123456789abc_guess", "10.0.0.1", "predict")
+                gate.check("Bearer cl_123456789abc_guess", "10.0.0.1", "predict")
         for _ in range(5):
             with pytest.raises(TooManyFailures) as told:
-                gate.check("Bearer fl_123456789abc_guess", "10.0.0.1", "predict")
+                gate.check("Bearer cl_123456789abc_guess", "10.0.0.1", "predict")
     assert 0 < told.value.retry_after_s <= WINDOW_S
     assert len(caplog.records) == FAILURES, "a flood of guesses is no flood of the log"
     assert "10.0.0.1" in caplog.text
     assert "guess" not in caplog.text
     assert gate.check(bearer(made), "10.0.0.1", "predict") == made.token.id
     with pytest.raises(Unauthorized):
-        gate.check("Bearer fl_123456789abc_guess", "10.0.0.2", "predict")
+        gate.check("Bearer cl_123456789abc_guess", "10.0.0.2", "predict")
 
 
 def test_the_window_slides_and_a_network_of_ipv6_counts_as_one_address():
@@ -228,7 +228,7 @@ def test_loopback_is_bound_without_tokens(project, host):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "2001:db8::1"])
 def test_beyond_loopback_nothing_is_bound_without_a_token_in_force(project, store, host):
     access.revoke(store, access.add(store, ["predict"]).token.id)
-    with pytest.raises(Forbidden, match="fairlead tokens add"):
+    with pytest.raises(Forbidden, match="clewline tokens add"):
         access.check_bind(project, host)
     access.add(store, ["predict"])
     clear = access.check_bind(project, host)

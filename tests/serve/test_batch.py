@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from fairlead.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
-from fairlead.serve.batch import BATCH_ROWS, Call, Lane, Predictions, late
-from fairlead.serve.cost import Cost
-from fairlead.serve.graph.trails import Trail
-from fairlead.serve.log import reader as log_reader
-from fairlead.serve.log.frame import Frame, Part, Way
-from fairlead.serve.log.writer import LogWriter
-from fairlead.serve.times import Times
-from fairlead.store.digest import Digest
-from fairlead.store.ids import id_bytes, id_text, prediction_ids
+from clewline.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
+from clewline.serve.batch import BATCH_ROWS, Call, Lane, Predictions, late
+from clewline.serve.cost import Cost
+from clewline.serve.graph.trails import Trail
+from clewline.serve.log import reader as log_reader
+from clewline.serve.log.frame import Frame, Part, Way
+from clewline.serve.log.writer import LogWriter
+from clewline.serve.times import Times
+from clewline.store.digest import Digest
+from clewline.store.ids import id_bytes, id_text, prediction_ids
 
 
 class Doubler:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.serve.cost import Cost
+from clewline.serve.cost import Cost
 
 
 @given(

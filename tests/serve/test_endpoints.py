@@ -14,16 +14,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.errors import DeadlineExceeded, IntegrityError, NotFound, Overloaded
-from fairlead.project import Project
-from fairlead.serve import endpoints as endpoints_module
-from fairlead.serve.ask import Ask
-from fairlead.serve.endpoints import Endpoints
-from fairlead.serve.formats import JSON_ROWS
-from fairlead.serve.log import reader as log_reader
-from fairlead.serve.once import Answer
-from fairlead.store.records import LiveRevision, Revision
-from fairlead.store.store import Store
+from clewline.errors import DeadlineExceeded, IntegrityError, NotFound, Overloaded
+from clewline.project import Project
+from clewline.serve import endpoints as endpoints_module
+from clewline.serve.ask import Ask
+from clewline.serve.endpoints import Endpoints
+from clewline.serve.formats import JSON_ROWS
+from clewline.serve.log import reader as log_reader
+from clewline.serve.once import Answer
+from clewline.store.records import LiveRevision, Revision
+from clewline.store.store import Store
 
 ROW = {"age": 39, "hours": 40.5}
 BODY = msgspec.json.encode(ROW)
@@ -323,7 +323,7 @@ def test_a_newer_catalog_is_told_and_what_is_loaded_answers_on(
 ) -> None:
     import sqlite3
 
-    from fairlead.store import reader
+    from clewline.store import reader
 
     monkeypatch.setattr(endpoints_module, "WATCH_S", 0.02)
 

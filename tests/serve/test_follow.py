@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import StoreNewer
-from fairlead.serve import follow
-from fairlead.serve.follow import PAGE, Follower
-from fairlead.store import reader
-from fairlead.store.records import LiveRevision, Revision
-from fairlead.store.store import Store
+from clewline.errors import StoreNewer
+from clewline.serve import follow
+from clewline.serve.follow import PAGE, Follower
+from clewline.store import reader
+from clewline.store.records import LiveRevision, Revision
+from clewline.store.store import Store
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_only_the_endpoints_that_were_named_are_followed(store: Store) -> None:
     assert seen(Follower(store, {"b"})) == {"b": 1}
 
 
-def test_a_catalog_that_a_newer_fairlead_has_upgraded_is_refused(store: Store) -> None:
+def test_a_catalog_that_a_newer_clewline_has_upgraded_is_refused(store: Store) -> None:
     follower = Follower(store, None)
     follower.changes()
     with sqlite3.connect(store.root / reader.FILE) as other:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.project import Project
-from fairlead.serve.pool import ModelPool
-from fairlead.serve.spec import endpoint_file as spec
-from fairlead.serve.spec import revision
-from fairlead.serve.spec.trial import try_out
-from fairlead.store.store import Store
+from clewline.project import Project
+from clewline.serve.pool import ModelPool
+from clewline.serve.spec import endpoint_file as spec
+from clewline.serve.spec import revision
+from clewline.serve.spec.trial import try_out
+from clewline.store.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "graphs.md"
 FILES = dict(

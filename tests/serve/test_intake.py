@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.errors import InvalidInput, TooManyRows
-from fairlead.serve.formats import Rows
-from fairlead.serve.intake import PORTION_ROWS, SMALL_BYTES, Intake
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import InvalidInput, TooManyRows
+from clewline.serve.formats import Rows
+from clewline.serve.intake import PORTION_ROWS, SMALL_BYTES, Intake
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output, Signature
 
 ROWS = 2 * PORTION_ROWS + 1
 AGE = Field(name="age", kind="number")

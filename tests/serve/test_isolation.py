@@ -12,16 +12,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.errors import IntegrityError, ModelFailed
-from fairlead.model.runtime.isolated import IsolatedPredictor
-from fairlead.project import Project
-from fairlead.serve.endpoints import Endpoints
-from fairlead.serve.pool import LoadedModel, ModelPool
-from fairlead.serve.spec import endpoint_file as spec
-from fairlead.serve.spec import revision
-from fairlead.signature.check import Checker
-from fairlead.store.records import ModelVersion
-from fairlead.store.store import Store
+from clewline.errors import IntegrityError, ModelFailed
+from clewline.model.runtime.isolated import IsolatedPredictor
+from clewline.project import Project
+from clewline.serve.endpoints import Endpoints
+from clewline.serve.pool import LoadedModel, ModelPool
+from clewline.serve.spec import endpoint_file as spec
+from clewline.serve.spec import revision
+from clewline.signature.check import Checker
+from clewline.store.records import ModelVersion
+from clewline.store.store import Store
 
 Loans = Callable[[Path], Project]
 

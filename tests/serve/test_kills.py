@@ -10,7 +10,7 @@ from types import ModuleType
 
 import msgspec
 
-from fairlead.project import Project
+from clewline.project import Project
 
 BENCH = Path(__file__).parent.parent.parent / "bench"
 

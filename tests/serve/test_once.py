@@ -15,12 +15,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fairlead.errors import Conflict, FairleadError, Fault, StoreFull
-from fairlead.serve.ask import Ask
-from fairlead.serve.claims import Claims
-from fairlead.serve.log.frame import Frame, Part, key_hash
-from fairlead.serve.log.writer import LogWriter
-from fairlead.serve.once import Answer, Once, Reply
+from clewline.errors import ClewlineError, Conflict, Fault, StoreFull
+from clewline.serve.ask import Ask
+from clewline.serve.claims import Claims
+from clewline.serve.log.frame import Frame, Part, key_hash
+from clewline.serve.log.writer import LogWriter
+from clewline.serve.once import Answer, Once, Reply
 
 BODY = b'{"rows":[{}]}'
 ASK = Ask(BODY, key="k")
@@ -36,8 +36,8 @@ class Server:
         self.begun: list[Reply] = []
         self.came: asyncio.Queue[None] = asyncio.Queue()
 
-    def ask(self, ask: Ask = ASK) -> asyncio.Future[Answer | FairleadError]:
-        future: asyncio.Future[Answer | FairleadError] = asyncio.get_running_loop().create_future()
+    def ask(self, ask: Ask = ASK) -> asyncio.Future[Answer | ClewlineError]:
+        future: asyncio.Future[Answer | ClewlineError] = asyncio.get_running_loop().create_future()
         self.once.claim("income", ask, future.set_result, self.go)
         return future
 
@@ -115,7 +115,7 @@ def full_disk() -> Iterator[None]:
 def test_a_key_is_free_again_though_the_disk_was_full_when_its_request_failed(
     servers: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fairlead.serve.once.OWED_S", 0.01)
+    monkeypatch.setattr("clewline.serve.once.OWED_S", 0.01)
 
     async def main() -> None:
         one, other = servers(), servers()
@@ -124,7 +124,7 @@ def test_a_key_is_free_again_though_the_disk_was_full_when_its_request_failed(
         with full_disk():
             one.begun[0](StoreFull("The log is full."))
             refused = await asyncio.wait_for(one.ask(Ask(BODY, key="another")), 5)
-            assert isinstance(refused, FairleadError)
+            assert isinstance(refused, ClewlineError)
         assert isinstance(await first, StoreFull)
         retry = other.ask()
         await asyncio.wait_for(other.came.get(), 5)
@@ -146,7 +146,7 @@ def test_a_full_disk_at_the_first_key_leaves_nothing_behind(
             before = os.listdir("/proc/self/fd")
             for number in range(3):
                 answer = await server.ask(Ask(BODY, key=str(number)))
-                assert isinstance(answer, FairleadError)
+                assert isinstance(answer, ClewlineError)
             assert len(os.listdir("/proc/self/fd")) == len(before)
         again = server.ask()
         await asyncio.wait_for(server.came.get(), 5)
@@ -195,7 +195,7 @@ def test_what_was_logged_as_a_failure_of_the_model_may_be_tried_again(
 KILLED = """
 import sys, time
 from pathlib import Path
-from fairlead.serve.claims import Claims
+from clewline.serve.claims import Claims
 claims = Claims(Path(sys.argv[1]))
 with claims.transaction():
     assert claims.take(bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])) is None
@@ -208,7 +208,7 @@ time.sleep(60)
 def test_the_key_of_a_killed_server_is_looked_up_in_the_log_and_else_taken_over(
     tmp_path: Path, servers: Callable[[], Server], logged: bool
 ) -> None:
-    from fairlead.serve import once as module
+    from clewline.serve import once as module
 
     mark = key_hash("income", "k").hex()
     body = module._digest("json", "", BODY).hex()
@@ -252,7 +252,7 @@ def test_a_key_is_dropped_by_its_owner_alone(tmp_path: Path) -> None:
 def test_the_oldest_keys_are_forgotten_first_and_the_dead_are_cleared_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fairlead.serve import claims as module
+    from clewline.serve import claims as module
 
     monkeypatch.setattr(module, "KEPT_KEYS", 500)
     claims = Claims(tmp_path / "claims")

@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fairlead.model import package as packages
-from fairlead.project import Project
-from fairlead.serve.pool import LoadedModel, ModelPool, memory_bytes
-from fairlead.signature.check import Checker
-from fairlead.signature.columns import Columns
-from fairlead.store.records import ModelVersion
-from fairlead.store.store import Store
+from clewline.model import package as packages
+from clewline.project import Project
+from clewline.serve.pool import LoadedModel, ModelPool, memory_bytes
+from clewline.signature.check import Checker
+from clewline.signature.columns import Columns
+from clewline.store.records import ModelVersion
+from clewline.store.store import Store
 
 
 @pytest.mark.parametrize(

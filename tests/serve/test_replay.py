@@ -11,18 +11,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from fairlead.cli import predictions as command
-from fairlead.errors import IntegrityError, NotFound
-from fairlead.project import Project
-from fairlead.serve import line
-from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log.frame import Frame, Part
-from fairlead.serve.log.writer import LogWriter
-from fairlead.serve.pool import ModelPool
-from fairlead.serve.replay import replay
-from fairlead.serve.spec import revision as revisions
-from fairlead.store.ids import id_text, prediction_id
-from fairlead.store.reader import FILE, CatalogReader
+from clewline.cli import predictions as command
+from clewline.errors import IntegrityError, NotFound
+from clewline.project import Project
+from clewline.serve import line
+from clewline.serve.loaded import LoadedRevision
+from clewline.serve.log.frame import Frame, Part
+from clewline.serve.log.writer import LogWriter
+from clewline.serve.pool import ModelPool
+from clewline.serve.replay import replay
+from clewline.serve.spec import revision as revisions
+from clewline.store.ids import id_text, prediction_id
+from clewline.store.reader import FILE, CatalogReader
 
 MakeProject = Callable[[Path], Project]
 
@@ -142,10 +142,10 @@ def with_log(project: Project, root: Path, frame: Frame) -> Project:
     """The same project, with another log under it."""
     folder = root / prediction_id()
     folder.mkdir()
-    (folder / ".fairlead").mkdir()
+    (folder / ".clewline").mkdir()
     for entry in project.store_root.iterdir():
         if entry.name != "log":
-            (folder / ".fairlead" / entry.name).symlink_to(entry)
+            (folder / ".clewline" / entry.name).symlink_to(entry)
     other = Project(folder, project.name, project.id, project.public_key)
     with LogWriter(other.log) as log:
         assert log.write_now(frame)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.serve.warm import REVISION_BYTES, Warm
+from clewline.serve.warm import REVISION_BYTES, Warm
 
 
 class Loaded:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output, Signature
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output, Signature
 
 YEAR = 365.25 * 24 * 3600 * 1e6
 

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.errors import InvalidConfig
-from fairlead.signature.accepted import Accepted, AcceptedField, from_builtins, read
-from fairlead.signature.check import Checker
+from clewline.errors import InvalidConfig
+from clewline.signature.accepted import Accepted, AcceptedField, from_builtins, read
+from clewline.signature.check import Checker
 
 
 def test_bounds_and_levels_are_read_and_survive_being_pinned(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The validator on real rows: UCI Adult, from FAIRLEAD_DATA or the folder beside the repository."""
+"""The validator on real rows: UCI Adult, from CLEWLINE_DATA or the folder beside the repository."""
 
 import gzip
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fairlead.signature.check import Checker
-from fairlead.signature.infer import infer
+from clewline.signature.check import Checker
+from clewline.signature.infer import infer
 
 NUMBERS = ["age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week"]
 HEADER = """age workclass fnlwgt education education-num marital-status occupation relationship race
@@ -18,7 +18,7 @@ BESIDE = Path(__file__).parents[3] / "shared" / "data"
 
 
 def read(name: str) -> pl.DataFrame:
-    folder = Path(os.environ.get("FAIRLEAD_DATA", BESIDE)) / "adult"
+    folder = Path(os.environ.get("CLEWLINE_DATA", BESIDE)) / "adult"
     with gzip.open(folder / name, "rt", encoding="ascii") as file:
         lines = [line.strip() for line in file]
     rows = [line.split(", ") for line in lines if line and not line.startswith("|")]

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from fairlead.errors import FieldProblem, InvalidInput, MalformedInput
-from fairlead.signature.accepted import Accepted, AcceptedField
-from fairlead.signature.check import Checker, refusal
-from fairlead.signature.field import Field, Output, Signature
-from fairlead.signature.flag import Flag
+from clewline.errors import FieldProblem, InvalidInput, MalformedInput
+from clewline.signature.accepted import Accepted, AcceptedField
+from clewline.signature.check import Checker, refusal
+from clewline.signature.field import Field, Output, Signature
+from clewline.signature.flag import Flag
 
 GOOD = {
     "job": "nurse",

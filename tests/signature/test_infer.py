@@ -10,10 +10,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from fairlead.errors import InvalidInput
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output
-from fairlead.signature.infer import infer, widened
+from clewline.errors import InvalidInput
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output
+from clewline.signature.infer import infer, widened
 
 COLUMNS: dict[str, list[Any]] = {
     "age": [17, 90, 40, 41],

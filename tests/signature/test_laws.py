@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import InvalidInput
-from fairlead.signature import reading
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import InvalidInput
+from clewline.signature import reading
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output, Signature
 
 FIELDS = (
     Field(name="job", kind="category", levels=("nurse", "smith")),

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import ModelFailed
-from fairlead.signature.field import Output
-from fairlead.signature.reply import probabilities, read
+from clewline.errors import ModelFailed
+from clewline.signature.field import Output
+from clewline.signature.reply import probabilities, read
 
 MOOD = Output(name="mood", task="binary", labels=("bad", "good"))
 DIGIT = Output(name="digit", task="multiclass", labels=(0, 1, 2))

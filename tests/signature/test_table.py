@@ -8,11 +8,11 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from fairlead.errors import InvalidInput
-from fairlead.signature.accepted import Accepted, AcceptedField
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output, Signature
-from fairlead.signature.table import MOST_PROBLEMS
+from clewline.errors import InvalidInput
+from clewline.signature.accepted import Accepted, AcceptedField
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output, Signature
+from clewline.signature.table import MOST_PROBLEMS
 
 SIGNATURE = Signature(
     fields=(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.store.blobs import Blobs
-from fairlead.store.digest import Digest, digest_bytes
-from fairlead.store.records import (
+from clewline.store.blobs import Blobs
+from clewline.store.digest import Digest, digest_bytes
+from clewline.store.records import (
     Alias,
     Artifact,
     Edge,
@@ -22,7 +22,7 @@ from fairlead.store.records import (
     SeenFile,
     StepRun,
 )
-from fairlead.store.store import Store
+from clewline.store.store import Store
 
 RUN = "4f9a2c81d0be"
 STARTED = 1_790_000_000.0
@@ -30,7 +30,7 @@ STARTED = 1_790_000_000.0
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return tmp_path / ".fairlead"
+    return tmp_path / ".clewline"
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import BlobCorrupt, BlobMissing, Fault, StoreFull
-from fairlead.store import packs
-from fairlead.store.blobs import LOOSE_OVER, Blobs
-from fairlead.store.digest import Digest, digest_bytes
-from fairlead.store.pack import HEADER_BYTES, frame, scan
-from fairlead.testing.blob_store import BlobStoreContract
+from clewline.errors import BlobCorrupt, BlobMissing, Fault, StoreFull
+from clewline.store import packs
+from clewline.store.blobs import LOOSE_OVER, Blobs
+from clewline.store.digest import Digest, digest_bytes
+from clewline.store.pack import HEADER_BYTES, frame, scan
+from clewline.testing.blob_store import BlobStoreContract
 
 LARGE = b"large " * (LOOSE_OVER // 6 + 1)
 
@@ -251,7 +251,7 @@ def test_content_that_is_stored_takes_no_more_space(blobs: Blobs, tmp_path: Path
 WRITER = """
 import sys
 from pathlib import Path
-from fairlead.store.blobs import Blobs
+from clewline.store.blobs import Blobs
 blobs = Blobs(Path(sys.argv[1]))
 i = 0
 while True:
@@ -301,8 +301,8 @@ def _digests(line: bytes) -> list[Digest]:
 FULL = """
 import resource, sys
 from pathlib import Path
-from fairlead.errors import StoreFull
-from fairlead.store.blobs import Blobs
+from clewline.errors import StoreFull
+from clewline.store.blobs import Blobs
 blobs = Blobs(Path(sys.argv[1]))
 first = blobs.put(b"before")
 blobs.flush()

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import StoreReadOnly
-from fairlead.store import locks
-from fairlead.store.catalog import Catalog
-from fairlead.store.process import life
-from fairlead.store.records import Run
-from fairlead.store.store import Store
-from fairlead.testing.catalog import CatalogContract
+from clewline.errors import StoreReadOnly
+from clewline.store import locks
+from clewline.store.catalog import Catalog
+from clewline.store.process import life
+from clewline.store.records import Run
+from clewline.store.store import Store
+from clewline.testing.catalog import CatalogContract
 
 
 class TestCatalog(CatalogContract):
     """Our catalog keeps the contract of catalogs."""
 
     def open(self, place: Path) -> Catalog:
-        return Store.create(place / ".fairlead").catalog
+        return Store.create(place / ".clewline").catalog
 
 
 def run(identifier: str) -> Run:
@@ -64,8 +64,8 @@ def test_a_writer_waits_for_one_that_pauses_and_never_shows_a_locked_database(
 WRITER = """
 import sys
 from pathlib import Path
-from fairlead.store.records import Run
-from fairlead.store.store import Store
+from clewline.store.records import Run
+from clewline.store.store import Store
 with Store.open(Path(sys.argv[1])) as store:
     for i in range(30):
         with store.catalog.transaction() as transaction:
@@ -111,8 +111,8 @@ def test_a_forked_child_reads_over_a_connection_of_its_own(store: Store) -> None
     script = """
 import os, sys
 from pathlib import Path
-from fairlead.store.records import Run
-from fairlead.store.store import Store
+from clewline.store.records import Run
+from clewline.store.store import Store
 store = Store.open(Path(sys.argv[1]))
 store.record(Run(id="b" * 12, pipeline="p", status="done", started=1.0))
 store.blobs.put(b"parent"); store.blobs.flush()

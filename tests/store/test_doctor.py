@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fairlead.errors import NotFound
-from fairlead.store import locks
-from fairlead.store.blobs import LOOSE_OVER
-from fairlead.store.digest import Digest
-from fairlead.store.doctor import Finding, check, mend
-from fairlead.store.process import this_process
-from fairlead.store.records import Artifact, Run, StepRun
-from fairlead.store.store import Store
+from clewline.errors import NotFound
+from clewline.store import locks
+from clewline.store.blobs import LOOSE_OVER
+from clewline.store.digest import Digest
+from clewline.store.doctor import Finding, check, mend
+from clewline.store.process import this_process
+from clewline.store.records import Artifact, Run, StepRun
+from clewline.store.store import Store
 
 if TYPE_CHECKING:
     from conftest import Line
@@ -68,7 +68,7 @@ def test_a_sound_store_gives_no_finding(closed: Store) -> None:
 
 
 def test_no_store_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="fairlead init"):
+    with pytest.raises(NotFound, match="clewline init"):
         check(tmp_path)
 
 
@@ -138,10 +138,10 @@ def test_the_end_of_a_pack_that_was_being_written_is_named_and_mended(closed: St
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fairlead.store import locks
-from fairlead.store.process import this_process
-from fairlead.store.records import Run, StepRun
-from fairlead.store.store import Store
+from clewline.store import locks
+from clewline.store.process import this_process
+from clewline.store.records import Run, StepRun
+from clewline.store.store import Store
 store = Store.open(Path(sys.argv[1]))
 store.record(
     Run(id="d" * 12, pipeline="p", status="running", process=this_process(), started=1.0),

@@ -8,8 +8,8 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from fairlead.errors import NotFound
-from fairlead.store import ids
+from clewline.errors import NotFound
+from clewline.store import ids
 
 
 def test_a_prediction_id_is_a_uuid_of_version_7() -> None:

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import NotFound, UsageError
-from fairlead.store.digest import Digest, digest_bytes
-from fairlead.store.lineage import Node, impact, resolve, why
-from fairlead.store.nodes import revision_node, run_node
-from fairlead.store.reader import FILE, CatalogReader
-from fairlead.store.records import (
+from clewline.errors import NotFound, UsageError
+from clewline.store.digest import Digest, digest_bytes
+from clewline.store.lineage import Node, impact, resolve, why
+from clewline.store.nodes import revision_node, run_node
+from clewline.store.reader import FILE, CatalogReader
+from clewline.store.records import (
     Alias,
     Artifact,
     Edge,
@@ -30,7 +30,7 @@ from fairlead.store.records import (
     SeenFile,
     StepRun,
 )
-from fairlead.store.store import Store
+from clewline.store.store import Store
 
 if TYPE_CHECKING:
     from conftest import Line
@@ -226,7 +226,7 @@ def test_impact_of_a_folder_leads_to_what_answers(line: Line) -> None:
 
 def test_impact_of_a_revision_says_where_its_answers_are(line: Line) -> None:
     facts = dict(forward(line.store, "income#1").facts)
-    assert facts["answers"] == "`fairlead predictions list --endpoint income`"
+    assert facts["answers"] == "`clewline predictions list --endpoint income`"
 
 
 def test_impact_of_a_split_table_does_not_blame_its_siblings(line: Line) -> None:
@@ -395,7 +395,7 @@ def _registered(run: str, step: str, number: int) -> list[Record]:
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store to copy: making one takes longer than all else."""
-    root = tmp_path_factory.mktemp("empty") / ".fairlead"
+    root = tmp_path_factory.mktemp("empty") / ".clewline"
     Store.create(root).close()
     return root
 
@@ -406,7 +406,7 @@ def test_lineage_has_no_cycle(
     tmp_path_factory: pytest.TempPathFactory, empty: Path, records: list[Record]
 ) -> None:
     """Whatever runs did, side by side and from the cache, everything rests on earlier things."""
-    root = shutil.copytree(empty, tmp_path_factory.mktemp("store") / ".fairlead")
+    root = shutil.copytree(empty, tmp_path_factory.mktemp("store") / ".clewline")
     with Store.open(root) as store:
         store.record(*records)
         assert _is_acyclic(store.catalog.find(Edge, limit=None))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fairlead.errors import (
+from clewline.errors import (
     Conflict,
     Fault,
     NotFound,
@@ -25,12 +25,12 @@ from fairlead.errors import (
     StoreNewer,
     StoreReadOnly,
 )
-from fairlead.store import lineage, upgrade
-from fairlead.store.digest import Digest, digest_bytes
-from fairlead.store.doctor import check, mend
-from fairlead.store.reader import VERSIONS, CatalogReader
-from fairlead.store.records import Edge, ModelVersion, Record, Run, StepRun
-from fairlead.store.store import Store
+from clewline.store import lineage, upgrade
+from clewline.store.digest import Digest, digest_bytes
+from clewline.store.doctor import check, mend
+from clewline.store.reader import VERSIONS, CatalogReader
+from clewline.store.records import Edge, ModelVersion, Record, Run, StepRun
+from clewline.store.store import Store
 
 if TYPE_CHECKING:
     from conftest import Disk
@@ -74,9 +74,9 @@ def test_folders_that_a_copy_of_the_store_left_out_are_made_again(root: Path) ->
 
 
 def test_a_folder_without_a_store_is_not_found(root: Path) -> None:
-    with pytest.raises(NotFound, match="fairlead init"):
+    with pytest.raises(NotFound, match="clewline init"):
         Store.open(root)
-    with pytest.raises(NotFound, match="fairlead init"):
+    with pytest.raises(NotFound, match="clewline init"):
         CatalogReader(root / "catalog.db")
 
 
@@ -118,8 +118,8 @@ def test_the_migrations_make_the_schema_that_the_code_knows(store: Store) -> Non
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    from fairlead.store.catalog import engine
-    from fairlead.store.schema import metadata
+    from clewline.store.catalog import engine
+    from clewline.store.schema import metadata
 
     config = Config()
     config.set_main_option("script_location", str(Path(upgrade.__file__).parent / "migrations"))
@@ -136,7 +136,7 @@ def test_the_migrations_make_the_schema_that_the_code_knows(store: Store) -> Non
 
 
 def test_a_store_on_a_read_only_mount_is_read_and_not_written(disk: Disk) -> None:
-    root = disk.place / ".fairlead"
+    root = disk.place / ".clewline"
     with Store.create(root) as store:
         digest = store.blobs.put(b"hello")
         store.record(run())
@@ -161,13 +161,13 @@ def test_a_store_on_a_read_only_mount_is_read_and_not_written(disk: Disk) -> Non
 
 def test_a_catalog_left_by_a_killed_process_is_read_on_a_read_only_mount(disk: Disk) -> None:
     """Its last writes stand in the write-ahead log alone."""
-    root = disk.place / ".fairlead"
+    root = disk.place / ".clewline"
     Store.create(root).close()
     script = """
 import os, signal, sys
 from pathlib import Path
-from fairlead.store.records import Run
-from fairlead.store.store import Store
+from clewline.store.records import Run
+from clewline.store.store import Store
 store = Store.open(Path(sys.argv[1]))
 store.record(Run(id="a" * 12, pipeline="p", status="done", started=1.0))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -181,7 +181,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_on_a_full_disk_nothing_is_half_recorded(small_disk: Path) -> None:
-    with Store.create(small_disk / ".fairlead") as store:
+    with Store.create(small_disk / ".clewline") as store:
         store.record(run())
         done = 0
 
@@ -205,9 +205,9 @@ def test_on_a_full_disk_nothing_is_half_recorded(small_disk: Path) -> None:
 LIMITED = """
 import os, resource, sys
 from pathlib import Path
-from fairlead.errors import StoreFull
-from fairlead.store.records import Run
-from fairlead.store.store import Store
+from clewline.errors import StoreFull
+from clewline.store.records import Run
+from clewline.store.store import Store
 store = Store.open(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
 done = 0
@@ -242,8 +242,8 @@ def test_where_files_may_not_grow_nothing_is_half_recorded(store: Store) -> None
 WRITER = """
 import sys
 from pathlib import Path
-from fairlead.store.records import Run, StepRun
-from fairlead.store.store import Store
+from clewline.store.records import Run, StepRun
+from clewline.store.store import Store
 store, run = Store.open(Path(sys.argv[1])), sys.argv[2]
 store.record(Run(id=run, pipeline="p", status="running", started=1.0))
 recorder = store.recorder()
@@ -396,7 +396,7 @@ def test_a_refusal_is_told_by_the_next_drain_however_late(store: Store) -> None:
 
 
 def test_the_recorder_keeps_what_found_no_space(small_disk: Path) -> None:
-    with Store.create(small_disk / ".fairlead") as store:
+    with Store.create(small_disk / ".clewline") as store:
         store.record(run())
         with store.recorder() as recorder:
             for i in range(400):
@@ -411,7 +411,7 @@ def test_the_recorder_keeps_what_found_no_space(small_disk: Path) -> None:
 
 
 def test_closing_a_store_that_finds_no_space_lets_go_of_everything(small_disk: Path) -> None:
-    store = Store.create(small_disk / ".fairlead")
+    store = Store.create(small_disk / ".clewline")
     store.record(run(), step(0, store.blobs.put(b"log")))
     recorders = [store.recorder() for _ in range(3)]
     for i, recorder in enumerate(recorders):
@@ -420,7 +420,7 @@ def test_closing_a_store_that_finds_no_space_lets_go_of_everything(small_disk: P
         store.close()
     assert not any(recorder._thread.is_alive() for recorder in recorders)
     subprocess.run(["mount", "-o", "remount,size=16M", str(small_disk)], check=True)
-    with Store.open(small_disk / ".fairlead") as again:
+    with Store.open(small_disk / ".clewline") as again:
         again.record(step(9, again.blobs.put(b"another log")))
         assert len(list((again.blobs.root / "packs").glob("*.pack"))) == 1
 

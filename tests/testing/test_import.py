@@ -1,4 +1,4 @@
-"""Contracts need pytest, which using fairlead does not."""
+"""Contracts need pytest, which using clewline does not."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 @pytest.mark.parametrize("name", ["blob_store", "catalog", "executor", "node", "router", "runtime"])
 def test_without_pytest_a_contract_says_what_to_install(name):
-    code = f"import sys; sys.modules['pytest'] = None; import fairlead.testing.{name}"
+    code = f"import sys; sys.modules['pytest'] = None; import clewline.testing.{name}"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert made.returncode == 1
     assert made.stderr.splitlines()[-1] == (
-        "ModuleNotFoundError: The contracts of fairlead.testing run under pytest, which is not "
+        "ModuleNotFoundError: The contracts of clewline.testing run under pytest, which is not "
         "installed: pip install pytest"
     )

@@ -3,7 +3,7 @@
 import gzip
 from pathlib import Path
 
-import fairlead as fl
+import clewline as cl
 import polars as pl
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
@@ -60,7 +60,7 @@ def parse(path: Path) -> pl.DataFrame:
     )
 
 
-@fl.step
+@cl.step
 def load(data: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The training and the test table."""
     return parse(data / "adult.data.gz"), parse(data / "adult.test.gz")
@@ -84,15 +84,15 @@ def forest(trees: int, seed: int) -> Pipeline:
     return make_pipeline(prepare, RandomForestClassifier(n_estimators=trees, random_state=seed))
 
 
-@fl.step
+@cl.step
 def fit(train: pl.DataFrame, *, trees: int = 100, seed: int = 0) -> Pipeline:
     """Train the forest."""
     return forest(trees, seed).fit(train.drop(TARGET), train[TARGET])
 
 
-@fl.pipeline
+@cl.pipeline
 def income(data: Path, trees: int = 100, seed: int = 0):
     train, test = load(data)
     model = fit(train, trees=trees, seed=seed)
-    report = fl.evaluate(model, test, target=TARGET)
-    fl.register("income", model, train=train, test=test, target=TARGET, report=report)
+    report = cl.evaluate(model, test, target=TARGET)
+    cl.register("income", model, train=train, test=test, target=TARGET, report=report)

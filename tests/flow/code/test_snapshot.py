@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from fairlead.errors import IntegrityError
-from fairlead.flow.code import snapshot as snapshots
-from fairlead.flow.code.snapshot import Snapshot, restore, take
-from fairlead.store import Store
+from clewline.errors import IntegrityError
+from clewline.flow.code import snapshot as snapshots
+from clewline.flow.code.snapshot import Snapshot, restore, take
+from clewline.store import Store
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def project(tmp_path):
 
 @pytest.fixture
 def blobs(project):
-    with Store.create(project / ".fairlead") as store:
+    with Store.create(project / ".clewline") as store:
         yield store.blobs
 
 
@@ -41,7 +41,7 @@ def git(root, *arguments):
 
 
 def commit(root):
-    write(root, ".gitignore", "ignored.txt\n.fairlead/\n.venv/\n")
+    write(root, ".gitignore", "ignored.txt\n.clewline/\n.venv/\n")
     write(root, "ignored.txt", "x")
     git(root, "init", "-q")
     git(root, "add", "-A")
@@ -111,7 +111,7 @@ def test_a_restore_gives_back_every_file(project, blobs, tmp_path):
     expected = {
         name: data
         for name, data in tree(project).items()
-        if not name.startswith((".fairlead", ".venv"))
+        if not name.startswith((".clewline", ".venv"))
     }
     assert tree(tmp_path / "again") == expected
     assert os.access(tmp_path / "again" / "run.sh", os.X_OK)

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 import a.b
-import fairlead as fl
+import clewline as cl
 import helpers
 import more
 import pkg
@@ -39,7 +39,7 @@ ARRAY = np.array([1.0, 2.0])
 FRAME = pl.DataFrame({"a": [1, 2]})
 ACTIONS = {"go": helpers.from_dict}
 POINT = collections.namedtuple("POINT", "x y")(1, 2)
-FROM_ENV = os.environ.get("FAIRLEAD_TEST_AT_IMPORT", "none")
+FROM_ENV = os.environ.get("CLEWLINE_TEST_AT_IMPORT", "none")
 UNUSED = 1
 TYPED: "Annotated" = None
 
@@ -148,7 +148,7 @@ def uses_walrus(x):
     return [y := helpers.from_walrus(i) for i in x]
 
 
-@fl.step(cache=True)
+@cl.step(cache=True)
 def step(table: pl.DataFrame = None, config: "Signature" = None, trees: int = 91):
     # a comment
     """Doc of the step."""
@@ -166,7 +166,7 @@ def step(table: pl.DataFrame = None, config: "Signature" = None, trees: int = 91
     decorated(CLOSED() + LAMBDA(1) + PARTIAL())
     remembered(1), managed(), dispatched(1), defaulted(1), recursive(3), global_state()
     ACTIONS["go"]()
-    os.environ["FAIRLEAD_TEST_READ"], os.getenv("FAIRLEAD_TEST_GET")
+    os.environ["CLEWLINE_TEST_READ"], os.getenv("CLEWLINE_TEST_GET")
     uses_walrus([1])
     more.everything()
     from lazily import imported_inside
@@ -332,7 +332,7 @@ def patched(self):
     return 314
 
 
-json.JSONDecoder.fairlead_test = patched
+json.JSONDecoder.clewline_test = patched
 
 
 class Holder:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.flow.keys.key import explain, function_parts, step_key
-from fairlead.store.digest import Digest
-from fairlead.store.records import Artifact
+from clewline.flow.keys.key import explain, function_parts, step_key
+from clewline.store.digest import Digest
+from clewline.store.records import Artifact
 
 
 @pytest.fixture

@@ -85,5 +85,5 @@ def test_an_edit_of_what_does_not_count_leaves_the_key(answers, edit):
 def test_environment_variables_that_the_code_reads_are_in_the_key(answers):
     folder = answers["folders"]["base"]
     base = answers["base"]["digest"]
-    for name in ("FAIRLEAD_TEST_READ", "FAIRLEAD_TEST_GET", "FAIRLEAD_TEST_AT_IMPORT"):
+    for name in ("CLEWLINE_TEST_READ", "CLEWLINE_TEST_GET", "CLEWLINE_TEST_AT_IMPORT"):
         assert keys([folder], **{name: "set"})[folder]["digest"] != base

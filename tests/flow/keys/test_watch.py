@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from fairlead.flow.keys.watch import watching
+from clewline.flow.keys.watch import watching
 
 
 @pytest.fixture
@@ -103,12 +103,12 @@ def test_a_file_that_the_step_only_adds_to_is_no_input(root):
 
 
 def test_code_packages_the_store_and_the_system_are_no_inputs(root, monkeypatch):
-    (root / ".fairlead").mkdir()
-    (root / ".fairlead" / "catalog.db").write_text("x")
+    (root / ".clewline").mkdir()
+    (root / ".clewline" / "catalog.db").write_text("x")
     (root / "watched_code.py").write_text("x = 1")
     monkeypatch.syspath_prepend(str(root))
     with watching(root) as reads:
-        (root / ".fairlead" / "catalog.db").read_text()
+        (root / ".clewline" / "catalog.db").read_text()
         linecache.getline(str(importlib.import_module("watched_code").__file__), 1)
         open("/proc/self/status").close()
         from sklearn.datasets import load_wine
@@ -162,7 +162,7 @@ def test_nothing_is_noted_outside_of_the_watch(root):
 
 def test_a_library_that_the_step_itself_imports_is_watched_too(root):
     program = (
-        "import sys\nfrom pathlib import Path\nfrom fairlead.flow.keys.watch import watching\n"
+        "import sys\nfrom pathlib import Path\nfrom clewline.flow.keys.watch import watching\n"
         "assert 'polars' not in sys.modules\n"
         "with watching(Path(sys.argv[1])) as reads:\n"
         "    import polars as pl\n"

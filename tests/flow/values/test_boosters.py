@@ -11,10 +11,10 @@ import pytest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fairlead.errors import IntegrityError, NotStorable
-from fairlead.flow import values
-from fairlead.flow.values.trusted import load_skops
-from fairlead.store.blobs import Blobs
+from clewline.errors import IntegrityError, NotStorable
+from clewline.flow import values
+from clewline.flow.values.trusted import load_skops
+from clewline.store.blobs import Blobs
 
 lgb = pytest.importorskip("lightgbm")
 xgb = pytest.importorskip("xgboost")

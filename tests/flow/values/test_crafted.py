@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from skops.io import dumps, get_untrusted_types
 
-from fairlead.errors import IntegrityError
-from fairlead.flow.values.crafted import ODD_DICT
-from fairlead.flow.values.trusted import TRUSTED, load_skops, untrusted
+from clewline.errors import IntegrityError
+from clewline.flow.values.crafted import ODD_DICT
+from clewline.flow.values.trusted import TRUSTED, load_skops, untrusted
 
 SCORER = make_scorer(accuracy_score)
 PARTIAL = functools.partial(accuracy_score, [1])

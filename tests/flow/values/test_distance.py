@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
-from fairlead.flow.values.distance import describe, ulps
+from clewline.flow.values.distance import describe, ulps
 
 
 @given(st.floats(min_value=1e-300, max_value=1e300), st.integers(1, 1000))

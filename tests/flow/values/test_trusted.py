@@ -30,8 +30,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 from skops.io import dumps
 
-from fairlead.errors import IntegrityError
-from fairlead.flow.values.trusted import load_skops, untrusted
+from clewline.errors import IntegrityError
+from clewline.flow.values.trusted import load_skops, untrusted
 
 
 class Stranger:

@@ -34,11 +34,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
-from fairlead.errors import IntegrityError, NotFound, NotStorable, NotSupported
-from fairlead.flow import values
-from fairlead.store import Store
-from fairlead.store.digest import digest_bytes
-from fairlead.store.doctor import check
+from clewline.errors import IntegrityError, NotFound, NotStorable, NotSupported
+from clewline.flow import values
+from clewline.store import Store
+from clewline.store.digest import digest_bytes
+from clewline.store.doctor import check
 
 QUIET = settings(
     max_examples=60,
@@ -434,7 +434,7 @@ def test_models_that_differ_have_different_digests():
 FIT = """
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
-from fairlead.flow import values
+from clewline.flow import values
 x = np.random.default_rng(0).normal(size=(60, 3))
 print(values.digest(RandomForestClassifier(5, random_state=0).fit(x, (x[:, 0] > 0).astype(int))))
 """

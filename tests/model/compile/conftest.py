@@ -29,9 +29,9 @@ ADULT = (
 
 
 def read_adult(name: str, **options: object) -> pd.DataFrame:
-    """Read a file of the Adult data from FAIRLEAD_DATA, or the folder beside the repository."""
+    """Read a file of the Adult data from CLEWLINE_DATA, or the folder beside the repository."""
     beside = Path(__file__).parents[4] / "shared" / "data"
-    folder = Path(os.environ.get("FAIRLEAD_DATA", beside)) / "adult"
+    folder = Path(os.environ.get("CLEWLINE_DATA", beside)) / "adult"
     table = pd.read_csv(
         folder / name, names=list(ADULT), skipinitialspace=True, na_values="?", **options
     )

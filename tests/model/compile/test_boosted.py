@@ -13,9 +13,9 @@ from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from fairlead.errors import NotSupported
-from fairlead.evaluate.report import evaluate
-from fairlead.model import contents
+from clewline.errors import NotSupported
+from clewline.evaluate.report import evaluate
+from clewline.model import contents
 
 lgb = pytest.importorskip("lightgbm")
 xgb = pytest.importorskip("xgboost")

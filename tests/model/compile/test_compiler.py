@@ -31,15 +31,15 @@ from sklearn.preprocessing import (
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from fairlead.errors import InvalidInput, NotSupported
-from fairlead.model.compile import compile
-from fairlead.model.compile.hold import BATCH_SIZES, in_batches
-from fairlead.model.runtime.frames import columns_of
-from fairlead.model.runtime.onnx import OnnxRuntime
-from fairlead.model.runtime.rows import part_of
-from fairlead.model.runtime.sklearn import SklearnRuntime
-from fairlead.signature.columns import Columns
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import InvalidInput, NotSupported
+from clewline.model.compile import compile
+from clewline.model.compile.hold import BATCH_SIZES, in_batches
+from clewline.model.runtime.frames import columns_of
+from clewline.model.runtime.onnx import OnnxRuntime
+from clewline.model.runtime.rows import part_of
+from clewline.model.runtime.sklearn import SklearnRuntime
+from clewline.signature.columns import Columns
+from clewline.signature.field import Field, Output, Signature
 
 FIELDS = (
     Field(name="amount", kind="number"),

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.model.compile.fold import fold
-from fairlead.model.compile.track import Number, Op
+from clewline.model.compile.fold import fold
+from clewline.model.compile.track import Number, Op
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 modest = st.floats(min_value=-1e6, max_value=1e6)

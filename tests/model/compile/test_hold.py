@@ -7,15 +7,15 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fairlead.model.compile.folded import Folded, folded
-from fairlead.model.compile.hold import difference, same_bits
-from fairlead.model.compile.made import made_rows
-from fairlead.model.compile.original import Original
-from fairlead.model.runtime.frames import columns_of, layout_of
-from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
-from fairlead.model.runtime.protocol import Outputs
-from fairlead.signature.columns import Columns
-from fairlead.signature.field import Field, Output, Signature
+from clewline.model.compile.folded import Folded, folded
+from clewline.model.compile.hold import difference, same_bits
+from clewline.model.compile.made import made_rows
+from clewline.model.compile.original import Original
+from clewline.model.runtime.frames import columns_of, layout_of
+from clewline.model.runtime.onnx import MODEL, OnnxRuntime
+from clewline.model.runtime.protocol import Outputs
+from clewline.signature.columns import Columns
+from clewline.signature.field import Field, Output, Signature
 
 FIELDS = (Field(name="amount", kind="number"), Field(name="years", kind="integer"))
 SIGNATURE = Signature(

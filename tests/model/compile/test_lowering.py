@@ -21,11 +21,11 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
-from fairlead.model.compile.form import NotLowered
-from fairlead.model.compile.lowering import UNSEEN, in_order, levels_of, lower, tracks_of
-from fairlead.model.compile.track import Code, Number
-from fairlead.model.runtime.frames import columns_of, layout_of
-from fairlead.signature.field import Field, Output, Signature
+from clewline.model.compile.form import NotLowered
+from clewline.model.compile.lowering import UNSEEN, in_order, levels_of, lower, tracks_of
+from clewline.model.compile.track import Code, Number
+from clewline.model.runtime.frames import columns_of, layout_of
+from clewline.signature.field import Field, Output, Signature
 
 FIELDS = (
     Field(name="amount", kind="number"),

@@ -26,13 +26,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
-from fairlead.errors import IntegrityError, InvalidInput
-from fairlead.evaluate.report import evaluate
-from fairlead.model import contents
-from fairlead.model.compile.bag import _spec
-from fairlead.model.runtime import registry
-from fairlead.model.runtime.bag import BagRuntime, cutter
-from fairlead.signature.columns import Columns
+from clewline.errors import IntegrityError, InvalidInput
+from clewline.evaluate.report import evaluate
+from clewline.model import contents
+from clewline.model.compile.bag import _spec
+from clewline.model.runtime.bag import BagRuntime, cutter
+from clewline.model.runtime.protocol import runtime_named
+from clewline.signature.columns import Columns
 
 GOOD = ("good day to you", "a fine morning", "splendid work 42", "Bravo, bravo!")
 BAD = ("what a bad day", "this is awful", "Terrible! never again", "rotten eggs")
@@ -59,7 +59,7 @@ def packed(model: Any, train: Any = TRAIN, test: Any = TEST) -> contents.Content
 
 def answers(made: contents.Contents, texts: tuple[str, ...]) -> Any:
     column = np.array(texts, dtype=object).reshape(-1, 1)
-    predictor = registry.load(made.compiled.runtime).load(made.files, made.signature)
+    predictor = runtime_named(made.compiled.runtime).load(made.files, made.signature)
     return predictor.predict(Columns(np.empty((len(texts), 0)), column))
 
 

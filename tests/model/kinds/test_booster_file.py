@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairlead.errors import InvalidInput
-from fairlead.model import contents
-from fairlead.model.runtime import registry
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import InvalidInput
+from clewline.model import contents
+from clewline.model.runtime.protocol import runtime_named
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output, Signature
 
 DRAW = np.random.default_rng(0)
 ROWS = pd.DataFrame({"a": DRAW.normal(size=150), "b": DRAW.normal(size=150)})
@@ -21,7 +21,7 @@ LABELS = (ROWS.a > 0).astype(int)
 
 
 def answers(made: contents.Contents, rows: pd.DataFrame) -> Any:
-    predictor = registry.load(made.compiled.runtime).load(made.files, made.signature)
+    predictor = runtime_named(made.compiled.runtime).load(made.files, made.signature)
     columns = Checker(made.signature).table(rows).columns
     found = predictor.predict(columns).probabilities
     predictor.close()

@@ -21,9 +21,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import NotSupported
-from fairlead.model import contents
-from fairlead.model.kinds import formats
+from clewline.errors import NotSupported
+from clewline.model import contents
+from clewline.model.kinds import formats
 
 
 class Code:
@@ -64,22 +64,22 @@ def tensors() -> bytes:
 PICKLE = pickle.dumps(Code(), protocol=4)
 
 REFUSED: dict[str, tuple[bytes, str]] = {
-    "a pickle, ": (PICKLE, "fl.register"),
+    "a pickle, ": (PICKLE, "cl.register"),
     "PyTorch: a pickle": (zipped(**{"m__data.pkl": PICKLE, "m__version": b"3"}), "torch.onnx"),
     "TorchScript": (zipped(**{"m__constants.pkl": b"", "m__code__m.py": b""}), "torch.onnx"),
     "archive of Keras": (zipped(**{"config.json": b"", "model.weights.h5": b""}), "tf2onnx"),
-    "archive of skops": (zipped(**{"schema.json": b"{}"}), "fl.register"),
+    "archive of skops": (zipped(**{"schema.json": b"{}"}), "cl.register"),
     "its a.npy is a NumPy array of objects": (zipped(**{"a.npy": array([Code()])}), "ONNX"),
     "NumPy array of objects": (array([Code()]), "ONNX"),
     "an array of NumPy": (array([1.0]), "ONNX"),
-    "tar archive: its w.pkl is a pickle": (tarred("w.pkl", PICKLE), "fl.register"),
+    "tar archive: its w.pkl is a pickle": (tarred("w.pkl", PICKLE), "cl.register"),
     "compressed by gzip: inside is a tar archive: its x is a pickle": (
         gzip.compress(tarred("x", PICKLE)),
-        "fl.register",
+        "cl.register",
     ),
-    "by zlib: inside is a pickle": (zlib.compress(PICKLE), "fl.register"),
-    "by bzip2: inside is a pickle": (bz2.compress(PICKLE), "fl.register"),
-    "by xz: inside is a pickle": (lzma.compress(PICKLE), "fl.register"),
+    "by zlib: inside is a pickle": (zlib.compress(PICKLE), "cl.register"),
+    "by bzip2: inside is a pickle": (bz2.compress(PICKLE), "cl.register"),
+    "by xz: inside is a pickle": (lzma.compress(PICKLE), "cl.register"),
     "HDF5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 80, "tf2onnx"),
     "GGUF": (b"GGUF\x03\0\0\0", "ONNX"),
     "safe to load, but weights alone": (tensors(), "ONNX"),

@@ -14,15 +14,15 @@ import msgspec
 import polars as pl
 import pytest
 
-import fairlead as fl
-from fairlead.errors import NotFound, NotSupported, UsageError
-from fairlead.flow.run import execute
-from fairlead.model.contents import Contents, make
-from fairlead.model.registry import Registry
-from fairlead.model.runtime.python import PythonRuntime
-from fairlead.model.verify import verify
-from fairlead.project import Project
-from fairlead.signature.check import Checker
+import clewline as cl
+from clewline.errors import NotFound, NotSupported, UsageError
+from clewline.flow.run import execute
+from clewline.model.contents import Contents, make
+from clewline.model.registry import Registry
+from clewline.model.runtime.python import PythonRuntime
+from clewline.model.verify import verify
+from clewline.project import Project
+from clewline.signature.check import Checker
 
 TEXTS = ["a fine day", "an awful day", "fine, fine", "awful and fine and awful", "a day"] * 12
 TABLE = pl.DataFrame({"text": TEXTS, "stars": list(range(60))}).with_columns(
@@ -100,10 +100,10 @@ def test_a_version_answers_as_the_object_did_whatever_becomes_of_the_project(
 ) -> None:
     words = registry.project.root / "words.json"
 
-    @fl.pipeline
+    @cl.pipeline
     def moods() -> None:
         model = sentiment(words, bias=0.5)
-        fl.register(
+        cl.register(
             "moods", model, train=MOODS, test=MOODS, target="mood", files={"vocabulary": words}
         )
 
@@ -132,9 +132,9 @@ def test_the_same_class_files_and_arguments_are_no_new_version(
 ) -> None:
     words = registry.project.root / "words.json"
 
-    @fl.pipeline
+    @cl.pipeline
     def moods(bias: float) -> None:
-        fl.register(
+        cl.register(
             "moods", sentiment, train=MOODS, target="mood",
             files={"vocabulary": words}, arguments={"bias": bias},
         )  # fmt: skip

@@ -14,11 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from fairlead.errors import IntegrityError, InvalidInput, NotSupported
-from fairlead.model.contents import Contents, make
-from fairlead.model.runtime import Transformer, registry
-from fairlead.signature.check import Checker
-from fairlead.signature.columns import Columns
+from clewline.errors import IntegrityError, InvalidInput, NotSupported
+from clewline.model.contents import Contents, make
+from clewline.model.runtime import Transformer
+from clewline.model.runtime.protocol import runtime_named
+from clewline.signature.check import Checker
+from clewline.signature.columns import Columns
 
 RANDOM = np.random.default_rng(0)
 TABLE = pl.DataFrame(
@@ -38,7 +39,7 @@ def preprocessing() -> Any:
 
 
 def transformer(contents: Contents) -> Any:
-    loaded = registry.load(contents.compiled.runtime).load(contents.files, contents.signature)
+    loaded = runtime_named(contents.compiled.runtime).load(contents.files, contents.signature)
     assert isinstance(loaded, Transformer)
     return loaded
 
@@ -115,7 +116,7 @@ def test_the_model_behind_it_takes_its_outputs_as_fields() -> None:
     second = make(whole[-1], train=between.with_columns(TABLE["y"]), target="y")
     assert [f.name for f in second.signature.fields] == names
     made = transformer(first).transform(columns(first))
-    model = registry.load(second.compiled.runtime).load(second.files, second.signature)
+    model = runtime_named(second.compiled.runtime).load(second.files, second.signature)
     found = model.predict(made)
     assert found.probabilities is not None
     np.testing.assert_allclose(found.probabilities, whole.predict_proba(FIELDS), atol=1e-6)
@@ -140,9 +141,9 @@ def test_a_model_is_no_preprocessing() -> None:
         train=TABLE.select("age", "y"),
         target="y",
     )
-    runtime = registry.load("onnx-transform")
+    runtime = runtime_named("onnx-transform")
     with pytest.raises(IntegrityError, match="no preprocessing"):
         runtime.load(plain.files, contents.signature)
     for name in ("onnx-transform", "sklearn-transform"):
         with pytest.raises(IntegrityError, match="model"):
-            registry.load(name).load({}, contents.signature)
+            runtime_named(name).load({}, contents.signature)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fairlead.model.pythonic.gather import encoded
-from fairlead.model.runtime.frames import Column, Layout
-from fairlead.model.runtime.python_spec import Declared, Part, Spec
-from fairlead.store.digest import digest_bytes
+from clewline.model.pythonic.gather import encoded
+from clewline.model.runtime.frames import Column, Layout
+from clewline.model.runtime.python_spec import Declared, Part, Spec
+from clewline.store.digest import digest_bytes
 
 Package = Callable[..., dict[str, bytes]]
 

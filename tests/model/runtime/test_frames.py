@@ -9,10 +9,10 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from fairlead.errors import NotSupported
-from fairlead.model.runtime.frames import Column, Layout, columns_of, frame_of, layout_of
-from fairlead.signature.check import Checker
-from fairlead.signature.infer import infer
+from clewline.errors import NotSupported
+from clewline.model.runtime.frames import Column, Layout, columns_of, frame_of, layout_of
+from clewline.signature.check import Checker
+from clewline.signature.infer import infer
 
 DAY = dt.datetime(2020, 1, 2, 3, 4, 5, 600)
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairlead.errors import IntegrityError, ModelFailed
-from fairlead.model.runtime import isolated as module
-from fairlead.model.runtime import wire
-from fairlead.model.runtime.isolated import IsolatedPredictor, isolated
-from fairlead.model.runtime.process import ModelProcess
-from fairlead.model.runtime.protocol import Outputs
-from fairlead.model.runtime.python import PythonRuntime
-from fairlead.signature.columns import Columns
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import IntegrityError, ModelFailed
+from clewline.model.runtime import isolated as module
+from clewline.model.runtime import wire
+from clewline.model.runtime.isolated import IsolatedPredictor, isolated
+from clewline.model.runtime.process import ModelProcess
+from clewline.model.runtime.protocol import Outputs
+from clewline.model.runtime.python import PythonRuntime
+from clewline.signature.columns import Columns
+from clewline.signature.field import Field, Output, Signature
 
 SIGNATURE = Signature(
     fields=(Field(name="do", kind="text", nullable=True),),

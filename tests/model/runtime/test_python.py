@@ -12,14 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from fairlead.errors import IntegrityError, ModelFailed, NotSupported
-from fairlead.model.runtime.frames import Column, Layout
-from fairlead.model.runtime.python import PythonRuntime
-from fairlead.model.runtime.python_rows import rows_of, taken
-from fairlead.model.runtime.python_spec import SPEC
-from fairlead.signature.columns import Columns
-from fairlead.signature.field import Field, Output, Signature
-from fairlead.testing.runtime import Case, RuntimeContract
+from clewline.errors import IntegrityError, ModelFailed, NotSupported
+from clewline.model.runtime.frames import Column, Layout
+from clewline.model.runtime.python import PythonRuntime
+from clewline.model.runtime.python_rows import rows_of, taken
+from clewline.model.runtime.python_spec import SPEC
+from clewline.signature.columns import Columns
+from clewline.signature.field import Field, Output, Signature
+from clewline.testing.runtime import Case, RuntimeContract
 
 MOOD = Signature(
     fields=(Field(name="text", kind="text", nullable=True), Field(name="stars", kind="integer")),

@@ -11,15 +11,15 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
-from fairlead.errors import IntegrityError, NotFound
-from fairlead.model.compile.compiler import compile
-from fairlead.model.runtime import registry
-from fairlead.model.runtime.bag import BagRuntime
-from fairlead.model.runtime.onnx import MODEL, OnnxRuntime
-from fairlead.model.runtime.sklearn import SklearnRuntime
-from fairlead.signature.columns import Columns
-from fairlead.signature.field import Field, Output, Signature
-from fairlead.testing.runtime import Case, RuntimeContract
+from clewline.errors import IntegrityError, NotSupported
+from clewline.model.compile.compiler import compile
+from clewline.model.runtime.bag import BagRuntime
+from clewline.model.runtime.onnx import MODEL, OnnxRuntime
+from clewline.model.runtime.protocol import runtime_named
+from clewline.model.runtime.sklearn import SklearnRuntime
+from clewline.signature.columns import Columns
+from clewline.signature.field import Field, Output, Signature
+from clewline.testing.runtime import Case, RuntimeContract
 
 FIELDS = (Field(name="a", kind="number"), Field(name="b", kind="number", nullable=True))
 BINARY = Signature(fields=FIELDS, output=Output(name="y", task="binary", labels=(0, 1)))
@@ -116,10 +116,10 @@ def test_an_onnx_file_that_does_not_state_its_encoding_is_refused():
 
 
 def test_runtimes_are_found_by_name_and_an_unknown_one_names_those_there_are():
-    assert isinstance(registry.load("onnx"), OnnxRuntime)
-    assert isinstance(registry.load("sklearn"), SklearnRuntime)
-    with pytest.raises(NotFound, match=r"tensorrt.*onnx, .*sklearn"):
-        registry.load("tensorrt")
+    assert isinstance(runtime_named("onnx"), OnnxRuntime)
+    assert isinstance(runtime_named("sklearn"), SklearnRuntime)
+    with pytest.raises(NotSupported, match=r"tensorrt.*onnx, .*sklearn"):
+        runtime_named("tensorrt")
 
 
 def boosted_files(library: str) -> dict[str, bytes]:
@@ -144,7 +144,7 @@ def boosted_files(library: str) -> dict[str, bytes]:
             model = catboost.CatBoostClassifier(
                 iterations=4, grow_policy="Depthwise", verbose=0, allow_writing_files=False
             )
-    from fairlead.evaluate.boosters import estimator_of
+    from clewline.evaluate.boosters import estimator_of
 
     frame = table.with_columns(a=values[:, 0], b=values[:, 1])
     fitted = estimator_of(model.fit(frame.to_pandas(), labels))
@@ -157,14 +157,14 @@ def boosted_files(library: str) -> dict[str, bytes]:
 
 class TestLightGBM(RuntimeContract):
     def case(self) -> Case:
-        return Case(registry.load("lightgbm"), boosted_files("lightgbm"), BINARY, rows())
+        return Case(runtime_named("lightgbm"), boosted_files("lightgbm"), BINARY, rows())
 
 
 class TestXGBoost(RuntimeContract):
     def case(self) -> Case:
-        return Case(registry.load("xgboost"), boosted_files("xgboost"), BINARY, rows())
+        return Case(runtime_named("xgboost"), boosted_files("xgboost"), BINARY, rows())
 
 
 class TestCatBoost(RuntimeContract):
     def case(self) -> Case:
-        return Case(registry.load("catboost"), boosted_files("catboost"), BINARY, rows())
+        return Case(runtime_named("catboost"), boosted_files("catboost"), BINARY, rows())

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fairlead.protocols.http.connection import KNOWN_HEAD_BYTES, KNOWN_HEADS, Connection
+from clewline.protocols.http.connection import KNOWN_HEAD_BYTES, KNOWN_HEADS, Connection
 
 HEAD = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"

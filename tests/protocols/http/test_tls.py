@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from fairlead.errors import InvalidConfig
-from fairlead.protocols.http import server as http
-from fairlead.protocols.http.limits import Limits
-from fairlead.protocols.http.tls import Certificate
+from clewline.errors import InvalidConfig
+from clewline.protocols.http import server as http
+from clewline.protocols.http.limits import Limits
+from clewline.protocols.http.tls import Certificate
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 

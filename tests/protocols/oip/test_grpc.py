@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairlead.protocols.accesslog import AccessLog
-from fairlead.protocols.http.limits import Limits
-from fairlead.protocols.oip.grpc import OipGrpc
-from fairlead.protocols.oip.messages import CLASSES, SERVICE
-from fairlead.protocols.rest import Rest
-from fairlead.protocols.vitals import Vitals
-from fairlead.serve.access import Gatekeeper
-from fairlead.serve.formats.tensors import write_elements
+from clewline.protocols.accesslog import AccessLog
+from clewline.protocols.http.limits import Limits
+from clewline.protocols.oip.grpc import OipGrpc
+from clewline.protocols.oip.messages import CLASSES, SERVICE
+from clewline.protocols.rest import Rest
+from clewline.protocols.vitals import Vitals
+from clewline.serve.access import Gatekeeper
+from clewline.serve.formats.tensors import write_elements
 
 TENSORS = (
     ("age", "INT64", "int64_contents", [39, 40]),
@@ -70,7 +70,7 @@ class Calls:
             self(method, message, **options)
         error = caught.value
         trailing = dict(error.trailing_metadata() or ())
-        return error.code(), error.details(), trailing.get("fairlead-code", "")
+        return error.code(), error.details(), trailing.get("clewline-code", "")
 
     def stop(self) -> None:
         self.channel.close()
@@ -234,7 +234,7 @@ def test_tokens_guard_all_but_health(income):
         for method in ("ServerMetadata", "ModelInfer", "RepositoryModelUnload", "RepositoryIndex"):
             status, _, code = calls.refused(method)
             assert (status, code) == (grpc.StatusCode.UNAUTHENTICATED, "unauthorized")
-        wrong = (("authorization", "Bearer fl_000000000000_nonsense"),)
+        wrong = (("authorization", "Bearer cl_000000000000_nonsense"),)
         assert calls.refused("ModelInfer", request(), metadata=wrong)[2] == "unauthorized"
         assert calls.vitals.statuses["oip.grpc.ModelInfer", 401] == 2
     finally:

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairlead.protocols.oip.grpc import CODES
-from fairlead.protocols.oip.messages import MESSAGES
-from fairlead.serve.replay import replay
+from clewline.protocols.oip.grpc import CODES
+from clewline.protocols.oip.messages import MESSAGES
+from clewline.serve.replay import replay
 
 INFER = "/v2/models/income/infer"
 INPUTS = [
@@ -62,7 +62,7 @@ def raw_ask(up: Any, body: bytes, length: int | str, **more: str) -> tuple[int, 
 def test_an_endpoint_is_described_as_a_model_of_tensors(income):
     status, answer, _ = income.ask("GET", "/v2/models/income")
     assert status == 200
-    assert (answer["name"], answer["versions"], answer["platform"]) == ("income", ["1"], "fairlead")
+    assert (answer["name"], answer["versions"], answer["platform"]) == ("income", ["1"], "clewline")
     inputs = {each["name"]: (each["datatype"], each["shape"]) for each in answer["inputs"]}
     assert inputs == {"age": ("INT64", [-1]), "hours": ("FP64", [-1]), "job": ("BYTES", [-1])}
     outputs = {each["name"]: (each["datatype"], each["shape"]) for each in answer["outputs"]}

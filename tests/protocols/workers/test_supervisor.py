@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fairlead.errors import Conflict
-from fairlead.protocols.http import sockets
-from fairlead.serve.log import reader as log_reader
-from fairlead.serve.spec import endpoint_file as spec
-from fairlead.serve.spec import revision
-from fairlead.store.store import Store
+from clewline.errors import Conflict
+from clewline.protocols.http import sockets
+from clewline.serve.log import reader as log_reader
+from clewline.serve.spec import endpoint_file as spec
+from clewline.serve.spec import revision
+from clewline.store.store import Store
 
 if TYPE_CHECKING:
     from conftest import Loans
@@ -55,10 +55,10 @@ graph: {transform: nodes.py:fragile, model: income@1}
 
 
 class Server:
-    """`fairlead serve` in a process of its own, and what it says."""
+    """`clewline serve` in a process of its own, and what it says."""
 
     def __init__(self, root: Path, *words: str) -> None:
-        command = [sys.executable, "-m", "fairlead.cli.main", "serve", "--port", "0", *words]
+        command = [sys.executable, "-m", "clewline.cli.main", "serve", "--port", "0", *words]
         self.process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
         self.said = ""
         self._changed = threading.Condition()
@@ -193,7 +193,7 @@ def test_three_crashes_fail_the_endpoint_with_the_reason_while_others_serve_on(
     assert "risky#1 has ended 3 workers" in answer["error"]["message"]
     assert server.predict()[0] == 200
     assert server.ask("GET", "/health/ready")[0] == 503
-    assert metric(server.ask("GET", "/metrics")[1], "fairlead_worker_exits_total") == 3
+    assert metric(server.ask("GET", "/metrics")[1], "clewline_worker_exits_total") == 3
 
     apply(loans, "risky", RISKY.replace("income@1", "income@2"))
     server.wait_until_ready()
@@ -223,11 +223,11 @@ def test_kills_by_an_operator_count_against_nobody_and_counters_never_go_back(
     for _ in range(20):
         assert server.predict()[0] == 200
     text = server.ask("GET", "/metrics")[1]
-    assert metric(text, "fairlead_predictions_total") == 20
-    assert metric(text, "fairlead_batch_rows_count") == 20
-    assert metric(text, "fairlead_workers_ready") == 2
+    assert metric(text, "clewline_predictions_total") == 20
+    assert metric(text, "clewline_batch_rows_count") == 20
+    assert metric(text, "clewline_workers_ready") == 2
     documented = (DOCS / "metrics.md").read_text()
-    for name in re.findall(r"^# HELP (fairlead_\S+)", text, re.M):
+    for name in re.findall(r"^# HELP (clewline_\S+)", text, re.M):
         assert f"`{name}`" in documented
     for at in range(2):
         for pid in server.workers:
@@ -235,9 +235,9 @@ def test_kills_by_an_operator_count_against_nobody_and_counters_never_go_back(
             server.wait_for(f"worker process {pid} was killed by SIGKILL")
         server.wait_until_ready()
         text = server.ask("GET", "/metrics")[1]
-        assert metric(text, "fairlead_predictions_total") == 20 + at
+        assert metric(text, "clewline_predictions_total") == 20 + at
         assert server.predict()[0] == 200
-        assert metric(server.ask("GET", "/metrics")[1], "fairlead_predictions_total") == 21 + at
+        assert metric(server.ask("GET", "/metrics")[1], "clewline_predictions_total") == 21 + at
     assert "has ended" not in server.said
 
 

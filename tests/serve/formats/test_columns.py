@@ -16,20 +16,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import (
+from clewline.errors import (
     BodyTooLarge,
-    FairleadError,
+    ClewlineError,
     InvalidInput,
     MalformedInput,
     TooManyRows,
     UnknownFormat,
 )
-from fairlead.serve.formats import ARROW, CSV, JSON_COLUMNS, PARQUET, arrow, named, parquet
-from fairlead.serve.formats.columns import Details, require_charset, write_details
-from fairlead.serve.intake import Intake
-from fairlead.signature.accepted import Accepted, AcceptedField
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output, Signature
+from clewline.serve.formats import ARROW, CSV, JSON_COLUMNS, PARQUET, arrow, named, parquet
+from clewline.serve.formats.columns import Details, require_charset, write_details
+from clewline.serve.intake import Intake
+from clewline.signature.accepted import Accepted, AcceptedField
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output, Signature
 
 SIGNATURE = Signature(
     fields=(
@@ -359,7 +359,7 @@ def test_changed_bytes_are_read_or_refused(format, changes, cut):
         body[place % len(body)] = byte
     if cut % 3 == 0:
         del body[cut % len(body) :]
-    with suppress(FairleadError):
+    with suppress(ClewlineError):
         named(format).rows(bytes(body), "", CHECKER, MAX_ROWS)
 
 
@@ -368,7 +368,7 @@ def test_changed_bytes_are_read_or_refused(format, changes, cut):
 def test_any_bytes_are_read_or_refused(format, body):
     heads = {ARROW: b"\xff\xff\xff\xff", PARQUET: b"PAR1", CSV: b"age\n", JSON_COLUMNS: b"{"}
     for sent in (body, heads[format] + body, b"PAR1" + body + b"PAR1"):
-        with pytest.raises(FairleadError):
+        with pytest.raises(ClewlineError):
             named(format).rows(sent, "", CHECKER, MAX_ROWS)
 
 

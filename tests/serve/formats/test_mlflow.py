@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import FairleadError, InvalidInput, MalformedInput, TooManyRows
-from fairlead.serve.formats import MLFLOW, named
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import ClewlineError, InvalidInput, MalformedInput, TooManyRows
+from clewline.serve.formats import MLFLOW, named
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output, Signature
 
 OUTPUT = Output(name="y", task="binary", labels=("no", "yes"))
 FIELDS = (
@@ -91,7 +91,7 @@ def test_a_table_that_stands_twice_is_refused_though_its_key_is_escaped():
 def test_a_part_of_a_table_that_stands_twice_is_refused_though_its_key_is_escaped():
     for key in (b"data", rb"d\u0061ta"):
         body = b'{"dataframe_split": {"columns": ["age"], "data": [[1]], "%b": [[2]]}}' % key
-        with pytest.raises(FairleadError):
+        with pytest.raises(ClewlineError):
             read(body, AGES)
 
 
@@ -191,7 +191,7 @@ def survive(body: bytes) -> None:
     for checker in (CHECKER, PLAIN, FACES, AGES):
         try:
             found = read(body, checker)
-        except FairleadError:
+        except ClewlineError:
             continue
         shown = named(MLFLOW).inputs(body, "")
         assert len(shown) == len(found.rows)

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import FairleadError, FieldProblem, InvalidInput, MalformedInput, TooManyRows
-from fairlead.serve.formats import OIP, OIP_BINARY, named
-from fairlead.serve.formats.tensors import DTYPES, write_elements
-from fairlead.serve.intake import Intake
-from fairlead.signature.accepted import Accepted, AcceptedField
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import ClewlineError, FieldProblem, InvalidInput, MalformedInput, TooManyRows
+from clewline.serve.formats import OIP, OIP_BINARY, named
+from clewline.serve.formats.tensors import DTYPES, write_elements
+from clewline.serve.intake import Intake
+from clewline.signature.accepted import Accepted, AcceptedField
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output, Signature
 
 OUTPUT = Output(name="y", task="binary", labels=("no", "yes"))
 SIGNATURE = Signature(
@@ -392,7 +392,7 @@ def survives(body: bytes, detail: str | None) -> None:
     for checker in (CHECKER, NUMERIC):
         try:
             rows = named(name).rows(body, detail, checker, 100).rows
-        except FairleadError as error:
+        except ClewlineError as error:
             msgspec.json.encode(getattr(error, "fields", ()))
         else:
             assert not checker.columns(rows).refused

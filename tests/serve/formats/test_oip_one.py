@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import FairleadError
-from fairlead.serve.formats import OIP, OIP_BINARY, named
-from fairlead.serve.formats.oip_one import HEADERS, Usual
-from fairlead.serve.formats.tensors import write_elements
-from fairlead.signature.accepted import Accepted, AcceptedField
-from fairlead.signature.check import Checker
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import ClewlineError
+from clewline.serve.formats import OIP, OIP_BINARY, named
+from clewline.serve.formats.oip_one import HEADERS, Usual
+from clewline.serve.formats.tensors import write_elements
+from clewline.signature.accepted import Accepted, AcceptedField
+from clewline.signature.check import Checker
+from clewline.signature.field import Field, Output, Signature
 
 SIGNATURE = Signature(
     fields=(
@@ -71,7 +71,7 @@ def outcome(body: bytes, checker: Checker, detail: str = "") -> str:
     """Say what a body is read as, to the sign of a zero, or how it is refused."""
     try:
         read = named(OIP_BINARY if detail else OIP).rows(body, detail, checker, 10)
-    except FairleadError as error:
+    except ClewlineError as error:
         return repr((type(error), error.message, error.fix))
     return repr((read.rows, read.entities))
 
@@ -163,6 +163,6 @@ def test_another_look_becomes_the_usual_one_when_it_comes_often():
 
 
 def planner(one: Checker) -> Any:
-    from fairlead.serve.formats.oip import _planners
+    from clewline.serve.formats.oip import _planners
 
     return _planners[one]

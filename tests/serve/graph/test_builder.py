@@ -11,23 +11,23 @@ import msgspec
 import polars as pl
 import pytest
 
-from fairlead.cli import predictions as command
-from fairlead.errors import Fault, ModelFailed
-from fairlead.project import Project
-from fairlead.serve import line
-from fairlead.serve.graph.shadows import Shadows
-from fairlead.serve.graph.states import LearnedStates, learn
-from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log import compact as compaction
-from fairlead.serve.log.frame import Frame, Part
-from fairlead.serve.log.reader import get
-from fairlead.serve.log.writer import LogWriter
-from fairlead.serve.pool import ModelPool
-from fairlead.serve.replay import PredictionReplay, replay
-from fairlead.serve.spec import endpoint_file as spec
-from fairlead.serve.spec import revision as revisions
-from fairlead.store.ids import id_text, prediction_ids
-from fairlead.store.store import Store
+from clewline.cli import predictions as command
+from clewline.errors import Fault, ModelFailed
+from clewline.project import Project
+from clewline.serve import line
+from clewline.serve.graph.shadows import Shadows
+from clewline.serve.graph.states import LearnedStates, learn
+from clewline.serve.loaded import LoadedRevision
+from clewline.serve.log import compact as compaction
+from clewline.serve.log.frame import Frame, Part
+from clewline.serve.log.reader import get
+from clewline.serve.log.writer import LogWriter
+from clewline.serve.pool import ModelPool
+from clewline.serve.replay import PredictionReplay, replay
+from clewline.serve.spec import endpoint_file as spec
+from clewline.serve.spec import revision as revisions
+from clewline.store.ids import id_text, prediction_ids
+from clewline.store.store import Store
 
 Shop = Callable[..., Project]
 
@@ -171,10 +171,10 @@ def test_a_replay_says_when_another_arm_was_logged(served: Served, tmp_path: Pat
 
 def replayed(served: Served, root: Path, row: int, **changes: Any) -> PredictionReplay:
     """Replay a row of a frame that was changed after the fact."""
-    (root / ".fairlead").mkdir()
+    (root / ".clewline").mkdir()
     for entry in served.project.store_root.iterdir():
         if entry.name != "log":
-            (root / ".fairlead" / entry.name).symlink_to(entry)
+            (root / ".clewline" / entry.name).symlink_to(entry)
     project = Project(root, "shop", served.project.id, served.project.public_key)
     logged(project, msgspec.structs.replace(served.frame, **changes))
     return replay(project, served.ids[row])
@@ -222,7 +222,7 @@ def test_a_frame_of_one_model_has_no_byte_for_graphs(
 
 
 def packed(frame: Frame) -> int:
-    from fairlead.serve.log.frame import HEADER, pack
+    from clewline.serve.log.frame import HEADER, pack
 
     return len(pack(frame)) - HEADER.size
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from fairlead.errors import InvalidConfig, NotFound
-from fairlead.project import Project
-from fairlead.serve.graph import code
-from fairlead.store.blobs import Blobs
-from fairlead.store.store import Store
+from clewline.errors import InvalidConfig, NotFound
+from clewline.project import Project
+from clewline.serve.graph import code
+from clewline.store.blobs import Blobs
+from clewline.store.store import Store
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A project whose `nodes.py` reaches a helper, a package, and a library."""
-    Store.create(tmp_path / ".fairlead").close()
+    Store.create(tmp_path / ".clewline").close()
     write(
         tmp_path,
         {
@@ -88,7 +88,7 @@ def test_what_is_called_comes_from_the_snapshot_and_two_of_them_live_side_by_sid
     assert again.get("nodes.py:late")([]) == "late"
     again.close()
     new.close()
-    assert not [name for name in sys.modules if name.startswith("fairlead_code_")]
+    assert not [name for name in sys.modules if name.startswith("clewline_code_")]
 
 
 def test_a_class_is_built_once_with_its_config_and_called(project: Project) -> None:

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import InvalidInput
-from fairlead.model.runtime import Outputs
-from fairlead.serve.graph.answer_tables import answers_of, outputs_of
-from fairlead.serve.graph.tables import columns_of, table_of
-from fairlead.signature.check import Checker
-from fairlead.signature.columns import Columns
-from fairlead.signature.field import Field, Output, Signature
+from clewline.errors import InvalidInput
+from clewline.model.runtime import Outputs
+from clewline.serve.graph.answer_tables import answers_of, outputs_of
+from clewline.serve.graph.tables import columns_of, table_of
+from clewline.signature.check import Checker
+from clewline.signature.columns import Columns
+from clewline.signature.field import Field, Output, Signature
 
 FIELDS = (
     Field(name="size", kind="number", nullable=True),

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import IntegrityError
-from fairlead.project import Project
-from fairlead.serve.log.check import findings, mend
-from fairlead.serve.log.frame import Frame
-from fairlead.serve.log.reader import find
-from fairlead.serve.log.writer import LogWriter
-from fairlead.store.ids import id_text
+from clewline.errors import IntegrityError
+from clewline.project import Project
+from clewline.serve.log.check import findings, mend
+from clewline.serve.log.frame import Frame
+from clewline.serve.log.reader import find
+from clewline.serve.log.writer import LogWriter
+from clewline.store.ids import id_text
 
 MakeFrame = Callable[..., Frame]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from fairlead.serve.log.compact import compact, files
-from fairlead.serve.log.frame import Frame, Part
-from fairlead.serve.log.reader import frame_at, get
-from fairlead.serve.log.segment import HOUR_MS
-from fairlead.serve.log.writer import LogWriter
-from fairlead.store.ids import id_text
+from clewline.serve.log.compact import compact, files
+from clewline.serve.log.frame import Frame, Part
+from clewline.serve.log.reader import frame_at, get
+from clewline.serve.log.segment import HOUR_MS
+from clewline.serve.log.writer import LogWriter
+from clewline.store.ids import id_text
 
 MakeFrame = Callable[..., Frame]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fairlead.serve.log.extent import opened
+from clewline.serve.log.extent import opened
 
 places = st.integers(0, 300)
 

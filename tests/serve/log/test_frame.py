@@ -7,8 +7,8 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.serve.log.frame import MAGIC, Frame, Part, ids_of, key_hash, pack, unpack, walk, whole
-from fairlead.store.digest import Digest
+from clewline.serve.log.frame import MAGIC, Frame, Part, ids_of, key_hash, pack, unpack, walk, whole
+from clewline.store.digest import Digest
 
 
 class InMemory(bytes):

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import Fault, IntegrityError, NotFound, StoreFull, StoreReadOnly
-from fairlead.serve.log.closing import recover
-from fairlead.serve.log.frame import Frame, Part, key_hash
-from fairlead.serve.log.reader import find, frame_at, get, keys, latest
-from fairlead.serve.log.segment import HOUR_MS, hours, segments
-from fairlead.serve.log.writer import LogWriter
-from fairlead.store.ids import id_text, prediction_id
+from clewline.errors import Fault, IntegrityError, NotFound, StoreFull, StoreReadOnly
+from clewline.serve.log.closing import recover
+from clewline.serve.log.frame import Frame, Part, key_hash
+from clewline.serve.log.reader import find, frame_at, get, keys, latest
+from clewline.serve.log.segment import HOUR_MS, hours, segments
+from clewline.serve.log.writer import LogWriter
+from clewline.store.ids import id_text, prediction_id
 
 MakeFrame = Callable[..., Frame]
 
@@ -282,9 +282,9 @@ KILLED = """
 import sys, threading
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from fairlead.serve.log.frame import Frame, Part
-from fairlead.serve.log.writer import LogWriter
-from fairlead.store.ids import id_text, prediction_ids
+from clewline.serve.log.frame import Frame, Part
+from clewline.serve.log.writer import LogWriter
+from clewline.store.ids import id_text, prediction_ids
 log = LogWriter(Path({log!r}), segment_bytes=200_000)
 def tell(ids):
     sys.stdout.write("".join(id_text(i) + chr(10) for i in ids)); sys.stdout.flush()

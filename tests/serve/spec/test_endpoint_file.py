@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fairlead.errors import InvalidConfig, NotFound
-from fairlead.project import Project
-from fairlead.serve.spec import declared
-from fairlead.serve.spec import endpoint_file as spec
-from fairlead.serve.spec.problems import InvalidEndpoint
-from fairlead.serve.spec.tree import title
+from clewline.errors import InvalidConfig, NotFound
+from clewline.project import Project
+from clewline.serve.spec import declared
+from clewline.serve.spec import endpoint_file as spec
+from clewline.serve.spec.problems import InvalidEndpoint
+from clewline.serve.spec.tree import title
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ GRAMMAR = [
     ("graph: {transform: {function: n.py:f, frame: polar}, model: a@1}", r"Did you mean polars\?"),
     ("graph: {transform: {function: n.py:f, fields: {a: text, b: integr}}, model: a@1}", "integer"),
     ("graph: {transform: {function: n.py:f, config: 3}, model: a@1}", "config is 3"),
-    ("graph: {kind: nope}", "There is no kind of node called 'nope'"),
+    ("graph: {kind: nope}", "No installed package offers 'nope'"),
     ("model: a@1\nshadow: 3", "shadow is 3"),
     ("model: a@1\ntimeout_ms: 0", "timeout_ms is 0"),
     ("model: a@1\npin: 3", "pin is 3"),

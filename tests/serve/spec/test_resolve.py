@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import NotFound
-from fairlead.project import Project
-from fairlead.serve.graph import code
-from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.pool import ModelPool
-from fairlead.serve.spec import endpoint_file as spec
-from fairlead.serve.spec import revision
-from fairlead.serve.spec.problems import InvalidEndpoint
-from fairlead.store.records import Edge, Revision
-from fairlead.store.store import Store
+from clewline.errors import NotFound
+from clewline.project import Project
+from clewline.serve.graph import code
+from clewline.serve.loaded import LoadedRevision
+from clewline.serve.pool import ModelPool
+from clewline.serve.spec import endpoint_file as spec
+from clewline.serve.spec import revision
+from clewline.serve.spec.problems import InvalidEndpoint
+from clewline.store.records import Edge, Revision
+from clewline.store.store import Store
 
 Shop = Callable[..., Project]
 

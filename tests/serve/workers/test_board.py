@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from fairlead.errors import Fault
-from fairlead.serve.workers.board import LOOP_S, START_S, THREADS, Board, Kind, State
-from fairlead.serve.workers.watched import COMPUTE_S, Watched
+from clewline.errors import Fault
+from clewline.serve.workers.board import LOOP_S, START_S, THREADS, Board, Kind, State
+from clewline.serve.workers.watched import COMPUTE_S, Watched
 
 
 @pytest.fixture

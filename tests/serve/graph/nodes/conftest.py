@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from fairlead.project import Project
-from fairlead.serve.graph.builder import Builder, Node
-from fairlead.serve.graph.code import Code, of_code
-from fairlead.serve.pool import ModelPool
-from fairlead.store.digest import Digest
-from fairlead.store.records import Revision
+from clewline.project import Project
+from clewline.serve.graph.builder import Builder, Node
+from clewline.serve.graph.code import Code, of_code
+from clewline.serve.pool import ModelPool
+from clewline.store.digest import Digest
+from clewline.store.records import Revision
 
 Grow = Callable[..., Node]
 Tree = dict[str, Any]

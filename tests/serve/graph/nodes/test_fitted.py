@@ -13,21 +13,21 @@ import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 
-from fairlead.model.kinds.estimator import KIND as ESTIMATOR
-from fairlead.model.kinds.kind import Given
-from fairlead.model.kinds.transform import KIND as TRANSFORM
-from fairlead.model.package import About
-from fairlead.model.registry import Registry
-from fairlead.project import Project
-from fairlead.serve.loaded import LoadedRevision
-from fairlead.serve.log.frame import Part
-from fairlead.serve.log.writer import LogWriter
-from fairlead.serve.pool import ModelPool
-from fairlead.serve.replay import replay
-from fairlead.serve.spec import endpoint_file as spec
-from fairlead.serve.spec import revision as revisions
-from fairlead.store.ids import id_text
-from fairlead.store.store import Store
+from clewline.model.kinds.estimator import KIND as ESTIMATOR
+from clewline.model.kinds.kind import Given
+from clewline.model.kinds.transform import KIND as TRANSFORM
+from clewline.model.package import About
+from clewline.model.registry import Registry
+from clewline.project import Project
+from clewline.serve.loaded import LoadedRevision
+from clewline.serve.log.frame import Part
+from clewline.serve.log.writer import LogWriter
+from clewline.serve.pool import ModelPool
+from clewline.serve.replay import replay
+from clewline.serve.spec import endpoint_file as spec
+from clewline.serve.spec import revision as revisions
+from clewline.store.ids import id_text
+from clewline.store.store import Store
 
 GRAPH = "endpoint: fitted\ntimeout_ms: 9000\ngraph: {transform: %s, model: scaled@1}\n"
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairlead.errors import InvalidConfig, ModelFailed
-from fairlead.serve.graph.answered import Batch
-from fairlead.serve.graph.builder import Node
-from fairlead.signature.columns import Columns
-from fairlead.store.ids import prediction_ids
-from fairlead.testing.node import NodeContract
+from clewline.errors import InvalidConfig, ModelFailed
+from clewline.serve.graph.answered import Batch
+from clewline.serve.graph.builder import Node
+from clewline.signature.columns import Columns
+from clewline.store.ids import prediction_ids
+from clewline.testing.node import NodeContract
 
 Tree = dict[str, Any]
 

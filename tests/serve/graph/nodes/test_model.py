@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.errors import NotSupported
-from fairlead.project import Project
-from fairlead.serve.graph.builder import Builder, Node, node_kind
-from fairlead.serve.pool import ModelPool
-from fairlead.serve.spec.revision import require_live
-from fairlead.serve.spec.tree import of_revision
-from fairlead.store.reader import FILE, CatalogReader
-from fairlead.testing.node import NodeContract
+from clewline.errors import NotSupported
+from clewline.project import Project
+from clewline.serve.graph.builder import Builder, Node, node_kind
+from clewline.serve.pool import ModelPool
+from clewline.serve.spec.revision import require_live
+from clewline.serve.spec.tree import of_revision
+from clewline.store.reader import FILE, CatalogReader
+from clewline.testing.node import NodeContract
 
 
 @pytest.fixture(scope="module")
@@ -39,5 +39,5 @@ class TestModelNode(NodeContract):
 
 
 def test_an_unknown_kind_names_those_that_are_installed() -> None:
-    with pytest.raises(NotSupported, match=r"'rout'; installed: .*model"):
+    with pytest.raises(NotSupported, match=r"'rout'.*Installed: .*model"):
         node_kind("rout")

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairlead.errors import FieldProblem, InvalidInput, ModelFailed
-from fairlead.model.runtime import Outputs
-from fairlead.model.runtime.rows import part_of
-from fairlead.serve.graph.answered import Answered, Batch
-from fairlead.serve.graph.branches import Branches
-from fairlead.serve.graph.builder import Node
-from fairlead.serve.graph.regroup import Chosen, regrouped
-from fairlead.serve.graph.trails import trails
-from fairlead.serve.log.frame import Way
-from fairlead.signature.columns import Columns
-from fairlead.store.ids import prediction_ids
+from clewline.errors import FieldProblem, InvalidInput, ModelFailed
+from clewline.model.runtime import Outputs
+from clewline.model.runtime.rows import part_of
+from clewline.serve.graph.answered import Answered, Batch
+from clewline.serve.graph.branches import Branches
+from clewline.serve.graph.builder import Node
+from clewline.serve.graph.regroup import Chosen, regrouped
+from clewline.serve.graph.trails import trails
+from clewline.serve.log.frame import Way
+from clewline.signature.columns import Columns
+from clewline.store.ids import prediction_ids
 
 Grow = Callable[..., Node]
 QUIET = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from fairlead.model.runtime import Outputs
-from fairlead.serve.graph.answered import Answered, Batch
-from fairlead.serve.graph.builder import Node
-from fairlead.serve.graph.shadows import PIECE_ROWS, Shadows, compared
-from fairlead.serve.log.reader import get
-from fairlead.signature.columns import Columns
-from fairlead.store.ids import id_text, prediction_ids
+from clewline.model.runtime import Outputs
+from clewline.serve.graph.answered import Answered, Batch
+from clewline.serve.graph.builder import Node
+from clewline.serve.graph.shadows import PIECE_ROWS, Shadows, compared
+from clewline.serve.log.reader import get
+from clewline.signature.columns import Columns
+from clewline.store.ids import id_text, prediction_ids
 
 Grow = Callable[..., Node]
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.errors import InvalidConfig
-from fairlead.serve.graph.answered import Batch
-from fairlead.serve.graph.router import Router, Setting, router_kind
-from fairlead.signature.columns import Columns
-from fairlead.signature.field import Field, Output, Signature
-from fairlead.store.ids import prediction_ids
-from fairlead.testing.router import RouterContract
+from clewline.errors import InvalidConfig
+from clewline.serve.graph.answered import Batch
+from clewline.serve.graph.router import Router, Setting, router_kind
+from clewline.signature.columns import Columns
+from clewline.signature.field import Field, Output, Signature
+from clewline.store.ids import prediction_ids
+from clewline.testing.router import RouterContract
 
 ARMS = ("a", "b", "c")
 SIGNATURE = Signature(

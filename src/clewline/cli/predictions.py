@@ -1,0 +1,219 @@
+"""`clewline predictions`: what was answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from cyclopts import App
+
+from clewline.cli.output import console, emit, message
+from clewline.cli.paging import Limit
+from clewline.project import find as find_project
+from clewline.serve.line import (
+    FIELDS_SHOWN,
+    chosen,
+    headline,
+    moment,
+    shadow_said,
+    shadows,
+)
+from clewline.serve.log.frame import Choice
+from clewline.serve.log.reader import Logged, get, latest
+from clewline.store.ids import id_time_s
+from clewline.store.phrases import counted, named, some
+
+if TYPE_CHECKING:
+    from clewline.serve.log.compact import Compacted
+    from clewline.serve.replay import Compared, PredictionReplay
+
+SHOWN = 40  # characters of a value that came out equal
+
+app = App(name="predictions", help="List and show predictions.")
+
+
+class Shown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A prediction as --json prints it."""
+
+    id: str
+    time: float  # seconds since the epoch
+    endpoint: str
+    revision: str  # income#12
+    model: str
+    package: str
+    arm: str = ""
+    choices: list[Choice] = []  # of each route: node, arm, propensity, state of the router
+    input: msgspec.Raw
+    answer: msgspec.Raw
+    entity: str | None = None
+    batch_rows: int
+    batch_row: int
+    path: list[tuple[str, float]]  # nodes, with microseconds
+    segment: str
+    offset: int
+    shadows: dict[str, dict[str, Any]] = {}  # what each said of the row beside the answer
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A page of predictions."""
+
+    predictions: list[Shown]
+    next: str | None  # goes into --before
+
+
+@app.command(name="list")
+def list_(*, endpoint: str | None = None, limit: Limit = 20, before: str | None = None) -> None:
+    """
+    List predictions, newest first.
+
+    Parameters
+    ----------
+    endpoint
+        Only those of this endpoint.
+    limit
+        How many at most.
+    before
+        Only those older than this prediction: for the next page.
+    """
+    project = find_project()
+    page = latest(project.log, endpoint=endpoint, limit=limit, before=before)
+    emit(Listed([shown(item) for item in page.items], page.next), show_page)
+
+
+@app.command
+def show(prediction: str, /) -> None:
+    """
+    Show one prediction: the row as it came, the answer as it was sent, where it was logged.
+
+    Parameters
+    ----------
+    prediction
+        Its id.
+    """
+    project = find_project()
+    logged = get(project.log, prediction)
+    item = msgspec.structs.replace(shown(logged), shadows=shadows(project, logged.id))
+    emit(item, show_one)
+
+
+@app.command
+def compact() -> None:
+    """Write the closed segments of the log as Parquet, beside the log, for analysis."""
+    from clewline.serve.log.compact import compact as compact_log
+    from clewline.serve.log.compact import files
+
+    project = find_project()
+    done = compact_log(project.log)
+    for problem in done.unreadable:
+        message(f"warning: {problem}")
+    emit(done, lambda done: show_compacted(done, len(files(project.log)), str(project.log)))
+
+
+def shown(logged: Logged) -> Shown:
+    """Give a prediction as --json prints it."""
+    frame = logged.frame
+    return Shown(
+        id=logged.id,
+        time=id_time_s(logged.id),
+        endpoint=frame.endpoint,
+        revision=f"{frame.endpoint}#{frame.revision}",
+        model=logged.way.model,
+        package=logged.package,
+        arm=logged.way.arm,
+        choices=list(logged.way.choices),
+        input=logged.input,
+        answer=msgspec.Raw(logged.answer),
+        entity=logged.entity,
+        batch_rows=len(frame.answers),
+        batch_row=logged.row,
+        path=list(logged.way.path),
+        segment=str(logged.place.segment),
+        offset=logged.place.offset,
+    )
+
+
+def show_page(page: Listed) -> None:
+    """Print a page as a table."""
+    if not page.predictions and page.next is None:
+        message("No predictions yet.")
+        return
+    for item in page.predictions:
+        said = headline(msgspec.json.decode(item.answer))
+        console().print(
+            f"{item.id}  {moment(item.time)}  {item.revision}  {item.model}  {said}", markup=False
+        )
+    if page.next is not None:
+        message(f"More: --before {page.next}")
+
+
+def show_one(item: Shown) -> None:
+    """Print one prediction."""
+    answer = msgspec.json.decode(item.answer)
+    nodes = some(f"{node} {spent_us:.0f} µs" for node, spent_us in item.path)
+    lines = [
+        ("prediction", item.id),
+        ("answered", moment(item.time)),
+        ("revision", item.revision),
+        ("model", f"{item.model}, package {_short(item.package)}"),
+        ("arm", some(map(chosen, item.choices)) if item.choices else None),
+        ("about", item.entity),
+        ("batch", f"row {item.batch_row + 1} of {item.batch_rows}, {nodes}"),
+        ("logged", f"{item.segment}, byte {item.offset}"),
+        ("row", _json(msgspec.json.decode(item.input))),
+        ("answer", _json(answer)),
+    ]
+    lines += [("shadow", shadow_said(name, said)) for name, said in item.shadows.items()]
+    for name, value in lines:
+        if value is not None:
+            console().print(f"{name:<12}{value}", markup=False)
+
+
+def show_compacted(done: Compacted, files: int, log: str) -> None:
+    """Print what a compaction did."""
+    console().print(
+        f"Compacted {counted(done.segments, 'segment')} with "
+        f"{counted(done.predictions, 'prediction')}; {counted(files, 'file')} under {log}/parquet.",
+        markup=False,
+    )
+
+
+def show_replay(replay: PredictionReplay) -> None:
+    """Print what the replay of a prediction compared, and what it came to."""
+    print_ = console().print
+    print_(f"prediction  {replay.id}", markup=False)
+    print_(f"revision    {replay.revision}", markup=False)
+    print_(
+        f"model       {replay.model}, {replay.runtime}, package {_short(replay.package)}",
+        markup=False,
+    )
+    place = f"row {replay.batch_row + 1} of a batch of {replay.batch_rows}"
+    row = named(msgspec.json.decode(replay.input), FIELDS_SHOWN)
+    print_(f"row         {place}: {row}", markup=False)
+    width = max(len(one.what) for one in replay.compared)
+    for one in replay.compared:
+        mark = "equal " if one.equal else "DIFFERS"
+        distance = f"  ({one.distance})" if one.distance else ""
+        print_(f"  {mark:<8}{one.what:<{width}}  {_both(one)}{distance}", markup=False)
+    if replay.equal:
+        print_("Equal, bit for bit.", markup=False)
+        return
+    print_("The replay differs from what was answered.", markup=False)
+    for difference in replay.differences or ["none in the recorded libraries"]:
+        print_(f"  environment: {difference}", markup=False)
+
+
+def _both(one: Compared) -> str:
+    """What was recorded, in short, and what the replay gave where that is something else."""
+    if one.recorded != one.replayed:
+        return f"{one.recorded}  replayed {one.replayed}"
+    long = len(one.recorded) > SHOWN
+    return f"{one.recorded[:SHOWN]}… (whole with --json)" if long else one.recorded
+
+
+def _short(packages: str) -> str:
+    """Digests, joined by `+`, in short."""
+    return "+".join(package[:12] for package in packages.split("+"))
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,76 @@
+"""What a server answers, as typed values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from clewline.signature.field import Signature
+from clewline.signature.flag import Flag
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The answer to one row.
+
+    A classifier gives `label`, and `probabilities` where it knows them; a regressor or a
+    model of tensors gives `value`.
+    """
+
+    id: str  # a UUIDv7; `Client.prediction` reads what became of it
+    model: str = ""  # the version that answered, such as `income@3`
+    arm: str | None = None  # of a route
+    label: str | int | float | bool | None = None
+    probabilities: dict[str, float] | None = None  # by label
+    value: Any = None  # a number, or nested lists of them
+    action: str | None = None  # what the endpoint's policy decided
+    flags: tuple[Flag, ...] = ()  # values outside what the training data had shown
+
+
+class Predictions(msgspec.Struct, frozen=True):
+    """The answers to one request, one a row, in the order of the rows."""
+
+    revision: str  # of the endpoint, such as `income#12`
+    predictions: tuple[Prediction, ...]
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.predictions)
+
+    def __getitem__(self, row: int) -> Prediction:
+        return self.predictions[row]
+
+
+class Logged(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction as the log has it, and the line that leads back to what made it."""
+
+    id: str
+    time: float  # seconds since the epoch
+    endpoint: str
+    revision: str
+    entity: str | None = None  # whom the row was about
+    row: dict[str, Any]  # as it came
+    answer: dict[str, Any]  # as it was given, or the error in its place
+    line: Any = None  # as `clewline why ID --json` prints it
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why the revision that should answer does not."""
+
+    revision: str
+    message: str
+
+
+class EndpointInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server says of one of its endpoints; the signature comes with `Client.endpoint`."""
+
+    endpoint: str
+    ready: bool
+    revision: str | None = None
+    models: dict[str, str] = {}  # node → version
+    failure: Failure | None = None
+    signature: Signature | None = None

@@ -1,0 +1,65 @@
+"""The fresh process of a replay: `python -m clewline.flow.again REQUEST`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clewline.errors import ClewlineError
+
+RESULT = "result.json"
+"""Beside the request: what stopped the run as text, or null when it came to its end."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A recorded run, restored into a folder."""
+
+    root: str
+    run: str
+    pipeline: str
+    params: dict[str, Any]
+    seed: int
+    moved: dict[str, str]  # recorded path → where it is now
+    directory: str  # that relative paths were resolved from
+
+
+def main(path: Path) -> None:
+    """Execute what a request asks for, and write what stopped it."""
+    request = msgspec.json.decode(path.read_bytes(), type=Request)
+    (path.parent / RESULT).write_bytes(msgspec.json.encode(stopped(request)))
+
+
+def stopped(request: Request) -> str | None:
+    """Execute; what stopped the run, None when it came to its end."""
+    from clewline.flow.find import find_pipeline
+    from clewline.flow.params import from_record
+    from clewline.flow.places import Places
+    from clewline.flow.run import execute
+    from clewline.project import load
+    from clewline.store import Store
+
+    project = load(Path(request.root))
+    try:
+        pipeline = find_pipeline(project, request.pipeline)
+        with Store.open(project.store_root) as store:
+            execute(
+                pipeline,
+                from_record(pipeline, request.params),
+                project=project,
+                store=store,
+                seed=request.seed,
+                cache=False,
+                command=f"clewline replay {request.run}",
+                places=Places(Path(request.directory), request.moved),
+                replay_of=request.run,
+            )
+    except ClewlineError as error:
+        return error.message
+    return None
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,55 @@
+"""The models from elsewhere that endpoints' files name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clewline.errors import ClewlineError
+from clewline.hub import address as addresses
+from clewline.hub.bring import BOUNDS, Wanted, bring, unpinned
+from clewline.hub.web import Bounds
+from clewline.project import Project
+from clewline.serve.imported import Imported
+from clewline.serve.spec import declared
+from clewline.serve.spec.endpoint_file import EndpointSpec
+from clewline.serve.spec.problems import Problems
+from clewline.serve.spec.resolve import source_of
+from clewline.store.records import ModelVersion
+from clewline.store.store import Store
+
+
+def brought(
+    project: Project, store: Store, spec: EndpointSpec, bounds: Bounds = BOUNDS
+) -> dict[Imported, ModelVersion]:
+    """
+    Bring what a file names from elsewhere: fetch, check and register what is not here yet.
+
+    Nothing is fetched for a file that is wrong otherwise.
+
+    Raises:
+        InvalidEndpoint: Something is wrong with the file, or cannot be brought; names all.
+    """
+    wanted = [] if spec.root is None else declared.imports(spec.root)
+    problems = Problems(spec.problems)
+    if not wanted or problems:
+        return {}
+    found: dict[Imported, ModelVersion] = {}
+    for each in wanted:
+        try:
+            found[each] = _brought(project, store, each, bounds)
+        except ClewlineError as error:
+            problems.add(each.at, f"{each.at}: {error.message}", error.fix or "")
+    problems.require_none(source_of(spec))
+    return found
+
+
+def _brought(project: Project, store: Store, each: Imported, bounds: Bounds) -> ModelVersion:
+    if each.digest is None or each.name is None:
+        raise unpinned(addresses.parse(each.source), bounds)
+    files: dict[str, Any] = {
+        key: project.root / path
+        for key, path in (("signature", each.signature), ("sample", each.sample))
+        if path is not None
+    }
+    wanted = Wanted(source=each.source, name=each.name, digest=each.digest, **files)
+    return bring(project, store, wanted, bounds)

@@ -1,0 +1,107 @@
+"""What `clewline doctor` says of keys, packages and the registry's chain."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from clewline.errors import ClewlineError
+from clewline.model.package import DRAFT
+from clewline.model.registry import LEFT, Registry
+from clewline.model.seal import Sealer
+from clewline.model.verify import verify
+from clewline.project import Project
+from clewline.store.doctor import Finding
+from clewline.store.records import ModelVersion
+from clewline.store.store import Store
+
+_REGISTER_AGAIN = "Restore it from a backup, or register the model again and promote that version."
+_REWRITTEN = (
+    "Somebody, or a restored backup, changed the registry's history: compare it with a backup and "
+    "with the heads in Git before you trust an alias."
+)
+
+
+def findings(project: Project, *, deep: bool = True) -> list[Finding]:
+    """
+    Check the project's key, every byte of every package, and the registry's chain.
+
+    Reads only.
+
+    Args:
+        project: Whose.
+        deep: Read the packages; their places and the chain alone if not.
+    """
+    with Store.open(project.store_root, write=False) as store:
+        registry = Registry(project, store)
+        return [*_key(project), *_registered(registry, deep), *_left(registry)]
+
+
+def _key(project: Project) -> Iterator[Finding]:
+    path = project.private_key
+    if not path.exists():
+        return  # where models are only served, the private key need not be
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        what = f"The private key {path} can be read by others (mode {mode:o})."
+        yield Finding("open key", what, f"chmod 600 {path}")
+    try:
+        public = Sealer.read(path).public
+    except ClewlineError as error:
+        yield Finding("unreadable key", error.message, error.fix or "")
+        return
+    if public != project.public_key:
+        what = f"{path} is not the private half of the public key in clewline.toml."
+        yield Finding("wrong key", what, "Restore the file that is wrong from Git or a backup.")
+
+
+def _registered(registry: Registry, deep: bool) -> Iterator[Finding]:
+    try:
+        found = verify(registry, packages=deep)
+    except ClewlineError as error:
+        yield Finding("no public key", error.message, error.fix or "")
+        return
+    for check in found.versions:
+        if check.problem:
+            what = f"{check.model}: {check.problem}"
+            yield Finding("damaged package", what, _REGISTER_AGAIN)
+    for problem in found.problems:
+        yield Finding("rewritten registry", f"{problem[0].upper()}{problem[1:]}.", _REWRITTEN)
+
+
+def _left(registry: Registry) -> Iterator[Finding]:
+    project = registry.project
+    for path in sorted(project.packages.glob("*/*")):
+        if not _is_registered(registry, path):
+            yield Finding(
+                "unregistered package",
+                f"{path} is in no record: its registration was killed, or the catalog is older.",
+                "The next registration of that name moves it to .clewline/tmp; remove it there.",
+            )
+    for path in sorted((project.store_root / "tmp").glob("*")):
+        if path.name.startswith(LEFT):
+            what = f"{path} is a package that nothing registered."
+            yield Finding("unregistered package", what, "Remove it, unless the catalog is older.")
+        elif path.name.startswith(DRAFT) and not _is_alive(path):
+            what = f"{path} was being written when its process died."
+            yield Finding("half-written package", what, f"rm -r {path}")
+
+
+def _is_registered(registry: Registry, path: Path) -> bool:
+    if not path.name.isdecimal():
+        return False
+    found = registry.store.catalog.get(ModelVersion, path.parent.name, int(path.name))
+    return found is not None
+
+
+def _is_alive(draft: Path) -> bool:
+    pid = draft.name.removeprefix(DRAFT).partition("-")[0]
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True

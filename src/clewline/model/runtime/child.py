@@ -1,0 +1,86 @@
+"""What runs in the process of an isolated model: load it, then answer until the server goes."""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import os
+import select
+import socket
+import sys
+import traceback
+from typing import Any
+
+from clewline.errors import ClewlineError
+from clewline.model.runtime import wire
+from clewline.model.runtime.protocol import Transformer, runtime_named
+
+
+def main(channel: int, lifeline: int) -> None:
+    """
+    Answer the messages that come over a socket, one by one.
+
+    Args:
+        channel: Descriptor of the socket.
+        lifeline: Descriptor of a pipe that the server holds open while it lives.
+    """
+    end_with(lifeline)
+    faulthandler.enable()
+    with socket.socket(fileno=channel) as server:
+        try:
+            loaded = answer(server, load)
+            while loaded is not None:
+                answer(server, lambda message: predict(loaded, message))
+        except wire.Broken:
+            return  # the server closed the model
+
+
+def end_with(lifeline: int) -> None:
+    """
+    End this process, whatever it is doing, when the server ends.
+
+    The kernel sends SIGIO, which by default ends a process, when the last writer of
+    the pipe is gone: also where native code never gives the interpreter back.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    if select.select([lifeline], [], [], 0)[0]:
+        os._exit(1)  # it was gone before the kernel was asked
+
+
+def answer(server: socket.socket, work: Any) -> Any:
+    """Take a message, do what it asks for, and send what came of it; gives what `work` gave."""
+    message = wire.receive(server)
+    try:
+        reply, result = work(message)
+    except ClewlineError as error:
+        reply, result = _failed(error.code, error.message, error.fix), None
+    except Exception as error:  # a user's model may raise anything
+        traceback.print_exc()
+        reply, result = _failed(type(error).__name__, str(error), None), None
+    wire.send(server, reply)
+    return result
+
+
+def load(message: wire.Message) -> tuple[wire.Message, Any]:
+    """Load the model that a message holds."""
+    head = message.head
+    if not isinstance(head, wire.Load):
+        raise wire.Broken("a model was expected")
+    files = {name: array.tobytes() for name, array in zip(head.files, message.arrays, strict=True)}
+    loaded = runtime_named(head.runtime).load(files, head.signature)
+    return wire.Message(wire.Loaded()), loaded
+
+
+def predict(loaded: Any, message: wire.Message) -> tuple[wire.Message, None]:
+    """Answer or transform the rows that a message holds."""
+    columns = wire.columns(message)
+    if isinstance(loaded, Transformer):
+        return wire.rows(loaded.transform(columns)), None
+    return wire.answers(loaded.predict(columns)), None
+
+
+def _failed(code: str, message: str, fix: str | None) -> wire.Message:
+    sys.stderr.flush()
+    return wire.Message(wire.Failed(code, message, fix))

@@ -1,0 +1,224 @@
+"""
+Tables as the arrays that travel, and arrays as the table that an estimator was trained on.
+
+An estimator sees the frame library and the column types of its training table;
+`Layout` keeps them, so that a row rebuilt from `Columns` meets it as a training row did.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clewline.errors import NotSupported
+from clewline.signature.columns import Columns
+from clewline.signature.field import NUMERIC, Field, Signature
+
+FrameKind = Literal["polars", "pandas", "numpy", "texts"]
+
+
+class Column(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One column of the training table."""
+
+    dtype: str
+    levels: tuple[str, ...] | None = None  # of a pandas category or a Polars Enum
+    null: Literal["none", "nan"] = "none"  # how text columns of objects write null
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """The frame library and the column types that an estimator was trained with."""
+
+    frame: FrameKind
+    columns: dict[str, Column]
+
+    def null_of(self, name: str) -> float | None:
+        """Give what stands for null in a text column."""
+        return None if self.columns[name].null == "none" else float("nan")
+
+
+def layout_of(table: Any, signature: Signature, frame: FrameKind) -> Layout:
+    """Read the column types of a pandas or Polars table; `frame` says what the estimator takes."""
+    read = _polars_column if _is_polars(table) else _pandas_column
+    return Layout(frame, {field.name: read(table[field.name]) for field in signature.fields})
+
+
+def columns_of(table: Any, signature: Signature) -> Columns:
+    """Take the fields of a pandas or Polars table as arrays; other columns are left."""
+    numbers = np.empty((len(table), len(signature.numeric)), dtype=np.float64)
+    for index, field in enumerate(signature.numeric):
+        numbers[:, index] = _numbers(table[field.name], field)
+    texts = np.empty((len(table), len(signature.textual)), dtype=object)
+    for index, field in enumerate(signature.textual):
+        texts[:, index] = [v if isinstance(v, str) else None for v in table[field.name].to_list()]
+    return Columns(numbers, texts)
+
+
+def frame_of(
+    columns: Columns, signature: Signature, layout: Layout, *, floats: bool = False
+) -> Any:
+    """
+    Rebuild the table that an estimator takes.
+
+    Args:
+        columns: Checked rows.
+        signature: Names the columns.
+        layout: The library and types of the training table.
+        floats: Leave numbers as float64, so that made rows between two integers can be asked.
+    """
+    series = _values_by_name(columns, signature)
+    if layout.frame == "texts":
+        return series[signature.fields[0].name].tolist()
+    if layout.frame == "numpy":
+        return _matrix([series[field.name] for field in signature.fields], signature, layout)
+    build = _polars_frame if layout.frame == "polars" else _pandas_frame
+    return build(series, signature, layout, floats)
+
+
+def original_frame(table: Any, signature: Signature, frame: FrameKind) -> Any:
+    """Give a table's fields, in order and untouched, as the estimator takes them."""
+    if frame == "texts":
+        return table[signature.fields[0].name].to_list()
+    chosen = table[[field.name for field in signature.fields]]
+    return chosen.to_numpy() if frame == "numpy" else chosen
+
+
+def _values_by_name(columns: Columns, signature: Signature) -> dict[str, NDArray[Any]]:
+    numeric = {f.name: columns.numbers[:, i] for i, f in enumerate(signature.numeric)}
+    textual = {f.name: columns.texts[:, i] for i, f in enumerate(signature.textual)}
+    return {**numeric, **textual}
+
+
+def _is_polars(table: Any) -> bool:
+    return type(table).__module__.startswith("polars")
+
+
+def _polars_column(series: Any) -> Column:
+    import polars as pl
+
+    if isinstance(series.dtype, pl.Enum):
+        return Column("Enum", tuple(series.dtype.categories.to_list()))
+    return Column(str(series.dtype))
+
+
+def _pandas_column(series: Any) -> Column:
+    dtype = str(series.dtype)
+    if dtype == "category":
+        levels = series.cat.categories.tolist()
+        if not all(isinstance(level, str) for level in levels):
+            return Column(dtype, None, "nan")
+        return Column(dtype, tuple(levels), "nan")
+    if dtype == "object":
+        nulls = series[series.isna()]
+        return Column(dtype, None, "nan" if any(v is not None for v in nulls) else "none")
+    return Column(dtype, None, "nan")
+
+
+def _numbers(series: Any, field: Field) -> NDArray[np.float64]:
+    import narwhals as nw
+
+    column = nw.from_native(series, series_only=True)
+    if field.kind == "datetime":
+        column = column.dt.timestamp("us")
+    if column.dtype == nw.Object:
+        values = [float("nan") if v is None else float(v) for v in column.to_list()]
+        return np.array(values, dtype=np.float64)
+    return np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
+
+
+def _matrix(values: list[NDArray[Any]], signature: Signature, layout: Layout) -> NDArray[Any]:
+    if all(field.kind in NUMERIC for field in signature.fields):
+        return np.column_stack(values).astype(np.float64)
+    matrix = np.empty((len(values[0]), len(values)), dtype=object)
+    for index, (field, column) in enumerate(zip(signature.fields, values, strict=True)):
+        null = layout.null_of(field.name)
+        matrix[:, index] = [null if v is None else v for v in column.tolist()]
+    return matrix
+
+
+def _polars_frame(
+    values: dict[str, NDArray[Any]], signature: Signature, layout: Layout, floats: bool
+) -> Any:
+    import polars as pl
+
+    out = {}
+    for field in signature.fields:
+        dtype = _polars_dtype(layout.columns[field.name], field)
+        column = values[field.name]
+        if field.kind not in NUMERIC:
+            out[field.name] = pl.Series(column.tolist(), dtype=pl.String).cast(dtype, strict=False)
+            continue
+        series = pl.Series(column).fill_nan(None)
+        if field.kind == "datetime":
+            out[field.name] = series.cast(pl.Int64).cast(pl.Datetime("us")).cast(dtype)
+        elif not floats or field.kind == "boolean" or dtype == pl.Float32:
+            out[field.name] = series.cast(dtype)
+        else:
+            out[field.name] = series
+    return pl.DataFrame(out)
+
+
+def _polars_dtype(column: Column, field: Field) -> Any:
+    import polars as pl
+
+    if column.dtype == "Enum":
+        return pl.Enum(list(column.levels or ()))
+    if column.dtype.startswith("Datetime"):
+        zone = column.dtype.partition("time_zone=")[2].strip("')")
+        return pl.Datetime("us", None if zone in ("", "None") else zone)
+    name = column.dtype.partition("(")[0]
+    dtype = getattr(pl, name, None)
+    if dtype is None or not isinstance(dtype, type):
+        raise NotSupported(
+            f"The column {field.name!r} was trained as Polars {column.dtype}, "
+            "which a request cannot be turned back into.",
+            "Cast it to a number, boolean, text or datetime before training.",
+        )
+    return dtype
+
+
+def _pandas_frame(
+    values: dict[str, NDArray[Any]], signature: Signature, layout: Layout, floats: bool
+) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            field.name: _pandas_series(values[field.name], field, layout, floats)
+            for field in signature.fields
+        }
+    )
+
+
+def _pandas_series(values: NDArray[Any], field: Field, layout: Layout, floats: bool) -> Any:
+    import pandas as pd
+
+    column = layout.columns[field.name]
+    if field.kind == "datetime":
+        dtype: Any = pd.api.types.pandas_dtype(column.dtype)
+        moments = pd.Series(pd.to_datetime(values, unit="us", utc=True))
+        has_zone = getattr(dtype, "tz", None) is not None
+        return (moments if has_zone else moments.dt.tz_localize(None)).astype(dtype)
+    if field.kind in NUMERIC:
+        return _pandas_numbers(values, field, column.dtype, floats)
+    if column.dtype == "category":
+        known = set(column.levels or ())  # others are null, as they have no code
+        levels = [value if value in known else None for value in values.tolist()]
+        return pd.Series(pd.Categorical(levels, categories=column.levels))
+    null = layout.null_of(field.name)
+    texts = [null if v is None else v for v in values.tolist()]
+    return pd.Series(texts, dtype="object" if column.dtype == "object" else column.dtype)
+
+
+def _pandas_numbers(values: NDArray[Any], field: Field, dtype: str, floats: bool) -> Any:
+    import pandas as pd
+
+    typed: Any = "float64" if dtype == "object" else dtype
+    holds_null = typed[0].isupper() or typed.startswith(("float", "boolean"))
+    if floats and field.kind != "boolean":
+        return pd.Series(values.astype("float32") if typed.lower() == "float32" else values)
+    if np.isnan(values).any() and not holds_null:
+        return pd.Series(values)
+    return pd.Series(values).astype(typed)

@@ -1,0 +1,271 @@
+"""
+A model in a process of its own, so that its crash or hang is not the server's.
+
+The process is started anew (exec, never fork) with a clean environment in an empty
+folder. It is fed the verified bytes of the package; what it prints goes to the
+server's log under the model's name.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clewline.errors import (
+    ClewlineError,
+    IntegrityError,
+    InvalidInput,
+    ModelFailed,
+    NotFound,
+    NotSupported,
+)
+from clewline.model.runtime import wire
+from clewline.model.runtime.process import ModelProcess
+from clewline.model.runtime.protocol import Outputs
+from clewline.signature.columns import Columns
+from clewline.signature.field import Signature
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 30.0
+"""How long a call may take where the endpoint states no `timeout_ms`."""
+
+LOAD_S = 300.0
+"""How long loading may take."""
+
+MOST_CRASHES = 3
+"""In a row; then the model stays failed until it is loaded again."""
+
+BACKOFF_S = (0.0, 0.5)
+"""How long a start waits after the first and the second crash in a row."""
+
+Files = Callable[[], Mapping[str, bytes]]
+
+
+def isolated(
+    ref: str, runtime: str, signature: Signature, files: Files, *, timeout_s: float = TIMEOUT_S
+) -> IsolatedPredictor | IsolatedTransformer:
+    """
+    Load a model into a process of its own.
+
+    Args:
+        ref: `name@number`, for messages and the log.
+        runtime: Name of the runtime that loads it there.
+        signature: Of its package.
+        files: Gives the verified bytes of its package, here and after each crash, so
+            that they need not stay in memory meanwhile.
+        timeout_s: A call that takes longer is ended with its process; a call may bring
+            its own.
+
+    Returns:
+        A predictor, or a transformer where the signature's task is "transform".
+
+    Raises:
+        ClewlineError: What the runtime raises when it loads the model.
+        ModelFailed: The process ended, or took longer than `LOAD_S`.
+    """
+    host = Host(wire.Load(ref, runtime, signature, []), files, timeout_s)
+    kind = IsolatedTransformer if signature.output.task == "transform" else IsolatedPredictor
+    return kind(host)
+
+
+class Host:
+    """Keeps the process of a model running. Any thread may call it; calls queue."""
+
+    def __init__(self, load: wire.Load, files: Files, timeout_s: float) -> None:
+        self.ref = load.ref
+        self._load, self._files, self._timeout_s = load, files, timeout_s
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._crashes = 0
+        self.restarts = 0
+        self._failure: str | None = None
+        self._process: ModelProcess | None = None
+        self._process = self._started()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the model stays failed, with the last lines that it printed; None while it runs."""
+        return self._failure
+
+    @property
+    def error(self) -> ModelFailed | None:
+        """What each call gets while the model stays failed; None while it runs."""
+        return None if self._failure is None else self._stays_failed()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None while none runs."""
+        return self._process.pid if self._process else None
+
+    @property
+    def rss_bytes(self) -> int:
+        """Memory that the process holds; 0 while none runs."""
+        return self._process.rss_bytes if self._process else 0
+
+    def ask(self, question: wire.Message, timeout_s: float | None) -> wire.Message:
+        """
+        Send a message and wait for its answer.
+
+        Raises:
+            InvalidInput: The model refuses a row.
+            ModelFailed: The model raised, its process ended, or it took too long.
+        """
+        with self._lock:
+            if self._closed.is_set():
+                raise RuntimeError("The predictor was closed.")
+            if self._failure is not None:
+                raise self._stays_failed()
+            process = self._running()
+            allowed = self._timeout_s if timeout_s is None else timeout_s
+            try:
+                answer = process.ask(question, time.monotonic() + allowed)
+            except TimeoutError:
+                raise self._crashed(process, f"gave no answer within {allowed:g} s") from None
+            except wire.Broken as error:
+                raise self._crashed(process) from error
+            self._crashes = 0
+        if isinstance(answer.head, wire.Failed):
+            raise _raised(self.ref, answer.head)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._closed.set()
+        process = self._process
+        if process is not None:
+            process.kill()  # a call that hangs in it ends, so that the lock is free
+        with self._lock:
+            if self._process is not None:
+                self._process.end()
+            self._process = None
+
+    def _running(self) -> ModelProcess:
+        if self._process is None:
+            self._closed.wait(BACKOFF_S[min(self._crashes, len(BACKOFF_S)) - 1])
+            self._process = self._started()
+            self.restarts += 1
+            logger.warning("%s: its process was started again", self.ref)
+        return self._process
+
+    def _started(self) -> ModelProcess:
+        """Start a process and load the model in it."""
+        files = self._files()
+        head = wire.Load(self.ref, self._load.runtime, self._load.signature, list(files))
+        message = wire.Message(head, list(wire.file_arrays(list(files.values()))))
+        process = ModelProcess(self.ref)
+        try:
+            answer = process.ask(message, time.monotonic() + LOAD_S)
+        except TimeoutError:
+            raise self._crashed(process, f"was not loaded within {LOAD_S:g} s") from None
+        except wire.Broken as error:
+            raise self._crashed(process) from error
+        except BaseException:
+            process.end()
+            raise
+        if isinstance(answer.head, wire.Failed):
+            process.end()
+            raise _raised(self.ref, answer.head)
+        return process
+
+    def _crashed(self, process: ModelProcess, what: str | None = None) -> ModelFailed:
+        """Take leave of a process; gives the error for the rows that it had."""
+        if what is not None:
+            process.kill()
+        ended = process.end()
+        happened = what or (f"was ended by {ended}" if ended.startswith("SIG") else ended)
+        self._process = None
+        self._crashes += 1
+        told = "\n".join(process.last_lines)
+        logger.error("%s: its process %s. It printed last:\n%s", self.ref, happened, told)
+        if self._crashes >= MOST_CRASHES:
+            self._failure = f"{MOST_CRASHES} crashes in a row, the last: it {happened}."
+            self._failure += f" It printed last:\n{told}" if told else ""
+            return self._stays_failed()
+        return ModelFailed(
+            f"The process of {self.ref} {happened}.",
+            "The next call starts it again; what it printed stands in the server's log.",
+        )
+
+    def _stays_failed(self) -> ModelFailed:
+        first = (self._failure or "").partition("\n")[0].removesuffix(" It printed last:")
+        return ModelFailed(
+            f"{self.ref} stays failed after {first}",
+            "Mend the model and register it again, or unload the endpoint and load it; what it "
+            "printed stands in the server's log.",
+        )
+
+
+class _Isolated:
+    """What isolated predictors and transformers share."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    @property
+    def failure(self) -> str | None:
+        """Why the model stays failed, with the last lines that it printed; None while it runs."""
+        return self._host.failure
+
+    @property
+    def error(self) -> ModelFailed | None:
+        """What each call gets while the model stays failed; None while it runs."""
+        return self._host.error
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None while none runs."""
+        return self._host.pid
+
+    @property
+    def rss_bytes(self) -> int:
+        """Memory that the process holds; 0 while none runs."""
+        return self._host.rss_bytes
+
+    @property
+    def restarts(self) -> int:
+        """How often the process was started again."""
+        return self._host.restarts
+
+    def close(self) -> None:
+        """End the process."""
+        self._host.close()
+
+
+class IsolatedPredictor(_Isolated):
+    """A model in a process of its own, behind the contract of `Predictor`."""
+
+    def predict(self, columns: Columns, *, timeout_s: float | None = None) -> Outputs:
+        """
+        Answer rows.
+
+        Raises:
+            InvalidInput: The model refuses a row.
+            ModelFailed: The model raised, its process ended, or it took too long.
+        """
+        return wire.outputs(self._host.ask(wire.rows(columns), timeout_s))
+
+
+class IsolatedTransformer(_Isolated):
+    """Preprocessing in a process of its own, behind the contract of `Transformer`."""
+
+    def transform(self, columns: Columns, *, timeout_s: float | None = None) -> Columns:
+        """Transform rows; errors as those of `IsolatedPredictor.predict`."""
+        return wire.columns(self._host.ask(wire.rows(columns), timeout_s))
+
+
+_KNOWN: dict[str, type[ClewlineError]] = {
+    kind.code: kind for kind in (InvalidInput, IntegrityError, NotFound, NotSupported, ModelFailed)
+}
+
+
+def _raised(ref: str, failed: wire.Failed) -> ClewlineError:
+    """Make the error again that the model raised in its process."""
+    kind: Any = _KNOWN.get(failed.code)
+    if kind is not None:
+        made: ClewlineError = kind(failed.message, failed.fix)
+        return made
+    return ModelFailed(f"{ref} raised {failed.code}.", "The server's log has the reason.")

@@ -1,0 +1,200 @@
+"""
+The project's key and the seal over a package.
+
+The private key is an Ed25519 key in PEM (PKCS#8), mode 0600, in
+`.clewline/keys/`; its public half stands in `clewline.toml`. A seal signs the
+digest of the manifest, which lists the digest of every other file. What this
+stops, and what it does not, stands in `docs/seals.md`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from clewline.errors import Conflict, IntegrityError, InvalidConfig, NotFound
+from clewline.store.digest import Digest
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+ALGORITHM = "ed25519"
+PACKAGE = b"clewline package seal 1\n"
+"""Stands before a signed package digest, so that no signature serves two purposes."""
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+class Seal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who vouches for a package: the content of `seal.json`."""
+
+    algorithm: str
+    key: str  # base64 of the raw public key
+    package: Digest
+    signature: str  # base64
+
+
+def make_keys(private: Path) -> str:
+    """
+    Make the project's key pair.
+
+    Args:
+        private: Where the private key goes; it must not exist yet. Mode 0600,
+            in a folder of mode 0700.
+
+    Returns:
+        The public key, for `[keys] public` in `clewline.toml`.
+
+    Raises:
+        Conflict: There is a key at `private` already.
+    """
+    key = Ed25519PrivateKey.generate()
+    private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        file = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise Conflict(
+            f"There is a private key at {private} already.",
+            "Keep it: packages sealed with it could not be checked with another.",
+        ) from error
+    with os.fdopen(file, "wb") as out:
+        out.write(_pem(key))
+        out.flush()
+        os.fsync(out.fileno())
+    return _public_text(key.public_key())
+
+
+class Sealer:
+    """Signs with the project's private key. May be used from any thread."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public = _public_text(key.public_key())
+
+    @classmethod
+    def read(cls, private: Path) -> Sealer:
+        """
+        Read the private key.
+
+        Raises:
+            NotFound: There is no file.
+            InvalidConfig: The file is not an Ed25519 key.
+        """
+        try:
+            key = serialization.load_pem_private_key(private.read_bytes(), password=None)
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"The project's private key is not at {private}, so nothing can be sealed.",
+                "Restore it from a backup, or register where the key is.",
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise InvalidConfig(
+                f"{private} is not a private key: {error}.", "Restore it from a backup."
+            ) from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise InvalidConfig(f"{private} is not an Ed25519 key.", "Restore it from a backup.")
+        return cls(key)
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign; 64 bytes."""
+        return self._key.sign(message)
+
+    def seal(self, package: Digest) -> bytes:
+        """Give the bytes of `seal.json` for a package of that digest."""
+        signature = self.sign(PACKAGE + package.encode())
+        return encode(Seal(ALGORITHM, self.public, package, base64.b64encode(signature).decode()))
+
+    @cached_property
+    def p256(self) -> EllipticCurvePrivateKey:
+        """
+        Give the ECDSA P-256 key for the bundle.
+
+        The tools that read OMS bundles accept no Ed25519 keys, so this one is
+        derived from ours: one secret to keep.
+        """
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        # 48 bytes for a 32-byte order: the remainder's bias is below 2**-128.
+        spread = HKDF(SHA256(), 48, salt=None, info=b"clewline oms p256 1")
+        number = int.from_bytes(spread.derive(self._key.private_bytes_raw()), "big")
+        return ec.derive_private_key(number % (P256_ORDER - 1) + 1, ec.SECP256R1())
+
+
+def verify(public: str, message: bytes, signature: bytes) -> bool:
+    """
+    Tell whether the key's owner signed the message.
+
+    Raises:
+        InvalidConfig: `public` is not a public key.
+    """
+    try:
+        _public_key(public).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def check(data: bytes, public: str, package: Digest) -> None:
+    """
+    Check the bytes of a `seal.json`: by this key, for this package, to the byte.
+
+    Raises:
+        IntegrityError: It is not so.
+    """
+    try:
+        seal = msgspec.json.decode(data, type=Seal)
+        signature = base64.b64decode(seal.signature, validate=True)
+    except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error) as error:
+        raise IntegrityError("seal.json cannot be read as a seal.", _MEND) from error
+    if seal.key != public:
+        raise IntegrityError(
+            f"seal.json was made with the key {seal.key}, not with the project's, {public}.",
+            "A package of another project must be registered here before it is served.",
+        )
+    if seal.package != package:
+        raise IntegrityError("manifest.json is not the one that was sealed.", _MEND)
+    # Base64 leaves bits at the end that decode to nothing: only the one right text is taken.
+    exact = Seal(ALGORITHM, public, package, base64.b64encode(signature).decode())
+    if not verify(public, PACKAGE + package.encode(), signature) or encode(exact) != data:
+        raise IntegrityError("seal.json was changed: its signature does not hold.", _MEND)
+
+
+def encode(seal: Seal) -> bytes:
+    """Give the one way to write a seal."""
+    return msgspec.json.format(msgspec.json.encode(seal), indent=2) + b"\n"
+
+
+_MEND = "Restore the package from a backup, or register the model again."
+
+
+def _pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _public_text(key: Ed25519PublicKey) -> str:
+    return base64.b64encode(key.public_bytes_raw()).decode()
+
+
+def _public_key(text: str) -> Ed25519PublicKey:
+    try:
+        return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
+    except (ValueError, binascii.Error) as error:
+        raise InvalidConfig(
+            f"{text!r} is not a public key (base64 of 32 bytes).",
+            "Put back the line that `clewline init` wrote into clewline.toml under [keys].",
+        ) from error

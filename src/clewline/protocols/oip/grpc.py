@@ -1,0 +1,400 @@
+"""
+The Open Inference Protocol v2 over gRPC, on the event loop of everything else.
+
+    ServerLive    ServerReady    ServerMetadata    ModelReady    ModelMetadata    ModelInfer
+    RepositoryIndex    RepositoryModelLoad    RepositoryModelUnload
+
+Other methods of the service, streaming among them, are refused as UNIMPLEMENTED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import grpc
+import grpc.aio
+
+from clewline.errors import ClewlineError, Conflict, Fault
+from clewline.protocols.accesslog import AccessLog, Noted
+from clewline.protocols.asking import checked_key
+from clewline.protocols.http.exchange import Response
+from clewline.protocols.http.limits import Limits
+from clewline.protocols.oip import tensors as oip
+from clewline.protocols.oip import wire as oip_wire
+from clewline.protocols.oip.messages import CLASSES, SERVICE
+from clewline.protocols.oip.rest import check_move
+from clewline.protocols.status import STATUS
+from clewline.protocols.vitals import Vitals
+from clewline.serve.access import Gatekeeper, Need
+from clewline.serve.ask import Ask
+from clewline.serve.endpoints import Endpoint, Endpoints, Serving
+from clewline.serve.formats import OIP_BINARY
+from clewline.serve.once import Answer
+from clewline.signature.field import Output
+
+logger = logging.getLogger(__name__)
+
+CODES: dict[int, grpc.StatusCode] = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.ABORTED,
+    413: grpc.StatusCode.INVALID_ARGUMENT,
+    415: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+    507: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+"""Status of the one table of errors → status of gRPC, else INTERNAL."""
+
+DETAIL_CHARACTERS = 1000
+"""What a status says of an error: it travels among the headers, which are small."""
+CODE = "clewline-code"
+"""The trailing metadata that has the code of an error."""
+CALLS = 8192
+"""Calls that may be under way at once; further ones are refused as RESOURCE_EXHAUSTED."""
+
+GONE = 499
+"""What a call is counted as whose caller has gone, or whose deadline is over."""
+
+T = TypeVar("T")
+
+
+class _Call:
+    """A call on its way, and what its line in the access log says of it."""
+
+    __slots__ = ("context", "endpoint", "first_id", "identity", "name", "rows", "started")
+
+    def __init__(self, name: str, context: Any) -> None:
+        self.name = name
+        self.context = context
+        self.started = time.perf_counter()
+        self.identity: str | None = None  # the id of the token that was shown
+        self.endpoint: str | None = None
+        self.rows = 0
+        self.first_id = b""
+
+
+Handler = Callable[[bytes, _Call], Awaitable[bytes]]
+
+
+class OipGrpc:
+    """
+    Serves endpoints over gRPC. Lives on the loop's thread.
+
+    Args:
+        endpoints: What is served.
+        gatekeeper: Who may ask what.
+        ready: Tells whether the server is ready, as `/health/ready` does.
+        vitals: Where calls are counted, by the statuses of the one table.
+        limits: What callers may ask: the size of a message, and how long a stop waits.
+        log: Where each call leaves a line.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        gatekeeper: Gatekeeper,
+        ready: Callable[[], Response],
+        vitals: Vitals,
+        limits: Limits | None = None,
+        log: AccessLog | None = None,
+    ) -> None:
+        self.endpoints = endpoints
+        self._gatekeeper = gatekeeper
+        self._is_ready = ready
+        self._vitals = vitals
+        self._limits = limits or Limits()
+        self._log = log
+        self._server: grpc.aio.Server
+
+    def listen(
+        self,
+        host: str,
+        port: int,
+        *,
+        certificate: tuple[Path, Path] | None = None,
+        shared: bool = False,
+    ) -> int:
+        """
+        Take an address; callers are answered from `start` on.
+
+        Args:
+            host: An IP address.
+            port: 0 lets the system choose.
+            certificate: PEM files of the certificate chain and its key, for TLS.
+            shared: Whether other workers listen on the same port.
+
+        Returns:
+            The port.
+
+        Raises:
+            Conflict: Another process listens there.
+        """
+        options = [
+            ("grpc.so_reuseport", int(shared)),
+            ("grpc.max_receive_message_length", self._limits.body_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_metadata_size", self._limits.head_bytes),
+        ]
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS)
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if certificate is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, _credentials(*certificate)))
+        except RuntimeError as error:
+            raise Conflict(
+                f"Port {port} on {host} cannot be listened on.",
+                "Stop the server that holds it, or choose another one with --grpc-port N.",
+            ) from error
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self._server.start()
+
+    async def drain(self) -> None:
+        """Take no more calls, and answer those under way."""
+        await self._server.stop(self._limits.drain_s)
+
+    def _handlers(self) -> grpc.GenericRpcHandler:
+        methods: dict[str, tuple[Need | None, Handler]] = {
+            "ServerLive": (None, self._live),
+            "ServerReady": (None, self._ready),
+            "ServerMetadata": ("any", self._metadata),
+            "ModelReady": ("any", self._model_ready),
+            "ModelMetadata": ("any", self._model),
+            "ModelInfer": ("predict", self._infer),
+            "RepositoryIndex": ("any", self._index),
+            "RepositoryModelLoad": ("operate", self._load),
+            "RepositoryModelUnload": ("operate", self._unload),
+        }
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                name: grpc.unary_unary_rpc_method_handler(self._guarded(name, need, handler))
+                for name, (need, handler) in methods.items()
+            },
+        )
+
+    def _guarded(
+        self, name: str, need: Need | None, handler: Handler
+    ) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        """Put around a method what all share: access, errors by the one table, and counting."""
+
+        async def answered(data: bytes, context: Any) -> bytes:
+            call = _Call(name, context)
+            try:
+                if need is not None:
+                    self._check(call, need)
+                answer = await handler(data, call)
+            except ClewlineError as error:
+                failure: ClewlineError = error
+            except asyncio.CancelledError:
+                self._note(call, GONE)
+                raise
+            except Exception:
+                logger.exception("%s failed", name)
+                failure = Fault("The server failed on this call.", "Its log has the reason.")
+            else:
+                self._note(call, 200, len(answer))
+                return answer
+            status = STATUS.get(failure.code, 500)
+            self._note(call, status)
+            await _abort(context, failure, status)
+            raise AssertionError("an aborted call does not go on")
+
+        return answered
+
+    def _note(self, call: _Call, status: int, size: int = 0) -> None:
+        """Count a call, and leave its line in the access log."""
+        route = f"oip.grpc.{call.name}"
+        self._vitals.statuses[route, status] += 1
+        if self._log is None:
+            return
+        line = Noted(
+            time.time(),
+            peer_address(call.context.peer()),
+            call.identity,
+            b"POST",
+            f"/{SERVICE}/{call.name}".encode(),
+            route,
+            call.endpoint,
+            status,
+            time.perf_counter() - call.started,
+            call.rows,
+            call.first_id,
+            size,
+        )
+        self._log.leave(line)
+
+    def _check(self, call: _Call, need: Need) -> None:
+        presented = None
+        for key, value in call.context.invocation_metadata() or ():
+            if key == "authorization" and isinstance(value, str):
+                presented = value
+        if presented is not None or self._gatekeeper.required:
+            peer = peer_address(call.context.peer())
+            call.identity = self._gatekeeper.check(presented, peer, need)
+
+    async def _live(self, data: bytes, call: _Call) -> bytes:
+        return _written("ServerLiveResponse", live=True)
+
+    async def _ready(self, data: bytes, call: _Call) -> bytes:
+        return _written("ServerReadyResponse", ready=self._is_ready().status == 200)
+
+    async def _metadata(self, data: bytes, call: _Call) -> bytes:
+        said = oip.ServerMetadata()
+        return _written(
+            "ServerMetadataResponse",
+            name=said.name,
+            version=said.version,
+            extensions=said.extensions,
+        )
+
+    async def _model_ready(self, data: bytes, call: _Call) -> bytes:
+        request = oip_wire.message("ModelReadyRequest", data)
+        endpoint = self.endpoints.get(request.name)
+        oip.check_version(endpoint, request.version)
+        return _written("ModelReadyResponse", ready=oip.is_ready(endpoint))
+
+    async def _model(self, data: bytes, call: _Call) -> bytes:
+        request = oip_wire.message("ModelMetadataRequest", data)
+        endpoint = self.endpoints.get(request.name)
+        oip.check_version(endpoint, request.version)
+        serving = await self._loaded(endpoint)
+        return oip_wire.metadata(oip.metadata(serving, endpoint.name))
+
+    async def _index(self, data: bytes, call: _Call) -> bytes:
+        request = oip_wire.message("RepositoryIndexRequest", data)
+        response = CLASSES["RepositoryIndexResponse"]()
+        for each in oip.index(self.endpoints, ready=request.ready):
+            response.models.add(
+                name=each.name, version=each.version, state=each.state, reason=each.reason
+            )
+        return bytes(response.SerializeToString())
+
+    async def _load(self, data: bytes, call: _Call) -> bytes:
+        request = oip_wire.message("RepositoryModelLoadRequest", data)
+        check_move(dict.fromkeys(request.parameters))
+        await self.endpoints.load(request.model_name)
+        return b""
+
+    async def _unload(self, data: bytes, call: _Call) -> bytes:
+        request = oip_wire.message("RepositoryModelUnloadRequest", data)
+        await self.endpoints.unload(request.model_name)
+        return b""
+
+    async def _infer(self, data: bytes, call: _Call) -> bytes:
+        request = await self._do(len(data) > oip.LARGE_BYTES, oip_wire.inference, data)
+        endpoint = self.endpoints.get(request.model)
+        call.endpoint, status = endpoint.name, 200
+        try:
+            return await self._answered(endpoint, request, call)
+        except ClewlineError as error:
+            status = STATUS.get(error.code, 500)
+            raise
+        finally:
+            endpoint.times.answered(status, time.perf_counter() - call.started)
+
+    async def _answered(
+        self, endpoint: Endpoint, request: oip_wire.Inference, call: _Call
+    ) -> bytes:
+        oip.check_version(endpoint, request.version)
+        serving = endpoint.serving or await self._loaded(endpoint)
+        output = serving.loaded.signature.output
+        oip.check_outputs(request.options, output)
+        found: asyncio.Future[Answer | ClewlineError] = _future()
+        ask = Ask(request.body, OIP_BINARY, request.detail, abandoned=found.cancelled)
+        _read_metadata(ask, call.context)
+        if (remaining_s := call.context.time_remaining()) is not None:
+            ask.deadline = call.started + remaining_s
+        oip.complete(ask, request.options.parameters)
+        self.endpoints.predict(endpoint, ask, _settling(found))
+        result = await found
+        if isinstance(result, ClewlineError):
+            raise result
+        call.rows, call.first_id = len(result.predictions), result.first_id
+        large = len(result.predictions) > oip.LARGE_ROWS
+        return await self._do(large, _answer, endpoint.name, request, result, output)
+
+    async def _do(self, large: bool, work: Callable[..., T], *arguments: Any) -> T:
+        """Do what takes long on a thread, and anything else at once."""
+        if not large:
+            return work(*arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.endpoints.threads, work, *arguments)
+
+    async def _loaded(self, endpoint: Endpoint) -> Serving:
+        found: asyncio.Future[Serving | ClewlineError] = _future()
+        self.endpoints.when_loaded(endpoint, _settling(found))
+        serving = await found
+        if isinstance(serving, ClewlineError):
+            raise serving
+        return serving
+
+
+def peer_address(peer: str) -> str:
+    """
+    Read the address in what gRPC calls a peer.
+
+    >>> peer_address("ipv4:127.0.0.1:50812"), peer_address("ipv6:%5B::1%5D:50812")
+    ('127.0.0.1', '::1')
+    """
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
+
+
+def _answer(name: str, request: oip_wire.Inference, answer: Answer, output: Output) -> bytes:
+    return oip_wire.answer(name, request, oip.outcome(answer, output, request.options))
+
+
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+def _settling(future: asyncio.Future[Any]) -> Callable[[Any], None]:
+    """Make the callback that gives a future its result, unless nobody waits any more."""
+
+    def settle(result: Any) -> None:
+        if not future.done():
+            future.set_result(result)
+
+    return settle
+
+
+def _read_metadata(ask: Ask, context: Any) -> None:
+    """Take the idempotency key and the trace context from the call's metadata."""
+    carrier: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        if key == "idempotency-key":
+            ask.key = checked_key(value)
+        elif key in ("traceparent", "tracestate"):
+            carrier[key] = value
+    if "traceparent" in carrier:
+        ask.trace = carrier
+
+
+async def _abort(context: Any, error: ClewlineError, status: int) -> None:
+    """End a call with an error; raises, as gRPC has it."""
+    code = CODES.get(status, grpc.StatusCode.INTERNAL)
+    await context.abort(code, str(error)[:DETAIL_CHARACTERS], ((CODE, error.code),))
+
+
+def _written(kind: str, **fields: Any) -> bytes:
+    return bytes(CLASSES[kind](**fields).SerializeToString())
+
+
+def _credentials(chain: Path, key: Path) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])

@@ -1,0 +1,399 @@
+"""
+The Open Inference Protocol v2 over REST, with the extensions for raw tensors and the repository.
+
+    GET  /v2    /v2/health/live    /v2/health/ready
+    GET  /v2/models/NAME[/versions/V][/ready]
+    POST /v2/models/NAME[/versions/V]/infer
+    POST /v2/repository/index    /v2/repository/models/NAME/load    …/unload
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+
+from clewline.errors import (
+    ClewlineError,
+    MalformedInput,
+    NotFound,
+    NotSupported,
+    Overloaded,
+)
+from clewline.protocols.asking import later, when_asked
+from clewline.protocols.http.exchange import Exchange, Response
+from clewline.protocols.oip import tensors as oip
+from clewline.protocols.oip.tensors import Options, Tensor
+from clewline.protocols.route import POST, READ, Route
+from clewline.protocols.status import of_error
+from clewline.serve.access import Need
+from clewline.serve.ask import Ask
+from clewline.serve.endpoints import Endpoint, Endpoints, Serving
+from clewline.serve.formats import OIP, OIP_BINARY
+from clewline.serve.formats.oip_request import exact, header_length
+from clewline.serve.once import Answer
+
+HEADER_LENGTH = b"inference-header-content-length"
+OCTETS = b"application/octet-stream"
+T = TypeVar("T")
+_MODELS = b"/v2/models/"
+_REPOSITORY = b"/v2/repository/models/"
+_encode = msgspec.json.encode
+_decode_options = msgspec.json.Decoder(Options).decode
+
+
+class OipRest:
+    """
+    Finds the routes of the protocol and answers them. Lives on the loop's thread.
+
+    Args:
+        endpoints: What is served.
+        ready: Tells whether the server is ready, as `/health/ready` does.
+    """
+
+    def __init__(self, endpoints: Endpoints, ready: Callable[[], Response]) -> None:
+        self.endpoints = endpoints
+        self._is_ready = ready
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fixed = {
+            b"/v2": _read("oip.server", "any", self._server),
+            b"/v2/": _read("oip.server", "any", self._server),
+            b"/v2/health/live": _read("oip.live", None, self._live),
+            b"/v2/health/ready": _read("oip.ready", None, self._ready),
+            b"/v2/repository/index": _route("oip.index", "any", POST, self._index),
+        }
+
+    def find(self, path: bytes) -> Route | None:
+        """Find the route of a path; one that leads to an error where there is none below /v2."""
+        if (route := self._fixed.get(path)) is not None:
+            return route
+        if not path.startswith(b"/v2/"):
+            return None
+        try:
+            return self._of_model(path) or self._of_repository(path) or _nowhere(path)
+        except ClewlineError as error:
+            return _dead_end(error)
+
+    def _of_model(self, path: bytes) -> Route | None:
+        parts = path.removeprefix(_MODELS).decode("utf-8", "replace").split("/")
+        if not path.startswith(_MODELS) or not parts[0]:
+            return None
+        name, version, verb = _apart(parts)
+        if verb not in ("", "ready", "infer"):
+            return None
+        endpoint = self.endpoints.get(name)
+        if verb == "infer":
+            return _route(
+                "oip.infer",
+                "predict",
+                POST,
+                lambda exchange: self._infer(exchange, endpoint, version),
+                endpoint,
+            )
+        if verb == "ready":
+            return _read("oip.model_ready", "any", lambda: _model_ready(endpoint, version))
+        return _route(
+            "oip.model", "any", READ, lambda exchange: self._model(exchange, endpoint, version)
+        )
+
+    def _of_repository(self, path: bytes) -> Route | None:
+        parts = path.removeprefix(_REPOSITORY).decode("utf-8", "replace").split("/")
+        if not path.startswith(_REPOSITORY) or len(parts) != 2 or parts[1] not in _MOVES:
+            return None
+        name, verb = parts
+        self.endpoints.get(name)
+        move = self.endpoints.load if verb == "load" else self.endpoints.unload
+        return _route(
+            f"oip.{verb}", "operate", POST, lambda exchange: self._move(exchange, move, name)
+        )
+
+    def _server(self) -> Response:
+        return Response(200, _encode(oip.ServerMetadata()))
+
+    def _live(self) -> Response:
+        return Response(200, b'{"live":true}')
+
+    def _ready(self) -> Response:
+        response = self._is_ready()
+        if response.status != 200:
+            return dressed(response)
+        return Response(200, b'{"live":true,"ready":true}')
+
+    def _model(self, exchange: Exchange, endpoint: Endpoint, version: str) -> None:
+        oip.check_version(endpoint, version)
+
+        def then(serving: Serving | ClewlineError) -> None:
+            if isinstance(serving, ClewlineError):
+                exchange.answer(dressed(of_error(serving)))
+            else:
+                exchange.answer(Response(200, _encode(oip.metadata(serving, endpoint.name))))
+
+        self.endpoints.when_loaded(endpoint, then)
+
+    def _index(self, exchange: Exchange) -> None:
+        asked = _object(exchange.body)
+        listed = oip.index(self.endpoints, ready=asked.get("ready") is True)
+        exchange.answer(Response(200, _encode(listed)))
+
+    def _move(
+        self, exchange: Exchange, move: Callable[[str], Coroutine[Any, Any, None]], name: str
+    ) -> None:
+        check_move(_object(exchange.body).get("parameters"))
+
+        async def do() -> None:
+            try:
+                await move(name)
+            except ClewlineError as error:
+                exchange.answer(dressed(of_error(error)))
+            else:
+                exchange.answer(Response(200, b"{}"))
+
+        task = asyncio.get_running_loop().create_task(do())
+        self._tasks.add(task)  # the loop alone would let it be collected
+        task.add_done_callback(self._tasks.discard)
+
+    def _infer(self, exchange: Exchange, endpoint: Endpoint, version: str) -> None:
+        inference = _Inference(self.endpoints, exchange, endpoint, version)
+        length = exchange.headers.get(HEADER_LENGTH)
+        if length is None:
+            when_asked(exchange, self.endpoints.threads, inference.begin, OIP)
+        else:
+            detail = length.strip().decode("latin-1")
+            when_asked(exchange, self.endpoints.threads, inference.begin, OIP_BINARY, detail)
+
+
+class _Inference:
+    """The answer that is owed to a request to infer, from its body to its tensors."""
+
+    __slots__ = ("_endpoint", "_endpoints", "_exchange", "_options", "_output", "_version")
+
+    def __init__(
+        self, endpoints: Endpoints, exchange: Exchange, endpoint: Endpoint, version: str
+    ) -> None:
+        self._endpoints = endpoints
+        self._exchange = exchange
+        self._endpoint = endpoint
+        self._version = version
+        self._options: Options
+        self._output: Any
+
+    def begin(self, ask: Ask | ClewlineError) -> None:
+        """Ask the endpoint, once it is loaded."""
+        if isinstance(ask, ClewlineError):
+            self._refuse(ask)
+            return
+        serving = self._endpoint.serving
+        if serving is not None:
+            self._ask(ask, serving)
+        else:
+            self._endpoints.when_loaded(self._endpoint, lambda found: self._ask(ask, found))
+
+    def __call__(self, result: Answer | ClewlineError) -> None:
+        """Answer with what became of it."""
+        if isinstance(result, ClewlineError):
+            self._refuse(result)
+            return
+        self._exchange.rows = len(result.predictions)
+        self._exchange.first_id = result.first_id
+
+        def work() -> Response:
+            return self._response(oip.outcome(result, self._output, self._options))
+
+        self._do(work, self._settle, large=len(result.predictions) > oip.LARGE_ROWS)
+
+    def _ask(self, ask: Ask, serving: Serving | ClewlineError) -> None:
+        if isinstance(serving, ClewlineError):
+            self._refuse(serving)
+            return
+        self._output = output = serving.loaded.signature.output
+
+        def work() -> Options:
+            oip.check_version(self._endpoint, self._version)
+            options = options_of(ask)
+            oip.check_outputs(options, output)
+            oip.complete(ask, options.parameters)
+            return options
+
+        def then(options: Options | ClewlineError) -> None:
+            if isinstance(options, ClewlineError):
+                self._refuse(options)
+            else:
+                self._options = options
+                self._endpoints.predict(self._endpoint, ask, self)
+
+        self._do(work, then, large=len(ask.body) > oip.LARGE_BYTES)
+
+    def _do(
+        self, work: Callable[[], T], then: Callable[[T | ClewlineError], None], *, large: bool
+    ) -> None:
+        """Do what takes long on a thread, and anything else at once."""
+        if large:
+            later(self._endpoints.threads, work, then)
+            return
+        try:
+            done: T | ClewlineError = work()
+        except ClewlineError as error:
+            done = error
+        then(done)
+
+    def _settle(self, response: Response | ClewlineError) -> None:
+        if isinstance(response, ClewlineError):
+            self._refuse(response)
+        else:
+            self._answer(response)
+
+    def _response(self, outcome: oip.Outcome) -> Response:
+        """Write an answer: JSON, and behind it the tensors that were wanted raw."""
+        options = self._options
+        outputs, raws = [], []
+        for tensor in outcome.tensors:
+            if oip.is_binary(options, tensor.name):
+                raws.append(tensor.raw())
+                outputs.append(_described(tensor, len(raws[-1])))
+            else:
+                outputs.append(_described(tensor, None))
+        said: dict[str, Any] = {
+            "model_name": self._endpoint.name,
+            "model_version": outcome.model_version,
+        }
+        if options.id is not None:
+            said["id"] = options.id
+        said["parameters"] = outcome.parameters
+        said["outputs"] = outputs
+        body = _encode(said)
+        if not raws:
+            return Response(200, body)
+        length = (HEADER_LENGTH, b"%d" % len(body))
+        return Response(200, b"".join([body, *raws]), OCTETS, (length,))
+
+    def _refuse(self, error: ClewlineError) -> None:
+        self._answer(dressed(of_error(error)))
+
+    def _answer(self, response: Response) -> None:
+        seconds = time.perf_counter() - self._exchange.started
+        self._endpoint.times.answered(response.status, seconds)
+        self._exchange.answer(response)
+
+
+def options_of(ask: Ask) -> Options:
+    """
+    Read what a request asks for beside its rows.
+
+    Raises:
+        MalformedInput: It is no inference request.
+    """
+    length = None if ask.format == OIP else header_length(ask.detail, ask.body)
+    try:
+        return _decode_options(ask.body if length is None else ask.body[:length])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        request = exact(ask.body, length).request
+        return Options(request.id, request.parameters, request.outputs)
+
+
+def dressed(response: Response) -> Response:
+    """Give an error the protocol's shape: its message under `error`, and what else it says."""
+    said = msgspec.json.decode(response.body)["error"]
+    said["error"] = said.pop("message")
+    return msgspec.structs.replace(response, body=_encode(said))
+
+
+def check_move(parameters: Any) -> None:
+    """
+    Let a request to load or unload pass, unless it brings a model along.
+
+    Raises:
+        NotSupported: It does.
+    """
+    names = parameters if isinstance(parameters, dict) else {}
+    for name in names:
+        if name == "config" or name.startswith("file:"):
+            raise NotSupported(
+                f"A model's {name} is not taken over the wire.",
+                "`clewline endpoints apply` makes a revision; load answers with it.",
+            )
+
+
+_MOVES = ("load", "unload")
+
+
+def _described(tensor: Tensor, size: int | None) -> dict[str, Any]:
+    head: dict[str, Any] = {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": tensor.shape,
+    }
+    if size is None:
+        head["data"] = tensor.elements
+    else:
+        head["parameters"] = {"binary_data_size": size}
+    return head
+
+
+def _model_ready(endpoint: Endpoint, version: str) -> Response:
+    oip.check_version(endpoint, version)
+    if not oip.is_ready(endpoint):
+        raise endpoint.trouble or _not_ready(endpoint)
+    return Response(200, _encode({"name": endpoint.name, "ready": True}))
+
+
+def _not_ready(endpoint: Endpoint) -> ClewlineError:
+    if endpoint.state == "unloaded":
+        return NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
+    return Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
+
+
+def _apart(parts: list[str]) -> tuple[str, str, str]:
+    """Take NAME[/versions/V][/VERB] apart; a verb that there is not where it is none of these."""
+    name, rest = parts[0], parts[1:]
+    version = ""
+    if len(rest) >= 2 and rest[0] == "versions" and rest[1]:
+        version, rest = rest[1], rest[2:]
+    if len(rest) > 1:
+        return name, version, "?"
+    return name, version, rest[0] if rest else ""
+
+
+def _read(name: str, role: Need | None, answer: Callable[[], Response]) -> Route:
+    return _route(name, role, READ, lambda exchange: exchange.answer(answer()))
+
+
+def _route(
+    name: str,
+    role: Need | None,
+    methods: tuple[bytes, ...],
+    handle: Callable[[Exchange], None],
+    endpoint: Endpoint | None = None,
+) -> Route:
+    return Route(name, role, methods, handle, endpoint=endpoint, dress=dressed)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Read a body that may be left out."""
+    if not body.strip():
+        return {}
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedInput(f"The body is no JSON object: {error}.", "Send one, or none.") from (
+            error
+        )
+
+
+def _nowhere(path: bytes) -> Route:
+    shown = path.decode("utf-8", "replace")[:200]
+    return _dead_end(NotFound(f"There is nothing at {shown}.", "docs/oip.md lists the routes."))
+
+
+def _dead_end(error: ClewlineError) -> Route:
+    """Give a route that leads to an error, for those who may know that there is nothing."""
+
+    def handle(exchange: Exchange) -> None:
+        raise error
+
+    def admit(exchange: Exchange) -> Response:
+        raise error
+
+    return Route("oip.unknown", "any", (), handle, admit, dress=dressed, keep=False)

@@ -1,0 +1,189 @@
+"""
+One worker of a server: a process that a supervisor has started, and that follows it.
+
+    supervisor ── control (a line of JSON each) ──► worker      its end: the supervisor is gone
+    supervisor ◄── status (a line of JSON each) ─── worker      its end: the worker is gone
+    supervisor ◄── board, shelf (mapped, files) ─── worker
+
+A worker whose supervisor has gone answers what is under way and stops. If it hangs
+then, so that nobody is left to end it, a timer of the kernel does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import uvloop
+
+from clewline import project as projects
+from clewline.errors import ClewlineError, Fault
+from clewline.protocols import logs
+from clewline.protocols.families import Shelf
+from clewline.protocols.workers.messages import (
+    Failed,
+    Forbid,
+    FromWorker,
+    Orders,
+    Ready,
+    Served,
+    Stop,
+)
+from clewline.protocols.workers.server import BEAT_S, SWITCH_S, Server
+from clewline.protocols.workers.team import Team
+from clewline.serve.access import check_bind
+from clewline.serve.endpoints import Endpoints
+from clewline.serve.workers.board import START_S, Board
+from clewline.serve.workers.watched import Watched
+
+LAST_S = 30.0
+"""How long beyond every limit a process may stand still until the kernel ends it."""
+
+logger = logging.getLogger("clewline.protocols.workers.worker")  # this module runs as `__main__`
+
+
+def main() -> None:
+    """Run a worker; its arguments are the descriptors of its first orders and of further ones."""
+    first, control = int(sys.argv[1]), os.fdopen(int(sys.argv[2]), "rb", buffering=0)
+    orders = msgspec.json.decode(os.pread(first, os.fstat(first).st_size, 0), type=Orders)
+    os.close(first)
+    status = os.fdopen(orders.status, "wb", buffering=0)
+    faulthandler.enable(orders.dump, all_threads=True)
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all: we are told
+        signal.signal(number, signal.SIG_IGN)
+    workers = orders.options.workers
+    logs.configure(orders.slot % workers if workers > 1 else None)
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        uvloop.run(Worker(orders, control, status).run())
+    except ClewlineError as error:
+        _tell(status, Failed(type(error).__name__, error.message, error.fix))
+        raise SystemExit(error.exit_code) from error
+
+
+class Worker:
+    """A server in this process, and its supervisor's orders."""
+
+    def __init__(self, orders: Orders, control: BinaryIO, status: BinaryIO) -> None:
+        self._orders = orders
+        self._options = orders.options
+        self._control = control
+        self._status = status
+        self._stop = asyncio.Event()
+        self._said = b""  # what came of an order that is not whole yet
+        failures = {(each.endpoint, each.revision): _crashed(each) for each in orders.forbidden}
+        self._watched = Watched(Board(orders.board), orders.slot, failures)
+        shelf = Shelf(tuple(orders.shelf), tuple(orders.bells))
+        self._team = Team(self._watched, shelf, orders.slot)
+        self._endpoints: Endpoints
+        self._server: Server | None = None
+
+    async def run(self) -> None:
+        """Serve until an order, a signal, or the end of the supervisor."""
+        loop = asyncio.get_running_loop()
+        self._watched.slot.enter(os.getpid())
+        os.set_blocking(self._control.fileno(), False)
+        loop.add_reader(self._control.fileno(), self._obey)
+        loop.add_signal_handler(signal.SIGTERM, self._begin_to_stop, True)
+        options = self._options
+        project = projects.find(Path(options.project))
+        bound = check_bind(
+            project,
+            options.host,
+            tls=options.tls_cert is not None,
+            behind_proxy=options.behind_proxy,
+            require_tokens=options.require_tokens,
+        )
+        for warning in bound.warnings if self._watched.seat == 0 else ():
+            logger.warning(warning)
+        limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
+        self._endpoints = Endpoints(project, options.names, **limits)
+        self._endpoints.watched = self._watched
+        server = self._server = Server(self._endpoints, options, team=self._team)
+        self._beat(loop, server)
+        loop.add_reader(self._orders.bells[self._orders.slot], self._team.wake)
+        await server.run(socket.socket(fileno=self._orders.listen), self._ready, self._stop)
+        self._team.publish(server.families())
+        if server.left_behind:  # Python would wait for its threads, which may never end
+            logging.shutdown()
+            os._exit(0)
+
+    def _beat(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:
+        self._team.beat(server.families)
+        slot = self._watched.slot
+        if not self._stop.is_set():
+            longest_s = max([START_S, *(work.loop_s for work in slot.works())])
+            signal.setitimer(signal.ITIMER_REAL, longest_s + LAST_S)
+        loop.call_later(BEAT_S, self._beat, loop, server)
+
+    def _ready(self) -> None:
+        served, failures = [], []
+        for endpoint in self._endpoints.endpoints.values():
+            if endpoint.serving is not None:
+                loaded = endpoint.serving.loaded
+                models = list(loaded.revision.models.values())
+                served.append(Served(endpoint.name, loaded.ref, models))
+            if endpoint.failure is not None:
+                failures.append(
+                    f"{endpoint.name}#{endpoint.wanted} is not served: {endpoint.failure}"
+                )
+        known = len(self._endpoints.endpoints)
+        _tell(self._status, Ready(served[:SHOWN], failures[:SHOWN], known))
+
+    def _obey(self) -> None:
+        """Read orders; their end means that the supervisor has gone."""
+        data = self._control.read(1 << 16)
+        if data is None:
+            return
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            logger.warning("the supervisor has gone: stopping when all is answered")
+            self._begin_to_stop()
+            return
+        *lines, self._said = (self._said + data).split(b"\n")
+        for line in lines:
+            order = msgspec.json.decode(line, type=Stop | Forbid)
+            if isinstance(order, Stop):
+                self._begin_to_stop(order.hands_over)
+            else:
+                self._forbid(order)
+
+    def _begin_to_stop(self, hands_over: bool = False) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self._options.drain_s + LAST_S)
+        if self._server is not None:
+            self._server.hands_over = hands_over
+        self._stop.set()
+
+    def _forbid(self, order: Forbid) -> None:
+        error = _crashed(order)
+        self._watched.forbid(order.endpoint, order.revision, error)
+        endpoint = self._endpoints.endpoints.get(order.endpoint)
+        if endpoint is not None and endpoint.wanted == order.revision:
+            self._endpoints.fail(order.endpoint, error)
+
+
+SHOWN = 20
+"""Endpoints that a ready server names one by one."""
+
+
+def _crashed(order: Forbid) -> ClewlineError:
+    return Fault(order.message, "Apply another revision; the server's log shows where it was.")
+
+
+def _tell(status: BinaryIO, message: FromWorker) -> None:
+    try:
+        status.write(msgspec.json.encode(message) + b"\n")
+    except BrokenPipeError:
+        logger.warning("the supervisor has gone")  # the end of its orders tells what to do
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""
+Asking shadows: beside the answer, never in its way.
+
+    offer ─► small queue ─► one thread ─► compare with what was answered ─► .clewline/shadow/
+
+One thread asks all shadows of a server. What finds the queue full is dropped at
+once and counted: under load shadows are the first to go. What they said stands
+in a log of their own, under the ids of the answered rows: for each row one JSON
+object, shadow → its prediction with `agrees`, `difference` and `us`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from contextlib import ExitStack
+from pathlib import Path
+from queue import SimpleQueue
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clewline.errors import ClewlineError
+from clewline.model.runtime import Outputs
+from clewline.model.runtime.rows import part_of, take
+from clewline.serve.answers import Renderer
+from clewline.serve.graph.answered import Answered, Batch
+from clewline.serve.graph.builder import Builder
+from clewline.serve.graph.edges import Below
+from clewline.serve.log.writer import Frame, LogWriter
+from clewline.serve.times import SECONDS, Histogram
+from clewline.signature.field import Output
+from clewline.store.digest import Digest
+from clewline.store.ids import id_text
+from clewline.store.records import Revision
+
+QUEUE_ROWS = 1024
+"""Rows that may wait for the shadows, of all endpoints together."""
+PIECE_ROWS = 64
+"""Rows that a shadow is asked at once: it may hold a lock of a model that answers too."""
+DIFFERENCES = (0.0, 1e-9, 1e-6, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0, 100.0)
+SAME = 1e-6
+"""Two numbers agree that differ by so much of the greater, or less."""
+WARN_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class Tally:
+    """
+    What is counted of one shadow of an endpoint, in rows.
+
+    `difference` is the greatest of a row's probabilities, or that of its values;
+    `seconds` are of a batch of up to `PIECE_ROWS` rows.
+    """
+
+    __slots__ = ("agreed", "differed", "difference", "dropped", "failed", "seconds")
+
+    def __init__(self) -> None:
+        self.agreed = 0
+        self.differed = 0
+        self.dropped = 0
+        self.failed = 0
+        self.difference = Histogram(DIFFERENCES)
+        self.seconds = Histogram(SECONDS)
+
+
+class Seat:
+    """The shadows of one revision, and what they are compared with."""
+
+    def __init__(
+        self, revision: Revision, shadows: dict[str, Below], output: Output, build: Builder
+    ) -> None:
+        self.revision = revision
+        self.shadows = shadows
+        self.renderer = Renderer(output)
+        self.close = build.close  # gives back the shadows' models
+
+
+class _Waiting(msgspec.Struct, frozen=True, eq=False):
+    seat: Seat
+    batch: Batch
+    outputs: Outputs  # what was answered
+
+
+class Shadows:
+    """
+    Asks the shadows of all endpoints of a server, on a thread of its own.
+
+    `tallies` holds, by endpoint and shadow, what was counted since the start.
+
+    Args:
+        folder: Where what they say is logged; made when it is first needed.
+        queue_rows: Rows that may wait.
+    """
+
+    def __init__(self, folder: Path, *, queue_rows: int = QUEUE_ROWS) -> None:
+        self.tallies: dict[tuple[str, str], Tally] = {}
+        self._folder = folder
+        self._queue_rows = queue_rows
+        self._queue: deque[_Waiting] = deque()
+        self._rows = 0
+        self._lock = threading.Lock()  # over queue, rows and thread
+        self._signal: SimpleQueue[Seat | None] = SimpleQueue()  # a seat: it is to be closed
+        self._thread: threading.Thread | None = None
+        self._opened = ExitStack()
+        self._log: LogWriter | None = None
+        self._warned = -WARN_S
+        self._closed = False
+
+    def offer(self, seat: Seat, batch: Batch, answered: Answered) -> None:
+        """Ask the shadows about an answered batch, or drop it; never waits."""
+        rows = len(batch.ids)
+        with self._lock:
+            taken = not self._closed and self._rows + rows <= self._queue_rows
+            if taken:
+                self._rows += rows
+                self._queue.append(_Waiting(seat, batch, answered.outputs))
+                self._begin()
+        if taken:
+            self._signal.put(None)
+            return
+        for name in seat.shadows:
+            self.tally(seat.revision.endpoint, name).dropped += rows
+
+    def retire(self, seat: Seat) -> None:
+        """Close a seat when nobody asks it any more; what waits for it is dropped."""
+        with self._lock:
+            if not self._closed and self._thread is not None:
+                self._signal.put(seat)
+                return
+        seat.close()
+
+    def tally(self, endpoint: str, shadow: str) -> Tally:
+        """Get the counts of a shadow."""
+        return self.tallies.setdefault((endpoint, shadow), Tally())
+
+    def close(self) -> None:
+        """Ask what waits, then let go of the log and the thread."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        if thread is not None:
+            self._signal.put(None)
+            thread.join()
+        self._opened.close()
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="clewline-shadow", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            retired = self._signal.get()
+            if retired is not None:
+                self._drop(retired)
+                retired.close()
+            elif (waiting := self._next()) is not None:
+                self._ask(waiting)
+            elif self._closed and self._signal.empty():
+                return
+
+    def _next(self) -> _Waiting | None:
+        with self._lock:
+            if not self._queue:
+                return None
+            waiting = self._queue.popleft()
+            self._rows -= len(waiting.batch.ids)
+            return waiting
+
+    def _drop(self, seat: Seat) -> None:
+        """Forget what waits for a seat. Each has its signal, which then finds nothing."""
+        with self._lock:
+            gone = [waiting for waiting in self._queue if waiting.seat is seat]
+            self._queue = deque(each for each in self._queue if each.seat is not seat)
+            self._rows -= sum(len(waiting.batch.ids) for waiting in gone)
+        for waiting in gone:
+            for name in seat.shadows:
+                self.tally(seat.revision.endpoint, name).dropped += len(waiting.batch.ids)
+
+    def _ask(self, waiting: _Waiting) -> None:
+        batch, rows = waiting.batch, len(waiting.batch.ids)
+        for first in range(0, rows, PIECE_ROWS):
+            piece = slice(first, min(first + PIECE_ROWS, rows))
+            part = Batch(part_of(batch.columns, piece), batch.ids[piece], batch.entities[piece])
+            said = {
+                name: self._one(waiting.seat, name, below, part, take(waiting.outputs, piece))
+                for name, below in waiting.seat.shadows.items()
+            }
+            self._write(waiting.seat.revision, part.ids, said)
+
+    def _one(
+        self, seat: Seat, name: str, below: Below, batch: Batch, outputs: Outputs
+    ) -> list[bytes]:
+        """Ask one shadow; what it says of each row, compared, as JSON."""
+        tally = self.tally(seat.revision.endpoint, name)
+        start = time.perf_counter()
+        try:
+            answered = below.answer(batch)
+            spent_s = time.perf_counter() - start
+            rendered = seat.renderer.render(batch.ids, answered, ())
+            agrees, differences = compared(outputs, answered.outputs)
+        except BaseException as error:  # or no shadow of any endpoint would be asked again
+            tally.failed += len(batch.ids)
+            self._warn(f"the shadow {name} of {seat.revision.endpoint} failed", error)
+            message = error.message if isinstance(error, ClewlineError) else type(error).__name__
+            return [msgspec.json.encode({"error": message})] * len(batch.ids)
+        tally.seconds.observe(spent_s)
+        tally.agreed += int(agrees.sum())
+        tally.differed += int((~agrees).sum())
+        for difference in differences.tolist():
+            tally.difference.observe(difference)
+        spent_us = round(spent_s * 1e6, 1)
+        return [
+            answer[:-1]
+            + b',"agrees":%b,"difference":%b,"us":%b}'
+            % (*map(msgspec.json.encode, (agree, difference, spent_us)),)
+            for answer, agree, difference in zip(
+                rendered, agrees.tolist(), differences.tolist(), strict=True
+            )
+        ]
+
+    def _write(self, revision: Revision, ids: list[bytes], said: dict[str, list[bytes]]) -> None:
+        names = [msgspec.json.encode(name) + b":" for name in said]
+        answers = [
+            b'{"id":' + msgspec.json.encode(id_text(identifier)) + b',"shadows":{'
+            + b",".join(name + text for name, text in zip(names, texts, strict=True)) + b"}}"
+            for identifier, *texts in zip(ids, *said.values(), strict=True)
+        ]  # fmt: skip
+        frame = Frame(
+            ids=b"".join(ids),
+            endpoint=revision.endpoint,
+            revision=revision.number,
+            model="",
+            package=Digest(""),
+            time=time.time(),
+            parts=[],
+            answers=answers,
+            path=[],
+        )
+        try:
+            if self._log is None:
+                self._log = self._opened.enter_context(LogWriter(self._folder))
+            if not self._log.write_now(frame):
+                self._log.append(frame, "process", self._when_logged)
+        except ClewlineError as error:
+            self._warn("what shadows said could not be logged", error)
+
+    def _when_logged(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._warn("what shadows said could not be logged", error)
+
+    def _warn(self, what: str, error: BaseException) -> None:
+        """Say it in the server's log, once a minute at most: shadows may fail on every row."""
+        if time.monotonic() - self._warned >= WARN_S:
+            self._warned = time.monotonic()
+            logger.warning("%s: %r", what, error, exc_info=error)
+
+
+def compared(answered: Outputs, shadow: Outputs) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """
+    Compare answers with those of a shadow, in the same labels.
+
+    Returns:
+        Shape (n,): whether the labels are the same, or the numbers but for a
+        millionth of the greatest; and the greatest difference of a row, which is
+        0 or 1 where there are labels alone.
+    """
+    if answered.choices is not None and shadow.choices is not None:
+        agrees = answered.choices == shadow.choices
+        if answered.probabilities is None or shadow.probabilities is None:
+            return agrees, (~agrees).astype(np.float64)
+        return agrees, np.abs(answered.probabilities - shadow.probabilities).max(axis=1)
+    ours, theirs = _numbers(answered), _numbers(shadow)
+    differences = np.abs(ours - theirs).max(axis=1, initial=0.0)
+    scale = np.maximum(np.abs(ours), np.abs(theirs)).max(axis=1, initial=0.0)
+    return differences <= SAME * scale, differences
+
+
+def _numbers(outputs: Outputs) -> NDArray[np.float64]:
+    """Values or arrays as numbers, shape (n, as many as a row has)."""
+    found = outputs.values if outputs.values is not None else outputs.tensor
+    assert found is not None
+    return np.asarray(found, dtype=np.float64).reshape(len(found), -1)

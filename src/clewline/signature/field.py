@@ -1,0 +1,84 @@
+"""What goes into a model and what comes out: fields, their kinds and bounds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from clewline.signature import instant
+
+Kind = Literal["number", "integer", "boolean", "category", "text", "datetime", "tensor"]
+Task = Literal["binary", "multiclass", "regression", "tensor", "transform"]
+
+NUMERIC: frozenset[Kind] = frozenset({"number", "integer", "boolean", "datetime"})
+"""Kinds that travel to the model as float64; the others, but tensors, travel as text."""
+
+
+class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One input. Bounds and levels are proposals until a person accepts them."""
+
+    name: str
+    kind: Kind
+    nullable: bool = False
+    unit: str | None = None
+    bounds: tuple[float, float] | None = None  # observed and widened, both ends included
+    levels: tuple[str, ...] | None = None  # of a category, sorted
+    dtype: str | None = None  # of a tensor
+    shape: tuple[int, ...] | None = None  # of a tensor, without the row axis
+
+    def bound_texts(self) -> tuple[str, ...]:
+        """
+        Write the bounds as a person reads them; none give no texts.
+
+        >>> Field(name="age", kind="integer", bounds=(0.0, 1558330.0)).bound_texts()
+        ('0', '1558330')
+        """
+        if self.kind == "datetime":
+            return tuple(instant.text(bound) for bound in self.bounds or ())
+        return tuple(f"{bound:.6g}" if bound % 1 else f"{bound:.0f}" for bound in self.bounds or ())
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a model answers; of fitted preprocessing (task "transform") the fields it makes."""
+
+    name: str  # the target column; empty where the task is "transform"
+    task: Task
+    labels: tuple[str | int | float | bool, ...] | None = None  # in the order of the probabilities
+    has_probabilities: bool = True  # whether each label comes with one, where there are labels
+    unit: str | None = None
+    bounds: tuple[float, float] | None = None  # of a regression target, observed
+    fields: tuple[Field, ...] | None = None  # that a transform gives, in order
+    dtype: str | None = None  # of a tensor
+    shape: tuple[int, ...] | None = None  # of a tensor, without the row axis
+
+
+class Signature(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The fields that go in, in order, and the output."""
+
+    fields: tuple[Field, ...]
+    output: Output
+
+    @property
+    def numeric(self) -> tuple[Field, ...]:
+        """Fields that travel as columns of one float64 matrix, in order."""
+        return tuple(field for field in self.fields if field.kind in NUMERIC)
+
+    @property
+    def textual(self) -> tuple[Field, ...]:
+        """Fields that travel as columns of one text matrix, in order."""
+        return tuple(field for field in self.fields if field.kind in ("category", "text"))
+
+    @property
+    def tensors(self) -> tuple[Field, ...]:
+        """Fields that travel as arrays of their own."""
+        return tuple(field for field in self.fields if field.kind == "tensor")
+
+    @property
+    def transformed(self) -> Signature:
+        """
+        What a transform gives, as the signature of the columns that come out of it.
+
+        Its `numeric` and `textual` say which column of the arrays is which field.
+        """
+        return Signature(fields=self.output.fields or (), output=self.output)

@@ -1,0 +1,269 @@
+"""
+What one value of one field may be: the rules in full, value by value.
+
+The fast passes over JSON and tables follow the same rules in bulk; whatever
+they cannot settle comes here. A JSON literal without fraction or exponent is
+an exact integer; one with them stands for its nearest float64, as everywhere.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from clewline.signature import instant
+from clewline.signature.field import Field
+
+EXACT = 2.0**53
+"""Below this magnitude float64 holds every integer; from it on, not all."""
+
+Instant = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+_SHOWN = 200  # characters of a refused value that an answer repeats
+
+
+class Unfit(str):
+    """A JSON literal as it was written that no float64 holds: NaN, Infinity, 1e400, 10…0."""
+
+
+class Refusal(NamedTuple):
+    """Why a value was refused: what was expected in its place."""
+
+    expected: str
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A field, and the limits that a person has accepted for it."""
+
+    field: Field
+    bounds: tuple[float, float] | None = None
+    levels: tuple[str, ...] | None = None
+
+    def judge(self, value: Any) -> Any:
+        """
+        Decide on one value.
+
+        Args:
+            value: None, bool, int, float, str, date, datetime, list, array or `Unfit`.
+
+        Returns:
+            The value as a row holds it (float, bool, str, datetime with offset,
+            nested lists of float or bool, None), or a `Refusal`.
+        """
+        if value is None:
+            return None if self.field.nullable else Refusal(f"{self.expected}, not null")
+        return _JUDGES[self.field.kind](self, value)
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        words = self._kind_in_words()
+        return f"{words} or null" if self.field.nullable else words
+
+    def limits(self) -> tuple[Any, Any] | None:
+        """The accepted bounds as values of the field's kind."""
+        return None if self.bounds is None else in_kind(self.field, self.bounds)
+
+    def _kind_in_words(self) -> str:
+        field = self.field
+        if self.levels is not None:
+            return one_of(self.levels)
+        if field.kind == "tensor":
+            return f"array of {field.dtype}, shape {list(field.shape or ())}"
+        if (limits := self.limits()) is not None:
+            return f"{_WORDS[field.kind]} in [{limits[0]}, {limits[1]}]"
+        return _WORDS[field.kind]
+
+
+def in_kind(field: Field, bounds: tuple[float, float]) -> tuple[Any, Any]:
+    """Write bounds as values of the field's kind: integers, date-times, or numbers."""
+    low, high = bounds
+    return value_in_kind(field, low), value_in_kind(field, high)
+
+
+def value_in_kind(field: Field, value: float) -> Any:
+    """Write a float64 that travels to the model as the value that the caller sent."""
+    if field.kind == "datetime":
+        return instant.text(value)
+    if field.kind == "boolean":
+        return bool(value)
+    if field.kind == "integer" and float(value).is_integer():
+        return int(value)
+    return value
+
+
+def one_of(levels: tuple[str, ...]) -> str:
+    """Name levels, the first twenty of them."""
+    named = ", ".join(repr(level) for level in levels[:20])
+    more = f" … ({len(levels)} in all)" if len(levels) > 20 else ""
+    return f"one of {named}{more}"
+
+
+def shown(value: Any) -> Any:
+    """Make any value fit to be repeated in an answer: JSON can say it, and it is not long."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and abs(value) < 2**63:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return printable(value if isinstance(value, str) else repr(value))
+
+
+def printable(text: str) -> str:
+    """Shorten a text and spell out its lone surrogates."""
+    short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return short.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _number(rule: Rule, value: Any) -> Any:
+    if type(value) is float and -EXACT < value < EXACT:
+        return _limited(rule, value)
+    if isinstance(value, Unfit):
+        return Refusal(f"finite {rule.expected}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Refusal(rule.expected)
+    if isinstance(value, int):
+        return _limited(rule, float(value)) if fits(value) else Refusal(_rounded(rule))
+    if not math.isfinite(value):
+        return Refusal(f"finite {rule.expected}")
+    return _limited(rule, value)
+
+
+def _integer(rule: Rule, value: Any) -> Any:
+    number = _number(rule, value)
+    if isinstance(number, float) and not number.is_integer():
+        return Refusal(rule.expected)
+    return number
+
+
+def _boolean(rule: Rule, value: Any) -> Any:
+    return value if isinstance(value, bool) else Refusal(rule.expected)
+
+
+def _text(rule: Rule, value: Any) -> Any:
+    if not isinstance(value, str) or isinstance(value, Unfit):
+        return Refusal(rule.expected)
+    if not encodable(value):
+        return Refusal("text without a lone surrogate")
+    if rule.levels is not None and value not in rule.levels:
+        return Refusal(rule.expected)
+    return value
+
+
+def _datetime(rule: Rule, value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = msgspec.convert(value, Instant)
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            return Refusal(rule.expected)
+    if not isinstance(value, dt.date):
+        return Refusal(rule.expected)
+    moment = instant.moment(value)
+    count = instant.micros(moment)
+    if not fits(count):
+        return Refusal(f"{rule.expected}; float64 rounds its fraction of a second")
+    return moment if _inside(rule.bounds, count) else Refusal(rule.expected)
+
+
+def _tensor(rule: Rule, value: Any) -> Any:
+    values = value.tolist() if isinstance(value, np.ndarray) else value
+    elements = list(_flat(values, rule.field.shape or ()))
+    good = element_judge(rule.field.dtype or "float64")
+    if any(element is _MISSHAPEN or not good(element) for element in elements):
+        return Refusal(rule.expected)
+    return values
+
+
+def element_judge(dtype: str) -> Callable[[Any], bool]:
+    """Make the test that every element of a tensor of `dtype` must pass."""
+    if dtype == "bool":
+        return lambda value: isinstance(value, bool)
+    low, high = element_bounds(dtype)
+    whole = np.dtype(dtype).kind in "iu"
+
+    def good(value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if isinstance(value, int) and not fits(value):
+            return False
+        return low <= value <= high and (not whole or float(value).is_integer())
+
+    return good
+
+
+def element_bounds(dtype: str) -> tuple[float, float]:
+    """The smallest and largest float64 that `dtype` holds."""
+    if np.dtype(dtype).kind in "iu":
+        whole = np.iinfo(dtype)
+        # float(2**63 - 1) is 2**63, which int64 does not hold.
+        return float(whole.min), min(float(whole.max), math.nextafter(float(whole.max) + 1, 0))
+    floating = np.finfo(dtype)
+    return float(floating.min), float(floating.max)
+
+
+_MISSHAPEN: Any = object()
+
+
+def _flat(value: Any, shape: tuple[int, ...]) -> Iterator[Any]:
+    if not shape:
+        yield value
+    elif not isinstance(value, list) or len(value) != shape[0]:
+        yield _MISSHAPEN
+    else:
+        for item in value:
+            yield from _flat(item, shape[1:])
+
+
+def fits(number: int) -> bool:
+    """Tell whether float64 holds this integer without rounding it."""
+    try:
+        return int(float(number)) == number
+    except OverflowError:
+        return False
+
+
+def encodable(text: str) -> bool:
+    """Tell whether UTF-8 can hold this text: no lone surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _limited(rule: Rule, value: float) -> Any:
+    return value if _inside(rule.bounds, value) else Refusal(rule.expected)
+
+
+def _inside(bounds: tuple[float, float] | None, value: float) -> bool:
+    return bounds is None or bounds[0] <= value <= bounds[1]
+
+
+def _rounded(rule: Rule) -> str:
+    return f"{rule.expected} that a float64 holds without rounding it"
+
+
+_WORDS = {
+    "number": "number",
+    "integer": "integer",
+    "boolean": "true or false",
+    "category": "text",
+    "text": "text",
+    "datetime": "RFC 3339 date-time with an offset, such as 2024-05-01T12:00:00Z",
+}
+_JUDGES: dict[str, Callable[[Rule, Any], Any]] = {
+    "number": _number,
+    "integer": _integer,
+    "boolean": _boolean,
+    "category": _text,
+    "text": _text,
+    "datetime": _datetime,
+    "tensor": _tensor,
+}

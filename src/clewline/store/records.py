@@ -1,0 +1,247 @@
+"""
+What the catalog holds: one frozen struct for each kind of record.
+
+A field in `KEYS` is part of the record's identity. Times are seconds since the
+epoch, UTC. A `ref` is the text of a lineage node: `run:ID`, `step:ID`,
+`input:DIGEST`, `code:DIGEST`, `model:NAME@NUMBER`, `revision:NAME#NUMBER`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from clewline.store.digest import Digest
+
+RunStatus = Literal["running", "done", "failed", "interrupted"]
+StepStatus = Literal["running", "done", "cached", "failed", "interrupted"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the catalog."""
+
+    KEYS: ClassVar[tuple[str, ...]] = ("id",)
+
+
+class Artifact(Record, frozen=True, kw_only=True):
+    """A value under the digest of its logical content, and the blob that holds its bytes."""
+
+    KEYS = ("digest",)
+
+    digest: Digest
+    kind: str  # table, array, json, model, file, tree, figure
+    format: str  # how the blob is to be read: "polars-ipc", "pandas-ipc", "npy", "skops" …
+    blob: Digest
+    size_bytes: int
+    rows: int | None = None
+    columns: int | None = None
+    meta: dict[str, Any] = {}
+    created: float
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """One execution of a pipeline."""
+
+    id: str
+    pipeline: str
+    status: RunStatus
+    params: dict[str, Any] = {}
+    seed: int | None = None
+    metrics: dict[str, float] = {}
+    command: str = ""
+    snapshot: Digest | None = None  # blob: the code snapshot
+    environment: Digest | None = None  # blob: distributions, Python, platform, CPU, threads
+    commit: str | None = None
+    changed: list[str] = []  # first-party files that differ from the commit
+    error: dict[str, Any] | None = None
+    replay_of: str | None = None
+    process: str = ""  # who runs it: host, pid and start time, so that a dead run is noticed
+    started: float
+    ended: float | None = None
+
+
+class StepRun(Record, frozen=True, kw_only=True):
+    """One call of a step inside a run."""
+
+    id: str  # RUN/INDEX-NAME, such as 4f9a2c81d0be/03-fit
+    run: str
+    index: int
+    name: str
+    function: str = ""  # module:qualname
+    status: StepStatus
+    key: str | None = None
+    uncacheable: str | None = None  # the reason, when there is no key
+    cached_from: str | None = None  # the step run whose outputs were taken
+    inputs: dict[str, Any] = {}  # parameter → {"artifact": …, "from": "STEP#0"} or {"value": …}
+    outputs: list[Digest] = []
+    metrics: dict[str, float] = {}
+    files: dict[str, Digest] = {}  # cl.file and cl.figure: name → artifact
+    logs: Digest | None = None  # blob: captured stdout, stderr and logging
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    peak_bytes: int | None = None
+    energy_j: float | None = None
+    error: dict[str, Any] | None = None
+    started: float
+    ended: float | None = None
+
+
+class CacheEntry(Record, frozen=True, kw_only=True):
+    """The outputs that a step key stands for."""
+
+    KEYS = ("key",)
+
+    key: str
+    function: str  # module:qualname, to find the nearest earlier key
+    step_run: str
+    outputs: list[Digest]
+    parts: Digest  # blob: the parts of the key, for `cache explain`
+    created: float
+
+
+class ModelVersion(Record, frozen=True, kw_only=True):
+    """A sealed package, `name@number`. Never changes."""
+
+    KEYS = ("name", "number")
+
+    name: str
+    number: int
+    package: Digest  # root digest of the sealed package
+    content: Digest  # of model, signature and profile alone: equal whenever they are, in any run
+    run: str | None
+    step_run: str | None
+    task: str  # binary, multiclass, regression
+    runtime: str  # onnx, sklearn
+    metrics: dict[str, float] = {}
+    equality: dict[str, Any] = {}  # summary of the record: {"held": true, "rows": 4133, …}
+    size_bytes: int
+    created: float
+
+
+class Alias(Record, frozen=True, kw_only=True):
+    """A movable name on a model version."""
+
+    KEYS = ("name", "alias")
+
+    name: str
+    alias: str
+    number: int
+    moved: float
+
+
+class ChainEntry(Record, frozen=True, kw_only=True):
+    """One link of the registry's hash chain: a registration or a move of an alias."""
+
+    KEYS = ("seq",)
+
+    seq: int  # from 1, without gaps
+    previous: Digest
+    digest: Digest  # of previous and body
+    kind: str  # registered, promoted
+    body: dict[str, Any]
+    created: float
+    signature: str = ""  # base64, of the digest, by the project's key
+
+
+class Revision(Record, frozen=True, kw_only=True):
+    """One resolved, pinned state of an endpoint, `endpoint#number`."""
+
+    KEYS = ("endpoint", "number")
+
+    endpoint: str
+    number: int
+    spec: dict[str, Any]  # the YAML as it was read
+    models: dict[str, str]  # node → name@number
+    packages: dict[str, Digest]  # name@number → package
+    accepted: dict[str, Any] = {}  # bounds that a person has accepted, pinned
+    graph: dict[str, Any] = {}  # the resolved tree of nodes; empty in revisions of one model
+    code: Digest | None = None  # blob: snapshot of the code that the graph's functions are in
+    created: float
+
+
+class LiveRevision(Record, frozen=True, kw_only=True):
+    """Which revision an endpoint answers with."""
+
+    KEYS = ("endpoint",)
+
+    endpoint: str
+    number: int
+    moved: float
+    unloaded: bool = False  # by an operator: not answered until it is loaded again
+
+
+class Token(Record, frozen=True, kw_only=True):
+    """What a caller beyond loopback shows; only the digest of its secret is kept."""
+
+    id: str  # public: 12 hex characters
+    digest: str  # BLAKE3 of the secret
+    roles: list[str]  # predict, review, operate
+    note: str = ""  # whose it is
+    created: float
+    expires: float | None = None
+    revoked: float | None = None
+
+
+class RouterState(Record, frozen=True, kw_only=True):
+    """What a router of an endpoint has learned, as of one moment. Never changes."""
+
+    KEYS = ("endpoint", "node", "number")
+
+    endpoint: str
+    node: str
+    number: int  # from 1
+    content: dict[str, Any]
+    created: float
+
+
+class Edge(Record, frozen=True, kw_only=True):
+    """`source` took part in making `target`; both are refs."""
+
+    KEYS = ("source", "target", "role")
+
+    source: str
+    target: str
+    role: str
+
+
+class ArtifactUse(Record, frozen=True, kw_only=True):
+    """
+    An artifact as input or output of a step run, so that an artifact can be asked about.
+
+    The catalog writes it by itself with each step run.
+    """
+
+    KEYS = ("artifact", "step_run", "role")
+
+    artifact: Digest
+    step_run: str
+    role: str  # input:PARAM, output:POSITION, file:NAME
+
+
+class SeenFile(Record, frozen=True, kw_only=True):
+    """A path that was a content input of a run, so that a path can be asked about."""
+
+    KEYS = ("path", "digest", "run")
+
+    path: str  # absolute, as resolved
+    digest: Digest
+    run: str
+
+
+KINDS: tuple[type[Record], ...] = (
+    Artifact,
+    Run,
+    StepRun,
+    CacheEntry,
+    ModelVersion,
+    Alias,
+    ChainEntry,
+    Revision,
+    LiveRevision,
+    Token,
+    RouterState,
+    Edge,
+    ArtifactUse,
+    SeenFile,
+)

@@ -1,0 +1,124 @@
+"""
+The contract of a store of blobs.
+
+    class TestMyBlobs(BlobStoreContract):
+        def open(self, place: Path) -> BlobStore:
+            return MyBlobs(place)
+
+`open` with the same place opens the same store again.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from clewline.errors import BlobMissing
+from clewline.store.blob_store import BlobStore
+from clewline.store.digest import digest_bytes
+
+SIZES = (0, 1, 47, 4096, (1 << 20) - 1, (1 << 20) + 1, 5 << 20)
+"""Bytes a blob; the larger ones stand aside in most stores."""
+
+
+class BlobStoreContract:
+    """Tests that every store of blobs passes."""
+
+    def open(self, place: Path) -> BlobStore:
+        """Open the store at a place, made when it is not there."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_what_was_put_is_read_at_once_and_after_reopening(
+        self, tmp_path: Path, size: int
+    ) -> None:
+        data = _content(size)
+        store = self.open(tmp_path)
+        digest = store.put(data)
+        assert digest == digest_bytes(data)
+        assert store.has(digest)
+        assert store.get(digest) == data
+        store.flush()
+        assert store.get(digest) == data
+        store.close()
+        again = self.open(tmp_path)
+        assert again.has(digest)
+        assert again.get(digest) == data
+        again.close()
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_a_file_gives_the_same_blob_as_its_bytes(self, tmp_path: Path, size: int) -> None:
+        source, target = tmp_path / "source", tmp_path / "target"
+        source.write_bytes(_content(size))
+        store = self.open(tmp_path / "store")
+        digest = store.put_file(source)
+        assert digest == store.put(source.read_bytes())
+        store.copy_to(digest, target)
+        store.flush()
+        store.copy_to(digest, target)
+        assert target.read_bytes() == source.read_bytes()
+        store.close()
+
+    def test_a_blob_that_was_never_put_is_missing(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path / "store")
+        nowhere = digest_bytes(b"never put")
+        assert not store.has(nowhere)
+        with pytest.raises(BlobMissing):
+            store.get(nowhere)
+        with pytest.raises(BlobMissing):
+            store.copy_to(nowhere, tmp_path / "target")
+        assert not (tmp_path / "target").exists()
+        store.close()
+
+    def test_every_digest_is_given_once(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path)
+        put = {store.put(_content(size)) for size in SIZES for _ in range(2)}
+        store.flush()
+        put.add(store.put(b"one more"))
+        assert sorted(store.digests()) == sorted(put)
+        store.close()
+
+    def test_a_flushed_blob_is_seen_by_a_store_that_was_open_before(self, tmp_path: Path) -> None:
+        writer, reader = self.open(tmp_path), self.open(tmp_path)
+        digests = [writer.put(_content(size)) for size in SIZES]
+        writer.flush()
+        assert all(reader.has(digest) for digest in digests)
+        assert [len(reader.get(digest)) for digest in digests] == list(SIZES)
+        writer.close()
+        reader.close()
+
+    def test_a_flush_of_nothing_does_nothing(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path)
+        store.flush()
+        store.flush()
+        assert list(store.digests()) == []
+        store.close()
+
+    def test_threads_may_put_and_read_at_once(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path)
+        failed: list[BaseException] = []
+
+        def work(thread: int) -> None:
+            try:
+                for i in range(200):
+                    data = b"shared %d" % i if i % 2 else b"own %d %d" % (thread, i)
+                    assert store.get(store.put(data)) == data
+                    if i % 50 == 0:
+                        store.flush()
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert failed == []
+        assert len(list(store.digests())) == 100 + 4 * 100
+        store.close()
+
+
+def _content(size: int) -> bytes:
+    return (b"%d bytes of it; " % size * (size // 16 + 1))[:size]

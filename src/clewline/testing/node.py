@@ -1,0 +1,117 @@
+"""
+What every node must keep, for nodes of ours and of others.
+
+Subclass `NodeContract` in a test module and give the fixture `node`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from clewline.serve.graph.builder import Answered, Batch, Node
+from clewline.serve.graph.trails import Trail, trails
+from clewline.signature.check import Checker
+from clewline.store.ids import prediction_ids
+
+
+class NodeContract:
+    """Tests that a node answers each row for itself, whatever batch it stands in."""
+
+    @pytest.fixture
+    def node(self) -> Node:
+        """The node to be tested, ready to answer."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def rows(self, node: Node) -> list[Any]:
+        """At least three different rows that the node's signature accepts."""
+        return Checker(node.signature).decode(node.background)
+
+    def batch(self, node: Node, rows: list[Any], ids: list[bytes] | None = None) -> Batch:
+        """Make the batch of rows that the server would; every second row is about somebody."""
+        checked = Checker(node.signature).columns(rows)
+        known = ids or prediction_ids(len(rows))
+        entities = [f"c-{one[-1]}" if one[-1] % 2 else None for one in known]
+        return Batch(checked.columns, known, entities)
+
+    def answer(self, node: Node, rows: list[Any], ids: list[bytes] | None = None) -> Answered:
+        """Answer rows as the server would."""
+        return node.answer(self.batch(node, rows, ids))
+
+    def test_every_row_gets_one_answer(self, node: Node, rows: list[Any]) -> None:
+        output = node.signature.output
+        for count in (1, 2, len(rows)):
+            outputs = self.answer(node, rows[:count]).outputs
+            if output.labels is None:
+                found = outputs.values if outputs.values is not None else outputs.tensor
+                assert found is not None
+                assert found.shape == (count, *(output.shape or ()))
+                continue
+            assert outputs.choices is not None
+            assert outputs.choices.shape == (count,)
+            assert ((outputs.choices >= 0) & (outputs.choices < len(output.labels))).all()
+            if outputs.probabilities is not None:
+                assert outputs.probabilities.shape == (count, len(output.labels))
+
+    def test_a_row_has_the_same_bits_alone_and_in_any_batch(
+        self, node: Node, rows: list[Any]
+    ) -> None:
+        ids = prediction_ids(len(rows))
+        together = _said(self.answer(node, rows, ids), len(rows))
+        backwards = _said(self.answer(node, rows[::-1], ids[::-1]), len(rows))[::-1]
+        alone = [
+            _said(self.answer(node, [row], [identifier]), 1)[0]
+            for row, identifier in zip(rows, ids, strict=True)
+        ]
+        assert together == backwards == alone
+
+    def test_the_path_of_each_row_names_what_it_went_through_with_times(
+        self, node: Node, rows: list[Any]
+    ) -> None:
+        answered = self.answer(node, rows)
+        found = trails(answered, len(rows))
+        assert len(found) == len(rows)
+        for way in answered.ways:
+            assert way.path
+            assert all(name and spent_us >= 0 for name, spent_us in way.path)
+            assert all(model.partition("@")[2].isdigit() for model in way.model.split("+"))
+
+    def test_a_row_with_an_arm_says_how_likely_it_was(self, node: Node, rows: list[Any]) -> None:
+        for way in self.answer(node, rows).ways:
+            assert bool(way.arm) == bool(way.choices)
+            assert all(0 < choice.propensity <= 1 for choice in way.choices)
+
+    def test_the_batch_is_left_as_it_was(self, node: Node, rows: list[Any]) -> None:
+        batch = self.batch(node, rows)
+        columns = batch.columns
+        arrays = [columns.numbers, *columns.tensors.values()]
+        before = [array.tobytes() for array in arrays], columns.texts.tolist(), list(batch.ids)
+        node.answer(batch)
+        after = [array.tobytes() for array in arrays], columns.texts.tolist(), list(batch.ids)
+        assert before == after
+
+    def test_its_background_rows_are_rows_of_its_signature(self, node: Node) -> None:
+        raw = msgspec.json.decode(node.background, type=list[msgspec.Raw])
+        assert raw
+        assert Checker(node.signature).problems(raw) == []
+
+
+def _said(answered: Answered, rows: int) -> list[tuple[Any, ...]]:
+    """All that is said of each row, but for the times."""
+    found = [_known(trail) for trail in trails(answered, rows)]
+    outputs = answered.outputs
+    parts = (outputs.choices, outputs.probabilities, outputs.values, outputs.tensor)
+    bits = [
+        [np.ascontiguousarray(part[row]).tobytes() for part in parts if part is not None]
+        for row in range(rows)
+    ]
+    return [(*known, *own) for known, own in zip(found, bits, strict=True)]
+
+
+def _known(trail: Trail) -> tuple[Any, ...]:
+    way = trail.way
+    return (way.model, way.arm, way.choices, [name for name, _ in way.path], trail.marks)

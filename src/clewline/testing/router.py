@@ -1,0 +1,87 @@
+"""
+What every router must keep, for routers of ours and of others.
+
+Subclass `RouterContract` in a test module and give the fixtures `router`,
+`arms`, `rows` and, where it learns, `state`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from clewline.model.runtime.rows import part_of
+from clewline.serve.graph.answered import Batch
+from clewline.serve.graph.router import Router
+from clewline.signature.columns import Columns
+from clewline.store.ids import prediction_ids
+from clewline.store.records import RouterState
+
+DRAWS = 2000
+SIGMAS = 6.0
+"""So far may a share be from its propensity: by chance once in 500 million."""
+
+
+class RouterContract:
+    """Tests that a router's choice can be replayed, and that its propensities are true."""
+
+    @pytest.fixture
+    def router(self) -> Router:
+        """The router to be tested."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def arms(self) -> int:
+        """How many arms it chooses from."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def rows(self) -> Columns:
+        """Three different rows or more."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def state(self) -> RouterState | None:
+        """What it has learned."""
+        return None
+
+    def batch(self, rows: Columns, ids: list[bytes] | None = None) -> Batch:
+        """Make the batch of rows, about nobody."""
+        return Batch(rows, ids or prediction_ids(len(rows)), [None] * len(rows))
+
+    def test_every_row_gets_an_arm_and_a_propensity(
+        self, router: Router, arms: int, rows: Columns, state: RouterState | None
+    ) -> None:
+        chosen, propensities = router.choose(self.batch(rows), state)
+        assert chosen.shape == propensities.shape == (len(rows),)
+        assert ((chosen >= 0) & (chosen < arms)).all()
+        assert ((propensities > 0) & (propensities <= 1)).all()
+
+    def test_a_row_gets_the_same_alone_and_in_any_batch(
+        self, router: Router, rows: Columns, state: RouterState | None
+    ) -> None:
+        batch = self.batch(rows)
+        together = list(zip(*router.choose(batch, state), strict=True))
+        for row, identifier in enumerate(batch.ids):
+            alone = self.batch(part_of(rows, slice(row, row + 1)), [identifier])
+            assert list(zip(*router.choose(alone, state), strict=True)) == [together[row]]
+
+    def test_the_batch_is_left_as_it_was(
+        self, router: Router, rows: Columns, state: RouterState | None
+    ) -> None:
+        before = rows.numbers.tobytes(), rows.texts.tolist()
+        router.choose(self.batch(rows), state)
+        assert before == (rows.numbers.tobytes(), rows.texts.tolist())
+
+    def test_arms_come_as_often_as_their_propensity_says(
+        self, router: Router, rows: Columns, state: RouterState | None
+    ) -> None:
+        many = part_of(rows, np.zeros(DRAWS, dtype=np.intp))
+        chosen, propensities = router.choose(self.batch(many), state)
+        shares = {arm: propensities[chosen == arm].mean() for arm in set(chosen.tolist())}
+        assert sum(shares.values()) <= 1 + 1e-9
+        for arm, share in shares.items():
+            room = SIGMAS * math.sqrt(DRAWS * share * (1 - share)) + 1e-6
+            assert abs((chosen == arm).sum() - DRAWS * share) <= room
