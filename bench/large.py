@@ -23,7 +23,7 @@ from shared.servers import running
 from clewline import project as projects
 from clewline.model.registry import Registry
 from clewline.model.runtime import Predictor
-from clewline.model.runtime.rows import part_of
+from clewline.model.runtime.outputs import take_rows
 from clewline.serve.loaded import LoadedRevision
 from clewline.serve.pool import ModelPool
 from clewline.serve.spec import revision as revisions
@@ -121,7 +121,7 @@ def own(folder: str, seconds: str) -> None:
 
 def _alone(predictor: Predictor, rows: Columns, size: int, seconds: float) -> float:
     """Ask in batches of one size, each of other rows than the one before."""
-    batches = [part_of(rows, slice(at, at + size)) for at in range(0, ROWS - size + 1, size)]
+    batches = [take_rows(rows, slice(at, at + size)) for at in range(0, ROWS - size + 1, size)]
     predictor.predict(batches[0])
     calls, start = 0, time.perf_counter()
     while time.perf_counter() < start + seconds:

@@ -21,8 +21,8 @@ from clewline.model.kinds.file import contents_of
 from clewline.model.kinds.kind import Given
 from clewline.model.runtime.frames import columns_of
 from clewline.model.runtime.onnx import OnnxRuntime
+from clewline.model.runtime.outputs import take_rows
 from clewline.model.runtime.registry import load as runtime_of
-from clewline.model.runtime.rows import part_of
 from clewline.signature.field import Signature
 from clewline.signature.infer import infer
 
@@ -69,7 +69,7 @@ def adult(folder: Path) -> dict[str, Any]:
     for size in BATCHES:
         calls = max(8, 3000 // size)
         starts = [(at * size) % (len(rows) - size) for at in range(calls)]
-        batches = [part_of(rows, slice(at, at + size)) for at in starts]
+        batches = [take_rows(rows, slice(at, at + size)) for at in starts]
         seconds = best(lambda b=batches: [predictor.predict(x) for x in b]) / calls
         found[f"batch {size}"] = f"{seconds * 1e6:.0f} µs a call, {size / seconds:,.0f} rows/s"
     one = best(lambda: [model.predict_proba(test[fields][i : i + 1]) for i in range(20)]) / 20
@@ -155,8 +155,8 @@ def asked(made: Any, test: Any) -> tuple[float, dict[str, str]]:
     predictor = runtime.load(made.compiled.files, made.signature)
     rows = columns_of(test, made.signature)
     single, many = (
-        [part_of(rows, slice(i, i + 1)) for i in range(200)],
-        part_of(rows, slice(0, 1000)),
+        [take_rows(rows, slice(i, i + 1)) for i in range(200)],
+        take_rows(rows, slice(0, 1000)),
     )
     one = best(lambda: [predictor.predict(row) for row in single]) / len(single)
     seconds = best(lambda: predictor.predict(many), 3)

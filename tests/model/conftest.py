@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,9 +14,13 @@ import pytest
 
 from clewline.model import seal
 from clewline.model.package import About
+from clewline.model.pythonic.gather import encoded
 from clewline.model.registry import Registry
+from clewline.model.runtime.frames import Column, Layout
+from clewline.model.runtime.python_spec import Declared, Part, Spec
 from clewline.project import Project
 from clewline.signature.field import Field, Output, Signature
+from clewline.store.digest import digest_bytes
 from clewline.store.records import ModelVersion
 from clewline.store.store import Store
 
@@ -83,3 +88,39 @@ def project(tmp_path: Path) -> Project:
 def registry(project: Project) -> Iterator[Registry]:
     with Store.open(project.store_root) as store:
         yield Registry(project, store)
+
+
+Package = Callable[..., dict[str, bytes]]
+
+
+@pytest.fixture
+def package() -> Package:
+    """Make the files of a package: `package(source, vocabulary={…}, frame=…, …)`."""
+    return python_package
+
+
+def python_package(source: str, *, vocabulary: Any = None, **said: Any) -> dict[str, bytes]:
+    """Make the files of a package of the class `Model` of a module."""
+    modules = {"model.py": source, **said.pop("modules", {})}
+    parts = {path: part(f"code.{path.replace('/', '.')}", text) for path, text in modules.items()}
+    files = {each.file: modules[path].encode() for path, each in parts.items()}
+    declared = {}
+    if vocabulary is not None:
+        text = json.dumps(vocabulary)
+        given = part("file.vocabulary.json", text)
+        declared["vocabulary"] = Declared(False, {"words.json": given})
+        files[given.file] = text.encode()
+    columns = said.pop("columns", {})
+    spec = Spec(
+        module="model.py",
+        name="Model",
+        layout=Layout("polars", {name: Column(dtype) for name, dtype in columns.items()}),
+        code=parts,
+        files=declared,
+        **({"arguments": {}, "frame": "rows"} | said),
+    )
+    return encoded(spec, files)
+
+
+def part(file: str, text: str) -> Part:
+    return Part(file, digest_bytes(text.encode()))

@@ -25,7 +25,7 @@ from clewline.errors import ClewlineError, InvalidInput, NotSupported
 from clewline.evaluate.report import evaluate
 from clewline.model import contents
 from clewline.model.kinds.onnx_file import made
-from clewline.model.runtime.protocol import runtime_named
+from clewline.model.runtime.outputs import runtime_named
 from clewline.serve.answers import Renderer
 from clewline.signature.field import Field, Output, Signature
 from clewline.testing.runtime import Case, RuntimeContract

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from clewline.errors import IntegrityError, ModelFailed
-from clewline.model.runtime.isolated import IsolatedPredictor
+from clewline.model.isolation.isolated_predictor import IsolatedPredictor
 from clewline.project import Project
 from clewline.serve.endpoints import Endpoints
 from clewline.serve.pool import LoadedModel, ModelPool

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.model.runtime.protocol import Outputs, Predictor
+from clewline.model.runtime.outputs import Outputs, Predictor
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature
 

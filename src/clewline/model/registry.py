@@ -20,7 +20,7 @@ from clewline.store.disk import disk_errors
 from clewline.store.records import Alias, Edge, ModelVersion
 
 if TYPE_CHECKING:
-    from clewline.model.runtime.protocol import Predictor
+    from clewline.model.runtime.outputs import Predictor
     from clewline.store.catalog import Transaction
     from clewline.store.store import Store
 
@@ -233,7 +233,7 @@ def ref_of(version: ModelVersion) -> str:
 
 def predictor(opened: Package) -> Predictor:
     """Load the model of a package, from the bytes that were checked."""
-    from clewline.model.runtime.protocol import runtime_named
+    from clewline.model.runtime.outputs import runtime_named
 
     return runtime_named(opened.manifest.runtime).load(opened.files, opened.signature)
 

@@ -14,11 +14,15 @@ import msgspec
 
 from clewline.errors import IntegrityError, ModelFailed, NotFound
 from clewline.model import package as packages
+from clewline.model.isolation.isolated_predictor import (
+    IsolatedPredictor,
+    IsolatedTransformer,
+    load_isolated,
+)
 from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from clewline.model.runtime import Predictor
-from clewline.model.runtime.isolated import IsolatedPredictor, IsolatedTransformer, isolated
 from clewline.model.runtime.onnx import OnnxPredictor
-from clewline.model.runtime.protocol import runtime_named
+from clewline.model.runtime.outputs import runtime_named
 from clewline.project import Project
 from clewline.signature.field import Signature
 from clewline.store.digest import Digest, digest_bytes
@@ -192,7 +196,7 @@ class ModelPool:
 
         runtime = package.manifest.runtime
         # A transformer is typed as a predictor, as everywhere in the pool.
-        predictor = cast(Predictor, isolated(ref, runtime, package.signature, files))
+        predictor = cast(Predictor, load_isolated(ref, runtime, package.signature, files))
         size = getattr(predictor, "rss_bytes", 0)
         package = msgspec.structs.replace(package, files={})
         return LoadedModel(ref, package, predictor, self, folder, size, isolate=True)

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import pytest
 
-from clewline.model.runtime.rows import part_of
+from clewline.model.runtime.outputs import take_rows
 from clewline.serve.graph.answered import Batch
 from clewline.serve.graph.router import Router
 from clewline.signature.columns import Columns
@@ -65,7 +65,7 @@ class RouterContract:
         batch = self.batch(rows)
         together = list(zip(*router.choose(batch, state), strict=True))
         for row, identifier in enumerate(batch.ids):
-            alone = self.batch(part_of(rows, slice(row, row + 1)), [identifier])
+            alone = self.batch(take_rows(rows, slice(row, row + 1)), [identifier])
             assert list(zip(*router.choose(alone, state), strict=True)) == [together[row]]
 
     def test_the_batch_is_left_as_it_was(
@@ -78,7 +78,7 @@ class RouterContract:
     def test_arms_come_as_often_as_their_propensity_says(
         self, router: Router, rows: Columns, state: RouterState | None
     ) -> None:
-        many = part_of(rows, np.zeros(DRAWS, dtype=np.intp))
+        many = take_rows(rows, np.zeros(DRAWS, dtype=np.intp))
         chosen, propensities = router.choose(self.batch(many), state)
         shares = {arm: propensities[chosen == arm].mean() for arm in set(chosen.tolist())}
         assert sum(shares.values()) <= 1 + 1e-9

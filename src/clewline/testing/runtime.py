@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from clewline.errors import IntegrityError
-from clewline.model.runtime.protocol import Outputs, Predictor, Runtime
-from clewline.model.runtime.rows import join, part_of
+from clewline.model.runtime.outputs import Outputs, Predictor, Runtime, join_outputs, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -73,9 +72,9 @@ class RuntimeContract:
         self, given: Case, predictor: Predictor, size: int
     ) -> None:
         starts = range(0, len(given.rows), size)
-        batches = [part_of(given.rows, slice(at, at + size)) for at in starts]
+        batches = [take_rows(given.rows, slice(at, at + size)) for at in starts]
         whole = predictor.predict(given.rows)
-        assert _bits(join([predictor.predict(batch) for batch in batches])) == _bits(whole)
+        assert _bits(join_outputs([predictor.predict(batch) for batch in batches])) == _bits(whole)
 
     def test_it_may_be_called_from_another_thread(self, given: Case, predictor: Predictor) -> None:
         found: list[Outputs] = []

@@ -36,7 +36,7 @@ from clewline.model.compile import compile
 from clewline.model.compile.hold import BATCH_SIZES, in_batches
 from clewline.model.runtime.frames import columns_of
 from clewline.model.runtime.onnx import OnnxRuntime
-from clewline.model.runtime.rows import part_of
+from clewline.model.runtime.outputs import take_rows
 from clewline.model.runtime.sklearn import SklearnRuntime
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
@@ -285,7 +285,7 @@ def test_the_adult_forest_is_held_equal_bit_for_bit(adult):
     assert record.made["split thresholds"] == record.split_thresholds * 5
     assert (record.flips, record.rows) == (0, 900)
     assert record.max_difference < 1e-15
-    rows: Columns = part_of(columns_of(test, signature), slice(0, 50))
+    rows: Columns = take_rows(columns_of(test, signature), slice(0, 50))
     expected = model.predict_proba(test.drop(columns="income")[:50])
     found = load(result, signature).predict(rows).probabilities
     np.testing.assert_array_equal(found[:, 1], expected[:, 1])

@@ -13,7 +13,7 @@ from clewline.model.compile.made import made_rows
 from clewline.model.compile.original import Original
 from clewline.model.runtime.frames import columns_of, layout_of
 from clewline.model.runtime.onnx import MODEL, OnnxRuntime
-from clewline.model.runtime.protocol import Outputs
+from clewline.model.runtime.outputs import Outputs
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
 

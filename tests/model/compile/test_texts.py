@@ -31,7 +31,7 @@ from clewline.evaluate.report import evaluate
 from clewline.model import contents
 from clewline.model.compile.bag import _spec
 from clewline.model.runtime.bag import BagRuntime, cutter
-from clewline.model.runtime.protocol import runtime_named
+from clewline.model.runtime.outputs import runtime_named
 from clewline.signature.columns import Columns
 
 GOOD = ("good day to you", "a fine morning", "splendid work 42", "Bravo, bravo!")

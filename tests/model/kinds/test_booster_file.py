@@ -11,7 +11,7 @@ import pytest
 
 from clewline.errors import InvalidInput
 from clewline.model import contents
-from clewline.model.runtime.protocol import runtime_named
+from clewline.model.runtime.outputs import runtime_named
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
 

@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from clewline.errors import IntegrityError, InvalidInput, NotSupported
 from clewline.model.contents import Contents, make
 from clewline.model.runtime import Transformer
-from clewline.model.runtime.protocol import runtime_named
+from clewline.model.runtime.outputs import runtime_named
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 

@@ -15,7 +15,7 @@ from clewline.errors import IntegrityError, NotSupported
 from clewline.model.compile.compiler import compile
 from clewline.model.runtime.bag import BagRuntime
 from clewline.model.runtime.onnx import MODEL, OnnxRuntime
-from clewline.model.runtime.protocol import runtime_named
+from clewline.model.runtime.outputs import runtime_named
 from clewline.model.runtime.sklearn import SklearnRuntime
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature

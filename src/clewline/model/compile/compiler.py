@@ -27,8 +27,14 @@ from clewline.model.compile.original import Original, solo
 from clewline.model.compile.own import own_form
 from clewline.model.compile.result import Attempt, Compiled, Equality
 from clewline.model.runtime.frames import FrameKind, columns_of, layout_of, original_frame
-from clewline.model.runtime.protocol import Outputs, Predictor
-from clewline.model.runtime.rows import join, part_of, stack, take
+from clewline.model.runtime.outputs import (
+    Outputs,
+    Predictor,
+    join_outputs,
+    stack_rows,
+    take_outputs,
+    take_rows,
+)
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -120,7 +126,7 @@ def _held(case: Case, form: Form, attempts: tuple[Attempt, ...]) -> Compiled | s
         files = form.files()
         predictor = form.server.load(files, case.signature)
         made, answers = _made(case, form)
-        rows = stack([case.test, *made.values()])
+        rows = stack_rows([case.test, *made.values()])
         apart = difference(answers, predictor.predict(rows))
     except (NotLowered, IntegrityError, InvalidInput) as error:
         return str(error)
@@ -142,7 +148,7 @@ def _one_by_one(
 ) -> Difference:
     """Hold rows once more, one to a call as they will be served; gives the larger difference."""
     places = _places(len(rows), count)
-    alone = difference(take(answers, places), served.predict(part_of(rows, places)))
+    alone = difference(take_outputs(answers, places), served.predict(take_rows(rows, places)))
     return Difference(
         max(apart.flips, alone.flips),
         max(apart.largest, alone.largest),
@@ -160,7 +166,7 @@ def _made(case: Case, form: Form) -> tuple[dict[str, Columns], Outputs]:
         if found is not None:
             made[kind] = kept
             answers.append(found)
-    return made, join(answers)
+    return made, join_outputs(answers)
 
 
 def _record(
@@ -235,7 +241,7 @@ def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
 
 
 def _sample(rows: Columns, count: int) -> Columns:
-    return part_of(rows, _places(len(rows), count))
+    return take_rows(rows, _places(len(rows), count))
 
 
 def _places(total: int, count: int) -> NDArray[np.intp]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from clewline.model.runtime.onnx import MODEL, OnnxRuntime
-from clewline.model.runtime.protocol import Runtime
+from clewline.model.runtime.outputs import Runtime
 
 
 class NotLowered(Exception):

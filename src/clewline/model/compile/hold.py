@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.model.runtime.protocol import Outputs, Predictor
-from clewline.model.runtime.rows import join, part_of, take
+from clewline.model.runtime.outputs import Outputs, Predictor, join_outputs, take_outputs, take_rows
 from clewline.signature.columns import Columns
 
 TOLERANCE = 1e-6
@@ -70,8 +69,8 @@ def same_bits(predictor: Predictor, rows: Columns, calls: int) -> bool:
     whole = predictor.predict(rows)
     for size, count in zip(BATCH_SIZES, in_each(len(rows), calls), strict=True):
         first = slice(0, count)
-        batches = in_batches(predictor, part_of(rows, first), size)
-        if not _identical(take(whole, first), batches):
+        batches = in_batches(predictor, take_rows(rows, first), size)
+        if not _identical(take_outputs(whole, first), batches):
             return False
     return True
 
@@ -84,7 +83,7 @@ def in_each(rows: int, calls: int) -> tuple[int, ...]:
 def in_batches(predictor: Predictor, rows: Columns, size: int) -> Outputs:
     """Answer rows, `size` at a time."""
     starts = range(0, len(rows), size)
-    return join([predictor.predict(part_of(rows, slice(at, at + size))) for at in starts])
+    return join_outputs([predictor.predict(take_rows(rows, slice(at, at + size))) for at in starts])
 
 
 def _largest(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

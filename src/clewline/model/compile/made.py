@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.model.runtime.rows import part_of
+from clewline.model.runtime.outputs import take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -153,7 +153,7 @@ def _mixed(table: Columns, draw: np.random.Generator) -> Columns:
 
 
 def _some(table: Columns, count: int, draw: np.random.Generator) -> Columns:
-    return part_of(table, _places(len(table), count, draw))
+    return take_rows(table, _places(len(table), count, draw))
 
 
 def _places(total: int, count: int, draw: np.random.Generator) -> NDArray[np.intp]:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from clewline.evaluate.boosters import library_of, refusals
 from clewline.model.runtime.frames import Layout, frame_of
-from clewline.model.runtime.protocol import Outputs
-from clewline.model.runtime.rows import join, part_of
+from clewline.model.runtime.outputs import Outputs, join_outputs, take_rows
 from clewline.model.runtime.sklearn import ask
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
@@ -56,8 +55,8 @@ class Original:
         answers: list[Outputs] = []
         kept = self._answered(columns, np.arange(len(columns)), answers)
         if not answers:
-            return None, part_of(columns, slice(0, 0))
-        return join(answers), part_of(columns, np.array(kept, dtype=np.intp))
+            return None, take_rows(columns, slice(0, 0))
+        return join_outputs(answers), take_rows(columns, np.array(kept, dtype=np.intp))
 
     def _ask(self, columns: Columns) -> Outputs:
         frame = frame_of(columns, self.signature, self.layout, floats=True)
@@ -69,7 +68,7 @@ class Original:
     ) -> list[int]:
         """Collect answers, halving where rows are refused; gives the places that have one."""
         try:
-            answers.append(self._ask(part_of(columns, places)))
+            answers.append(self._ask(take_rows(columns, places)))
             return [int(place) for place in places]
         except refusals():
             if len(places) <= 1:

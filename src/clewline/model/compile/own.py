@@ -13,7 +13,7 @@ from clewline.evaluate.boosters import Boosted, library_of
 from clewline.model.compile.boosted import booster_of
 from clewline.model.compile.original import Original
 from clewline.model.runtime.boosters import RUNTIMES, BoosterCall, saved
-from clewline.model.runtime.protocol import Predictor, Runtime
+from clewline.model.runtime.outputs import Predictor, Runtime
 from clewline.model.runtime.sklearn import CALL, MODEL, Call, SklearnRuntime
 from clewline.signature.field import Signature
 

@@ -21,8 +21,7 @@ from clewline.model.compile.own import own_form
 from clewline.model.compile.result import Attempt, Compiled, Equality
 from clewline.model.runtime.frames import Layout, frame_of
 from clewline.model.runtime.onnx import MODEL
-from clewline.model.runtime.protocol import Outputs
-from clewline.model.runtime.rows import part_of, stack
+from clewline.model.runtime.outputs import Outputs, stack_rows, take_rows
 from clewline.model.runtime.transform import (
     FEATURES,
     FittedTransformer,
@@ -87,14 +86,16 @@ def _fitted(
         except InvalidInput:
             continue  # it refuses such rows, so there is nothing to be equal to
         made[kind] = rows
-    return Fitted(model, signature, layout, train, test, made, stack(wanted))
+    return Fitted(model, signature, layout, train, test, made, stack_rows(wanted))
 
 
 def _held(fitted: Fitted, size: int | None) -> Compiled:
     """Lower it, and hold what is loaded against the original; raises why that cannot be."""
     data, encoding = _lowered(fitted, size)
     loaded = OnnxTransformRuntime().load({MODEL: data}, fitted.signature)
-    apart = _apart(fitted.wanted, loaded.transform(stack([fitted.rows, *fitted.made.values()])))
+    apart = _apart(
+        fitted.wanted, loaded.transform(stack_rows([fitted.rows, *fitted.made.values()]))
+    )
     if apart > TOLERANCE:
         raise NotLowered(f"numbers differ by up to {apart:.2g}")
     if size is None and not _same_bits(loaded, fitted.rows):
@@ -124,7 +125,9 @@ def _as_it_is(fitted: Fitted, why: Attempt) -> Compiled:
     own = own_form(Original(fitted.model, fitted.signature, fitted.layout))
     for size in (None, 1):
         loaded = SklearnTransformRuntime().load(own.files(size), fitted.signature)
-        apart = _apart(fitted.wanted, loaded.transform(stack([fitted.rows, *fitted.made.values()])))
+        apart = _apart(
+            fitted.wanted, loaded.transform(stack_rows([fitted.rows, *fitted.made.values()]))
+        )
         if apart > TOLERANCE:
             raise NotSupported(
                 f"The preprocessing, stored and loaded again, does not give what it gave: numbers "
@@ -152,7 +155,7 @@ def _apart(wanted: Columns, found: Columns) -> float:
 
 
 def _same_bits(loaded: FittedTransformer, rows: Columns) -> bool:
-    return same_bits(_Numbers(loaded), part_of(rows, slice(0, ROWS)), CALLS)
+    return same_bits(_Numbers(loaded), take_rows(rows, slice(0, ROWS)), CALLS)
 
 
 class _Numbers:

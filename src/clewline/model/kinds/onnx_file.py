@@ -20,7 +20,7 @@ from clewline.model.kinds.onnx_shape import Plan, planned
 from clewline.model.package import BACKGROUND
 from clewline.model.runtime.onnx import MODEL, open_session
 from clewline.model.runtime.onnx_file import CALL, OnnxFilePredictor, OnnxFileRuntime
-from clewline.model.runtime.rows import part_of
+from clewline.model.runtime.outputs import take_rows
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
@@ -152,7 +152,7 @@ def _sample(rows: Rows, signature: Signature) -> Columns:
     """Give rows to try: of the tables, or made where there are none."""
     source = rows.train if rows.test is None else rows.test
     if len(source):
-        return part_of(source, slice(0, ASKED))
+        return take_rows(source, slice(0, ASKED))
     return made(signature, np.random.default_rng(0))
 
 
@@ -181,7 +181,7 @@ def _settled(session: Any, plan: Plan, rows: Columns) -> Any:
     call = plan.call
     predictor = OnnxFilePredictor(session, plan.signature, call)
     try:
-        predictor.predict(part_of(rows, slice(0, 1)))
+        predictor.predict(take_rows(rows, slice(0, 1)))
         if call.rows_per_call is None and not same_bits(predictor, rows, CALLS):
             return msgspec.structs.replace(call, rows_per_call=1)
     except InvalidInput as error:

@@ -22,7 +22,7 @@ from clewline.signature.infer import infer
 
 if TYPE_CHECKING:
     from clewline.model.runtime.frames import Column, Layout
-    from clewline.model.runtime.protocol import Outputs, Predictor
+    from clewline.model.runtime.outputs import Outputs, Predictor
     from clewline.model.runtime.python_spec import Spec
 
 
@@ -44,7 +44,7 @@ class PythonClass:
         from clewline.model.compile.result import Compiled
         from clewline.model.pythonic.gather import gather
         from clewline.model.pythonic.hold import ROWS, hold
-        from clewline.model.runtime.rows import part_of
+        from clewline.model.runtime.outputs import take_rows
 
         tables.require_train(given)
         signature = given.signature or _inferred(model, given)
@@ -62,7 +62,7 @@ class PythonClass:
             layout=layout,
         )
         rows = checker.table(unseen).columns
-        few = part_of(rows, slice(0, ROWS))
+        few = take_rows(rows, slice(0, ROWS))
         held = hold(spec, files, signature, few, _answers(model, few, signature, frame, layout))
         signature = tables.with_probabilities(signature, held.scores)
         compiled = Compiled(held.files, "python", held.equality, _told(spec))

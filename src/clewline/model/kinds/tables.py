@@ -37,7 +37,7 @@ def described(signature: Signature, compiled: Compiled, train: Any, test: Any) -
         train: Checked rows that it was trained on, as `Columns`.
         test: Checked rows that it has not seen, or None.
     """
-    from clewline.model.runtime.protocol import runtime_named
+    from clewline.model.runtime.outputs import runtime_named
 
     predictor = runtime_named(compiled.runtime).load(compiled.files, signature)
     try:

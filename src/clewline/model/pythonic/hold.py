@@ -17,12 +17,11 @@ from clewline.model.compile.hold import (
     same_bits,
 )
 from clewline.model.compile.result import Equality
+from clewline.model.isolation.isolated_predictor import IsolatedPredictor, load_isolated
 from clewline.model.pythonic.gather import encoded
-from clewline.model.runtime.isolated import IsolatedPredictor, isolated
-from clewline.model.runtime.protocol import Outputs, Predictor
+from clewline.model.runtime.outputs import Outputs, Predictor, join_outputs, take_rows
 from clewline.model.runtime.python import PythonPredictor, PythonRuntime
 from clewline.model.runtime.python_spec import Spec
-from clewline.model.runtime.rows import join, part_of
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -91,7 +90,8 @@ def _is_steady(predictor: Predictor, rows: Columns) -> bool:
     """Whether each of some rows, asked alone, gives the same bits twice."""
     few = range(min(len(rows), ALONE))
     first, again = (
-        join([predictor.predict(part_of(rows, slice(at, at + 1))) for at in few]) for _ in range(2)
+        join_outputs([predictor.predict(take_rows(rows, slice(at, at + 1))) for at in few])
+        for _ in range(2)
     )
     return difference(first, again).identical == len(few)
 
@@ -111,7 +111,7 @@ def _compared(spec: Spec, wanted: Outputs, found: Outputs) -> Difference:
 def _elsewhere(spec: Spec, files: dict[str, bytes], signature: Signature, rows: Columns) -> Outputs:
     """Answer the rows in a new process: other folder, other environment, other hash seed."""
     try:
-        away = isolated(spec.name, "python", signature, lambda: encoded(spec, files))
+        away = load_isolated(spec.name, "python", signature, lambda: encoded(spec, files))
     except ModelFailed as error:
         raise NotSupported(
             f"{spec.name} works only where it was registered: {error.message}",

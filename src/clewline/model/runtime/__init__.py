@@ -1,5 +1,5 @@
 """What executes a model. Kinds register under the entry-point group `clewline.runtimes`."""
 
-from clewline.model.runtime.protocol import Outputs, Predictor, Runtime, Transformer
+from clewline.model.runtime.outputs import Outputs, Predictor, Runtime, Transformer
 
 __all__ = ["Outputs", "Predictor", "Runtime", "Transformer"]

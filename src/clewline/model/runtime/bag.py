@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem, IntegrityError, InvalidInput
-from clewline.model.runtime.protocol import Outputs
+from clewline.model.runtime.outputs import Outputs
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 

@@ -10,8 +10,7 @@ import msgspec
 
 from clewline.errors import IntegrityError
 from clewline.model.runtime.encoding import KEY, Encoder, Encoding
-from clewline.model.runtime.protocol import Outputs
-from clewline.model.runtime.rows import join, part_of
+from clewline.model.runtime.outputs import Outputs, join_outputs, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -62,7 +61,9 @@ class OnnxPredictor:
         if self._size is None or len(columns) <= self._size:
             return self._answer(columns)
         starts = range(0, len(columns), self._size)
-        return join([self._answer(part_of(columns, slice(i, i + self._size))) for i in starts])
+        return join_outputs(
+            [self._answer(take_rows(columns, slice(i, i + self._size))) for i in starts]
+        )
 
     def close(self) -> None:
         """Free the session."""

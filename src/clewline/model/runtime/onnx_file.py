@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import IntegrityError, InvalidInput
 from clewline.model.runtime.onnx import MODEL, open_session
-from clewline.model.runtime.protocol import Outputs
-from clewline.model.runtime.rows import join, part_of
+from clewline.model.runtime.outputs import Outputs, join_outputs, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -86,7 +85,7 @@ class OnnxFilePredictor:
         if size is None or len(columns) <= size:
             return self._answer(columns)
         starts = range(0, len(columns), size)
-        return join([self._answer(part_of(columns, slice(i, i + size))) for i in starts])
+        return join_outputs([self._answer(take_rows(columns, slice(i, i + size))) for i in starts])
 
     @property
     def tells_probabilities(self) -> bool:

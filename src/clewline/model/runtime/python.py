@@ -16,12 +16,11 @@ from typing import Any
 
 from clewline.errors import ClewlineError, InvalidInput, ModelFailed
 from clewline.flow.code.isolated import Isolated
-from clewline.model.runtime.protocol import Outputs
+from clewline.model.runtime.outputs import Outputs, join_outputs, take_rows
 from clewline.model.runtime.python_files import GivenFiles
 from clewline.model.runtime.python_requirements import other_versions
 from clewline.model.runtime.python_rows import taken
 from clewline.model.runtime.python_spec import Spec, decode
-from clewline.model.runtime.rows import join, part_of
 from clewline.signature import reply
 from clewline.signature.columns import Columns
 from clewline.signature.field import Output, Signature
@@ -89,7 +88,7 @@ class PythonPredictor:
         if size is None or len(columns) <= size:
             return self._answer(columns)
         pieces = [slice(i, i + size) for i in range(0, len(columns), size)]
-        return join([self._answer(part_of(columns, piece)) for piece in pieces])
+        return join_outputs([self._answer(take_rows(columns, piece)) for piece in pieces])
 
     def close(self) -> None:
         """Let go of the object, its modules and its files."""

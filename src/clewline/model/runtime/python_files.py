@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clewline.errors import IntegrityError
-from clewline.model.runtime.private import PrivateFolder
+from clewline.model.runtime.private_folder import PrivateFolder
 from clewline.model.runtime.python_spec import Declared
 
 

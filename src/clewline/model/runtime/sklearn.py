@@ -12,8 +12,7 @@ from clewline.errors import IntegrityError, InvalidInput, NotSupported
 from clewline.evaluate.boosters import Boosted, refusals
 from clewline.flow.values.trusted import load_skops
 from clewline.model.runtime.frames import Layout, frame_of
-from clewline.model.runtime.protocol import Outputs
-from clewline.model.runtime.rows import join, part_of
+from clewline.model.runtime.outputs import Outputs, join_outputs, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Output, Signature
 
@@ -71,7 +70,7 @@ class SklearnPredictor:
         if size is None or len(columns) <= size:
             return self._answer(columns)
         pieces = [slice(i, i + size) for i in range(0, len(columns), size)]
-        return join([self._answer(part_of(columns, piece)) for piece in pieces])
+        return join_outputs([self._answer(take_rows(columns, piece)) for piece in pieces])
 
     def close(self) -> None:
         """Free the estimator."""

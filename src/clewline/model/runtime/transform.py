@@ -14,7 +14,7 @@ from clewline.flow.values.trusted import load_skops
 from clewline.model.runtime import onnx, sklearn
 from clewline.model.runtime.encoding import KEY, Encoder, Encoding
 from clewline.model.runtime.frames import frame_of
-from clewline.model.runtime.rows import part_of, stack
+from clewline.model.runtime.outputs import stack_rows, take_rows
 from clewline.model.runtime.sklearn import Call
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
@@ -101,7 +101,9 @@ class FittedTransformer:
         if self._size is None or len(columns) <= self._size:
             return self._change(columns)
         starts = range(0, len(columns), self._size)
-        return stack([self._change(part_of(columns, slice(i, i + self._size))) for i in starts])
+        return stack_rows(
+            [self._change(take_rows(columns, slice(i, i + self._size))) for i in starts]
+        )
 
     def close(self) -> None:
         """Free what was loaded."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput
 from clewline.model.runtime import Outputs
-from clewline.model.runtime.rows import part_of
+from clewline.model.runtime.outputs import take_rows
 from clewline.serve.graph.answered import Answered, Batch, raised
 from clewline.serve.graph.edges import Below
 from clewline.serve.log.frame import Choice, Way
@@ -49,7 +49,7 @@ def regrouped(batch: Batch, chosen: Chosen, arms: Arms) -> Answered:
 def _of_rows(below: Below, batch: Batch, places: NDArray[np.intp]) -> Answered:
     chosen = places.tolist()
     part = Batch(
-        part_of(batch.columns, places),
+        take_rows(batch.columns, places),
         [batch.ids[row] for row in chosen],
         [batch.entities[row] for row in chosen],
     )

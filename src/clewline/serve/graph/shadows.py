@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import ClewlineError
 from clewline.model.runtime import Outputs
-from clewline.model.runtime.rows import part_of, take
+from clewline.model.runtime.outputs import take_outputs, take_rows
 from clewline.serve.answers import Renderer
 from clewline.serve.graph.answered import Answered, Batch
 from clewline.serve.graph.builder import Builder
@@ -186,9 +186,11 @@ class Shadows:
         batch, rows = waiting.batch, len(waiting.batch.ids)
         for first in range(0, rows, PIECE_ROWS):
             piece = slice(first, min(first + PIECE_ROWS, rows))
-            part = Batch(part_of(batch.columns, piece), batch.ids[piece], batch.entities[piece])
+            part = Batch(take_rows(batch.columns, piece), batch.ids[piece], batch.entities[piece])
             said = {
-                name: self._one(waiting.seat, name, below, part, take(waiting.outputs, piece))
+                name: self._one(
+                    waiting.seat, name, below, part, take_outputs(waiting.outputs, piece)
+                )
                 for name, below in waiting.seat.shadows.items()
             }
             self._write(waiting.seat.revision, part.ids, said)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clewline.errors import FieldProblem, InvalidInput, ModelFailed
 from clewline.model.runtime import Outputs
-from clewline.model.runtime.rows import part_of
+from clewline.model.runtime.outputs import take_rows
 from clewline.serve.graph.answered import Answered, Batch
 from clewline.serve.graph.branches import Branches
 from clewline.serve.graph.builder import Node
@@ -132,7 +132,7 @@ def test_a_batch_cut_in_two_is_answered_as_the_whole(
         for piece in (slice(0, cut), slice(cut, None))
         if whole.ids[piece]
         for row in known(
-            node, Batch(part_of(whole.columns, piece), whole.ids[piece], whole.entities[piece])
+            node, Batch(take_rows(whole.columns, piece), whole.ids[piece], whole.entities[piece])
         )
     ]
     assert together == apart

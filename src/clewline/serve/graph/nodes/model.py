@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from clewline.errors import InvalidConfig, InvalidInput
+from clewline.model.isolation.isolated_predictor import IsolatedPredictor
 from clewline.model.runtime import Outputs, Predictor
-from clewline.model.runtime.isolated import IsolatedPredictor
 from clewline.serve.graph.answered import Answered, Batch, raised
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.marks import of_outputs

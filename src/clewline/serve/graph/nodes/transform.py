@@ -10,8 +10,8 @@ from typing import Any, cast
 import msgspec
 
 from clewline.errors import InvalidConfig, InvalidInput, ModelFailed
+from clewline.model.isolation.isolated_predictor import IsolatedTransformer
 from clewline.model.runtime import Transformer
-from clewline.model.runtime.isolated import IsolatedTransformer
 from clewline.serve.graph.answered import Answered, Batch, raised
 from clewline.serve.graph.builder import Builder, Node
 from clewline.serve.graph.code import Frame

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.model.runtime.protocol import Outputs
+from clewline.model.runtime.outputs import Outputs
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 

@@ -22,9 +22,9 @@ from clewline.errors import (
     NotFound,
     NotSupported,
 )
-from clewline.model.runtime import wire
-from clewline.model.runtime.process import ModelProcess
-from clewline.model.runtime.protocol import Outputs
+from clewline.model.isolation import messages
+from clewline.model.isolation.process import ModelProcess
+from clewline.model.runtime.outputs import Outputs
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -45,7 +45,7 @@ BACKOFF_S = (0.0, 0.5)
 Files = Callable[[], Mapping[str, bytes]]
 
 
-def isolated(
+def load_isolated(
     ref: str, runtime: str, signature: Signature, files: Files, *, timeout_s: float = TIMEOUT_S
 ) -> IsolatedPredictor | IsolatedTransformer:
     """
@@ -67,7 +67,7 @@ def isolated(
         ClewlineError: What the runtime raises when it loads the model.
         ModelFailed: The process ended, or took longer than `LOAD_S`.
     """
-    host = Host(wire.Load(ref, runtime, signature, []), files, timeout_s)
+    host = Host(messages.Load(ref, runtime, signature, []), files, timeout_s)
     kind = IsolatedTransformer if signature.output.task == "transform" else IsolatedPredictor
     return kind(host)
 
@@ -75,7 +75,7 @@ def isolated(
 class Host:
     """Keeps the process of a model running. Any thread may call it; calls queue."""
 
-    def __init__(self, load: wire.Load, files: Files, timeout_s: float) -> None:
+    def __init__(self, load: messages.Load, files: Files, timeout_s: float) -> None:
         self.ref = load.ref
         self._load, self._files, self._timeout_s = load, files, timeout_s
         self._lock = threading.Lock()
@@ -106,7 +106,7 @@ class Host:
         """Memory that the process holds; 0 while none runs."""
         return self._process.rss_bytes if self._process else 0
 
-    def ask(self, question: wire.Message, timeout_s: float | None) -> wire.Message:
+    def ask(self, question: messages.Message, timeout_s: float | None) -> messages.Message:
         """
         Send a message and wait for its answer.
 
@@ -125,10 +125,10 @@ class Host:
                 answer = process.ask(question, time.monotonic() + allowed)
             except TimeoutError:
                 raise self._crashed(process, f"gave no answer within {allowed:g} s") from None
-            except wire.Broken as error:
+            except messages.Broken as error:
                 raise self._crashed(process) from error
             self._crashes = 0
-        if isinstance(answer.head, wire.Failed):
+        if isinstance(answer.head, messages.Failed):
             raise _raised(self.ref, answer.head)
         return answer
 
@@ -154,19 +154,19 @@ class Host:
     def _started(self) -> ModelProcess:
         """Start a process and load the model in it."""
         files = self._files()
-        head = wire.Load(self.ref, self._load.runtime, self._load.signature, list(files))
-        message = wire.Message(head, list(wire.file_arrays(list(files.values()))))
+        head = messages.Load(self.ref, self._load.runtime, self._load.signature, list(files))
+        message = messages.Message(head, list(messages.file_arrays(list(files.values()))))
         process = ModelProcess(self.ref)
         try:
             answer = process.ask(message, time.monotonic() + LOAD_S)
         except TimeoutError:
             raise self._crashed(process, f"was not loaded within {LOAD_S:g} s") from None
-        except wire.Broken as error:
+        except messages.Broken as error:
             raise self._crashed(process) from error
         except BaseException:
             process.end()
             raise
-        if isinstance(answer.head, wire.Failed):
+        if isinstance(answer.head, messages.Failed):
             process.end()
             raise _raised(self.ref, answer.head)
         return process
@@ -246,7 +246,7 @@ class IsolatedPredictor(_Isolated):
             InvalidInput: The model refuses a row.
             ModelFailed: The model raised, its process ended, or it took too long.
         """
-        return wire.outputs(self._host.ask(wire.rows(columns), timeout_s))
+        return messages.outputs(self._host.ask(messages.rows(columns), timeout_s))
 
 
 class IsolatedTransformer(_Isolated):
@@ -254,7 +254,7 @@ class IsolatedTransformer(_Isolated):
 
     def transform(self, columns: Columns, *, timeout_s: float | None = None) -> Columns:
         """Transform rows; errors as those of `IsolatedPredictor.predict`."""
-        return wire.columns(self._host.ask(wire.rows(columns), timeout_s))
+        return messages.columns(self._host.ask(messages.rows(columns), timeout_s))
 
 
 _KNOWN: dict[str, type[ClewlineError]] = {
@@ -262,7 +262,7 @@ _KNOWN: dict[str, type[ClewlineError]] = {
 }
 
 
-def _raised(ref: str, failed: wire.Failed) -> ClewlineError:
+def _raised(ref: str, failed: messages.Failed) -> ClewlineError:
     """Make the error again that the model raised in its process."""
     kind: Any = _KNOWN.get(failed.code)
     if kind is not None:

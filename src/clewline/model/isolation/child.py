@@ -12,8 +12,8 @@ import traceback
 from typing import Any
 
 from clewline.errors import ClewlineError
-from clewline.model.runtime import wire
-from clewline.model.runtime.protocol import Transformer, runtime_named
+from clewline.model.isolation import messages
+from clewline.model.runtime.outputs import Transformer, runtime_named
 
 
 def main(channel: int, lifeline: int) -> None:
@@ -31,7 +31,7 @@ def main(channel: int, lifeline: int) -> None:
             loaded = answer(server, load)
             while loaded is not None:
                 answer(server, lambda message: predict(loaded, message))
-        except wire.Broken:
+        except messages.Broken:
             return  # the server closed the model
 
 
@@ -51,7 +51,7 @@ def end_with(lifeline: int) -> None:
 
 def answer(server: socket.socket, work: Any) -> Any:
     """Take a message, do what it asks for, and send what came of it; gives what `work` gave."""
-    message = wire.receive(server)
+    message = messages.receive(server)
     try:
         reply, result = work(message)
     except ClewlineError as error:
@@ -59,28 +59,28 @@ def answer(server: socket.socket, work: Any) -> Any:
     except Exception as error:  # a user's model may raise anything
         traceback.print_exc()
         reply, result = _failed(type(error).__name__, str(error), None), None
-    wire.send(server, reply)
+    messages.send(server, reply)
     return result
 
 
-def load(message: wire.Message) -> tuple[wire.Message, Any]:
+def load(message: messages.Message) -> tuple[messages.Message, Any]:
     """Load the model that a message holds."""
     head = message.head
-    if not isinstance(head, wire.Load):
-        raise wire.Broken("a model was expected")
+    if not isinstance(head, messages.Load):
+        raise messages.Broken("a model was expected")
     files = {name: array.tobytes() for name, array in zip(head.files, message.arrays, strict=True)}
     loaded = runtime_named(head.runtime).load(files, head.signature)
-    return wire.Message(wire.Loaded()), loaded
+    return messages.Message(messages.Loaded()), loaded
 
 
-def predict(loaded: Any, message: wire.Message) -> tuple[wire.Message, None]:
+def predict(loaded: Any, message: messages.Message) -> tuple[messages.Message, None]:
     """Answer or transform the rows that a message holds."""
-    columns = wire.columns(message)
+    columns = messages.columns(message)
     if isinstance(loaded, Transformer):
-        return wire.rows(loaded.transform(columns)), None
-    return wire.answers(loaded.predict(columns)), None
+        return messages.rows(loaded.transform(columns)), None
+    return messages.answers(loaded.predict(columns)), None
 
 
-def _failed(code: str, message: str, fix: str | None) -> wire.Message:
+def _failed(code: str, message: str, fix: str | None) -> messages.Message:
     sys.stderr.flush()
-    return wire.Message(wire.Failed(code, message, fix))
+    return messages.Message(messages.Failed(code, message, fix))

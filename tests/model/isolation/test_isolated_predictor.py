@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from clewline.errors import IntegrityError, ModelFailed
-from clewline.model.runtime import isolated as module
-from clewline.model.runtime import wire
-from clewline.model.runtime.isolated import IsolatedPredictor, isolated
-from clewline.model.runtime.process import ModelProcess
-from clewline.model.runtime.protocol import Outputs
+from clewline.model.isolation import isolated_predictor as module
+from clewline.model.isolation import messages
+from clewline.model.isolation.isolated_predictor import IsolatedPredictor, load_isolated
+from clewline.model.isolation.process import ModelProcess
+from clewline.model.runtime.outputs import Outputs
 from clewline.model.runtime.python import PythonRuntime
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
@@ -66,7 +66,7 @@ def files(package: Any) -> dict[str, bytes]:
 
 @pytest.fixture
 def model(files: dict[str, bytes]) -> Iterator[IsolatedPredictor]:
-    loaded = isolated("moods@3", "python", SIGNATURE, lambda: files)
+    loaded = load_isolated("moods@3", "python", SIGNATURE, lambda: files)
     assert isinstance(loaded, IsolatedPredictor)
     yield loaded
     loaded.close()
@@ -83,7 +83,7 @@ def test_it_answers_as_in_this_process_but_from_another_one_with_nothing_of_ours
     monkeypatch.setenv("SECRET_KEY", "x")
     here = PythonRuntime().load(files, SIGNATURE)
     assert values(model.predict(asked("one", "one"))) == values(here.predict(asked("one", "one")))
-    other = isolated("moods@3", "python", SIGNATURE, lambda: files)
+    other = load_isolated("moods@3", "python", SIGNATURE, lambda: files)
     assert isinstance(other, IsolatedPredictor)
     pid, secrets, here = values(other.predict(asked("pid", "secret", "here")))
     other.close()
@@ -166,21 +166,21 @@ def test_closing_ends_a_call_that_hangs(model: IsolatedPredictor) -> None:
 
 def test_what_loading_raises_is_raised_here(files: dict[str, bytes]) -> None:
     with pytest.raises(IntegrityError, match=r"python\.json"):
-        isolated("moods@3", "python", SIGNATURE, lambda: {**files, "python.json": b"{"})
+        load_isolated("moods@3", "python", SIGNATURE, lambda: {**files, "python.json": b"{"})
 
 
 def test_a_process_that_exits_as_it_loads_is_a_failed_model(package: Any) -> None:
     files = package("import os\nos._exit(7)\n")
     with pytest.raises(ModelFailed, match="moods@3 exited with status 7"):
-        isolated("moods@3", "python", SIGNATURE, lambda: files)
+        load_isolated("moods@3", "python", SIGNATURE, lambda: files)
 
 
 def test_it_ends_with_its_server_even_while_it_computes(files: dict[str, bytes]) -> None:
     process = ModelProcess("moods@3")
-    head = wire.Load("moods@3", "python", SIGNATURE, list(files))
-    message = wire.Message(head, list(wire.file_arrays(list(files.values()))))
+    head = messages.Load("moods@3", "python", SIGNATURE, list(files))
+    message = messages.Message(head, list(messages.file_arrays(list(files.values()))))
     process.ask(message, until=time.monotonic() + 60)
-    wire.send(process._channel, wire.rows(asked("hang")))
+    messages.send(process._channel, messages.rows(asked("hang")))
     os.close(process._lifeline)  # what the kernel does when a server is killed
     process._lifeline = os.open(os.devnull, os.O_RDONLY)
     assert process._popen.wait(timeout=20) != 0
@@ -192,20 +192,20 @@ def test_rows_and_answers_travel_bit_for_bit() -> None:
     texts = np.array([["a", None], [None, "é"]], dtype=object)
     numbers = np.array([[np.nan, -0.0], [1e-300, np.inf]])
     tensors = {"t": np.arange(6, dtype=np.int16).reshape(2, 3).T[:2]}
-    wire.send(left, wire.rows(Columns(numbers, texts, tensors)))
-    found = wire.columns(wire.receive(right))
+    messages.send(left, messages.rows(Columns(numbers, texts, tensors)))
+    found = messages.columns(messages.receive(right))
     assert found.numbers.tobytes() == numbers.tobytes()
     assert found.texts.tolist() == texts.tolist()
     assert found.tensors["t"].tolist() == tensors["t"].tolist()
     answers = Outputs(choices=np.array([1, 0]), probabilities=np.eye(2))
-    wire.send(left, wire.answers(answers))
-    back = wire.outputs(wire.receive(right))
+    messages.send(left, messages.answers(answers))
+    back = messages.outputs(messages.receive(right))
     assert back.choices is not None
     assert back.choices.tolist() == [1, 0]
     assert back.values is None
     left.close()
-    with pytest.raises(wire.Broken):
-        wire.receive(right)
+    with pytest.raises(messages.Broken):
+        messages.receive(right)
     right.close()
 
 
@@ -213,7 +213,7 @@ def test_rows_and_answers_travel_bit_for_bit() -> None:
 def test_what_is_no_message_is_told_apart_from_an_answer(said: bytes) -> None:
     left, right = socket.socketpair()
     left.sendall(said)
-    with pytest.raises(wire.Broken):
-        wire.receive(right)
+    with pytest.raises(messages.Broken):
+        messages.receive(right)
     left.close()
     right.close()

@@ -15,8 +15,8 @@ from typing import IO
 
 from clewline.flow.code.origin import CLEWLINE, of_file
 from clewline.flow.environment import THREAD_VARIABLES
-from clewline.model.runtime import wire
-from clewline.model.runtime.private import PrivateFolder
+from clewline.model.isolation import messages
+from clewline.model.runtime.private_folder import PrivateFolder
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ LONGEST_LINE = 2000  # bytes
 
 _START = (
     "import sys; sys.path += [p for p in sys.argv[3:] if p not in sys.path]; "
-    "from clewline.model.runtime.child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+    "from clewline.model.isolation.child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 )
 
 
@@ -66,7 +66,7 @@ class ModelProcess:
             return 0
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
-    def ask(self, question: wire.Message, until: float) -> wire.Message:
+    def ask(self, question: messages.Message, until: float) -> messages.Message:
         """
         Send a message and wait for its answer.
 
@@ -74,8 +74,8 @@ class ModelProcess:
             wire.Broken: The process ended.
             TimeoutError: It did not answer by `until`, of `time.monotonic`.
         """
-        wire.send(self._channel, question, until=until)
-        return wire.receive(self._channel, until=until)
+        messages.send(self._channel, question, until=until)
+        return messages.receive(self._channel, until=until)
 
     def kill(self) -> None:
         """End the process now, from any thread."""
