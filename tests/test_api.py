@@ -23,7 +23,7 @@ def test_every_public_name_is_there_and_its_list_is_sorted() -> None:
 
 
 def test_evaluate_stays_the_function_though_its_folder_is_imported() -> None:
-    from clewline.evaluate.report import evaluate
+    from clewline.evaluation.report import evaluate
 
     assert cl.evaluate is evaluate
 

@@ -14,13 +14,11 @@ Each loads on first use, so that importing the package costs nothing.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clewline.api import open as open
-    from clewline.evaluate.report import evaluate as evaluate
+    from clewline.evaluation.report import evaluate as evaluate
     from clewline.flow.pipeline import pipeline as pipeline
     from clewline.flow.record import figure as figure
     from clewline.flow.record import file as file
@@ -33,7 +31,7 @@ __version__ = "0.1.0"
 __all__ = ["evaluate", "figure", "file", "log", "open", "pipeline", "register", "step"]
 
 _HOMES = {
-    "evaluate": "clewline.evaluate.report",
+    "evaluate": "clewline.evaluation.report",
     "figure": "clewline.flow.record",
     "file": "clewline.flow.record",
     "log": "clewline.flow.record",
@@ -52,24 +50,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """
-    Keeps `clewline.evaluate` the function.
-
-    The folder `evaluate/` bears the same name, and importing it would otherwise
-    set the attribute to the folder's module from then on. What is in the folder
-    is imported as `from clewline.evaluate.report import Report`.
-    """
-
-    @property
-    def evaluate(self) -> Any:
-        return __getattr__("evaluate")
-
-    @evaluate.setter
-    def evaluate(self, module: ModuleType) -> None:
-        """The import system offers the folder's module here; `sys.modules` has it already."""
-
-
-sys.modules[__name__].__class__ = _Package

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from clewline.errors import ClewlineError, InvalidInput, NotSupported
-from clewline.evaluate.report import evaluate
+from clewline.evaluation.report import evaluate
 from clewline.model import contents
 from clewline.model.kinds.onnx_file import made
 from clewline.model.runtime.outputs import runtime_named

@@ -23,7 +23,7 @@ from clewline.store.digest import Digest
 from clewline.store.records import ModelVersion, Run
 
 if TYPE_CHECKING:
-    from clewline.evaluate.report import Report
+    from clewline.evaluation.report import Report
     from clewline.model.contents import Contents
     from clewline.signature.field import Signature
 
@@ -173,7 +173,7 @@ def _summary(contents: Contents) -> dict[str, Any]:
 
 
 def _evaluated(model: Any, train: Any, test: Any | None, target: str | None) -> Report | None:
-    from clewline.evaluate.report import evaluate
+    from clewline.evaluation.report import evaluate
 
     if test is None or target is None:
         return None

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from clewline.errors import NotSupported
-from clewline.evaluate.report import evaluate
+from clewline.evaluation.report import evaluate
 from clewline.model import contents
 
 lgb = pytest.importorskip("lightgbm")

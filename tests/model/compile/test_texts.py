@@ -27,7 +27,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
 from clewline.errors import IntegrityError, InvalidInput
-from clewline.evaluate.report import evaluate
+from clewline.evaluation.report import evaluate
 from clewline.model import contents
 from clewline.model.compile.bag import _spec
 from clewline.model.runtime.bag import BagRuntime, cutter

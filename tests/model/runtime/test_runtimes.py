@@ -144,7 +144,7 @@ def boosted_files(library: str) -> dict[str, bytes]:
             model = catboost.CatBoostClassifier(
                 iterations=4, grow_policy="Depthwise", verbose=0, allow_writing_files=False
             )
-    from clewline.evaluate.boosters import estimator_of
+    from clewline.evaluation.boosters import estimator_of
 
     frame = table.with_columns(a=values[:, 0], b=values[:, 1])
     fitted = estimator_of(model.fit(frame.to_pandas(), labels))

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.evaluate.texts import takes_texts
+from clewline.evaluation.texts import takes_texts
 from clewline.model.compile.form import Form, NotLowered
 from clewline.model.compile.original import Original, final_and_steps
 from clewline.model.runtime.bag import (

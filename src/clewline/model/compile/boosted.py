@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.evaluate.boosters import Boosted, library_of
+from clewline.evaluation.boosters import Boosted, library_of
 from clewline.model.compile.ensemble import Ensemble, Link, Member
 from clewline.model.compile.form import NotLowered
 from clewline.model.compile.tree import Tree, constant, simplified

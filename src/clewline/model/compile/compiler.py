@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import IntegrityError, InvalidInput, NotSupported
-from clewline.evaluate.boosters import refusals
+from clewline.evaluation.boosters import refusals
 from clewline.model.compile.form import Form, NotLowered
 from clewline.model.compile.hold import (
     BATCH_SIZES,

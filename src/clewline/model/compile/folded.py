@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clewline.evaluate.boosters import library_of
+from clewline.evaluation.boosters import library_of
 from clewline.model.compile.boosted import boosted_ensemble
 from clewline.model.compile.ensemble import Ensemble, Member, ensemble_of
 from clewline.model.compile.fold import fold

@@ -17,8 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from clewline.evaluate.boosters import library_of
-from clewline.evaluate.texts import takes_texts
+from clewline.evaluation.boosters import library_of
+from clewline.evaluation.texts import takes_texts
 from clewline.model.compile.fold import fold
 from clewline.model.compile.form import Form, NotLowered, OnnxForm
 from clewline.model.compile.graph import (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.evaluate.boosters import library_of, refusals
+from clewline.evaluation.boosters import library_of, refusals
 from clewline.model.runtime.frames import Layout, frame_of
 from clewline.model.runtime.outputs import Outputs, join_outputs, take_rows
 from clewline.model.runtime.sklearn import ask

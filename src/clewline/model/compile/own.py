@@ -9,7 +9,7 @@ from zipfile import ZIP_DEFLATED
 import msgspec
 
 from clewline.errors import NotSupported
-from clewline.evaluate.boosters import Boosted, library_of
+from clewline.evaluation.boosters import Boosted, library_of
 from clewline.model.compile.boosted import booster_of
 from clewline.model.compile.original import Original
 from clewline.model.runtime.boosters import RUNTIMES, BoosterCall, saved

@@ -18,7 +18,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from clewline.evaluate.texts import first_of, takes_texts
+from clewline.evaluation.texts import first_of, takes_texts
 from clewline.model.compile.form import Form, NotLowered, OnnxForm
 from clewline.model.compile.generic import ML_OPSET, choices_of
 from clewline.model.compile.graph import OPSET, Graph, emit_answers

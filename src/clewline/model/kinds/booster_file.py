@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from clewline.errors import InvalidInput
-from clewline.evaluate.boosters import Boosted, Library
+from clewline.evaluation.boosters import Boosted, Library
 from clewline.model import background
 from clewline.model.kinds import tables
 from clewline.model.kinds.kind import Contents, Given

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from clewline.errors import InvalidInput, NotSupported
-from clewline.evaluate.boosters import Boosted, estimator_of, library_of
-from clewline.evaluate.texts import takes_texts, text_columns
+from clewline.evaluation.boosters import Boosted, estimator_of, library_of
+from clewline.evaluation.texts import takes_texts, text_columns
 from clewline.model.kinds import tables
 from clewline.model.kinds.kind import Contents, Given
 from clewline.model.runtime.frames import FrameKind

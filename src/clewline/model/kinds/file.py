@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from clewline.errors import NotFound, NotSupported
-from clewline.evaluate.boosters import Library
+from clewline.evaluation.boosters import Library
 from clewline.model import origin
 from clewline.model.kinds import formats
 from clewline.model.kinds.booster_file import json_library
@@ -90,7 +90,7 @@ def _library(data: bytes) -> Library | None:
 
 
 def _booster(library: Library, data: bytes, given: Given, name: str) -> Contents:
-    from clewline.evaluate.boosters import estimator_of
+    from clewline.evaluation.boosters import estimator_of
     from clewline.model.kinds import booster_file
     from clewline.model.kinds.estimator import KIND as ESTIMATOR
     from clewline.model.runtime.boosters import RUNTIMES

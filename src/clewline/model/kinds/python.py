@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput, ModelFailed, NotSupported
-from clewline.evaluate.python import taken_by as stated
+from clewline.evaluation.python import taken_by as stated
 from clewline.flow.code import origin
 from clewline.flow.code.annotated import Frame
 from clewline.model.kinds import tables

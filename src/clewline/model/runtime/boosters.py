@@ -12,7 +12,7 @@ import msgspec
 
 from clewline.entry_points import install_command
 from clewline.errors import IntegrityError, NotSupported
-from clewline.evaluate.boosters import Boosted, Library
+from clewline.evaluation.boosters import Boosted, Library
 from clewline.flow.values.boosters import catboost_bytes
 from clewline.model.runtime.sklearn import CALL, Call, SklearnPredictor
 from clewline.signature.field import Signature

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from clewline.errors import IntegrityError, InvalidInput, NotSupported
-from clewline.evaluate.boosters import Boosted, refusals
+from clewline.evaluation.boosters import Boosted, refusals
 from clewline.flow.values.trusted import load_skops
 from clewline.model.runtime.frames import Layout, frame_of
 from clewline.model.runtime.outputs import Outputs, join_outputs, take_rows

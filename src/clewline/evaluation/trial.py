@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput
-from clewline.evaluate import metrics
-from clewline.evaluate.baseline import Goal
-from clewline.evaluate.boosters import estimator_of, refusals
-from clewline.evaluate.metrics import Floats, Measure
-from clewline.evaluate.texts import takes_texts
+from clewline.evaluation import metrics
+from clewline.evaluation.baseline import Goal
+from clewline.evaluation.boosters import estimator_of, refusals
+from clewline.evaluation.metrics import Floats, Measure
+from clewline.evaluation.texts import takes_texts
 from clewline.signature import frames
 from clewline.signature.field import Task
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clewline import project
-from clewline.evaluate.report import Report
+from clewline.evaluation.report import Report
 from clewline.flow import values
 from clewline.flow.find import find_pipeline
 from clewline.flow.run import execute

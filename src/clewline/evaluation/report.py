@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from clewline.evaluate import baseline, columns, metrics
-from clewline.evaluate.baseline import Baseline
-from clewline.evaluate.columns import Column
-from clewline.evaluate.metrics import LEVEL, Interval
-from clewline.evaluate.python import askable
-from clewline.evaluate.trial import Answers, Label, Trial, trial
+from clewline.evaluation import baseline, columns, metrics
+from clewline.evaluation.baseline import Baseline
+from clewline.evaluation.columns import Column
+from clewline.evaluation.metrics import LEVEL, Interval
+from clewline.evaluation.python import askable
+from clewline.evaluation.trial import Answers, Label, Trial, trial
 from clewline.flow import context, record
 from clewline.flow.step import step
 from clewline.signature import frames

@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.evaluate.columns import Column, Levels, Numbers
-from clewline.evaluate.metrics import Floats, Integers, Interval
-from clewline.evaluate.rule import Above, Always, Among, Rule
+from clewline.evaluation.columns import Column, Levels, Numbers
+from clewline.evaluation.metrics import Floats, Integers, Interval
+from clewline.evaluation.rule import Above, Always, Among, Rule
 
 FOLDS = 5
 LEARNED_ROWS = 100_000

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.evaluate.columns import Column, Levels, Numbers
+from clewline.evaluation.columns import Column, Levels, Numbers
 from clewline.signature import instant
 
 _NAMED = 6  # levels of a set that a rule's text names

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from clewline.evaluate.metrics import (
+from clewline.evaluation.metrics import (
     binary,
     enough_resamples,
     intervals,

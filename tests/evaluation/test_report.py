@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from clewline.errors import InvalidInput
-from clewline.evaluate.report import Report, evaluate
+from clewline.evaluation.report import Report, evaluate
 
 
 class Fixed:

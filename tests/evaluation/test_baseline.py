@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from clewline.evaluate.baseline import Fitted, Goal, cross_fitted, learn
-from clewline.evaluate.columns import Numbers, read
+from clewline.evaluation.baseline import Fitted, Goal, cross_fitted, learn
+from clewline.evaluation.columns import Numbers, read
 
 LABELS = ("no", "yes")
 
