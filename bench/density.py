@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from clewline.model import contents, seal
-from clewline.model.package import About
+from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project, load
 from clewline.serve.spec import endpoint_file as specs
@@ -121,7 +121,7 @@ def _register(project: Project, store: Store, numbers: range) -> None:
     for number in numbers:
         made = fitted[number % SEEDS]
         files = made.files | {"model.onnx": _distinct(made.files["model.onnx"], number)}
-        about = About(
+        about = PackageMetadata(
             name=_name(number),
             number=0,
             runtime=made.compiled.runtime,

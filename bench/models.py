@@ -24,7 +24,7 @@ from clewline.model.runtime.onnx import OnnxRuntime
 from clewline.model.runtime.outputs import take_rows
 from clewline.model.runtime.registry import load as runtime_of
 from clewline.signature.field import Signature
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 
 BATCHES = (1, 8, 32, 128, 1000)
 NAMES = (
@@ -54,7 +54,7 @@ def adult(folder: Path) -> dict[str, Any]:
     train, test = (
         read(folder / name, skip) for name, skip in (("adult.data.gz", 0), ("adult.test.gz", 1))
     )
-    signature = infer(train, target="income")
+    signature = infer_signature(train, target="income")
     fields = train.columns[:-1]
     model = forest([n for n in fields if train[n].dtype == "int64"], fields).fit(
         train[fields], train["income"]
@@ -202,7 +202,7 @@ def small() -> dict[str, Any]:
     from sklearn.preprocessing import StandardScaler
 
     table = load_breast_cancer(as_frame=True).frame
-    signature = infer(table, target="target", labels=(0, 1))
+    signature = infer_signature(table, target="target", labels=(0, 1))
     fields = table.drop(columns="target")
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(fields, table["target"])
     compiled = compile(model, signature, test=fields, train=fields, frame="pandas")

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clewline.signature import frames
+from clewline.signature import dataframes
 from clewline.signature.check import Checker
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("CLEWLINE_DATA") or ROOT.parent / "shared" / "data")
@@ -24,8 +24,8 @@ def main() -> None:
     income = _example()
     train = income.parse(DATA / "adult" / "adult.data.gz")
     test = income.parse(DATA / "adult" / "adult.test.gz")
-    checker = Checker(infer(train, target=income.TARGET))
-    rows = frames.without(test, income.TARGET).head(1000).to_dicts()
+    checker = Checker(infer_signature(train, target=income.TARGET))
+    rows = dataframes.drop_column(test, income.TARGET).head(1000).to_dicts()
     figures = {f"{count} rows": _measured(checker, rows[:count]) for count in (1, 32, 1000)}
     for name, figure in figures.items():
         print(name, *(f"{what} {value:.2f}" for what, value in figure.items()), sep="; ")

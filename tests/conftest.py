@@ -90,7 +90,7 @@ def _vector(table: Any) -> Any:
     from onnx import TensorProto, helper
 
     from clewline.model.contents import make
-    from clewline.model.package import About
+    from clewline.model.package import PackageMetadata
 
     pairs: list[str | int | None] = ["rows", 2]
     graph = helper.make_graph(
@@ -105,7 +105,7 @@ def _vector(table: Any) -> Any:
         path = Path(folder) / "vector.onnx"
         onnx.save(model, path)
         made = make(path, train=table.head(20))
-    return made.files, About(
+    return made.files, PackageMetadata(
         name="vector",
         number=0,
         runtime=made.compiled.runtime,
@@ -126,8 +126,8 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
 
     from clewline.model.compile import compile
     from clewline.model.kinds.tables import with_probabilities
-    from clewline.model.package import About
-    from clewline.signature.infer import infer
+    from clewline.model.package import PackageMetadata
+    from clewline.signature.infer import infer_signature
 
     texts = [each for each in table.columns if table.schema[each] == pl.String]
     if texts:
@@ -135,7 +135,8 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
         model = make_pipeline(encode, model)
     model.fit(table, target)
     signature = with_probabilities(
-        infer(table.with_columns(target=target), target="target"), hasattr(model, "predict_proba")
+        infer_signature(table.with_columns(target=target), target="target"),
+        hasattr(model, "predict_proba"),
     )
     compiled = compile(model, signature, test=table[:50], train=table, frame="polars")
     files = {
@@ -143,7 +144,7 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
         "signature.json": msgspec.json.encode(signature),
         "background.json": table.head(20).write_json().encode(),
     }
-    about = About(
+    about = PackageMetadata(
         name=name,
         number=0,
         runtime=compiled.runtime,

@@ -11,7 +11,7 @@ import pytest
 
 from clewline.cli.main import status
 from clewline.model import seal
-from clewline.model.package import About
+from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
 from clewline.store.store import Store
@@ -33,7 +33,7 @@ def add(registry: Registry, content: bytes, accuracy: float) -> None:
         "equality.json": b'{"held": true}',
         "background.json": b"[]",
     }
-    about = About(
+    about = PackageMetadata(
         name="income",
         number=0,
         runtime="onnx",

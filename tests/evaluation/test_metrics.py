@@ -10,9 +10,9 @@ from sklearn import metrics as sk
 
 from clewline.evaluation.metrics import (
     binary,
-    enough_resamples,
-    intervals,
-    means,
+    bootstrap_intervals,
+    default_resamples,
+    mean_measure,
     multiclass,
     regression,
 )
@@ -120,20 +120,20 @@ def test_what_a_sample_does_not_define_is_left_out() -> None:
     truth = np.zeros(10, dtype=np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = intervals(binary(truth, truth, np.full((10, 2), 0.5)), 10, resamples=20)
+        found = bootstrap_intervals(binary(truth, truth, np.full((10, 2), 0.5)), 10, resamples=20)
         assert "roc_auc" not in found
         assert found["accuracy"].value == 1.0
-        constant = intervals(regression(np.ones(5), np.zeros(5)), 5, resamples=20)
+        constant = bootstrap_intervals(regression(np.ones(5), np.zeros(5)), 5, resamples=20)
     assert "r2" not in constant
 
 
 def test_equal_seeds_give_equal_intervals() -> None:
     truth = np.array([0, 1] * 20)
     measure = binary(truth, np.roll(truth, 1) | truth)
-    assert intervals(measure, 40, seed=1, resamples=50) == intervals(
+    assert bootstrap_intervals(measure, 40, seed=1, resamples=50) == bootstrap_intervals(
         measure, 40, seed=1, resamples=50
     )
-    assert intervals(measure, 40, seed=1, resamples=50) != intervals(
+    assert bootstrap_intervals(measure, 40, seed=1, resamples=50) != bootstrap_intervals(
         measure, 40, seed=2, resamples=50
     )
 
@@ -148,10 +148,17 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     covered = 0
     for number in range(300):
         hits = (random.random(120) < 0.7).astype(np.float64)
-        found = intervals(means({"rate": hits}), 120, seed=number, resamples=300)["rate"]
+        found = bootstrap_intervals(mean_measure({"rate": hits}), 120, seed=number, resamples=300)[
+            "rate"
+        ]
         covered += found.low <= 0.7 <= found.high
     assert 0.90 <= covered / 300 <= 0.99
 
 
 def test_large_samples_get_fewer_resamples() -> None:
-    assert [enough_resamples(rows) for rows in (1, 20_000, 40_000, 10**7)] == [1000, 1000, 500, 200]
+    assert [default_resamples(rows) for rows in (1, 20_000, 40_000, 10**7)] == [
+        1000,
+        1000,
+        500,
+        200,
+    ]

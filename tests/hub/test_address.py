@@ -35,7 +35,7 @@ def _own_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_address_leads_to_one_file(text: str, url: str) -> None:
-    assert address.parse(text).url == url
+    assert address.parse_address(text).url == url
 
 
 @pytest.mark.parametrize(
@@ -61,21 +61,21 @@ def test_an_address_leads_to_one_file(text: str, url: str) -> None:
 )
 def test_what_is_no_safe_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput) as told:
-        address.parse(text)
+        address.parse_address(text)
     assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize("text", ["torch.hub:o/r", "torch.hub:o/r:main", "https://github.com/o/r"])
 def test_code_is_refused_with_the_way_out(text: str) -> None:
     with pytest.raises(NotSupported, match=r"o/r.* is a repository of code") as told:
-        address.parse(text)
+        address.parse_address(text)
     assert "ONNX file" in (told.value.fix or "")
 
 
 def test_another_hub_is_honoured_and_held_to_https(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example.com/hf/")
-    found = address.parse("hf:o/r/m.onnx@v1")
+    found = address.parse_address("hf:o/r/m.onnx@v1")
     assert found.url == "https://mirror.example.com/hf/o/r/resolve/v1/m.onnx"
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example.com")
     with pytest.raises(InvalidInput, match="plain HTTP"):
-        address.parse("hf:o/r/m.onnx")
+        address.parse_address("hf:o/r/m.onnx")

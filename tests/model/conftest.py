@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from clewline.model import seal
-from clewline.model.package import About
+from clewline.model.package import PackageMetadata
 from clewline.model.pythonic.gather import encoded
 from clewline.model.registry import Registry
 from clewline.model.runtime.frames import Column, Layout
@@ -63,7 +63,7 @@ def add(registry: Registry, content: bytes, name: str = "income", **about: Any) 
         "background.json": b'[{"age": 39}]',
     }
     known = {"number": 0, "runtime": "onnx", "task": "binary", "target": "income", "created": 0.0}
-    return registry.add(files, About(name=name, **(known | about)))
+    return registry.add(files, PackageMetadata(name=name, **(known | about)))
 
 
 def fork(work: Callable[[], object]) -> int:

@@ -22,7 +22,7 @@ from clewline.model import background, contents, profile
 from clewline.model.profile import Profile
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 
 TRAIN = pl.DataFrame(
     {
@@ -204,7 +204,7 @@ def test_every_value_falls_into_one_bin(values: list[float], nulls: int) -> None
     table = pl.DataFrame(
         {"x": rows, "y": np.arange(0.5, len(rows))}, schema={"x": pl.Float64, "y": pl.Float64}
     )
-    signature = infer(table, target="y")
+    signature = infer_signature(table, target="y")
     numbers = Checker(signature).table(table.drop("y")).columns
     found = dict(profile._fields(signature, numbers))["x"]
     assert found.histogram is not None
@@ -217,7 +217,7 @@ def test_every_value_falls_into_one_bin(values: list[float], nulls: int) -> None
 
 def test_a_sample_is_drawn_by_its_seed_alone() -> None:
     table = pl.DataFrame({"x": np.arange(1000.0), "y": ["a", "b"] * 500})
-    signature = infer(table, target="y")
+    signature = infer_signature(table, target="y")
     numbers: Columns = Checker(signature).table(table.drop("y")).columns
     one, two, other = (background.rows(signature, numbers, seed=seed) for seed in (0, 0, 1))
     assert one == two != other

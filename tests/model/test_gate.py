@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clewline.errors import InvalidConfig
 from clewline.model import gate
-from clewline.model.gate import Bound, Candidate, Score
+from clewline.model.gate import GateCandidate, GateLimit, Score
 
 FILE = """\
 # What is asked.
@@ -24,7 +24,7 @@ income:
   not_worse_than: champion
   better_than_baseline: true
 """
-GOOD = Candidate(
+GOOD = GateCandidate(
     ref="income@2",
     scores={"accuracy": Score(0.95, 0.93, 0.97), "log_loss": Score(0.2, 0.1, 0.3)},
     headline="accuracy",
@@ -37,7 +37,7 @@ GOOD = Candidate(
 )
 
 
-def candidate(**changes: object) -> Candidate:
+def candidate(**changes: object) -> GateCandidate:
     import msgspec
 
     return msgspec.structs.replace(GOOD, **changes)
@@ -50,17 +50,21 @@ def asked(tmp_path: Path) -> gate.Gate:
 
 def read(folder: Path, text: str) -> gate.Gate:
     (folder / "gate.yaml").write_text(text)
-    found = gate.read(folder / "gate.yaml", "income")
+    found = gate.read_gate(folder / "gate.yaml", "income")
     assert found is not None
     return found
 
 
-def failures(asked: gate.Gate, mine: Candidate, holder: Candidate | None = None) -> list[str]:
-    return [str(verdict) for verdict in gate.judge(asked, mine, holder) if not verdict.passed]
+def failures(
+    asked: gate.Gate, mine: GateCandidate, holder: GateCandidate | None = None
+) -> list[str]:
+    return [
+        str(verdict) for verdict in gate.judge_version(asked, mine, holder) if not verdict.passed
+    ]
 
 
 def test_every_line_is_judged_and_says_where_it_stands(asked: gate.Gate) -> None:
-    verdicts = gate.judge(asked, GOOD, None)
+    verdicts = gate.judge_version(asked, GOOD, None)
     assert [(verdict.rule, verdict.line, verdict.passed) for verdict in verdicts] == [
         ("metrics.accuracy", 5, True),
         ("metrics.log_loss", 6, True),
@@ -114,7 +118,9 @@ def test_a_difference_inside_the_champions_interval_may_be_chance(asked: gate.Ga
 
 def test_other_test_rows_are_told(asked: gate.Gate) -> None:
     champion = candidate(ref="income@1", test="b" * 64)
-    verdict = next(v for v in gate.judge(asked, GOOD, champion) if v.rule == "not_worse_than")
+    verdict = next(
+        v for v in gate.judge_version(asked, GOOD, champion) if v.rule == "not_worse_than"
+    )
     assert "measured on other rows" in verdict.found
 
 
@@ -132,17 +138,17 @@ def test_a_metric_that_is_better_when_smaller_is_compared_the_other_way(
 
 @given(value=st.floats(allow_nan=True), low=st.floats(-1, 0), high=st.floats(0, 1))
 def test_a_bound_includes_its_ends(value: float, low: float, high: float) -> None:
-    assert Bound(low, high).holds(low)
-    assert Bound(low, high).holds(high)
-    assert Bound(low, high).holds(value) == (low <= value <= high)
+    assert GateLimit(low, high).holds(low)
+    assert GateLimit(low, high).holds(high)
+    assert GateLimit(low, high).holds(value) == (low <= value <= high)
 
 
 def test_a_model_that_the_file_does_not_name_is_asked_nothing(tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text(FILE)
-    assert gate.read(tmp_path / "gate.yaml", "unnamed") is None
-    assert gate.read(tmp_path / "none.yaml", "income") is None
+    assert gate.read_gate(tmp_path / "gate.yaml", "unnamed") is None
+    assert gate.read_gate(tmp_path / "none.yaml", "income") is None
     (tmp_path / "gate.yaml").write_text("")
-    assert gate.read(tmp_path / "gate.yaml", "income") is None
+    assert gate.read_gate(tmp_path / "gate.yaml", "income") is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clewline.errors import Conflict, IntegrityError, NotFound
 from clewline.model import package, seal
-from clewline.model.package import About
+from clewline.model.package import PackageMetadata
 from clewline.signature.field import Field, Output, Signature
 
 SIGNATURE = Signature(
@@ -25,7 +25,7 @@ FILES = {
     "profile.json": b"{}",
     "background.json": b'[{"age": 39}]',
 }
-ABOUT = About(
+ABOUT = PackageMetadata(
     name="income",
     number=3,
     runtime="onnx",
@@ -43,10 +43,10 @@ class Sealed:
         self.key = root / "keys" / "seal.key"
         self.public = seal.make_keys(self.key)
         self.folder = root / "models" / "income" / "3"
-        self.digest = package.write(self.folder, FILES, ABOUT, self.key)
+        self.digest = package.write_package(self.folder, FILES, ABOUT, self.key)
 
     def open(self) -> package.Package:
-        return package.open(self.folder, self.public, self.digest)
+        return package.open_package(self.folder, self.public, self.digest)
 
     def replace(self, name: str, data: bytes) -> None:
         path = self.folder / name
@@ -178,7 +178,7 @@ def test_a_package_sealed_with_another_key_is_refused(sealed: Sealed, tmp_path: 
     other = tmp_path / "other.key"
     seal.make_keys(other)
     shutil.rmtree(sealed.folder)
-    package.write(sealed.folder, FILES, ABOUT, other)
+    package.write_package(sealed.folder, FILES, ABOUT, other)
     with pytest.raises(IntegrityError, match=r"not with the project's"):
         sealed.open()
 
@@ -187,22 +187,22 @@ def test_another_sealed_package_in_its_place_is_refused(sealed: Sealed) -> None:
     """The seal holds, and the digest that the catalog recorded does not."""
     shutil.rmtree(sealed.folder)
     other = msgspec.structs.replace(ABOUT, number=2)
-    package.write(sealed.folder, FILES, other, sealed.key)
+    package.write_package(sealed.folder, FILES, other, sealed.key)
     with pytest.raises(IntegrityError, match="not the one recorded"):
         sealed.open()
-    assert package.open(sealed.folder, sealed.public).manifest.ref == "income@2"
+    assert package.open_package(sealed.folder, sealed.public).manifest.ref == "income@2"
 
 
 def test_a_package_is_never_written_over(sealed: Sealed) -> None:
     with pytest.raises(Conflict):
-        package.write(sealed.folder, FILES, ABOUT, sealed.key)
+        package.write_package(sealed.folder, FILES, ABOUT, sealed.key)
     sealed.open()
     assert [path.name for path in sealed.folder.parent.iterdir()] == ["3"]  # no draft is left
 
 
 def test_a_folder_that_is_not_there_is_said_to_be_so(sealed: Sealed) -> None:
     with pytest.raises(NotFound, match="no package"):
-        package.open(sealed.folder.parent / "4", sealed.public)
+        package.open_package(sealed.folder.parent / "4", sealed.public)
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", ".dot", "", "seal.json", "manifest.json"])
@@ -211,7 +211,7 @@ def test_a_file_name_that_leaves_the_folder_or_is_ours_is_refused(
 ) -> None:
     seal.make_keys(tmp_path / "key")
     with pytest.raises(ValueError, match="name of a file"):
-        package.write(tmp_path / "p", {**FILES, name: b""}, ABOUT, tmp_path / "key")
+        package.write_package(tmp_path / "p", {**FILES, name: b""}, ABOUT, tmp_path / "key")
     assert not (tmp_path / "p").exists()
 
 

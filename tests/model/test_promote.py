@@ -9,7 +9,7 @@ import pytest
 
 from clewline.errors import GateRefused, IntegrityError, UsageError
 from clewline.model import contents
-from clewline.model.package import About
+from clewline.model.package import PackageMetadata
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
 from clewline.model.verify import verify
@@ -143,7 +143,7 @@ def test_the_latency_is_measured_on_background_rows(registry: Registry) -> None:
     table = pl.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "y": ["no", "no", "yes", "yes"]})
     model = DecisionTreeClassifier().fit(table.drop("y"), table["y"])
     made = contents.make(model, train=table, test=None, target="y")
-    about = About(
+    about = PackageMetadata(
         name="income", number=0, runtime=made.compiled.runtime, task="binary", target="y", created=0
     )
     registry.add(made.files, about)

@@ -29,7 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from clewline.model import contents, seal
-from clewline.model.package import About
+from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project, load
 from clewline.protocols.http.server import (
@@ -313,7 +313,7 @@ class Loans:
         with Store.open(self.project.store_root) as store:
             registry = Registry(self.project, store)
             for each in made:
-                about = About(
+                about = PackageMetadata(
                     name="income",
                     number=0,
                     runtime=each.compiled.runtime,

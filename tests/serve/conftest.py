@@ -14,13 +14,13 @@ from sklearn.ensemble import RandomForestClassifier
 
 from clewline.model import seal
 from clewline.model.compile import compile
-from clewline.model.package import About
+from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
 from clewline.serve.log.frame import Frame, Part
 from clewline.serve.spec import revision
 from clewline.serve.spec.endpoint_file import EndpointSpec
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 from clewline.store.digest import Digest
 from clewline.store.ids import prediction_ids
 from clewline.store.store import Store
@@ -160,14 +160,14 @@ def _register(registry: Registry) -> None:
     )
     target = np.where(table["age"].to_numpy() + random.normal(0, 9, 300) > 50, ">50K", "<=50K")
     model = RandomForestClassifier(20, random_state=0).fit(table, target)
-    signature = infer(table.with_columns(income=target), target="income")
+    signature = infer_signature(table.with_columns(income=target), target="income")
     compiled = compile(model, signature, test=table, train=table, frame="polars")
     files = {
         **compiled.files,
         "signature.json": msgspec.json.encode(signature),
         "background.json": table.head(50).write_json().encode(),
     }
-    about = About(
+    about = PackageMetadata(
         name="income",
         number=0,
         runtime=compiled.runtime,

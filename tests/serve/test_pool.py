@@ -30,7 +30,9 @@ def test_a_model_counts_by_its_own_files_and_as_its_runtime_holds_them(
     pool = ModelPool(project)
     pool.pin({"income@1": version.package})
     assert project.public_key is not None
-    found = packages.open(project.packages / "income" / "1", project.public_key, version.package)
+    found = packages.open_package(
+        project.packages / "income" / "1", project.public_key, version.package
+    )
     model = len(found.files["model.onnx"])
     manifest = msgspec.structs.replace(found.manifest, runtime=runtime)
     package = msgspec.structs.replace(found, manifest=manifest)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from clewline.signature.check import Checker
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 
 NUMBERS = ["age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week"]
 HEADER = """age workclass fnlwgt education education-num marital-status occupation relationship race
@@ -30,7 +30,7 @@ def read(name: str) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def checker() -> Checker:
-    return Checker(infer(read("adult.data.gz"), target="income"))
+    return Checker(infer_signature(read("adult.data.gz"), target="income"))
 
 
 @pytest.fixture(scope="module")

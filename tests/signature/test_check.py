@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.signature.accepted import Accepted, AcceptedField
-from clewline.signature.check import Checker, refusal
+from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
+from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field import Field, Output, Signature
 from clewline.signature.flag import Flag
 
@@ -239,11 +239,11 @@ def test_a_flag_says_a_date_time_as_one(mixed: Checker) -> None:
     assert (flag.value, flag.bounds[0]) == ("1960-01-01T00:00:00Z", "1970-01-01T00:00:00Z")
 
 
-ACCEPTED = Accepted(
+ACCEPTED = AcceptedLimits(
     {
-        "age": AcceptedField(bounds=(17, 90)),
-        "job": AcceptedField(levels=("smith", "nurse")),
-        "rows": AcceptedField(bounds=("2024-01-01T00:00:00Z", "2024-12-31T00:00:00Z")),
+        "age": AcceptedFieldLimits(bounds=(17, 90)),
+        "job": AcceptedFieldLimits(levels=("smith", "nurse")),
+        "rows": AcceptedFieldLimits(bounds=("2024-01-01T00:00:00Z", "2024-12-31T00:00:00Z")),
     }
 )
 
@@ -356,7 +356,7 @@ def test_problems_can_be_asked_of_rows_one_by_one(mixed: Checker) -> None:
 def test_a_refusal_speaks_of_null_as_the_sender_does(mixed: Checker) -> None:
     name = mixed.rules[0].field.name
     problem = FieldProblem(row=0, field=name, value=None, expected="number; the field is missing")
-    assert "null where this was expected" in refusal([problem], 1).message
+    assert "null where this was expected" in refused_rows([problem], 1).message
 
 
 @pytest.mark.parametrize(

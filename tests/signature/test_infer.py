@@ -13,7 +13,7 @@ import pytest
 from clewline.errors import InvalidInput
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output
-from clewline.signature.infer import infer, widened
+from clewline.signature.infer import infer_signature, widened
 
 COLUMNS: dict[str, list[Any]] = {
     "age": [17, 90, 40, 41],
@@ -26,12 +26,12 @@ COLUMNS: dict[str, list[Any]] = {
 
 
 def fields(table: Any, target: str = "y") -> dict[str, Field]:
-    return {field.name: field for field in infer(table, target=target).fields}
+    return {field.name: field for field in infer_signature(table, target=target).fields}
 
 
 @pytest.mark.parametrize("make", [pl.DataFrame, pd.DataFrame, pa.table])
 def test_kinds_bounds_levels_and_nullability_are_found_in_any_make_of_table(make: Any) -> None:
-    signature = infer(make(COLUMNS), target="y")
+    signature = infer_signature(make(COLUMNS), target="y")
     day = 24 * 3600 * 1e6
     first = 18262 * day
     assert signature.fields == (
@@ -48,7 +48,7 @@ def test_kinds_bounds_levels_and_nullability_are_found_in_any_make_of_table(make
 def test_the_table_that_it_was_inferred_from_passes_without_a_flag(make: Any) -> None:
     table = make(COLUMNS)
     features = nw.from_native(table, eager_only=True).drop("y").to_native()
-    checked = Checker(infer(table, target="y")).table(features)
+    checked = Checker(infer_signature(table, target="y")).table(features)
     assert checked.flags == []
     assert checked.columns.numbers[:, 0].tolist() == [17, 90, 40, 41]
     assert checked.columns.texts.tolist() == [["smith"], [None], ["nurse"], ["nurse"]]
@@ -82,7 +82,7 @@ def test_texts_of_many_values_are_text_and_declared_categories_stay_categories()
 def test_columns_of_arrays_are_tensors(kind: Any) -> None:
     table = pl.DataFrame({"v": pl.Series([[1, 2], [3, 4]], dtype=kind), "y": ["a", "b"]})
     assert fields(table)["v"] == Field(name="v", kind="tensor", dtype="float32", shape=(2,))
-    checked = Checker(infer(table, target="y")).table(table.drop("y"))
+    checked = Checker(infer_signature(table, target="y")).table(table.drop("y"))
     assert checked.columns.tensors["v"].tolist() == [[1, 2], [3, 4]]
     assert checked.columns.tensors["v"].dtype == np.float32
 
@@ -98,20 +98,22 @@ def test_columns_of_arrays_are_tensors(kind: Any) -> None:
     ],
 )
 def test_the_task_follows_from_the_target(target: list[Any], expected: Any) -> None:
-    output = infer(pl.DataFrame({"x": [1, 2, 3], "y": target}), target="y").output
+    output = infer_signature(pl.DataFrame({"x": [1, 2, 3], "y": target}), target="y").output
     assert (output.task, output.labels) == expected
 
 
 def test_integers_of_many_values_are_a_quantity_unless_the_task_says_otherwise() -> None:
     table = pl.DataFrame({"x": range(30), "y": range(30)})
-    assert infer(table, target="y").output == Output(name="y", task="regression", bounds=(0, 29))
-    assert len(infer(table, target="y", task="multiclass").output.labels or ()) == 30
+    assert infer_signature(table, target="y").output == Output(
+        name="y", task="regression", bounds=(0, 29)
+    )
+    assert len(infer_signature(table, target="y", task="multiclass").output.labels or ()) == 30
 
 
 def test_labels_come_in_the_order_of_the_model() -> None:
     table = pl.DataFrame({"x": [1, 2], "y": ["a", "b"]})
-    assert infer(table, target="y", labels=["b", "a"]).output.labels == ("b", "a")
-    labels = infer(table, target="y", labels=np.array([True, False])).output.labels or ()
+    assert infer_signature(table, target="y", labels=["b", "a"]).output.labels == ("b", "a")
+    labels = infer_signature(table, target="y", labels=np.array([True, False])).output.labels or ()
     assert [type(label) for label in labels] == [bool, bool]
 
 
@@ -138,4 +140,4 @@ def test_labels_come_in_the_order_of_the_model() -> None:
 )
 def test_what_cannot_be_inferred_is_named(table: Any, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
-        infer(table, target="y")
+        infer_signature(table, target="y")

@@ -29,7 +29,7 @@ def doctor(
         process is dead, indexes of the log.
     """
     from clewline.flow.values import INSIDE
-    from clewline.model.findings import findings as model_findings
+    from clewline.model.doctor import model_findings as model_findings
     from clewline.serve.log import check as log_check
 
     here = project.find()

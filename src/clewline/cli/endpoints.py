@@ -170,9 +170,9 @@ def _brings(project: Project, names: Sequence[str]) -> bool:
 def _brought(project: Project, store: Store, spec: specs.EndpointSpec) -> Brought:
     if not declared.imports(spec.root):
         return {}
-    from clewline.hub.endpoints import brought
+    from clewline.hub.endpoint_imports import import_endpoint_models
 
-    return brought(project, store, spec)
+    return import_endpoint_models(project, store, spec)
 
 
 # Checking

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from clewline.cli.output import console, message
-from clewline.model.registry import ref_of
+from clewline.model.registry import version_ref
 from clewline.store.phrases import number, size, when
 from clewline.store.records import ModelVersion, Run
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from clewline.model.compare import Difference
-    from clewline.model.gate import Verdict
+    from clewline.model.compare import VersionDifference
+    from clewline.model.gate import GateVerdict
     from clewline.model.package import Package
     from clewline.model.promote import Promotion
     from clewline.model.verify import Verification
@@ -37,7 +37,7 @@ def versions(
         return
     table = _table("model", "alias", "task", "metric", "served by", "size", "registered", "run")
     for version in found:
-        ref = ref_of(version)
+        ref = version_ref(version)
         table.add_row(
             f"[bold]{ref}[/bold]",
             " ".join(aliases.get(ref, [])),
@@ -159,7 +159,7 @@ def _fields(package: Package) -> Table:
     return table
 
 
-def difference(left: str, right: str, found: Sequence[Difference]) -> None:
+def difference(left: str, right: str, found: Sequence[VersionDifference]) -> None:
     """Print what differs between two versions."""
     if not found:
         message(f"{left} and {right} differ in nothing.")
@@ -203,7 +203,7 @@ def promotion(done: Promotion) -> None:
         message("Not in a Git repository: the registry's head is kept nowhere else.")
 
 
-def gate(verdicts: Sequence[Verdict], title: str) -> None:
+def gate(verdicts: Sequence[GateVerdict], title: str) -> None:
     """Print every line of the gate, judged."""
     out = console()
     if title:

@@ -14,7 +14,7 @@ from clewline.cli.models_import import import_
 from clewline.cli.output import emit, message
 from clewline.cli.paging import Limit, Offset
 from clewline.errors import GateRefused
-from clewline.model.registry import Registry, ref_of
+from clewline.model.registry import Registry, version_ref
 from clewline.project import find
 from clewline.store.records import Run
 from clewline.store.store import Store
@@ -43,7 +43,8 @@ def list_(name: str | None = None, /, *, limit: Limit = 20, offset: Offset = 0) 
         found = registry.list(name, limit=limit, offset=offset)
         aliases = _aliases(registry)
     rows = [
-        msgspec.to_builtins(item) | {"aliases": aliases.get(ref_of(item), [])} for item in found
+        msgspec.to_builtins(item) | {"aliases": aliases.get(version_ref(item), [])}
+        for item in found
     ]
     emit(rows, lambda _: tables.versions(found, aliases, limit, offset))
 
@@ -87,11 +88,11 @@ def diff(left: str, right: str, /) -> None:
     right
         Another: income@3.
     """
-    from clewline.model.compare import differences
+    from clewline.model.compare import compare_versions
 
     with _registry() as registry:
         one, two = registry.open(left), registry.open(right)
-        found = differences(one, two, _run(registry, one), _run(registry, two))
+        found = compare_versions(one, two, _run(registry, one), _run(registry, two))
     emit(found, lambda _: tables.difference(one.manifest.ref, two.manifest.ref, found))
 
 

@@ -56,14 +56,14 @@ def import_(
     max_size
         The largest file that is taken.
     """
-    from clewline.hub.bring import Wanted, bring
-    from clewline.hub.web import Bounds
-    from clewline.model.registry import ref_of
+    from clewline.hub.import_model import ModelImport, import_model
+    from clewline.hub.web import DownloadLimits
+    from clewline.model.registry import version_ref
 
     if train is not None and sample is not None:
         raise UsageError("--train and --sample are both given.", "Leave --sample out.")
     project = find()
-    wanted = Wanted(
+    wanted = ModelImport(
         source=source,
         name=name,
         digest=digest,
@@ -72,12 +72,16 @@ def import_(
         tables=_tables(train, test, target),
     )
     with Store.open(project.store_root) as store:
-        registered = bring(project, store, wanted, Bounds(size_bytes=in_bytes(max_size)))
-    emit(msgspec.to_builtins(registered), lambda _: message(f"registered {ref_of(registered)}"))
+        registered = import_model(
+            project, store, wanted, DownloadLimits(size_bytes=in_bytes(max_size))
+        )
+    emit(
+        msgspec.to_builtins(registered), lambda _: message(f"registered {version_ref(registered)}")
+    )
 
 
 def _tables(train: Path | None, test: Path | None, target: str | None) -> dict[str, Any]:
-    from clewline.hub.describing import table
+    from clewline.hub.input_files import table
 
     given: dict[str, Any] = {} if target is None else {"target": target}
     if train is not None:

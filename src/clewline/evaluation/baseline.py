@@ -18,9 +18,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.evaluation.columns import Column, Levels, Numbers
+from clewline.evaluation.columns import BaselineColumn, LevelColumn, NumericColumn
 from clewline.evaluation.metrics import Floats, Integers, Interval
-from clewline.evaluation.rule import Above, Always, Among, Rule
+from clewline.evaluation.rule import ConstantRule, LevelSetRule, SimpleRule, ThresholdRule
 
 FOLDS = 5
 LEARNED_ROWS = 100_000
@@ -43,10 +43,10 @@ class Question(NamedTuple):
 
     worth: float
     doubt: float  # probability that chance gives a field a question like this
-    rule: Rule
+    rule: SimpleRule
 
 
-class Goal:
+class Objective:
     """
     What a rule is to get right.
 
@@ -126,14 +126,14 @@ def _doubt_of_counts(table: Floats) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedRule:
     """A rule with its answers."""
 
-    rule: Rule
+    rule: SimpleRule
     answers: Floats  # of each side: label index or mean
     shares: Floats  # of each side, of each label, shape (sides, labels); empty for a regression
 
-    def predict(self, columns: dict[str, Column], rows: int) -> tuple[Floats, Floats]:
+    def predict(self, columns: dict[str, BaselineColumn], rows: int) -> tuple[Floats, Floats]:
         """Answers, shape (n,), and probabilities, shape (n, labels)."""
         sides = self.rule.sides(columns, rows)
         return self.answers[sides], self.shares[sides]
@@ -146,8 +146,12 @@ class Fitted:
 
 
 def learn(
-    columns: dict[str, Column], truth: NDArray[np.generic], goal: Goal, *, seed: int = 0
-) -> Fitted:
+    columns: dict[str, BaselineColumn],
+    truth: NDArray[np.generic],
+    goal: Objective,
+    *,
+    seed: int = 0,
+) -> FittedRule:
     """
     Learn the best rule.
 
@@ -164,12 +168,18 @@ def learn(
     asked = [found for column in columns.values() for found in _questions(column, terms, goal)]
     clear = [question for question in asked if question.doubt * len(columns) < _DOUBT]
     if not clear:
-        return _fitted(Always(), columns, truth, Goal(goal.labels))  # the most frequent label
+        return _fitted(
+            ConstantRule(), columns, truth, Objective(goal.labels)
+        )  # the most frequent label
     return _fitted(max(clear, key=lambda question: question.worth).rule, columns, truth, goal)
 
 
 def cross_fitted(
-    columns: dict[str, Column], truth: NDArray[np.generic], goal: Goal, *, seed: int = 0
+    columns: dict[str, BaselineColumn],
+    truth: NDArray[np.generic],
+    goal: Objective,
+    *,
+    seed: int = 0,
 ) -> tuple[Floats, Floats]:
     """
     Answer each row by a rule that was learned without its fifth of the rows.
@@ -202,15 +212,15 @@ def _folds(truth: NDArray[np.generic], random: np.random.Generator) -> Integers:
     return fold
 
 
-def _questions(column: Column, terms: Floats, goal: Goal) -> Iterator[Question]:
+def _questions(column: BaselineColumn, terms: Floats, goal: Objective) -> Iterator[Question]:
     """The best questions about a field, if there are any to ask."""
-    if isinstance(column, Numbers):
+    if isinstance(column, NumericColumn):
         yield from _thresholds(column, terms, goal)
     else:
         yield from _level_sets(column, terms, goal)
 
 
-def _thresholds(column: Numbers, terms: Floats, goal: Goal) -> Iterator[Question]:
+def _thresholds(column: NumericColumn, terms: Floats, goal: Objective) -> Iterator[Question]:
     known = ~np.isnan(column.values)
     order = np.flatnonzero(known)[np.argsort(column.values[known], kind="stable")]
     values, sums = column.values[order], terms[order].cumsum(axis=0)
@@ -227,11 +237,11 @@ def _thresholds(column: Numbers, terms: Floats, goal: Goal) -> Iterator[Question
         best = int(worth.argmax())
         groups = np.stack([side[best], total - side[best]])
         doubt = goal.doubt(groups, np.array([count[best], len(terms) - count[best]]))
-        rule = Above(column.name, _between(values, cuts[best]), above, column.instants)
+        rule = ThresholdRule(column.name, _between(values, cuts[best]), above, column.instants)
         yield Question(float(worth[best]), doubt * len(cuts), rule)
 
 
-def _level_sets(column: Levels, terms: Floats, goal: Goal) -> Iterator[Question]:
+def _level_sets(column: LevelColumn, terms: Floats, goal: Objective) -> Iterator[Question]:
     groups = list(_by_level(column, terms))
     if not groups:
         return
@@ -249,7 +259,7 @@ def _level_sets(column: Levels, terms: Floats, goal: Goal) -> Iterator[Question]
 Group = tuple[object, Floats, int]  # a level, its sums, its rows
 
 
-def _unusual_levels(name: str, groups: list[Group], terms: Floats) -> Iterator[Rule]:
+def _unusual_levels(name: str, groups: list[Group], terms: Floats) -> Iterator[SimpleRule]:
     """Levels whose most frequent label is not that of all rows, by label."""
     usual = terms.sum(axis=0).argmax()
     sets: dict[int, list[object]] = {}
@@ -257,17 +267,17 @@ def _unusual_levels(name: str, groups: list[Group], terms: Floats) -> Iterator[R
         if (label := int(sums.argmax())) != usual:
             sets.setdefault(label, []).append(level)
     if sets:
-        yield Among(name, tuple(tuple(levels) for _, levels in sorted(sets.items())))
+        yield LevelSetRule(name, tuple(tuple(levels) for _, levels in sorted(sets.items())))
 
 
-def _high_levels(name: str, groups: list[Group], terms: Floats) -> Iterator[Rule]:
+def _high_levels(name: str, groups: list[Group], terms: Floats) -> Iterator[SimpleRule]:
     """The level with the highest mean, the two highest, and so on; the best set is among them."""
     ordered = sorted(groups, key=lambda group: float(-group[1][0] / group[2]))
     for size in range(1, len(ordered)):
-        yield Among(name, (tuple(level for level, _, _ in ordered[:size]),))
+        yield LevelSetRule(name, (tuple(level for level, _, _ in ordered[:size]),))
 
 
-def _by_level(column: Levels, terms: Floats) -> Iterator[Group]:
+def _by_level(column: LevelColumn, terms: Floats) -> Iterator[Group]:
     """The levels that enough rows have."""
     rows: dict[object, list[int]] = {}
     for row, level in enumerate(column.values.tolist()):
@@ -285,7 +295,7 @@ def _between(values: Floats, row: int) -> float:
     return middle if low <= middle < high else low
 
 
-def _worth(rule: Rule, column: Column, terms: Floats, goal: Goal) -> float:
+def _worth(rule: SimpleRule, column: BaselineColumn, terms: Floats, goal: Objective) -> float:
     sides = rule.sides({column.name: column}, len(terms))
     counts = np.bincount(sides).astype(np.float64)
     sums = np.stack([terms[sides == side].sum(axis=0) for side in range(len(counts))])
@@ -293,13 +303,16 @@ def _worth(rule: Rule, column: Column, terms: Floats, goal: Goal) -> float:
 
 
 def _fitted(
-    rule: Rule, columns: dict[str, Column], truth: NDArray[np.generic], goal: Goal
-) -> Fitted:
+    rule: SimpleRule,
+    columns: dict[str, BaselineColumn],
+    truth: NDArray[np.generic],
+    goal: Objective,
+) -> FittedRule:
     sides = rule.sides(columns, len(truth))
     parts = [truth[sides == side] for side in range(int(sides.max()) + 1)]
     answers = np.array([goal.answer(part if part.size else truth) for part in parts])
-    return Fitted(rule, answers, np.array([goal.shares(part) for part in parts]))
+    return FittedRule(rule, answers, np.array([goal.shares(part) for part in parts]))
 
 
-def _taken(columns: dict[str, Column], rows: Integers) -> dict[str, Column]:
+def _taken(columns: dict[str, BaselineColumn], rows: Integers) -> dict[str, BaselineColumn]:
     return {name: column.take(rows) for name, column in columns.items()}

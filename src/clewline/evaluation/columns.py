@@ -9,54 +9,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.signature import frames, instant
+from clewline.signature import dataframes, timestamps
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class NumericColumn:
     """A column of quantities or instants; null is NaN."""
 
     name: str
     values: NDArray[np.float64]  # shape (n,)
     instants: bool = False
 
-    def take(self, rows: NDArray[np.int64]) -> Numbers:
+    def take(self, rows: NDArray[np.int64]) -> NumericColumn:
         """Some of the rows."""
-        return Numbers(self.name, self.values[rows], self.instants)
+        return NumericColumn(self.name, self.values[rows], self.instants)
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
+class LevelColumn:
     """A column of texts or booleans; null is None."""
 
     name: str
     values: NDArray[np.object_]  # shape (n,)
 
-    def take(self, rows: NDArray[np.int64]) -> Levels:
+    def take(self, rows: NDArray[np.int64]) -> LevelColumn:
         """Some of the rows."""
-        return Levels(self.name, self.values[rows])
+        return LevelColumn(self.name, self.values[rows])
 
 
-Column = Numbers | Levels
+BaselineColumn = NumericColumn | LevelColumn
 
 
-def read(frame: Any, *, target: str) -> dict[str, Column]:
+def read(frame: Any, *, target: str) -> dict[str, BaselineColumn]:
     """Read every column but the target that holds quantities, instants, texts or booleans."""
-    table = frames.opened(frame)
+    table = dataframes.open_table(frame)
     found = (_column(table[name]) for name in table.columns if name != target)
     return {column.name: column for column in found if column is not None}
 
 
-def _column(series: Any) -> Column | None:
+def _column(series: Any) -> BaselineColumn | None:
     if series.dtype.is_integer() or series.dtype.is_float():
-        return Numbers(series.name, frames.floats(series))
-    cells = frames.cells(series)
+        return NumericColumn(series.name, dataframes.column_floats(series))
+    cells = dataframes.cell_values(series)
     present = [value for value in cells if value is not None]
     if present and all(isinstance(value, dt.date) for value in present):
-        micros = [np.nan if value is None else float(instant.micros(value)) for value in cells]
-        return Numbers(series.name, np.array(micros), instants=True)
+        micros = [
+            np.nan if value is None else float(timestamps.to_microseconds(value)) for value in cells
+        ]
+        return NumericColumn(series.name, np.array(micros), instants=True)
     if present and all(isinstance(value, str | bool) for value in present):
         levels = np.empty(len(cells), dtype=object)
         levels[:] = cells
-        return Levels(series.name, levels)
+        return LevelColumn(series.name, levels)
     return None

@@ -32,7 +32,7 @@ class Interval(msgspec.Struct, frozen=True):
     high: float
 
 
-def intervals(
+def bootstrap_intervals(
     measure: Measure, rows: int, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, Interval]:
     """
@@ -62,7 +62,7 @@ def intervals(
     return {name: _interval(value, drawn[name]) for name, value in values.items()}
 
 
-def enough_resamples(rows: int) -> int:
+def default_resamples(rows: int) -> int:
     """Choose how many resamples seconds allow: 1,000 up to 20,000 rows, never below 200."""
     return min(RESAMPLES, max(_LEAST, _BUDGET // max(rows, 1)))
 
@@ -87,8 +87,8 @@ def binary(truth: Integers, chosen: Integers, probabilities: Floats | None = Non
             "log_loss": log_losses(truth, probabilities),
             "brier": (probabilities[:, 1] - (truth == 1)) ** 2,
         }
-        parts.append(means(losses))
-    return together(parts)
+        parts.append(mean_measure(losses))
+    return join_measures(parts)
 
 
 def multiclass(
@@ -110,8 +110,8 @@ def multiclass(
     parts = [_macro(truth, chosen, labels)]
     if probabilities is not None:
         parts.append(_one_against_rest(truth, probabilities))
-        parts.append(means({"log_loss": log_losses(truth, probabilities)}))
-    return together(parts)
+        parts.append(mean_measure({"log_loss": log_losses(truth, probabilities)}))
+    return join_measures(parts)
 
 
 def regression(truth: Floats, predicted: Floats) -> Measure:
@@ -142,14 +142,14 @@ def regression(truth: Floats, predicted: Floats) -> Measure:
     return measure
 
 
-def means(terms: dict[str, Floats]) -> Measure:
+def mean_measure(terms: dict[str, Floats]) -> Measure:
     """Make a measure of weighted means of values, one a row."""
     return lambda weights: {
         name: _dot(weights, values) / float(weights.sum()) for name, values in terms.items()
     }
 
 
-def together(parts: Sequence[Measure]) -> Measure:
+def join_measures(parts: Sequence[Measure]) -> Measure:
     """Join measures of one sample."""
     return lambda weights: {name: value for part in parts for name, value in part(weights).items()}
 

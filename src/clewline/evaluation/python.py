@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clewline.errors import InvalidInput, ModelFailed
 from clewline.flow.code import origin
 from clewline.flow.code.annotated import Frame, frame_of
-from clewline.signature import frames, reply
+from clewline.signature import dataframes, model_answers
 from clewline.signature.field import Output
 from clewline.signature.infer import infer_output
 
@@ -49,7 +49,7 @@ class PythonModel:
     def __init__(self, model: Any, output: Output) -> None:
         self._model, self._output = model, output
         self._frame = taken_by(model.predict)
-        self._last: tuple[Any, reply.Reply] | None = None
+        self._last: tuple[Any, model_answers.ModelAnswers] | None = None
         if output.labels is not None:
             self.classes_ = np.array(output.labels, dtype=object)
 
@@ -65,36 +65,38 @@ class PythonModel:
         values: NDArray[Any] | None = found.values
         return self.classes_[found.choices] if values is None else values
 
-    def _asked(self, table: Any) -> reply.Reply:
+    def _asked(self, table: Any) -> model_answers.ModelAnswers:
         if self._last is None or self._last[0] is not table:
             self._last = table, self._answers(table)
         return self._last[1]
 
-    def _answers(self, table: Any) -> reply.Reply:
+    def _answers(self, table: Any) -> model_answers.ModelAnswers:
         given, rows, who = self._given(table), len(table), type(self._model).__name__
         order = tuple(getattr(self._model, "classes_", ()))
         try:
             said = self._model.predict(given)
-            found = reply.read(said, self._output, rows, who=who, labels=order)
+            found = model_answers.read_answers(said, self._output, rows, who=who, labels=order)
             if found.choices is None or found.probabilities is not None:
                 return found
             if not hasattr(self._model, "predict_proba"):
                 return found
             shares = self._model.predict_proba(given)
-            shares = reply.probabilities(shares, self._output, rows, who=who, labels=order)
+            shares = model_answers.read_probabilities(
+                shares, self._output, rows, who=who, labels=order
+            )
         except ModelFailed as error:
             raise InvalidInput(error.message, error.fix) from error
-        return reply.Reply(found.choices, shares)
+        return model_answers.ModelAnswers(found.choices, shares)
 
     def _given(self, table: Any) -> Any:
         """Give the table as `predict` takes it."""
         if self._frame == "rows":
-            opened = frames.opened(table)
-            columns = [frames.cells(opened[name]) for name in opened.columns]
+            opened = dataframes.open_table(table)
+            columns = [dataframes.cell_values(opened[name]) for name in opened.columns]
             return [
                 dict(zip(opened.columns, row, strict=True)) for row in zip(*columns, strict=True)
             ]
-        return frames.opened(table).to_numpy() if self._frame == "numpy" else table
+        return dataframes.open_table(table).to_numpy() if self._frame == "numpy" else table
 
 
 def taken_by(predict: Any) -> Frame | None:

@@ -9,13 +9,13 @@ import msgspec
 
 from clewline.evaluation import baseline, columns, metrics
 from clewline.evaluation.baseline import Baseline
-from clewline.evaluation.columns import Column
+from clewline.evaluation.columns import BaselineColumn
 from clewline.evaluation.metrics import LEVEL, Interval
 from clewline.evaluation.python import askable
-from clewline.evaluation.trial import Answers, Label, Trial, trial
+from clewline.evaluation.task import EvaluationTask, Label, ModelPredictions, ask_model
 from clewline.flow import context, record
 from clewline.flow.step import step
-from clewline.signature import frames
+from clewline.signature import dataframes
 from clewline.signature.field import Task
 
 _log = logging.getLogger(__name__)
@@ -72,9 +72,9 @@ def evaluate(
         InvalidInput: No such target, no rows, nulls in the target, or a model
             whose answers do not fit the target.
     """
-    features, targets = frames.without(test, target), frames.values(test, target)
+    features, targets = dataframes.drop_column(test, target), dataframes.column_values(test, target)
     known = test if train is None else train
-    asked, answers = trial(askable(model, known, target), features, targets)
+    asked, answers = ask_model(askable(model, known, target), features, targets)
     rule, rule_answers = _rule(asked, columns.read(test, target=target), train, target, seed)
     report = _report(
         asked,
@@ -84,7 +84,7 @@ def evaluate(
         target=target,
         learned_on="test, cross-fitted" if train is None else "train",
         seed=seed,
-        resamples=metrics.enough_resamples(len(targets)) if resamples is None else resamples,
+        resamples=metrics.default_resamples(len(targets)) if resamples is None else resamples,
     )
     if context.current() is not None:
         record.log(**{name: interval.value for name, interval in report.metrics.items()})
@@ -94,23 +94,23 @@ def evaluate(
 
 
 def _rule(
-    asked: Trial, test: dict[str, Column], train: Any, target: str, seed: int
-) -> tuple[str, Answers]:
+    asked: EvaluationTask, test: dict[str, BaselineColumn], train: Any, target: str, seed: int
+) -> tuple[str, ModelPredictions]:
     """The rule in words, and what it answers to the test rows."""
     if train is None:
         shown = baseline.learn(test, asked.truth, asked.goal, seed=seed)
         said = baseline.cross_fitted(test, asked.truth, asked.goal, seed=seed)
     else:
-        truth = asked.read(frames.values(train, target), "training table")
+        truth = asked.read(dataframes.column_values(train, target), "training table")
         shown = baseline.learn(columns.read(train, target=target), truth, asked.goal, seed=seed)
         said = shown.predict(test, len(asked.truth))
-    return shown.words(asked.labels), Answers(said[0], said[1] if asked.labels else None)
+    return shown.words(asked.labels), ModelPredictions(said[0], said[1] if asked.labels else None)
 
 
 def _report(
-    asked: Trial,
-    answers: Answers,
-    rule_answers: Answers,
+    asked: EvaluationTask,
+    answers: ModelPredictions,
+    rule_answers: ModelPredictions,
     *,
     rule: str,
     target: str,
@@ -121,7 +121,7 @@ def _report(
     rows = len(asked.truth)
 
     def measured(measure: metrics.Measure) -> dict[str, Interval]:
-        return metrics.intervals(measure, rows, seed=seed, resamples=resamples)
+        return metrics.bootstrap_intervals(measure, rows, seed=seed, resamples=resamples)
 
     model, plain = measured(asked.measure(answers)), measured(asked.measure(rule_answers))
     gain = measured(asked.gain(answers, rule_answers)).get("gain", Interval(0.0, 0.0, 0.0))

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.evaluation.columns import Column, Levels, Numbers
-from clewline.signature import instant
+from clewline.evaluation.columns import BaselineColumn, LevelColumn, NumericColumn
+from clewline.signature import timestamps
 
 _NAMED = 6  # levels of a set that a rule's text names
 
 
 @dataclass(frozen=True, slots=True)
-class Always:
+class ConstantRule:
     """The same answer for every row."""
 
-    def sides(self, columns: dict[str, Column], rows: int) -> NDArray[np.int64]:
+    def sides(self, columns: dict[str, BaselineColumn], rows: int) -> NDArray[np.int64]:
         """The side of each row, shape (n,)."""
         return np.zeros(rows, dtype=np.int64)
 
@@ -28,7 +28,7 @@ class Always:
 
 
 @dataclass(frozen=True, slots=True)
-class Above:
+class ThresholdRule:
     """Side 1 above a threshold (or up to it); null and the others stand on side 0."""
 
     field: str
@@ -36,10 +36,10 @@ class Above:
     above: bool = True
     instants: bool = False
 
-    def sides(self, columns: dict[str, Column], rows: int) -> NDArray[np.int64]:
+    def sides(self, columns: dict[str, BaselineColumn], rows: int) -> NDArray[np.int64]:
         """The side of each row, shape (n,); all 0 when the column is not there."""
         column = columns.get(self.field)
-        if not isinstance(column, Numbers):
+        if not isinstance(column, NumericColumn):
             return np.zeros(rows, dtype=np.int64)
         if self.above:
             return (column.values > self.threshold).astype(np.int64)
@@ -48,21 +48,25 @@ class Above:
     def words(self, answers: list[str]) -> str:
         """The rule in words; `answers` has one text a side."""
         sign = ">" if self.above else "<="
-        at = instant.text(self.threshold) if self.instants else f"{self.threshold:.15g}"
+        at = (
+            timestamps.format_microseconds(self.threshold)
+            if self.instants
+            else f"{self.threshold:.15g}"
+        )
         return f"{self.field} {sign} {at} → {answers[1]}, else {answers[0]}"
 
 
 @dataclass(frozen=True, slots=True)
-class Among:
+class LevelSetRule:
     """Each set of levels has a side, 1 and on; null and other levels stand on side 0."""
 
     field: str
     sets: tuple[tuple[Any, ...], ...]
 
-    def sides(self, columns: dict[str, Column], rows: int) -> NDArray[np.int64]:
+    def sides(self, columns: dict[str, BaselineColumn], rows: int) -> NDArray[np.int64]:
         """The side of each row, shape (n,); all 0 when the column is not there."""
         column = columns.get(self.field)
-        if not isinstance(column, Levels):
+        if not isinstance(column, LevelColumn):
             return np.zeros(rows, dtype=np.int64)
         side = {level: place for place, levels in enumerate(self.sets, 1) for level in levels}
         return np.array([side.get(value, 0) for value in column.values.tolist()], dtype=np.int64)
@@ -80,7 +84,7 @@ class Among:
         )
 
 
-Rule = Always | Above | Among
+SimpleRule = ConstantRule | ThresholdRule | LevelSetRule
 
 
 def _levels(levels: tuple[Any, ...]) -> str:

@@ -44,7 +44,7 @@ def is_address(text: str) -> bool:
     return text.startswith(_PREFIXES)
 
 
-def parse(text: str) -> Address:
+def parse_address(text: str) -> Address:
     """
     Read an address.
 
@@ -63,7 +63,7 @@ def parse(text: str) -> Address:
     return _known_hub(text) or Address(text=text, url=text)
 
 
-def hub() -> str:
+def hub_url() -> str:
     """
     Give the hub's address: HF_ENDPOINT, or Hugging Face.
 
@@ -111,7 +111,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def origin(url: str) -> tuple[str, str, int | None]:
+def url_origin(url: str) -> tuple[str, str, int | None]:
     """Give scheme, host and port, which say to whom a token may be sent."""
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -133,7 +133,7 @@ def _of_hub(text: str, rest: str) -> Address:
 
 
 def _hub_file(text: str, repo: str, path: str, revision: str | None) -> Address:
-    base = hub()
+    base = hub_url()
     at = quote(revision or "main", safe="")
     url = f"{base}/{repo}/resolve/{at}/{quote(path)}"
     return Address(text=text, url=url, hub=base, repo=repo, path=path, revision=revision)
@@ -141,8 +141,8 @@ def _hub_file(text: str, repo: str, path: str, revision: str | None) -> Address:
 
 def _known_hub(text: str) -> Address | None:
     """A file of the hub, by the address that a browser shows."""
-    base = hub()
-    if origin(text) != origin(base):
+    base = hub_url()
+    if url_origin(text) != url_origin(base):
         return None
     path = urlsplit(text).path.removeprefix(urlsplit(base).path).strip("/")
     parts = path.split("/")

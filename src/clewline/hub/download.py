@@ -11,7 +11,14 @@ from typing import Any, BinaryIO
 import msgspec
 
 from clewline.errors import NotSupported
-from clewline.hub.web import WIRE_ERRORS, Answer, Bounds, HubFault, HubRefused, asked
+from clewline.hub.web import (
+    WIRE_ERRORS,
+    DownloadLimits,
+    HubFault,
+    HubRefused,
+    HubResponse,
+    open_url,
+)
 from clewline.store.disk import disk_errors
 from clewline.store.phrases import size
 
@@ -37,7 +44,7 @@ class _BrokenOff(Exception):
 def fetch(
     url: str,
     path: Path | None,
-    bounds: Bounds,
+    bounds: DownloadLimits,
     *,
     token: str | None = None,
     judge: Callable[[Any], None] = lambda headers: None,
@@ -60,7 +67,7 @@ def fetch(
     """
     for left in reversed(range(bounds.attempts)):
         try:
-            with asked(url, bounds, token=token, judge=judge) as answer:
+            with open_url(url, bounds, token=token, judge=judge) as answer:
                 return _kept(answer, path, bounds)
         except (_BrokenOff, HubFault, HubRefused) as error:
             passing = not isinstance(error, HubRefused | TooSlow) or (
@@ -71,7 +78,7 @@ def fetch(
     raise AssertionError("a last attempt returns or raises")
 
 
-def _told(url: str, error: Exception, bounds: Bounds) -> Exception:
+def _told(url: str, error: Exception, bounds: DownloadLimits) -> Exception:
     if isinstance(error, _BrokenOff):
         return HubFault(
             f"{url} broke off {bounds.attempts} times, at last {error}; nothing of it was kept.",
@@ -89,7 +96,7 @@ def declared_size(headers: Any) -> int | None:
     return None
 
 
-def require_size(count: int | None, url: str, bounds: Bounds) -> None:
+def require_size(count: int | None, url: str, bounds: DownloadLimits) -> None:
     """
     Refuse a file that is larger than the bound.
 
@@ -103,7 +110,7 @@ def require_size(count: int | None, url: str, bounds: Bounds) -> None:
         )
 
 
-def _kept(answer: Answer, path: Path | None, bounds: Bounds) -> Fetched:
+def _kept(answer: HubResponse, path: Path | None, bounds: DownloadLimits) -> Fetched:
     require_size(_length(answer), answer.url, bounds)
     commit = answer.first.get("X-Repo-Commit")
     if path is None:
@@ -117,12 +124,14 @@ def _kept(answer: Answer, path: Path | None, bounds: Bounds) -> Fetched:
             raise
 
 
-def _length(answer: Answer) -> int | None:
+def _length(answer: HubResponse) -> int | None:
     text = answer.headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _read(answer: Answer, out: BinaryIO | None, bounds: Bounds, commit: str | None) -> Fetched:
+def _read(
+    answer: HubResponse, out: BinaryIO | None, bounds: DownloadLimits, commit: str | None
+) -> Fetched:
     hasher, count, begun = hashlib.sha256(), 0, time.monotonic()
     while piece := _piece(answer):
         hasher.update(piece)
@@ -137,7 +146,7 @@ def _read(answer: Answer, out: BinaryIO | None, bounds: Bounds, commit: str | No
     return Fetched(sha256=hasher.hexdigest(), size_bytes=count, commit=commit)
 
 
-def _piece(answer: Answer) -> bytes:
+def _piece(answer: HubResponse) -> bytes:
     try:
         data: bytes = answer.response.read1(_PIECE)
     except WIRE_ERRORS as error:
@@ -145,7 +154,7 @@ def _piece(answer: Answer) -> bytes:
     return data
 
 
-def _require_pace(url: str, count: int, seconds: float, bounds: Bounds) -> None:
+def _require_pace(url: str, count: int, seconds: float, bounds: DownloadLimits) -> None:
     if seconds > bounds.grace_s and count < seconds * bounds.slowest:
         raise TooSlow(
             f"{url} gave {size(count)} in {seconds:.0f} s and is given up.",

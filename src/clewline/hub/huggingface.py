@@ -12,7 +12,7 @@ import msgspec
 
 from clewline.errors import ClewlineError, Forbidden, NotFound
 from clewline.hub.address import Address
-from clewline.hub.web import WIRE_ERRORS, Bounds, HubFault, HubRefused, asked
+from clewline.hub.web import WIRE_ERRORS, DownloadLimits, HubFault, HubRefused, open_url
 
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 _MOST_TOLD = 8 << 20
@@ -47,7 +47,7 @@ def told_digest(headers: Any) -> str | None:
     return found[1] if found else None
 
 
-def licence(address: Address, bounds: Bounds) -> str | None:
+def licence(address: Address, bounds: DownloadLimits) -> str | None:
     """Give the licence of a file's repository; None where the hub does not tell it."""
     if address.hub is None:
         return None
@@ -62,7 +62,7 @@ def licence(address: Address, bounds: Bounds) -> str | None:
     return tags[0] if tags else None
 
 
-def explained(address: Address, error: HubRefused, bounds: Bounds) -> ClewlineError:
+def explained(address: Address, error: HubRefused, bounds: DownloadLimits) -> ClewlineError:
     """Turn a hub's refusal into what a person can do about it."""
     if address.hub is None:
         return error
@@ -92,7 +92,7 @@ def _missing(address: Address, code: str) -> str:
             return f"{address.repo} has no file {address.path} at {address.revision or 'main'}"
 
 
-def _likely(address: Address, bounds: Bounds) -> str:
+def _likely(address: Address, bounds: DownloadLimits) -> str:
     """Name files of the repository that may have been meant."""
     try:
         names = [each.rfilename for each in _repository(address, bounds).siblings]
@@ -105,11 +105,11 @@ def _likely(address: Address, bounds: Bounds) -> str:
     return f"It has {', '.join(likely[:8])}."
 
 
-def _repository(address: Address, bounds: Bounds) -> _Repository:
+def _repository(address: Address, bounds: DownloadLimits) -> _Repository:
     url = f"{address.hub}/api/models/{address.repo}"
     if address.revision is not None:
         url += f"/revision/{quote(address.revision, safe='')}"
-    with asked(url, bounds, token=token(address)) as answer:
+    with open_url(url, bounds, token=token(address)) as answer:
         try:
             data = answer.response.read(_MOST_TOLD)
         except WIRE_ERRORS as error:

@@ -22,7 +22,7 @@ WIRE_ERRORS = (OSError, http.client.HTTPException)
 """What a connection that fails or answers no HTTP raises, `urllib.error.URLError` among them."""
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class DownloadLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How much and how long a server is listened to."""
 
     size_bytes: int = 1 << 30
@@ -48,7 +48,7 @@ class HubRefused(CheckFailed):
         self.status, self.headers = status, headers
 
 
-class Answer:
+class HubResponse:
     """An answer whose body is still to be read."""
 
     def __init__(self, response: Any, url: str, first: Any) -> None:
@@ -58,15 +58,15 @@ class Answer:
 
 
 @contextmanager
-def asked(
+def open_url(
     url: str,
-    bounds: Bounds,
+    bounds: DownloadLimits,
     *,
     method: str = "GET",
     token: str | None = None,
     follow: bool = True,
     judge: Callable[[Any], None] = lambda headers: None,
-) -> Iterator[Answer]:
+) -> Iterator[HubResponse]:
     """
     Ask a server, and follow where it sends us.
 
@@ -100,14 +100,14 @@ def asked(
                 "Write the address that it leads to in the end.",
             )
         _require_good(response, at)
-        yield Answer(response, at, first)
+        yield HubResponse(response, at, first)
     finally:
         if response is not None:
             response.close()
 
 
 def _same_host(one: str, other: str) -> bool:
-    return address.origin(one) == address.origin(other)
+    return address.url_origin(one) == address.url_origin(other)
 
 
 class _Unfollowed(urllib.request.HTTPRedirectHandler):
@@ -117,7 +117,7 @@ class _Unfollowed(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _one(url: str, bounds: Bounds, method: str, token: str | None) -> Any:
+def _one(url: str, bounds: DownloadLimits, method: str, token: str | None) -> Any:
     """Ask once; an error's status is an answer too."""
     headers = {"User-Agent": "clewline", "Accept-Encoding": "identity"}
     if token:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from clewline.model.profile import sample, take
+from clewline.model.profile import sample_rows, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
-from clewline.signature.rules import value_in_kind
+from clewline.signature.field_rules import value_in_kind
 
 ROWS = 256
 
@@ -22,7 +22,7 @@ def rows(signature: Signature, train: Columns, *, seed: int = 0) -> list[dict[st
         train: The training table.
         seed: Of the draw.
     """
-    drawn = take(train, sample(train, ROWS, seed))
+    drawn = take_rows(train, sample_rows(train, ROWS, seed))
     columns: dict[str, list[Any]] = {}
     for place, field in enumerate(signature.numeric):
         values = drawn.numbers[:, place].tolist()

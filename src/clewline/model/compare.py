@@ -14,7 +14,7 @@ from clewline.signature.field import Field
 from clewline.store.records import Run
 
 
-class Difference(msgspec.Struct, frozen=True):
+class VersionDifference(msgspec.Struct, frozen=True):
     """One thing, as it is in the one version and in the other."""
 
     what: str
@@ -22,9 +22,9 @@ class Difference(msgspec.Struct, frozen=True):
     right: str
 
 
-def differences(
+def compare_versions(
     left: Package, right: Package, left_run: Run | None = None, right_run: Run | None = None
-) -> list[Difference]:
+) -> list[VersionDifference]:
     """
     Compare two versions: only what differs, what matters most first.
 
@@ -37,7 +37,7 @@ def differences(
     mine, theirs = _told(left, left_run), _told(right, right_run)
     names = [*mine, *(name for name in theirs if name not in mine)]
     return [
-        Difference(name, mine.get(name, "–"), theirs.get(name, "–"))
+        VersionDifference(name, mine.get(name, "–"), theirs.get(name, "–"))
         for name in names
         if mine.get(name) != theirs.get(name)
     ]

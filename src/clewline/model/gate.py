@@ -29,7 +29,7 @@ from clewline.errors import InvalidConfig
 SMALLER = frozenset({"log_loss", "brier", "mae", "rmse", "median_absolute_error"})
 
 
-class Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The least and the most that a figure may be."""
 
     min: float | None = None
@@ -46,12 +46,12 @@ class Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return low and high and value == value
 
 
-class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GateRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is asked of one model's versions."""
 
-    metrics: dict[str, Bound] = {}
-    size_bytes: Bound | None = None
-    latency_ms: Bound | None = None
+    metrics: dict[str, GateLimit] = {}
+    size_bytes: GateLimit | None = None
+    latency_ms: GateLimit | None = None
     not_worse_than: str | None = None  # an alias
     better_than_baseline: bool = False
 
@@ -60,7 +60,7 @@ class Gate(msgspec.Struct, frozen=True):
     """The rules for one model, and the line of `gate.yaml` that each stands in."""
 
     path: str
-    rules: Rules
+    rules: GateRules
     lines: dict[str, int]  # rule, such as metrics.accuracy → line, from 1
 
 
@@ -75,7 +75,7 @@ class Score(msgspec.Struct, frozen=True):
         return f"{figure(self.value)} [{figure(self.low)}, {figure(self.high)}]"
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class GateCandidate(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a version when it is judged."""
 
     ref: str  # name@number
@@ -90,7 +90,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None  # why its package could not be read
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the gate, judged."""
 
     rule: str
@@ -104,7 +104,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return f"{where}{self.rule}: {self.asked}; found {self.found}"
 
 
-def read(path: Path, model: str) -> Gate | None:
+def read_gate(path: Path, model: str) -> Gate | None:
     """
     Read what is asked of a model; None when nothing is.
 
@@ -127,7 +127,9 @@ def read(path: Path, model: str) -> Gate | None:
     return Gate(str(path), rules, inside)
 
 
-def judge(gate: Gate, candidate: Candidate, holder: Candidate | None) -> list[Verdict]:
+def judge_version(
+    gate: Gate, candidate: GateCandidate, holder: GateCandidate | None
+) -> list[GateVerdict]:
     """
     Judge every line.
 
@@ -165,7 +167,7 @@ def figure(value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
 
 
-def _metric(name: str, bound: Bound, candidate: Candidate) -> Verdict:
+def _metric(name: str, bound: GateLimit, candidate: GateCandidate) -> GateVerdict:
     score = candidate.scores.get(name)
     if score is None:
         measured = ", ".join(sorted(candidate.scores)) or "nothing"
@@ -173,18 +175,18 @@ def _metric(name: str, bound: Bound, candidate: Candidate) -> Verdict:
     return _verdict(f"metrics.{name}", str(bound), str(score), bound.holds(score.value))
 
 
-def _size(bound: Bound, size_bytes: int) -> Verdict:
+def _size(bound: GateLimit, size_bytes: int) -> GateVerdict:
     return _verdict("size_bytes", str(bound), figure(size_bytes), bound.holds(size_bytes))
 
 
-def _latency(bound: Bound, latency_ms: float | None) -> Verdict:
+def _latency(bound: GateLimit, latency_ms: float | None) -> GateVerdict:
     if latency_ms is None:
         return _verdict("latency_ms", str(bound), "no background rows to measure it on", False)
     found = f"{figure(latency_ms)} (median of one row at a time)"
     return _verdict("latency_ms", str(bound), found, bound.holds(latency_ms))
 
 
-def _not_worse(alias: str, candidate: Candidate, holder: Candidate | None) -> Verdict:
+def _not_worse(alias: str, candidate: GateCandidate, holder: GateCandidate | None) -> GateVerdict:
     rule, metric = "not_worse_than", candidate.headline
     if holder is None:
         return _verdict(rule, alias, f"no version holds {alias} yet", True)
@@ -204,7 +206,7 @@ def _not_worse(alias: str, candidate: Candidate, holder: Candidate | None) -> Ve
     return _verdict(rule, asked, found, not worse(metric, mine, theirs))
 
 
-def _baseline(candidate: Candidate) -> Verdict:
+def _baseline(candidate: GateCandidate) -> GateVerdict:
     rule = "better_than_baseline"
     if candidate.beats_baseline is None:
         return _verdict(rule, "true", f"{candidate.ref} has no report", False)
@@ -214,18 +216,18 @@ def _baseline(candidate: Candidate) -> Verdict:
     return _verdict(rule, candidate.baseline, found, candidate.beats_baseline)
 
 
-def _verdict(rule: str, asked: str, found: str, passed: bool) -> Verdict:
-    return Verdict(rule=rule, line=None, asked=asked, found=found, passed=passed)
+def _verdict(rule: str, asked: str, found: str, passed: bool) -> GateVerdict:
+    return GateVerdict(rule=rule, line=None, asked=asked, found=found, passed=passed)
 
 
-def _rules(path: Path, model: str, content: Any, lines: Mapping[str, int]) -> Rules:
+def _rules(path: Path, model: str, content: Any, lines: Mapping[str, int]) -> GateRules:
     try:
-        rules = msgspec.convert(content or {}, Rules, strict=False)
+        rules = msgspec.convert(content or {}, GateRules, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidConfig(
             f"{path}, under {model} (line {lines.get(model)}): {error}.", _known(content)
         ) from error
-    bounds: dict[str, Bound | None] = {f"metrics.{k}": v for k, v in rules.metrics.items()}
+    bounds: dict[str, GateLimit | None] = {f"metrics.{k}": v for k, v in rules.metrics.items()}
     bounds |= {"size_bytes": rules.size_bytes, "latency_ms": rules.latency_ms}
     for rule, bound in bounds.items():
         if bound is not None and bound.min is None and bound.max is None:
@@ -237,7 +239,7 @@ def _rules(path: Path, model: str, content: Any, lines: Mapping[str, int]) -> Ru
 
 
 def _known(content: Any) -> str:
-    known = Rules.__struct_fields__
+    known = GateRules.__struct_fields__
     unknown = [str(key) for key in content if key not in known] if isinstance(content, dict) else []
     near = difflib.get_close_matches(unknown[0], known, n=1) if unknown else []
     meant = f"Did you mean {near[0]!r}? " if near else ""

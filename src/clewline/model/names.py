@@ -15,7 +15,7 @@ MOST_DIGITS = 16
 """A longer number is none of a version, and more than the catalog can be asked for."""
 
 
-def check_model(name: str) -> None:
+def require_model_name(name: str) -> None:
     """
     Refuse what cannot name a model.
 
@@ -29,7 +29,7 @@ def check_model(name: str) -> None:
         )
 
 
-def check_alias(alias: str) -> None:
+def require_alias_name(alias: str) -> None:
     """
     Refuse what cannot be an alias; a number alone means a version.
 

@@ -34,7 +34,7 @@ class _Kept(msgspec.Struct):
     origin: Origin | None = None
 
 
-def digest_of(text: str) -> str:
+def parse_sha256(text: str) -> str:
     """
     Read a pinned digest: `sha256:` and 64 hex characters.
 
@@ -52,7 +52,7 @@ def digest_of(text: str) -> str:
     return found[1]
 
 
-def require(data: bytes, sha256: str, name: str) -> None:
+def require_sha256(data: bytes, sha256: str, name: str) -> None:
     """
     See that bytes are those that were pinned.
 
@@ -67,7 +67,7 @@ def require(data: bytes, sha256: str, name: str) -> None:
         )
 
 
-def find(
+def find_by_origin(
     packages: Path,
     versions: Iterable[ModelVersion],
     sha256: str,
@@ -88,7 +88,7 @@ def find(
         sample: SHA-256 of the file with its sample rows; any if None.
     """
     for version in versions:
-        origin = of(packages / version.name / str(version.number))
+        origin = read_origin(packages / version.name / str(version.number))
         if origin is None or origin.sha256 != sha256:
             continue
         if signature in (None, origin.signature) and sample in (None, origin.sample):
@@ -96,7 +96,7 @@ def find(
     return None
 
 
-def of(folder: Path) -> Origin | None:
+def read_origin(folder: Path) -> Origin | None:
     """Give the origin that a package tells; None where it tells none, or cannot be read."""
     try:
         return msgspec.json.decode((folder / "manifest.json").read_bytes(), type=_Kept).origin

@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import Conflict, IntegrityError, NotFound
-from clewline.model import bundle, seal
+from clewline.model import oms_bundle, seal
 from clewline.model.origin import Origin
 from clewline.model.seal import Sealer
 from clewline.signature.field import Signature
@@ -55,7 +55,7 @@ class FileEntry(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class About(msgspec.Struct, frozen=True, kw_only=True):
+class PackageMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """What a manifest says of a model, besides its files."""
 
     name: str
@@ -76,7 +76,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin | None = None  # of a file that was brought
 
 
-class Manifest(About, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Manifest(PackageMetadata, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of `manifest.json`."""
 
     format: int = 1
@@ -104,7 +104,9 @@ class Package(msgspec.Struct, frozen=True):
         return sum(entry.size_bytes for entry in self.manifest.files.values())
 
 
-def write(folder: Path, files: Mapping[str, bytes], about: About, private_key: Path) -> Digest:
+def write_package(
+    folder: Path, files: Mapping[str, bytes], about: PackageMetadata, private_key: Path
+) -> Digest:
     """
     Write and seal a package; it is there wholly or not at all, and durable.
 
@@ -120,14 +122,14 @@ def write(folder: Path, files: Mapping[str, bytes], about: About, private_key: P
     Raises:
         Conflict: `folder` exists.
     """
-    draft = Draft(folder.parent, files)
+    draft = PackageDraft(folder.parent, files)
     try:
         return draft.publish(folder, about, Sealer.read(private_key))
     finally:
         draft.discard()
 
 
-class Draft:
+class PackageDraft:
     """
     A package that is not sealed yet, in a hidden folder of its own.
 
@@ -157,7 +159,7 @@ class Draft:
         """Size of the files that the manifest will list."""
         return sum(entry.size_bytes for entry in self.entries.values())
 
-    def publish(self, folder: Path, about: About, sealer: Sealer) -> Digest:
+    def publish(self, folder: Path, about: PackageMetadata, sealer: Sealer) -> Digest:
         """
         Seal it and move it to `folder`, durably. Once only.
 
@@ -168,7 +170,7 @@ class Draft:
         manifest = Manifest(
             **msgspec.structs.asdict(about),
             content=self.content,
-            bundle_key=bundle.public_pem(sealer),
+            bundle_key=oms_bundle.public_pem(sealer),
             files=self.entries,
         )
         data = _pretty(manifest)
@@ -178,7 +180,7 @@ class Draft:
         with disk_errors(folder):
             _write(self.folder / MANIFEST, data)
             _write(self.folder / SEAL, sealed)
-            _write(self.folder / BUNDLE, bundle.make(manifest.ref, sha256, sealer))
+            _write(self.folder / BUNDLE, oms_bundle.make_bundle(manifest.ref, sha256, sealer))
             sync_folder(self.folder)
             _move(self.folder, folder)
         return digest
@@ -188,7 +190,7 @@ class Draft:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def open(folder: Path, public_key: str, expected: Digest | None = None) -> Package:
+def open_package(folder: Path, public_key: str, expected: Digest | None = None) -> Package:
     """
     Read a package and check every byte of it.
 
@@ -237,7 +239,7 @@ def _open(folder: Path, public_key: str, expected: Digest | None) -> Package:
         )
     manifest = _manifest(data)
     files = _files(folder, manifest, present)
-    bundle.check(
+    oms_bundle.check_bundle(
         _read(folder / BUNDLE),
         manifest.ref,
         _sha256(manifest, data, sealed),

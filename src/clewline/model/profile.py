@@ -29,7 +29,7 @@ OUTPUT_ROWS = 5000
 PIECE = 1000
 
 
-class Histogram(msgspec.Struct, frozen=True):
+class ProfileHistogram(msgspec.Struct, frozen=True):
     """Counts between edges; one more count than edges."""
 
     edges: list[float]
@@ -46,7 +46,7 @@ class FieldProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     kind: str
     nulls: int
-    histogram: Histogram | None = None
+    histogram: ProfileHistogram | None = None
     levels: dict[str, int] | None = None
     other: int = 0  # rows with a level that is not among them
 
@@ -57,8 +57,8 @@ class OutputProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     table: Literal["test", "train"]
     rows: int
     labels: list[int] | None = None  # answers, in the order of the signature's labels
-    probabilities: list[Histogram] | None = None  # likewise; None where there are none
-    values: Histogram | None = None  # of a tensor the mean of each row's elements
+    probabilities: list[ProfileHistogram] | None = None  # likewise; None where there are none
+    values: ProfileHistogram | None = None  # of a tensor the mean of each row's elements
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     output: OutputProfile
 
 
-def measure(
+def measure_profile(
     signature: Signature,
     train: Columns,
     predictor: Predictor,
@@ -90,7 +90,7 @@ def measure(
         seed: Of the sample of rows that are answered.
     """
     unseen = train if test is None else test
-    rows = take(unseen, sample(unseen, OUTPUT_ROWS, seed))
+    rows = take_rows(unseen, sample_rows(unseen, OUTPUT_ROWS, seed))
     known = OutputProfile(table="train", rows=0)
     output = _output(signature, _answer(predictor, rows)) if len(rows) else known
     return Profile(
@@ -108,7 +108,7 @@ def measure_fields(signature: Signature, train: Columns) -> Profile:
     return Profile(rows=len(train), fields=fields, output=OutputProfile(table="train", rows=0))
 
 
-def sample(columns: Columns, most: int, seed: int) -> NDArray[np.int64]:
+def sample_rows(columns: Columns, most: int, seed: int) -> NDArray[np.int64]:
     """Choose rows at random, without repeats; their positions, ascending."""
     n = len(columns)
     if n <= most:
@@ -116,7 +116,7 @@ def sample(columns: Columns, most: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
-def take(columns: Columns, rows: NDArray[np.int64]) -> Columns:
+def take_rows(columns: Columns, rows: NDArray[np.int64]) -> Columns:
     """Give some of the rows."""
     tensors = {name: values[rows] for name, values in columns.tensors.items()}
     return Columns(columns.numbers[rows], columns.texts[rows], tensors)
@@ -125,7 +125,7 @@ def take(columns: Columns, rows: NDArray[np.int64]) -> Columns:
 def _answer(predictor: Predictor, columns: Columns) -> Outputs:
     starts = range(0, len(columns), PIECE)
     rows = np.arange(len(columns))
-    parts = [predictor.predict(take(columns, rows[start : start + PIECE])) for start in starts]
+    parts = [predictor.predict(take_rows(columns, rows[start : start + PIECE])) for start in starts]
     joined: dict[str, Any] = {}
     for name in ("choices", "probabilities", "values", "tensor"):
         arrays = [getattr(part, name) for part in parts]
@@ -186,13 +186,13 @@ def _output(signature: Signature, outputs: Outputs) -> OutputProfile:
     )
 
 
-def _probabilities(found: NDArray[np.float64] | None) -> list[Histogram] | None:
+def _probabilities(found: NDArray[np.float64] | None) -> list[ProfileHistogram] | None:
     """Count into even bins; None where the model tells labels alone."""
     even = np.linspace(0, 1, BINS + 1)[1:-1]
     return None if found is None else [_counted(column, even) for column in found.T]
 
 
-def _histogram(values: NDArray[np.float64]) -> Histogram:
+def _histogram(values: NDArray[np.float64]) -> ProfileHistogram:
     """Count into bins that hold about as many training values each; few values, one bin each."""
     distinct = np.unique(values)
     if len(distinct) <= BINS:
@@ -202,6 +202,6 @@ def _histogram(values: NDArray[np.float64]) -> Histogram:
     return _counted(values, np.unique(np.quantile(values, inner, method="lower")))
 
 
-def _counted(values: NDArray[np.float64], edges: NDArray[np.float64]) -> Histogram:
+def _counted(values: NDArray[np.float64], edges: NDArray[np.float64]) -> ProfileHistogram:
     bins = np.searchsorted(edges, values, side="left")
-    return Histogram(edges.tolist(), np.bincount(bins, minlength=len(edges) + 1).tolist())
+    return ProfileHistogram(edges.tolist(), np.bincount(bins, minlength=len(edges) + 1).tolist())

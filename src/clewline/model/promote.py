@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clewline.errors import CheckFailed, Conflict, Fault, GateRefused, NotFound, UsageError
-from clewline.model import anchor, chain, gate, names
+from clewline.model import gate, git_anchor, names, registry_chain
 from clewline.model.package import BACKGROUND, Package
-from clewline.model.registry import Registry, predictor, ref_of
+from clewline.model.registry import Registry, load_predictor, version_ref
 from clewline.model.seal import Sealer
 from clewline.store.records import Alias, ModelVersion
 
@@ -29,7 +29,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     alias: str
     before: str | None  # who held it
     moved: bool  # False when it was there already
-    verdicts: list[gate.Verdict] | None  # None when gate.yaml asks nothing of this model
+    verdicts: list[gate.GateVerdict] | None  # None when gate.yaml asks nothing of this model
     forced: str | None  # the reason why lines that failed were overruled
     anchored: str | None = None  # the Git ref that holds the head of the chain
 
@@ -49,7 +49,7 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
         IntegrityError: The package is not what was registered.
         Fault: The alias was moved, and Git would not take the head of the chain.
     """
-    names.check_alias(alias)
+    names.require_alias_name(alias)
     if force is not None and not force.strip():
         raise UsageError("The reason to overrule the gate is empty.", "Say why, in words.")
     version, sealer = registry.get(ref), registry.sealer()
@@ -64,7 +64,7 @@ def latency_ms(opened: Package) -> float | None:
     checker = Checker(opened.signature)
     rows = checker.decode(opened.files[BACKGROUND])[:LATENCY_ROWS]
     columns = [checker.columns([row]).columns for row in rows]
-    model = predictor(opened)
+    model = load_predictor(opened)
     try:
         model.predict(columns[0])  # the first call also allocates
         return median(_timed(model.predict, row) for row in columns) * 1000
@@ -72,11 +72,11 @@ def latency_ms(opened: Package) -> float | None:
         model.close()
 
 
-def candidate(opened: Package, latency: float | None = None) -> gate.Candidate:
+def gate_candidate(opened: Package, latency: float | None = None) -> gate.GateCandidate:
     """Gather what the gate judges from a package that was checked."""
     manifest = opened.manifest
     report: dict[str, Any] = manifest.report or {}
-    return gate.Candidate(
+    return gate.GateCandidate(
         ref=manifest.ref,
         scores=scores(report),
         headline=report.get("headline"),
@@ -98,7 +98,7 @@ def _judge_and_move(
     registry: Registry, version: ModelVersion, alias: str, force: str | None, sealer: Sealer
 ) -> Promotion:
     catalog = registry.store.catalog
-    asked = gate.read(registry.project.gate, version.name)
+    asked = gate.read_gate(registry.project.gate, version.name)
     against = asked.rules.not_worse_than if asked else None
     for _ in range(10):
         rival = _holder(catalog, version.name, against)
@@ -113,9 +113,9 @@ def _judge_and_move(
 
 def _anchor(registry: Registry, promotion: Promotion) -> str | None:
     """Write the head of the chain into Git; what was done stays done when that fails."""
-    head = chain.head(registry.store.catalog)
+    head = registry_chain.last_link(registry.store.catalog)
     try:
-        return anchor.write(registry.project, head) if head else None
+        return git_anchor.write_anchor(registry.project, head) if head else None
     except Fault as error:
         raise Fault(
             f"{promotion.model} is {promotion.alias}, but the head of the registry's chain is not "
@@ -126,24 +126,24 @@ def _anchor(registry: Registry, promotion: Promotion) -> str | None:
 
 def _judge(
     registry: Registry, asked: gate.Gate | None, version: ModelVersion, rival: ModelVersion | None
-) -> list[gate.Verdict] | None:
+) -> list[gate.GateVerdict] | None:
     opened = registry.read(version)
     if asked is None:
         return None
-    mine = candidate(opened, latency_ms(opened) if asked.rules.latency_ms else None)
-    return gate.judge(asked, mine, _rival(registry, rival) if rival else None)
+    mine = gate_candidate(opened, latency_ms(opened) if asked.rules.latency_ms else None)
+    return gate.judge_version(asked, mine, _rival(registry, rival) if rival else None)
 
 
-def _rival(registry: Registry, version: ModelVersion) -> gate.Candidate:
+def _rival(registry: Registry, version: ModelVersion) -> gate.GateCandidate:
     """Gather what is known of the alias's holder; a damaged one must not bar its successor."""
     try:
-        return candidate(registry.read(version))
+        return gate_candidate(registry.read(version))
     except (CheckFailed, NotFound) as error:
-        return gate.Candidate(ref=ref_of(version), problem=error.message)
+        return gate.GateCandidate(ref=version_ref(version), problem=error.message)
 
 
 def _refuse(
-    version: ModelVersion, alias: str, verdicts: list[gate.Verdict] | None, force: str | None
+    version: ModelVersion, alias: str, verdicts: list[gate.GateVerdict] | None, force: str | None
 ) -> str | None:
     """Give the reason that overrules what failed; None when nothing did."""
     failed = [verdict for verdict in verdicts or () if not verdict.passed]
@@ -152,7 +152,7 @@ def _refuse(
     if force is None:
         lines = "; ".join(map(str, failed))
         raise GateRefused(
-            f"{ref_of(version)} may not be {alias}: {lines}.",
+            f"{version_ref(version)} may not be {alias}: {lines}.",
             "Register a better version, change gate.yaml, or overrule it with --force REASON.",
             tuple(verdicts or ()),
         )
@@ -163,13 +163,13 @@ def _move(
     transaction: Transaction,
     version: ModelVersion,
     alias: str,
-    verdicts: list[gate.Verdict] | None,
+    verdicts: list[gate.GateVerdict] | None,
     overruled: str | None,
     sealer: Sealer,
 ) -> Promotion:
     before = transaction.get(Alias, version.name, alias)
     promotion = Promotion(
-        model=ref_of(version),
+        model=version_ref(version),
         alias=alias,
         before=f"{version.name}@{before.number}" if before else None,
         moved=before is None or before.number != version.number,
@@ -179,7 +179,9 @@ def _move(
     if promotion.moved:
         body = msgspec.to_builtins(promotion)
         told = {key: body[key] for key in ("model", "alias", "before", "verdicts", "forced")}
-        link = chain.following(chain.head(transaction), chain.PROMOTED, told, sealer)
+        link = registry_chain.next_link(
+            registry_chain.last_link(transaction), registry_chain.PROMOTED, told, sealer
+        )
         moved = Alias(name=version.name, alias=alias, number=version.number, moved=link.created)
         transaction.replace(moved)
         transaction.add(link)

@@ -17,8 +17,8 @@ from clewline.flow.record import value
 from clewline.flow.step import step
 from clewline.model import names
 from clewline.model.origin import Origin
-from clewline.model.package import About
-from clewline.model.registry import Registry, ref_of
+from clewline.model.package import PackageMetadata
+from clewline.model.registry import Registry, version_ref
 from clewline.store.digest import Digest
 from clewline.store.records import ModelVersion, Run
 
@@ -81,7 +81,7 @@ def register(
         NotSupported: The model has no form that can be stored safely.
         NotFound: We are not in a project, or its private key is missing.
     """
-    names.check_model(name)
+    names.require_model_name(name)
     context = current()
     given = {"train": train, "test": test, "target": target}
     given |= {"report": report, "signature": signature, "files": files, "arguments": arguments}
@@ -136,10 +136,10 @@ def _register(
 
 def _about(
     context: StepContext, name: str, contents: Contents, target: str | None, report: Report | None
-) -> About:
+) -> PackageMetadata:
     run = context.store.catalog.get(Run, context.run_id)
     compiled = contents.compiled
-    return About(
+    return PackageMetadata(
         name=name,
         number=0,
         runtime=compiled.runtime,
@@ -212,9 +212,9 @@ def _versions() -> dict[str, str]:
 
 
 def _tell(registered: ModelVersion, contents: Contents, run: str) -> None:
-    lines = [*contents.notes, f"{ref_of(registered)}: {contents.compiled.equality.sentence}"]
+    lines = [*contents.notes, f"{version_ref(registered)}: {contents.compiled.equality.sentence}"]
     if registered.run != run:
         lines.append(
-            f"{ref_of(registered)} holds just this since run {registered.run}: no new version"
+            f"{version_ref(registered)} holds just this since run {registered.run}: no new version"
         )
     sys.stderr.write("".join(f"{line}\n" for line in lines))

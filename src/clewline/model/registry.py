@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clewline.errors import CheckFailed, IntegrityError, InvalidConfig, NotFound
-from clewline.model import chain, names, package
-from clewline.model.package import About, Draft, Package
+from clewline.model import names, package, registry_chain
+from clewline.model.package import Package, PackageDraft, PackageMetadata
 from clewline.model.seal import Sealer
 from clewline.project import Project
 from clewline.store.digest import Digest
@@ -98,8 +98,8 @@ class Registry:
 
     def read(self, version: ModelVersion) -> Package:
         """As `open`, for a version that was looked up."""
-        opened = package.open(self.folder(version), self.public_key, version.package)
-        if opened.manifest.ref != ref_of(version):
+        opened = package.open_package(self.folder(version), self.public_key, version.package)
+        if opened.manifest.ref != version_ref(version):
             raise IntegrityError(
                 f"The package {self.folder(version)} is that of {opened.manifest.ref}.",
                 "Restore it from a backup, or register the model again.",
@@ -109,12 +109,12 @@ class Registry:
     def load(self, ref: str) -> tuple[Package, Predictor]:
         """Read and check the package of a version, and load the model from those bytes."""
         opened = self.open(ref)
-        return opened, predictor(opened)
+        return opened, load_predictor(opened)
 
     def add(
         self,
         files: Mapping[str, bytes],
-        about: About,
+        about: PackageMetadata,
         logical: Mapping[str, Digest] | None = None,
     ) -> ModelVersion:
         """
@@ -136,9 +136,9 @@ class Registry:
             UsageError: The name cannot name a model.
             NotFound: The project's private key is not there.
         """
-        names.check_model(about.name)
+        names.require_model_name(about.name)
         sealer = self.sealer()
-        draft = Draft(self.project.store_root / "tmp", files, logical or {})
+        draft = PackageDraft(self.project.store_root / "tmp", files, logical or {})
         try:
             with self.store.catalog.transaction() as transaction:
                 same = self._same(transaction, about.name, draft.content)
@@ -156,7 +156,7 @@ class Registry:
         return None
 
     def _publish(
-        self, transaction: Transaction, draft: Draft, about: About, sealer: Sealer
+        self, transaction: Transaction, draft: PackageDraft, about: PackageMetadata, sealer: Sealer
     ) -> ModelVersion:
         last = transaction.find(ModelVersion, name=about.name, order="-number", limit=1)
         number = last[0].number + 1 if last else 1
@@ -164,8 +164,11 @@ class Registry:
         folder = self.project.packages / about.name / str(number)
         self._clear(folder)
         version = _version(about, draft, draft.publish(folder, about, sealer))
-        link = chain.following(
-            chain.head(transaction), chain.REGISTERED, _registered(version), sealer
+        link = registry_chain.next_link(
+            registry_chain.last_link(transaction),
+            registry_chain.REGISTERED,
+            _registered(version),
+            sealer,
         )
         transaction.add(version, link, *_edges(version))
         return version
@@ -226,19 +229,19 @@ class Registry:
         return sealer
 
 
-def ref_of(version: ModelVersion) -> str:
+def version_ref(version: ModelVersion) -> str:
     """`name@number`."""
     return f"{version.name}@{version.number}"
 
 
-def predictor(opened: Package) -> Predictor:
+def load_predictor(opened: Package) -> Predictor:
     """Load the model of a package, from the bytes that were checked."""
     from clewline.model.runtime.outputs import runtime_named
 
     return runtime_named(opened.manifest.runtime).load(opened.files, opened.signature)
 
 
-def _version(about: About, draft: Draft, digest: Digest) -> ModelVersion:
+def _version(about: PackageMetadata, draft: PackageDraft, digest: Digest) -> ModelVersion:
     metrics = (about.report or {}).get("metrics", {})
     return ModelVersion(
         name=about.name,
@@ -258,7 +261,7 @@ def _version(about: About, draft: Draft, digest: Digest) -> ModelVersion:
 
 def _registered(version: ModelVersion) -> dict[str, Any]:
     return {
-        "model": ref_of(version),
+        "model": version_ref(version),
         "package": version.package,
         "content": version.content,
         "run": version.run,
@@ -268,5 +271,5 @@ def _registered(version: ModelVersion) -> dict[str, Any]:
 def _edges(version: ModelVersion) -> list[Edge]:
     if version.step_run is None:
         return []
-    source, target = f"step:{version.step_run}", f"model:{ref_of(version)}"
+    source, target = f"step:{version.step_run}", f"model:{version_ref(version)}"
     return [Edge(source=source, target=target, role="registered")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from clewline.errors import CheckFailed, NotFound
-from clewline.model import anchor, chain
-from clewline.model.registry import Registry, ref_of
+from clewline.model import git_anchor, registry_chain
+from clewline.model.registry import Registry, version_ref
 from clewline.store.records import Alias, ChainEntry, ModelVersion
 
 
@@ -40,7 +40,7 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
         ref: One version; all if None. The chain is checked as a whole either way.
         packages: Whether packages are read at all.
     """
-    anchors = anchor.read(registry.project)  # before the chain, which is always ahead
+    anchors = git_anchor.read_anchors(registry.project)  # before the chain, which is always ahead
     links, everything, aliases = _together(registry)
     wanted = [registry.get(ref)] if ref else everything
     return Verification(
@@ -48,9 +48,9 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
         links=len(links),
         anchors=len(anchors),
         problems=[
-            *chain.problems(links, registry.public_key),
-            *chain.differences(links, everything, aliases),
-            *anchor.problems(anchors, links),
+            *registry_chain.chain_problems(links, registry.public_key),
+            *registry_chain.catalog_differences(links, everything, aliases),
+            *git_anchor.anchor_problems(anchors, links),
         ],
     )
 
@@ -63,7 +63,7 @@ def _together(
     while True:
         links = catalog.find(ChainEntry, order="seq", limit=None)
         versions, aliases = catalog.find(ModelVersion, limit=None), registry.aliases()
-        if chain.head(catalog) == (links[-1] if links else None):
+        if registry_chain.last_link(catalog) == (links[-1] if links else None):
             return links, versions, aliases
 
 
@@ -71,5 +71,5 @@ def _check(registry: Registry, version: ModelVersion) -> VersionCheck:
     try:
         registry.read(version)
     except (CheckFailed, NotFound) as error:
-        return VersionCheck(ref_of(version), error.message)
-    return VersionCheck(ref_of(version), None)
+        return VersionCheck(version_ref(version), error.message)
+    return VersionCheck(version_ref(version), None)

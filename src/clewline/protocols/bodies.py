@@ -11,7 +11,7 @@ from clewline.errors import UnknownFormat
 from clewline.protocols.http.exchange import Exchange
 from clewline.serve.formats import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
 from clewline.serve.formats.columns import Details, require_charset, write_details
-from clewline.signature.rules import printable
+from clewline.signature.field_rules import printable_text
 
 JSON_TYPE = b"application/json"
 NDJSON_TYPE = b"application/x-ndjson"
@@ -67,7 +67,7 @@ def sent(exchange: Exchange) -> Sent:
     kind = kind.strip().lower()
     format = READ.get(kind)
     if format is None:
-        shown = printable(kind.decode("latin-1")) or "missing"
+        shown = printable_text(kind.decode("latin-1")) or "missing"
         known = ", ".join(known.decode() for known in READ)
         raise UnknownFormat(f"The content type is {shown}.", f"Send the rows as one of {known}.")
     if format == JSON:

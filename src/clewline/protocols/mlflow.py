@@ -26,7 +26,7 @@ from clewline.serve.ask import Ask
 from clewline.serve.endpoints import Endpoint, Endpoints
 from clewline.serve.formats import MLFLOW
 from clewline.serve.once import Answer
-from clewline.signature.rules import printable
+from clewline.signature.field_rules import printable_text
 
 VERSION = b"3.17.0"
 """The MLflow whose scoring protocol is spoken: what callers who ask `/version` compare with."""
@@ -98,7 +98,7 @@ class Mlflow:
         name, _, verb = path.removeprefix(_HEAD).decode("utf-8", "replace").partition("/")
         if not name or verb not in _VERBS:
             raise NotFound(
-                f"There is nothing at {printable(path.decode('utf-8', 'replace'))}.",
+                f"There is nothing at {printable_text(path.decode('utf-8', 'replace'))}.",
                 "docs/mlflow.md lists the routes.",
             )
         endpoint = self.endpoints.get(name)
@@ -240,14 +240,15 @@ def format_of(exchange: Exchange) -> str:
     if format not in formats.MODULES:
         known = [each for each, name in FORMATS.items() if name in formats.MODULES]
         raise UnknownFormat(
-            f"The content type is {printable(kind) or 'missing'}.",
+            f"The content type is {printable_text(kind) or 'missing'}.",
             f"Send one of {', '.join(known)}.",
         )
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name != "charset" or value.strip('"') not in ("utf-8", "utf8"):
             raise UnknownFormat(
-                f"The content type says {printable(parameter)!r}.", "Send UTF-8, and say no more."
+                f"The content type says {printable_text(parameter)!r}.",
+                "Send UTF-8, and say no more.",
             )
     return format
 

@@ -11,9 +11,9 @@ from clewline.protocols.status import STATUS
 from clewline.serve.answers import label_name
 from clewline.serve.endpoints import Endpoint
 from clewline.serve.intake import MAX_ROWS
-from clewline.signature import instant
+from clewline.signature import timestamps
 from clewline.signature.field import Output, Signature
-from clewline.signature.rules import Rule
+from clewline.signature.field_rules import FieldRule
 
 Schema = dict[str, Any]
 
@@ -111,7 +111,7 @@ def document(endpoints: Iterable[Endpoint]) -> Schema:
     }
 
 
-def columns(signature: Signature, rules: Iterable[Rule]) -> Schema:
+def columns(signature: Signature, rules: Iterable[FieldRule]) -> Schema:
     """Describe rows as columns, one a field."""
     fields = row(signature, rules)
     lists = {
@@ -121,7 +121,7 @@ def columns(signature: Signature, rules: Iterable[Rule]) -> Schema:
     return fields | {"properties": lists}
 
 
-def row(signature: Signature, rules: Iterable[Rule]) -> Schema:
+def row(signature: Signature, rules: Iterable[FieldRule]) -> Schema:
     """Describe one row. What a person accepted is required, what was observed is told."""
     described = {rule.field.name: _field(rule) for rule in rules}
     fields = {field.name: described[field.name] for field in signature.fields}
@@ -164,7 +164,7 @@ def _nested(shape: tuple[int, ...]) -> Schema:
     return schema
 
 
-def _field(rule: Rule) -> Schema:
+def _field(rule: FieldRule) -> Schema:
     field = rule.field
     schema = dict(_KINDS[field.kind])
     for size in reversed(field.shape or ()) if field.kind == "tensor" else ():
@@ -180,12 +180,13 @@ def _field(rule: Rule) -> Schema:
     return schema
 
 
-def _notes(rule: Rule) -> Iterator[str]:
+def _notes(rule: FieldRule) -> Iterator[str]:
     field = rule.field
     if field.unit:
         yield f"Unit: {field.unit}."
     if rule.bounds and field.kind == "datetime":
-        yield f"Refused outside {instant.text(rule.bounds[0])} to {instant.text(rule.bounds[1])}."
+        low, high = map(timestamps.format_microseconds, rule.bounds)
+        yield f"Refused outside {low} to {high}."
     if field.bounds and not rule.bounds:
         yield f"Flagged outside {' to '.join(field.bound_texts())}."
     if field.levels and not rule.levels:

@@ -29,8 +29,8 @@ from clewline.serve.endpoints import Endpoint, Endpoints, Serving
 from clewline.serve.log import reader as log_reader
 from clewline.serve.spec import revision
 from clewline.serve.workers.watched import Readiness
-from clewline.signature.reading import Nearest
-from clewline.signature.rules import printable
+from clewline.signature.field_rules import printable_text
+from clewline.signature.json_rows import NameSuggestions
 from clewline.store.ids import id_time_s
 
 logger = logging.getLogger(__name__)
@@ -248,15 +248,15 @@ def page_of(query: dict[str, str]) -> Asked:
     """
     for name in query:
         if name not in Asked._fields:
-            hint = Nearest(Asked._fields).hint(name)
+            hint = NameSuggestions(Asked._fields).hint(name)
             raise BadRequest(
-                f"There is no parameter {printable(name)!r}{hint}.",
+                f"There is no parameter {printable_text(name)!r}{hint}.",
                 f"There are {', '.join(Asked._fields)}.",
             )
     text = query.get("limit", str(PAGE_ROWS))
     limit = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
     if not 0 < limit <= MOST_PAGE_ROWS:
-        raise BadRequest(f"The limit is {printable(text)!r}.", f"Send 1 to {MOST_PAGE_ROWS}.")
+        raise BadRequest(f"The limit is {printable_text(text)!r}.", f"Send 1 to {MOST_PAGE_ROWS}.")
     return Asked(query.get("endpoint"), limit, query.get("before"))
 
 

@@ -18,12 +18,12 @@ import msgspec
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
 from clewline.serve.formats import Rows, too_many
-from clewline.signature import accepted as accepted_bounds
-from clewline.signature import reading
-from clewline.signature.check import Checker, refusal
+from clewline.signature import accepted_limits as accepted_bounds
+from clewline.signature import json_rows
+from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field import Signature
-from clewline.signature.row import matchable
-from clewline.signature.rules import Unfit, encodable
+from clewline.signature.field_rules import UnrepresentableNumber, is_encodable
+from clewline.signature.row_type import is_matchable
 
 MAX_ROWS = 10_000
 SMALL_BYTES = 32 << 10
@@ -50,7 +50,7 @@ def intake_of(signature: Signature, accepted: dict[str, Any], max_rows: int) -> 
     key = msgspec.msgpack.encode((signature, accepted, max_rows))
     found = _intakes.get(key)
     if found is None:
-        checker = Checker(signature, accepted_bounds.from_builtins(accepted))
+        checker = Checker(signature, accepted_bounds.accepted_from_builtins(accepted))
         found = _intakes[key] = Intake(checker, max_rows=max_rows)
     return found
 
@@ -107,7 +107,7 @@ class Intake:
             count += portion.rows
             yield None
         if problems:
-            raise refusal(problems, count)
+            raise refused_rows(problems, count)
         yield self._whole(rows, entities)
 
     def pieces(
@@ -155,7 +155,7 @@ class Intake:
         """Read one row; an array is not taken for one."""
         if body.lstrip(b" \t\r\n").startswith(b"{"):
             return self._checker.decode(body)
-        reading.parse(body)
+        json_rows.parse_exactly(body)
         raise MalformedInput(f"The body is no object: {_head(body)}.", _SHAPE)
 
     def _fast(self, body: bytes) -> Rows | None:
@@ -174,7 +174,7 @@ class Intake:
 
     def _exact(self, body: bytes) -> Rows:
         """Read an envelope key by key, and say what is wrong with it if anything is."""
-        pairs = reading.parse(body)
+        pairs = json_rows.parse_exactly(body)
         envelope = dict(pairs)
         if len(envelope) < len(pairs) or not envelope.keys() <= {"rows", "entities"}:
             raise _strange_keys([key for key, _ in pairs])
@@ -199,7 +199,7 @@ class Intake:
 
 def _envelope_decoder(checker: Checker) -> Callable[[bytes], Any] | None:
     """Make the decoder of the fast pass; None where msgspec cannot match a field's name."""
-    if not all(matchable(field.name) for field in checker.signature.fields):
+    if not all(is_matchable(field.name) for field in checker.signature.fields):
         return None
     rows: Any = list[checker.row_type]  # type: ignore[name-defined]
     texts: Any = list[str] | None
@@ -230,7 +230,7 @@ def _outer(body: bytes) -> _Outer:
     # msgspec keeps the last of repeated keys; then something long stands outside of both parts.
     rest = len(body) - len(bytes(outer.rows)) - len(bytes(outer.entities))
     if rest > len(b'{"rows":,"entities":}') and any(body.count(key) > 1 for key in _KEYS):
-        keys = [key for key, _ in reading.parse(body)]
+        keys = [key for key, _ in json_rows.parse_exactly(body)]
         if len(keys) > len(set(keys)):
             raise _strange_keys(keys)
     return outer
@@ -276,7 +276,11 @@ def _are_texts(values: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     """Tell a text that can be logged from numbers beyond float64 and from lone surrogates."""
-    return isinstance(value, str) and not isinstance(value, Unfit) and encodable(value)
+    return (
+        isinstance(value, str)
+        and not isinstance(value, UnrepresentableNumber)
+        and is_encodable(value)
+    )
 
 
 def _moved(problem: FieldProblem, rows: int) -> FieldProblem:

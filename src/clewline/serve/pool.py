@@ -213,7 +213,7 @@ class ModelPool:
                 "Put the [keys] of the project back into clewline.toml.",
             )
         folder = self._project.packages / name / number
-        return folder, packages.open(folder, public_key, self._pinned[ref])
+        return folder, packages.open_package(folder, public_key, self._pinned[ref])
 
 
 def memory_bytes(package: packages.Package) -> int:

@@ -25,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.signature import instant, reading
-from clewline.signature.accepted import Accepted, rules_of
+from clewline.signature import json_rows, timestamps
+from clewline.signature.accepted_limits import AcceptedLimits, field_rules
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature
+from clewline.signature.field_rules import EXACT, FieldRule, bounds_in_kind, value_in_kind
 from clewline.signature.flag import Flag
-from clewline.signature.row import ordered, plain_row_type, row_type
-from clewline.signature.rules import EXACT, Rule, in_kind, value_in_kind
-from clewline.signature.table import read_table
+from clewline.signature.row_type import plain_row_type, row_order, row_type
+from clewline.signature.table_reader import read_table
 
 Row = msgspec.Struct
 _astuple = msgspec.structs.astuple
@@ -40,7 +40,7 @@ _HAS_NONE = operator.methodcaller("count", None)
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedRows:
     """Rows as arrays, the flags on them, and what an accepted bound refuses."""
 
     columns: Columns
@@ -63,10 +63,10 @@ class Checker:
         InvalidConfig: `accepted` does not fit the signature.
     """
 
-    def __init__(self, signature: Signature, accepted: Accepted | None = None) -> None:
+    def __init__(self, signature: Signature, accepted: AcceptedLimits | None = None) -> None:
         self.signature = signature
-        rules = rules_of(signature, accepted or Accepted())
-        self.rules: tuple[Rule, ...] = tuple(rules[place] for place in ordered(signature))
+        rules = field_rules(signature, accepted or AcceptedLimits())
+        self.rules: tuple[FieldRule, ...] = tuple(rules[place] for place in row_order(signature))
         fields = [rule.field for rule in self.rules]
         decodable = row_type(self.rules)
         self.row_type: type[Row] = decodable or plain_row_type(self.rules)
@@ -94,15 +94,15 @@ class Checker:
         """
         rows = self._fast(body)
         if not rows or self.suspicious(body, rows):
-            return self.settle(reading.parse(body))
+            return self.settle(json_rows.parse_exactly(body))
         return rows
 
     def settle(self, document: Any) -> list[Row]:
         """Check what `reading.parse` read, exactly; otherwise as `decode`."""
         values = document if isinstance(document, list) else [document]
-        good, problems = reading.read_rows(values, self.rules)
+        good, problems = json_rows.check_rows(values, self.rules)
         if problems:
-            raise refusal(problems, len(values))
+            raise refused_rows(problems, len(values))
         if not good:
             raise MalformedInput("There are no rows.", "Send at least one.")
         return [self.row_type(*row) for row in good]
@@ -118,11 +118,11 @@ class Checker:
             MalformedInput: It is not JSON at all.
         """
         if isinstance(body, bytes):
-            document = reading.parse(body)
+            document = json_rows.parse_exactly(body)
         else:
-            document = [reading.parse(memoryview(row)) for row in body]
+            document = [json_rows.parse_exactly(memoryview(row)) for row in body]
         values = document if isinstance(document, list) else [document]
-        return reading.read_rows(values, self.rules)[1]
+        return json_rows.check_rows(values, self.rules)[1]
 
     def suspicious(
         self, body: bytes, rows: Sequence[Row], *, quotes: int = 0, keys: int = 0
@@ -145,9 +145,9 @@ class Checker:
         nulls = self._nulls(rows) if self._nullable and b"null" in body else 0
         if body.count(b'"') == quotes + len(rows) * self._quotes - 2 * nulls:
             return False
-        return reading.count_keys(body) - keys != len(rows) * len(self.rules)
+        return json_rows.count_keys(body) - keys != len(rows) * len(self.rules)
 
-    def columns(self, rows: Sequence[Row]) -> Checked:
+    def columns(self, rows: Sequence[Row]) -> CheckedRows:
         """
         Turn decoded rows into arrays and mark what lies outside bounds and levels.
 
@@ -169,7 +169,7 @@ class Checker:
         )
         return limits.mark(arrays)
 
-    def table(self, frame: Any) -> Checked:
+    def table(self, frame: Any) -> CheckedRows:
         """
         Check a table by the same rules: a row gets the verdict that it gets as JSON.
 
@@ -182,7 +182,7 @@ class Checker:
         """
         columns, problems = read_table(frame, self.rules)
         if problems:
-            raise refusal(problems, len(columns))
+            raise refused_rows(problems, len(columns))
         return self._limits.mark(columns)
 
     def _fast(self, body: bytes) -> list[Row] | None:
@@ -207,7 +207,7 @@ class Checker:
         for i in self._instants:
             if (moment := values[i]) is not None:
                 low, high = self.rules[i].bounds or (-EXACT, EXACT)
-                count = instant.micros(moment)
+                count = timestamps.to_microseconds(moment)
                 if abs(count) >= EXACT or not low <= count <= high:
                     return True
         return False
@@ -216,7 +216,7 @@ class Checker:
         values = list(row)
         for i in self._instants:
             if values[i] is not None:
-                values[i] = instant.micros(values[i])
+                values[i] = timestamps.to_microseconds(values[i])
         return values
 
     def _tensors(
@@ -233,7 +233,7 @@ class Checker:
 class _Limits:
     """Bounds and levels as arrays and sets, to mark many rows at once."""
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, rules: tuple[FieldRule, ...]) -> None:
         self._rules = rules
         kinds = [rule.field.kind for rule in rules]
         self.texts = sum(kind in ("category", "text") for kind in kinds)
@@ -249,7 +249,7 @@ class _Limits:
             if (levels := rule.levels or rule.field.levels) is not None
         ]
 
-    def one(self, row: Sequence[Any]) -> Checked:
+    def one(self, row: Sequence[Any]) -> CheckedRows:
         """Do for one row what else many arrays would be made for: a third of the time."""
         split = self.numbers
         numbers = np.array([row[:split]], dtype=np.float64)  # of None too: NaN
@@ -262,9 +262,9 @@ class _Limits:
         for place, levels in self._levels:
             if row[split + place] not in levels:
                 return self.mark(columns)
-        return Checked(columns, [], [])
+        return CheckedRows(columns, [], [])
 
-    def mark(self, columns: Columns) -> Checked:
+    def mark(self, columns: Columns) -> CheckedRows:
         flags: list[tuple[int, Flag]] = []
         refused: list[FieldProblem] = []
         numbers = columns.numbers
@@ -275,7 +275,7 @@ class _Limits:
         for place, levels in self._levels:
             if not levels.issuperset(texts[place]):
                 self._unseen(place, texts[place], levels, flags, refused)
-        return Checked(columns, flags, refused)
+        return CheckedRows(columns, flags, refused)
 
     def _outside(
         self,
@@ -290,7 +290,7 @@ class _Limits:
             if rule.bounds is not None:
                 refused.append(FieldProblem(row, rule.field.name, value, rule.expected))
             elif rule.field.bounds is not None:
-                bounds = in_kind(rule.field, rule.field.bounds)
+                bounds = bounds_in_kind(rule.field, rule.field.bounds)
                 mark = Flag(
                     field=rule.field.name, value=value, flag="outside bounds", bounds=bounds
                 )
@@ -320,7 +320,7 @@ class _Limits:
                 flags.append((row, mark))
 
 
-def refusal(problems: Sequence[FieldProblem], rows: int) -> InvalidInput:
+def refused_rows(problems: Sequence[FieldProblem], rows: int) -> InvalidInput:
     """Make the error that names every problem in its fields and the first in words."""
     first, bad = problems[0], len({problem.row for problem in problems})
     named = "" if first.field is None else f", field {first.field!r}"
@@ -348,7 +348,7 @@ def _decoders(
     return msgspec.json.Decoder(list[row]), msgspec.json.Decoder(row)  # type: ignore[valid-type]
 
 
-def _bounds(rule: Rule) -> tuple[float, float] | None:
+def _bounds(rule: FieldRule) -> tuple[float, float] | None:
     return rule.bounds or rule.field.bounds
 
 

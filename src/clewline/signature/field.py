@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from clewline.signature import instant
+from clewline.signature import timestamps
 
 Kind = Literal["number", "integer", "boolean", "category", "text", "datetime", "tensor"]
 Task = Literal["binary", "multiclass", "regression", "tensor", "transform"]
@@ -35,7 +35,7 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         ('0', '1558330')
         """
         if self.kind == "datetime":
-            return tuple(instant.text(bound) for bound in self.bounds or ())
+            return tuple(timestamps.format_microseconds(bound) for bound in self.bounds or ())
         return tuple(f"{bound:.6g}" if bound % 1 else f"{bound:.0f}" for bound in self.bounds or ())
 
 

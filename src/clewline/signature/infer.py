@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from clewline.errors import InvalidInput
-from clewline.signature import frames, instant
+from clewline.signature import dataframes, timestamps
 from clewline.signature.field import Field, Kind, Output, Signature, Task
-from clewline.signature.rules import encodable
+from clewline.signature.field_rules import is_encodable
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -26,7 +26,7 @@ MOST_CLASSES = 20
 """An integer target with more distinct values is a quantity, not a set of classes."""
 
 
-def infer(
+def infer_signature(
     table: Any, *, target: str, task: Task | None = None, labels: Sequence[Label] | None = None
 ) -> Signature:
     """
@@ -45,8 +45,8 @@ def infer(
         InvalidInput: No such target, no rows, or a column of no usable kind;
             names the column.
     """
-    frame = frames.opened(table)
-    frames.require(frame, target)
+    frame = dataframes.open_table(table)
+    dataframes.require_column(frame, target)
     if not len(frame):
         raise InvalidInput("The training table has no rows, so nothing can be inferred.")
     fields = tuple(_field(frame[name]) for name in frame.columns if name != target)
@@ -58,9 +58,9 @@ def infer(
 def infer_output(
     table: Any, *, target: str, task: Task | None = None, labels: Sequence[Label] | None = None
 ) -> Output:
-    """Infer the output of a model from its target alone; arguments and errors as `infer`."""
-    frame = frames.opened(table)
-    frames.require(frame, target)
+    """Infer a model's output from its target alone; arguments and errors as `infer_signature`."""
+    frame = dataframes.open_table(table)
+    dataframes.require_column(frame, target)
     if not len(frame):
         raise InvalidInput("The table has no rows, so nothing can be inferred.")
     return _output(frame[target], task, labels)
@@ -68,19 +68,19 @@ def infer_output(
 
 def infer_fields(table: Any) -> tuple[Field, ...]:
     """
-    Infer the fields of a table, every column one, as `infer` does.
+    Infer the fields of a table, every column one, as `infer_signature` does.
 
     Raises:
         InvalidInput: No rows, or a column of no usable kind; names the column.
     """
-    frame = frames.opened(table)
+    frame = dataframes.open_table(table)
     if not len(frame):
         raise InvalidInput("The training table has no rows, so nothing can be inferred.")
     return tuple(_field(frame[name]) for name in frame.columns)
 
 
 def _field(series: nw.Series[Any]) -> Field:
-    if not encodable(series.name):
+    if not is_encodable(series.name):
         raise InvalidInput(f"The column name {series.name!r} has a lone surrogate.", "Rename it.")
     dtype = series.dtype
     if dtype.is_integer():
@@ -106,7 +106,7 @@ def _other(series: nw.Series[Any]) -> Field:
 def _quantity(series: nw.Series[Any], kind: Kind) -> Field:
     import numpy as np
 
-    numbers = frames.floats(series)
+    numbers = dataframes.column_floats(series)
     present = numbers[~np.isnan(numbers)]
     if not present.size:
         raise _empty(series)
@@ -121,7 +121,7 @@ def _quantity(series: nw.Series[Any], kind: Kind) -> Field:
 
 
 def _datetime(series: nw.Series[Any]) -> Field:
-    moments = [instant.micros(value) for value in _present(series)]
+    moments = [timestamps.to_microseconds(value) for value in _present(series)]
     low, high = float(min(moments)), float(max(moments))
     nullable = len(moments) < len(series)
     bounds = widened(low, high, whole=True)
@@ -200,7 +200,7 @@ def widened(low: float, high: float, *, whole: bool = False) -> tuple[float, flo
 
 
 def _output(series: nw.Series[Any], task: Task | None, labels: Sequence[Label] | None) -> Output:
-    values = frames.cells(series)
+    values = dataframes.cell_values(series)
     if missing := values.count(None):
         raise InvalidInput(
             f"The target {series.name!r} is missing in {missing} of {len(values)} rows.",
@@ -253,7 +253,7 @@ def _sorted(labels: set[Any]) -> list[Any]:
 
 
 def _present(series: nw.Series[Any]) -> list[Any]:
-    values = [value for value in frames.cells(series) if value is not None]
+    values = [value for value in dataframes.cell_values(series) if value is not None]
     if not values:
         raise _empty(series)
     return values
@@ -266,4 +266,4 @@ def _empty(series: nw.Series[Any]) -> InvalidInput:
 
 
 def _has_null(series: nw.Series[Any]) -> bool:
-    return bool(frames.nulls(series).any())
+    return bool(dataframes.null_mask(series).any())

@@ -12,7 +12,7 @@ import pytest
 from clewline.errors import NotSupported
 from clewline.model.runtime.frames import Column, Layout, columns_of, frame_of, layout_of
 from clewline.signature.check import Checker
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 
 DAY = dt.datetime(2020, 1, 2, 3, 4, 5, 600)
 
@@ -56,7 +56,7 @@ def polars_table() -> pl.DataFrame:
 
 def test_a_pandas_table_comes_back_the_same():
     table = pandas_table()
-    signature, fields = infer(table, target="y"), table.drop(columns="y")
+    signature, fields = infer_signature(table, target="y"), table.drop(columns="y")
     layout = layout_of(fields, signature, "pandas")
     pd.testing.assert_frame_equal(
         frame_of(columns_of(fields, signature), signature, layout), fields
@@ -65,7 +65,7 @@ def test_a_pandas_table_comes_back_the_same():
 
 def test_a_polars_table_comes_back_the_same():
     table = polars_table()
-    signature, fields = infer(table, target="y"), table.drop("y")
+    signature, fields = infer_signature(table, target="y"), table.drop("y")
     layout = layout_of(fields, signature, "polars")
     again = frame_of(columns_of(fields, signature), signature, layout)
     assert again.equals(fields, null_equal=True)
@@ -75,7 +75,7 @@ def test_a_polars_table_comes_back_the_same():
 @pytest.mark.parametrize("table", [pandas_table(), polars_table()], ids=["pandas", "polars"])
 def test_columns_are_those_of_the_validator(table):
     """What the compiler holds equal is what the server will send."""
-    signature = infer(table, target="y")
+    signature = infer_signature(table, target="y")
     fields = table[[field.name for field in signature.fields]]
     ours, its = columns_of(fields, signature), Checker(signature).table(fields).columns
     np.testing.assert_array_equal(ours.numbers, its.numbers)
@@ -84,7 +84,7 @@ def test_columns_are_those_of_the_validator(table):
 
 def test_a_matrix_has_one_column_a_field_and_null_as_it_was():
     table = pandas_table()[["number", "object", "y"]]
-    signature = infer(table, target="y")
+    signature = infer_signature(table, target="y")
     layout = layout_of(table, signature, "numpy")
     matrix = frame_of(columns_of(table, signature), signature, layout)
     assert matrix[:, 1].tolist() == ["a", None, "b", "a"]
@@ -93,7 +93,7 @@ def test_a_matrix_has_one_column_a_field_and_null_as_it_was():
 
 def test_a_column_type_that_a_request_cannot_give_is_refused():
     table = pl.DataFrame({"text": ["a", "b"], "y": [0, 1]})
-    signature = infer(table, target="y")
+    signature = infer_signature(table, target="y")
     layout = Layout("polars", {"text": Column("Strange")})
     with pytest.raises(NotSupported, match="Strange"):
         frame_of(columns_of(table, signature), signature, layout)

@@ -27,7 +27,7 @@ from clewline.errors import (
 from clewline.serve.formats import ARROW, CSV, JSON_COLUMNS, PARQUET, arrow, named, parquet
 from clewline.serve.formats.columns import Details, require_charset, write_details
 from clewline.serve.intake import Intake
-from clewline.signature.accepted import Accepted, AcceptedField
+from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
 
@@ -44,7 +44,7 @@ SIGNATURE = Signature(
     output=Output(name="y", task="binary", labels=("no", "yes")),
 )
 CHECKER = Checker(SIGNATURE)
-BOUNDED = Checker(SIGNATURE, Accepted({"age": AcceptedField(bounds=(17.0, 90.0))}))
+BOUNDED = Checker(SIGNATURE, AcceptedLimits({"age": AcceptedFieldLimits(bounds=(17.0, 90.0))}))
 ROW: dict[str, Any] = {
     "age": 39, "job": "nurse", "note": "", "hours": 40.5, "away": True,
     "since": "2024-05-01T12:00:00Z", "face": [[1.0, 2.0], [3.0, 4.0]],

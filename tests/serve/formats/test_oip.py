@@ -17,7 +17,7 @@ from clewline.errors import ClewlineError, FieldProblem, InvalidInput, Malformed
 from clewline.serve.formats import OIP, OIP_BINARY, named
 from clewline.serve.formats.tensors import DTYPES, write_elements
 from clewline.serve.intake import Intake
-from clewline.signature.accepted import Accepted, AcceptedField
+from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
 
@@ -267,8 +267,11 @@ def test_a_raw_boolean_is_0_or_1():
 
 
 def test_an_accepted_bound_and_an_accepted_level_hold_on_both_ways():
-    accepted = Accepted(
-        fields={"age": AcceptedField(bounds=(17, 90)), "job": AcceptedField(levels=("nurse",))}
+    accepted = AcceptedLimits(
+        fields={
+            "age": AcceptedFieldLimits(bounds=(17, 90)),
+            "job": AcceptedFieldLimits(levels=("nurse",)),
+        }
     )
     checker = Checker(SIGNATURE, accepted)
     asked = request([ROW, ROW | {"age": 91, "job": "smith"}, ROW])

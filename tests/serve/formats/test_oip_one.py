@@ -14,7 +14,7 @@ from clewline.errors import ClewlineError
 from clewline.serve.formats import OIP, OIP_BINARY, named
 from clewline.serve.formats.oip_one import HEADERS, Usual
 from clewline.serve.formats.tensors import write_elements
-from clewline.signature.accepted import Accepted, AcceptedField
+from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
 
@@ -27,10 +27,10 @@ SIGNATURE = Signature(
     ),
     output=Output(name="y", task="binary", labels=("no", "yes")),
 )
-ACCEPTED = Accepted(
+ACCEPTED = AcceptedLimits(
     fields={
-        "age": AcceptedField(bounds=(0.0, 100.0)),
-        "job": AcceptedField(levels=("nurse", "smith")),
+        "age": AcceptedFieldLimits(bounds=(0.0, 100.0)),
+        "job": AcceptedFieldLimits(levels=("nurse", "smith")),
     }
 )
 DATATYPES = {"age": "INT64", "job": "BYTES", "hours": "FP64", "note": "BYTES"}

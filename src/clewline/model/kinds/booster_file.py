@@ -15,11 +15,11 @@ from clewline.model import background
 from clewline.model.kinds import tables
 from clewline.model.kinds.kind import Contents, Given
 from clewline.model.package import BACKGROUND
-from clewline.signature import frames
+from clewline.signature import dataframes
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 
 STATE = (
     "Write a signature and pass it (--signature FILE): fields: [{name: age, kind: number, "
@@ -102,15 +102,15 @@ def _signature(model: Boosted, told: _Told, given: Given, name: str) -> Signatur
 
 def _inferred(model: Boosted, told: _Told, given: Given) -> tuple[Field, ...]:
     """Read the fields from rows, in the order of the model."""
-    present = [each for each in frames.opened(given.train).columns if each != given.target]
+    present = [each for each in dataframes.open_table(given.train).columns if each != given.target]
     names = getattr(model, "feature_names_in_", None)
     chosen = present if names is None else tables.named_fields(list(names), present)
     import narwhals as nw
 
-    table = frames.opened(given.train).select(chosen)
+    table = dataframes.open_table(given.train).select(chosen)
     helper = "\x00target" + "x" * max(map(len, chosen), default=0)
     table = table.with_columns(nw.lit(0.5).alias(helper))
-    found = infer(table.to_native(), target=helper, task="regression").fields
+    found = infer_signature(table.to_native(), target=helper, task="regression").fields
     return tuple(
         msgspec.structs.replace(
             field, kind="category", levels=tuple(sorted(told.levels[field.name]))
@@ -233,7 +233,7 @@ def _made(signature: Signature) -> Any:
 
 
 def _as_pandas(table: Any) -> Any:
-    return frames.opened(table).to_pandas()
+    return dataframes.open_table(table).to_pandas()
 
 
 def _table(rows: Any, signature: Signature, told: _Told) -> Any:

@@ -12,10 +12,10 @@ from clewline.evaluation.texts import takes_texts, text_columns
 from clewline.model.kinds import tables
 from clewline.model.kinds.kind import Contents, Given
 from clewline.model.runtime.frames import FrameKind
-from clewline.signature import frames
+from clewline.signature import dataframes
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Signature
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 
 UNSTABLE = ("model.skops",)
 """skops writes addresses and times."""
@@ -37,10 +37,12 @@ class Estimator:
         model = estimator_of(model)
         train, target = given.train, _target(given)
         task = _task(model)
-        fields = _fields(model, frames.opened(train).columns, target)
+        fields = _fields(model, dataframes.open_table(train).columns, target)
         labels = model.classes_.tolist() if task is None else None
         table = tables.chosen(train, [*fields, target])
-        signature = _with_texts(infer(table, target=target, task=task, labels=labels), model)
+        signature = _with_texts(
+            infer_signature(table, target=target, task=task, labels=labels), model
+        )
         signature = tables.with_probabilities(signature, hasattr(model, "predict_proba"))
         checker = Checker(signature)
         seen = tables.chosen(train, fields)

@@ -32,7 +32,7 @@ class File:
             ) from error
         name = Path(model).name
         if pinned := given.options.get("origin"):
-            origin.require(data, pinned["sha256"], name)
+            origin.require_sha256(data, pinned["sha256"], name)
         return contents_of(data, given, name)
 
 

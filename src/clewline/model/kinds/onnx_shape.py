@@ -10,9 +10,9 @@ import numpy as np
 from clewline.errors import InvalidInput, NotSupported
 from clewline.model.kinds.kind import Given
 from clewline.model.runtime.onnx_file import FileCall, Input
-from clewline.signature import frames
+from clewline.signature import dataframes
 from clewline.signature.field import Field, Kind, Output, Signature
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 
 DTYPES = {
     "float": "float32",
@@ -101,15 +101,15 @@ def _known_fields(slots: list[Slot], given: Given) -> dict[str, Field]:
         return {found.name: found for found in given.signature.fields}
     if given.train is None:
         return {}
-    columns = [name for name in frames.opened(given.train).columns if name != given.target]
-    table = frames.opened(given.train).select(columns)
+    columns = [name for name in dataframes.open_table(given.train).columns if name != given.target]
+    table = dataframes.open_table(given.train).select(columns)
     helper = "\x00target"
     while helper in columns:
         helper += "x"
     import narwhals as nw
 
     with_target = table.with_columns(nw.lit(0.5).alias(helper))
-    signature = infer(with_target.to_native(), target=helper, task="regression")
+    signature = infer_signature(with_target.to_native(), target=helper, task="regression")
     return {found.name: found for found in signature.fields}
 
 
@@ -261,7 +261,9 @@ def _labels(
             f"The file answers labels ({label.name!r}) and does not say which there are.",
             "Pass the training table and target=, or a signature with the labels.",
         )
-    return tuple(sorted({v for v in frames.values(given.train, given.target) if v is not None}))
+    return tuple(
+        sorted({v for v in dataframes.column_values(given.train, given.target) if v is not None})
+    )
 
 
 def _told_labels(model: Any) -> tuple[Any, ...] | None:

@@ -18,7 +18,7 @@ from clewline.model.kinds import tables
 from clewline.model.kinds.kind import Contents, Given
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Signature
-from clewline.signature.infer import infer
+from clewline.signature.infer import infer_signature
 
 if TYPE_CHECKING:
     from clewline.model.runtime.frames import Column, Layout
@@ -103,7 +103,7 @@ def _inferred(model: Any, given: Given) -> Signature:
     labels = getattr(model, "classes_", None)
     task = getattr(model, "task", None)
     ordered = None if labels is None else list(labels)
-    return infer(given.train, target=given.target, task=task, labels=ordered)
+    return infer_signature(given.train, target=given.target, task=task, labels=ordered)
 
 
 def _answers(

@@ -12,10 +12,10 @@ from clewline.model import background, profile
 from clewline.model.compile.result import Compiled
 from clewline.model.kinds.kind import Given
 from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
-from clewline.signature import frames
+from clewline.signature import dataframes
 from clewline.signature.check import Checker
 from clewline.signature.field import Signature
-from clewline.signature.reading import Nearest
+from clewline.signature.json_rows import NameSuggestions
 
 
 def with_probabilities(signature: Signature, has_them: bool) -> Signature:
@@ -41,7 +41,7 @@ def described(signature: Signature, compiled: Compiled, train: Any, test: Any) -
 
     predictor = runtime_named(compiled.runtime).load(compiled.files, signature)
     try:
-        measured = profile.measure(signature, train, predictor, test=test)
+        measured = profile.measure_profile(signature, train, predictor, test=test)
     finally:
         predictor.close()
     return {
@@ -74,7 +74,7 @@ def named_fields(names: list[str], present: list[str]) -> list[str]:
         if name not in present:
             raise InvalidInput(
                 f"The model was fitted on a column {name!r}, which the training table has not"
-                f"{Nearest(present).hint(name)}.",
+                f"{NameSuggestions(present).hint(name)}.",
                 "Pass the table that it was fitted on.",
             )
     return names
@@ -82,9 +82,9 @@ def named_fields(names: list[str], present: list[str]) -> list[str]:
 
 def chosen(table: Any, columns: list[str]) -> Any:
     """Take columns of a table, in order; all must be there."""
-    opened = frames.opened(table)
+    opened = dataframes.open_table(table)
     for column in columns:
-        frames.require(opened, column)
+        dataframes.require_column(opened, column)
     return opened.select(columns).to_native()
 
 
@@ -99,7 +99,7 @@ def fitting(checker: Checker, table: Any) -> tuple[Any, list[str]]:
         checker.table(table)
     except InvalidInput as error:
         rows = {problem.row for problem in error.fields}
-        opened = frames.opened(table)
+        opened = dataframes.open_table(table)
         if not rows or len(rows) >= len(opened):
             raise
         first = error.fields[0]

@@ -8,7 +8,7 @@ from typing import Any
 from clewline.errors import InvalidInput, NotSupported
 from clewline.model.kinds import tables
 from clewline.model.kinds.kind import Contents, Given
-from clewline.signature import frames
+from clewline.signature import dataframes
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
 from clewline.signature.infer import infer_fields
@@ -105,7 +105,7 @@ def _names(model: Any) -> list[str] | None:
 
 def _fields(model: Any, given: Given) -> list[str]:
     """Name the columns that it was fitted on, in its order."""
-    present = [name for name in frames.opened(given.train).columns if name != given.target]
+    present = [name for name in dataframes.open_table(given.train).columns if name != given.target]
     count = getattr(model, "n_features_in_", None)
     if count is None:
         raise NotSupported(f"{type(model).__name__} was not fitted.", "Fit it first.")

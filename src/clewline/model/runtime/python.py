@@ -21,7 +21,7 @@ from clewline.model.runtime.python_files import GivenFiles
 from clewline.model.runtime.python_requirements import other_versions
 from clewline.model.runtime.python_rows import taken
 from clewline.model.runtime.python_spec import Spec, decode
-from clewline.signature import reply
+from clewline.signature import model_answers
 from clewline.signature.columns import Columns
 from clewline.signature.field import Output, Signature
 
@@ -126,11 +126,11 @@ def ask(model: Any, table: Any, output: Output, rows: int) -> Outputs:
     who = type(model).__name__
     order = tuple(getattr(model, "classes_", ()))
     said = _called(model, "predict", table)
-    found = reply.read(said, output, rows, who=who, labels=order)
+    found = model_answers.read_answers(said, output, rows, who=who, labels=order)
     shares = found.probabilities
     if found.choices is not None and shares is None and hasattr(model, "predict_proba"):
         asked = _called(model, "predict_proba", table)
-        shares = reply.probabilities(asked, output, rows, who=who, labels=order)
+        shares = model_answers.read_probabilities(asked, output, rows, who=who, labels=order)
     return Outputs(found.choices, shares, found.values)
 
 

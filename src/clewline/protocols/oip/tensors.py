@@ -30,8 +30,8 @@ from clewline.serve.formats.oip_request import Parameters
 from clewline.serve.formats.tensors import BYTES, DTYPES, Described, write_elements
 from clewline.serve.once import Answer
 from clewline.signature.field import Field, Output, Signature
-from clewline.signature.reading import Nearest
-from clewline.signature.rules import printable
+from clewline.signature.field_rules import printable_text
+from clewline.signature.json_rows import NameSuggestions
 
 SERVER = "clewline"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
@@ -181,7 +181,8 @@ def check_version(endpoint: Endpoint, version: str) -> None:
     live = live_version(endpoint)
     if version != live:
         raise NotFound(
-            f"{endpoint.name} has no version {printable(version)} here; the live one is {live}.",
+            f"{endpoint.name} has no version {printable_text(version)} here; "
+            f"the live one is {live}.",
             "Name that, or none.",
         )
 
@@ -206,8 +207,9 @@ def check_outputs(options: Options, output: Output) -> None:
     names = [described.name for described in output_tensors(output)]
     for wanted in options.outputs:
         if wanted.name not in names:
+            hint = NameSuggestions(names).hint(wanted.name)
             raise InvalidInput(
-                f"There is no output {printable(wanted.name)!r}{Nearest(names).hint(wanted.name)}",
+                f"There is no output {printable_text(wanted.name)!r}{hint}",
                 f"The outputs are {', '.join(names)}.",
             )
         for parameter in wanted.parameters or ():

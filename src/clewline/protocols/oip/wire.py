@@ -18,7 +18,7 @@ from clewline.protocols.oip.messages import CLASSES
 from clewline.protocols.oip.tensors import ModelMetadata, Options, Outcome, Tensor
 from clewline.serve.formats.oip_request import SIZE, Input, Output, Parameters
 from clewline.serve.formats.tensors import BYTES, DTYPES, write_elements
-from clewline.signature.rules import printable
+from clewline.signature.field_rules import printable_text
 
 CONTENTS: dict[str, str] = {
     "BOOL": "bool_contents",
@@ -170,7 +170,7 @@ def _raw_contents(tensor: Any) -> bytes:
     named = {field.name for field, _ in tensor.contents.ListFields()}
     if place is None or not named <= {place}:
         said = ", ".join(sorted(named)) or "no contents"
-        raise _not_typed(tensor, f"has {said} for {printable(tensor.datatype)!r}")
+        raise _not_typed(tensor, f"has {said} for {printable_text(tensor.datatype)!r}")
     elements = getattr(tensor.contents, place)
     if tensor.datatype == BYTES:
         return write_elements(elements)
@@ -183,6 +183,6 @@ def _raw_contents(tensor: Any) -> bytes:
 
 def _not_typed(tensor: Any, what: str) -> MalformedInput:
     return MalformedInput(
-        f"The input {printable(tensor.name)!r} {what}.",
+        f"The input {printable_text(tensor.name)!r} {what}.",
         "Send its elements where its datatype has them, or raw.",
     )

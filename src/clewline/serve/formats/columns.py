@@ -15,9 +15,9 @@ import msgspec
 
 from clewline.errors import FieldProblem, MalformedInput, UnknownFormat
 from clewline.serve.formats import Rows, too_many
-from clewline.signature.check import Checker, refusal
-from clewline.signature.reading import Nearest, shown_json
-from clewline.signature.rules import EXACT, Refusal, Rule, encodable, printable
+from clewline.signature.check import Checker, refused_rows
+from clewline.signature.field_rules import EXACT, FieldRule, Refusal, is_encodable, printable_text
+from clewline.signature.json_rows import NameSuggestions, printable_json
 
 CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16")
 MOST_PROBLEMS = 10_000
@@ -55,7 +55,7 @@ def require_charset(charset: str) -> str:
     name = {"utf8": "utf-8", "ascii": "us-ascii", "latin1": "iso-8859-1"}.get(name, name)
     if name not in CHARSETS:
         raise UnknownFormat(
-            f"The charset {printable(name)!r} is not read here.",
+            f"The charset {printable_text(name)!r} is not read here.",
             f"Send one of {', '.join(CHARSETS)}.",
         )
     return name
@@ -86,7 +86,7 @@ def rows_of(
         if column is not None:
             columns.append(_column(rule, column, problems))
     if problems:
-        raise refusal(sorted(problems, key=lambda problem: problem.row), count)
+        raise refused_rows(sorted(problems, key=lambda problem: problem.row), count)
     row_type = checker.row_type
     return list(map(row_type, *columns))
 
@@ -108,11 +108,11 @@ def strange_columns(names: Iterable[str], checker: Checker) -> list[FieldProblem
         for name, rule in known.items()
         if name not in found
     ]
-    nearest = Nearest(known)
+    nearest = NameSuggestions(known)
     for name in found:
         if name not in known:
             expected = f"no such field{nearest.hint(name)}"
-            problems.append(FieldProblem(0, printable(name), None, expected))
+            problems.append(FieldProblem(0, printable_text(name), None, expected))
     return problems
 
 
@@ -143,23 +143,27 @@ def take_entities(
     if column is None:
         return None
     if column not in values:
-        hint = Nearest(values).hint(column)
+        hint = NameSuggestions(values).hint(column)
         raise MalformedInput(
-            f"There is no column {printable(column)!r} of entities{hint}.",
+            f"There is no column {printable_text(column)!r} of entities{hint}.",
             "?entities= names a column of the body.",
         )
     is_field = any(rule.field.name == column for rule in checker.rules)
     found = values[column] if is_field else values.pop(column)
     for row, value in enumerate(found):
-        if isinstance(value, bool) or not isinstance(value, int | str) or not encodable(str(value)):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | str)
+            or not is_encodable(str(value))
+        ):
             raise MalformedInput(
-                f"The entity of row {row} is no text: {printable(repr(value))}.",
+                f"The entity of row {row} is no text: {printable_text(repr(value))}.",
                 "The column of entities holds a text or an integer a row.",
             )
     return [str(value) for value in found]
 
 
-def _column(rule: Rule, values: Sequence[Any], problems: list[FieldProblem]) -> Sequence[Any]:
+def _column(rule: FieldRule, values: Sequence[Any], problems: list[FieldProblem]) -> Sequence[Any]:
     """Give a column as rows hold it; adds what is refused to `problems`."""
     quick = _quick(rule, values)
     if quick is not None:
@@ -171,12 +175,12 @@ def _column(rule: Rule, values: Sequence[Any], problems: list[FieldProblem]) -> 
         if isinstance(outcome, Refusal):
             refused += 1
             if refused <= MOST_PROBLEMS:
-                said = shown_json(value)
+                said = printable_json(value)
                 problems.append(FieldProblem(row, rule.field.name, said, outcome.expected))
     return found
 
 
-def _quick(rule: Rule, values: Sequence[Any]) -> Sequence[Any] | None:
+def _quick(rule: FieldRule, values: Sequence[Any]) -> Sequence[Any] | None:
     """Give a column as rows hold it where all of it is plainly right, else None."""
     types = set(map(type, values))
     if type(None) not in types:
@@ -191,7 +195,7 @@ def _quick(rule: Rule, values: Sequence[Any]) -> Sequence[Any] | None:
     return [None if value is None else next(rest) for value in values]
 
 
-def _quick_whole(rule: Rule, values: Sequence[Any], types: set[type]) -> Sequence[Any] | None:
+def _quick_whole(rule: FieldRule, values: Sequence[Any], types: set[type]) -> Sequence[Any] | None:
     kind = rule.field.kind
     if kind in ("category", "text"):
         return values if types == {str} and _are_texts(rule, values) else None
@@ -220,7 +224,7 @@ def _are_whole(values: Sequence[Any]) -> bool:
     return all(float(value).is_integer() for value in values)
 
 
-def _are_texts(rule: Rule, values: Sequence[str]) -> bool:
+def _are_texts(rule: FieldRule, values: Sequence[str]) -> bool:
     if rule.levels is not None:
         return set(values).issubset(rule.levels)
-    return encodable("".join(values))
+    return is_encodable("".join(values))

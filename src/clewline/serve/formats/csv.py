@@ -25,9 +25,9 @@ from clewline.serve.formats.columns import (
     take_entities,
     with_entities,
 )
-from clewline.signature import reading
+from clewline.signature import json_rows
 from clewline.signature.check import Checker
-from clewline.signature.rules import EXACT, Rule, Unfit, printable
+from clewline.signature.field_rules import EXACT, FieldRule, UnrepresentableNumber, printable_text
 
 LONGEST_CELL = 16 << 20
 """Characters of one cell: as many as a body may have bytes."""
@@ -125,11 +125,11 @@ def _check_names(names: list[str]) -> None:
     seen = set()
     for name in names:
         if name in seen:
-            raise MalformedInput(f"Two columns are named {printable(name)!r}.", _HEADER)
+            raise MalformedInput(f"Two columns are named {printable_text(name)!r}.", _HEADER)
         seen.add(name)
 
 
-def _typed(rule: Rule, cells: Sequence[str]) -> Sequence[Any]:
+def _typed(rule: FieldRule, cells: Sequence[str]) -> Sequence[Any]:
     """Give cells as values of the kind that a field has; what is none stays a text."""
     kind = rule.field.kind
     if kind in ("category", "text"):
@@ -166,10 +166,10 @@ def _number(cell: str) -> Any:
     if len(cell) <= LONGEST_NUMBER and _WHOLE.fullmatch(cell):
         return int(cell)
     if not _DECIMAL.fullmatch(cell):
-        return Unfit(cell) if cell.lower() in _NOT_FINITE else cell
+        return UnrepresentableNumber(cell) if cell.lower() in _NOT_FINITE else cell
     value = float(cell)
     if value in (float("inf"), float("-inf")):
-        return Unfit(cell)
+        return UnrepresentableNumber(cell)
     if abs(value) >= EXACT and (whole := _WHOLE_WITH_ZEROS.fullmatch(cell)):
         return int(whole[1])
     return value
@@ -181,6 +181,6 @@ def _truth(cell: str) -> Any:
 
 def _array(cell: str) -> Any:
     try:
-        return reading.parse(cell.encode("utf-8", "surrogatepass"))
+        return json_rows.parse_exactly(cell.encode("utf-8", "surrogatepass"))
     except MalformedInput:
         return cell

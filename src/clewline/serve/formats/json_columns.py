@@ -9,10 +9,10 @@ import msgspec
 from clewline.errors import MalformedInput
 from clewline.serve.formats import Rows
 from clewline.serve.formats.columns import require_count, rows_of, with_entities
-from clewline.signature import reading
+from clewline.signature import json_rows
 from clewline.signature.check import Checker
-from clewline.signature.reading import Pairs
-from clewline.signature.rules import Unfit, encodable, printable
+from clewline.signature.field_rules import UnrepresentableNumber, is_encodable, printable_text
+from clewline.signature.json_rows import JsonObject
 
 _SHAPE = 'Send {"columns": {"FIELD": […], …}}, each as long as the others.'
 
@@ -88,17 +88,17 @@ def _exact(body: bytes) -> _Body:
     Raises:
         MalformedInput: It is not what holds columns; says what is wrong with it.
     """
-    pairs = reading.parse(body)
+    pairs = json_rows.parse_exactly(body)
     envelope = _once(pairs, "The body")
     if not envelope.keys() <= {"columns", "entities"} or "columns" not in envelope:
-        named = ", ".join(printable(repr(key)) for key in list(envelope)[:10])
+        named = ", ".join(printable_text(repr(key)) for key in list(envelope)[:10])
         raise MalformedInput(
             f"The body has the keys {named}; it may have columns and entities.", _SHAPE
         )
     columns = _once(envelope["columns"], "columns")
     for name, values in columns.items():
         if not isinstance(values, list):
-            raise MalformedInput(f"The column {printable(name)!r} is no list.", _SHAPE)
+            raise MalformedInput(f"The column {printable_text(name)!r} is no list.", _SHAPE)
     entities = envelope.get("entities")
     if entities is not None and not _are_texts(entities):
         raise MalformedInput(
@@ -108,20 +108,22 @@ def _exact(body: bytes) -> _Body:
 
 
 def _once(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, Pairs):
+    if not isinstance(value, JsonObject):
         raise MalformedInput(f"{what} is no object.", _SHAPE)
     plain = dict(value)
     if len(plain) < len(value):
         keys = [key for key, _ in value]
         seen: set[str] = set()
         twice = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise MalformedInput(f"{what} has the key {printable(twice)!r} twice.", _SHAPE)
+        raise MalformedInput(f"{what} has the key {printable_text(twice)!r} twice.", _SHAPE)
     return plain
 
 
 def _are_texts(values: Any) -> bool:
     return isinstance(values, list) and all(
-        isinstance(value, str) and not isinstance(value, Unfit) and encodable(value)
+        isinstance(value, str)
+        and not isinstance(value, UnrepresentableNumber)
+        and is_encodable(value)
         for value in values
     )
 
@@ -139,8 +141,8 @@ def _count(columns: dict[str, list[Any]]) -> int:
     for name, other in columns.items():
         if len(other) != len(values):
             raise MalformedInput(
-                f"The column {printable(name)!r} has {len(other)} values, "
-                f"and {printable(first)!r} has {len(values)}.",
+                f"The column {printable_text(name)!r} has {len(other)} values, "
+                f"and {printable_text(first)!r} has {len(values)}.",
                 _SHAPE,
             )
     return len(values)

@@ -26,11 +26,11 @@ import msgspec
 
 from clewline.errors import InvalidInput, MalformedInput
 from clewline.serve.formats import Rows, too_many
-from clewline.signature import reading
+from clewline.signature import json_rows
 from clewline.signature.check import Checker
 from clewline.signature.field import Field
-from clewline.signature.reading import Pairs
-from clewline.signature.rules import Unfit, encodable, printable
+from clewline.signature.field_rules import UnrepresentableNumber, is_encodable, printable_text
+from clewline.signature.json_rows import JsonObject
 
 WAYS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """The keys of which a request has exactly one."""
@@ -154,14 +154,14 @@ class Reader:
 
     def _named(self, row: Any) -> Any:
         """Give a row the names of the signature, and its values as the signature reads them."""
-        if not isinstance(row, Pairs):
+        if not isinstance(row, JsonObject):
             row = self._by_place(row)
-        if not isinstance(row, Pairs):
+        if not isinstance(row, JsonObject):
             return row
         # A name that is not known is shown where it may be a field that is missing.
         complete = self._fields.keys() <= {name for name, _ in row}
         fields = self._fields
-        return Pairs(
+        return JsonObject(
             (name, value if (field := fields.get(name)) is None else _meant(field, value))
             for name, value in row
             if not complete or name in fields
@@ -170,9 +170,9 @@ class Reader:
     def _by_place(self, row: Any) -> Any:
         names = self._names
         if len(names) == 1 and not (names[0] in self._scalars and isinstance(row, list)):
-            return Pairs([(names[0], row)])
+            return JsonObject([(names[0], row)])
         if isinstance(row, list) and len(row) == len(names):
-            return Pairs(zip(names, row, strict=True))
+            return JsonObject(zip(names, row, strict=True))
         return row
 
 
@@ -194,13 +194,13 @@ def sent(body: bytes, scalars: frozenset[str] = frozenset()) -> tuple[list[Any],
         MalformedInput: It is no JSON, has not exactly one of the ways to send rows, or the way
             is not followed.
     """
-    document = reading.parse(body)
-    if not isinstance(document, Pairs):
+    document = json_rows.parse_exactly(body)
+    if not isinstance(document, JsonObject):
         raise MalformedInput("The body is no JSON object.", SHAPE)
     keys = [key for key, _ in document]
     ways = [key for key in keys if key in WAYS]
     if len(ways) != 1 or keys.count(ENTITIES) > 1:
-        named = ", ".join(repr(printable(key)[:50]) for key in keys[:10]) or "none"
+        named = ", ".join(repr(printable_text(key)[:50]) for key in keys[:10]) or "none"
         raise MalformedInput(f"The keys of the body are: {named}.", SHAPE)
     parts = dict(document)
     rows = _READ[ways[0]](ways[0], parts[ways[0]], scalars)
@@ -208,7 +208,7 @@ def sent(body: bytes, scalars: frozenset[str] = frozenset()) -> tuple[list[Any],
 
 
 def _split(way: str, table: Any, scalars: frozenset[str]) -> list[Any]:
-    parts = dict(table) if isinstance(table, Pairs) else {}
+    parts = dict(table) if isinstance(table, JsonObject) else {}
     if "data" not in parts or len(parts) != len(table) or not parts.keys() <= _SPLIT:
         raise MalformedInput(
             f"{way} is not a table.", 'Send {"columns": […], "data": [[…], …]}, each once.'
@@ -229,7 +229,7 @@ def _split(way: str, table: Any, scalars: frozenset[str]) -> list[Any]:
             f"Row {wrong} of {way} has not one value a column.",
             f"Send a list of {len(columns)} values.",
         )
-    return [Pairs(zip(columns, row, strict=True)) for row in rows]
+    return [JsonObject(zip(columns, row, strict=True)) for row in rows]
 
 
 def _listed(way: str, rows: Any, scalars: frozenset[str]) -> list[Any]:
@@ -239,7 +239,7 @@ def _listed(way: str, rows: Any, scalars: frozenset[str]) -> list[Any]:
 
 
 def _rows_or_columns(way: str, data: Any, scalars: frozenset[str]) -> list[Any]:
-    if not isinstance(data, Pairs):
+    if not isinstance(data, JsonObject):
         return _listed(way, data, scalars)
     names = [name for name, _ in data]
     _check_once(names)
@@ -248,13 +248,15 @@ def _rows_or_columns(way: str, data: Any, scalars: frozenset[str]) -> list[Any]:
         return [data] if data else []
     lengths = {name: len(value) if type(value) is list else 1 for name, value in data}
     if len(set(lengths.values())) != 1 or not all(type(column) is list for column in columns):
-        shown = ", ".join(f"{printable(n)[:50]}: {size}" for n, size in list(lengths.items())[:10])
+        shown = ", ".join(
+            f"{printable_text(n)[:50]}: {size}" for n, size in list(lengths.items())[:10]
+        )
         raise MalformedInput(
             f"The columns of {way} are not lists of one length ({shown}).",
             "Send one value a row in each.",
         )
     flat = [_alone(value) if name in scalars else value for name, value in data]
-    return [Pairs(zip(names, row, strict=True)) for row in zip(*flat, strict=True)]
+    return [JsonObject(zip(names, row, strict=True)) for row in zip(*flat, strict=True)]
 
 
 _READ = {
@@ -276,7 +278,7 @@ def _meant(field: Field, value: Any) -> Any:
     """Read a value as pandas and MLflow's client write it: NaN, NaT, times without offset."""
     if field.kind == "tensor" or not isinstance(value, str):
         return value
-    if isinstance(value, Unfit):
+    if isinstance(value, UnrepresentableNumber):
         return None if value == "NaN" else value
     if field.kind != "datetime":
         return value
@@ -301,7 +303,11 @@ def _entities(said: Any, rows: int) -> list[str] | None:
 
 def _is_text(value: Any) -> bool:
     """Tell a text that can be logged from a number beyond float64 and from lone surrogates."""
-    return isinstance(value, str) and not isinstance(value, Unfit) and encodable(value)
+    return (
+        isinstance(value, str)
+        and not isinstance(value, UnrepresentableNumber)
+        and is_encodable(value)
+    )
 
 
 def _is_wide(row: Any, width: int) -> bool:
@@ -312,7 +318,7 @@ def _check_once(columns: Sequence[str]) -> None:
     if len(set(columns)) != len(columns):
         twice = next(name for name, times in Counter(columns).items() if times > 1)
         raise MalformedInput(
-            f"The column {printable(twice)!r} is there more than once.", "Send each once."
+            f"The column {printable_text(twice)!r} is there more than once.", "Send each once."
         )
 
 
@@ -323,7 +329,7 @@ def _repeats(body: bytes) -> bool:
 
 
 def _written(row: Any) -> bytes:
-    if isinstance(row, Pairs):
+    if isinstance(row, JsonObject):
         named = _plain(row)
     else:
         values = row if isinstance(row, list) else [row]
@@ -333,12 +339,12 @@ def _written(row: Any) -> bytes:
 
 def _plain(value: Any, depth: int = 0) -> Any:
     """Make a value fit for JSON; a column that was left out may hold anything, however deep."""
-    if isinstance(value, Pairs | list) and depth > DEEPEST:
-        return reading.shown_json(value)
-    if isinstance(value, Pairs):
+    if isinstance(value, JsonObject | list) and depth > DEEPEST:
+        return json_rows.printable_json(value)
+    if isinstance(value, JsonObject):
         return {_plain(name): _plain(each, depth + 1) for name, each in value}
     if isinstance(value, list):
         return [_plain(each, depth + 1) for each in value]
-    if isinstance(value, Unfit):
+    if isinstance(value, UnrepresentableNumber):
         return None if value == "NaN" else str(value)
-    return printable(value) if isinstance(value, str) and not encodable(value) else value
+    return printable_text(value) if isinstance(value, str) and not is_encodable(value) else value

@@ -32,10 +32,10 @@ from clewline.serve.formats.oip_columns import (
 from clewline.serve.formats.oip_one import Usual
 from clewline.serve.formats.oip_request import SHAPE, Input, Parameters, Whole, exact, quick
 from clewline.serve.formats.tensors import BYTES, DATATYPES, Misfit
-from clewline.signature.check import Checker, refusal
+from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field import Signature
-from clewline.signature.reading import Nearest, shown_json
-from clewline.signature.rules import encodable, printable
+from clewline.signature.field_rules import is_encodable, printable_text
+from clewline.signature.json_rows import NameSuggestions, printable_json
 
 MATRIX_KINDS = frozenset({"number", "integer", "boolean"})
 MATRIX = "input"
@@ -78,7 +78,7 @@ class Planner:
     def __init__(self, checker: Checker) -> None:
         self._rules = checker.rules
         self._fields = [field.name for field in checker.signature.fields]
-        self._nearest = Nearest(self._fields)
+        self._nearest = NameSuggestions(self._fields)
         self._plans: dict[Key, Plan] = {}
         self._takes_matrix = takes_matrix(checker.signature)
         self.usual = Usual()
@@ -215,7 +215,7 @@ def _check_content(parameters: Parameters | None) -> None:
     content = None if parameters is None else parameters.get("content_type")
     if content is not None and content not in CONTENT_TYPES:
         raise MalformedInput(
-            f"The content type {printable(repr(content))} is not read here.",
+            f"The content type {printable_text(repr(content))} is not read here.",
             f"Send one of {', '.join(CONTENT_TYPES)}, or none.",
         )
 
@@ -306,7 +306,7 @@ def _exactly(plan: Plan, whole: Whole, checker: Checker, max_rows: int) -> list[
             broken.append(_wrong(column.field.name, misfit.found, misfit.expected))
     _raise(broken)
     if problems:
-        raise refusal(sorted(problems, key=lambda problem: problem.row), rows)
+        raise refused_rows(sorted(problems, key=lambda problem: problem.row), rows)
     return [checker.row_type(*row) for row in zip(*columns, strict=True)]
 
 
@@ -375,7 +375,7 @@ def _misfit(key: tuple[str, str, str | None, str | None]) -> FieldProblem | None
 
 def _wrong(name: str, found: Any, expected: str) -> FieldProblem:
     """Make a problem of a tensor as a whole; it stands at its first row."""
-    return FieldProblem(0, printable(name), shown_json(found), expected)
+    return FieldProblem(0, printable_text(name), printable_json(found), expected)
 
 
 def _raise(problems: list[FieldProblem]) -> None:
@@ -396,7 +396,7 @@ def _misfits(problems: list[FieldProblem]) -> InvalidInput:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and encodable(value)
+    return isinstance(value, str) and is_encodable(value)
 
 
 def _no_entities() -> MalformedInput:

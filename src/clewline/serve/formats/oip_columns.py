@@ -18,8 +18,14 @@ from clewline.serve.formats import tensors
 from clewline.serve.formats.oip_request import Input, Whole
 from clewline.serve.formats.tensors import BYTES, FLOATS, Misfit
 from clewline.signature.field import Field
-from clewline.signature.reading import shown_json
-from clewline.signature.rules import EXACT, Refusal, Rule, Unfit, element_bounds
+from clewline.signature.field_rules import (
+    EXACT,
+    FieldRule,
+    Refusal,
+    UnrepresentableNumber,
+    element_bounds,
+)
+from clewline.signature.json_rows import printable_json
 
 UNSURE: Any = object()
 CONTENT_TYPES = ("np", "pd", "str", "base64", "datetime")
@@ -41,7 +47,9 @@ class Column:
         null: The text that stands for null, or None.
     """
 
-    def __init__(self, rule: Rule, datatype: str, content: str | None, null: str | None) -> None:
+    def __init__(
+        self, rule: FieldRule, datatype: str, content: str | None, null: str | None
+    ) -> None:
         self.field = rule.field
         self.shape = rule.field.shape or ()
         self.datatype = datatype
@@ -102,7 +110,7 @@ class Column:
         found = [self._judge(value) for value in values]
         for row, (value, outcome) in enumerate(zip(values, found, strict=True)):
             if isinstance(outcome, Refusal):
-                said = shown_json(value)
+                said = printable_json(value)
                 problems.append(FieldProblem(row, self.field.name, said, outcome.expected))
         return found
 
@@ -233,7 +241,7 @@ class Column:
             return self._judge_text(value)
         if self.datatype in FLOATS and _is_nan(value):
             return self._rule.judge(None)
-        if isinstance(value, Unfit):
+        if isinstance(value, UnrepresentableNumber):
             return Refusal(f"finite {self._rule.expected}")
         member = self._member(value)
         if isinstance(member, Misfit):
@@ -243,7 +251,7 @@ class Column:
         return self._rule.judge(member)
 
     def _judge_text(self, value: Any) -> Any:
-        if isinstance(value, Unfit) or not isinstance(value, str | bytes):
+        if isinstance(value, UnrepresentableNumber) or not isinstance(value, str | bytes):
             return Refusal(self._rule.expected)
         if self._base64:
             decoded = tensors.from_base64(value)
@@ -305,7 +313,7 @@ def datatype_of(field: Field) -> str:
     return {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}.get(field.kind, BYTES)
 
 
-def _limits(rule: Rule, datatype: str) -> tuple[float, float]:
+def _limits(rule: FieldRule, datatype: str) -> tuple[float, float]:
     """Between which numbers nothing is left to decide."""
     if rule.field.kind == "tensor":
         dtype = rule.field.dtype or "float64"
@@ -353,7 +361,7 @@ def _quick_text(nullable: bool, levels: tuple[str, ...] | None) -> Callable[[Any
 
 
 def _is_nan(value: Any) -> bool:
-    return (isinstance(value, Unfit) and value == "NaN") or (
+    return (isinstance(value, UnrepresentableNumber) and value == "NaN") or (
         isinstance(value, float) and math.isnan(value)
     )
 

@@ -14,8 +14,8 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from clewline.errors import MalformedInput
-from clewline.signature import reading
-from clewline.signature.reading import Pairs
+from clewline.signature import json_rows
+from clewline.signature.json_rows import JsonObject
 
 SHAPE = 'Send {"inputs": [{"name": …, "shape": […], "datatype": …, "data": […]}, …]}.'
 SIZE = "binary_data_size"
@@ -87,13 +87,13 @@ def exact(body: bytes, header_bytes: int | None) -> Whole:
     """
     Read a request key by key; otherwise as `quick`.
 
-    Numbers in its data are as `clewline.signature.reading.parse` gives them.
+    Numbers in its data are as `clewline.signature.json_rows.parse_exactly` gives them.
 
     Raises:
         MalformedInput: It is not what a request is; says where.
     """
     header = body if header_bytes is None else body[:header_bytes]
-    document = _plain(reading.parse(header))
+    document = _plain(json_rows.parse_exactly(header))
     try:
         request = msgspec.convert(document, Request)
     except msgspec.ValidationError as error:
@@ -178,7 +178,7 @@ def _plain(value: Any) -> Any:
     Raises:
         MalformedInput: A key stands in one twice.
     """
-    if isinstance(value, Pairs):
+    if isinstance(value, JsonObject):
         plain = {key: _plain(item) for key, item in value}
         if len(plain) < len(value):
             keys = [key for key, _ in value]

@@ -22,9 +22,9 @@ from clewline.serve.formats.columns import (
     take_entities,
     with_entities,
 )
-from clewline.signature.check import Checker, refusal
-from clewline.signature.reading import Nearest
-from clewline.signature.rules import Rule, printable
+from clewline.signature.check import Checker, refused_rows
+from clewline.signature.field_rules import FieldRule, printable_text
+from clewline.signature.json_rows import NameSuggestions
 
 if TYPE_CHECKING:
     import polars as pl
@@ -86,7 +86,7 @@ def rows_in(frame: pl.DataFrame, details: Details, checker: Checker, max_rows: i
         else:
             columns[name] = _values(frame[name])
     if problems:
-        raise refusal(problems, frame.height)
+        raise refused_rows(problems, frame.height)
     entities = take_entities(columns, details.entities, checker)
     return with_entities(rows_of(columns, frame.height, checker, max_rows), entities)
 
@@ -103,14 +103,14 @@ def objects(frame: pl.DataFrame) -> list[bytes]:
 def require_column(names: Sequence[str], column: str | None) -> None:
     """Raise unless the column of entities, if one is named, is there."""
     if column is not None and column not in names:
-        hint = Nearest(names).hint(column)
+        hint = NameSuggestions(names).hint(column)
         raise MalformedInput(
-            f"There is no column {printable(column)!r} of entities{hint}.",
+            f"There is no column {printable_text(column)!r} of entities{hint}.",
             "?entities= names a column of the body.",
         )
 
 
-def _may_be(series: pl.Series, rule: Rule) -> bool:
+def _may_be(series: pl.Series, rule: FieldRule) -> bool:
     """Tell whether lists hold no more elements than tensors of a shape would."""
     import polars as pl
 
@@ -161,7 +161,7 @@ def _require_small(series: pl.Series) -> None:
         series, dtype = series.cast(pl.String), pl.String()
     if isinstance(dtype, pl.Struct):
         raise MalformedInput(
-            f"The column {printable(series.name)!r} holds structs.", "Send one column a field."
+            f"The column {printable_text(series.name)!r} holds structs.", "Send one column a field."
         )
     size = 0
     if dtype == pl.String:

@@ -19,7 +19,7 @@ from clewline.model.runtime import Outputs
 from clewline.serve.answers import label_name
 from clewline.serve.graph.code import Frame
 from clewline.serve.graph.tables import pandas_table, polars_table, records
-from clewline.signature import frames
+from clewline.signature import dataframes
 from clewline.signature.field import Output
 
 SUM_WITHIN = 1e-6
@@ -102,7 +102,7 @@ def _labels_alone(result: Any, rows: int) -> list[Any]:
         labels = (
             [row["label"] for row in result]
             if isinstance(result, list)
-            else frames.values(result, "label")
+            else dataframes.column_values(result, "label")
         )
     except (KeyError, TypeError) as error:
         raise MalformedInput("Its rows have no label.", 'Give {"label"} for each row.') from error
@@ -153,15 +153,17 @@ def _of_rows(rows: list[Any], output: Output) -> tuple[list[Any] | None, NDArray
 
 
 def _of_table(table: Any, output: Output) -> tuple[list[Any] | None, NDArray[np.float64]]:
-    opened = frames.opened(table)
+    opened = dataframes.open_table(table)
     wanted = ["value"] if output.labels is None else [share_column(x) for x in output.labels]
     missing = [name for name in wanted if name not in opened.columns]
     if missing:
         raise MalformedInput(f"The column {missing[0]!r} is missing.", f"It has {opened.columns}.")
-    columns = [np.asarray(frames.floats(opened[name]), dtype=np.float64) for name in wanted]
+    columns = [
+        np.asarray(dataframes.column_floats(opened[name]), dtype=np.float64) for name in wanted
+    ]
     if output.labels is None:
         return None, columns[0]
-    labels = frames.cells(opened["label"]) if "label" in opened.columns else None
+    labels = dataframes.cell_values(opened["label"]) if "label" in opened.columns else None
     return labels, np.column_stack(columns)
 
 

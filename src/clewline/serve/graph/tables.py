@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem, InvalidConfig, InvalidInput, MalformedInput
 from clewline.serve.graph.code import Frame
-from clewline.signature import instant
+from clewline.signature import timestamps
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 from clewline.signature.field import NUMERIC, Field, Signature
@@ -161,7 +161,7 @@ def _values(columns: Columns, signature: Signature) -> Values:
 
 
 def _moment(microseconds: float) -> dt.datetime:
-    return instant.EPOCH + int(microseconds) * instant.MICROSECOND
+    return timestamps.EPOCH + int(microseconds) * timestamps.MICROSECOND
 
 
 _TYPES: dict[str, Callable[[float], Any]] = {

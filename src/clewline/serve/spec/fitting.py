@@ -10,9 +10,9 @@ import msgspec
 from clewline.serve.graph.routing import ORDERED, flat
 from clewline.serve.spec.problems import Problems, nearest
 from clewline.serve.spec.tree import Tree, below, title
-from clewline.signature import instant
+from clewline.signature import timestamps
 from clewline.signature.field import NUMERIC, Field, Output, Signature
-from clewline.signature.rules import Instant
+from clewline.signature.field_rules import AwareDatetime
 
 Signatures = Mapping[str, Signature]
 """Of every model version of a graph, by `name@number`."""
@@ -297,7 +297,7 @@ def _is_of(field: Field, value: Any) -> bool:
 
 def _is_instant(value: Any) -> bool:
     try:
-        instant.micros(msgspec.convert(value, Instant))
+        timestamps.to_microseconds(msgspec.convert(value, AwareDatetime))
     except msgspec.ValidationError:
         return False
     return True

@@ -23,7 +23,7 @@ from clewline.serve.spec.declared import Call, Node
 from clewline.serve.spec.endpoint_file import EndpointSpec
 from clewline.serve.spec.problems import Problems
 from clewline.serve.spec.tree import ONLY
-from clewline.signature import accepted as accepted_bounds
+from clewline.signature import accepted_limits as accepted_bounds
 from clewline.store.digest import Digest
 from clewline.store.records import Alias, ModelVersion, Revision
 from clewline.store.rows import R
@@ -145,7 +145,9 @@ def elsewhere(project: Project, records: Records, wanted: Imported) -> ModelVers
         for key, path in (("signature", wanted.signature), ("sample", wanted.sample))
         if path is not None
     }
-    found = origins.find(project.packages, versions, origins.digest_of(wanted.digest), **sums)
+    found = origins.find_by_origin(
+        project.packages, versions, origins.parse_sha256(wanted.digest), **sums
+    )
     if found is None:
         raise NotFound(
             f"No version of {wanted.name} was made of {wanted.source} with {wanted.digest}.",
@@ -171,7 +173,7 @@ def _of_one_model(
     else:
         found = version(records, wanted)
     model = f"{found.name}@{found.number}"
-    accepted = accepted_bounds.read(project.signatures / f"{found.name}.yaml").builtins()
+    accepted = accepted_bounds.read_accepted(project.signatures / f"{found.name}.yaml").builtins()
     return Revision(
         endpoint=spec.endpoint,
         number=_next(records, spec),
@@ -334,7 +336,7 @@ def _accepted(project: Project, resolver: _Resolver, root: Node) -> dict[str, An
     joined: dict[str, Any] = {}
     for model in dict.fromkeys(_at_the_door(resolver, root)):
         try:
-            found = accepted_bounds.read(project.signatures / f"{model}.yaml")
+            found = accepted_bounds.read_accepted(project.signatures / f"{model}.yaml")
         except InvalidConfig as error:
             resolver.problems.add("", error.message, error.fix or "")
             continue

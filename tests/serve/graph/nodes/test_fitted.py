@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from clewline.model.kinds.estimator import KIND as ESTIMATOR
 from clewline.model.kinds.kind import Given
 from clewline.model.kinds.transform import KIND as TRANSFORM
-from clewline.model.package import About
+from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
 from clewline.serve.loaded import LoadedRevision
@@ -32,8 +32,8 @@ from clewline.store.store import Store
 GRAPH = "endpoint: fitted\ntimeout_ms: 9000\ngraph: {transform: %s, model: scaled@1}\n"
 
 
-def about(name: str, contents: Any, task: str) -> About:
-    return About(
+def about(name: str, contents: Any, task: str) -> PackageMetadata:
+    return PackageMetadata(
         name=name,
         number=0,
         runtime=contents.compiled.runtime,

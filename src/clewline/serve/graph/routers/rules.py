@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from clewline.errors import InvalidConfig
 from clewline.serve.graph.answered import Batch
 from clewline.serve.graph.router import Setting
-from clewline.signature import instant
+from clewline.signature import timestamps
 from clewline.signature.columns import Columns
 from clewline.signature.field import NUMERIC, Field
-from clewline.signature.reading import Nearest
-from clewline.signature.rules import Instant
+from clewline.signature.field_rules import AwareDatetime
+from clewline.signature.json_rows import NameSuggestions
 from clewline.store.records import RouterState
 
 Holds = Callable[[Columns], NDArray[np.bool_]]
@@ -119,7 +119,7 @@ class _Reading:
     def _field(self, name: Any) -> Field:
         field = self._fields.get(name)
         if field is None:
-            hint = Nearest(self._fields).hint(str(name))
+            hint = NameSuggestions(self._fields).hint(str(name))
             raise InvalidConfig(
                 f"A condition of {self._node!r} names the field {name!r}, "
                 f"which does not go through it{hint}."
@@ -167,7 +167,7 @@ class _Reading:
     def _number(self, field: Field, value: Any) -> float:
         try:
             if field.kind == "datetime":
-                return float(instant.micros(msgspec.convert(value, Instant)))
+                return float(timestamps.to_microseconds(msgspec.convert(value, AwareDatetime)))
             if field.kind == "boolean":
                 return float(msgspec.convert(value, bool))
             return msgspec.convert(value, float)

@@ -16,11 +16,11 @@ import msgspec
 
 from clewline.errors import ClewlineError, IntegrityError, InvalidInput, NotFound
 from clewline.hub import address as addresses
-from clewline.hub import describing, huggingface, kept
+from clewline.hub import file_cache, huggingface, input_files
 from clewline.hub.address import Address
 from clewline.hub.download import Fetched, declared_size, fetch, require_size
-from clewline.hub.kept import Kept
-from clewline.hub.web import Bounds, HubRefused, asked
+from clewline.hub.file_cache import CachedFile
+from clewline.hub.web import DownloadLimits, HubRefused, open_url
 from clewline.model import names, origin
 from clewline.model.kinds.file import require_known
 from clewline.model.origin import Origin
@@ -35,10 +35,10 @@ from clewline.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-BOUNDS = Bounds()
+BOUNDS = DownloadLimits()
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class ModelImport(msgspec.Struct, frozen=True, kw_only=True):
     """A model from elsewhere, and what describes it."""
 
     source: str  # hf:OWNER/REPO/FILE, https://…, or a path
@@ -49,7 +49,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     tables: dict[str, Any] = {}  # train, test and target, for `register`
 
 
-def bring(project: Project, store: Store, wanted: Wanted, bounds: Bounds = BOUNDS) -> ModelVersion:
+def import_model(
+    project: Project, store: Store, wanted: ModelImport, bounds: DownloadLimits = BOUNDS
+) -> ModelVersion:
     """
     Give the version that a file becomes; one that is here already touches no network.
 
@@ -67,22 +69,22 @@ def bring(project: Project, store: Store, wanted: Wanted, bounds: Bounds = BOUND
         NotSupported: It holds no model that is loaded safely; says what it is.
         HubFault: A server cannot be reached, or broke off.
     """
-    names.check_model(wanted.name)
+    names.require_model_name(wanted.name)
     is_far = addresses.is_address(wanted.source)
     if wanted.digest is None and is_far:
-        raise unpinned(addresses.parse(wanted.source), bounds)
-    sha256 = origin.digest_of(wanted.digest) if wanted.digest is not None else None
+        raise unpinned_error(addresses.parse_address(wanted.source), bounds)
+    sha256 = origin.parse_sha256(wanted.digest) if wanted.digest is not None else None
     if sha256 is not None and (found := _registered(project, store, wanted, sha256)) is not None:
         return found
     if is_far:
         assert sha256 is not None, "an address without a digest was refused"
-        held = kept.find(store, sha256) or _fetched(store, wanted, sha256, bounds)
+        held = file_cache.find_cached(store, sha256) or _fetched(store, wanted, sha256, bounds)
     else:
         held = _of_disk(store, wanted, sha256, bounds)
     return _register(project, store, wanted, held)
 
 
-def unpinned(address: Address, bounds: Bounds = BOUNDS) -> InvalidInput:
+def unpinned_error(address: Address, bounds: DownloadLimits = BOUNDS) -> InvalidInput:
     """Say which digest a file has that was named without one."""
     sha256, count, commit = _found(address, bounds)
     at = f", commit {commit}" if commit else ""
@@ -94,12 +96,12 @@ def unpinned(address: Address, bounds: Bounds = BOUNDS) -> InvalidInput:
     )
 
 
-def _found(address: Address, bounds: Bounds) -> tuple[str, int | None, str | None]:
+def _found(address: Address, bounds: DownloadLimits) -> tuple[str, int | None, str | None]:
     """Give digest, size and commit, by the hub's word or by fetching the file."""
     with _explained(address, bounds):
         if address.hub is not None:
             token = huggingface.token(address)
-            with asked(address.url, bounds, method="HEAD", token=token, follow=False) as answer:
+            with open_url(address.url, bounds, method="HEAD", token=token, follow=False) as answer:
                 headers = answer.headers
             if (told := huggingface.told_digest(headers)) is not None:
                 return told, declared_size(headers), headers.get("X-Repo-Commit")
@@ -108,7 +110,7 @@ def _found(address: Address, bounds: Bounds) -> tuple[str, int | None, str | Non
 
 
 @contextmanager
-def _explained(address: Address, bounds: Bounds) -> Iterator[None]:
+def _explained(address: Address, bounds: DownloadLimits) -> Iterator[None]:
     try:
         yield
     except HubRefused as error:
@@ -121,13 +123,15 @@ def _explained(address: Address, bounds: Bounds) -> Iterator[None]:
 # ── what is here already ────────────────────────────────────────────────────
 
 
-def _registered(project: Project, store: Store, wanted: Wanted, sha256: str) -> ModelVersion | None:
+def _registered(
+    project: Project, store: Store, wanted: ModelImport, sha256: str
+) -> ModelVersion | None:
     """Give the version that was made of this file as it is described now, if it is whole."""
     if wanted.tables:
         return None  # tables are content too: `register` tells whether they are the same
     registry = Registry(project, store)
     versions = store.catalog.find(ModelVersion, name=wanted.name, order="-number", limit=None)
-    found = origin.find(project.packages, versions, sha256, **_sums(wanted))
+    found = origin.find_by_origin(project.packages, versions, sha256, **_sums(wanted))
     if found is None:
         return None
     try:
@@ -137,17 +141,17 @@ def _registered(project: Project, store: Store, wanted: Wanted, sha256: str) -> 
     return found
 
 
-def _sums(wanted: Wanted) -> dict[str, str]:
+def _sums(wanted: ModelImport) -> dict[str, str]:
     files = {"signature": wanted.signature, "sample": wanted.sample}
-    return {key: describing.sha256(path) for key, path in files.items() if path is not None}
+    return {key: input_files.sha256(path) for key, path in files.items() if path is not None}
 
 
 # ── fetching ────────────────────────────────────────────────────────────────
 
 
-def _fetched(store: Store, wanted: Wanted, sha256: str, bounds: Bounds) -> Kept:
+def _fetched(store: Store, wanted: ModelImport, sha256: str, bounds: DownloadLimits) -> CachedFile:
     """Fetch a file into the store, if it has the digest."""
-    address = addresses.parse(wanted.source)
+    address = addresses.parse_address(wanted.source)
     with _aside(store) as folder, _explained(address, bounds):
         path = folder / "file"
         fetched = fetch(
@@ -161,10 +165,10 @@ def _fetched(store: Store, wanted: Wanted, sha256: str, bounds: Bounds) -> Kept:
             raise _other(address, fetched.sha256, sha256)
         require_known(path, address.filename)
         made = _origin(address, fetched, huggingface.licence(address, bounds))
-        return kept.keep(store, path, made, address.filename)
+        return file_cache.cache_file(store, path, made, address.filename)
 
 
-def _judge(headers: Any, address: Address, sha256: str, bounds: Bounds) -> None:
+def _judge(headers: Any, address: Address, sha256: str, bounds: DownloadLimits) -> None:
     """Refuse by what the hub tells, before the file is fetched."""
     if address.hub is None:
         return
@@ -198,7 +202,9 @@ def _origin(address: Address, fetched: Fetched, licence: str | None) -> Origin:
     )
 
 
-def _of_disk(store: Store, wanted: Wanted, sha256: str | None, bounds: Bounds) -> Kept:
+def _of_disk(
+    store: Store, wanted: ModelImport, sha256: str | None, bounds: DownloadLimits
+) -> CachedFile:
     """Take a file that is on this machine into the store."""
     path = Path(wanted.source)
     try:
@@ -215,8 +221,8 @@ def _of_disk(store: Store, wanted: Wanted, sha256: str | None, bounds: Bounds) -
         )
     require_known(path, path.name)
     made = Origin(source=str(path), sha256=actual, size_bytes=count)
-    known = kept.find(store, actual)
-    return known or kept.keep(store, path, made, path.name)
+    known = file_cache.find_cached(store, actual)
+    return known or file_cache.cache_file(store, path, made, path.name)
 
 
 @contextmanager
@@ -234,14 +240,16 @@ def _aside(store: Store) -> Iterator[Path]:
 # ── registering ─────────────────────────────────────────────────────────────
 
 
-def _register(project: Project, store: Store, wanted: Wanted, held: Kept) -> ModelVersion:
+def _register(
+    project: Project, store: Store, wanted: ModelImport, held: CachedFile
+) -> ModelVersion:
     """Register the file in a run of its own, whose parameters say where it came from."""
     from clewline.flow.pipeline import pipeline
     from clewline.model.register import register
 
     is_near = not addresses.is_address(wanted.source)
     path = Path(wanted.source) if is_near else _laid_out(store, held)
-    given = {**wanted.tables, **describing.read(wanted.signature, wanted.sample)}
+    given = {**wanted.tables, **input_files.read(wanted.signature, wanted.sample)}
     made_of = msgspec.structs.replace(held.origin, **_sums(wanted))
     made: list[Any] = []
 
@@ -273,7 +281,7 @@ def _params(found: Origin) -> Mapping[str, str]:
     return {key: value for key, value in told.items() if value is not None}
 
 
-def _laid_out(store: Store, held: Kept) -> Path:
+def _laid_out(store: Store, held: CachedFile) -> Path:
     """Give a kept file a path, by which the run names it."""
     folder = store.root / "hub" / f"{held.origin.sha256[:16]}-{os.getpid()}"
     path = folder / (held.filename if held.filename not in (".", "..") else "model")
@@ -284,4 +292,4 @@ def _laid_out(store: Store, held: Kept) -> Path:
     return path
 
 
-__all__ = ["BOUNDS", "ClewlineError", "Wanted", "bring", "unpinned"]
+__all__ = ["BOUNDS", "ClewlineError", "ModelImport", "import_model", "unpinned_error"]

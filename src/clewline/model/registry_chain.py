@@ -39,12 +39,12 @@ class Records(Protocol):
     def find(self, kind: type[R], **how: Any) -> list[R]: ...
 
 
-def head(records: Records) -> ChainEntry | None:
+def last_link(records: Records) -> ChainEntry | None:
     """Give the last link; None when there is none yet."""
     return next(iter(records.find(ChainEntry, order="-seq", limit=1)), None)
 
 
-def following(
+def next_link(
     last: ChainEntry | None, kind: str, body: dict[str, Any], sealer: Sealer
 ) -> ChainEntry:
     """Make the link after `last`. To be added in the transaction that `last` was read in."""
@@ -65,7 +65,7 @@ def following(
     )
 
 
-def problems(links: Sequence[ChainEntry], public_key: str) -> list[str]:
+def chain_problems(links: Sequence[ChainEntry], public_key: str) -> list[str]:
     """
     Say what is wrong with a chain, one text for each place.
 
@@ -86,7 +86,7 @@ def problems(links: Sequence[ChainEntry], public_key: str) -> list[str]:
     return found
 
 
-def differences(
+def catalog_differences(
     links: Iterable[ChainEntry], versions: Iterable[ModelVersion], aliases: Iterable[Alias]
 ) -> list[str]:
     """Say where the catalog is not what the chain tells of it."""

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from clewline.errors import InvalidInput
-from clewline.signature.accepted import Accepted, AcceptedField
+from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
-from clewline.signature.table import MOST_PROBLEMS
+from clewline.signature.table_reader import MOST_PROBLEMS
 
 SIGNATURE = Signature(
     fields=(
@@ -62,8 +62,11 @@ def test_flags_name_rows_and_accepted_bounds_refuse_them() -> None:
         (1, "age", 99),
         (0, "job", "king"),
     ]
-    accepted = Accepted(
-        {"age": AcceptedField(bounds=(13, 94)), "job": AcceptedField(levels=("nurse", "smith"))}
+    accepted = AcceptedLimits(
+        {
+            "age": AcceptedFieldLimits(bounds=(13, 94)),
+            "job": AcceptedFieldLimits(levels=("nurse", "smith")),
+        }
     )
     assert refused(table, Checker(SIGNATURE, accepted)) == [(0, "job", "king"), (1, "age", 99)]
 

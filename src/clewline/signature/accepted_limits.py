@@ -19,10 +19,10 @@ import msgspec
 
 from clewline import config
 from clewline.errors import InvalidConfig
-from clewline.signature import instant
+from clewline.signature import timestamps
 from clewline.signature.field import NUMERIC, Field, Signature
-from clewline.signature.reading import Nearest
-from clewline.signature.rules import Instant, Rule
+from clewline.signature.field_rules import AwareDatetime, FieldRule
+from clewline.signature.json_rows import NameSuggestions
 
 Bound = Any  # a number, or for a date-time an RFC 3339 text or what YAML makes of it
 
@@ -30,17 +30,19 @@ Bound = Any  # a number, or for a date-time an RFC 3339 text or what YAML makes 
 _Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 
-class AcceptedField(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class AcceptedFieldLimits(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What was accepted for one field; a date-time's bounds are RFC 3339 texts."""
 
     bounds: tuple[Bound, Bound] | None = None
     levels: tuple[str, ...] | None = None
 
 
-class Accepted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class AcceptedLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What was accepted for a model's fields; nothing, unless a person said so."""
 
-    fields: dict[str, AcceptedField] = {}
+    fields: dict[str, AcceptedFieldLimits] = {}
 
     def builtins(self) -> dict[str, Any]:
         """As plain values, to be pinned in a revision."""
@@ -48,7 +50,7 @@ class Accepted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return plain
 
 
-def read(path: Path) -> Accepted:
+def read_accepted(path: Path) -> AcceptedLimits:
     """
     Read `signatures/NAME.yaml`; a file that is not there has accepted nothing.
 
@@ -58,19 +60,19 @@ def read(path: Path) -> Accepted:
     try:
         document = config.read(path, _EXAMPLE)
     except FileNotFoundError:
-        return Accepted()
-    return from_builtins({} if document is None else document, source=str(path))
+        return AcceptedLimits()
+    return accepted_from_builtins({} if document is None else document, source=str(path))
 
 
-def from_builtins(document: Any, *, source: str = "the revision") -> Accepted:
+def accepted_from_builtins(document: Any, *, source: str = "the revision") -> AcceptedLimits:
     """Make it from plain values, as YAML or a revision hold them."""
     try:
-        return msgspec.convert(document, Accepted)
+        return msgspec.convert(document, AcceptedLimits)
     except msgspec.ValidationError as error:
         raise InvalidConfig(f"{source}: {error}.", _EXAMPLE) from error
 
 
-def rules_of(signature: Signature, accepted: Accepted) -> tuple[Rule, ...]:
+def field_rules(signature: Signature, accepted: AcceptedLimits) -> tuple[FieldRule, ...]:
     """
     Join the fields with what was accepted for them, in the order of the signature.
 
@@ -79,17 +81,18 @@ def rules_of(signature: Signature, accepted: Accepted) -> tuple[Rule, ...]:
     """
     names = {field.name for field in signature.fields}
     for name in accepted.fields.keys() - names:
-        hint = Nearest(names).hint(name)
+        hint = NameSuggestions(names).hint(name)
         raise InvalidConfig(
             f"An accepted bound names the field {name!r}, which is not in the signature{hint}."
         )
     return tuple(
-        _rule(field, accepted.fields.get(field.name, AcceptedField())) for field in signature.fields
+        _rule(field, accepted.fields.get(field.name, AcceptedFieldLimits()))
+        for field in signature.fields
     )
 
 
-def _rule(field: Field, accepted: AcceptedField) -> Rule:
-    return Rule(field, _bounds(field, accepted.bounds), _levels(field, accepted.levels))
+def _rule(field: Field, accepted: AcceptedFieldLimits) -> FieldRule:
+    return FieldRule(field, _bounds(field, accepted.bounds), _levels(field, accepted.levels))
 
 
 def _bounds(field: Field, bounds: tuple[Bound, Bound] | None) -> tuple[float, float] | None:
@@ -106,7 +109,7 @@ def _bounds(field: Field, bounds: tuple[Bound, Bound] | None) -> tuple[float, fl
 def _bound(field: Field, bound: Bound) -> float:
     try:
         if field.kind == "datetime":
-            return float(instant.micros(msgspec.convert(bound, Instant)))
+            return float(timestamps.to_microseconds(msgspec.convert(bound, AwareDatetime)))
         return msgspec.convert(bound, _Finite)
     except msgspec.ValidationError as error:
         raise InvalidConfig(

@@ -8,24 +8,24 @@ EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MICROSECOND = dt.timedelta(microseconds=1)
 
 
-def moment(day: dt.date) -> dt.datetime:
+def to_utc(day: dt.date) -> dt.datetime:
     """Give a date its first moment, and a time without offset the offset of UTC."""
     if not isinstance(day, dt.datetime):
         return dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
     return day if day.tzinfo else day.replace(tzinfo=dt.UTC)
 
 
-def micros(day: dt.date) -> int:
+def to_microseconds(day: dt.date) -> int:
     """
-    Count the microseconds from the epoch to a `moment`.
+    Count the microseconds from the epoch to a `to_utc`.
 
     >>> micros(dt.datetime(1970, 1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1))))
     0
     """
-    return (moment(day) - EPOCH) // MICROSECOND
+    return (to_utc(day) - EPOCH) // MICROSECOND
 
 
-def text(microseconds: float) -> str:
+def format_microseconds(microseconds: float) -> str:
     """
     Write microseconds since the epoch as RFC 3339; what no calendar year holds stays a number.
 
@@ -33,7 +33,7 @@ def text(microseconds: float) -> str:
     '1970-01-01T00:00:00Z'
     """
     try:
-        moment = EPOCH + int(microseconds) * MICROSECOND
+        to_utc = EPOCH + int(microseconds) * MICROSECOND
     except OverflowError:
         return f"{microseconds:.0f} µs"
-    return moment.isoformat().replace("+00:00", "Z")
+    return to_utc.isoformat().replace("+00:00", "Z")

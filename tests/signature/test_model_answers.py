@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clewline.errors import ModelFailed
 from clewline.signature.field import Output
-from clewline.signature.reply import probabilities, read
+from clewline.signature.model_answers import read_answers, read_probabilities
 
 MOOD = Output(name="mood", task="binary", labels=("bad", "good"))
 DIGIT = Output(name="digit", task="multiclass", labels=(0, 1, 2))
@@ -34,7 +34,7 @@ MATRIX = [[0.25, 0.75], [1.0, 0.0]]
     ],
 )
 def test_labels_alone(said: Any) -> None:
-    found = read(said, MOOD, 2, who="M")
+    found = read_answers(said, MOOD, 2, who="M")
     assert found.choices is not None
     assert found.choices.tolist() == [1, 0]
     assert found.probabilities is None
@@ -59,7 +59,7 @@ def test_labels_alone(said: Any) -> None:
     ],
 )
 def test_labels_with_probabilities(said: Any) -> None:
-    found = read(said, MOOD, 2, who="M")
+    found = read_answers(said, MOOD, 2, who="M")
     assert found.choices is not None
     assert found.probabilities is not None
     assert found.choices.tolist() == [1, 0]
@@ -77,18 +77,18 @@ def test_labels_with_probabilities(said: Any) -> None:
     ],
 )
 def test_numbers(said: Any) -> None:
-    found = read(said, PRICE, 2, who="M")
+    found = read_answers(said, PRICE, 2, who="M")
     assert found.values is not None
     assert found.values.tolist() == [1.0, 2.5]
 
 
 def test_columns_of_probabilities_stand_in_the_order_of_classes() -> None:
-    found = probabilities(MATRIX, MOOD, 2, who="M", labels=np.array(["good", "bad"]))
+    found = read_probabilities(MATRIX, MOOD, 2, who="M", labels=np.array(["good", "bad"]))
     assert found.tolist() == [[0.75, 0.25], [0.0, 1.0]]
 
 
 def test_a_label_that_is_no_text_may_be_a_key_as_json_writes_it() -> None:
-    assert probabilities([{"2": 1.0}], DIGIT, 1, who="M").tolist() == [[0.0, 0.0, 1.0]]
+    assert read_probabilities([{"2": 1.0}], DIGIT, 1, who="M").tolist() == [[0.0, 0.0, 1.0]]
 
 
 @pytest.mark.parametrize(
@@ -113,19 +113,19 @@ def test_a_label_that_is_no_text_may_be_a_key_as_json_writes_it() -> None:
 )
 def test_anything_else_is_refused_by_what_came(said: Any, says: str) -> None:
     with pytest.raises(ModelFailed, match=says) as caught:
-        read(said, MOOD, 2, who="Model")
+        read_answers(said, MOOD, 2, who="Model")
     assert caught.value.message.startswith("Model answered 2 rows with ")
 
 
 @pytest.mark.parametrize("said", [[1.0, float("inf")], [1.0, None], ["1", 2], [True, 1.0]])
 def test_a_value_is_a_finite_number(said: Any) -> None:
     with pytest.raises(ModelFailed, match="a finite number was expected"):
-        read(said, PRICE, 2, who="M")
+        read_answers(said, PRICE, 2, who="M")
 
 
 def test_classes_must_be_the_labels() -> None:
     with pytest.raises(ModelFailed, match="classes_"):
-        read(["good"], MOOD, 1, who="M", labels=("good", "worse"))
+        read_answers(["good"], MOOD, 1, who="M", labels=("good", "worse"))
 
 
 @given(st.lists(st.sampled_from([0, 1, 2]), min_size=1, max_size=9))
@@ -138,7 +138,7 @@ def test_every_form_of_the_same_answers_reads_the_same(labels: list[int]) -> Non
         {"label": labels, "probabilities": eye.tolist()},
     ]
     for said in forms:
-        found = read(said, DIGIT, len(labels), who="M")
+        found = read_answers(said, DIGIT, len(labels), who="M")
         assert found.choices is not None
         assert found.probabilities is not None
         assert found.choices.tolist() == labels

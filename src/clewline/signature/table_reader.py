@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem
-from clewline.signature import frames, instant
+from clewline.signature import dataframes, timestamps
 from clewline.signature.columns import Columns
-from clewline.signature.reading import Nearest
-from clewline.signature.rules import EXACT, Refusal, Rule, shown
+from clewline.signature.field_rules import EXACT, FieldRule, Refusal, printable_value
+from clewline.signature.json_rows import NameSuggestions
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -29,7 +29,7 @@ MOST_PROBLEMS = 10_000
 """A table with more bad cells has this many of them named."""
 
 
-def read_table(frame: Any, rules: Sequence[Rule]) -> tuple[Columns, list[FieldProblem]]:
+def read_table(frame: Any, rules: Sequence[FieldRule]) -> tuple[Columns, list[FieldProblem]]:
     """
     Turn a table into arrays.
 
@@ -45,7 +45,7 @@ def read_table(frame: Any, rules: Sequence[Rule]) -> tuple[Columns, list[FieldPr
     Raises:
         InvalidInput: It is not a table.
     """
-    table = frames.opened(frame)
+    table = dataframes.open_table(frame)
     reading = _Reading(table)
     numbers: list[NDArray[np.float64]] = []
     texts: list[NDArray[np.object_]] = []
@@ -72,7 +72,7 @@ class _Reading:
         self.problems: list[FieldProblem] = []
         self._refused: Counter[str] = Counter()
 
-    def numbers(self, rule: Rule) -> NDArray[np.float64]:
+    def numbers(self, rule: FieldRule) -> NDArray[np.float64]:
         series = self._column(rule)
         if series is None:
             return np.full(len(self.table), np.nan)
@@ -81,14 +81,14 @@ class _Reading:
         judged = self._judged(rule, series)
         return np.array([_as_float(value) for value in judged], dtype=np.float64)
 
-    def texts(self, rule: Rule) -> NDArray[np.object_]:
+    def texts(self, rule: FieldRule) -> NDArray[np.object_]:
         series = self._column(rule)
         texts = np.full(len(self.table), None, dtype=object)
         if series is not None:
             texts[:] = self._judged(rule, series)
         return texts
 
-    def tensor(self, rule: Rule) -> NDArray[np.generic]:
+    def tensor(self, rule: FieldRule) -> NDArray[np.generic]:
         series, shape = self._column(rule), rule.field.shape or ()
         if series is None:
             return np.zeros((0, *shape), dtype=rule.field.dtype)
@@ -97,28 +97,28 @@ class _Reading:
 
     def strangers(self, known: Sequence[str]) -> None:
         """Name the columns that the signature does not have."""
-        nearest = Nearest(known)
+        nearest = NameSuggestions(known)
         for name in self.table.columns:
             if name not in known:
                 expected = f"no such field{nearest.hint(name)}"
                 self.problems.append(FieldProblem(0, name, None, expected))
 
-    def _column(self, rule: Rule) -> nw.Series[Any] | None:
+    def _column(self, rule: FieldRule) -> nw.Series[Any] | None:
         if rule.field.name in self.table.columns:
             return self.table[rule.field.name]
         expected = f"{rule.expected}; the column is missing"
         self.problems.append(FieldProblem(0, rule.field.name, None, expected))
         return None
 
-    def _quantities(self, rule: Rule, series: nw.Series[Any]) -> NDArray[np.float64]:
-        numbers = frames.floats(series)
+    def _quantities(self, rule: FieldRule, series: nw.Series[Any]) -> NDArray[np.float64]:
+        numbers = dataframes.column_floats(series)
         rows = np.flatnonzero(_doubtful(rule, numbers)).tolist()
         if rows:
-            self._judge(rule, rows, frames.cells(series[rows]))
+            self._judge(rule, rows, dataframes.cell_values(series[rows]))
         return numbers
 
-    def _judged(self, rule: Rule, series: nw.Series[Any]) -> list[Any]:
-        cells = frames.cells(series)
+    def _judged(self, rule: FieldRule, series: nw.Series[Any]) -> list[Any]:
+        cells = dataframes.cell_values(series)
         if _is_text(series) and rule.field.kind in ("category", "text"):
             refused = {value for value in set(cells) if isinstance(rule.judge(value), Refusal)}
             rows = [row for row, value in enumerate(cells) if value in refused] if refused else []
@@ -126,7 +126,7 @@ class _Reading:
             return cells
         return self._judge(rule, range(len(cells)), cells)
 
-    def _judge(self, rule: Rule, rows: Sequence[int], cells: Sequence[Any]) -> list[Any]:
+    def _judge(self, rule: FieldRule, rows: Sequence[int], cells: Sequence[Any]) -> list[Any]:
         verdicts: list[Any] = []
         for row, value in zip(rows, cells, strict=True):
             verdict = rule.judge(value)
@@ -136,14 +136,14 @@ class _Reading:
             verdicts.append(verdict)
         return verdicts
 
-    def _refuse(self, rule: Rule, row: int, value: Any, refusal: Refusal) -> None:
+    def _refuse(self, rule: FieldRule, row: int, value: Any, refusal: Refusal) -> None:
         name = rule.field.name
         self._refused[name] += 1
         if self._refused[name] <= MOST_PROBLEMS:
-            self.problems.append(FieldProblem(row, name, shown(value), refusal.expected))
+            self.problems.append(FieldProblem(row, name, printable_value(value), refusal.expected))
 
 
-def _doubtful(rule: Rule, numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _doubtful(rule: FieldRule, numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Cells that must be judged one by one: null, infinite, large, fractional, outside."""
     low, high = rule.bounds or (-EXACT, EXACT)
     doubtful = ~(np.abs(numbers) < EXACT) | (numbers < low) | (numbers > high)
@@ -164,7 +164,9 @@ def _stacked(columns: Sequence[NDArray[Any]], rows: int, dtype: Any) -> NDArray[
 def _as_float(value: Any) -> float:
     if value is None:
         return np.nan
-    return float(instant.micros(value)) if isinstance(value, dt.datetime) else float(value)
+    return (
+        float(timestamps.to_microseconds(value)) if isinstance(value, dt.datetime) else float(value)
+    )
 
 
 def _is_quantity(series: nw.Series[Any]) -> bool:

@@ -24,7 +24,7 @@ _REWRITTEN = (
 )
 
 
-def findings(project: Project, *, deep: bool = True) -> list[Finding]:
+def model_findings(project: Project, *, deep: bool = True) -> list[Finding]:
     """
     Check the project's key, every byte of every package, and the registry's chain.
 

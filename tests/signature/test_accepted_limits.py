@@ -7,7 +7,12 @@ import msgspec
 import pytest
 
 from clewline.errors import InvalidConfig
-from clewline.signature.accepted import Accepted, AcceptedField, from_builtins, read
+from clewline.signature.accepted_limits import (
+    AcceptedFieldLimits,
+    AcceptedLimits,
+    accepted_from_builtins,
+    read_accepted,
+)
 from clewline.signature.check import Checker
 
 
@@ -17,10 +22,10 @@ def test_bounds_and_levels_are_read_and_survive_being_pinned(tmp_path: Path) -> 
         "fields:\n  age: {bounds: [17, 90]}\n  job: {levels: [nurse, smith]}\n"
         "  rows: {bounds: [2024-01-01T00:00:00Z, '2025-01-01T00:00:00+01:00']}\n"
     )
-    accepted = read(path)
-    assert accepted.fields["job"] == AcceptedField(levels=("nurse", "smith"))
-    pinned = from_builtins(msgspec.json.decode(msgspec.json.encode(accepted.builtins())))
-    assert pinned.fields["age"] == AcceptedField(bounds=(17, 90))
+    accepted = read_accepted(path)
+    assert accepted.fields["job"] == AcceptedFieldLimits(levels=("nurse", "smith"))
+    pinned = accepted_from_builtins(msgspec.json.decode(msgspec.json.encode(accepted.builtins())))
+    assert pinned.fields["age"] == AcceptedFieldLimits(bounds=(17, 90))
     assert pinned.fields["rows"].bounds == ("2024-01-01T00:00:00Z", "2025-01-01T00:00:00+01:00")
 
 
@@ -29,7 +34,7 @@ def test_nothing_is_accepted_unless_somebody_said_so(tmp_path: Path, text: str |
     path = tmp_path / "income.yaml"
     if text is not None:
         path.write_text(text)
-    assert read(path) == Accepted()
+    assert read_accepted(path) == AcceptedLimits()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,7 @@ def test_what_the_file_may_not_say_is_named(tmp_path: Path, text: str, words: st
     path = tmp_path / "income.yaml"
     path.write_text(text)
     with pytest.raises(InvalidConfig, match=words):
-        read(path)
+        read_accepted(path)
 
 
 @pytest.mark.parametrize(
@@ -69,4 +74,4 @@ def test_what_does_not_fit_the_signature_is_named(
     mixed: Checker, fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InvalidConfig, match=words):
-        Checker(mixed.signature, from_builtins({"fields": fields}))
+        Checker(mixed.signature, accepted_from_builtins({"fields": fields}))

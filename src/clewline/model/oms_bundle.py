@@ -40,7 +40,7 @@ def public_pem(sealer: Sealer) -> str:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def make(name: str, sha256: Mapping[str, str], sealer: Sealer) -> bytes:
+def make_bundle(name: str, sha256: Mapping[str, str], sealer: Sealer) -> bytes:
     """
     Make the bundle.
 
@@ -54,7 +54,7 @@ def make(name: str, sha256: Mapping[str, str], sealer: Sealer) -> bytes:
     return _bundle(payload, base64.b64encode(signature).decode(), public_pem(sealer))
 
 
-def check(data: bytes, name: str, sha256: Mapping[str, str], pem: str) -> None:
+def check_bundle(data: bytes, name: str, sha256: Mapping[str, str], pem: str) -> None:
     """
     Check a bundle to the byte: it says this of these files, by this key.
 

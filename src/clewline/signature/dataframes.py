@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def opened(frame: Any) -> nw.DataFrame[Any]:
+def open_table(frame: Any) -> nw.DataFrame[Any]:
     """
     Look at a table through narwhals.
 
@@ -42,26 +42,26 @@ def opened(frame: Any) -> nw.DataFrame[Any]:
     return table
 
 
-def without(frame: Any, column: str) -> Any:
+def drop_column(frame: Any, column: str) -> Any:
     """Take a column away, such as the target; the table keeps its make."""
-    table = opened(frame)
-    require(table, column)
+    table = open_table(frame)
+    require_column(table, column)
     native: Any = table.drop(column).to_native()
     return native
 
 
-def values(frame: Any, column: str) -> list[Any]:
+def column_values(frame: Any, column: str) -> list[Any]:
     """Get a column as Python values; null, NaN and NaT are None."""
-    table = opened(frame)
-    require(table, column)
-    return cells(table[column])
+    table = open_table(frame)
+    require_column(table, column)
+    return cell_values(table[column])
 
 
-def cells(series: nw.Series[Any]) -> list[Any]:
+def cell_values(series: nw.Series[Any]) -> list[Any]:
     """Get Python values; null, NaN and NaT are None."""
     return [
         None if absent else _plain(value)
-        for value, absent in zip(series.to_list(), nulls(series).tolist(), strict=True)
+        for value, absent in zip(series.to_list(), null_mask(series).tolist(), strict=True)
     ]
 
 
@@ -72,11 +72,11 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def floats(series: nw.Series[Any]) -> NDArray[np.float64]:
+def column_floats(series: nw.Series[Any]) -> NDArray[np.float64]:
     """Get a column of numbers as float64, shape (n,), null as NaN; large integers may round."""
     import numpy as np
 
-    missing = nulls(series)
+    missing = null_mask(series)
     if not missing.any():
         return np.asarray(series.to_numpy(), dtype=np.float64)
     numbers = np.array(series.fill_null(0).to_numpy(), dtype=np.float64)
@@ -84,7 +84,7 @@ def floats(series: nw.Series[Any]) -> NDArray[np.float64]:
     return numbers
 
 
-def nulls(series: nw.Series[Any]) -> NDArray[np.bool_]:
+def null_mask(series: nw.Series[Any]) -> NDArray[np.bool_]:
     """Where a column holds null (or NaN in pandas, where they are one), shape (n,)."""
     import numpy as np
 
@@ -93,10 +93,10 @@ def nulls(series: nw.Series[Any]) -> NDArray[np.bool_]:
     return np.asarray(series.is_null().to_numpy(), dtype=np.bool_)
 
 
-def require(table: nw.DataFrame[Any], column: str) -> None:
+def require_column(table: nw.DataFrame[Any], column: str) -> None:
     """Raise InvalidInput, with the nearest name, unless the table has the column."""
-    from clewline.signature.reading import Nearest
+    from clewline.signature.json_rows import NameSuggestions
 
     if column not in table.columns:
-        hint = Nearest(table.columns).hint(column)
+        hint = NameSuggestions(table.columns).hint(column)
         raise InvalidInput(f"The table has no column {column!r}{hint}.")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import ModelFailed
 from clewline.signature.field import Output
-from clewline.signature.rules import shown
+from clewline.signature.field_rules import printable_value
 
 SUM_TOLERANCE = 1e-4
 """How far the probabilities of a row may be from 1 in all; a float32 softmax is that near."""
@@ -25,7 +25,7 @@ FORMS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ModelAnswers:
     """Answers, one a row: choices and perhaps probabilities of a classifier, or values."""
 
     choices: NDArray[np.int64] | None = None  # places among the output's labels, shape (n,)
@@ -33,7 +33,9 @@ class Reply:
     values: NDArray[np.float64] | None = None  # shape (n,)
 
 
-def read(said: Any, output: Output, rows: int, *, who: str, labels: Sequence[Any] = ()) -> Reply:
+def read_answers(
+    said: Any, output: Output, rows: int, *, who: str, labels: Sequence[Any] = ()
+) -> ModelAnswers:
     """
     Read what `predict` gave.
 
@@ -52,15 +54,15 @@ def read(said: Any, output: Output, rows: int, *, who: str, labels: Sequence[Any
     """
     reader = _reader(output, rows, who, labels)
     if output.task == "regression":
-        return Reply(values=reader.values(said))
+        return ModelAnswers(values=reader.values(said))
     return reader.labelled(said)
 
 
-def probabilities(
+def read_probabilities(
     said: Any, output: Output, rows: int, *, who: str, labels: Sequence[Any] = ()
 ) -> NDArray[np.float64]:
     """
-    Read what `predict_proba` gave: a matrix, or a dict a row; otherwise as `read`.
+    Read what `predict_proba` gave: a matrix, or a dict a row; otherwise as `read_answers`.
 
     Returns:
         Shape (rows, labels of the output), in their order.
@@ -92,10 +94,10 @@ class _Reader:
         cells = [_column(cell, ("value",)) if isinstance(cell, Mapping) else cell for cell in cells]
         for row, cell in enumerate(cells):
             if not _is_number(cell):
-                raise self._wrong(f"{shown(cell)!r} to row {row}", "a finite number")
+                raise self._wrong(f"{printable_value(cell)!r} to row {row}", "a finite number")
         return np.array(cells, dtype=np.float64)
 
-    def labelled(self, said: Any) -> Reply:
+    def labelled(self, said: Any) -> ModelAnswers:
         """Read labels and probabilities."""
         if isinstance(said, Mapping):
             labels = _column(said, ("label", "labels"))
@@ -110,7 +112,7 @@ class _Reader:
         cells = self._cells(said)
         if cells and all(isinstance(cell, Mapping) for cell in cells):
             return self._of_dicts(cells)
-        return Reply(choices=self._choices(cells))
+        return ModelAnswers(choices=self._choices(cells))
 
     def probabilities(self, said: Any) -> NDArray[np.float64]:
         """Read a matrix of probabilities, or a dict a row."""
@@ -125,16 +127,16 @@ class _Reader:
         places = [self.order.index(label) for label in self.output.labels or ()]
         return self._checked(np.ascontiguousarray(matrix[:, places]))
 
-    def _both(self, labels: Any, shares: Any) -> Reply:
+    def _both(self, labels: Any, shares: Any) -> ModelAnswers:
         if labels is None and shares is None:
             raise self._wrong('a dict without "label" and "probabilities"', FORMS)
         found = None if shares is None else self.probabilities(shares)
         if labels is not None:
-            return Reply(self._choices(self._cells(labels)), found)
+            return ModelAnswers(self._choices(self._cells(labels)), found)
         assert found is not None
-        return Reply(found.argmax(axis=1).astype(np.int64), found)
+        return ModelAnswers(found.argmax(axis=1).astype(np.int64), found)
 
-    def _of_dicts(self, cells: Sequence[Mapping[Any, Any]]) -> Reply:
+    def _of_dicts(self, cells: Sequence[Mapping[Any, Any]]) -> ModelAnswers:
         """Read a dict a row: of named parts, or of the share of each label."""
         if not all({"label", "probabilities"} & set(cell) for cell in cells):
             return self._both(None, cells)
@@ -150,7 +152,9 @@ class _Reader:
         for row, cell in enumerate(cells):
             place = places.get(cell) if isinstance(cell, str | int | float | bool) else None
             if place is None:
-                raise self._wrong(f"{shown(cell)!r} to row {row}", f"one of {list(places)}")
+                raise self._wrong(
+                    f"{printable_value(cell)!r} to row {row}", f"one of {list(places)}"
+                )
             chosen[row] = place
         return chosen
 
@@ -160,16 +164,20 @@ class _Reader:
             name: label for label in self.output.labels or () for name in (label, _name(label))
         }
         if not isinstance(cell, Mapping):
-            raise self._wrong(f"{shown(cell)!r} as probabilities of row {row}", "a dict by label")
+            raise self._wrong(
+                f"{printable_value(cell)!r} as probabilities of row {row}", "a dict by label"
+            )
         strange = next((key for key in cell if key not in known), None)
         if strange is not None:
             raise self._wrong(
-                f"the label {shown(strange)!r} to row {row}",
+                f"the label {printable_value(strange)!r} to row {row}",
                 f"one of {list(self.output.labels or ())}",
             )
         wrong = next((each for each in map(_plain, cell.values()) if not _is_number(each)), None)
         if wrong is not None:
-            raise self._wrong(f"the probability {shown(wrong)!r} to row {row}", "a finite number")
+            raise self._wrong(
+                f"the probability {printable_value(wrong)!r} to row {row}", "a finite number"
+            )
         by_label = {known[key]: share for key, share in cell.items()}
         return [float(by_label.get(label, 0.0)) for label in self.output.labels or ()]
 

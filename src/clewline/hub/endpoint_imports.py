@@ -6,8 +6,8 @@ from typing import Any
 
 from clewline.errors import ClewlineError
 from clewline.hub import address as addresses
-from clewline.hub.bring import BOUNDS, Wanted, bring, unpinned
-from clewline.hub.web import Bounds
+from clewline.hub.import_model import BOUNDS, ModelImport, import_model, unpinned_error
+from clewline.hub.web import DownloadLimits
 from clewline.project import Project
 from clewline.serve.imported import Imported
 from clewline.serve.spec import declared
@@ -18,8 +18,8 @@ from clewline.store.records import ModelVersion
 from clewline.store.store import Store
 
 
-def brought(
-    project: Project, store: Store, spec: EndpointSpec, bounds: Bounds = BOUNDS
+def import_endpoint_models(
+    project: Project, store: Store, spec: EndpointSpec, bounds: DownloadLimits = BOUNDS
 ) -> dict[Imported, ModelVersion]:
     """
     Bring what a file names from elsewhere: fetch, check and register what is not here yet.
@@ -43,13 +43,15 @@ def brought(
     return found
 
 
-def _brought(project: Project, store: Store, each: Imported, bounds: Bounds) -> ModelVersion:
+def _brought(
+    project: Project, store: Store, each: Imported, bounds: DownloadLimits
+) -> ModelVersion:
     if each.digest is None or each.name is None:
-        raise unpinned(addresses.parse(each.source), bounds)
+        raise unpinned_error(addresses.parse_address(each.source), bounds)
     files: dict[str, Any] = {
         key: project.root / path
         for key, path in (("signature", each.signature), ("sample", each.sample))
         if path is not None
     }
-    wanted = Wanted(source=each.source, name=each.name, digest=each.digest, **files)
-    return bring(project, store, wanted, bounds)
+    wanted = ModelImport(source=each.source, name=each.name, digest=each.digest, **files)
+    return import_model(project, store, wanted, bounds)

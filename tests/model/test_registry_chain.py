@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clewline.errors import Fault
-from clewline.model import anchor, chain, seal
+from clewline.model import git_anchor, registry_chain, seal
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
 from clewline.model.seal import Sealer
@@ -33,10 +33,12 @@ class Signed:
         for number in range(1, count + 1):
             body = {"model": f"income@{number}", "package": f"{number:064}"}
             last = self.links[-1] if self.links else None
-            self.links.append(chain.following(last, chain.REGISTERED, body, self.sealer))
+            self.links.append(
+                registry_chain.next_link(last, registry_chain.REGISTERED, body, self.sealer)
+            )
 
     def wrong(self, links: list[ChainEntry]) -> list[str]:
-        return chain.problems(links, self.public)
+        return registry_chain.chain_problems(links, self.public)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +181,7 @@ def test_a_project_that_its_repository_ignores_has_no_git(
     (project.root / ".gitignore").write_text("*\n")
     add(registry, b"a")
     assert promote(registry, "income@1", "champion").anchored is None
-    assert anchor.read(project) == []
+    assert git_anchor.read_anchors(project) == []
 
 
 def git(project: Project, *words: str) -> str:

@@ -22,7 +22,7 @@ from clewline.store.records import ChainEntry
 SUBJECT = re.compile(r"^registry (\d+) ([0-9a-f]{64})$")
 
 
-class Anchor(msgspec.Struct, frozen=True):
+class GitAnchor(msgspec.Struct, frozen=True):
     """A head of the chain, as a commit holds it."""
 
     commit: str
@@ -30,13 +30,13 @@ class Anchor(msgspec.Struct, frozen=True):
     digest: Digest
 
 
-def ref(project: Project) -> str:
+def anchor_ref(project: Project) -> str:
     """Name the Git ref of a project; several projects may share a repository."""
     plain = re.fullmatch(r"[0-9A-Za-z_-]{1,64}", project.id)
     return f"refs/clewline/{project.id if plain else digest_bytes(project.id.encode())[:16]}"
 
 
-def write(project: Project, head: ChainEntry) -> str | None:
+def write_anchor(project: Project, head: ChainEntry) -> str | None:
     """
     Write a head into Git.
 
@@ -48,7 +48,7 @@ def write(project: Project, head: ChainEntry) -> str | None:
     """
     if not _is_tracked(project):
         return None
-    name = ref(project)
+    name = anchor_ref(project)
     for _ in range(5):  # another promotion may move the ref between our look and our update
         parent = _try(project, "rev-parse", "--verify", "--quiet", name)
         commit = _commit(project, parent, head)
@@ -57,7 +57,7 @@ def write(project: Project, head: ChainEntry) -> str | None:
     raise Fault(f"Git would not move {name}.", f"Try `git update-ref {name} {commit}`.")
 
 
-def read(project: Project) -> list[Anchor]:
+def read_anchors(project: Project) -> list[GitAnchor]:
     """
     Read every head under `refs/clewline/PROJECT`, newest first.
 
@@ -65,17 +65,17 @@ def read(project: Project) -> list[Anchor]:
     """
     if not _is_tracked(project):
         return []
-    log = _try(project, "log", "--format=%H %s", f"--glob={ref(project)}*", "--")
+    log = _try(project, "log", "--format=%H %s", f"--glob={anchor_ref(project)}*", "--")
     pairs = [line.partition(" ") for line in (log or "").splitlines()]
     matched = [(commit, SUBJECT.match(subject)) for commit, _, subject in pairs]
     return [
-        Anchor(commit, int(found.group(1)), Digest(found.group(2)))
+        GitAnchor(commit, int(found.group(1)), Digest(found.group(2)))
         for commit, found in matched
         if found
     ]
 
 
-def problems(anchors: list[Anchor], links: list[ChainEntry]) -> list[str]:
+def anchor_problems(anchors: list[GitAnchor], links: list[ChainEntry]) -> list[str]:
     """Say which heads in Git the chain does not hold: history was rewritten."""
     digests = {link.seq: link.digest for link in links}
     return [

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput
 from clewline.evaluation import metrics
-from clewline.evaluation.baseline import Goal
+from clewline.evaluation.baseline import Objective
 from clewline.evaluation.boosters import estimator_of, refusals
 from clewline.evaluation.metrics import Floats, Measure
 from clewline.evaluation.texts import takes_texts
-from clewline.signature import frames
+from clewline.signature import dataframes
 from clewline.signature.field import Task
 
 Label = str | int | float | bool
@@ -27,7 +27,7 @@ LARGEST = 1e150
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ModelPredictions:
     """What a model or a rule said to the test rows."""
 
     choices: Floats  # label indices or values, shape (n,)
@@ -35,16 +35,16 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class EvaluationTask:
     """The truth of the test rows, and what is asked of answers to them."""
 
     task: Task
     truth: NDArray[np.generic]  # label indices or values, shape (n,)
     labels: tuple[Label, ...]  # empty for a regression
     headline: str
-    goal: Goal
+    goal: Objective
 
-    def measure(self, answers: Answers) -> Measure:
+    def measure(self, answers: ModelPredictions) -> Measure:
         """Make the measure of answers to these rows."""
         if self.task == "regression":
             return metrics.regression(self.truth.astype(np.float64), answers.choices)
@@ -53,7 +53,7 @@ class Trial:
             return metrics.binary(truth, chosen, answers.probabilities)
         return metrics.multiclass(truth, chosen, len(self.labels), answers.probabilities)
 
-    def gain(self, answers: Answers, rule: Answers) -> Measure:
+    def gain(self, answers: ModelPredictions, rule: ModelPredictions) -> Measure:
         """Make the measure of how much better answers are than a rule's, on the same rows."""
         ours, theirs = self.measure(answers), self.measure(rule)
         sign = -1.0 if self.headline == "rmse" else 1.0
@@ -72,7 +72,9 @@ class Trial:
         return _indices(values, self.labels, table)
 
 
-def trial(model: Any, features: Any, targets: Sequence[Any]) -> tuple[Trial, Answers]:
+def ask_model(
+    model: Any, features: Any, targets: Sequence[Any]
+) -> tuple[EvaluationTask, ModelPredictions]:
     """
     Ask a model about the test rows.
 
@@ -101,13 +103,13 @@ def trial(model: Any, features: Any, targets: Sequence[Any]) -> tuple[Trial, Ans
             raise InvalidInput(
                 f"The model answers with numbers that are not finite, or > {LARGEST}."
             )
-        return Trial("regression", truth, (), "rmse", Goal()), Answers(said)
+        return EvaluationTask("regression", truth, (), "rmse", Objective()), ModelPredictions(said)
     return _labelled(model, features, targets, _plain(known))
 
 
 def _labelled(
     model: Any, features: Any, targets: Sequence[Any], known: tuple[Label, ...]
-) -> tuple[Trial, Answers]:
+) -> tuple[EvaluationTask, ModelPredictions]:
     strange = {target for target in targets if target is not None} - set(known)
     if not set(targets) & set(known):
         raise InvalidInput(
@@ -117,7 +119,7 @@ def _labelled(
         )
     labels = (*known, *sorted(strange, key=repr))
     said = _one_each(_asked(model.predict, model, features, len(targets))).tolist()
-    answers = Answers(
+    answers = ModelPredictions(
         _indices(said, labels, "answers").astype(np.float64),
         _probabilities(model, features, len(targets), len(labels)),
     )
@@ -125,15 +127,17 @@ def _labelled(
     return _trial(truth, labels, answers.probabilities is not None), answers
 
 
-def _trial(truth: NDArray[np.int64], labels: tuple[Label, ...], scored: bool) -> Trial:
+def _trial(truth: NDArray[np.int64], labels: tuple[Label, ...], scored: bool) -> EvaluationTask:
     counts = np.bincount(truth, minlength=len(labels)).astype(np.float64)
     task: Task = "binary" if len(labels) == 2 else "multiclass"
     if counts.max() <= RARE * counts.sum() or (counts > 0).sum() < 2:
-        return Trial(task, truth, labels, "accuracy", Goal(len(labels)))
+        return EvaluationTask(task, truth, labels, "accuracy", Objective(len(labels)))
     present = counts > 0
     weights = np.divide(counts.sum(), counts, out=np.zeros_like(counts), where=present)
     headline = "roc_auc" if task == "binary" and scored else "balanced_accuracy"
-    return Trial(task, truth, labels, headline, Goal(len(labels), weights / present.sum()))
+    return EvaluationTask(
+        task, truth, labels, headline, Objective(len(labels), weights / present.sum())
+    )
 
 
 def _asked(
@@ -155,14 +159,14 @@ def _asked(
 
 def _as_fitted(model: Any, features: Any) -> Any:
     """The columns that the model was fitted on; an array where those had no names."""
-    table = frames.opened(features)
+    table = dataframes.open_table(features)
     if takes_texts(model) and len(table.columns) == 1:
         return table[table.columns[0]].to_list()
     names = getattr(model, "feature_names_in_", None)
     if names is None:
         return table.to_numpy() if hasattr(model, "n_features_in_") else features
     for name in names:
-        frames.require(table, name)
+        dataframes.require_column(table, name)
     return table.select([str(name) for name in names]).to_native()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clewline.model import package, seal
-from clewline.model.findings import findings
+from clewline.model.doctor import model_findings
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
 from clewline.project import Project
@@ -16,20 +16,20 @@ from .conftest import add
 
 
 def kinds(project: Project) -> list[str]:
-    return [finding.kind for finding in findings(project)]
+    return [finding.kind for finding in model_findings(project)]
 
 
 def test_nothing_is_wrong_with_a_new_registry(registry: Registry) -> None:
     add(registry, b"a")
     promote(registry, "income@1", "champion")
-    assert findings(registry.project) == []
+    assert model_findings(registry.project) == []
 
 
 def test_a_flipped_byte_is_named_with_version_and_file(registry: Registry) -> None:
     path = registry.folder(add(registry, b"a")) / "model.onnx"
     path.chmod(0o644)
     path.write_bytes(b"b")
-    (found,) = findings(registry.project)
+    (found,) = model_findings(registry.project)
     assert found.kind == "damaged package"
     assert "income@1" in found.what
     assert "model.onnx changed" in found.what
@@ -51,7 +51,7 @@ def test_what_killed_registrations_leave_is_named(registry: Registry) -> None:
     assert kinds(project) == ["unregistered package"]
     add(registry, b"a")
     assert kinds(project) == ["unregistered package"]  # moved aside
-    package.Draft(project.store_root / "tmp", {"a": b""})
+    package.PackageDraft(project.store_root / "tmp", {"a": b""})
     assert kinds(project) == ["unregistered package"]  # a draft of a living process is no leftover
     (project.store_root / "tmp" / f"{package.DRAFT}999999999-00").mkdir()
     assert sorted(kinds(project)) == ["half-written package", "unregistered package"]
@@ -60,7 +60,7 @@ def test_what_killed_registrations_leave_is_named(registry: Registry) -> None:
 def test_the_doctor_changes_nothing(registry: Registry, tmp_path: Path) -> None:
     add(registry, b"a")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    findings(registry.project)
+    model_findings(registry.project)
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     changed = {path.name for path in before if after.get(path) != before[path]}
     assert changed <= {"catalog.db-shm", "catalog.db-wal", ".clewline"}

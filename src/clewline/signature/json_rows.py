@@ -15,7 +15,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from clewline.errors import FieldProblem, MalformedInput
-from clewline.signature.rules import EXACT, Refusal, Rule, Unfit, printable, shown
+from clewline.signature.field_rules import (
+    EXACT,
+    FieldRule,
+    Refusal,
+    UnrepresentableNumber,
+    printable_text,
+    printable_value,
+)
 
 _WHOLE = re.compile(r"-?\d+\.0+")
 _LONGEST = 310  # digits; an integer with more is beyond every float64
@@ -23,18 +30,18 @@ _LONGEST_NAME = 100  # characters; the nearest name is not looked for beyond
 _MOST_NAMES = 200  # different names that a nearest one is looked for: each takes 0.1 ms
 
 
-class Pairs(tuple[tuple[str, Any], ...]):
+class JsonObject(tuple[tuple[str, Any], ...]):
     """A JSON object as it was written: (key, value) pairs, repeated keys and all."""
 
     __slots__ = ()
 
 
-def parse(body: bytes | memoryview) -> Any:
+def parse_exactly(body: bytes | memoryview) -> Any:
     """
     Read JSON exactly.
 
     Returns:
-        None, bool, int, float, str, list and `Pairs`; a number that no
+        None, bool, int, float, str, list and `JsonObject`; a number that no
         float64 holds is `Unfit`.
 
     Raises:
@@ -44,10 +51,10 @@ def parse(body: bytes | memoryview) -> Any:
     try:
         return json.loads(
             text,
-            object_pairs_hook=Pairs,
+            object_pairs_hook=JsonObject,
             parse_int=_whole,
             parse_float=_decimal,
-            parse_constant=Unfit,
+            parse_constant=UnrepresentableNumber,
         )
     except json.JSONDecodeError as error:
         raise MalformedInput(
@@ -60,14 +67,14 @@ def parse(body: bytes | memoryview) -> Any:
         ) from error
 
 
-def read_rows(
-    values: Sequence[Any], rules: tuple[Rule, ...]
+def check_rows(
+    values: Sequence[Any], rules: tuple[FieldRule, ...]
 ) -> tuple[list[tuple[Any, ...]], list[FieldProblem]]:
     """
     Check parsed rows.
 
     Args:
-        values: Rows as `parse` gives them.
+        values: Rows as `parse_exactly` gives them.
         rules: One a field, in the order of a row.
 
     Returns:
@@ -86,16 +93,16 @@ def read_rows(
 
 
 class _RowReader:
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, rules: tuple[FieldRule, ...]) -> None:
         self.rules = {rule.field.name: rule for rule in rules}
         self.judges = [(name, rule.judge) for name, rule in self.rules.items()]
-        self.nearest = Nearest(self.rules)
+        self.nearest = NameSuggestions(self.rules)
 
     def read(self, number: int, row: Any, problems: list[FieldProblem]) -> tuple[Any, ...]:
         """The row's values in order; adds what is wrong with it to `problems`."""
-        if not isinstance(row, Pairs):
+        if not isinstance(row, JsonObject):
             expected = "object with one value a field"
-            problems.append(FieldProblem(number, None, shown_json(row), expected))
+            problems.append(FieldProblem(number, None, printable_json(row), expected))
             return ()
         cells = dict(row)
         values = tuple(
@@ -115,11 +122,11 @@ class _RowReader:
                 expected = f"{rule.expected}; the field is missing"
                 yield FieldProblem(number, name, None, expected)
             elif isinstance(value, Refusal):
-                yield FieldProblem(number, name, shown_json(cells[name]), value.expected)
+                yield FieldProblem(number, name, printable_json(cells[name]), value.expected)
         for name, value in cells.items():
             if name not in self.rules:
                 expected = f"no such field{self.nearest.hint(name)}"
-                yield FieldProblem(number, printable(name), shown_json(value), expected)
+                yield FieldProblem(number, printable_text(name), printable_json(value), expected)
 
 
 _MISSING = Refusal("a value")
@@ -129,7 +136,7 @@ def _has_refusal(values: tuple[Any, ...]) -> bool:
     return Refusal in map(type, values)
 
 
-class Nearest:
+class NameSuggestions:
     """Finds the name that somebody may have meant; remembers what it found."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -146,13 +153,13 @@ class Nearest:
         return self._found[name]
 
 
-def shown_json(value: Any) -> Any:
+def printable_json(value: Any) -> Any:
     """Make a parsed JSON value fit to be repeated in an answer."""
-    if isinstance(value, Pairs):
+    if isinstance(value, JsonObject):
         return f"object with {len(value)} fields"
     if isinstance(value, list):
         return f"array of {len(value)}"
-    return shown(value)
+    return printable_value(value)
 
 
 def count_keys(body: bytes) -> int:
@@ -167,12 +174,12 @@ def count_keys(body: bytes) -> int:
     return total
 
 
-def _repeated(number: int, row: Pairs) -> Iterator[FieldProblem]:
+def _repeated(number: int, row: JsonObject) -> Iterator[FieldProblem]:
     cells = dict(row)
     for name, times in Counter(key for key, _ in row).items():
         if times > 1:
             expected = f"one value; the field stands here {times} times"
-            yield FieldProblem(number, printable(name), shown_json(cells[name]), expected)
+            yield FieldProblem(number, printable_text(name), printable_json(cells[name]), expected)
 
 
 def _utf8(body: bytes) -> str:
@@ -187,16 +194,16 @@ def _utf8(body: bytes) -> str:
         ) from error
 
 
-def _whole(literal: str) -> int | Unfit:
-    return Unfit(literal) if len(literal) > _LONGEST else int(literal)
+def _whole(literal: str) -> int | UnrepresentableNumber:
+    return UnrepresentableNumber(literal) if len(literal) > _LONGEST else int(literal)
 
 
-def _decimal(literal: str) -> int | float | Unfit:
+def _decimal(literal: str) -> int | float | UnrepresentableNumber:
     value = float(literal)
     if abs(value) < EXACT:
         return value
     if value in (float("inf"), float("-inf")):
-        return Unfit(literal)
+        return UnrepresentableNumber(literal)
     if _WHOLE.fullmatch(literal):
         return int(literal.split(".")[0])
     return value

@@ -16,17 +16,17 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from clewline.signature import instant
+from clewline.signature import timestamps
 from clewline.signature.field import Field
 
 EXACT = 2.0**53
 """Below this magnitude float64 holds every integer; from it on, not all."""
 
-Instant = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+AwareDatetime = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 _SHOWN = 200  # characters of a refused value that an answer repeats
 
 
-class Unfit(str):
+class UnrepresentableNumber(str):
     """A JSON literal as it was written that no float64 holds: NaN, Infinity, 1e400, 10…0."""
 
 
@@ -36,7 +36,7 @@ class Refusal(NamedTuple):
     expected: str
 
 
-class Rule(msgspec.Struct, frozen=True):
+class FieldRule(msgspec.Struct, frozen=True):
     """A field, and the limits that a person has accepted for it."""
 
     field: Field
@@ -48,7 +48,8 @@ class Rule(msgspec.Struct, frozen=True):
         Decide on one value.
 
         Args:
-            value: None, bool, int, float, str, date, datetime, list, array or `Unfit`.
+            value: None, bool, int, float, str, date, datetime, list, array or
+                `UnrepresentableNumber`.
 
         Returns:
             The value as a row holds it (float, bool, str, datetime with offset,
@@ -66,12 +67,12 @@ class Rule(msgspec.Struct, frozen=True):
 
     def limits(self) -> tuple[Any, Any] | None:
         """The accepted bounds as values of the field's kind."""
-        return None if self.bounds is None else in_kind(self.field, self.bounds)
+        return None if self.bounds is None else bounds_in_kind(self.field, self.bounds)
 
     def _kind_in_words(self) -> str:
         field = self.field
         if self.levels is not None:
-            return one_of(self.levels)
+            return levels_text(self.levels)
         if field.kind == "tensor":
             return f"array of {field.dtype}, shape {list(field.shape or ())}"
         if (limits := self.limits()) is not None:
@@ -79,7 +80,7 @@ class Rule(msgspec.Struct, frozen=True):
         return _WORDS[field.kind]
 
 
-def in_kind(field: Field, bounds: tuple[float, float]) -> tuple[Any, Any]:
+def bounds_in_kind(field: Field, bounds: tuple[float, float]) -> tuple[Any, Any]:
     """Write bounds as values of the field's kind: integers, date-times, or numbers."""
     low, high = bounds
     return value_in_kind(field, low), value_in_kind(field, high)
@@ -88,7 +89,7 @@ def in_kind(field: Field, bounds: tuple[float, float]) -> tuple[Any, Any]:
 def value_in_kind(field: Field, value: float) -> Any:
     """Write a float64 that travels to the model as the value that the caller sent."""
     if field.kind == "datetime":
-        return instant.text(value)
+        return timestamps.format_microseconds(value)
     if field.kind == "boolean":
         return bool(value)
     if field.kind == "integer" and float(value).is_integer():
@@ -96,14 +97,14 @@ def value_in_kind(field: Field, value: float) -> Any:
     return value
 
 
-def one_of(levels: tuple[str, ...]) -> str:
+def levels_text(levels: tuple[str, ...]) -> str:
     """Name levels, the first twenty of them."""
     named = ", ".join(repr(level) for level in levels[:20])
     more = f" … ({len(levels)} in all)" if len(levels) > 20 else ""
     return f"one of {named}{more}"
 
 
-def shown(value: Any) -> Any:
+def printable_value(value: Any) -> Any:
     """Make any value fit to be repeated in an answer: JSON can say it, and it is not long."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -113,66 +114,66 @@ def shown(value: Any) -> Any:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    return printable(value if isinstance(value, str) else repr(value))
+    return printable_text(value if isinstance(value, str) else repr(value))
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """Shorten a text and spell out its lone surrogates."""
     short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
     return short.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _number(rule: Rule, value: Any) -> Any:
+def _number(rule: FieldRule, value: Any) -> Any:
     if type(value) is float and -EXACT < value < EXACT:
         return _limited(rule, value)
-    if isinstance(value, Unfit):
+    if isinstance(value, UnrepresentableNumber):
         return Refusal(f"finite {rule.expected}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Refusal(rule.expected)
     if isinstance(value, int):
-        return _limited(rule, float(value)) if fits(value) else Refusal(_rounded(rule))
+        return _limited(rule, float(value)) if float64_holds(value) else Refusal(_rounded(rule))
     if not math.isfinite(value):
         return Refusal(f"finite {rule.expected}")
     return _limited(rule, value)
 
 
-def _integer(rule: Rule, value: Any) -> Any:
+def _integer(rule: FieldRule, value: Any) -> Any:
     number = _number(rule, value)
     if isinstance(number, float) and not number.is_integer():
         return Refusal(rule.expected)
     return number
 
 
-def _boolean(rule: Rule, value: Any) -> Any:
+def _boolean(rule: FieldRule, value: Any) -> Any:
     return value if isinstance(value, bool) else Refusal(rule.expected)
 
 
-def _text(rule: Rule, value: Any) -> Any:
-    if not isinstance(value, str) or isinstance(value, Unfit):
+def _text(rule: FieldRule, value: Any) -> Any:
+    if not isinstance(value, str) or isinstance(value, UnrepresentableNumber):
         return Refusal(rule.expected)
-    if not encodable(value):
+    if not is_encodable(value):
         return Refusal("text without a lone surrogate")
     if rule.levels is not None and value not in rule.levels:
         return Refusal(rule.expected)
     return value
 
 
-def _datetime(rule: Rule, value: Any) -> Any:
+def _datetime(rule: FieldRule, value: Any) -> Any:
     if isinstance(value, str):
         try:
-            value = msgspec.convert(value, Instant)
+            value = msgspec.convert(value, AwareDatetime)
         except (msgspec.ValidationError, UnicodeEncodeError):
             return Refusal(rule.expected)
     if not isinstance(value, dt.date):
         return Refusal(rule.expected)
-    moment = instant.moment(value)
-    count = instant.micros(moment)
-    if not fits(count):
+    moment = timestamps.to_utc(value)
+    count = timestamps.to_microseconds(moment)
+    if not float64_holds(count):
         return Refusal(f"{rule.expected}; float64 rounds its fraction of a second")
     return moment if _inside(rule.bounds, count) else Refusal(rule.expected)
 
 
-def _tensor(rule: Rule, value: Any) -> Any:
+def _tensor(rule: FieldRule, value: Any) -> Any:
     values = value.tolist() if isinstance(value, np.ndarray) else value
     elements = list(_flat(values, rule.field.shape or ()))
     good = element_judge(rule.field.dtype or "float64")
@@ -191,7 +192,7 @@ def element_judge(dtype: str) -> Callable[[Any], bool]:
     def good(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        if isinstance(value, int) and not fits(value):
+        if isinstance(value, int) and not float64_holds(value):
             return False
         return low <= value <= high and (not whole or float(value).is_integer())
 
@@ -221,7 +222,7 @@ def _flat(value: Any, shape: tuple[int, ...]) -> Iterator[Any]:
             yield from _flat(item, shape[1:])
 
 
-def fits(number: int) -> bool:
+def float64_holds(number: int) -> bool:
     """Tell whether float64 holds this integer without rounding it."""
     try:
         return int(float(number)) == number
@@ -229,7 +230,7 @@ def fits(number: int) -> bool:
         return False
 
 
-def encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
     """Tell whether UTF-8 can hold this text: no lone surrogates."""
     try:
         text.encode("utf-8")
@@ -238,7 +239,7 @@ def encodable(text: str) -> bool:
     return True
 
 
-def _limited(rule: Rule, value: float) -> Any:
+def _limited(rule: FieldRule, value: float) -> Any:
     return value if _inside(rule.bounds, value) else Refusal(rule.expected)
 
 
@@ -246,7 +247,7 @@ def _inside(bounds: tuple[float, float] | None, value: float) -> bool:
     return bounds is None or bounds[0] <= value <= bounds[1]
 
 
-def _rounded(rule: Rule) -> str:
+def _rounded(rule: FieldRule) -> str:
     return f"{rule.expected} that a float64 holds without rounding it"
 
 
@@ -258,7 +259,7 @@ _WORDS = {
     "text": "text",
     "datetime": "RFC 3339 date-time with an offset, such as 2024-05-01T12:00:00Z",
 }
-_JUDGES: dict[str, Callable[[Rule, Any], Any]] = {
+_JUDGES: dict[str, Callable[[FieldRule, Any], Any]] = {
     "number": _number,
     "integer": _integer,
     "boolean": _boolean,

@@ -10,14 +10,14 @@ import numpy as np
 from msgspec import Meta
 
 from clewline.signature.field import Signature
-from clewline.signature.rules import EXACT, Instant, Rule, element_bounds
+from clewline.signature.field_rules import EXACT, AwareDatetime, FieldRule, element_bounds
 
 # One float64 short of 2**53: what lies beyond may be an integer that was rounded
 # while it was read, so msgspec refuses it and the second pass reads it exactly.
 _SAFE = math.nextafter(EXACT, 0.0)
 
 
-def ordered(signature: Signature) -> tuple[int, ...]:
+def row_order(signature: Signature) -> tuple[int, ...]:
     """Positions of the fields in the order of a row: numeric, textual, tensors."""
     fields = signature.fields
     parts = (signature.numeric, signature.textual, signature.tensors)
@@ -25,7 +25,7 @@ def ordered(signature: Signature) -> tuple[int, ...]:
     return tuple(place[field.name] for part in parts for field in part)
 
 
-def row_type(rules: tuple[Rule, ...]) -> type[msgspec.Struct] | None:
+def row_type(rules: tuple[FieldRule, ...]) -> type[msgspec.Struct] | None:
     """
     Make the struct of a row: every field required, no other allowed.
 
@@ -37,37 +37,37 @@ def row_type(rules: tuple[Rule, ...]) -> type[msgspec.Struct] | None:
         control character, which msgspec does not match.
     """
     names = {f"f{i}": rule.field.name for i, rule in enumerate(rules)}
-    if not all(matchable(name) for name in names.values()):
+    if not all(is_matchable(name) for name in names.values()):
         return None
     return _struct(rules, names)
 
 
-def plain_row_type(rules: tuple[Rule, ...]) -> type[msgspec.Struct]:
+def plain_row_type(rules: tuple[FieldRule, ...]) -> type[msgspec.Struct]:
     """Make the struct without the fields' own names: a holder of values, not to be decoded."""
     return _struct(rules, None)
 
 
-def matchable(name: str) -> bool:
+def is_matchable(name: str) -> bool:
     """Tell whether msgspec can match this field name."""
     return not any(character < " " or character in '"\\' for character in name)
 
 
-def _struct(rules: tuple[Rule, ...], names: dict[str, str] | None) -> type[msgspec.Struct]:
+def _struct(rules: tuple[FieldRule, ...], names: dict[str, str] | None) -> type[msgspec.Struct]:
     fields = [(f"f{i}", _field_type(rule)) for i, rule in enumerate(rules)]
     # Rows hold no reference cycles; without the collector's header they are made faster.
     return msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True, gc=False)
 
 
-def _field_type(rule: Rule) -> Any:
+def _field_type(rule: FieldRule) -> Any:
     base = _TYPES[rule.field.kind](rule)
     return base | None if rule.field.nullable else base
 
 
-def _number(rule: Rule) -> Any:
+def _number(rule: FieldRule) -> Any:
     return _float(rule.bounds)
 
 
-def _integer(rule: Rule) -> Any:
+def _integer(rule: FieldRule) -> Any:
     return _float(rule.bounds, whole=True)
 
 
@@ -77,11 +77,11 @@ def _float(bounds: tuple[float, float] | None, *, whole: bool = False) -> Any:
     return Annotated[float, meta]
 
 
-def _textual(rule: Rule) -> Any:
+def _textual(rule: FieldRule) -> Any:
     return Literal[rule.levels] if rule.levels else str
 
 
-def _tensor(rule: Rule) -> Any:
+def _tensor(rule: FieldRule) -> Any:
     dtype = rule.field.dtype or "float64"
     element: Any = bool
     if dtype != "bool":
@@ -95,7 +95,7 @@ _TYPES = {
     "number": _number,
     "integer": _integer,
     "boolean": lambda _: bool,
-    "datetime": lambda _: Instant,
+    "datetime": lambda _: AwareDatetime,
     "category": _textual,
     "text": _textual,
     "tensor": _tensor,

@@ -17,8 +17,8 @@ from clewline.errors import (
     NotSupported,
 )
 from clewline.flow.replay import replay
-from clewline.hub.bring import Wanted, bring
-from clewline.hub.web import Bounds, HubFault
+from clewline.hub.import_model import ModelImport, import_model
+from clewline.hub.web import DownloadLimits, HubFault
 from clewline.model.registry import Registry
 from clewline.project import Project
 from clewline.store.lineage import resolve as found_on_line
@@ -27,17 +27,19 @@ from clewline.store.reader import FILE as CATALOG
 from clewline.store.reader import CatalogReader
 from clewline.store.store import Store
 
-QUICK = Bounds(silence_s=0.3, attempts=2)
+QUICK = DownloadLimits(silence_s=0.3, attempts=2)
 FILE = "owner/repo/onnx/model.onnx"
 
 
-def wanted(digest: str | None, source: str = f"hf:{FILE}", **more: Any) -> Wanted:
-    return Wanted(source=source, name="detector", digest=digest, **more)
+def wanted(digest: str | None, source: str = f"hf:{FILE}", **more: Any) -> ModelImport:
+    return ModelImport(source=source, name="detector", digest=digest, **more)
 
 
-def refusal(project: Project, store: Store, asked: Wanted, bounds: Bounds = QUICK) -> ClewlineError:
+def refusal(
+    project: Project, store: Store, asked: ModelImport, bounds: DownloadLimits = QUICK
+) -> ClewlineError:
     with pytest.raises(ClewlineError) as told:
-        bring(project, store, asked, bounds)
+        import_model(project, store, asked, bounds)
     assert not list((store.root / "tmp").glob("import-*")), "a partial file stayed"
     return told.value
 
@@ -46,7 +48,7 @@ def test_a_file_of_the_hub_is_sealed_and_answers(
     hub: Any, project: Project, store: Store, onnx_file: bytes
 ) -> None:
     digest = hub.put(FILE, onnx_file)
-    version = bring(project, store, wanted(digest, f"hf:{FILE}@v1"), QUICK)
+    version = import_model(project, store, wanted(digest, f"hf:{FILE}@v1"), QUICK)
     package, predictor = Registry(project, store).load("detector@1")
     predictor.close()
     origin = package.manifest.origin
@@ -69,11 +71,11 @@ def test_the_same_digest_touches_no_network_again(
     hub: Any, project: Project, store: Store, onnx_file: bytes
 ) -> None:
     digest = hub.put(FILE, onnx_file)
-    first = bring(project, store, wanted(digest), QUICK)
+    first = import_model(project, store, wanted(digest), QUICK)
     hub.asked.clear()
-    assert bring(project, store, wanted(digest), QUICK) == first
+    assert import_model(project, store, wanted(digest), QUICK) == first
     other = msgspec.structs.replace(wanted(digest), name="another")
-    assert bring(project, store, other, QUICK).number == 1
+    assert import_model(project, store, other, QUICK).number == 1
     assert hub.asked == []
 
 
@@ -83,8 +85,8 @@ def test_a_file_from_a_disk_satisfies_an_address_without_a_network(
     digest = hub.put(FILE, onnx_file)
     path = tmp_path / "brought.onnx"
     path.write_bytes(onnx_file)
-    first = bring(project, store, wanted(digest, str(path)), QUICK)
-    assert bring(project, store, wanted(digest), QUICK) == first
+    first = import_model(project, store, wanted(digest, str(path)), QUICK)
+    assert import_model(project, store, wanted(digest), QUICK) == first
     assert hub.asked == []
 
 
@@ -130,7 +132,7 @@ def test_a_body_that_breaks_off_is_begun_again_and_given_up_in_the_end(
     assert isinstance(told, HubFault)
     assert "broke off 2 times" in told.message
     hub.cut_times = 1
-    assert bring(project, store, wanted(digest), QUICK).number == 1
+    assert import_model(project, store, wanted(digest), QUICK).number == 1
 
 
 def test_a_body_that_stops_is_given_up(
@@ -145,7 +147,7 @@ def test_a_body_that_crawls_is_given_up_at_once(
     hub: Any, project: Project, store: Store, onnx_file: bytes
 ) -> None:
     digest = hub.put(FILE, onnx_file)
-    told = refusal(project, store, wanted(digest), Bounds(grace_s=0.0, slowest=1e15))
+    told = refusal(project, store, wanted(digest), DownloadLimits(grace_s=0.0, slowest=1e15))
     assert "given up" in told.message
     assert len(hub.methods("cdn")) == 1
 
@@ -154,7 +156,7 @@ def test_a_file_over_the_bound_is_refused_by_what_is_told_and_by_what_comes(
     hub: Any, project: Project, store: Store, onnx_file: bytes
 ) -> None:
     digest = hub.put(FILE, onnx_file)
-    small = Bounds(size_bytes=100)
+    small = DownloadLimits(size_bytes=100)
     assert "larger than 100 B" in refusal(project, store, wanted(digest), small).message
     assert hub.methods("cdn") == []
     hub.plain["/big"] = (200, {"Content-Length": None, "Connection": "close"}, onnx_file)
@@ -172,7 +174,7 @@ def test_a_token_is_shown_to_the_hub_alone(
     assert "GatedRepo" in told.message
     assert "HF_TOKEN" in (told.fix or "")
     monkeypatch.setenv("HF_TOKEN", "right")
-    assert bring(project, store, gated, QUICK).number == 1
+    assert import_model(project, store, gated, QUICK).number == 1
     shown = {(role, headers.get("Authorization")) for role, *_, headers in hub.asked[2:]}
     assert ("hub", "Bearer right") in shown
     assert ("cdn", None) in shown
@@ -185,7 +187,7 @@ def test_a_token_is_not_shown_to_other_servers(
     monkeypatch.setenv("HF_TOKEN", "right")
     digest = hub.put(FILE, onnx_file)
     hub.plain["/m.onnx"] = (200, {}, onnx_file)
-    bring(project, store, wanted(digest, f"{hub.cdn}/m.onnx"), QUICK)
+    import_model(project, store, wanted(digest, f"{hub.cdn}/m.onnx"), QUICK)
     assert [headers.get("Authorization") for *_, headers in hub.asked] == [None]
 
 

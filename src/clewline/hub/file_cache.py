@@ -13,7 +13,7 @@ from clewline.store.disk import disk_errors, replace_file
 from clewline.store.store import Store
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class CachedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file whose bytes are a blob of the store."""
 
     blob: Digest
@@ -21,9 +21,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     filename: str
 
 
-def keep(store: Store, path: Path, origin: Origin, filename: str) -> Kept:
+def cache_file(store: Store, path: Path, origin: Origin, filename: str) -> CachedFile:
     """Take a checked file into the store's blobs, durably."""
-    kept = Kept(blob=store.blobs.put_file(path), origin=origin, filename=filename)
+    kept = CachedFile(blob=store.blobs.put_file(path), origin=origin, filename=filename)
     store.blobs.flush()
     place = _place(store, origin.sha256)
     with disk_errors(place):
@@ -32,10 +32,10 @@ def keep(store: Store, path: Path, origin: Origin, filename: str) -> Kept:
     return kept
 
 
-def find(store: Store, sha256: str) -> Kept | None:
+def find_cached(store: Store, sha256: str) -> CachedFile | None:
     """Find a file by its SHA-256; one whose blob is gone or damaged is not there."""
     try:
-        kept = msgspec.json.decode(_place(store, sha256).read_bytes(), type=Kept)
+        kept = msgspec.json.decode(_place(store, sha256).read_bytes(), type=CachedFile)
         store.blobs.get(kept.blob)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ClewlineError):
         return None  # it is fetched once more
