@@ -16,8 +16,8 @@ from shared.keep import keep
 
 from clewline.project import Project
 from clewline.serve.loaded import LoadedRevision
-from clewline.serve.log.frame import Frame, Part
-from clewline.serve.log.reader import find
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest
+from clewline.serve.log.reader import find_prediction
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.pool import ModelPool
 from clewline.serve.spec.revision import require_live
@@ -62,7 +62,7 @@ def fill(project: Project, count: int) -> list[str]:
     return sample
 
 
-def answered(project: Project) -> Frame:
+def answered(project: Project) -> LoggedBatch:
     """A batch of background rows, answered as the server answers."""
     live = require_live(CatalogReader(project.store_root / FILE), "tumours")
     loaded = LoadedRevision.load(live, ModelPool(project))
@@ -70,10 +70,10 @@ def answered(project: Project) -> Frame:
     rows = [loaded.intake.read(body).rows[0] for body in bodies]
     predictions = loaded.answer(rows, [None] * BATCH)
     loaded.close()
-    return loaded.frame(predictions, [Part("json", body, 1) for body in bodies])
+    return loaded.frame(predictions, [LoggedRequest("json", body, 1) for body in bodies])
 
 
-def under(frame: Frame, ids: list[bytes]) -> Frame:
+def under(frame: LoggedBatch, ids: list[bytes]) -> LoggedBatch:
     """The same batch under other ids."""
     old = [frame.ids[at : at + 16] for at in range(0, len(frame.ids), 16)]
     answers = [
@@ -108,7 +108,7 @@ def measure(project: Project, ids: list[str], repeats: int) -> dict[str, dict[st
 
 def found(project: Project, identifier: str) -> None:
     """One look-up inside a process."""
-    if find(project.log, identifier) is None:
+    if find_prediction(project.log, identifier) is None:
         raise SystemExit(f"{identifier} is not in the log")
 
 

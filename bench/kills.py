@@ -27,10 +27,10 @@ import msgspec
 
 from clewline.project import Project
 from clewline.serve.log import check as log_check
-from clewline.serve.log.extent import opened
-from clewline.serve.log.frame import unpack, walk
-from clewline.serve.log.reader import find
+from clewline.serve.log.frame import decode_frame, scan_frames
+from clewline.serve.log.reader import find_prediction
 from clewline.serve.log.segment import hours, segments
+from clewline.serve.log.windowed_file import open_windowed
 from clewline.store import doctor
 
 CONNECTIONS = 6
@@ -304,8 +304,8 @@ def keys_twice(log: Path) -> list[str]:
     """Give the idempotency keys that stand in the log more than once."""
     seen: Counter[str] = Counter()
     for segment in (segment for hour in hours(log) for segment in segments(log, hour)):
-        with opened(segment.frames) as frames:
-            keyed = [unpack(frames, slot) for slot in walk(frames, 0) if slot.keyed]
+        with open_windowed(segment.frames) as frames:
+            keyed = [decode_frame(frames, slot) for slot in scan_frames(frames, 0) if slot.keyed]
         for frame in keyed:
             seen.update(f"{frame.endpoint} {part.idempotency_key}" for part in frame.parts)
     return [key for key, times in seen.items() if times > 1 and not key.endswith(" None")]
@@ -319,7 +319,7 @@ def count(project: Project, answered: list[Request], outcome: Outcome) -> None:
         outcome.keyed += request.key is not None
         outcome.predictions += len(predictions)
         first = msgspec.json.decode(predictions[0])["id"]
-        logged = find(project.log, first)
+        logged = find_prediction(project.log, first)
         if logged is None:
             outcome.lost.append(first)
             continue
@@ -327,14 +327,14 @@ def count(project: Project, answered: list[Request], outcome: Outcome) -> None:
         recorded = logged.frame.answers[logged.row : logged.row + len(predictions)]
         if recorded != [bytes(prediction) for prediction in predictions]:
             outcome.changed.append(first)
-    found = log_check.findings(project, deep=False)
+    found = log_check.check_log(project, deep=False)
     outcome.torn_tails += sum(one.kind == "half-written record" for one in found)
 
 
 def check(project: Project, outcome: Outcome) -> None:
     """After the last restart neither the log nor the store may have anything to say."""
     outcome.twice += keys_twice(project.log)
-    found = [*log_check.findings(project), *doctor.check(project.store_root)]
+    found = [*log_check.check_log(project), *doctor.check(project.store_root)]
     outcome.findings += [f"{one.kind}: {one.what}" for one in found if one.kind != "orphan blob"]
 
 

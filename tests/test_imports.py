@@ -27,6 +27,7 @@ LINE = (
     "hub",
     "client",
     "protocols",
+    "workers",
     "cli",
     "testing",
 )
@@ -40,7 +41,7 @@ HOMES = {
     "alembic": {"store"},
     "cyclopts": {"cli"},
     "rich": {"cli"},
-    "uvloop": {"protocols"},
+    "uvloop": {"workers"},
     "httptools": {"protocols"},
     "prometheus_client": {"protocols"},
     "yaml": {"config", "model"},  # the gate names the line that failed

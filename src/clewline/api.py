@@ -10,7 +10,7 @@ from clewline.project import Project, find
 from clewline.store import Store
 
 if TYPE_CHECKING:
-    from clewline.serve.log.reader import Logged
+    from clewline.serve.log.reader import LoggedPrediction
     from clewline.store.records import Artifact, ModelVersion, Revision, Run, StepRun
 
     # Inside the classes below `list` is their method.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     StepList: TypeAlias = list[StepRun]
     VersionList: TypeAlias = list[ModelVersion]
     RevisionList: TypeAlias = list[Revision]
-    PredictionList: TypeAlias = list[Logged]
+    PredictionList: TypeAlias = list[LoggedPrediction]
 
 
 def open(path: str | Path | None = None) -> OpenStore:
@@ -194,18 +194,18 @@ class Predictions:
         Args:
             before: Only those older than this prediction: for the next page.
         """
-        from clewline.serve.log.reader import latest
+        from clewline.serve.log.reader import latest_predictions
 
-        page = latest(self._project.log, endpoint=endpoint, limit=limit, before=before)
+        page = latest_predictions(self._project.log, endpoint=endpoint, limit=limit, before=before)
         return page.items
 
-    def get(self, prediction: str) -> Logged:
+    def get(self, prediction: str) -> LoggedPrediction:
         """
         One prediction, by its id: `.input`, `.answer` (JSON), `.frame`.
 
         Raises:
             NotFound: It is not in the log.
         """
-        from clewline.serve.log.reader import get
+        from clewline.serve.log.reader import get_prediction
 
-        return get(self._project.log, prediction)
+        return get_prediction(self._project.log, prediction)

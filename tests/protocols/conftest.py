@@ -41,11 +41,11 @@ from clewline.protocols.http.server import (
     Response,
 )
 from clewline.protocols.http.tls import Certificate
-from clewline.protocols.workers import server as servers
 from clewline.serve.endpoints import Endpoints
 from clewline.serve.spec import endpoint_file as spec
 from clewline.serve.spec import revision
 from clewline.store.store import Store
+from clewline.workers import server as servers
 
 
 class Echo:

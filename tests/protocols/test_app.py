@@ -13,16 +13,16 @@ import pytest
 
 from clewline.errors import NotFound
 from clewline.project import Project
-from clewline.protocols import accesslog
-from clewline.protocols.accesslog import AccessLog
+from clewline.protocols import access_log
+from clewline.protocols.access_log import AccessLog
 from clewline.protocols.app import App
+from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.exchange import Exchange, Response
 from clewline.protocols.http.limits import Limits
 from clewline.protocols.rest import Rest
 from clewline.protocols.route import POST, READ, Route
-from clewline.protocols.vitals import Vitals
 from clewline.serve import access
-from clewline.serve.access import FAILURES, Gatekeeper
+from clewline.serve.access import FAILURES, TokenChecker
 from clewline.store.store import Store
 
 ROLES = {b"/predict": "predict", b"/review": "review", b"/operate": "operate", b"/any": "any"}
@@ -75,8 +75,8 @@ class Site:
         self, project: Project, run_http, call, *, required: bool, log: str | None, proxy: bool
     ) -> None:
         self._call = call
-        self.things, self.vitals = Things(), Vitals()
-        self.gate = Gatekeeper(project, required=required)
+        self.things, self.vitals = Things(), ServerHealth()
+        self.gate = TokenChecker(project, required=required)
         self.gate.open()
         self.log = None if log is None else AccessLog(log)
         app = App((self.things,), self.gate, self.vitals, log=self.log, behind_proxy=proxy)
@@ -148,7 +148,7 @@ def test_who_shows_no_token_is_told_how_and_learns_of_nothing_that_is_there(site
 def test_a_revoked_token_opens_nothing_though_its_request_head_is_remembered(project, site, call):
     guarded = site(required=True)
     with Store.open(project.store_root) as store:
-        made = access.add(store, ("predict",))
+        made = access.add_token(store, ("predict",))
     guarded.gate.refresh()
     lines = f"Host: a\r\nContent-Length: 0\r\nAuthorization: Bearer {made.text}\r\n"
     request = b"POST /predict HTTP/1.1\r\n%b\r\n" % lines.encode()
@@ -157,7 +157,7 @@ def test_a_revoked_token_opens_nothing_though_its_request_head_is_remembered(pro
         caller.send(request)
         assert caller.answer()[0] == 200
     with Store.open(project.store_root) as store:
-        access.revoke(store, made.token.id)
+        access.revoke_token(store, made.token.id)
     guarded.gate.refresh()
     caller.send(request)
     assert caller.answer()[0] == 401
@@ -289,7 +289,7 @@ def test_a_log_that_was_moved_away_is_opened_anew(site, tmp_path):
 def test_a_disk_that_hangs_stops_nobody_and_the_log_says_what_is_missing(
     site, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(accesslog, "WAITING_LINES", 10)
+    monkeypatch.setattr(access_log, "WAITING_LINES", 10)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -353,6 +353,6 @@ def test_a_trusted_proxy_gives_the_callers_address_and_nobody_else_does(site, tm
     }.items(),
 )
 def test_our_routes_need_the_roles_that_the_documents_say(income, path, role):
-    route = Rest(income.endpoints, Vitals()).find(path)
+    route = Rest(income.endpoints, ServerHealth()).find(path)
     assert route is not None
     assert route.role == role

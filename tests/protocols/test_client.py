@@ -17,7 +17,7 @@ from clewline.errors import Forbidden, InvalidInput, NotFound, Unauthorized, Usa
 from clewline.protocols.http.server import Limits
 from clewline.protocols.http.tls import Certificate
 from clewline.serve import access
-from clewline.serve.log.reader import latest
+from clewline.serve.log.reader import latest_predictions
 from clewline.store.store import Store
 
 ROWS: list[dict[str, Any]] = [
@@ -169,12 +169,12 @@ def test_many_rows_come_one_by_one_in_order(client):
 
 
 def test_a_retry_after_a_lost_answer_gets_the_first_one_and_is_logged_once(income, dropping):
-    before = {each.id for each in latest(income.project.log, limit=1000).items}
+    before = {each.id for each in latest_predictions(income.project.log, limit=1000).items}
     proxy = dropping(2)
     with Client(f"http://127.0.0.1:{proxy.port}") as client:
         found = client.predict("income", {"age": 77, "hours": 7.0, "job": "smith"})
     assert proxy.requests == 3
-    logged = {each.id for each in latest(income.project.log, limit=1000).items} - before
+    logged = {each.id for each in latest_predictions(income.project.log, limit=1000).items} - before
     assert logged == {found[0].id}
 
 
@@ -219,7 +219,7 @@ def test_the_async_client_does_the_same(income, dropping):
 
 def test_a_token_is_shown_and_its_roles_count(loans, up):
     with Store.open(loans.project.store_root) as store:
-        token = access.add(store, ["review"]).text
+        token = access.add_token(store, ["review"]).text
     url = up(loans.project).url
     with Client(url, token=token) as client:
         assert client.endpoints()

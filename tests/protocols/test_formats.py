@@ -64,7 +64,7 @@ def test_every_body_gets_the_answer_of_json_rows_and_is_found_in_the_log(income,
     assert status == 200, answer
     found = answer["predictions"]
     assert [p["probabilities"] for p in found] == [p["probabilities"] for p in wanted]
-    logged = log_reader.get(income.project.log, found[1]["id"])
+    logged = log_reader.get_prediction(income.project.log, found[1]["id"])
     assert logged.row == 1
     assert str(json.loads(bytes(logged.input))["age"]) == "80"
     shown = income.ask("GET", f"/v1/predictions/{found[1]['id']}")[1]
@@ -133,7 +133,7 @@ def test_a_stream_has_a_prediction_a_line_in_order_and_all_are_logged(income):
     found = [json.loads(line) for line in raw.splitlines()]
     assert [p["probabilities"] for p in found] == [p["probabilities"] for p in wanted]
     assert [p["id"] for p in found] == sorted(p["id"] for p in found)
-    logged = log_reader.get(income.project.log, found[PIECE_ROWS + 3]["id"])
+    logged = log_reader.get_prediction(income.project.log, found[PIECE_ROWS + 3]["id"])
     assert logged.entity == f"c-{PIECE_ROWS + 3}"
     assert json.loads(bytes(logged.input)) == rows[PIECE_ROWS + 3]
 
@@ -182,7 +182,7 @@ def test_for_a_caller_that_goes_away_no_more_is_computed(income, call):
     assert caller.file.readline().startswith(b"HTTP/1.1 200")
     caller.close()
     assert income.predict(ROW)[0] == 200
-    logged = sum(1 for _ in log_reader.latest(income.project.log, limit=2 * rows).items)
+    logged = sum(1 for _ in log_reader.latest_predictions(income.project.log, limit=2 * rows).items)
     assert PIECE_ROWS <= logged < rows
 
 

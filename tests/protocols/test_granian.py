@@ -93,7 +93,7 @@ def test_rows_are_answered_logged_and_refused_as_elsewhere(
 ) -> None:
     status, answer = ask("POST", PREDICT, body(ROW))
     assert status == 200
-    logged = log_reader.get(loans.project.log, answer["predictions"][0]["id"])
+    logged = log_reader.get_prediction(loans.project.log, answer["predictions"][0]["id"])
     assert msgspec.json.decode(logged.answer) == answer["predictions"][0]
 
     status, refusal = ask("POST", PREDICT, body(ROW, {**ROW, "age": "x"}))
@@ -127,7 +127,7 @@ def test_bound_beyond_loopback_callers_need_tokens_there_as_well(
     ask: Callable[..., tuple[int, Any]], loans: Loans
 ) -> None:
     with Store.open(loans.project.store_root) as store:
-        token = access.add(store, ["predict"]).text
+        token = access.add_token(store, ["predict"]).text
     assert ask("POST", PREDICT, body(ROW))[0] == 401
     until = time.monotonic() + 5
     while ask("POST", PREDICT, body(ROW), authorization=f"Bearer {token}")[0] != 200:

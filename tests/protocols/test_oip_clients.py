@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from clewline.protocols.health import ServerHealth
 from clewline.protocols.oip.grpc import OipGrpc
 from clewline.protocols.rest import Rest
-from clewline.protocols.vitals import Vitals
-from clewline.serve.access import Gatekeeper
+from clewline.serve.access import TokenChecker
 
 ROOT = Path(__file__).parent.parent.parent
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
@@ -29,9 +29,9 @@ ROWS = [
 def found(income: Any) -> dict[str, Any]:
     """What the client printed."""
     subprocess.run([ROOT / "scripts" / "install", "clients"], check=True, cwd=ROOT)
-    vitals = Vitals()
+    vitals = ServerHealth()
     ready = Rest(income.endpoints, vitals).ready
-    served = OipGrpc(income.endpoints, Gatekeeper(income.project), ready, vitals)
+    served = OipGrpc(income.endpoints, TokenChecker(income.project), ready, vitals)
 
     async def start() -> int:
         port = served.listen("127.0.0.1", 0)

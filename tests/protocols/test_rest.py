@@ -24,7 +24,7 @@ PREDICT = "/v1/endpoints/income/predict"
 
 
 def logged_count(server) -> int:
-    return len(log_reader.latest(server.project.log, limit=1_000_000).items)
+    return len(log_reader.latest_predictions(server.project.log, limit=1_000_000).items)
 
 
 def wait_for(condition, seconds=15.0):
@@ -209,7 +209,7 @@ def test_a_large_request_is_answered_in_order_and_logged_as_it_came(income):
     assert len(predictions) == 3000
     alone = income.predict(rows[2999])[1]["predictions"][0]
     assert predictions[2999]["probabilities"] == alone["probabilities"]
-    logged = log_reader.get(income.project.log, predictions[1234]["id"])
+    logged = log_reader.get_prediction(income.project.log, predictions[1234]["id"])
     assert json.loads(bytes(logged.input)) == rows[1234]
     assert json.loads(logged.answer) == predictions[1234]
 
@@ -474,7 +474,7 @@ def test_on_a_full_disk_nothing_is_answered_unlogged_and_the_server_recovers(loa
     assert status == 200
     answered += [prediction["id"] for prediction in answer["predictions"]]
     assert logged_count(server) == len(answered)
-    assert all(log_reader.find(small_log, identifier) for identifier in answered[::37])
+    assert all(log_reader.find_prediction(small_log, identifier) for identifier in answered[::37])
     server.stop()
 
 

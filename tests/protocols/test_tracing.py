@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from clewline.protocols.tracing import SHOWN_IDS, Tracing, _Seldom
+from clewline.protocols.tracing import SHOWN_IDS, RequestTracing, _Seldom
 
 ROW = {"age": 30, "hours": 40.5, "job": "nurse"}
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -84,12 +84,12 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def traced(loans: Any, up: Callable[..., Any]) -> Callable[[str], tuple[Any, Tracing]]:
+def traced(loans: Any, up: Callable[..., Any]) -> Callable[[str], tuple[Any, RequestTracing]]:
     """Bring up a server whose spans go to a URL."""
 
-    def start(url: str) -> tuple[Any, Tracing]:
+    def start(url: str) -> tuple[Any, RequestTracing]:
         server = up(loans.project)
-        server.endpoints.tracer = tracing = Tracing(OTLPSpanExporter(url, timeout=2))
+        server.endpoints.tracer = tracing = RequestTracing(OTLPSpanExporter(url, timeout=2))
         return server, tracing
 
     return start

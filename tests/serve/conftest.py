@@ -17,7 +17,7 @@ from clewline.model.compile import compile
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
-from clewline.serve.log.frame import Frame, Part
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.spec import revision
 from clewline.serve.spec.endpoint_file import EndpointSpec
 from clewline.signature.infer import infer_signature
@@ -25,13 +25,13 @@ from clewline.store.digest import Digest
 from clewline.store.ids import prediction_ids
 from clewline.store.store import Store
 
-MakeFrame = Callable[..., Frame]
+MakeFrame = Callable[..., LoggedBatch]
 
 PLUG_IN = '''
 import numpy as np
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.answered import Answered
-from clewline.serve.log.frame import Way
+from clewline.serve.log.frame import RoutePath
 from clewline.signature.field import Field, Output, Signature
 
 
@@ -58,7 +58,8 @@ class Score:
         total = np.full(len(batch.ids), float(self._tree.get("bias", 0)))
         for column in batch.columns.numbers.T:
             total = total + column
-        way = (Way(f"{self._tree['name'].replace('/', '-')}@1", ((self._tree["name"], 1.0),)),)
+        name = self._tree["name"]
+        way = (RoutePath(f"{name.replace('/', '-')}@1", ((name, 1.0),)),)
         if self.signature.output.labels is None:
             return Answered(Outputs(values=total), way)
         high = 1 / (1 + np.exp(-total))
@@ -106,13 +107,15 @@ def frame() -> MakeFrame:
         endpoint: str = "income",
         ids: bytes | None = None,
         key: str | None = None,
-        parts: list[Part] | None = None,
+        parts: list[LoggedRequest] | None = None,
         padding: str = "",
-    ) -> Frame:
+    ) -> LoggedBatch:
         if parts is None:
             bodies = [msgspec.json.encode({"age": i, "note": padding}) for i in range(rows)]
-            parts = [Part("json", body, 1, [f"c-{i}"], key) for i, body in enumerate(bodies)]
-        return Frame(
+            parts = [
+                LoggedRequest("json", body, 1, [f"c-{i}"], key) for i, body in enumerate(bodies)
+            ]
+        return LoggedBatch(
             ids=b"".join(prediction_ids(rows)) if ids is None else ids,
             endpoint=endpoint,
             revision=12,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from clewline.errors import Forbidden, NotFound, TooManyFailures, Unauthorized, UsageError
 from clewline.project import Project
 from clewline.serve import access
-from clewline.serve.access import FAILURES, ROLES, WINDOW_S, Failures, Gatekeeper
+from clewline.serve.access import FAILURES, ROLES, WINDOW_S, FailureWindow, TokenChecker
 from clewline.store.records import Token
 from clewline.store.store import Store
 
@@ -32,19 +32,19 @@ def store(project: Project) -> Iterator[Store]:
 
 
 @pytest.fixture
-def gate(project: Project) -> Iterator[Gatekeeper]:
-    gate = Gatekeeper(project, required=True)
+def gate(project: Project) -> Iterator[TokenChecker]:
+    gate = TokenChecker(project, required=True)
     gate.open()
     yield gate
     gate.close()
 
 
-def bearer(made: access.Made) -> str:
+def bearer(made: access.NewToken) -> str:
     return f"Bearer {made.text}"
 
 
 def test_a_token_opens_what_its_roles_allow_and_no_role_includes_another(store, gate):
-    tokens = {role: access.add(store, [role]) for role in ROLES}
+    tokens = {role: access.add_token(store, [role]) for role in ROLES}
     gate.refresh()
     for role, made in tokens.items():
         assert gate.check(bearer(made), "1.2.3.4", role) == made.token.id
@@ -55,7 +55,7 @@ def test_a_token_opens_what_its_roles_allow_and_no_role_includes_another(store, 
 
 
 def test_a_token_may_have_several_roles(store, gate):
-    made = access.add(store, ["operate", "predict", "predict"])
+    made = access.add_token(store, ["operate", "predict", "predict"])
     gate.refresh()
     assert made.token.roles == ["operate", "predict"]
     for role in ("operate", "predict"):
@@ -63,7 +63,7 @@ def test_a_token_may_have_several_roles(store, gate):
 
 
 def test_the_secret_is_256_bits_and_only_its_digest_is_kept(store, project):
-    made = access.add(store, ["predict"])
+    made = access.add_token(store, ["predict"])
     prefix, identifier, secret = made.text.split("_")
     assert (prefix, identifier, len(bytes.fromhex(secret))) == ("cl", made.token.id, 32)
     for path in project.store_root.rglob("*"):
@@ -94,7 +94,7 @@ def test_the_secret_is_256_bits_and_only_its_digest_is_kept(store, project):
     ],
 )
 def test_what_is_not_the_token_whole_is_unauthorized(store, gate, presented):
-    made = access.add(store, ["predict"])
+    made = access.add_token(store, ["predict"])
     gate.refresh()
     secret = made.text.rpartition("_")[2]
     if presented is not None:
@@ -108,15 +108,15 @@ def test_what_is_not_the_token_whole_is_unauthorized(store, gate, presented):
 
 @given(st.text(st.characters(codec="utf-8"), max_size=80))
 def test_no_text_opens_anything(text):
-    gate = Gatekeeper(Project(Path("/nowhere"), "p", "0" * 16), required=True)
+    gate = TokenChecker(Project(Path("/nowhere"), "p", "0" * 16), required=True)
     with pytest.raises((Unauthorized, TooManyFailures)):
         gate.check(text, "", "predict")
 
 
 def test_an_open_gate_asks_for_no_token_and_checks_one_that_is_presented(store, project):
-    gate = Gatekeeper(project)
+    gate = TokenChecker(project)
     gate.open()
-    made = access.add(store, ["predict"])
+    made = access.add_token(store, ["predict"])
     gate.refresh()
     assert gate.check(None, "127.0.0.1", "operate") is None
     assert gate.check("Basic dXNlcjpwYXNz", "127.0.0.1", "operate") is None
@@ -129,9 +129,9 @@ def test_an_open_gate_asks_for_no_token_and_checks_one_that_is_presented(store, 
 
 
 def test_a_running_server_follows_what_becomes_of_tokens_within_a_second(store, gate):
-    made = access.add(store, ["predict"])
+    made = access.add_token(store, ["predict"])
     until(lambda: passes(gate, made))
-    access.revoke(store, made.token.id)
+    access.revoke_token(store, made.token.id)
     until(lambda: not passes(gate, made))
     with pytest.raises(Unauthorized, match=f"{made.token.id} was revoked"):
         gate.check(bearer(made), "9.9.9.9", "predict")
@@ -144,7 +144,7 @@ def until(condition, seconds: float = 5.0) -> None:
         time.sleep(0.01)
 
 
-def passes(gate: Gatekeeper, made: access.Made) -> bool:
+def passes(gate: TokenChecker, made: access.NewToken) -> bool:
     try:
         gate.check(bearer(made), str(time.monotonic()), "predict")
     except Unauthorized:
@@ -153,7 +153,7 @@ def passes(gate: Gatekeeper, made: access.Made) -> bool:
 
 
 def test_a_token_that_has_expired_opens_nothing(store, gate, monkeypatch):
-    made = access.add(store, ["predict"], expires=time.time() + 60)
+    made = access.add_token(store, ["predict"], expires=time.time() + 60)
     gate.refresh()
     assert gate.check(bearer(made), "", "predict")
     later = time.time() + 61
@@ -163,7 +163,7 @@ def test_a_token_that_has_expired_opens_nothing(store, gate, monkeypatch):
 
 
 def test_wrong_tokens_are_limited_for_each_address_and_right_ones_still_pass(store, gate, caplog):
-    made = access.add(store, ["predict"])
+    made = access.add_token(store, ["predict"])
     gate.refresh()
     with caplog.at_level(logging.WARNING):
         for _ in range(FAILURES):
@@ -182,7 +182,7 @@ def test_wrong_tokens_are_limited_for_each_address_and_right_ones_still_pass(sto
 
 
 def test_the_window_slides_and_a_network_of_ipv6_counts_as_one_address():
-    failures = Failures(allowed=2, window_s=10)
+    failures = FailureWindow(allowed=2, window_s=10)
     assert failures.count("2001:db8::1", now=0) is None
     assert failures.count("2001:db8:0:0:ffff::2", now=4) is None
     assert failures.count("2001:db8::3%eth0", now=5) == 5
@@ -193,7 +193,7 @@ def test_the_window_slides_and_a_network_of_ipv6_counts_as_one_address():
 
 def test_only_so_many_addresses_are_remembered(monkeypatch):
     monkeypatch.setattr(access, "ADDRESSES", 100)
-    failures = Failures(allowed=1)
+    failures = FailureWindow(allowed=1)
     for number in range(1000):
         failures.count(f"10.0.{number // 256}.{number % 256}", now=0)
     assert len(failures._times) == 100
@@ -203,23 +203,23 @@ def test_only_so_many_addresses_are_remembered(monkeypatch):
 @pytest.mark.parametrize("roles", [[], ["admin"], ["predict", "root"]])
 def test_only_roles_that_there_are_can_be_given(store, roles):
     with pytest.raises(UsageError, match="predict, review, operate"):
-        access.add(store, roles)
+        access.add_token(store, roles)
     with pytest.raises(UsageError, match="expired already"):
-        access.add(store, ["predict"], expires=time.time() - 1)
+        access.add_token(store, ["predict"], expires=time.time() - 1)
     assert not store.catalog.find(Token)
 
 
 def test_revoking_is_for_good_and_says_what_is_not_there(store):
-    made = access.add(store, ["predict"])
-    first = access.revoke(store, made.token.id)
-    assert access.revoke(store, made.token.id) == first
+    made = access.add_token(store, ["predict"])
+    first = access.revoke_token(store, made.token.id)
+    assert access.revoke_token(store, made.token.id) == first
     with pytest.raises(NotFound, match="tokens list"):
-        access.revoke(store, "000000000000")
+        access.revoke_token(store, "000000000000")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_is_bound_without_tokens(project, host):
-    assert access.check_bind(project, host) == access.Bound(False)
+    assert access.check_bind(project, host) == access.BindDecision(False)
     required = access.check_bind(project, host, require_tokens=True)
     assert required.tokens_required
     assert "none is in force" in required.warnings[0]
@@ -227,15 +227,15 @@ def test_loopback_is_bound_without_tokens(project, host):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "2001:db8::1"])
 def test_beyond_loopback_nothing_is_bound_without_a_token_in_force(project, store, host):
-    access.revoke(store, access.add(store, ["predict"]).token.id)
+    access.revoke_token(store, access.add_token(store, ["predict"]).token.id)
     with pytest.raises(Forbidden, match="clewline tokens add"):
         access.check_bind(project, host)
-    access.add(store, ["predict"])
+    access.add_token(store, ["predict"])
     clear = access.check_bind(project, host)
     assert clear.tokens_required
     assert "clear text" in clear.warnings[0]
-    assert access.check_bind(project, host, tls=True) == access.Bound(True)
-    assert access.check_bind(project, host, behind_proxy=True) == access.Bound(True)
+    assert access.check_bind(project, host, tls=True) == access.BindDecision(True)
+    assert access.check_bind(project, host, behind_proxy=True) == access.BindDecision(True)
 
 
 def test_a_name_is_no_address(project):

@@ -17,9 +17,9 @@ from clewline.serve.batch import BATCH_ROWS, Call, Lane, Predictions, late
 from clewline.serve.cost import Cost
 from clewline.serve.graph.trails import Trail
 from clewline.serve.log import reader as log_reader
-from clewline.serve.log.frame import Frame, Part, Way
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest, RoutePath
 from clewline.serve.log.writer import LogWriter
-from clewline.serve.times import Times
+from clewline.serve.metrics.request_statistics import EndpointStatistics
 from clewline.store.digest import Digest
 from clewline.store.ids import id_bytes, id_text, prediction_ids
 
@@ -43,15 +43,17 @@ class Doubler:
         if -1 in rows:
             raise ValueError("no double of -1")
         answers = [b"%d" % (2 * row) for row in rows]
-        way = Way("double@1", (("model", 1.0),))
+        way = RoutePath("double@1", (("model", 1.0),))
         return Predictions(ids or prediction_ids(len(rows)), answers, [Trail(way)] * len(rows))
 
     def failed(self, error: ModelFailed) -> Predictions:
         ids = [id_bytes(text) for text in error.ids]
-        return Predictions(ids, [b"failed"] * len(ids), [Trail(Way("double@1", ()))] * len(ids))
+        return Predictions(
+            ids, [b"failed"] * len(ids), [Trail(RoutePath("double@1", ()))] * len(ids)
+        )
 
-    def frame(self, predictions: Predictions, parts: list[Part]) -> Frame:
-        return Frame(
+    def frame(self, predictions: Predictions, parts: list[LoggedRequest]) -> LoggedBatch:
+        return LoggedBatch(
             ids=b"".join(predictions.ids),
             endpoint="double",
             revision=1,
@@ -71,11 +73,11 @@ class Bench:
         self, log: LogWriter, answerer: Doubler, *, workers: int = 1, **settings: Any
     ) -> None:
         self.threads = ThreadPoolExecutor(workers, "compute")
-        self.lane = Lane(answerer, log, "process", self.threads, Times(), **settings)
+        self.lane = Lane(answerer, log, "process", self.threads, EndpointStatistics(), **settings)
         self.done: list[Call] = []
 
     def call(self, *rows: int, **settings: Any) -> Call:
-        part = Part("json", b"[]", len(rows))
+        part = LoggedRequest("json", b"[]", len(rows))
         call = Call(list(rows), part, self.done.append, **settings)
         self.lane.submit(call)
         return call
@@ -109,14 +111,17 @@ def test_all_calls_of_a_turn_go_through_one_batch_and_one_frame(run: Run, tmp_pa
 
     run(test)
     assert doubler.batches == [[1, 2, 3, 4]]
-    assert len({item.place.offset for item in log_reader.latest(tmp_path, limit=10).items}) == 1
+    assert (
+        len({item.place.offset for item in log_reader.latest_predictions(tmp_path, limit=10).items})
+        == 1
+    )
 
 
 def test_what_cannot_be_logged_fails_and_the_lane_goes_on(run: Run) -> None:
     async def test(log: LogWriter) -> None:
         bench = Bench(log, Doubler())
         odd = bench.call(1)
-        odd.part = Part("json", b"[]", 1, ["\ud800"])
+        odd.part = LoggedRequest("json", b"[]", 1, ["\ud800"])
         await bench.finish()
         assert isinstance(odd.error, Fault)
         good = bench.call(2)
@@ -136,7 +141,7 @@ def test_only_the_call_that_makes_the_batch_fail_fails(run: Run, tmp_path: Path)
         assert "ValueError" in bad.error.message
 
     run(test)
-    assert len(log_reader.latest(tmp_path, limit=10).items) == 2
+    assert len(log_reader.latest_predictions(tmp_path, limit=10).items) == 2
 
 
 def test_a_large_call_goes_through_in_pieces_between_its_neighbours(
@@ -152,7 +157,7 @@ def test_a_large_call_goes_through_in_pieces_between_its_neighbours(
         assert bench.done == [small, large]
         assert large.answers == [b"%d" % (2 * row) for row in range(3 * BATCH_ROWS)]
         for place in (0, 3 * BATCH_ROWS - 1):
-            logged = log_reader.get(tmp_path, id_text(large.ids[place]))
+            logged = log_reader.get_prediction(tmp_path, id_text(large.ids[place]))
             assert (logged.row, len(logged.frame.answers)) == (place, 3 * BATCH_ROWS)
 
     run(test)
@@ -169,7 +174,7 @@ def test_a_piece_that_fails_fails_its_call_once_and_logs_nothing(run: Run, tmp_p
         assert bench.lane.rows == 0
 
     run(test)
-    assert not log_reader.latest(tmp_path, limit=10).items
+    assert not log_reader.latest_predictions(tmp_path, limit=10).items
 
 
 def test_a_slow_model_computes_on_a_thread_while_rows_queue(run: Run) -> None:
@@ -235,12 +240,12 @@ class Failing(Doubler):
         if -1 in rows:
             raise ModelFailed("no double of -1", None, tuple(map(id_text, ids)))
         answers = [b"%d" % (2 * row) for row in rows]
-        return Predictions(ids, answers, [Trail(Way("double@1", ()))] * len(rows))
+        return Predictions(ids, answers, [Trail(RoutePath("double@1", ()))] * len(rows))
 
     def failed(self, error: ModelFailed) -> Predictions:
         ids = list(map(id_bytes, error.ids))
         return Predictions(
-            ids, [b'{"error":1}'] * len(ids), [Trail(Way("double@1", ()))] * len(ids)
+            ids, [b'{"error":1}'] * len(ids), [Trail(RoutePath("double@1", ()))] * len(ids)
         )
 
 
@@ -261,10 +266,10 @@ def test_a_node_that_raises_leaves_an_id_a_row_in_the_log(run: Run, tmp_path: Pa
     error = calls[1].error
     assert isinstance(error, ModelFailed)
     assert len(error.ids) == 2
-    logged = log_reader.get(tmp_path, error.ids[1])
+    logged = log_reader.get_prediction(tmp_path, error.ids[1])
     assert logged.answer == b'{"error":1}'
     assert logged.frame.parts[0].count == 2
-    assert log_reader.get(tmp_path, id_text(calls[0].ids[0])).answer == b"2"
+    assert log_reader.get_prediction(tmp_path, id_text(calls[0].ids[0])).answer == b"2"
 
 
 def test_a_large_call_with_a_bad_row_fails_as_a_whole_with_every_id(
@@ -283,7 +288,7 @@ def test_a_large_call_with_a_bad_row_fails_as_a_whole_with_every_id(
     assert isinstance(error, ModelFailed)
     assert len(set(error.ids)) == 2 * BATCH_ROWS + 1
     for place in (0, BATCH_ROWS, 2 * BATCH_ROWS):
-        assert log_reader.get(tmp_path, error.ids[place]).row == place
+        assert log_reader.get_prediction(tmp_path, error.ids[place]).row == place
 
 
 def test_pieces_keep_their_order_however_they_come_back(run: Run) -> None:
@@ -363,7 +368,7 @@ def test_what_was_computed_in_vain_is_logged(run: Run, tmp_path: Path) -> None:
         assert bench.done == [call]
 
     run(test)
-    assert len(log_reader.latest(tmp_path, limit=10).items) == 1
+    assert len(log_reader.latest_predictions(tmp_path, limit=10).items) == 1
 
 
 def test_a_model_that_becomes_slow_stalls_the_loop_once(run: Run) -> None:

@@ -21,7 +21,7 @@ from clewline.serve.ask import Ask
 from clewline.serve.endpoints import Endpoints
 from clewline.serve.formats import JSON_ROWS
 from clewline.serve.log import reader as log_reader
-from clewline.serve.once import Answer
+from clewline.serve.predict_response import PredictResponse
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
 
@@ -110,7 +110,7 @@ def test_many_are_cold_until_they_are_called_but_for_pinned_ones(crowded: Projec
         assert endpoints.get("pinned").state == "ready"
         assert endpoints.get("e07").state == "cold"
         answer = await asked(endpoints, "e07")
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, PredictResponse)
         assert answer.revision == "e07#1"
         assert endpoints.get("e07").state == "ready"
         assert endpoints.get("e08").state == "cold"
@@ -124,7 +124,7 @@ def test_calls_that_come_while_it_loads_wait_for_one_load(crowded: Project) -> N
         calls = [asked(endpoints, "e01") for _ in range(20)]
         assert endpoints.get("e01").state == "loading"
         answers = await asyncio.gather(*calls)
-        assert all(isinstance(answer, Answer) for answer in answers)
+        assert all(isinstance(answer, PredictResponse) for answer in answers)
         assert sum(endpoints.loads.seconds.counts) == before + 1
         assert endpoints.loads.cold_calls == 20
 
@@ -134,11 +134,11 @@ def test_calls_that_come_while_it_loads_wait_for_one_load(crowded: Project) -> N
 def test_the_least_recently_used_is_evicted_and_comes_back(crowded: Project) -> None:
     async def test(endpoints: Endpoints) -> None:
         for name in ("e01", "e02", "e03"):
-            assert isinstance(await asked(endpoints, name), Answer)
+            assert isinstance(await asked(endpoints, name), PredictResponse)
         assert endpoints.loads.evictions > 0
         assert endpoints.get("e01").state == "cold"
         assert endpoints.get("pinned").state == "ready", "pinned ones stay"
-        assert isinstance(await asked(endpoints, "e01"), Answer)
+        assert isinstance(await asked(endpoints, "e01"), PredictResponse)
 
     run(crowded, test, model_bytes=1)
 
@@ -159,7 +159,7 @@ def test_what_cannot_be_loaded_says_why_and_is_tried_again_after_a_pause(
         assert sum(endpoints.loads.seconds.counts) == loads, "it is not hammered"
         package.write_bytes(whole)
         endpoints.get("e01").hurry()
-        assert isinstance(await asked(endpoints, "e01"), Answer)
+        assert isinstance(await asked(endpoints, "e01"), PredictResponse)
         assert endpoints.ready
 
     package.chmod(0o644)
@@ -180,7 +180,7 @@ def test_an_unloaded_endpoint_answers_no_more_here_and_in_other_servers(
         assert endpoints.ready, "it is as its operator wants it"
         await until(lambda: other.get("income").state == "unloaded")
         await endpoints.load("income")
-        assert isinstance(await asked(endpoints, "income"), Answer)
+        assert isinstance(await asked(endpoints, "income"), PredictResponse)
         await until(lambda: other.get("income").state == "ready")
         assert await other.close(5.0)
         with pytest.raises(NotFound):
@@ -215,7 +215,7 @@ def test_no_call_fails_while_revisions_are_swapped_even_for_one_that_cannot_load
         async def hammer() -> None:
             while not stop.is_set():
                 answer = await asked(endpoints, "income")
-                assert isinstance(answer, Answer), answer
+                assert isinstance(answer, PredictResponse), answer
                 seen.add(answer.revision)
 
         hammers = [asyncio.create_task(hammer()) for _ in range(32)]
@@ -262,7 +262,7 @@ def test_a_deadline_is_answered_while_the_endpoint_is_still_loading(crowded: Pro
 def test_the_timeout_of_an_endpoint_holds_for_every_call(project: Project) -> None:
     async def test(endpoints: Endpoints) -> None:
         assert isinstance(await asked(endpoints, "hasty"), DeadlineExceeded)
-        assert isinstance(await asked(endpoints, "patient"), Answer)
+        assert isinstance(await asked(endpoints, "patient"), PredictResponse)
 
     add(project, "hasty", spec={"timeout_ms": 1e-6})
     add(project, "patient", spec={"timeout_ms": 60_000})
@@ -277,10 +277,10 @@ def test_a_keyed_call_that_came_too_late_is_answered_to_who_tries_again(
         late = await asked(endpoints, "income", Ask(BODY, key="k", deadline=soon))
         again = await asked(endpoints, "income", Ask(BODY, key="k"))
         assert isinstance(late, DeadlineExceeded)
-        assert isinstance(again, Answer)
+        assert isinstance(again, PredictResponse)
 
     run(project, test)
-    assert len(log_reader.latest(project.log, limit=10).items) == 1
+    assert len(log_reader.latest_predictions(project.log, limit=10).items) == 1
 
 
 @pytest.mark.parametrize("count", [1, 900])
@@ -293,7 +293,7 @@ def test_an_array_of_rows_is_read_small_and_large(project: Project, count: int) 
         assert len(answer.predictions) == count
 
     run(project, test)
-    (first, *_) = log_reader.latest(project.log, limit=1).items
+    (first, *_) = log_reader.latest_predictions(project.log, limit=1).items
     part = first.frame.parts[0]
     assert (part.format, part.detail, part.body) == (JSON_ROWS, about, body)
 
@@ -333,7 +333,7 @@ def test_a_newer_catalog_is_told_and_what_is_loaded_answers_on(
         other.close()
         await until(lambda: endpoints.failure is not None)
         assert not endpoints.ready
-        assert isinstance(await asked(endpoints, "income"), Answer)
+        assert isinstance(await asked(endpoints, "income"), PredictResponse)
 
     run(project, test)
 

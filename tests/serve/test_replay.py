@@ -16,7 +16,7 @@ from clewline.errors import IntegrityError, NotFound
 from clewline.project import Project
 from clewline.serve import line
 from clewline.serve.loaded import LoadedRevision
-from clewline.serve.log.frame import Frame, Part
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.pool import ModelPool
 from clewline.serve.replay import replay
@@ -31,7 +31,7 @@ class Served(NamedTuple):
     """A project whose endpoint has answered a batch of three requests."""
 
     project: Project
-    frame: Frame
+    frame: LoggedBatch
 
     @property
     def ids(self) -> list[str]:
@@ -53,7 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, loans: MakeProject) -> Serv
     live = LoadedRevision.load(revision, ModelPool(project))
     read = [live.intake.read(body) for body in BODIES]
     parts = [
-        Part("json", body, len(rows.rows), rows.entities)
+        LoggedRequest("json", body, len(rows.rows), rows.entities)
         for body, rows in zip(BODIES, read, strict=True)
     ]
     rows = [row for each in read for row in each.rows]
@@ -134,11 +134,11 @@ def test_the_commands_print_what_was_asked(
     assert "Equal, bit for bit." in capsys.readouterr().out
 
 
-def changed(frame: Frame, **fields: object) -> Frame:
+def changed(frame: LoggedBatch, **fields: object) -> LoggedBatch:
     return msgspec.structs.replace(frame, **fields)
 
 
-def with_log(project: Project, root: Path, frame: Frame) -> Project:
+def with_log(project: Project, root: Path, frame: LoggedBatch) -> Project:
     """The same project, with another log under it."""
     folder = root / prediction_id()
     folder.mkdir()

@@ -35,11 +35,11 @@ def doctor(
     here = project.find()
     if mend:
         store_doctor.mend(here.store_root)
-        log_check.mend(here)
+        log_check.fix_log(here)
     deep = not quick
     found = store_doctor.check(here.store_root, deep=deep, inside=INSIDE)
     found += model_findings(here, deep=deep)
-    found += log_check.findings(here, deep=deep)
+    found += log_check.check_log(here, deep=deep)
     emit(found, show)
     if found:
         raise SystemExit(1)

@@ -18,13 +18,13 @@ from clewline.serve.line import (
     shadow_said,
     shadows,
 )
-from clewline.serve.log.frame import Choice
-from clewline.serve.log.reader import Logged, get, latest
+from clewline.serve.log.frame import RouteChoice
+from clewline.serve.log.reader import LoggedPrediction, get_prediction, latest_predictions
 from clewline.store.ids import id_time_s
 from clewline.store.phrases import counted, named, some
 
 if TYPE_CHECKING:
-    from clewline.serve.log.compact import Compacted
+    from clewline.serve.log.compact import CompactionResult
     from clewline.serve.replay import Compared, PredictionReplay
 
 SHOWN = 40  # characters of a value that came out equal
@@ -42,7 +42,7 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     model: str
     package: str
     arm: str = ""
-    choices: list[Choice] = []  # of each route: node, arm, propensity, state of the router
+    choices: list[RouteChoice] = []  # of each route: node, arm, propensity, state of the router
     input: msgspec.Raw
     answer: msgspec.Raw
     entity: str | None = None
@@ -76,7 +76,7 @@ def list_(*, endpoint: str | None = None, limit: Limit = 20, before: str | None 
         Only those older than this prediction: for the next page.
     """
     project = find_project()
-    page = latest(project.log, endpoint=endpoint, limit=limit, before=before)
+    page = latest_predictions(project.log, endpoint=endpoint, limit=limit, before=before)
     emit(Listed([shown(item) for item in page.items], page.next), show_page)
 
 
@@ -91,7 +91,7 @@ def show(prediction: str, /) -> None:
         Its id.
     """
     project = find_project()
-    logged = get(project.log, prediction)
+    logged = get_prediction(project.log, prediction)
     item = msgspec.structs.replace(shown(logged), shadows=shadows(project, logged.id))
     emit(item, show_one)
 
@@ -100,16 +100,16 @@ def show(prediction: str, /) -> None:
 def compact() -> None:
     """Write the closed segments of the log as Parquet, beside the log, for analysis."""
     from clewline.serve.log.compact import compact as compact_log
-    from clewline.serve.log.compact import files
+    from clewline.serve.log.compact import parquet_files
 
     project = find_project()
     done = compact_log(project.log)
     for problem in done.unreadable:
         message(f"warning: {problem}")
-    emit(done, lambda done: show_compacted(done, len(files(project.log)), str(project.log)))
+    emit(done, lambda done: show_compacted(done, len(parquet_files(project.log)), str(project.log)))
 
 
-def shown(logged: Logged) -> Shown:
+def shown(logged: LoggedPrediction) -> Shown:
     """Give a prediction as --json prints it."""
     frame = logged.frame
     return Shown(
@@ -168,7 +168,7 @@ def show_one(item: Shown) -> None:
             console().print(f"{name:<12}{value}", markup=False)
 
 
-def show_compacted(done: Compacted, files: int, log: str) -> None:
+def show_compacted(done: CompactionResult, files: int, log: str) -> None:
     """Print what a compaction did."""
     console().print(
         f"Compacted {counted(done.segments, 'segment')} with "

@@ -12,8 +12,8 @@ from clewline.cli.sizes import in_bytes
 from clewline.errors import UsageError
 
 if TYPE_CHECKING:
-    from clewline.protocols.workers.messages import Ready
-    from clewline.protocols.workers.options import ServerOptions
+    from clewline.workers.messages import WorkerReady
+    from clewline.workers.options import ServerOptions
 
 PORT = 8470
 CONNECTIONS = 16_384
@@ -73,9 +73,9 @@ def serve(
     names
         Endpoints to serve; all that were applied when none is named.
     """
-    from clewline.protocols import logs
-    from clewline.protocols.workers.options import ServerOptions
-    from clewline.protocols.workers.supervisor import Supervisor
+    from clewline.protocols import server_log
+    from clewline.workers.options import ServerOptions
+    from clewline.workers.supervisor import Supervisor
 
     _check(port, grpc_port, workers, connections, (tls_cert, tls_key))
     options = ServerOptions(
@@ -94,7 +94,7 @@ def serve(
         otel=otel,
         connections=connections,
     )
-    logs.configure()
+    server_log.configure_logging()
     Supervisor(options, _ready).run()
     message("Stopped; every answered prediction is in the log.")
 
@@ -163,7 +163,7 @@ def _address(host: str) -> str:
         ) from error
 
 
-def _ready(ready: Ready, options: ServerOptions) -> None:
+def _ready(ready: WorkerReady, options: ServerOptions) -> None:
     """Say what is served, and where."""
     url = options.url
     for each in ready.served:

@@ -56,7 +56,7 @@ def add(
     """
     ends = None if expires is None else time.time() + duration_s(expires)
     with Store.open(find().store_root) as store:
-        made = access.add(store, role, note=note, expires=ends)
+        made = access.add_token(store, role, note=note, expires=ends)
     shown: dict[str, Any] = msgspec.to_builtins(listed(made.token)) | {"token": made.text}
     emit(shown, lambda _: print_made(made))
 
@@ -80,7 +80,7 @@ def revoke(identifier: str, /) -> None:
         Its id: the first part after `cl_`, as `clewline tokens list` shows it.
     """
     with Store.open(find().store_root) as store:
-        revoked = access.revoke(store, identifier)
+        revoked = access.revoke_token(store, identifier)
     emit(listed(revoked), lambda _: console().print(f"{revoked.id} is revoked."))
 
 
@@ -112,7 +112,7 @@ def listed(token: Token) -> Listed:
     )
 
 
-def print_made(made: access.Made) -> None:
+def print_made(made: access.NewToken) -> None:
     """Print a token alone on stdout, so that it can be piped into a secret store."""
     roles = ", ".join(made.token.roles)
     message(f"A token for {roles}, shown this once; send it as Authorization: Bearer TOKEN.")

@@ -72,7 +72,7 @@ def impact(thing: str, /, *, full: Annotated[bool, Parameter(negative="")] = Fal
         from clewline.serve import line
         from clewline.serve.log import reader as log_reader
 
-        emit(line.prediction_node(log_reader.get(here.log, thing)), show)
+        emit(line.prediction_node(log_reader.get_prediction(here.log, thing)), show)
         return
     catalog = _catalog(here)
     found = lineage.resolve(catalog, thing, prefer="model")

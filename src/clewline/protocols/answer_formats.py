@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from clewline.protocols.bodies import ARROW_TYPE
-from clewline.serve.once import Answer
+from clewline.serve.predict_response import PredictResponse
 
 PROBABILITY = "probability_"
 """Before the label, the name of its column."""
@@ -17,7 +17,7 @@ PROBABILITY = "probability_"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def table_of(answer: Answer, content_type: bytes) -> bytes:
+def table_of(answer: PredictResponse, content_type: bytes) -> bytes:
     """
     Write an answer as a table; takes long, and is done on a thread.
 

@@ -15,15 +15,15 @@ from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 from clewline.errors import ClewlineError, NotFound
-from clewline.protocols.accesslog import AccessLog
+from clewline.protocols.access_log import AccessLog
+from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.exchange import Exchange, Refused, Response
 from clewline.protocols.mlflow import Mlflow
 from clewline.protocols.oip.rest import OipRest
 from clewline.protocols.rest import Rest
 from clewline.protocols.route import Route, Routes
 from clewline.protocols.status import of_code, of_error, of_refusal
-from clewline.protocols.vitals import Vitals
-from clewline.serve.access import Gatekeeper
+from clewline.serve.access import TokenChecker
 from clewline.serve.endpoints import Endpoints
 
 KNOWN_PATHS = 65_536
@@ -33,13 +33,13 @@ SHOWN_CHARACTERS = 200
 
 def make_app(
     endpoints: Endpoints,
-    gatekeeper: Gatekeeper,
+    gatekeeper: TokenChecker,
     *,
     log: AccessLog | None = None,
     behind_proxy: bool = False,
 ) -> App:
     """Make the application of all protocols over HTTP."""
-    vitals = Vitals()
+    vitals = ServerHealth()
     rest = Rest(endpoints, vitals)
     protocols: tuple[Routes, ...] = (
         rest,
@@ -64,8 +64,8 @@ class App:
     def __init__(
         self,
         protocols: Iterable[Routes],
-        gatekeeper: Gatekeeper,
-        vitals: Vitals,
+        gatekeeper: TokenChecker,
+        vitals: ServerHealth,
         *,
         log: AccessLog | None = None,
         behind_proxy: bool = False,

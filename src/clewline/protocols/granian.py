@@ -22,7 +22,7 @@ from clewline.project import Project
 from clewline.protocols.app import make_app
 from clewline.protocols.http.server import Exchange, Limits, Refused, Response, Stream
 from clewline.protocols.status import of_error
-from clewline.serve.access import Gatekeeper, is_loopback
+from clewline.serve.access import TokenChecker, is_loopback
 from clewline.serve.endpoints import Endpoints
 
 
@@ -36,7 +36,7 @@ class RsgiApplication:
 
     def __init__(self, served: Project, limits: Limits | None = None) -> None:
         self._endpoints = Endpoints(served, None)
-        self._gatekeeper = Gatekeeper(served, required=True)
+        self._gatekeeper = TokenChecker(served, required=True)
         self._app = make_app(self._endpoints, self._gatekeeper)
         self._limits = limits or Limits()
         self._opened: asyncio.Task[None]

@@ -17,11 +17,18 @@ from itertools import islice
 from prometheus_client.process_collector import ProcessCollector
 
 from clewline import __version__
-from clewline.protocols.families import Family, Sample
-from clewline.protocols.vitals import Vitals
+from clewline.protocols.health import ServerHealth
 from clewline.serve.endpoints import Endpoint, Endpoints
 from clewline.serve.graph.shadows import DIFFERENCES, Tally
-from clewline.serve.times import ENDPOINTS, OTHERS, ROWS, SECONDS, Histogram, Times
+from clewline.serve.metrics.request_statistics import (
+    ENDPOINTS,
+    OTHERS,
+    ROWS,
+    SECONDS,
+    BucketHistogram,
+    EndpointStatistics,
+)
+from clewline.serve.metrics.shared_metrics import MetricFamily, MetricSample
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -34,7 +41,7 @@ Labels = tuple[tuple[str, str], ...]
 Series = Iterable[tuple[Labels, float]]
 
 
-def collect(endpoints: Endpoints, vitals: Vitals) -> list[Family]:
+def collect(endpoints: Endpoints, vitals: ServerHealth) -> list[MetricFamily]:
     """Read all metrics of this process, so that they can be merged with those of others."""
     counted = _counted(endpoints)
     return [
@@ -49,7 +56,7 @@ def collect(endpoints: Endpoints, vitals: Vitals) -> list[Family]:
     ]
 
 
-def _counted(endpoints: Endpoints) -> list[tuple[str, Times]]:
+def _counted(endpoints: Endpoints) -> list[tuple[str, EndpointStatistics]]:
     """Give what is counted of each endpoint that has series, by its name."""
     found = [
         (endpoint.name, endpoint.counted)
@@ -60,7 +67,7 @@ def _counted(endpoints: Endpoints) -> list[tuple[str, Times]]:
     return [*found, (OTHERS, others)] if others.requests or others.compute.total else found
 
 
-def _requests(counted: list[tuple[str, Times]]) -> Iterator[Family]:
+def _requests(counted: list[tuple[str, EndpointStatistics]]) -> Iterator[MetricFamily]:
     by_code = [
         ((("endpoint", name), ("code", str(code))), histogram)
         for name, times in counted
@@ -98,7 +105,7 @@ def _requests(counted: list[tuple[str, Times]]) -> Iterator[Family]:
     )
 
 
-def _batches(counted: list[tuple[str, Times]]) -> Iterator[Family]:
+def _batches(counted: list[tuple[str, EndpointStatistics]]) -> Iterator[MetricFamily]:
     yield _histogram(
         "clewline_queue_seconds",
         "From a request's rows to the start of their batch.",
@@ -125,7 +132,7 @@ def _batches(counted: list[tuple[str, Times]]) -> Iterator[Family]:
     )
 
 
-def _arms(counted: list[tuple[str, Times]]) -> Iterator[Family]:
+def _arms(counted: list[tuple[str, EndpointStatistics]]) -> Iterator[MetricFamily]:
     arms = [
         ((("endpoint", name), ("arm", arm), ("model", model)), went)
         for name, times in counted
@@ -154,7 +161,7 @@ def _arms(counted: list[tuple[str, Times]]) -> Iterator[Family]:
     )
 
 
-def _endpoints(endpoints: Endpoints) -> Iterator[Family]:
+def _endpoints(endpoints: Endpoints) -> Iterator[MetricFamily]:
     states: Counter[str] = Counter(endpoint.state for endpoint in endpoints.endpoints.values())
     yield _gauge(
         "clewline_endpoints",
@@ -200,7 +207,7 @@ def _is_shown(endpoint: Endpoint) -> bool:
     return endpoint.counted is not None and not endpoint.counted.shared
 
 
-def _loads(endpoints: Endpoints) -> Iterator[Family]:
+def _loads(endpoints: Endpoints) -> Iterator[MetricFamily]:
     loads, warm = endpoints.loads, endpoints.warm
     yield _histogram(
         "clewline_load_seconds",
@@ -231,7 +238,7 @@ def _loads(endpoints: Endpoints) -> Iterator[Family]:
     )
 
 
-def _shadows(endpoints: Endpoints) -> Iterator[Family]:
+def _shadows(endpoints: Endpoints) -> Iterator[MetricFamily]:
     tallies = list(islice(list(endpoints.shadows.tallies.items()), ENDPOINTS))
     found: list[tuple[Labels, Tally]] = [
         ((("endpoint", endpoint), ("shadow", shadow)), tally)
@@ -260,7 +267,7 @@ def _shadows(endpoints: Endpoints) -> Iterator[Family]:
     )
 
 
-def _others(endpoints: Endpoints, vitals: Vitals) -> Iterator[Family]:
+def _others(endpoints: Endpoints, vitals: ServerHealth) -> Iterator[MetricFamily]:
     yield _counter(
         "clewline_http_requests_total",
         "Requests and gRPC calls by route and HTTP status.",
@@ -294,39 +301,39 @@ def _others(endpoints: Endpoints, vitals: Vitals) -> Iterator[Family]:
     yield _gauge("clewline_build_info", "1, of this version.", [((("version", __version__),), 1)])
 
 
-def _process() -> Iterator[Family]:
+def _process() -> Iterator[MetricFamily]:
     """Read what the system tells of the process."""
     for metric in ProcessCollector(registry=None).collect():
         name = metric.name + "_total" * (metric.type == "counter")
         values = [sample.value for sample in metric.samples]
-        yield Family(name, metric.type, metric.documentation, [Sample((), values)])
+        yield MetricFamily(name, metric.type, metric.documentation, [MetricSample((), values)])
 
 
 def _of(endpoint: str) -> Labels:
     return (("endpoint", endpoint),)
 
 
-def _single(name: str, help_text: str, value: float) -> Family:
+def _single(name: str, help_text: str, value: float) -> MetricFamily:
     return _counter(name, help_text, [((), value)])
 
 
-def _counter(name: str, help_text: str, series: Series) -> Family:
-    return Family(name, "counter", help_text, _samples(series))
+def _counter(name: str, help_text: str, series: Series) -> MetricFamily:
+    return MetricFamily(name, "counter", help_text, _samples(series))
 
 
-def _gauge(name: str, help_text: str, series: Series) -> Family:
-    return Family(name, "gauge", help_text, _samples(series))
+def _gauge(name: str, help_text: str, series: Series) -> MetricFamily:
+    return MetricFamily(name, "gauge", help_text, _samples(series))
 
 
-def _samples(series: Series) -> list[Sample]:
-    return [Sample(labels, [float(value)]) for labels, value in series]
+def _samples(series: Series) -> list[MetricSample]:
+    return [MetricSample(labels, [float(value)]) for labels, value in series]
 
 
 def _histogram(
     name: str,
     help_text: str,
     bounds: tuple[float, ...],
-    series: Iterable[tuple[Labels, Histogram]],
-) -> Family:
-    samples = [Sample(labels, [*each.counts, each.total]) for labels, each in series]
-    return Family(name, "histogram", help_text, samples, tuple(map(float, bounds)))
+    series: Iterable[tuple[Labels, BucketHistogram]],
+) -> MetricFamily:
+    samples = [MetricSample(labels, [*each.counts, each.total]) for labels, each in series]
+    return MetricFamily(name, "histogram", help_text, samples, tuple(map(float, bounds)))

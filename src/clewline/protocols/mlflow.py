@@ -25,7 +25,7 @@ from clewline.serve.access import Need
 from clewline.serve.ask import Ask
 from clewline.serve.endpoints import Endpoint, Endpoints
 from clewline.serve.formats import MLFLOW
-from clewline.serve.once import Answer
+from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field_rules import printable_text
 
 VERSION = b"3.17.0"
@@ -168,7 +168,7 @@ class _Invocation:
         else:
             self._endpoints.predict(self._endpoint, ask, self)
 
-    def __call__(self, result: Answer | ClewlineError) -> None:
+    def __call__(self, result: PredictResponse | ClewlineError) -> None:
         if isinstance(result, ClewlineError):
             self._settle(result)
             return
@@ -201,7 +201,7 @@ class _Prediction(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(list[_Prediction]).decode
 
 
-def written(answer: Answer) -> bytes:
+def written(answer: PredictResponse) -> bytes:
     """
     Write an answer: labels of a classifier or values of a regressor, and behind them ours.
 
@@ -262,7 +262,7 @@ def dressed(response: Response) -> Response:
     return msgspec.structs.replace(response, body=_encode(said))
 
 
-def _tried(answer: Answer) -> bytes | ClewlineError:
+def _tried(answer: PredictResponse) -> bytes | ClewlineError:
     try:
         return written(answer)
     except ClewlineError as error:

@@ -23,7 +23,7 @@ from clewline.protocols.streamed import Streamed
 from clewline.serve.ask import Ask
 from clewline.serve.endpoints import Endpoint, Endpoints
 from clewline.serve.formats import JSON
-from clewline.serve.once import Answer
+from clewline.serve.predict_response import PredictResponse
 
 
 def predict(endpoints: Endpoints, exchange: Exchange, endpoint: Endpoint) -> None:
@@ -104,7 +104,7 @@ class _Prediction:
         except ClewlineError as error:
             self(error)
 
-    def __call__(self, result: Answer | ClewlineError) -> None:
+    def __call__(self, result: PredictResponse | ClewlineError) -> None:
         if isinstance(result, ClewlineError):
             self.answer(of_error(result))
             return
@@ -125,7 +125,7 @@ class _Prediction:
         self._endpoint.times.answered(response.status, seconds)
         self._exchange.answer(response)
 
-    def _as_table(self, result: Answer) -> None:
+    def _as_table(self, result: PredictResponse) -> None:
         content_type = self.content_type
 
         def then(written: bytes | ClewlineError) -> None:

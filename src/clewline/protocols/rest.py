@@ -17,16 +17,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clewline.errors import BadRequest, ClewlineError
-from clewline.protocols import families, metrics, openapi, predicting
+from clewline.protocols import metrics, openapi, predicting
 from clewline.protocols.asking import later
-from clewline.protocols.families import Family
+from clewline.protocols.health import Readiness, ServerHealth
 from clewline.protocols.http.exchange import Exchange, Response
 from clewline.protocols.route import POST, READ, Route
 from clewline.protocols.status import of_code, of_error
-from clewline.protocols.vitals import Vitals
 from clewline.serve.access import Need
 from clewline.serve.endpoints import Endpoint, Endpoints, Serving
 from clewline.serve.log import reader as log_reader
+from clewline.serve.metrics import shared_metrics
+from clewline.serve.metrics.shared_metrics import MetricFamily
 from clewline.serve.spec import revision
 from clewline.serve.workers.watched import Readiness
 from clewline.signature.field_rules import printable_text
@@ -46,7 +47,7 @@ _encode = msgspec.json.encode
 class Rest:
     """Finds the routes of ours and answers them. Lives on the loop's thread."""
 
-    def __init__(self, endpoints: Endpoints, vitals: Vitals) -> None:
+    def __init__(self, endpoints: Endpoints, vitals: ServerHealth) -> None:
         self.endpoints = endpoints
         self._vitals = vitals
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,7 +135,7 @@ class Rest:
 
     def _page(self, asked: Asked) -> Response:
         """Read a page of the log; on a thread."""
-        page = log_reader.latest(
+        page = log_reader.latest_predictions(
             self.endpoints.project.log,
             limit=asked.limit,
             before=asked.before,
@@ -182,9 +183,9 @@ class Rest:
         if failing:
             message = f"Not ready: {', '.join(sorted(failing))}. GET /v1/endpoints says why."
             return of_code("overloaded", message, retry_after_s=1.0)
-        if self._vitals.team is None:
+        if self._vitals.peers is None:
             return Response(200, b'{"status":"ready"}')
-        return _ready_team(self._vitals.team.readiness())
+        return _ready_team(self._vitals.peers.readiness())
 
     def _metrics(self, exchange: Exchange) -> None:
         def answer(written: bytes | ClewlineError) -> None:
@@ -193,14 +194,16 @@ class Rest:
             else:
                 exchange.answer(Response(200, written, metrics.CONTENT_TYPE))
 
-        def write(read: Callable[[], list[Family]]) -> None:  # milliseconds, of many endpoints
-            later(self.endpoints.threads, lambda: families.text(read()), answer)
+        def write(
+            read: Callable[[], list[MetricFamily]],
+        ) -> None:  # milliseconds, of many endpoints
+            later(self.endpoints.threads, lambda: shared_metrics.exposition_text(read()), answer)
 
         own = metrics.collect(self.endpoints, self._vitals)
-        if self._vitals.team is None:
+        if self._vitals.peers is None:
             write(lambda: own)
         else:
-            self._vitals.team.gather(own, write)
+            self._vitals.peers.gather(own, write)
 
     def _openapi(self) -> Response:
         return Response(200, _encode(openapi.document(self.endpoints.endpoints.values())))
@@ -221,7 +224,7 @@ class Rest:
         from clewline.serve import line
 
         try:
-            logged = log_reader.get(self.endpoints.project.log, identifier)
+            logged = log_reader.get_prediction(self.endpoints.project.log, identifier)
             why = line.why(self.endpoints.project, identifier)
         except ClewlineError as error:
             return of_error(error)
@@ -260,7 +263,7 @@ def page_of(query: dict[str, str]) -> Asked:
     return Asked(query.get("endpoint"), limit, query.get("before"))
 
 
-def _shown(logged: log_reader.Logged) -> dict[str, Any]:
+def _shown(logged: log_reader.LoggedPrediction) -> dict[str, Any]:
     return {
         "id": logged.id,
         "time": id_time_s(logged.id),

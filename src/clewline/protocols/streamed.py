@@ -24,7 +24,7 @@ from clewline.serve.ask import Ask
 from clewline.serve.endpoints import Endpoint, Endpoints, Serving
 from clewline.serve.formats import JSON, JSON_ROWS
 from clewline.serve.loaded import LoadedRevision
-from clewline.serve.once import Answer
+from clewline.serve.predict_response import PredictResponse
 
 PIECE_ROWS = 512
 """Rows of one call: the caller waits for so many, and no more are computed ahead."""
@@ -101,7 +101,7 @@ class Streamed:
         )
         self._endpoints.predict(self._endpoint, asked, self._answered)
 
-    def _answered(self, result: Answer | ClewlineError) -> None:
+    def _answered(self, result: PredictResponse | ClewlineError) -> None:
         if isinstance(result, ClewlineError):
             self._fail(_moved(result, self._rows))
             return
@@ -114,7 +114,7 @@ class Streamed:
         else:
             stream.when_writable(self._ask_next)
 
-    def _started(self, result: Answer) -> Stream:
+    def _started(self, result: PredictResponse) -> Stream:
         if self._stream is None:
             self._exchange.first_id = result.first_id
             self._stream = self._exchange.start(Response(200, b"", NDJSON_TYPE))

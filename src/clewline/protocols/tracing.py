@@ -34,8 +34,8 @@ from clewline import __version__
 from clewline.errors import ClewlineError
 from clewline.protocols.status import STATUS
 from clewline.serve.ask import Ask
-from clewline.serve.once import Answer, Reply
-from clewline.serve.stamps import Stamps
+from clewline.serve.metrics.request_timings import RequestTimings
+from clewline.serve.predict_response import PredictResponse, Reply
 from clewline.store.ids import id_text
 
 SHOWN_IDS = 16
@@ -51,7 +51,7 @@ LENGTH = 55
 """Characters of a traceparent of version 00."""
 
 
-class Tracing:
+class RequestTracing:
     """
     Records spans of the requests that are sampled. Lives on the loop's thread.
 
@@ -76,11 +76,11 @@ class Tracing:
         span = self._tracer.start_span("predict", parent, SpanKind.SERVER)
         if not span.is_recording():
             return reply
-        stamps = ask.stamps = Stamps(time.perf_counter())
+        stamps = ask.stamps = RequestTimings(time.perf_counter())
         clock = time.time_ns() - int(stamps.arrived * 1e9)
         span.set_attribute("clewline.endpoint", endpoint)
 
-        def answered(result: Answer | ClewlineError) -> None:
+        def answered(result: PredictResponse | ClewlineError) -> None:
             over = time.time_ns()
             reply(result)
             _describe(span, result, stamps)
@@ -95,7 +95,7 @@ class Tracing:
         closing.start()
         closing.join(CLOSE_S)
 
-    def _parts(self, span: Span, stamps: Stamps, at: Callable[[float], int]) -> None:
+    def _parts(self, span: Span, stamps: RequestTimings, at: Callable[[float], int]) -> None:
         """Record the parts that a request has gone through."""
         context = set_span_in_context(span)
 
@@ -122,7 +122,7 @@ def _is_unsampled(carrier: dict[str, str]) -> bool:
     return len(text) == LENGTH and text.startswith("00-") and text.endswith("-00")
 
 
-def _describe(span: Span, result: Answer | ClewlineError, stamps: Stamps) -> None:
+def _describe(span: Span, result: PredictResponse | ClewlineError, stamps: RequestTimings) -> None:
     """Say of a request what became of it."""
     if stamps.ids:
         span.set_attribute("clewline.prediction_ids", list(map(id_text, stamps.ids[:SHOWN_IDS])))
@@ -131,7 +131,7 @@ def _describe(span: Span, result: Answer | ClewlineError, stamps: Stamps) -> Non
         span.set_attribute("clewline.model", sorted({way.model for way in ways})[:SHOWN_IDS])
         if arms := sorted({way.arm for way in ways if way.arm}):
             span.set_attribute("clewline.arm", arms[:SHOWN_IDS])
-    if isinstance(result, Answer):
+    if isinstance(result, PredictResponse):
         span.set_attribute("clewline.revision", result.revision)
         span.set_attribute("clewline.rows", len(result.predictions))
         return
@@ -140,7 +140,7 @@ def _describe(span: Span, result: Answer | ClewlineError, stamps: Stamps) -> Non
         span.set_status(StatusCode.ERROR, result.message)
 
 
-def _nodes(stamps: Stamps) -> list[tuple[str, float, float]]:
+def _nodes(stamps: RequestTimings) -> list[tuple[str, float, float]]:
     """
     Give the nodes that rows went through, each with its begin and end.
 

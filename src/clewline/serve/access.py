@@ -57,21 +57,21 @@ SECRET_BYTES = 32
 ADD_ONE = "`clewline tokens add --role predict` makes one."
 
 
-class Made(msgspec.Struct, frozen=True):
+class NewToken(msgspec.Struct, frozen=True):
     """A new token, and the one time that it is shown whole."""
 
     token: Token
     text: str  # cl_ID_SECRET
 
 
-class Bound(msgspec.Struct, frozen=True):
+class BindDecision(msgspec.Struct, frozen=True):
     """What follows from the address that a server binds."""
 
     tokens_required: bool
     warnings: tuple[str, ...] = ()
 
 
-class Gatekeeper:
+class TokenChecker:
     """
     Knows the tokens of a project, and follows what becomes of them while it is open.
 
@@ -86,7 +86,7 @@ class Gatekeeper:
         self.required = required
         self._project = project
         self._known: dict[str, _Known] = {}
-        self._failures = Failures()
+        self._failures = FailureWindow()
         self.refused: Counter[str] = Counter()  # code of the error → callers who did not pass
         self._store: Store
         self._stop = threading.Event()
@@ -182,7 +182,7 @@ class Gatekeeper:
         self._store.close()
 
 
-class Failures:
+class FailureWindow:
     """Counts what was wrong, for each address, in a sliding window. Safe on any thread."""
 
     def __init__(self, allowed: int = FAILURES, window_s: float = WINDOW_S) -> None:
@@ -225,9 +225,9 @@ class _Known:
         return hmac.compare_digest(blake3(secret.encode()).digest(), self.digest)
 
 
-def add(
+def add_token(
     store: Store, roles: Iterable[str], *, note: str = "", expires: float | None = None
-) -> Made:
+) -> NewToken:
     """
     Make a token; its secret is in what is returned, and nowhere else.
 
@@ -257,10 +257,10 @@ def add(
         expires=expires,
     )
     store.record(token)
-    return Made(token, f"{PREFIX}{token.id}_{secret}")
+    return NewToken(token, f"{PREFIX}{token.id}_{secret}")
 
 
-def revoke(store: Store, identifier: str) -> Token:
+def revoke_token(store: Store, identifier: str) -> Token:
     """
     End a token for good; every server follows within a second.
 
@@ -286,7 +286,7 @@ def why_not(token: Token) -> str | None:
     return None
 
 
-def in_force(store: Store) -> list[Token]:
+def tokens_in_force(store: Store) -> list[Token]:
     """List the tokens that open something now."""
     return [t for t in store.catalog.find(Token, limit=None) if why_not(t) is None]
 
@@ -313,7 +313,7 @@ def check_bind(
     tls: bool = False,
     behind_proxy: bool = False,
     require_tokens: bool = False,
-) -> Bound:
+) -> BindDecision:
     """
     Judge an address before a server binds it.
 
@@ -333,7 +333,7 @@ def check_bind(
     warnings: list[str] = []
     if required:
         with Store.open(project.store_root, write=False) as store:
-            tokens = in_force(store)
+            tokens = tokens_in_force(store)
         if not tokens and not loopback:
             raise Forbidden(
                 f"{host} is beyond loopback, and there is no token to tell callers apart.", ADD_ONE
@@ -345,7 +345,7 @@ def check_bind(
             f"{host} is beyond loopback without TLS: tokens and rows travel in clear text. "
             "Give --tls-cert and --tls-key, or --behind-proxy if a proxy does it."
         )
-    return Bound(required, tuple(warnings))
+    return BindDecision(required, tuple(warnings))
 
 
 def _presented(authorization: str | None) -> str | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.answered import Answered
-from clewline.serve.log.frame import Way
+from clewline.serve.log.frame import RoutePath
 from clewline.signature.field import Output
 from clewline.signature.flag import Flag
 
@@ -71,7 +71,7 @@ class Renderer:
             for row, (template, id_, choice) in enumerate(chosen)
         ]
 
-    def _of(self, way: Way) -> list[bytes]:
+    def _of(self, way: RoutePath) -> list[bytes]:
         key = way.model, way.arm
         templates = self._templates.get(key)
         if templates is None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from clewline.serve.formats import JSON
-from clewline.serve.stamps import Stamps
+from clewline.serve.metrics.request_timings import RequestTimings
 
 
 class Ask(msgspec.Struct, eq=False):
@@ -27,4 +27,4 @@ class Ask(msgspec.Struct, eq=False):
     deadline: float = math.inf  # of `time.perf_counter`; what is not begun by then is not computed
     abandoned: Callable[[], bool] | None = None  # tells that the caller is gone
     trace: Any = None  # the caller's trace context, for whoever records spans
-    stamps: Stamps | None = None  # of a request of which spans are recorded
+    stamps: RequestTimings | None = None  # of a request of which spans are recorded

@@ -34,10 +34,10 @@ from clewline.errors import (
 )
 from clewline.serve.cost import Cost
 from clewline.serve.graph.trails import Trail
-from clewline.serve.log.frame import Way
-from clewline.serve.log.writer import Done, Durability, Frame, Part
-from clewline.serve.stamps import Stamps
-from clewline.serve.times import Times
+from clewline.serve.log.frame import RoutePath
+from clewline.serve.log.writer import Done, Durability, LoggedBatch, LoggedRequest
+from clewline.serve.metrics.request_statistics import EndpointStatistics
+from clewline.serve.metrics.request_timings import RequestTimings
 from clewline.store.ids import id_bytes, id_text, prediction_ids
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Predictions(msgspec.Struct, frozen=True, gc=False):
     ids: list[bytes]
     answers: list[bytes]
     trails: list[Trail]
-    ways: tuple[tuple[Way, int], ...] = ()  # that rows of the batch went, each with how many
+    ways: tuple[tuple[RoutePath, int], ...] = ()  # that rows of the batch went, each with how many
 
 
 class Answerer(Protocol):
@@ -96,16 +96,16 @@ class Answerer(Protocol):
     def failed(self, error: ModelFailed) -> Predictions:
         """Make the answers that the log keeps of rows whose node raised, under its ids."""
 
-    def frame(self, predictions: Predictions, parts: list[Part]) -> Frame:
+    def frame(self, predictions: Predictions, parts: list[LoggedRequest]) -> LoggedBatch:
         """Make the frame of the log that holds answered rows; the parts' rows are as many."""
 
 
 class Log(Protocol):
     """The prediction log, as `clewline.serve.log.writer.LogWriter` keeps it."""
 
-    def write_now(self, frame: Frame) -> bool: ...
+    def write_now(self, frame: LoggedBatch) -> bool: ...
 
-    def append(self, frame: Frame, durability: Durability, done: Done) -> None: ...
+    def append(self, frame: LoggedBatch, durability: Durability, done: Done) -> None: ...
 
 
 class Call(msgspec.Struct, eq=False):
@@ -117,7 +117,7 @@ class Call(msgspec.Struct, eq=False):
     """
 
     rows: list[Any]  # checked, one or more
-    part: Part  # the request as the log will hold it
+    part: LoggedRequest  # the request as the log will hold it
     done: Callable[[Call], None]
     abandoned: Callable[[], bool] | None = None  # tells that nobody waits any more
     deadline: float = math.inf  # of `time.perf_counter`; what is not begun by then is not computed
@@ -129,7 +129,7 @@ class Call(msgspec.Struct, eq=False):
     failure: ModelFailed | None = None  # a node raised: the answers are those that are logged
     error: ClewlineError | None = None
     over: bool = False  # `done` was called
-    stamps: Stamps | None = None  # where somebody traces it
+    stamps: RequestTimings | None = None  # where somebody traces it
     arrived: float = msgspec.field(default_factory=time.perf_counter)
 
 
@@ -177,7 +177,7 @@ class Lane:
         log: Log,
         durability: Durability,
         threads: Executor,
-        times: Times,
+        times: EndpointStatistics,
         *,
         cost: Cost | None = None,
         computing: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -525,7 +525,7 @@ def late() -> DeadlineExceeded:
     )
 
 
-def _stamp(stamps: Stamps, call: Call, answered: float, logged: float) -> None:
+def _stamp(stamps: RequestTimings, call: Call, answered: float, logged: float) -> None:
     stamps.answered, stamps.logged = answered, logged
     stamps.ids, stamps.trails = call.ids, call.trails
 

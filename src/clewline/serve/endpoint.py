@@ -9,7 +9,7 @@ from typing import Literal
 from clewline.errors import ClewlineError, NotFound
 from clewline.serve.batch import Lane
 from clewline.serve.loaded import LoadedRevision
-from clewline.serve.times import Book, Times
+from clewline.serve.metrics.request_statistics import EndpointStatistics, RequestStatistics
 
 State = Literal["ready", "cold", "loading", "failed", "unloaded"]
 
@@ -65,9 +65,9 @@ class Endpoint:
     Lives on the loop's thread; only `Endpoints` changes it.
     """
 
-    def __init__(self, name: str, book: Book) -> None:
+    def __init__(self, name: str, book: RequestStatistics) -> None:
         self.name = name
-        self.counted: Times | None = None  # since its first load or call
+        self.counted: EndpointStatistics | None = None  # since its first load or call
         self._book = book
         self.serving: Serving | None = None
         self.wanted = 0  # the revision that is live in the catalog
@@ -81,7 +81,7 @@ class Endpoint:
         self._retry_at = 0.0
 
     @property
-    def times(self) -> Times:
+    def times(self) -> EndpointStatistics:
         """What it is counted in."""
         if self.counted is None:
             self.counted = self._book.open()

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -31,22 +30,20 @@ from clewline.serve.endpoint import Endpoint, Serving, State, Then
 from clewline.serve.follow import Follower
 from clewline.serve.graph.shadows import Shadows
 from clewline.serve.graph.states import LearnedStates
+from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.intake import MAX_ROWS
 from clewline.serve.loaded import LoadedRevision
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.memory import Spare
-from clewline.serve.once import Once, Reply
+from clewline.serve.metrics.request_statistics import LoadStatistics, RequestStatistics
+from clewline.serve.observers import RequestTracer, WorkObserver
 from clewline.serve.pool import ModelPool
+from clewline.serve.predict_response import Reply
 from clewline.serve.request import Request, Waiter
 from clewline.serve.spec import revision as revisions
-from clewline.serve.times import Book, Loads
-from clewline.serve.tracer import Tracer
 from clewline.serve.warm import Warm
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
-
-if TYPE_CHECKING:
-    from clewline.serve.workers.watched import Watched
 
 __all__ = ["Endpoint", "Endpoints", "Serving", "State"]
 
@@ -93,10 +90,10 @@ class Endpoints:
         self.project = project
         self.endpoints: dict[str, Endpoint] = {}
         self.failure: ClewlineError | None = None  # why the catalog is followed no more
-        self.watched: Watched | None = None
-        self.tracer: Tracer | None = None
-        self.loads = Loads()
-        self.book = Book()
+        self.watched: WorkObserver | None = None
+        self.tracer: RequestTracer | None = None
+        self.loads = LoadStatistics()
+        self.book = RequestStatistics()
         self.warm = Warm(model_bytes)
         self.under_way: dict[Waiter, None] = {}
         self.threads = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "clewline-compute")
@@ -115,7 +112,7 @@ class Endpoints:
         self._store: Store
         self._states: LearnedStates
         self._log: LogWriter
-        self._once: Once
+        self._once: Idempotency
         self._follower: Follower
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -139,7 +136,7 @@ class Endpoints:
         for name in self._names or ():
             revisions.require_live(self._store.catalog, name)
         self._log = self._opened.enter_context(LogWriter(self.project.log))
-        self._once = Once(self.project.log)
+        self._once = Idempotency(self.project.log)
         self._opened.callback(self._once.close)
         self._follower = Follower(self._store, self._names)
         self._states = LearnedStates(self._store.catalog)

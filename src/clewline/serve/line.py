@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from clewline.project import Project
-from clewline.serve.log.frame import Choice
-from clewline.serve.log.reader import Logged, find, get
+from clewline.serve.log.frame import RouteChoice
+from clewline.serve.log.reader import LoggedPrediction, find_prediction, get_prediction
 from clewline.store.ids import id_time_s
 from clewline.store.lineage import Node, Ref
 from clewline.store.lineage import why as why_record
@@ -33,7 +33,7 @@ def why(project: Project, identifier: str, *, full: bool = False) -> Node:
         NotFound: It is not in the log.
         IntegrityError: It was logged, and its frame is damaged.
     """
-    logged = get(project.log, identifier)
+    logged = get_prediction(project.log, identifier)
     node = prediction_node(logged, full=full)
     node.facts += [("shadow", shadow_said(*one)) for one in shadows(project, logged.id).items()]
     revision = Ref("revision", f"{logged.frame.endpoint}#{logged.frame.revision}")
@@ -42,7 +42,7 @@ def why(project: Project, identifier: str, *, full: bool = False) -> Node:
     return node
 
 
-def prediction_node(logged: Logged, *, full: bool = False) -> Node:
+def prediction_node(logged: LoggedPrediction, *, full: bool = False) -> Node:
     """A prediction as a node of the line, without what it leads to."""
     frame = logged.frame
     answer = msgspec.json.decode(logged.answer)
@@ -87,7 +87,7 @@ def shadows(project: Project, identifier: str) -> dict[str, dict[str, Any]]:
 
     Each is a prediction with `agrees`, `difference` and `us`, or an `error`.
     """
-    found = find(project.shadow, identifier)
+    found = find_prediction(project.shadow, identifier)
     if found is None:
         return {}
     said: dict[str, dict[str, Any]] = msgspec.json.decode(found.answer)["shadows"]
@@ -108,7 +108,7 @@ def shadow_said(name: str, said: dict[str, Any]) -> str:
     return f"{name} ({said['model']}) {verb}{difference}: {headline(said)}"
 
 
-def chosen(choice: Choice) -> str:
+def chosen(choice: RouteChoice) -> str:
     """
     Say what a route chose.
 

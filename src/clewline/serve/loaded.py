@@ -21,8 +21,8 @@ from clewline.serve.graph.answered import Answered, Batch, raised
 from clewline.serve.graph.builder import Builder, Functions, Node, Shadowing, States
 from clewline.serve.graph.trails import Trail, trails, with_trails
 from clewline.serve.intake import MAX_ROWS, intake_of
-from clewline.serve.log.frame import Way
-from clewline.serve.log.writer import Frame, Part
+from clewline.serve.log.frame import RoutePath
+from clewline.serve.log.writer import LoggedBatch, LoggedRequest
 from clewline.serve.pool import LoadedModel, ModelPool
 from clewline.serve.spec import revision as revisions
 from clewline.serve.spec.tree import ONLY, of_revision
@@ -147,13 +147,13 @@ class LoadedRevision:
         answers = [
             msgspec.json.encode({"id": text, "model": model, "error": said}) for text in error.ids
         ]
-        return Predictions(ids, answers, [Trail(Way(model, ()))] * len(ids))
+        return Predictions(ids, answers, [Trail(RoutePath(model, ()))] * len(ids))
 
-    def frame(self, predictions: Predictions, parts: list[Part]) -> Frame:
+    def frame(self, predictions: Predictions, parts: list[LoggedRequest]) -> LoggedBatch:
         """Make the frame of the log that holds answered rows."""
         last = predictions.trails[-1].way
         model = "" if self._is_graph else last.model
-        frame = Frame(
+        frame = LoggedBatch(
             ids=b"".join(predictions.ids),
             endpoint=self.revision.endpoint,
             revision=self.revision.number,
@@ -223,7 +223,7 @@ def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def _counted(answered: Answered, rows: int) -> tuple[tuple[Way, int], ...]:
+def _counted(answered: Answered, rows: int) -> tuple[tuple[RoutePath, int], ...]:
     """Count the rows of a batch by the way that they went."""
     if answered.taken is None:
         return ((answered.ways[0], rows),)

@@ -26,8 +26,8 @@ from clewline.serve import formats
 from clewline.serve.graph.trails import MARK_BYTES, Trail
 from clewline.serve.intake import Intake
 from clewline.serve.loaded import LoadedRevision
-from clewline.serve.log.frame import ID_BYTES, Choice, Frame, Part, Way
-from clewline.serve.log.reader import Logged, get
+from clewline.serve.log.frame import ID_BYTES, LoggedBatch, LoggedRequest, RouteChoice, RoutePath
+from clewline.serve.log.reader import LoggedPrediction, get_prediction
 from clewline.serve.pool import ModelPool
 from clewline.signature.check import Checker
 from clewline.store.phrases import some
@@ -72,7 +72,7 @@ def replay(project: Project, identifier: str) -> PredictionReplay:
         NotFound: No such prediction, revision or package.
         IntegrityError: The frame or the package is not what was recorded.
     """
-    logged = get(project.log, identifier)
+    logged = get_prediction(project.log, identifier)
     frame = logged.frame
     with closing(CatalogReader(project.store_root / FILE)) as reader:
         states = _states(reader, frame)
@@ -112,9 +112,9 @@ class _Again:
         self._states = states
         self._now = now
 
-    def answer(self, frame: Frame, rows: list[Any], only: list[int]) -> list[_Row]:
+    def answer(self, frame: LoggedBatch, rows: list[Any], only: list[int]) -> list[_Row]:
         """Answer some rows of a frame; those that met the same states go together."""
-        groups: dict[tuple[Choice, ...], list[int]] = {}
+        groups: dict[tuple[RouteChoice, ...], list[int]] = {}
         for row in only:
             known = tuple(
                 msgspec.structs.replace(choice, arm="", propensity=0.0)
@@ -128,7 +128,7 @@ class _Again:
             found |= zip(members, self._batch(frame, rows, members), strict=True)
         return [found[row] for row in only]
 
-    def _batch(self, frame: Frame, rows: list[Any], members: list[int]) -> list[_Row]:
+    def _batch(self, frame: LoggedBatch, rows: list[Any], members: list[int]) -> list[_Row]:
         entities = _entities(frame)
         ids = [frame.ids[row * ID_BYTES : (row + 1) * ID_BYTES] for row in members]
         mine = [rows[row] for row in members], [entities[row] for row in members]
@@ -144,7 +144,7 @@ class _Row(NamedTuple):
     trail: Trail
 
 
-def _states(reader: CatalogReader, frame: Frame) -> dict[tuple[str, int], RouterState | None]:
+def _states(reader: CatalogReader, frame: LoggedBatch) -> dict[tuple[str, int], RouterState | None]:
     """Read the states of routers that the frame names; 0 is none."""
     named = {(one.node, one.state) for way in frame.ways for one in way.choices}
     return {
@@ -153,14 +153,14 @@ def _states(reader: CatalogReader, frame: Frame) -> dict[tuple[str, int], Router
     }
 
 
-def _entities(frame: Frame) -> list[str | None]:
+def _entities(frame: LoggedBatch) -> list[str | None]:
     entities: list[str | None] = []
     for part in frame.parts:
         entities += part.entities or [None] * part.count
     return entities
 
 
-def _revision(reader: CatalogReader, frame: Frame) -> Revision:
+def _revision(reader: CatalogReader, frame: LoggedBatch) -> Revision:
     revision = reader.get(Revision, frame.endpoint, frame.revision)
     name = f"{frame.endpoint}#{frame.revision}"
     if revision is None:
@@ -180,7 +180,7 @@ def _revision(reader: CatalogReader, frame: Frame) -> Revision:
     return revision
 
 
-def _compare(logged: Logged, again: _Again) -> list[Compared]:
+def _compare(logged: LoggedPrediction, again: _Again) -> list[Compared]:
     frame, row = logged.frame, logged.row
     rows = _all_rows(frame, again.loaded.checker)
     answered = again.answer(frame, rows, list(range(len(rows))))
@@ -197,7 +197,7 @@ def _compare(logged: Logged, again: _Again) -> list[Compared]:
     ]
 
 
-def _routes(old: Way, new: Way) -> list[Compared]:
+def _routes(old: RoutePath, new: RoutePath) -> list[Compared]:
     """Compare what each route chose, and how likely it said that was."""
     again = {choice.node: choice for choice in new.choices}
     found = []
@@ -209,7 +209,7 @@ def _routes(old: Way, new: Way) -> list[Compared]:
     return found
 
 
-def _nodes(logged: Logged, trail: Trail) -> list[Compared]:
+def _nodes(logged: LoggedPrediction, trail: Trail) -> list[Compared]:
     """Compare what each node made of the row, by its mark; an endpoint of one model has none."""
     if not logged.frame.marks:
         return []
@@ -222,12 +222,12 @@ def _nodes(logged: Logged, trail: Trail) -> list[Compared]:
     ]
 
 
-def _marks(way: Way, marks: bytes) -> dict[str, str]:
+def _marks(way: RoutePath, marks: bytes) -> dict[str, str]:
     pieces = (marks[at : at + MARK_BYTES].hex() for at in range(0, len(marks), MARK_BYTES))
     return dict(zip((node for node, _ in way.path), pieces, strict=True))
 
 
-def _all_rows(frame: Frame, checker: Checker) -> list[Any]:
+def _all_rows(frame: LoggedBatch, checker: Checker) -> list[Any]:
     intake = Intake(checker)
     rows = [row for part in frame.parts for row in _rows(part, intake, checker)]
     if len(rows) != len(frame.answers):
@@ -237,7 +237,7 @@ def _all_rows(frame: Frame, checker: Checker) -> list[Any]:
     return rows
 
 
-def _rows(part: Part, intake: Intake, checker: Checker) -> list[Any]:
+def _rows(part: LoggedRequest, intake: Intake, checker: Checker) -> list[Any]:
     if part.format == "json":
         return intake.read(part.body).rows
     rows: list[Any] = (

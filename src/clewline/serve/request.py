@@ -19,8 +19,8 @@ from clewline.serve.desk import Desk
 from clewline.serve.endpoint import Serving
 from clewline.serve.formats import JSON, Rows
 from clewline.serve.intake import SMALL_BYTES
-from clewline.serve.log.writer import Part
-from clewline.serve.once import Answer, Reply
+from clewline.serve.log.writer import LoggedRequest
+from clewline.serve.predict_response import PredictResponse, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Waiter:
             self._forget()
             self._slot = self._home.deadlines.add(deadline, self.expire)
 
-    def finish(self, result: Answer | ClewlineError) -> None:
+    def finish(self, result: PredictResponse | ClewlineError) -> None:
         """Tell what became of it, unless it was told before."""
         if self.over:
             return
@@ -135,7 +135,7 @@ class Request(Waiter):
         else:
             self.begin(found)
 
-    def finish(self, result: Answer | ClewlineError) -> None:
+    def finish(self, result: PredictResponse | ClewlineError) -> None:
         """Tell what became of it, unless it was told before."""
         if self.over:
             return
@@ -172,7 +172,7 @@ class Request(Waiter):
             return
         assert self._serving is not None
         ask, rows = self._ask, read.rows
-        part = Part(ask.format, ask.body, len(rows), read.entities, ask.key, ask.detail)
+        part = LoggedRequest(ask.format, ask.body, len(rows), read.entities, ask.key, ask.detail)
         call = Call(
             rows,
             part,
@@ -194,7 +194,7 @@ class Request(Waiter):
             self.finish(call.error)
         else:
             assert self._serving is not None
-            self.finish(Answer(self._serving.loaded.ref, call.answers, call.ids[0]))
+            self.finish(PredictResponse(self._serving.loaded.ref, call.answers, call.ids[0]))
 
     def _is_over(self) -> bool:
         return self.over or (self._abandoned is not None and self._abandoned())

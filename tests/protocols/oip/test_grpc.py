@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clewline.protocols.accesslog import AccessLog
+from clewline.protocols.access_log import AccessLog
+from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.limits import Limits
 from clewline.protocols.oip.grpc import OipGrpc
 from clewline.protocols.oip.messages import CLASSES, SERVICE
 from clewline.protocols.rest import Rest
-from clewline.protocols.vitals import Vitals
-from clewline.serve.access import Gatekeeper
+from clewline.serve.access import TokenChecker
 from clewline.serve.formats.tensors import write_elements
 
 TENSORS = (
@@ -37,9 +37,9 @@ class Calls:
     def __init__(
         self, up: Any, *, required: bool = False, pem: Any = None, log: AccessLog | None = None
     ) -> None:
-        self.vitals = Vitals()
+        self.vitals = ServerHealth()
         self._loop = up._loop
-        gatekeeper = Gatekeeper(up.project, required=required)
+        gatekeeper = TokenChecker(up.project, required=required)
         limits = Limits(body_bytes=100_000, drain_s=5.0)
         ready = Rest(up.endpoints, self.vitals).ready
         self.served = OipGrpc(up.endpoints, gatekeeper, ready, self.vitals, limits, log)

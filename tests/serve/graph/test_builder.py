@@ -19,8 +19,8 @@ from clewline.serve.graph.shadows import Shadows
 from clewline.serve.graph.states import LearnedStates, learn
 from clewline.serve.loaded import LoadedRevision
 from clewline.serve.log import compact as compaction
-from clewline.serve.log.frame import Frame, Part
-from clewline.serve.log.reader import get
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest
+from clewline.serve.log.reader import get_prediction
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.pool import ModelPool
 from clewline.serve.replay import PredictionReplay, replay
@@ -68,7 +68,7 @@ class Served(NamedTuple):
     """A project whose endpoint has answered a request, and the frame that was logged."""
 
     project: Project
-    frame: Frame
+    frame: LoggedBatch
 
     @property
     def ids(self) -> list[str]:
@@ -80,7 +80,7 @@ def applied(project: Project, name: str) -> Any:
         return revisions.apply(project, store, spec.read(project, name)).revision
 
 
-def answered(loaded: LoadedRevision, body: bytes, *, pieces: int = 1) -> Frame:
+def answered(loaded: LoadedRevision, body: bytes, *, pieces: int = 1) -> LoggedBatch:
     """Answer a body, in so many batches, as a lane puts them into one frame."""
     read = loaded.intake.read(body)
     rows, entities = read.rows, read.entities or [None] * len(read.rows)
@@ -94,10 +94,10 @@ def answered(loaded: LoadedRevision, body: bytes, *, pieces: int = 1) -> Frame:
         [one for each in done for one in each.answers],
         [one for each in done for one in each.trails],
     )
-    return loaded.frame(whole, [Part("json", body, len(rows), read.entities)])
+    return loaded.frame(whole, [LoggedRequest("json", body, len(rows), read.entities)])
 
 
-def logged(project: Project, frame: Frame) -> Served:
+def logged(project: Project, frame: LoggedBatch) -> Served:
     with LogWriter(project.log) as log:
         assert log.write_now(frame)
     return Served(project, frame)
@@ -128,7 +128,7 @@ def test_each_answer_says_its_arm_and_the_models_behind_it(served: Served) -> No
 
 def test_the_log_has_the_nodes_arm_and_propensity_of_each_row(served: Served) -> None:
     for row, identifier in enumerate(served.ids):
-        found = get(served.project.log, identifier)
+        found = get_prediction(served.project.log, identifier)
         answer = msgspec.json.decode(found.answer)
         (choice,) = found.way.choices
         assert (choice.arm, choice.propensity, found.entity) == (answer["arm"], 0.5, f"c-{row}")
@@ -202,7 +202,7 @@ def test_what_shadows_said_is_shown_beside_the_prediction(
 
 def test_compacted_rows_have_model_arm_and_propensity(served: Served) -> None:
     compaction.compact(served.project.log)
-    table = pl.read_parquet(compaction.files(served.project.log)).sort("id")
+    table = pl.read_parquet(compaction.parquet_files(served.project.log)).sort("id")
     assert table["propensity"].to_list() == [0.5] * 12
     assert table["arm"].to_list() == [served.frame.way(row).arm for row in range(12)]
     assert set(table["model"]) == {"income@1", "income@1+income@2"}
@@ -221,10 +221,10 @@ def test_a_frame_of_one_model_has_no_byte_for_graphs(
     assert replay(project, logged(project, frame).ids[0]).equal
 
 
-def packed(frame: Frame) -> int:
-    from clewline.serve.log.frame import HEADER, pack
+def packed(frame: LoggedBatch) -> int:
+    from clewline.serve.log.frame import HEADER, encode_frame
 
-    return len(pack(frame)) - HEADER.size
+    return len(encode_frame(frame)) - HEADER.size
 
 
 CAREFUL = """
@@ -245,7 +245,7 @@ def test_rows_whose_node_raised_are_logged_and_replay_to_the_same_failure(
     with pytest.raises(ModelFailed, match=r"The node 'careful' raised KeyError") as raised:
         loaded.answer(rows, [None], ids)
     assert raised.value.ids == (id_text(ids[0]),)
-    frame = loaded.frame(loaded.failed(raised.value), [Part("json", body, 1)])
+    frame = loaded.frame(loaded.failed(raised.value), [LoggedRequest("json", body, 1)])
     loaded.close()
     served = logged(project, frame)
     answer = msgspec.json.decode(frame.answers[0])
@@ -253,7 +253,7 @@ def test_rows_whose_node_raised_are_logged_and_replay_to_the_same_failure(
     assert "failed: The node" in line.why(project, served.ids[0]).title
     assert replay(project, served.ids[0]).equal
     compaction.compact(project.log)
-    assert "KeyError" in pl.read_parquet(compaction.files(project.log))["error"][0]
+    assert "KeyError" in pl.read_parquet(compaction.parquet_files(project.log))["error"][0]
 
 
 def test_a_graph_that_fails_on_its_background_rows_is_not_loaded(

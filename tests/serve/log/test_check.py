@@ -9,13 +9,13 @@ import pytest
 
 from clewline.errors import IntegrityError
 from clewline.project import Project
-from clewline.serve.log.check import findings, mend
-from clewline.serve.log.frame import Frame
-from clewline.serve.log.reader import find
+from clewline.serve.log.check import check_log, fix_log
+from clewline.serve.log.frame import LoggedBatch
+from clewline.serve.log.reader import find_prediction
 from clewline.serve.log.writer import LogWriter
 from clewline.store.ids import id_text
 
-MakeFrame = Callable[..., Frame]
+MakeFrame = Callable[..., LoggedBatch]
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def frames(project: Project, frame: MakeFrame) -> list[Frame]:
+def frames(project: Project, frame: MakeFrame) -> list[LoggedBatch]:
     made = [frame(2) for _ in range(5)]
     with LogWriter(project.log) as log:
         for each in made:
@@ -37,74 +37,76 @@ def path_of(project: Project, ending: str) -> Path:
     return found
 
 
-def found_all(project: Project, frames: list[Frame]) -> bool:
+def found_all(project: Project, frames: list[LoggedBatch]) -> bool:
     return all(
-        find(project.log, id_text(frame.ids[at : at + 16])) for frame in frames for at in (0, 16)
+        find_prediction(project.log, id_text(frame.ids[at : at + 16]))
+        for frame in frames
+        for at in (0, 16)
     )
 
 
 def test_a_sound_log_has_no_findings_nor_has_one_that_is_not_there(
-    project: Project, frames: list[Frame], tmp_path: Path
+    project: Project, frames: list[LoggedBatch], tmp_path: Path
 ) -> None:
-    assert findings(project) == []
-    assert findings(Project(tmp_path / "none", "a", "b")) == []
+    assert check_log(project) == []
+    assert check_log(Project(tmp_path / "none", "a", "b")) == []
 
 
 def test_a_living_writer_s_segment_is_not_named(project: Project, frame: MakeFrame) -> None:
     with LogWriter(project.log) as log:
         assert log.write_now(frame())
-        assert findings(project) == []
+        assert check_log(project) == []
 
 
 def test_any_flipped_byte_of_a_segment_is_named_and_mending_does_not_hide_it(
-    project: Project, frames: list[Frame]
+    project: Project, frames: list[LoggedBatch]
 ) -> None:
     path = path_of(project, ".frames")
     good = path.read_bytes()
     for at in range(0, len(good), 53):
         path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
-        (finding,) = findings(project)
+        (finding,) = check_log(project)
         assert (finding.kind, str(path) in finding.what) == ("flipped byte", True)
-        assert findings(project, deep=False) == []
-    mend(project)
-    assert [finding.kind for finding in findings(project)] == ["flipped byte"]
+        assert check_log(project, deep=False) == []
+    fix_log(project)
+    assert [finding.kind for finding in check_log(project)] == ["flipped byte"]
     path.write_bytes(good)
     assert found_all(project, frames)
 
 
 def test_any_flipped_byte_of_an_index_is_named_and_mended(
-    project: Project, frames: list[Frame]
+    project: Project, frames: list[LoggedBatch]
 ) -> None:
     good = path_of(project, ".index").read_bytes()
     for at in range(0, len(good), 5):
         path = path_of(project, ".index")
         path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
-        assert [finding.kind for finding in findings(project)] == ["damaged index"], at
-        mend(project)
-        assert findings(project) == []
+        assert [finding.kind for finding in check_log(project)] == ["damaged index"], at
+        fix_log(project)
+        assert check_log(project) == []
         assert found_all(project, frames)
 
 
 def test_frames_that_were_cut_off_later_are_named_and_not_forgotten(
-    project: Project, frames: list[Frame]
+    project: Project, frames: list[LoggedBatch]
 ) -> None:
     path = path_of(project, ".frames")
     good = path.read_bytes()
     path.write_bytes(good[:-1])
-    mend(project)
-    assert {finding.kind for finding in findings(project)} == {"flipped byte"}
+    fix_log(project)
+    assert {finding.kind for finding in check_log(project)} == {"flipped byte"}
     with pytest.raises(IntegrityError):
-        find(project.log, id_text(frames[-1].ids[:16]))
+        find_prediction(project.log, id_text(frames[-1].ids[:16]))
 
 
 def test_what_a_killed_writer_left_is_named_and_mended(
-    project: Project, frames: list[Frame]
+    project: Project, frames: list[LoggedBatch]
 ) -> None:
     path_of(project, ".index").unlink()
     path = path_of(project, ".frames")
     path.write_bytes(path.read_bytes()[:-1])
-    (finding,) = findings(project)
+    (finding,) = check_log(project)
     assert finding.kind == "half-written record"
-    mend(project)
-    assert findings(project) == []
+    fix_log(project)
+    assert check_log(project) == []
     assert found_all(project, frames[:-1])

@@ -9,17 +9,17 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from clewline.serve.log.compact import compact, files
-from clewline.serve.log.frame import Frame, Part
-from clewline.serve.log.reader import frame_at, get
+from clewline.serve.log.compact import compact, parquet_files
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest
+from clewline.serve.log.reader import get_prediction, read_batch
 from clewline.serve.log.segment import HOUR_MS
 from clewline.serve.log.writer import LogWriter
 from clewline.store.ids import id_text
 
-MakeFrame = Callable[..., Frame]
+MakeFrame = Callable[..., LoggedBatch]
 
 
-def log_of(folder: Path, *frames: Frame) -> None:
+def log_of(folder: Path, *frames: LoggedBatch) -> None:
     with LogWriter(folder) as log:
         for frame in frames:
             assert log.write_now(frame)
@@ -30,16 +30,16 @@ def test_every_prediction_has_one_row_sorted_by_id(tmp_path: Path, frame: MakeFr
     log_of(tmp_path, *reversed(frames))
     done = compact(tmp_path)
     assert (done.segments, done.predictions, done.unreadable) == (1, 60, [])
-    table = pl.read_parquet(files(tmp_path))
+    table = pl.read_parquet(parquet_files(tmp_path))
     assert table["id"].to_list() == [
         id_text(f.ids[i : i + 16]) for f in frames for i in range(0, 48, 16)
     ]
     row = table.row(4, named=True)
-    logged = get(tmp_path, row["id"])
+    logged = get_prediction(tmp_path, row["id"])
     assert (row["row"], row["answer"]) == (bytes(logged.input).decode(), logged.answer.decode())
     assert (row["label"], row["entity"], row["batch_rows"]) == ("<=50K", "c-1", 3)
     place = logged.place._replace(offset=row["offset"])
-    assert frame_at(place) == logged.frame
+    assert read_batch(place) == logged.frame
 
 
 def test_a_second_compaction_finds_nothing_to_do(tmp_path: Path, frame: MakeFrame) -> None:
@@ -61,7 +61,9 @@ def test_a_batch_over_the_hour_is_parted_by_the_hour_of_the_ids(
     ids = [(490_000 * HOUR_MS + step).to_bytes(6, "big") + os.urandom(10) for step in (-1, 0)]
     log_of(tmp_path, frame(2, ids=b"".join(ids)))
     assert compact(tmp_path).predictions == 2
-    assert [pl.read_parquet(path, hive_partitioning=False).height for path in files(tmp_path)] == [
+    assert [
+        pl.read_parquet(path, hive_partitioning=False).height for path in parquet_files(tmp_path)
+    ] == [
         1,
         1,
     ]
@@ -71,10 +73,10 @@ def test_a_batch_over_the_hour_is_parted_by_the_hour_of_the_ids(
 def test_rows_that_cannot_be_read_are_named_and_keep_their_answer(
     tmp_path: Path, frame: MakeFrame
 ) -> None:
-    log_of(tmp_path, frame(1, parts=[Part("of the future", b"?", 1)]))
+    log_of(tmp_path, frame(1, parts=[LoggedRequest("of the future", b"?", 1)]))
     done = compact(tmp_path)
     assert len(done.unreadable) == 1
     assert "of the future" in done.unreadable[0]
-    row = pl.read_parquet(files(tmp_path)).row(0, named=True)
+    row = pl.read_parquet(parquet_files(tmp_path)).row(0, named=True)
     assert row["row"] is None
     assert msgspec.json.decode(row["answer"])["label"] == "<=50K"

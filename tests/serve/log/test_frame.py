@@ -7,7 +7,17 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clewline.serve.log.frame import MAGIC, Frame, Part, ids_of, key_hash, pack, unpack, walk, whole
+from clewline.serve.log.frame import (
+    MAGIC,
+    LoggedBatch,
+    LoggedRequest,
+    decode_frame,
+    encode_frame,
+    find_frame,
+    frame_ids,
+    key_hash,
+    scan_frames,
+)
 from clewline.store.digest import Digest
 
 
@@ -20,7 +30,7 @@ class InMemory(bytes):
 
 texts = st.text(max_size=8)
 parts = st.builds(
-    Part,
+    LoggedRequest,
     format=st.sampled_from(["json", "json-rows"]),
     body=st.one_of(st.binary(max_size=200), st.just(MAGIC * 3)),
     count=st.integers(0, 10_000),
@@ -30,9 +40,9 @@ parts = st.builds(
 
 
 @st.composite
-def frames(draw: st.DrawFn) -> Frame:
+def frames(draw: st.DrawFn) -> LoggedBatch:
     rows = draw(st.sampled_from([1, 2, 15, 16, 300, 4096]))
-    return Frame(
+    return LoggedBatch(
         ids=draw(st.binary(min_size=16, max_size=16)) * rows,
         endpoint=draw(texts),
         revision=draw(st.integers(1, 2**40)),
@@ -46,40 +56,42 @@ def frames(draw: st.DrawFn) -> Frame:
 
 
 @given(frames())
-def test_a_frame_comes_back_as_it_was_packed(frame: Frame) -> None:
-    data = InMemory(pack(frame))
-    slot = whole(data, 0)
+def test_a_frame_comes_back_as_it_was_packed(frame: LoggedBatch) -> None:
+    data = InMemory(encode_frame(frame))
+    slot = find_frame(data, 0)
     assert slot is not None
     assert (slot.offset, slot.end, slot.rows) == (0, len(data), len(frame.ids) // 16)
     assert slot.keyed == sum(part.idempotency_key is not None for part in frame.parts)
-    assert unpack(data, slot) == frame
-    assert ids_of(data, slot) == frame.ids
+    assert decode_frame(data, slot) == frame
+    assert frame_ids(data, slot) == frame.ids
 
 
 @given(
     st.lists(frames(), min_size=1, max_size=4), st.lists(st.binary(max_size=30) | st.just(MAGIC))
 )
-def test_rubbish_between_frames_hides_none_of_them(some: list[Frame], rubbish: list[bytes]) -> None:
+def test_rubbish_between_frames_hides_none_of_them(
+    some: list[LoggedBatch], rubbish: list[bytes]
+) -> None:
     data = b""
     for index, frame in enumerate(some):
-        data += (rubbish[index] if index < len(rubbish) else b"") + bytes(pack(frame))
+        data += (rubbish[index] if index < len(rubbish) else b"") + bytes(encode_frame(frame))
     source = InMemory(data)
-    assert [unpack(source, slot) for slot in walk(source)] == some
+    assert [decode_frame(source, slot) for slot in scan_frames(source)] == some
 
 
 @given(frames(), st.data())
-def test_any_flipped_bit_is_noticed(frame: Frame, data: st.DataObject) -> None:
-    packed = pack(frame)
+def test_any_flipped_bit_is_noticed(frame: LoggedBatch, data: st.DataObject) -> None:
+    packed = encode_frame(frame)
     at = data.draw(st.integers(0, len(packed) - 1))
     packed[at] ^= 1 << data.draw(st.integers(0, 7))
-    assert whole(InMemory(packed), 0) is None
+    assert find_frame(InMemory(packed), 0) is None
 
 
 @given(frames(), st.data())
-def test_a_frame_cut_short_anywhere_is_no_frame(frame: Frame, data: st.DataObject) -> None:
-    packed = bytes(pack(frame))
+def test_a_frame_cut_short_anywhere_is_no_frame(frame: LoggedBatch, data: st.DataObject) -> None:
+    packed = bytes(encode_frame(frame))
     cut = data.draw(st.integers(0, len(packed) - 1))
-    assert list(walk(InMemory(packed[:cut]))) == []
+    assert list(scan_frames(InMemory(packed[:cut]))) == []
 
 
 def test_a_key_belongs_to_its_endpoint() -> None:

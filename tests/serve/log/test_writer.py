@@ -13,17 +13,23 @@ from pathlib import Path
 import pytest
 
 from clewline.errors import Fault, IntegrityError, NotFound, StoreFull, StoreReadOnly
-from clewline.serve.log.closing import recover
-from clewline.serve.log.frame import Frame, Part, key_hash
-from clewline.serve.log.reader import find, frame_at, get, keys, latest
+from clewline.serve.log.closing import close_orphans
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
+from clewline.serve.log.reader import (
+    find_prediction,
+    get_prediction,
+    latest_predictions,
+    logged_keys,
+    read_batch,
+)
 from clewline.serve.log.segment import HOUR_MS, hours, segments
 from clewline.serve.log.writer import LogWriter
 from clewline.store.ids import id_text, prediction_id
 
-MakeFrame = Callable[..., Frame]
+MakeFrame = Callable[..., LoggedBatch]
 
 
-def write(log: LogWriter, frame: Frame, durability: str = "process") -> BaseException | None:
+def write(log: LogWriter, frame: LoggedBatch, durability: str = "process") -> BaseException | None:
     """Append a frame and wait for what became of it."""
     told = threading.Event()
     outcome: list[BaseException | None] = []
@@ -32,7 +38,7 @@ def write(log: LogWriter, frame: Frame, durability: str = "process") -> BaseExce
     return outcome[0]
 
 
-def texts(frame: Frame) -> list[str]:
+def texts(frame: LoggedBatch) -> list[str]:
     return [id_text(frame.ids[i : i + 16]) for i in range(0, len(frame.ids), 16)]
 
 
@@ -54,7 +60,7 @@ def test_what_is_done_is_found_by_a_reader_while_the_writer_goes_on(
     with LogWriter(tmp_path) as log:
         assert write(log, batch, durability) is None
         for row, identifier in enumerate(texts(batch)):
-            found = get(tmp_path, identifier)
+            found = get_prediction(tmp_path, identifier)
             assert found.frame == batch
             assert (found.row, found.answer) == (row, batch.answers[row])
             assert bytes(found.input) == batch.parts[row].body
@@ -65,23 +71,23 @@ def test_a_direct_write_is_found_at_once(tmp_path: Path, frame: MakeFrame) -> No
     with LogWriter(tmp_path) as log:
         batch = frame(3)
         assert log.write_now(batch)
-        assert find(tmp_path, texts(batch)[2]) is not None
+        assert find_prediction(tmp_path, texts(batch)[2]) is not None
 
 
 def test_an_id_that_was_never_logged_is_not_found(tmp_path: Path, frame: MakeFrame) -> None:
     with LogWriter(tmp_path) as log:
         write(log, frame(2))
-        assert find(tmp_path, prediction_id()) is None
-    assert find(tmp_path, prediction_id()) is None
+        assert find_prediction(tmp_path, prediction_id()) is None
+    assert find_prediction(tmp_path, prediction_id()) is None
     with pytest.raises(NotFound):
-        get(tmp_path, prediction_id())
+        get_prediction(tmp_path, prediction_id())
     with pytest.raises(NotFound):
-        get(tmp_path, "not-an-id")
+        get_prediction(tmp_path, "not-an-id")
 
 
 def test_a_log_that_does_not_exist_holds_nothing(tmp_path: Path) -> None:
-    assert find(tmp_path / "none", prediction_id()) is None
-    assert latest(tmp_path / "none").items == []
+    assert find_prediction(tmp_path / "none", prediction_id()) is None
+    assert latest_predictions(tmp_path / "none").items == []
 
 
 def test_every_prediction_is_found_across_many_closed_and_open_segments(
@@ -91,8 +97,8 @@ def test_every_prediction_is_found_across_many_closed_and_open_segments(
     with LogWriter(tmp_path, segment_bytes=60_000) as log:
         for batch in batches:
             write(log, batch)
-        assert all(find(tmp_path, i) for batch in batches for i in texts(batch))
-    assert all(find(tmp_path, i) for batch in batches for i in texts(batch))
+        assert all(find_prediction(tmp_path, i) for batch in batches for i in texts(batch))
+    assert all(find_prediction(tmp_path, i) for batch in batches for i in texts(batch))
     found = [s for hour in hours(tmp_path) for s in segments(tmp_path, hour)]
     assert len(found) > 5
     assert all(segment.index for segment in found)
@@ -107,7 +113,7 @@ def test_frames_are_found_though_the_index_of_the_open_segment_lags(
         write(log, batch)
     path = only_segment(tmp_path)
     assert 0 < path.with_suffix(".ids").stat().st_size < 60 * 5 * 24
-    assert all(find(tmp_path, i) for batch in batches for i in texts(batch))
+    assert all(find_prediction(tmp_path, i) for batch in batches for i in texts(batch))
     log.close()
 
 
@@ -118,7 +124,7 @@ def test_frames_whose_ids_do_not_ascend_are_found_after_closing(
     with LogWriter(tmp_path) as log:
         for batch in reversed(batches):
             write(log, batch)
-    assert all(find(tmp_path, i) for batch in batches for i in texts(batch))
+    assert all(find_prediction(tmp_path, i) for batch in batches for i in texts(batch))
 
 
 def test_ids_are_found_when_the_clock_steps_forward_and_back(
@@ -131,11 +137,13 @@ def test_ids_are_found_when_the_clock_steps_forward_and_back(
     with LogWriter(tmp_path) as log:
         for batch in [*batches, straddling]:
             write(log, batch)
-    assert all(find(tmp_path, i) for batch in [*batches, straddling] for i in texts(batch))
+    assert all(
+        find_prediction(tmp_path, i) for batch in [*batches, straddling] for i in texts(batch)
+    )
 
 
 def test_two_writers_side_by_side_lose_nothing(tmp_path: Path, frame: MakeFrame) -> None:
-    batches: list[Frame] = []
+    batches: list[LoggedBatch] = []
 
     def work() -> None:
         with LogWriter(tmp_path, segment_bytes=50_000) as log:
@@ -148,7 +156,7 @@ def test_two_writers_side_by_side_lose_nothing(tmp_path: Path, frame: MakeFrame)
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(find(tmp_path, i) for batch in batches for i in texts(batch))
+    assert all(find_prediction(tmp_path, i) for batch in batches for i in texts(batch))
 
 
 def test_pages_give_every_prediction_once_newest_first(tmp_path: Path, frame: MakeFrame) -> None:
@@ -166,7 +174,7 @@ def test_pages_give_every_prediction_once_newest_first(tmp_path: Path, frame: Ma
 def paged(log: Path, limit: int, endpoint: str | None = None) -> Iterator[str]:
     before = None
     while True:
-        page = latest(log, limit=limit, before=before, endpoint=endpoint, look_at=50)
+        page = latest_predictions(log, limit=limit, before=before, endpoint=endpoint, look_at=50)
         yield from (item.id for item in page.items)
         before = page.next
         if before is None:
@@ -183,10 +191,10 @@ def test_a_torn_tail_hides_nothing_that_stands_before_it(tmp_path: Path, frame: 
     whole = path.read_bytes()
     for cut in range(1, len(whole) // 5, 17):
         path.write_bytes(whole[:-cut])
-        assert all(find(tmp_path, i) for batch in batches[:-1] for i in texts(batch))
-        assert find(tmp_path, texts(batches[-1])[0]) is None
-    recover(tmp_path)
-    assert all(find(tmp_path, i) for batch in batches[:-1] for i in texts(batch))
+        assert all(find_prediction(tmp_path, i) for batch in batches[:-1] for i in texts(batch))
+        assert find_prediction(tmp_path, texts(batches[-1])[0]) is None
+    close_orphans(tmp_path)
+    assert all(find_prediction(tmp_path, i) for batch in batches[:-1] for i in texts(batch))
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
@@ -205,12 +213,12 @@ def test_a_flipped_byte_is_noticed_and_the_other_frames_are_found(
     for at in range(size, 2 * size, 29):
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
         for batch in (batches[0], batches[2]):
-            assert get(tmp_path, texts(batch)[1]).frame == batch
+            assert get_prediction(tmp_path, texts(batch)[1]).frame == batch
         if is_closed:
             with pytest.raises(IntegrityError, match="checksum"):
-                find(tmp_path, texts(batches[1])[0])
+                find_prediction(tmp_path, texts(batches[1])[0])
         else:
-            assert find(tmp_path, texts(batches[1])[0]) is None
+            assert find_prediction(tmp_path, texts(batches[1])[0]) is None
 
 
 def test_a_damaged_index_is_noticed_and_the_frames_are_asked(
@@ -223,9 +231,9 @@ def test_a_damaged_index_is_noticed_and_the_frames_are_asked(
     good = index.read_bytes()
     for at in range(0, len(good), 13):
         index.write_bytes(good[:at] + bytes([good[at] ^ 0x40]) + good[at + 1 :])
-        assert all(find(tmp_path, i) for i in texts(batch)), at
+        assert all(find_prediction(tmp_path, i) for i in texts(batch)), at
     index.write_bytes(b"")
-    assert all(find(tmp_path, i) for i in texts(batch))
+    assert all(find_prediction(tmp_path, i) for i in texts(batch))
 
 
 def test_a_closed_log_refuses_frames(tmp_path: Path, frame: MakeFrame) -> None:
@@ -255,25 +263,27 @@ def test_keys_of_requests_are_found_after_a_restart(tmp_path: Path, frame: MakeF
     for batch in (keyed, plain, frame(1, key="retry-2")):
         write(log, batch)
     since = time.time() - 60
-    before = keys(tmp_path, since)
+    before = logged_keys(tmp_path, since)
     log.close()
-    assert keys(tmp_path, since) == before
+    assert logged_keys(tmp_path, since) == before
     assert set(before) == {key_hash("income", "retry-1"), key_hash("income", "retry-2")}
     place = before[key_hash("income", "retry-1")]
-    assert (frame_at(place), place.position) == (keyed, 0)
-    assert keys(tmp_path, since + 3 * 3600) == {}
+    assert (read_batch(place), place.position) == (keyed, 0)
+    assert logged_keys(tmp_path, since + 3 * 3600) == {}
 
 
 def test_rows_of_one_request_are_told_apart(tmp_path: Path, frame: MakeFrame) -> None:
     parts = [
-        Part("json", b'{"rows": [{"a": 1}, {"a": 2}], "entities": ["p", "q"]}', 2, ["p", "q"]),
-        Part("json", b'{"a": 3}', 1),
-        Part("json-rows", b'[{"a": 4}, {"a": 5}]', 2),
+        LoggedRequest(
+            "json", b'{"rows": [{"a": 1}, {"a": 2}], "entities": ["p", "q"]}', 2, ["p", "q"]
+        ),
+        LoggedRequest("json", b'{"a": 3}', 1),
+        LoggedRequest("json-rows", b'[{"a": 4}, {"a": 5}]', 2),
     ]
     batch = frame(5, parts=parts)
     with LogWriter(tmp_path) as log:
         write(log, batch)
-    found = [get(tmp_path, identifier) for identifier in texts(batch)]
+    found = [get_prediction(tmp_path, identifier) for identifier in texts(batch)]
     assert [bytes(item.input) for item in found] == [b'{"a": %d}' % n for n in range(1, 6)]
     assert [item.entity for item in found] == ["p", "q", None, None, None]
 
@@ -282,7 +292,7 @@ KILLED = """
 import sys, threading
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from clewline.serve.log.frame import Frame, Part
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.store.ids import id_text, prediction_ids
 log = LogWriter(Path({log!r}), segment_bytes=200_000)
@@ -290,9 +300,9 @@ def tell(ids):
     sys.stdout.write("".join(id_text(i) + chr(10) for i in ids)); sys.stdout.flush()
 for n in range(1_000_000):
     ids = prediction_ids(3)
-    parts = [Part("json", b"{{}}" + b" " * (n % 900), 1)] * 3
-    frame = Frame(ids=b"".join(ids), endpoint="e", revision=1, model="m@1", package="",
-                  time=0.0, parts=parts, answers=[b"1"] * 3, path=[])
+    parts = [LoggedRequest("json", b"{{}}" + b" " * (n % 900), 1)] * 3
+    frame = LoggedBatch(ids=b"".join(ids), endpoint="e", revision=1, model="m@1", package="",
+                        time=0.0, parts=parts, answers=[b"1"] * 3, path=[])
     if n % 3 == 0 and log.write_now(frame):
         tell(ids)
     else:
@@ -312,21 +322,24 @@ def test_nothing_that_was_answered_is_lost_to_kill_9(tmp_path: Path) -> None:
         child.wait()
         child.stdout.close()
         told += [line.strip() for line in mine if len(line) == 37]
-        assert all(find(tmp_path, identifier) for identifier in told[:: max(1, len(told) // 500)])
+        assert all(
+            find_prediction(tmp_path, identifier)
+            for identifier in told[:: max(1, len(told) // 500)]
+        )
     LogWriter(tmp_path).close()
     assert all(s.index for hour in hours(tmp_path) for s in segments(tmp_path, hour))
-    assert all(find(tmp_path, identifier) for identifier in told)
+    assert all(find_prediction(tmp_path, identifier) for identifier in told)
 
 
 def test_a_living_writer_s_segment_is_left_alone(tmp_path: Path, frame: MakeFrame) -> None:
     with LogWriter(tmp_path) as log:
         write(log, frame())
-        assert recover(tmp_path) == []
+        assert close_orphans(tmp_path) == []
         LogWriter(tmp_path).close()
         assert only_segment(tmp_path).with_suffix(".frames").exists()
         batch = frame()
         assert write(log, batch) is None
-    assert find(tmp_path, texts(batch)[0])
+    assert find_prediction(tmp_path, texts(batch)[0])
 
 
 def mount(path: Path, *options: str) -> Iterator[Path]:
@@ -366,12 +379,16 @@ def test_on_a_full_disk_a_frame_is_logged_whole_or_refused_and_goes_on_when_ther
         assert refused
         with pytest.raises(StoreFull, match="full"):
             log.write_now(frame(2, padding="x" * 5000))
-        assert all(find(small_disk / "log", i) for batch in logged for i in texts(batch))
-        assert not any(find(small_disk / "log", i) for batch in refused for i in texts(batch))
+        assert all(find_prediction(small_disk / "log", i) for batch in logged for i in texts(batch))
+        assert not any(
+            find_prediction(small_disk / "log", i) for batch in refused for i in texts(batch)
+        )
         ballast.unlink()
         after = frame(2)
         assert write(log, after) is None
-    assert all(find(small_disk / "log", i) for batch in [*logged, after] for i in texts(batch))
+    assert all(
+        find_prediction(small_disk / "log", i) for batch in [*logged, after] for i in texts(batch)
+    )
 
 
 def test_a_full_disk_is_told_when_what_a_killed_writer_left_cannot_be_closed(

@@ -21,8 +21,9 @@ import grpc
 import grpc.aio
 
 from clewline.errors import ClewlineError, Conflict, Fault
-from clewline.protocols.accesslog import AccessLog, Noted
+from clewline.protocols.access_log import AccessLog, AccessRecord
 from clewline.protocols.asking import checked_key
+from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.exchange import Response
 from clewline.protocols.http.limits import Limits
 from clewline.protocols.oip import tensors as oip
@@ -30,12 +31,11 @@ from clewline.protocols.oip import wire as oip_wire
 from clewline.protocols.oip.messages import CLASSES, SERVICE
 from clewline.protocols.oip.rest import check_move
 from clewline.protocols.status import STATUS
-from clewline.protocols.vitals import Vitals
-from clewline.serve.access import Gatekeeper, Need
+from clewline.serve.access import Need, TokenChecker
 from clewline.serve.ask import Ask
 from clewline.serve.endpoints import Endpoint, Endpoints, Serving
 from clewline.serve.formats import OIP_BINARY
-from clewline.serve.once import Answer
+from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field import Output
 
 logger = logging.getLogger(__name__)
@@ -104,9 +104,9 @@ class OipGrpc:
     def __init__(
         self,
         endpoints: Endpoints,
-        gatekeeper: Gatekeeper,
+        gatekeeper: TokenChecker,
         ready: Callable[[], Response],
-        vitals: Vitals,
+        vitals: ServerHealth,
         limits: Limits | None = None,
         log: AccessLog | None = None,
     ) -> None:
@@ -223,7 +223,7 @@ class OipGrpc:
         self._vitals.statuses[route, status] += 1
         if self._log is None:
             return
-        line = Noted(
+        line = AccessRecord(
             time.time(),
             peer_address(call.context.peer()),
             call.identity,
@@ -315,7 +315,7 @@ class OipGrpc:
         serving = endpoint.serving or await self._loaded(endpoint)
         output = serving.loaded.signature.output
         oip.check_outputs(request.options, output)
-        found: asyncio.Future[Answer | ClewlineError] = _future()
+        found: asyncio.Future[PredictResponse | ClewlineError] = _future()
         ask = Ask(request.body, OIP_BINARY, request.detail, abandoned=found.cancelled)
         _read_metadata(ask, call.context)
         if (remaining_s := call.context.time_remaining()) is not None:
@@ -356,7 +356,9 @@ def peer_address(peer: str) -> str:
     return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
-def _answer(name: str, request: oip_wire.Inference, answer: Answer, output: Output) -> bytes:
+def _answer(
+    name: str, request: oip_wire.Inference, answer: PredictResponse, output: Output
+) -> bytes:
     return oip_wire.answer(name, request, oip.outcome(answer, output, request.options))
 
 

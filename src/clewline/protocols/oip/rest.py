@@ -34,7 +34,7 @@ from clewline.serve.ask import Ask
 from clewline.serve.endpoints import Endpoint, Endpoints, Serving
 from clewline.serve.formats import OIP, OIP_BINARY
 from clewline.serve.formats.oip_request import exact, header_length
-from clewline.serve.once import Answer
+from clewline.serve.predict_response import PredictResponse
 
 HEADER_LENGTH = b"inference-header-content-length"
 OCTETS = b"application/octet-stream"
@@ -191,7 +191,7 @@ class _Inference:
         else:
             self._endpoints.when_loaded(self._endpoint, lambda found: self._ask(ask, found))
 
-    def __call__(self, result: Answer | ClewlineError) -> None:
+    def __call__(self, result: PredictResponse | ClewlineError) -> None:
         """Answer with what became of it."""
         if isinstance(result, ClewlineError):
             self._refuse(result)

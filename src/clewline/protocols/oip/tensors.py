@@ -28,7 +28,7 @@ from clewline.serve.formats.oip_columns import datatype_of
 from clewline.serve.formats.oip_request import Output as Wanted
 from clewline.serve.formats.oip_request import Parameters
 from clewline.serve.formats.tensors import BYTES, DTYPES, Described, write_elements
-from clewline.serve.once import Answer
+from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field import Field, Output, Signature
 from clewline.signature.field_rules import printable_text
 from clewline.signature.json_rows import NameSuggestions
@@ -241,7 +241,7 @@ def complete(ask: Ask, parameters: Parameters | None) -> None:
             ask.deadline = min(ask.deadline, deadline_in(wait, unit_ms))
 
 
-def outcome(answer: Answer, output: Output, options: Options) -> Outcome:
+def outcome(answer: PredictResponse, output: Output, options: Options) -> Outcome:
     """
     Turn an answer into the tensors that were asked for.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import ClewlineError, ModelFailed
 from clewline.model.runtime import Outputs
-from clewline.serve.log.frame import Way
+from clewline.serve.log.frame import RoutePath
 from clewline.signature.columns import Columns
 
 Marks = Mapping[str, NDArray[np.uint32]]
@@ -30,12 +30,12 @@ class Answered(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
     What a node says of a batch, and which way each row went to it.
 
-    Rows that went alike share a `Way`: row `i` went `ways[taken[i]]`, and where
+    Rows that went alike share a `RoutePath`: row `i` went `ways[taken[i]]`, and where
     `taken` is None every row went `ways[0]`.
     """
 
     outputs: Outputs  # n answers
-    ways: tuple[Way, ...]  # one or more
+    ways: tuple[RoutePath, ...]  # one or more
     taken: NDArray[np.intp] | None = None  # shape (n,), indices into `ways`
     marks: Marks = {}  # of the nodes gone through; a graph of one model has none
 

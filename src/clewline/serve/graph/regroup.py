@@ -15,7 +15,7 @@ from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_rows
 from clewline.serve.graph.answered import Answered, Batch, raised
 from clewline.serve.graph.edges import Below
-from clewline.serve.log.frame import Choice, Way
+from clewline.serve.log.frame import RouteChoice, RoutePath
 
 Arms = Sequence[tuple[str, Below]]
 
@@ -67,7 +67,7 @@ class _Gathered:
         self._rows = rows
         self._chosen = chosen
         self._parts: list[tuple[NDArray[np.intp], Outputs]] = []
-        self._ways: list[Way] = []
+        self._ways: list[RoutePath] = []
         self._taken = np.zeros(rows, dtype=np.intp)
         self._marks = {chosen.node: chosen.arms.astype(np.uint32)}
 
@@ -96,13 +96,13 @@ class _Gathered:
                 self._ways.append(self._through(arm, key[1], answered.ways[key[0]]))
             self._taken[row] = known[key]
 
-    def _through(self, arm: str, propensity: float, way: Way) -> Way:
+    def _through(self, arm: str, propensity: float, way: RoutePath) -> RoutePath:
         chosen = self._chosen
-        return Way(
+        return RoutePath(
             way.model,
             ((chosen.node, chosen.spent_us), *way.path),
             f"{arm}/{way.arm}" if way.arm else arm,
-            (Choice(chosen.node, arm, propensity, chosen.state), *way.choices),
+            (RouteChoice(chosen.node, arm, propensity, chosen.state), *way.choices),
         )
 
     def _outputs(self) -> Outputs:

@@ -30,8 +30,8 @@ from clewline.serve.answers import Renderer
 from clewline.serve.graph.answered import Answered, Batch
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.edges import Below
-from clewline.serve.log.writer import Frame, LogWriter
-from clewline.serve.times import SECONDS, Histogram
+from clewline.serve.log.writer import LoggedBatch, LogWriter
+from clewline.serve.metrics.request_statistics import SECONDS, BucketHistogram
 from clewline.signature.field import Output
 from clewline.store.digest import Digest
 from clewline.store.ids import id_text
@@ -64,8 +64,8 @@ class Tally:
         self.differed = 0
         self.dropped = 0
         self.failed = 0
-        self.difference = Histogram(DIFFERENCES)
-        self.seconds = Histogram(SECONDS)
+        self.difference = BucketHistogram(DIFFERENCES)
+        self.seconds = BucketHistogram(SECONDS)
 
 
 class Seat:
@@ -233,7 +233,7 @@ class Shadows:
             + b",".join(name + text for name, text in zip(names, texts, strict=True)) + b"}}"
             for identifier, *texts in zip(ids, *said.values(), strict=True)
         ]  # fmt: skip
-        frame = Frame(
+        frame = LoggedBatch(
             ids=b"".join(ids),
             endpoint=revision.endpoint,
             revision=revision.number,

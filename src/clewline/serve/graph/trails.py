@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from clewline.serve.graph.answered import Answered, Marks
-from clewline.serve.log.frame import Frame, Way
+from clewline.serve.log.frame import LoggedBatch, RoutePath
 from clewline.store.digest import Digest
 
 MARK_BYTES = 4
@@ -18,7 +18,7 @@ MARK_BYTES = 4
 class Trail(msgspec.Struct, frozen=True, eq=False, gc=False):
     """How one row was answered. Rows of one batch that went alike share the way."""
 
-    way: Way
+    way: RoutePath
     marks: bytes = b""  # 4 bytes a node of the way's path, of what it made of this row
 
 
@@ -37,10 +37,10 @@ def trails(answered: Answered, rows: int) -> list[Trail]:
     return [trail for trail in found if trail is not None]
 
 
-def with_trails(frame: Frame, found: list[Trail], pinned: dict[str, Digest]) -> Frame:
+def with_trails(frame: LoggedBatch, found: list[Trail], pinned: dict[str, Digest]) -> LoggedBatch:
     """Say in a frame which way each of its rows went."""
     places: dict[int, int] = {}
-    ways: list[Way] = []
+    ways: list[RoutePath] = []
     for trail in found:
         if id(trail.way) not in places:
             places[id(trail.way)] = len(ways)
@@ -55,7 +55,7 @@ def with_trails(frame: Frame, found: list[Trail], pinned: dict[str, Digest]) -> 
     )
 
 
-def _alike(way: Way, marks: Marks, places: Sequence[int]) -> list[Trail]:
+def _alike(way: RoutePath, marks: Marks, places: Sequence[int]) -> list[Trail]:
     """The trails of rows that went one way, with their marks in the order of the path."""
     known = [marks[node].tolist() if node in marks else None for node, _ in way.path]
     packed = Struct(f"<{len(known)}I").pack

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clewline.project import Project
-from clewline.serve.log.closing import is_alive, recover
-from clewline.serve.log.extent import WALK_BYTES, opened
-from clewline.serve.log.frame import Slot, walk
+from clewline.serve.log.closing import close_orphans, is_alive
+from clewline.serve.log.frame import FrameSpan, scan_frames
 from clewline.serve.log.segment import (
-    MARK,
+    ENTRY,
     Segment,
     frames_end,
     hours,
@@ -19,6 +18,7 @@ from clewline.serve.log.segment import (
     open_marks,
     segments,
 )
+from clewline.serve.log.windowed_file import WALK_BYTES, open_windowed
 from clewline.store.disk import disk_errors
 from clewline.store.doctor import Finding
 
@@ -30,7 +30,7 @@ _BACKUP = (
 _MEND = "`clewline doctor --mend` makes it again from the frames, which are whole."
 
 
-def findings(project: Project, *, deep: bool = True) -> list[Finding]:
+def check_log(project: Project, *, deep: bool = True) -> list[Finding]:
     """
     Check the prediction log of a project. Reads only; a running server may go on.
 
@@ -45,7 +45,7 @@ def findings(project: Project, *, deep: bool = True) -> list[Finding]:
     return found
 
 
-def mend(project: Project) -> None:
+def fix_log(project: Project) -> None:
     """
     Mend what needs no judgement: indexes, and segments whose writer was killed.
 
@@ -61,7 +61,7 @@ def _mend(log: Path) -> None:
     for segment in _segments(log):
         if segment.index is not None and not _fits(segment):
             segment.index.unlink()
-    recover(log)
+    close_orphans(log)
     for path in _leftovers(log):
         path.unlink(missing_ok=True)
 
@@ -78,9 +78,9 @@ def _check(segment: Segment, *, deep: bool) -> Iterator[Finding]:
     end = _end(segment)
     if end is None or (deep and not _fits(segment)):
         yield Finding("damaged index", f"{segment.index} does not fit its frames.", _MEND)
-    with opened(segment.frames, WALK_BYTES) as frames:
+    with open_windowed(segment.frames, WALK_BYTES) as frames:
         size = len(frames)
-        slots = list(walk(frames)) if deep else []
+        slots = list(scan_frames(frames)) if deep else []
     if deep:
         last = slots[-1].end if slots else 0
         yield from (_damage(segment, *gap) for gap in _gaps(slots, last if end is None else end))
@@ -92,8 +92,8 @@ def _check_open(segment: Segment) -> Iterator[Finding]:
     try:
         if is_alive(segment):
             return
-        with opened(segment.frames, WALK_BYTES) as frames:
-            size, slots = len(frames), list(walk(frames))
+        with open_windowed(segment.frames, WALK_BYTES) as frames:
+            size, slots = len(frames), list(scan_frames(frames))
     except FileNotFoundError:
         return  # closed or removed by its writer meanwhile
     end = slots[-1].end if slots else 0
@@ -107,7 +107,7 @@ def _check_open(segment: Segment) -> Iterator[Finding]:
         )
 
 
-def _gaps(slots: list[Slot], end: int) -> Iterator[tuple[int, int]]:
+def _gaps(slots: list[FrameSpan], end: int) -> Iterator[tuple[int, int]]:
     """The stretches up to `end` that belong to no whole frame."""
     last = 0
     for slot in slots:
@@ -130,7 +130,7 @@ def _damage(segment: Segment, start: int, end: int) -> Finding:
 def _end(segment: Segment) -> int | None:
     """Where the last whole frame ended when the segment was closed; None if no index says."""
     assert segment.index is not None
-    with opened(segment.frames, WALK_BYTES) as frames, opened(segment.index) as index:
+    with open_windowed(segment.frames, WALK_BYTES) as frames, open_windowed(segment.index) as index:
         marks = index_marks(index, len(frames), verify=True)
         return None if marks is None else frames_end(index)
 
@@ -138,13 +138,13 @@ def _end(segment: Segment) -> int | None:
 def _fits(segment: Segment) -> bool:
     """Tell whether an index is whole and names every prediction of its frames."""
     assert segment.index is not None
-    with opened(segment.frames, WALK_BYTES) as frames, opened(segment.index) as index:
+    with open_windowed(segment.frames, WALK_BYTES) as frames, open_windowed(segment.index) as index:
         marks = index_marks(index, len(frames), verify=True)
         return marks is not None and _pieces(open_marks(b"", frames)) <= _pieces(marks.data)
 
 
 def _pieces(marks: bytes) -> set[bytes]:
-    return {marks[start : start + MARK.size] for start in range(0, len(marks), MARK.size)}
+    return {marks[start : start + ENTRY.size] for start in range(0, len(marks), ENTRY.size)}
 
 
 def _leftovers(log: Path) -> list[Path]:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from clewline.serve.log.extent import WALK_BYTES, opened
-from clewline.serve.log.frame import Source, whole
+from clewline.serve.log.frame import ByteSource, find_frame
 from clewline.serve.log.segment import (
-    MARK,
-    Mark,
+    ENTRY,
+    IndexEntry,
     Segment,
     hours,
     index_bytes,
@@ -22,10 +21,11 @@ from clewline.serve.log.segment import (
     open_marks,
     segments,
 )
+from clewline.serve.log.windowed_file import WALK_BYTES, open_windowed
 from clewline.store.disk import replace_file
 
 
-def recover(log: Path) -> list[Segment]:
+def close_orphans(log: Path) -> list[Segment]:
     """
     Close every segment whose writer is gone.
 
@@ -57,7 +57,7 @@ def close_segment(segment: Segment) -> None:
         OSError: It cannot be written; the segment stays as it was.
     """
     ids = segment.ids.read_bytes() if segment.ids.exists() else b""
-    with opened(segment.frames, WALK_BYTES) as frames:
+    with open_windowed(segment.frames, WALK_BYTES) as frames:
         if not frames:
             segment.frames.unlink()
             return
@@ -94,33 +94,33 @@ def _held(path: Path) -> Iterator[bool]:
         os.close(file)
 
 
-def _end(marks: bytes, frames: Source) -> int:
+def _end(marks: bytes, frames: ByteSource) -> int:
     if not marks:
         return 0
-    _, offset, _ = MARK.unpack_from(marks, len(marks) - MARK.size)
-    last = whole(frames, offset)
+    _, offset, _ = ENTRY.unpack_from(marks, len(marks) - ENTRY.size)
+    last = find_frame(frames, offset)
     return last.end if last else 0
 
 
 def _sorted(marks: bytes) -> bytes:
-    table = np.frombuffer(marks, np.uint8).reshape(-1, MARK.size)
+    table = np.frombuffer(marks, np.uint8).reshape(-1, ENTRY.size)
     high = table[:, :8].copy().view(">u8").ravel()
     low = table[:, 8:16].copy().view(">u8").ravel()
     ascending = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))
     return marks if ascending.all() else table[np.lexsort((low, high))].tobytes()
 
 
-def _add_keys(segment: Segment, tail: list[Mark]) -> None:
+def _add_keys(segment: Segment, tail: list[IndexEntry]) -> None:
     known = segment.keys.read_bytes() if segment.keys.exists() else b""
-    known = known[: len(known) - len(known) % MARK.size]
-    seen = set(MARK.iter_unpack(known))
-    new = b"".join(MARK.pack(*mark) for mark in tail if mark not in seen)
+    known = known[: len(known) - len(known) % ENTRY.size]
+    seen = set(ENTRY.iter_unpack(known))
+    new = b"".join(ENTRY.pack(*mark) for mark in tail if mark not in seen)
     if new:
         replace_file(segment.keys, known + new, durable=False)
 
 
 def _place(segment: Segment, ordered: bytes, data: bytes) -> None:
     first = int.from_bytes(ordered[:6], "big")
-    last = int.from_bytes(ordered[-MARK.size :][:6], "big")
+    last = int.from_bytes(ordered[-ENTRY.size :][:6], "big")
     name = f"{segment.frames.stem}.{first:012x}-{last:012x}.index"
     replace_file(segment.frames.with_name(name), data, durable=False)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clewline.errors import IntegrityError
-from clewline.serve.log.closing import recover
-from clewline.serve.log.extent import WALK_BYTES, opened
-from clewline.serve.log.frame import ID_BYTES, Frame, Way, unpack, walk
-from clewline.serve.log.reader import rows_of
+from clewline.serve.log.closing import close_orphans
+from clewline.serve.log.frame import ID_BYTES, LoggedBatch, RoutePath, decode_frame, scan_frames
+from clewline.serve.log.reader import request_rows
 from clewline.serve.log.segment import HOUR_MS, Segment, hour_folder, hour_of, hours, segments
+from clewline.serve.log.windowed_file import WALK_BYTES, open_windowed
 from clewline.store.disk import disk_errors, replacing
 from clewline.store.ids import id_text
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER = "parquet"
 
 
-class Compacted(msgspec.Struct, frozen=True):
+class CompactionResult(msgspec.Struct, frozen=True):
     """What a compaction did."""
 
     segments: int
@@ -50,7 +50,7 @@ class _Answer(msgspec.Struct):
     flags: list[msgspec.Raw] = []
 
 
-def compact(log: Path) -> Compacted:
+def compact(log: Path) -> CompactionResult:
     """
     Write the Parquet of every closed segment that has none yet.
 
@@ -61,16 +61,16 @@ def compact(log: Path) -> Compacted:
         StoreFull: The disk is full; the files written so far are whole.
     """
     with disk_errors(log):
-        recover(log)
+        close_orphans(log)
         done = [_compact(log, segment) for segment in _due(log)]
-    return Compacted(
+    return CompactionResult(
         segments=len(done),
         predictions=sum(one.predictions for one in done),
         unreadable=[what for one in done for what in one.unreadable],
     )
 
 
-def files(log: Path) -> list[Path]:
+def parquet_files(log: Path) -> list[Path]:
     """List the Parquet files, oldest hour first; `polars.scan_parquet` reads them together."""
     return sorted((log / FOLDER).glob("hour=*/*.parquet"))
 
@@ -88,26 +88,26 @@ def _target(log: Path, segment: Segment, hour: int | None = None) -> Path:
     return log / FOLDER / f"hour={name}" / f"{segment.frames.stem}.parquet"
 
 
-def _compact(log: Path, segment: Segment) -> Compacted:
+def _compact(log: Path, segment: Segment) -> CompactionResult:
     unreadable: list[str] = []
     of_hour: dict[int, list[tuple[Any, ...]]] = {}
     for identifier, row in _rows(segment, unreadable):
         of_hour.setdefault(hour_of(identifier), []).append(row)
     for hour in sorted(of_hour, reverse=True):
         _write(_table(of_hour[hour]), _target(log, segment, hour))
-    return Compacted(1, sum(map(len, of_hour.values())), unreadable)
+    return CompactionResult(1, sum(map(len, of_hour.values())), unreadable)
 
 
 def _rows(segment: Segment, unreadable: list[str]) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
-    with opened(segment.frames, WALK_BYTES) as data:
-        for slot in walk(data):
-            frame = unpack(data, slot)
+    with open_windowed(segment.frames, WALK_BYTES) as data:
+        for slot in scan_frames(data):
+            frame = decode_frame(data, slot)
             where = (segment.frames.name, slot.offset)
             yield from _rows_of(frame, where, unreadable)
 
 
 def _rows_of(
-    frame: Frame, where: tuple[str, int], unreadable: list[str]
+    frame: LoggedBatch, where: tuple[str, int], unreadable: list[str]
 ) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
     inputs, entities = _inputs(frame, where, unreadable)
     size = len(frame.answers)
@@ -129,7 +129,7 @@ def _rows_of(
         yield identifier, (id_text(identifier), when, *made, *said, size, row, *where)
 
 
-def _arm(way: Way) -> tuple[str | None, float | None]:
+def _arm(way: RoutePath) -> tuple[str | None, float | None]:
     """The arm, and how likely it was: the product over nested routes; null without a route."""
     if not way.choices:
         return None, None
@@ -137,14 +137,14 @@ def _arm(way: Way) -> tuple[str | None, float | None]:
 
 
 def _inputs(
-    frame: Frame, where: tuple[str, int], unreadable: list[str]
+    frame: LoggedBatch, where: tuple[str, int], unreadable: list[str]
 ) -> tuple[list[str | None], list[str | None]]:
     inputs: list[str | None] = []
     entities: list[str | None] = []
     for part in frame.parts:
         entities += part.entities or [None] * part.count
         try:
-            inputs += [bytes(row).decode() for row in rows_of(part)]
+            inputs += [bytes(row).decode() for row in request_rows(part)]
         except (IntegrityError, msgspec.DecodeError, UnicodeDecodeError) as error:
             unreadable.append(f"{where[0]} at byte {where[1]}: {error}")
             inputs += [None] * part.count

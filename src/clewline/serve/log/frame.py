@@ -3,7 +3,7 @@ A frame: one batch as the prediction log holds it.
 
 On disk: magic (4 bytes), body length, number of predictions, number of parts
 with an idempotency key, CRC-32 of those three and of the body (4 bytes each,
-little endian), then the body, which is the `Frame` in MessagePack. The ids come
+little endian), then the body, which is the `LoggedBatch` in MessagePack. The ids come
 first in the body, so they are read without decoding it.
 """
 
@@ -25,7 +25,7 @@ _HEAD = struct.Struct("<III")
 ID_BYTES = 16
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes that frames stand in, such as an `Extent`."""
 
     def __len__(self) -> int: ...
@@ -37,7 +37,7 @@ class Source(Protocol):
         """Tell where `pattern` comes next, from `start` on; -1 when it does not."""
 
 
-class Part(msgspec.Struct, array_like=True, frozen=True):
+class LoggedRequest(msgspec.Struct, array_like=True, frozen=True):
     """
     What one request brought to a batch.
 
@@ -54,7 +54,7 @@ class Part(msgspec.Struct, array_like=True, frozen=True):
     detail: str = ""
 
 
-class Choice(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class RouteChoice(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a route chose for a row, how likely it was to, and what it knew then."""
 
     node: str
@@ -63,7 +63,7 @@ class Choice(msgspec.Struct, array_like=True, frozen=True, gc=False):
     state: int = 0  # number of the router's state; 0 where it keeps none
 
 
-class Way(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class RoutePath(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """
     How rows went through a graph.
 
@@ -75,10 +75,10 @@ class Way(msgspec.Struct, array_like=True, frozen=True, gc=False):
     model: str
     path: tuple[tuple[str, float], ...]  # nodes gone through, in order, each with microseconds
     arm: str = ""
-    choices: tuple[Choice, ...] = ()  # outermost route first
+    choices: tuple[RouteChoice, ...] = ()  # outermost route first
 
 
-class Frame(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
+class LoggedBatch(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     """
     One batch of predictions: rows as they came, answers as they left.
 
@@ -94,19 +94,19 @@ class Frame(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     model: str  # income@3; empty where a graph answered
     package: Digest
     time: float  # seconds since the epoch, when the batch was formed
-    parts: list[Part]
+    parts: list[LoggedRequest]
     answers: list[bytes]  # JSON of each prediction as it was sent
     path: list[tuple[str, float]]  # nodes that the batch went through, with microseconds
     packages: dict[str, Digest] = {}  # of a graph: each model that answered → its package
-    ways: list[Way] = []  # of a graph: the different ways that rows went
+    ways: list[RoutePath] = []  # of a graph: the different ways that rows went
     taken: list[int] = []  # of a graph: index into `ways`, one a row
     marks: list[bytes] = []  # of a graph: 4 bytes a node of the way, of what it made of the row
 
-    def way(self, row: int) -> Way:
+    def way(self, row: int) -> RoutePath:
         """Tell how a row was answered."""
         if self.ways:
             return self.ways[self.taken[row]]
-        return Way(self.model, tuple(self.path))
+        return RoutePath(self.model, tuple(self.path))
 
     def package_of(self, row: int) -> str:
         """Give the digest of the package that answered a row; of several, joined as the models."""
@@ -116,7 +116,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
         return "+".join(self.packages[model] for model in models if model)
 
 
-class Slot(NamedTuple):
+class FrameSpan(NamedTuple):
     """Where a whole frame lies in a segment: bytes `offset` to `end`."""
 
     offset: int
@@ -126,10 +126,10 @@ class Slot(NamedTuple):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Frame)
+_decoder = msgspec.msgpack.Decoder(LoggedBatch)
 
 
-def pack(frame: Frame) -> bytearray:
+def encode_frame(frame: LoggedBatch) -> bytearray:
     """Encode a frame with its header, ready to be appended to a segment."""
     assert len(frame.ids) == ID_BYTES * len(frame.answers), "one id and one answer a row"
     data = bytearray(HEADER.size)
@@ -144,25 +144,25 @@ def pack(frame: Frame) -> bytearray:
     return data
 
 
-def _plain(frame: Frame) -> tuple[Any, ...]:
+def _plain(frame: LoggedBatch) -> tuple[Any, ...]:
     """A frame without what only graphs have, so that others need no byte for it."""
     said = (frame.ids, frame.endpoint, frame.revision, frame.model, frame.package, frame.time)
     return (*said, frame.parts, frame.answers, frame.path)
 
 
-def unpack(source: Source, slot: Slot) -> Frame:
-    """Decode the frame in a slot that `whole` or `walk` has found."""
+def decode_frame(source: ByteSource, slot: FrameSpan) -> LoggedBatch:
+    """Decode the frame in a slot that `find_frame` or `scan_frames` has found."""
     return _decoder.decode(source.read(slot.offset + HEADER.size, slot.end))
 
 
-def ids_of(source: Source, slot: Slot) -> bytes:
+def frame_ids(source: ByteSource, slot: FrameSpan) -> bytes:
     """Read the ids of a frame without decoding it, 16 bytes each."""
     size = slot.rows * ID_BYTES
     start = slot.offset + HEADER.size + 1 + (2 if size < 256 else 3 if size < 65536 else 5)
     return source.read(start, start + size)
 
 
-def whole(source: Source, offset: int) -> Slot | None:
+def find_frame(source: ByteSource, offset: int) -> FrameSpan | None:
     """Find the frame at `offset`; None when it is torn, damaged or not a frame."""
     header = source.read(offset, offset + HEADER.size)
     if len(header) < HEADER.size:
@@ -174,10 +174,10 @@ def whole(source: Source, offset: int) -> Slot | None:
     body = source.read(offset + HEADER.size, end)
     if len(body) < length or zlib.crc32(body, zlib.crc32(header[4:16])) != checksum:
         return None
-    return Slot(offset, end, count, keyed)
+    return FrameSpan(offset, end, count, keyed)
 
 
-def walk(source: Source, start: int = 0) -> Iterator[Slot]:
+def scan_frames(source: ByteSource, start: int = 0) -> Iterator[FrameSpan]:
     """
     Find every whole frame from `start` on, in order.
 
@@ -186,7 +186,7 @@ def walk(source: Source, start: int = 0) -> Iterator[Slot]:
     """
     offset = start
     while offset < len(source):
-        slot = whole(source, offset)
+        slot = find_frame(source, offset)
         if slot is None:
             offset = source.find(MAGIC, offset + 1)
             if offset < 0:

@@ -17,12 +17,19 @@ from typing import NamedTuple
 import msgspec
 
 from clewline.errors import IntegrityError, NotFound
-from clewline.serve.log.extent import BISECT_BYTES, LOOK_UP_BYTES, WALK_BYTES, opened
-from clewline.serve.log.frame import ID_BYTES, Frame, Part, Source, Way, unpack, whole
+from clewline.serve.log.frame import (
+    ID_BYTES,
+    ByteSource,
+    LoggedBatch,
+    LoggedRequest,
+    RoutePath,
+    decode_frame,
+    find_frame,
+)
 from clewline.serve.log.segment import (
+    ENTRY,
     HOUR_MS,
-    MARK,
-    Mark,
+    IndexEntry,
     Segment,
     find_open,
     hour_of,
@@ -32,6 +39,7 @@ from clewline.serve.log.segment import (
     open_marks,
     segments,
 )
+from clewline.serve.log.windowed_file import BISECT_BYTES, LOOK_UP_BYTES, WALK_BYTES, open_windowed
 from clewline.store.ids import id_bytes, id_text
 
 TRIES = 5
@@ -41,7 +49,7 @@ TRIES = 5
 MARKS_READ = 200
 
 
-class Place(NamedTuple):
+class LogLocation(NamedTuple):
     """Where a mark leads: a frame of a segment, and the row or part in it."""
 
     segment: Path
@@ -49,13 +57,13 @@ class Place(NamedTuple):
     position: int
 
 
-class Logged(NamedTuple):
+class LoggedPrediction(NamedTuple):
     """A prediction as it was logged: its frame, and its row in the batch."""
 
     id: str
-    frame: Frame
+    frame: LoggedBatch
     row: int
-    place: Place
+    place: LogLocation
 
     @property
     def answer(self) -> bytes:
@@ -63,7 +71,7 @@ class Logged(NamedTuple):
         return self.frame.answers[self.row]
 
     @property
-    def way(self) -> Way:
+    def way(self) -> RoutePath:
         """How the row was answered: model, nodes with their times, arm and propensities."""
         return self.frame.way(self.row)
 
@@ -93,17 +101,17 @@ class Logged(NamedTuple):
     def input(self) -> msgspec.Raw:
         """The row as it came, JSON."""
         index, row = self.part
-        return rows_of(self.frame.parts[index])[row]
+        return request_rows(self.frame.parts[index])[row]
 
 
-class Page(NamedTuple):
+class PredictionPage(NamedTuple):
     """Some predictions, newest first, and the id to continue `before`; None at the end."""
 
-    items: list[Logged]
+    items: list[LoggedPrediction]
     next: str | None
 
 
-def find(log: Path, identifier: str | bytes) -> Logged | None:
+def find_prediction(log: Path, identifier: str | bytes) -> LoggedPrediction | None:
     """
     Find a prediction by its id; None when it is not in the log.
 
@@ -121,7 +129,7 @@ def find(log: Path, identifier: str | bytes) -> Logged | None:
     return None
 
 
-def get(log: Path, identifier: str) -> Logged:
+def get_prediction(log: Path, identifier: str) -> LoggedPrediction:
     """
     Find a prediction by its id.
 
@@ -129,7 +137,7 @@ def get(log: Path, identifier: str) -> Logged:
         NotFound: It is not in the log.
         IntegrityError: It was logged, and its frame is damaged.
     """
-    found = find(log, identifier)
+    found = find_prediction(log, identifier)
     if found is None:
         raise NotFound(
             f"No prediction {identifier} is in the log.",
@@ -138,14 +146,14 @@ def get(log: Path, identifier: str) -> Logged:
     return found
 
 
-def latest(
+def latest_predictions(
     log: Path,
     *,
     limit: int = 50,
     before: str | None = None,
     endpoint: str | None = None,
     look_at: int = 20_000,
-) -> Page:
+) -> PredictionPage:
     """
     Read a page of predictions, newest first.
 
@@ -164,24 +172,24 @@ def latest(
         except FileNotFoundError:
             if not last:
                 raise
-    return Page([], None)
+    return PredictionPage([], None)
 
 
-def frame_at(place: Place) -> Frame:
+def read_batch(place: LogLocation) -> LoggedBatch:
     """
     Read the frame that a place leads to.
 
     Raises:
         IntegrityError: It is damaged.
     """
-    with opened(place.segment) as frames:
-        slot = whole(frames, place.offset)
+    with open_windowed(place.segment) as frames:
+        slot = find_frame(frames, place.offset)
         if slot is None:
             raise _damaged(place.segment, place.offset)
-        return unpack(frames, slot)
+        return decode_frame(frames, slot)
 
 
-def keys(log: Path, since_s: float) -> dict[bytes, Place]:
+def logged_keys(log: Path, since_s: float) -> dict[bytes, LogLocation]:
     """
     Read where the requests with an idempotency key are.
 
@@ -193,16 +201,16 @@ def keys(log: Path, since_s: float) -> dict[bytes, Place]:
         By `key_hash` of endpoint and key; `position` is the part in the frame.
         The first of two with one key.
     """
-    found: dict[bytes, Place] = {}
+    found: dict[bytes, LogLocation] = {}
     oldest = int(since_s * 1000) // HOUR_MS
     for hour in sorted(hour for hour in hours(log) if hour >= oldest - 1):
         for segment in segments(log, hour):
             for mark in _key_marks(segment):
-                found.setdefault(mark.id, Place(segment.frames, mark.offset, mark.position))
+                found.setdefault(mark.id, LogLocation(segment.frames, mark.offset, mark.position))
     return found
 
 
-def rows_of(part: Part) -> list[msgspec.Raw]:
+def request_rows(part: LoggedRequest) -> list[msgspec.Raw]:
     """
     Read the rows of a part as they came, JSON each.
 
@@ -221,7 +229,7 @@ class _Envelope(msgspec.Struct):
     rows: msgspec.Raw = msgspec.Raw(b"")
 
 
-def _rows(part: Part) -> list[msgspec.Raw]:
+def _rows(part: LoggedRequest) -> list[msgspec.Raw]:
     if part.format == "json-rows":
         return msgspec.json.decode(part.body, type=list[msgspec.Raw])
     if part.format != "json":
@@ -233,14 +241,14 @@ def _rows(part: Part) -> list[msgspec.Raw]:
     return msgspec.json.decode(rows, type=list[msgspec.Raw])
 
 
-def _rows_in_format(part: Part) -> list[msgspec.Raw]:
+def _rows_in_format(part: LoggedRequest) -> list[msgspec.Raw]:
     from clewline.serve import formats  # numpy and more, which few parts need
 
     format = formats.named(part.format)
     return [msgspec.Raw(row) for row in format.inputs(part.body, part.detail)]
 
 
-def _find(log: Path, identifier: bytes) -> Logged | None:
+def _find(log: Path, identifier: bytes) -> LoggedPrediction | None:
     near = _near(log, identifier)
     # An index is held against its checksum only when nothing was found: 2 ms a segment.
     for verify in (False, True):
@@ -260,50 +268,52 @@ def _near(log: Path, identifier: bytes) -> list[Segment]:
     ]
 
 
-def _look(segment: Segment, identifier: bytes, *, verify: bool) -> Logged | None:
+def _look(segment: Segment, identifier: bytes, *, verify: bool) -> LoggedPrediction | None:
     ids = _bytes(segment.ids)  # before the frames, so that it names none that we do not see
-    with opened(segment.frames) as frames:
+    with open_windowed(segment.frames) as frames:
         mark = _mark(segment, ids, frames, identifier, verify=verify)
         if mark is None:
             return None
-        slot = whole(frames, mark.offset)
+        slot = find_frame(frames, mark.offset)
         if slot is None:
             if not verify:
                 return None  # index or frame is damaged: the second look tells which
             raise _damaged(segment.frames, mark.offset, id_text(identifier))
-        frame = unpack(frames, slot)
+        frame = decode_frame(frames, slot)
     start = mark.position * ID_BYTES
     if frame.ids[start : start + ID_BYTES] != identifier:
         return None
-    place = Place(segment.frames, mark.offset, mark.position)
-    return Logged(id_text(identifier), frame, mark.position, place)
+    place = LogLocation(segment.frames, mark.offset, mark.position)
+    return LoggedPrediction(id_text(identifier), frame, mark.position, place)
 
 
 def _mark(
-    segment: Segment, ids: bytes, frames: Source, identifier: bytes, *, verify: bool
-) -> Mark | None:
+    segment: Segment, ids: bytes, frames: ByteSource, identifier: bytes, *, verify: bool
+) -> IndexEntry | None:
     if segment.index is not None:
-        with opened(segment.index, BISECT_BYTES) as index:
+        with open_windowed(segment.index, BISECT_BYTES) as index:
             marks = index_marks(index, len(frames), verify=verify)
             if marks is not None:
                 return marks.find(identifier)
     return find_open(ids, frames, identifier)
 
 
-def _page(log: Path, bound: bytes, limit: int, endpoint: str | None, look_at: int) -> Page:
-    items: list[Logged] = []
-    frames: dict[tuple[Path, int], Frame] = {}
+def _page(
+    log: Path, bound: bytes, limit: int, endpoint: str | None, look_at: int
+) -> PredictionPage:
+    items: list[LoggedPrediction] = []
+    frames: dict[tuple[Path, int], LoggedBatch] = {}
     for looked, (mark, segment) in enumerate(_newest_first(log, bound), 1):
-        place = Place(segment.frames, mark.offset, mark.position)
+        place = LogLocation(segment.frames, mark.offset, mark.position)
         frame = frames.get(place[:2])
         if frame is None:
-            frames = {place[:2]: frame_at(place), **dict(list(frames.items())[:16])}
+            frames = {place[:2]: read_batch(place), **dict(list(frames.items())[:16])}
             frame = frames[place[:2]]
         if endpoint is None or frame.endpoint == endpoint:
-            items.append(Logged(id_text(mark.id), frame, mark.position, place))
+            items.append(LoggedPrediction(id_text(mark.id), frame, mark.position, place))
         if len(items) == limit or looked == look_at:
-            return Page(items, id_text(mark.id))
-    return Page(items, None)
+            return PredictionPage(items, id_text(mark.id))
+    return PredictionPage(items, None)
 
 
 class _Cursor(NamedTuple):
@@ -312,11 +322,11 @@ class _Cursor(NamedTuple):
     key: int
     order: int
     segment: Segment
-    mark: Mark | None  # None: it was not opened yet
-    rest: Iterator[Mark]
+    mark: IndexEntry | None  # None: it was not opened yet
+    rest: Iterator[IndexEntry]
 
 
-def _newest_first(log: Path, bound: bytes) -> Iterator[tuple[Mark, Segment]]:
+def _newest_first(log: Path, bound: bytes) -> Iterator[tuple[IndexEntry, Segment]]:
     """Merge the segments, opening each only when its turn comes."""
     waiting = [hour for hour in hours(log) if hour <= hour_of(bound) + 1][::-1]
     cursors: list[_Cursor] = []
@@ -343,28 +353,28 @@ def _hour(cursor: _Cursor) -> int:
     return (-cursor.key >> 80) // HOUR_MS
 
 
-def _descending(segment: Segment, bound: bytes) -> Iterator[Mark]:
+def _descending(segment: Segment, bound: bytes) -> Iterator[IndexEntry]:
     """The marks before an id, latest first. Holds no file open between them."""
     if segment.first_ms > int.from_bytes(bound[:6], "big"):
         return
     marks = _marks_before(segment, bound)
     if marks is None:
         ids = _bytes(segment.ids)
-        with opened(segment.frames, WALK_BYTES) as frames:
+        with open_windowed(segment.frames, WALK_BYTES) as frames:
             found = open_marks(ids, frames)
-        pieces = (found[start : start + MARK.size] for start in range(0, len(found), MARK.size))
+        pieces = (found[start : start + ENTRY.size] for start in range(0, len(found), ENTRY.size))
         for piece in sorted((piece for piece in pieces if piece[:ID_BYTES] < bound), reverse=True):
-            yield Mark(*MARK.unpack(piece))
+            yield IndexEntry(*ENTRY.unpack(piece))
     while marks:
         yield from marks
         marks = _marks_before(segment, marks[-1].id)
 
 
-def _marks_before(segment: Segment, bound: bytes) -> list[Mark] | None:
+def _marks_before(segment: Segment, bound: bytes) -> list[IndexEntry] | None:
     """The latest marks before an id, by the index; None when no index can be trusted."""
     if segment.index is None:
         return None
-    with opened(segment.index, LOOK_UP_BYTES) as index:
+    with open_windowed(segment.index, LOOK_UP_BYTES) as index:
         marks = index_marks(index, segment.frames.stat().st_size)
         if marks is None:
             return None
@@ -372,12 +382,15 @@ def _marks_before(segment: Segment, bound: bytes) -> list[Mark] | None:
         return [marks[place] for place in range(last - 1, max(-1, last - 1 - MARKS_READ), -1)]
 
 
-def _key_marks(segment: Segment) -> list[Mark]:
+def _key_marks(segment: Segment) -> list[IndexEntry]:
     known = _bytes(segment.keys)
-    marks = [Mark(*mark) for mark in MARK.iter_unpack(known[: len(known) - len(known) % MARK.size])]
+    marks = [
+        IndexEntry(*mark)
+        for mark in ENTRY.iter_unpack(known[: len(known) - len(known) % ENTRY.size])
+    ]
     if segment.index is None:
         ids = _bytes(segment.ids)
-        with opened(segment.frames) as frames:
+        with open_windowed(segment.frames) as frames:
             tail = key_tail(ids, frames)
         marks.extend(mark for mark in tail if mark not in set(marks))
     return marks

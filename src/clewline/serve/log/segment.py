@@ -25,10 +25,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from clewline.serve.log.frame import ID_BYTES, Source, ids_of, key_hash, unpack, walk, whole
+from clewline.serve.log.frame import (
+    ID_BYTES,
+    ByteSource,
+    decode_frame,
+    find_frame,
+    frame_ids,
+    key_hash,
+    scan_frames,
+)
 
 HOUR_MS = 3_600_000
-MARK = struct.Struct("<16sII")
+ENTRY = struct.Struct("<16sII")
 """Id or key, offset of the frame, position in it (the row, or the part of a key)."""
 
 INDEX_MAGIC = b"\xf1FX1"
@@ -39,7 +47,7 @@ INDEX_CHECKSUM = struct.Struct("<I")
 INDEX_BASE = INDEX_HEAD.size + INDEX_CHECKSUM.size
 
 
-class Mark(NamedTuple):
+class IndexEntry(NamedTuple):
     """Where a prediction, or a request with an idempotency key, lies."""
 
     id: bytes
@@ -106,23 +114,23 @@ def segments(log: Path, hour: int) -> list[Segment]:
     return [_segment(folder, stem, indexes.get(stem)) for stem in sorted(stems)]
 
 
-class Marks:
+class SegmentIndex:
     """Marks sorted by id, as a closed index or a sorted open one holds them."""
 
-    def __init__(self, source: Source, base: int, count: int) -> None:
+    def __init__(self, source: ByteSource, base: int, count: int) -> None:
         self._source, self._base, self._count = source, base, count
 
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, index: int) -> Mark:
-        start = self._base + index * MARK.size
-        return Mark(*MARK.unpack(self._source.read(start, start + MARK.size)))
+    def __getitem__(self, index: int) -> IndexEntry:
+        start = self._base + index * ENTRY.size
+        return IndexEntry(*ENTRY.unpack(self._source.read(start, start + ENTRY.size)))
 
     @property
     def data(self) -> bytes:
         """All of them, 24 bytes each."""
-        return self._source.read(self._base, self._base + self._count * MARK.size)
+        return self._source.read(self._base, self._base + self._count * ENTRY.size)
 
     def position(self, identifier: bytes) -> int:
         """Tell how many marks lie before an id."""
@@ -135,7 +143,7 @@ class Marks:
                 high = middle
         return low
 
-    def find(self, identifier: bytes) -> Mark | None:
+    def find(self, identifier: bytes) -> IndexEntry | None:
         """Find the mark of an id."""
         index = self.position(identifier)
         if index < self._count and self._id(index) == identifier:
@@ -143,11 +151,13 @@ class Marks:
         return None
 
     def _id(self, index: int) -> bytes:
-        start = self._base + index * MARK.size
+        start = self._base + index * ENTRY.size
         return self._source.read(start, start + ID_BYTES)
 
 
-def index_marks(index: Source, frames_size: int, *, verify: bool = False) -> Marks | None:
+def index_marks(
+    index: ByteSource, frames_size: int, *, verify: bool = False
+) -> SegmentIndex | None:
     """
     Read a closed index.
 
@@ -163,10 +173,10 @@ def index_marks(index: Source, frames_size: int, *, verify: bool = False) -> Mar
     if len(head) < INDEX_BASE:
         return None
     magic, count, _, size = INDEX_HEAD.unpack_from(head)
-    fits = len(index) == INDEX_BASE + count * MARK.size
+    fits = len(index) == INDEX_BASE + count * ENTRY.size
     if magic != INDEX_MAGIC or size < frames_size or not fits:
         return None  # frames cut short since are still named, so that their loss is noticed
-    marks = Marks(index, INDEX_BASE, count)
+    marks = SegmentIndex(index, INDEX_BASE, count)
     if verify:
         (checksum,) = INDEX_CHECKSUM.unpack_from(head, INDEX_HEAD.size)
         if checksum != _index_checksum(head[: INDEX_HEAD.size], marks.data):
@@ -176,16 +186,16 @@ def index_marks(index: Source, frames_size: int, *, verify: bool = False) -> Mar
 
 def index_bytes(marks: bytes, frames_end: int, frames_size: int) -> bytes:
     """Write the index of a segment from its sorted marks."""
-    head = INDEX_HEAD.pack(INDEX_MAGIC, len(marks) // MARK.size, frames_end, frames_size)
+    head = INDEX_HEAD.pack(INDEX_MAGIC, len(marks) // ENTRY.size, frames_end, frames_size)
     return head + INDEX_CHECKSUM.pack(_index_checksum(head, marks)) + marks
 
 
-def frames_end(index: Source) -> int:
+def frames_end(index: ByteSource) -> int:
     """Tell where the last whole frame ended when a segment was closed; a torn tail may follow."""
     return int(INDEX_HEAD.unpack(index.read(0, INDEX_HEAD.size))[2])
 
 
-def covered(ids: bytes, frames: Source) -> tuple[int, int]:
+def covered(ids: bytes, frames: ByteSource) -> tuple[int, int]:
     """
     Tell how far an open index can be trusted.
 
@@ -194,54 +204,54 @@ def covered(ids: bytes, frames: Source) -> tuple[int, int]:
         may lack. The last frame they name may be there in part, and counts as
         lacking.
     """
-    size = len(ids) - len(ids) % MARK.size
+    size = len(ids) - len(ids) % ENTRY.size
     if not size:
         return 0, 0
-    _, offset, position = MARK.unpack_from(ids, size - MARK.size)
-    kept = size - (position + 1) * MARK.size
-    if kept < 0 or whole(frames, offset) is None:
+    _, offset, position = ENTRY.unpack_from(ids, size - ENTRY.size)
+    kept = size - (position + 1) * ENTRY.size
+    if kept < 0 or find_frame(frames, offset) is None:
         return 0, 0  # not what a writer leaves behind: the frames tell it all again
     return kept, offset
 
 
-def open_marks(ids: bytes, frames: Source) -> bytes:
+def open_marks(ids: bytes, frames: ByteSource) -> bytes:
     """All marks of an open segment, in order of writing: from its index, then from its frames."""
     kept, offset = covered(ids, frames)
     return ids[:kept] + b"".join(_walked(frames, offset))
 
 
-def key_tail(ids: bytes, frames: Source) -> list[Mark]:
+def key_tail(ids: bytes, frames: ByteSource) -> list[IndexEntry]:
     """The marks of idempotency keys in the frames that an open index may lack."""
     _, offset = covered(ids, frames)
     return [
-        Mark(key_hash(frame.endpoint, part.idempotency_key), slot.offset, index)
-        for slot in walk(frames, offset)
+        IndexEntry(key_hash(frame.endpoint, part.idempotency_key), slot.offset, index)
+        for slot in scan_frames(frames, offset)
         if slot.keyed
-        for frame in [unpack(frames, slot)]
+        for frame in [decode_frame(frames, slot)]
         for index, part in enumerate(frame.parts)
         if part.idempotency_key is not None
     ]
 
 
-def find_open(ids: bytes, frames: Source, identifier: bytes) -> Mark | None:
+def find_open(ids: bytes, frames: ByteSource, identifier: bytes) -> IndexEntry | None:
     """Find an id in an open segment."""
     kept, offset = covered(ids, frames)
     start = ids.find(identifier, 0, kept)
-    while start >= 0 and start % MARK.size:
+    while start >= 0 and start % ENTRY.size:
         start = ids.find(identifier, start + 1, kept)
     if start >= 0:
-        return Mark(*MARK.unpack_from(ids, start))
+        return IndexEntry(*ENTRY.unpack_from(ids, start))
     for mark in _walked(frames, offset):
         if mark.startswith(identifier):
-            return Mark(*MARK.unpack(mark))
+            return IndexEntry(*ENTRY.unpack(mark))
     return None
 
 
-def _walked(frames: Source, offset: int) -> Iterator[bytes]:
-    for slot in walk(frames, offset):
-        ids = ids_of(frames, slot)
+def _walked(frames: ByteSource, offset: int) -> Iterator[bytes]:
+    for slot in scan_frames(frames, offset):
+        ids = frame_ids(frames, slot)
         for row in range(slot.rows):
-            yield MARK.pack(ids[row * ID_BYTES : (row + 1) * ID_BYTES], slot.offset, row)
+            yield ENTRY.pack(ids[row * ID_BYTES : (row + 1) * ID_BYTES], slot.offset, row)
 
 
 def _index_checksum(head: bytes, marks: bytes) -> int:

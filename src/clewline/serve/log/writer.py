@@ -40,12 +40,12 @@ from queue import SimpleQueue
 from typing import Literal, NamedTuple
 
 from clewline.errors import Fault, StoreFull, StoreReadOnly
-from clewline.serve.log.closing import close_segment, recover
-from clewline.serve.log.frame import ID_BYTES, Frame, Part, key_hash, pack
-from clewline.serve.log.segment import MARK, Segment, hour_folder, hour_of
+from clewline.serve.log.closing import close_orphans, close_segment
+from clewline.serve.log.frame import ID_BYTES, LoggedBatch, LoggedRequest, encode_frame, key_hash
+from clewline.serve.log.segment import ENTRY, Segment, hour_folder, hour_of
 from clewline.store.disk import sync_folder
 
-__all__ = ["Durability", "Frame", "LogWriter", "Part", "key_hash"]
+__all__ = ["Durability", "LogWriter", "LoggedBatch", "LoggedRequest", "key_hash"]
 
 Durability = Literal["process", "fsync"]
 Done = Callable[[BaseException | None], None]
@@ -63,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Waiting(NamedTuple):
-    frame: Frame
+    frame: LoggedBatch
     durability: Durability
     done: Done
 
@@ -99,7 +99,7 @@ class LogWriter:
         self._thread = threading.Thread(target=self._run, name="clewline-log", daemon=True)
         self._thread.start()
 
-    def write_now(self, frame: Frame) -> bool:
+    def write_now(self, frame: LoggedBatch) -> bool:
         """
         Write a frame on this thread, if that is sure to be quick.
 
@@ -123,7 +123,7 @@ class LogWriter:
                 self._slow_until = now + SLOW_PAUSE_S
         return True
 
-    def append(self, frame: Frame, durability: Durability, done: Done) -> None:
+    def append(self, frame: LoggedBatch, durability: Durability, done: Done) -> None:
         """
         Hand a frame to the writer's thread, and return at once.
 
@@ -188,7 +188,7 @@ class LogWriter:
         for item, segment in unsynced:
             _tell(item.done, failures[segment])
 
-    def _try_to_write(self, frame: Frame) -> tuple[BaseException | None, _OpenSegment | None]:
+    def _try_to_write(self, frame: LoggedBatch) -> tuple[BaseException | None, _OpenSegment | None]:
         with self._lock:
             try:
                 return None, self._write(frame)
@@ -204,8 +204,8 @@ class LogWriter:
             return _explained(error, segment.paths.frames)
         return None
 
-    def _write(self, frame: Frame) -> _OpenSegment:
-        data = pack(frame)
+    def _write(self, frame: LoggedBatch) -> _OpenSegment:
+        data = encode_frame(frame)
         path = self._log
         try:
             segment = self._segment_for(hour_of(frame.ids), len(data))
@@ -262,7 +262,7 @@ class _OpenSegment:
         fits = self.size == 0 or self.size + size <= most
         return fits and self.hour - 1 <= hour <= self.hour
 
-    def append(self, frame: Frame, data: bytearray) -> None:
+    def append(self, frame: LoggedBatch, data: bytearray) -> None:
         """Write a frame whole, or leave nothing of it."""
         try:
             written = os.write(self._file, data)
@@ -317,12 +317,12 @@ class _OpenSegment:
 
 def _id_marks(ids: bytes, offset: int) -> list[bytes]:
     rows = range(len(ids) // ID_BYTES)
-    return [MARK.pack(ids[r * ID_BYTES : (r + 1) * ID_BYTES], offset, r) for r in rows]
+    return [ENTRY.pack(ids[r * ID_BYTES : (r + 1) * ID_BYTES], offset, r) for r in rows]
 
 
-def _key_marks(frame: Frame, offset: int) -> list[bytes]:
+def _key_marks(frame: LoggedBatch, offset: int) -> list[bytes]:
     return [
-        MARK.pack(key_hash(frame.endpoint, part.idempotency_key), offset, index)
+        ENTRY.pack(key_hash(frame.endpoint, part.idempotency_key), offset, index)
         for index, part in enumerate(frame.parts)
         if part.idempotency_key is not None
     ]
@@ -360,7 +360,7 @@ def _prepare(log: Path) -> None:
 
 def _recover(log: Path) -> None:
     try:
-        recover(log)
+        close_orphans(log)
     except OSError as error:
         raise _explained(error, log) from error
 

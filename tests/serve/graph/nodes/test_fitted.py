@@ -20,7 +20,7 @@ from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
 from clewline.serve.loaded import LoadedRevision
-from clewline.serve.log.frame import Part
+from clewline.serve.log.frame import LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.pool import ModelPool
 from clewline.serve.replay import replay
@@ -68,7 +68,7 @@ def test_a_model_gets_what_the_preprocessing_makes_and_a_replay_the_same(
     loaded = LoadedRevision.load(revision, ModelPool(project))
     body = b'{"rows": [{"age": 40.5, "hours": 3.25}, {"age": 20.0, "hours": 77.0}]}'
     predictions = loaded.answer(loaded.intake.read(body).rows, [None, None])
-    frame = loaded.frame(predictions, [Part("json", body, 2)])
+    frame = loaded.frame(predictions, [LoggedRequest("json", body, 2)])
     pids = [getattr(model.predictor, "pid", None) for model in loaded.models]
     loaded.close()
     assert [pid is not None for pid in pids] == [False, apart]

@@ -20,7 +20,7 @@ from clewline.serve.graph.branches import Branches
 from clewline.serve.graph.builder import Node
 from clewline.serve.graph.regroup import Chosen, regrouped
 from clewline.serve.graph.trails import trails
-from clewline.serve.log.frame import Way
+from clewline.serve.log.frame import RoutePath
 from clewline.signature.columns import Columns
 from clewline.store.ids import prediction_ids
 
@@ -41,7 +41,7 @@ class Times:
             problems = tuple(FieldProblem(row, "x", 13, "another number") for row in bad)
             raise InvalidInput("13", None, problems)
         marks = {f"x{self.factor}": values.astype(np.uint32)}
-        way = Way(f"x{self.factor}@1", ((f"x{self.factor}", 1.0),))
+        way = RoutePath(f"x{self.factor}@1", ((f"x{self.factor}", 1.0),))
         return Answered(Outputs(values=values * self.factor), (way,), None, marks)
 
 

@@ -15,7 +15,7 @@ from clewline.model.runtime import Outputs
 from clewline.serve.graph.answered import Answered, Batch
 from clewline.serve.graph.builder import Node
 from clewline.serve.graph.shadows import PIECE_ROWS, Shadows, compared
-from clewline.serve.log.reader import get
+from clewline.serve.log.reader import get_prediction
 from clewline.signature.columns import Columns
 from clewline.store.ids import id_text, prediction_ids
 
@@ -39,7 +39,9 @@ def shadowed(**shadows: dict[str, Any]) -> dict[str, Any]:
 
 
 def said(folder: Path, identifier: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.json.decode(get(folder, id_text(identifier)).answer)["shadows"]
+    found: dict[str, Any] = msgspec.json.decode(get_prediction(folder, id_text(identifier)).answer)[
+        "shadows"
+    ]
     return found
 
 

@@ -17,7 +17,7 @@ from clewline.serve.graph.combining import Combiner, combiner
 from clewline.serve.graph.edges import Below, union
 from clewline.serve.graph.joined import joined_background
 from clewline.serve.graph.marks import of_outputs
-from clewline.serve.log.frame import Way
+from clewline.serve.log.frame import RoutePath
 from clewline.signature.field import Signature
 
 
@@ -68,7 +68,7 @@ class CombineNode:
 
     def _ways(
         self, answered: Sequence[Answered], spent_us: float
-    ) -> tuple[tuple[Way, ...], NDArray[np.intp] | None]:
+    ) -> tuple[tuple[RoutePath, ...], NDArray[np.intp] | None]:
         """Join the ways of the branches: for each row one that goes through all of them."""
         if all(one.taken is None for one in answered):
             return (self._joined([one.ways[0] for one in answered], spent_us),), None
@@ -83,10 +83,10 @@ class CombineNode:
         )
         return ways, taken.reshape(rows)
 
-    def _joined(self, ways: list[Way], spent_us: float) -> Way:
+    def _joined(self, ways: list[RoutePath], spent_us: float) -> RoutePath:
         path = tuple(step for way in ways for step in way.path)
         models = [way.model for way in ways] + self._how.models
-        return Way(
+        return RoutePath(
             "+".join(models),
             (*path, (self._name, spent_us)),
             "+".join(way.arm for way in ways if way.arm),

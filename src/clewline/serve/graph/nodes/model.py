@@ -13,7 +13,7 @@ from clewline.model.runtime import Outputs, Predictor
 from clewline.serve.graph.answered import Answered, Batch, raised
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.marks import of_outputs
-from clewline.serve.log.frame import Way
+from clewline.serve.log.frame import RoutePath
 from clewline.serve.pool import LoadedModel
 from clewline.signature.columns import Columns
 
@@ -62,7 +62,7 @@ class ModelNode:
         except BaseException as error:
             raise raised(self._name, error) from error
         spent_us = (time.perf_counter() - start) * 1e6
-        ways = (Way(self._model.ref, ((self._name, round(spent_us, 1)),)),)
+        ways = (RoutePath(self._model.ref, ((self._name, round(spent_us, 1)),)),)
         if not self._has_marks:
             return Answered(outputs, ways)
         return Answered(outputs, ways, None, {self._name: of_outputs(outputs)})

@@ -19,7 +19,7 @@ from clewline.serve.graph.edges import Fit, require_within
 from clewline.serve.graph.joined import background_of
 from clewline.serve.graph.marks import of_columns
 from clewline.serve.graph.tables import columns_of, require_frame, table_of
-from clewline.serve.log.frame import Way
+from clewline.serve.log.frame import RoutePath
 from clewline.serve.pool import LoadedModel
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
@@ -144,5 +144,5 @@ def _fields(name: str, declared: Any, then: Node) -> tuple[Field, ...]:
         ) from error
 
 
-def _through(name: str, spent_us: float, way: Way) -> Way:
+def _through(name: str, spent_us: float, way: RoutePath) -> RoutePath:
     return msgspec.structs.replace(way, path=((name, spent_us), *way.path))

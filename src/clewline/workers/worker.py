@@ -26,53 +26,53 @@ import uvloop
 
 from clewline import project as projects
 from clewline.errors import ClewlineError, Fault
-from clewline.protocols import logs
-from clewline.protocols.families import Shelf
-from clewline.protocols.workers.messages import (
-    Failed,
-    Forbid,
-    FromWorker,
-    Orders,
-    Ready,
-    Served,
-    Stop,
-)
-from clewline.protocols.workers.server import BEAT_S, SWITCH_S, Server
-from clewline.protocols.workers.team import Team
+from clewline.protocols import server_log
 from clewline.serve.access import check_bind
 from clewline.serve.endpoints import Endpoints
-from clewline.serve.workers.board import START_S, Board
-from clewline.serve.workers.watched import Watched
+from clewline.serve.metrics.shared_metrics import SharedMetrics
+from clewline.workers.messages import (
+    ForbidRevision,
+    FromWorker,
+    ReadyEndpoint,
+    StopWorker,
+    WorkerFailed,
+    WorkerOrders,
+    WorkerReady,
+)
+from clewline.workers.peers import Peers
+from clewline.workers.server import BEAT_S, SWITCH_S, PredictionServer
+from clewline.workers.work_monitor import WorkMonitor
+from clewline.workers.worker_table import START_S, WorkerTable
 
 LAST_S = 30.0
 """How long beyond every limit a process may stand still until the kernel ends it."""
 
-logger = logging.getLogger("clewline.protocols.workers.worker")  # this module runs as `__main__`
+logger = logging.getLogger("clewline.workers.worker")  # this module runs as `__main__`
 
 
 def main() -> None:
     """Run a worker; its arguments are the descriptors of its first orders and of further ones."""
     first, control = int(sys.argv[1]), os.fdopen(int(sys.argv[2]), "rb", buffering=0)
-    orders = msgspec.json.decode(os.pread(first, os.fstat(first).st_size, 0), type=Orders)
+    orders = msgspec.json.decode(os.pread(first, os.fstat(first).st_size, 0), type=WorkerOrders)
     os.close(first)
     status = os.fdopen(orders.status, "wb", buffering=0)
     faulthandler.enable(orders.dump, all_threads=True)
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all: we are told
         signal.signal(number, signal.SIG_IGN)
     workers = orders.options.workers
-    logs.configure(orders.slot % workers if workers > 1 else None)
+    server_log.configure_logging(orders.slot % workers if workers > 1 else None)
     sys.setswitchinterval(SWITCH_S)
     try:
         uvloop.run(Worker(orders, control, status).run())
     except ClewlineError as error:
-        _tell(status, Failed(type(error).__name__, error.message, error.fix))
+        _tell(status, WorkerFailed(type(error).__name__, error.message, error.fix))
         raise SystemExit(error.exit_code) from error
 
 
 class Worker:
     """A server in this process, and its supervisor's orders."""
 
-    def __init__(self, orders: Orders, control: BinaryIO, status: BinaryIO) -> None:
+    def __init__(self, orders: WorkerOrders, control: BinaryIO, status: BinaryIO) -> None:
         self._orders = orders
         self._options = orders.options
         self._control = control
@@ -80,11 +80,11 @@ class Worker:
         self._stop = asyncio.Event()
         self._said = b""  # what came of an order that is not whole yet
         failures = {(each.endpoint, each.revision): _crashed(each) for each in orders.forbidden}
-        self._watched = Watched(Board(orders.board), orders.slot, failures)
-        shelf = Shelf(tuple(orders.shelf), tuple(orders.bells))
-        self._team = Team(self._watched, shelf, orders.slot)
+        self._watched = WorkMonitor(WorkerTable(orders.board), orders.slot, failures)
+        shelf = SharedMetrics(tuple(orders.shelf), tuple(orders.bells))
+        self._team = Peers(self._watched, shelf, orders.slot)
         self._endpoints: Endpoints
-        self._server: Server | None = None
+        self._server: PredictionServer | None = None
 
     async def run(self) -> None:
         """Serve until an order, a signal, or the end of the supervisor."""
@@ -107,7 +107,7 @@ class Worker:
         limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
         self._endpoints = Endpoints(project, options.names, **limits)
         self._endpoints.watched = self._watched
-        server = self._server = Server(self._endpoints, options, team=self._team)
+        server = self._server = PredictionServer(self._endpoints, options, team=self._team)
         self._beat(loop, server)
         loop.add_reader(self._orders.bells[self._orders.slot], self._team.wake)
         await server.run(socket.socket(fileno=self._orders.listen), self._ready, self._stop)
@@ -116,7 +116,7 @@ class Worker:
             logging.shutdown()
             os._exit(0)
 
-    def _beat(self, loop: asyncio.AbstractEventLoop, server: Server) -> None:
+    def _beat(self, loop: asyncio.AbstractEventLoop, server: PredictionServer) -> None:
         self._team.beat(server.families)
         slot = self._watched.slot
         if not self._stop.is_set():
@@ -130,13 +130,13 @@ class Worker:
             if endpoint.serving is not None:
                 loaded = endpoint.serving.loaded
                 models = list(loaded.revision.models.values())
-                served.append(Served(endpoint.name, loaded.ref, models))
+                served.append(ReadyEndpoint(endpoint.name, loaded.ref, models))
             if endpoint.failure is not None:
                 failures.append(
                     f"{endpoint.name}#{endpoint.wanted} is not served: {endpoint.failure}"
                 )
         known = len(self._endpoints.endpoints)
-        _tell(self._status, Ready(served[:SHOWN], failures[:SHOWN], known))
+        _tell(self._status, WorkerReady(served[:SHOWN], failures[:SHOWN], known))
 
     def _obey(self) -> None:
         """Read orders; their end means that the supervisor has gone."""
@@ -150,8 +150,8 @@ class Worker:
             return
         *lines, self._said = (self._said + data).split(b"\n")
         for line in lines:
-            order = msgspec.json.decode(line, type=Stop | Forbid)
-            if isinstance(order, Stop):
+            order = msgspec.json.decode(line, type=StopWorker | ForbidRevision)
+            if isinstance(order, StopWorker):
                 self._begin_to_stop(order.hands_over)
             else:
                 self._forbid(order)
@@ -162,7 +162,7 @@ class Worker:
             self._server.hands_over = hands_over
         self._stop.set()
 
-    def _forbid(self, order: Forbid) -> None:
+    def _forbid(self, order: ForbidRevision) -> None:
         error = _crashed(order)
         self._watched.forbid(order.endpoint, order.revision, error)
         endpoint = self._endpoints.endpoints.get(order.endpoint)
@@ -174,7 +174,7 @@ SHOWN = 20
 """Endpoints that a ready server names one by one."""
 
 
-def _crashed(order: Forbid) -> ClewlineError:
+def _crashed(order: ForbidRevision) -> ClewlineError:
     return Fault(order.message, "Apply another revision; the server's log shows where it was.")
 
 

@@ -29,11 +29,22 @@ import msgspec
 
 from clewline import errors
 from clewline.errors import ClewlineError, Fault
-from clewline.protocols.families import NO_EXITS, Family, Sample, Shelf
 from clewline.protocols.http import sockets
-from clewline.protocols.workers.messages import Failed, Forbid, Orders, Ready, Stop
-from clewline.protocols.workers.options import ServerOptions
-from clewline.serve.workers.board import Board, Lateness, Slot, State, Work
+from clewline.serve.metrics.shared_metrics import (
+    NO_EXITS,
+    MetricFamily,
+    MetricSample,
+    SharedMetrics,
+)
+from clewline.workers.messages import (
+    ForbidRevision,
+    StopWorker,
+    WorkerFailed,
+    WorkerOrders,
+    WorkerReady,
+)
+from clewline.workers.options import ServerOptions
+from clewline.workers.worker_table import Hang, ThreadWork, WorkerSlot, WorkerState, WorkerTable
 
 logger = logging.getLogger(__name__)
 
@@ -63,19 +74,19 @@ class _Worker:
     """A process, and our ends of what it shares with us."""
 
     process: subprocess.Popen[bytes]
-    slot: Slot
+    slot: WorkerSlot
     number: int  # of its slot
     control: int
     status: int
     dump: int
     ready_at: float | None = None
-    lateness: Lateness | None = None  # why we kill it
+    lateness: Hang | None = None  # why we kill it
     kill_at: float | None = None
     told_to_stop: bool = False
     failure: ClewlineError | None = None  # why it says that it cannot start
     said: bytes | None = b""  # what came of a line that is not whole yet; None at the end
 
-    def tell(self, order: Stop | Forbid) -> None:
+    def tell(self, order: StopWorker | ForbidRevision) -> None:
         """Send an order; one that has died meanwhile is noticed elsewhere."""
         try:
             os.write(self.control, msgspec.json.encode(order) + b"\n")
@@ -106,7 +117,7 @@ class _Death:
 
     reason: str  # a label of the metric
     text: str
-    causes: list[Work] = field(default_factory=list)
+    causes: list[ThreadWork] = field(default_factory=list)
 
 
 class Supervisor:
@@ -120,18 +131,18 @@ class Supervisor:
     """
 
     def __init__(
-        self, options: ServerOptions, announce: Callable[[Ready, ServerOptions], None]
+        self, options: ServerOptions, announce: Callable[[WorkerReady, ServerOptions], None]
     ) -> None:
         self._options = options
         self._announce = announce
         self._announced = False
-        self._first_ready: Ready | None = None
-        self._board, self._board_file = Board.create(options.workers)
-        self._shelf = Shelf.create(2 * options.workers)
+        self._first_ready: WorkerReady | None = None
+        self._board, self._board_file = WorkerTable.create(options.workers)
+        self._shelf = SharedMetrics.create(2 * options.workers)
         self._seats: list[_Seat] = []
         self._generation = 0
         self._crashes: dict[tuple[str, int], list[float]] = {}
-        self._forbidden: list[Forbid] = []
+        self._forbidden: list[ForbidRevision] = []
         self._rolling: list[_Seat] = []  # seats whose worker is still to be replaced
         self._stopping = False
         self._ticked_at = self._awake_since = time.monotonic()
@@ -211,11 +222,11 @@ class Supervisor:
         worker = self._spawn(seat, slot, number)
         seat.retiring, seat.worker = seat.worker, worker
 
-    def _spawn(self, seat: _Seat, slot: Slot, number: int) -> _Worker:
+    def _spawn(self, seat: _Seat, slot: WorkerSlot, number: int) -> _Worker:
         control_end, control = os.pipe()
         status, status_end = os.pipe()
         dump = os.memfd_create("clewline-stacks")
-        orders = Orders(
+        orders = WorkerOrders(
             options=self._options,
             slot=number,
             forbidden=self._forbidden,
@@ -230,7 +241,7 @@ class Supervisor:
         os.write(written, msgspec.json.encode(orders))
         handed = [written, control_end, status_end, dump, orders.listen, orders.board]
         # Not from the current folder (-P): what lies there is a user's.
-        words = [sys.executable, "-P", "-m", "clewline.protocols.workers.worker"]
+        words = [sys.executable, "-P", "-m", "clewline.workers.worker"]
         process = subprocess.Popen(
             [*words, str(written), str(control_end)],
             stdin=subprocess.DEVNULL,
@@ -257,13 +268,13 @@ class Supervisor:
             return
         *lines, worker.said = ((worker.said or b"") + data).split(b"\n")
         for line in lines:
-            said = msgspec.json.decode(line, type=Ready | Failed)
-            if isinstance(said, Ready):
+            said = msgspec.json.decode(line, type=WorkerReady | WorkerFailed)
+            if isinstance(said, WorkerReady):
                 self._is_ready(worker, said)
             else:
                 worker.failure = _error(said)
 
-    def _is_ready(self, worker: _Worker, said: Ready) -> None:
+    def _is_ready(self, worker: _Worker, said: WorkerReady) -> None:
         worker.ready_at = time.monotonic()
         self._first_ready = self._first_ready or said
         for seat in self._seats:
@@ -287,7 +298,7 @@ class Supervisor:
         """Tell whether nobody takes requests there: none is, or it was told by another to stop."""
         if seat.worker is None:
             return True
-        return seat.retiring is None and seat.worker.slot.state == State.STOPPING
+        return seat.retiring is None and seat.worker.slot.state == WorkerState.STOPPING
 
     def _check_late(self, worker: _Worker, now: float) -> None:
         """End a worker that hangs: first its stacks, then its life."""
@@ -312,7 +323,7 @@ class Supervisor:
             logger.error("the stacks of worker process %d:\n%s", worker.process.pid, stacks)
         self._shelf.fold(worker.number, [_exits(death.reason)])
         worker.slot.clear(0)
-        worker.slot.show(State.EMPTY)
+        worker.slot.show(WorkerState.EMPTY)
         worker.close()
         if seat.retiring is worker:
             seat.retiring = None
@@ -342,7 +353,7 @@ class Supervisor:
         if wait_s and not self._stopping:
             logger.error("worker %d starts again in %.1f s", seat.number, wait_s)
 
-    def _count(self, work: Work, death: _Death) -> None:
+    def _count(self, work: ThreadWork, death: _Death) -> None:
         """Count a crash against a revision, and forbid it when there were too many."""
         key, now = (work.endpoint, work.revision), time.monotonic()
         recent = [at for at in self._crashes.get(key, []) if now - at < CRASHES_S]
@@ -354,7 +365,7 @@ class Supervisor:
             f"the last one {death.text}."
         )
         logger.error("%s It answers no more until another revision goes live.", message)
-        forbid = Forbid(work.endpoint, work.revision, message)
+        forbid = ForbidRevision(work.endpoint, work.revision, message)
         self._forbidden.append(forbid)
         self._crashes[key] = []
         for worker in self._workers():
@@ -411,7 +422,7 @@ class Supervisor:
         if not worker.told_to_stop:
             worker.told_to_stop = True
             worker.kill_at = time.monotonic() + self._options.drain_s + STOP_S
-            worker.tell(Stop(hands_over))
+            worker.tell(StopWorker(hands_over))
             if worker.ready_at is None:
                 worker.process.kill()  # it has taken nothing yet, and may load for long
 
@@ -449,12 +460,12 @@ def _death(worker: _Worker, stacks: str) -> _Death:
         return _Death("crashed", f"crashed by {signal.Signals(-code).name}{_at(causes)}", causes)
     if code < 0:
         return _Death("killed", f"was killed by {signal.Signals(-code).name}")
-    if code == 0 and worker.slot.state == State.STOPPING:
+    if code == 0 and worker.slot.state == WorkerState.STOPPING:
         return _Death("stopped", "was told to stop")
     return _Death("exited", f"ended itself with status {code}{_at(works)}", works)
 
 
-def _guilty(works: list[Work], stacks: str) -> list[Work]:
+def _guilty(works: list[ThreadWork], stacks: str) -> list[ThreadWork]:
     """Choose the thread that crashed, when its stack names it; else all that were at something."""
     found = re.search(r"^Current thread (0x[0-9a-f]+)", stacks, re.MULTILINE)
     if found is None:
@@ -462,16 +473,16 @@ def _guilty(works: list[Work], stacks: str) -> list[Work]:
     return [work for work in works if work.thread == int(found[1], 16)] or works
 
 
-def _at(works: list[Work]) -> str:
+def _at(works: list[ThreadWork]) -> str:
     return f" while {' and '.join(str(work) for work in works)}" if works else ""
 
 
-def _error(said: Failed) -> ClewlineError:
+def _error(said: WorkerFailed) -> ClewlineError:
     kind = getattr(errors, said.error, Fault)
     error: ClewlineError = kind(said.message, said.fix)
     return error
 
 
-def _exits(reason: str) -> Family:
+def _exits(reason: str) -> MetricFamily:
     """Count an end among those that have not come to be."""
-    return msgspec.structs.replace(NO_EXITS, samples=[Sample((("reason", reason),), [1.0])])
+    return msgspec.structs.replace(NO_EXITS, samples=[MetricSample((("reason", reason),), [1.0])])

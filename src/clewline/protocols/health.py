@@ -1,12 +1,32 @@
-"""What the routes tell of the server as a whole."""
+"""The state of the server as a whole, for `/health/ready` and `/metrics`."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from clewline.protocols.workers.team import Team
+from clewline.serve.metrics.shared_metrics import MetricFamily
+
+
+class Readiness(NamedTuple):
+    """How many workers answer, of how many, and why the others do not."""
+
+    ready: int
+    of: int
+    reasons: tuple[str, ...] = ()
+
+
+class PeerWorkers(Protocol):
+    """The workers of a server that has a supervisor."""
+
+    def readiness(self) -> Readiness:
+        """Count the workers that answer."""
+
+    def gather(
+        self, own: list[MetricFamily], then: Callable[[Callable[[], list[MetricFamily]]], None]
+    ) -> None:
+        """Call `then`, on this thread, with a function that merges the metrics of all workers."""
 
 
 class Lossy(Protocol):
@@ -22,14 +42,14 @@ class Ending(Protocol):
     ends: float  # seconds since the epoch
 
 
-class Vitals:
+class ServerHealth:
     """Written by the application, read by `/health/ready` and `/metrics`; on the loop's thread."""
 
     def __init__(self) -> None:
         self.draining = False  # it stops: whoever balances load should send no more
         self.statuses: Counter[tuple[str, int]] = Counter()  # (route, status) → requests
         self.refused: Counter[str] = Counter()  # code of the error → callers who did not pass
-        self.team: Team | None = None  # the other workers, where there is a supervisor
+        self.peers: PeerWorkers | None = None  # the other workers, where there is a supervisor
         self.access_log: Lossy | None = None
         self.certificate: Ending | None = None
         self.connections: Callable[[], int] = int  # how many are open

@@ -6,20 +6,28 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from clewline.protocols.families import NO_EXITS, Family, Sample, Shelf, Snapshot, merged
-from clewline.serve.workers.board import State
-from clewline.serve.workers.watched import Readiness, Watched
+from clewline.protocols.health import Readiness
+from clewline.serve.metrics.shared_metrics import (
+    NO_EXITS,
+    MetricFamily,
+    MetricSample,
+    MetricsSnapshot,
+    SharedMetrics,
+    merge_families,
+)
+from clewline.workers.work_monitor import WorkMonitor
+from clewline.workers.worker_table import WorkerState
 
 POLL_S = 0.002
 ANSWER_S = 0.6
 """How long the other workers have to write down their metrics; then the last ones stand."""
 
-ANSWERING = (State.READY, State.STOPPING)
+ANSWERING = (WorkerState.READY, WorkerState.STOPPING)
 
-Collect = Callable[[], list[Family]]
+Collect = Callable[[], list[MetricFamily]]
 
 
-class Team:
+class Peers:
     """
     The workers of a server, seen from one of them. Lives on the loop's thread.
 
@@ -29,7 +37,7 @@ class Team:
         number: This worker's slot.
     """
 
-    def __init__(self, watched: Watched, shelf: Shelf, number: int) -> None:
+    def __init__(self, watched: WorkMonitor, shelf: SharedMetrics, number: int) -> None:
         self._collect: Collect = list
         self.watched = watched
         self._shelf = shelf
@@ -47,11 +55,11 @@ class Team:
         if self._board.asked > self.watched.slot.published:
             self.publish(collect())
 
-    def publish(self, own: list[Family]) -> None:
+    def publish(self, own: list[MetricFamily]) -> None:
         """Write down this worker's metrics."""
         slot = self.watched.slot
         asked = self._board.asked
-        self._shelf.put(self._number, Snapshot(slot.generation, own))
+        self._shelf.put(self._number, MetricsSnapshot(slot.generation, own))
         slot.publish(asked)
 
     def wake(self) -> None:
@@ -59,7 +67,7 @@ class Team:
         self._shelf.hear(self._number)
         self.beat(self._collect)
 
-    def gather(self, own: list[Family], then: Callable[[Collect], None]) -> None:
+    def gather(self, own: list[MetricFamily], then: Callable[[Collect], None]) -> None:
         """
         Merge the metrics of all workers.
 
@@ -85,9 +93,9 @@ class Team:
             asyncio.get_running_loop().call_later(POLL_S, self._wait, asked, until, then)
         else:
             workers = self._workers()
-            then(lambda: [*merged([*self._shelf.all(), [NO_EXITS]]), *workers])
+            then(lambda: [*merge_families([*self._shelf.all(), [NO_EXITS]]), *workers])
 
-    def _workers(self) -> list[Family]:
+    def _workers(self) -> list[MetricFamily]:
         team = self.readiness()
         return [
             _gauge("clewline_workers", "Workers that the server should have.", team.of),
@@ -95,5 +103,5 @@ class Team:
         ]
 
 
-def _gauge(name: str, help_text: str, value: float) -> Family:
-    return Family(name, "gauge", help_text, [Sample((), [float(value)])])
+def _gauge(name: str, help_text: str, value: float) -> MetricFamily:
+    return MetricFamily(name, "gauge", help_text, [MetricSample((), [float(value)])])

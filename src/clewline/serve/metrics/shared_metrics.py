@@ -36,7 +36,7 @@ _HALF = 1 << 32
 """Where the second half of a file begins; the files have holes."""
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class MetricSample(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
     What was counted under some labels.
 
@@ -48,35 +48,35 @@ class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
     values: list[float]
 
 
-class Family(msgspec.Struct, frozen=True, array_like=True):
+class MetricFamily(msgspec.Struct, frozen=True, array_like=True):
     """The samples of one metric."""
 
     name: str  # as it is shown, of a counter with `_total`
     kind: str  # as Prometheus names it: counter, gauge, histogram
     help: str
-    samples: list[Sample]
+    samples: list[MetricSample]
     bounds: tuple[float, ...] = ()  # of a histogram
 
 
 EXITS = ("crashed", "hung", "exited", "failed", "killed", "stopped")
-NO_EXITS = Family(
+NO_EXITS = MetricFamily(
     "clewline_worker_exits_total",
     "counter",
     "Processes of workers that have ended.",
-    [Sample((("reason", reason),), [0.0]) for reason in EXITS],
+    [MetricSample((("reason", reason),), [0.0]) for reason in EXITS],
 )
 """Shown before any has ended, so that the first one is seen as a change."""
 
 
-class Snapshot(msgspec.Struct, frozen=True, array_like=True):
+class MetricsSnapshot(msgspec.Struct, frozen=True, array_like=True):
     """The metrics of one process, or of those that have ended."""
 
     generation: int = 0  # of the process; 0: none
-    families: list[Family] = []
+    families: list[MetricFamily] = []
     folded: list[int] = []  # generations that are contained, of those that have ended
 
 
-class Shelf(NamedTuple):
+class SharedMetrics(NamedTuple):
     """
     Where every process leaves its metrics: a file without a name for each.
 
@@ -88,7 +88,7 @@ class Shelf(NamedTuple):
     bells: tuple[int, ...] = ()  # one a slot, to be rung when somebody wants its metrics
 
     @classmethod
-    def create(cls, slots: int) -> Shelf:
+    def create(cls, slots: int) -> SharedMetrics:
         """Make empty files, and bells."""
         return cls(
             tuple(os.memfd_create("clewline-metrics", 0) for _ in range(slots + 1)),
@@ -109,36 +109,36 @@ class Shelf(NamedTuple):
         except BlockingIOError:
             return  # heard already
 
-    def put(self, number: int, snapshot: Snapshot) -> None:
+    def put(self, number: int, snapshot: MetricsSnapshot) -> None:
         """Leave the metrics of a slot; -1 is the place of those that have ended."""
         data = msgspec.msgpack.encode(snapshot)
         turn = max(self._heads(number))[0] + 1
         head = _HEAD.pack(turn, len(data), zlib.crc32(data))
         os.pwrite(self.files[number], head + data, turn % 2 * _HALF)
 
-    def get(self, number: int) -> Snapshot:
+    def get(self, number: int) -> MetricsSnapshot:
         """Read the metrics of a slot; empty when there are none."""
         file = self.files[number]
         for turn, size, checksum in sorted(self._heads(number), reverse=True):
             data = os.pread(file, size, turn % 2 * _HALF + _HEAD.size)
             if turn and zlib.crc32(data) == checksum:
-                return msgspec.msgpack.decode(data, type=Snapshot)
-        return Snapshot()
+                return msgspec.msgpack.decode(data, type=MetricsSnapshot)
+        return MetricsSnapshot()
 
     def _heads(self, number: int) -> list[tuple[int, int, int]]:
         raw = [os.pread(self.files[number], _HEAD.size, half * _HALF) for half in (0, 1)]
         return [_HEAD.unpack(head.ljust(_HEAD.size, b"\0")) for head in raw]
 
-    def fold(self, number: int, more: list[Family]) -> None:
+    def fold(self, number: int, more: list[MetricFamily]) -> None:
         """Keep the counts of a process that has ended, and `more`, and clear its place."""
         ended, before = self.get(number), self.get(-1)
         counts = [family for family in ended.families if family.kind != "gauge"]
         folded = [*before.folded, ended.generation][-FOLDED:]
         # First the sum, then the clearing: a reader skips what is folded already.
-        self.put(-1, Snapshot(0, merged([before.families, counts, more]), folded))
-        self.put(number, Snapshot())
+        self.put(-1, MetricsSnapshot(0, merge_families([before.families, counts, more]), folded))
+        self.put(number, MetricsSnapshot())
 
-    def all(self) -> list[list[Family]]:
+    def all(self) -> list[list[MetricFamily]]:
         """Read the metrics of all processes, each once; the ended ones stand last."""
         living = [self.get(number) for number in range(len(self.files) - 1)]
         ended = self.get(-1)
@@ -148,9 +148,9 @@ class Shelf(NamedTuple):
         ]
 
 
-def merged(snapshots: Iterable[list[Family]]) -> list[Family]:
+def merge_families(snapshots: Iterable[list[MetricFamily]]) -> list[MetricFamily]:
     """Merge the metrics of processes; families and samples stay in the order of the first."""
-    kinds: dict[str, Family] = {}
+    kinds: dict[str, MetricFamily] = {}
     values: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = {}
     for families in snapshots:
         for family in families:
@@ -161,21 +161,23 @@ def merged(snapshots: Iterable[list[Family]]) -> list[Family]:
                 known = joined.get(labels)
                 joined[labels] = more if known is None else list(map(join, known, more))
     return [
-        msgspec.structs.replace(family, samples=[Sample(*each) for each in values[name].items()])
+        msgspec.structs.replace(
+            family, samples=[MetricSample(*each) for each in values[name].items()]
+        )
         for name, family in kinds.items()
     ]
 
 
-def _parts(sample: Sample) -> tuple[tuple[tuple[str, str], ...], list[float]]:
+def _parts(sample: MetricSample) -> tuple[tuple[tuple[str, str], ...], list[float]]:
     return sample.labels, sample.values
 
 
-def text(families: Iterable[Family]) -> bytes:
+def exposition_text(families: Iterable[MetricFamily]) -> bytes:
     """Write metrics in the text format of Prometheus."""
     return "".join(line for family in families for line in _lines(family)).encode()
 
 
-def _lines(family: Family) -> Iterator[str]:
+def _lines(family: MetricFamily) -> Iterator[str]:
     name = family.name
     yield f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
     if family.kind == "histogram":

@@ -56,7 +56,7 @@ class AccessLog:
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._lines: deque[Noted] = deque()
+        self._lines: deque[AccessRecord] = deque()
         self._overflowed = 0  # lines, counted by the loop
         self._unwritten = 0  # lines, counted by the writer
         self._told = 0
@@ -75,7 +75,7 @@ class AccessLog:
     def note(self, exchange: Exchange, route: Route, response: Response) -> None:
         """Leave a line about an exchange that has its answer."""
         stream, endpoint = exchange.stream, route.endpoint
-        line = Noted(
+        line = AccessRecord(
             time.time(),
             exchange.peer_address,
             exchange.identity,
@@ -91,7 +91,7 @@ class AccessLog:
         )
         self.leave(line)
 
-    def leave(self, line: Noted) -> None:
+    def leave(self, line: AccessRecord) -> None:
         """Leave a line, whichever protocol it is about."""
         if len(self._lines) >= WAITING_LINES:
             self._overflowed += 1
@@ -127,7 +127,7 @@ class AccessLog:
                 logger.error("the access log %s cannot be written: %s", self._target, error)
             self._unwritten += len(lines)
 
-    def _text(self, lines: list[Noted]) -> bytes:
+    def _text(self, lines: list[AccessRecord]) -> bytes:
         shown: list[Any] = [_shown(line) for line in lines]
         if (dropped := self.dropped) > self._told:
             shown.insert(0, {"time": time.time(), "dropped": dropped - self._told})
@@ -168,7 +168,7 @@ class AccessLog:
             ) from error
 
 
-class Noted(msgspec.Struct, gc=False):
+class AccessRecord(msgspec.Struct, gc=False):
     """What the loop leaves for the writer: no text is made on the loop's time."""
 
     time: float
@@ -185,7 +185,7 @@ class Noted(msgspec.Struct, gc=False):
     bytes: int
 
 
-class Line(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
+class AccessLogLine(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     """A request, as the log shows it."""
 
     time: float  # of the answer, seconds since the epoch
@@ -205,9 +205,9 @@ class Line(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
 _encoder = msgspec.json.Encoder()
 
 
-def _shown(noted: Noted) -> Line:
+def _shown(noted: AccessRecord) -> AccessLogLine:
     path = noted.target.partition(b"?")[0][:PATH_BYTES]
-    return Line(
+    return AccessLogLine(
         time=noted.time,
         peer=noted.peer,
         token=noted.token,

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS claims (
 """
 
 
-class Claim(NamedTuple):
+class KeyClaim(NamedTuple):
     """What is known of a key: who answers it, or the first id of its answer."""
 
     body: bytes  # digest of what was asked
@@ -49,7 +49,7 @@ class Claim(NamedTuple):
     first_id: bytes | None
 
 
-class Claims:
+class KeyClaims:
     """
     The claims of one process. One thread at a time may use it.
 
@@ -88,7 +88,7 @@ class Claims:
                     self._database.execute("ROLLBACK")
                 raise
 
-    def take(self, mark: bytes, body: bytes) -> Claim | None:
+    def take(self, mark: bytes, body: bytes) -> KeyClaim | None:
         """Claim a key for this process; None when it is, else the claim that stands already."""
         inserted = self._database.execute(
             "INSERT INTO claims (mark, body, owner, time) VALUES (?, ?, ?, ?) "
@@ -102,7 +102,7 @@ class Claims:
         found = self._database.execute(
             "SELECT body, owner, time, first_id FROM claims WHERE mark = ?", (mark,)
         ).fetchone()
-        return Claim(*found)
+        return KeyClaim(*found)
 
     def inherit(self, mark: bytes, body: bytes) -> None:
         """Take over a key whose owner has died unanswered."""

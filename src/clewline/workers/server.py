@@ -18,21 +18,21 @@ import msgspec
 from clewline.entry_points import install_command
 from clewline.errors import NotSupported
 from clewline.protocols import metrics
-from clewline.protocols.accesslog import AccessLog
+from clewline.protocols.access_log import AccessLog
 from clewline.protocols.app import App, make_app
-from clewline.protocols.families import Family
 from clewline.protocols.http.server import HttpServer, Limits, listening_socket
 from clewline.protocols.http.tls import Certificate
 from clewline.protocols.rest import Rest
-from clewline.protocols.workers.options import ServerOptions
-from clewline.protocols.workers.team import Team
-from clewline.serve.access import Gatekeeper, is_loopback
+from clewline.serve.access import TokenChecker, is_loopback
 from clewline.serve.endpoints import Endpoints
-from clewline.serve.workers.board import State
+from clewline.serve.metrics.shared_metrics import MetricFamily
+from clewline.workers.options import ServerOptions
+from clewline.workers.peers import Peers
+from clewline.workers.worker_table import WorkerState
 
 if TYPE_CHECKING:
     from clewline.protocols.oip.grpc import OipGrpc
-    from clewline.protocols.tracing import Tracing
+    from clewline.protocols.tracing import RequestTracing
 
 GARBAGE = 20_000
 """Objects between two collections: a request makes some twenty, and none in a cycle."""
@@ -75,11 +75,11 @@ async def serve(
     # Taken before anything is loaded, so that a conflict shows at once.
     with listening_socket(host, port) as listening:
         options = msgspec.structs.replace(options, port=listening.getsockname()[1])
-        server = Server(endpoints, options, limits)
+        server = PredictionServer(endpoints, options, limits)
         await server.run(listening.dup(), lambda: ready(endpoints, options.url), stop)
 
 
-class Server:
+class PredictionServer:
     """
     Endpoints behind HTTP, in one process.
 
@@ -95,7 +95,7 @@ class Server:
         endpoints: Endpoints,
         options: ServerOptions,
         limits: Limits | None = None,
-        team: Team | None = None,
+        team: Peers | None = None,
     ) -> None:
         self.endpoints = endpoints
         self.options = options
@@ -132,10 +132,10 @@ class Server:
             if calls is not None:
                 await calls.start()
             _settle_memory()
-            self._show(State.READY)
+            self._show(WorkerState.READY)
             ready()
             await stop.wait()
-            self._show(State.STOPPING)
+            self._show(WorkerState.STOPPING)
             if self.hands_over:
                 await server.hand_over(HAND_OVER_S)
             app.vitals.draining = True
@@ -163,7 +163,7 @@ class Server:
         closing.start()
         await asyncio.to_thread(closing.join, CLOSE_S)
 
-    def families(self) -> list[Family]:
+    def families(self) -> list[MetricFamily]:
         """Read the metrics of this process; there are none before it runs."""
         if self._app is None:
             return []
@@ -172,13 +172,13 @@ class Server:
     def _assemble(self) -> App:
         options = self.options
         required = options.require_tokens or not is_loopback(options.host)
-        gatekeeper = Gatekeeper(self.endpoints.project, required=required)
+        gatekeeper = TokenChecker(self.endpoints.project, required=required)
         log = None
         if options.access_log is not None:
             log = AccessLog(options.access_log)
             self._closing.callback(log.close)
         app = make_app(self.endpoints, gatekeeper, log=log, behind_proxy=options.behind_proxy)
-        app.vitals.team = self._team
+        app.vitals.peers = self._team
         if options.otel:
             tracing = _tracing()
             self.endpoints.tracer = tracing
@@ -205,7 +205,7 @@ class Server:
         )
         return grpc
 
-    def _show(self, state: State) -> None:
+    def _show(self, state: WorkerState) -> None:
         if self._team is not None:
             self._team.watched.slot.show(state)
 
@@ -219,14 +219,14 @@ def _grpc_server(endpoints: Endpoints, app: App, limits: Limits | None) -> OipGr
     return OipGrpc(endpoints, app.gatekeeper, ready, app.vitals, limits, app.log)
 
 
-def _tracing() -> Tracing:
+def _tracing() -> RequestTracing:
     try:
-        from clewline.protocols.tracing import Tracing
+        from clewline.protocols.tracing import RequestTracing
     except ImportError as error:
         raise NotSupported(
             f"Spans cannot be recorded: {error}.", install_command("otel")
         ) from error
-    return Tracing()
+    return RequestTracing()
 
 
 def _certificate(options: ServerOptions) -> Certificate | None:

@@ -3,7 +3,7 @@ What is counted of endpoints, kept so cheaply that nobody has to turn it off.
 
     Book ─► Times of an endpoint ─► Histogram of requests, of waiting, of batches …
 
-A batch is counted, not its rows. An endpoint has `Times` from its first load or
+A batch is counted, not its rows. An endpoint has `EndpointStatistics` from its first load or
 call on; beyond `ENDPOINTS` of them, all further ones share one.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from clewline.serve.log.frame import Way
+from clewline.serve.log.frame import RoutePath
 
 SECONDS = tuple(float(f"{step}e{power}") for power in range(-5, 1) for step in (1, 2, 5))
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -23,7 +23,7 @@ OTHERS = "(others)"
 """Under which name the rest is counted together."""
 
 
-class Histogram:
+class BucketHistogram:
     """How many observations fell under each bound, and their sum."""
 
     __slots__ = ("bounds", "counts", "total")
@@ -39,17 +39,17 @@ class Histogram:
         self.total += value
 
 
-class Arm:
+class ArmStatistics:
     """What is counted of the rows that went one way: to an arm of a route, to one model."""
 
     __slots__ = ("rows", "seconds")
 
     def __init__(self) -> None:
         self.rows = 0
-        self.seconds = Histogram(SECONDS)  # in its nodes, of a batch
+        self.seconds = BucketHistogram(SECONDS)  # in its nodes, of a batch
 
 
-class Times:
+class EndpointStatistics:
     """What is counted of one endpoint. Only the loop's thread touches it."""
 
     __slots__ = (
@@ -68,22 +68,22 @@ class Times:
 
     def __init__(self, *, shared: bool = False) -> None:
         self.shared = shared  # by several endpoints
-        self.requests: dict[int, Histogram] = {}  # HTTP status → seconds to the answer
-        self.queue = Histogram(SECONDS)  # of a request, until its batch begins
-        self.compute = Histogram(SECONDS)  # of a batch
-        self.log = Histogram(SECONDS)  # of a frame, until it is durable
-        self.batch_rows = Histogram(ROWS)
+        self.requests: dict[int, BucketHistogram] = {}  # HTTP status → seconds to the answer
+        self.queue = BucketHistogram(SECONDS)  # of a request, until its batch begins
+        self.compute = BucketHistogram(SECONDS)  # of a batch
+        self.log = BucketHistogram(SECONDS)  # of a frame, until it is durable
+        self.batch_rows = BucketHistogram(ROWS)
         self.rows = 0  # predictions answered
         self.failed_rows = 0  # rows whose node raised
         self.unlogged = 0  # frames that the log did not take
-        self.nodes: dict[str, Histogram] = {}  # node → seconds of a batch
-        self.arms: dict[tuple[str, str], Arm] = {}  # (arm, model) → what went there
+        self.nodes: dict[str, BucketHistogram] = {}  # node → seconds of a batch
+        self.arms: dict[tuple[str, str], ArmStatistics] = {}  # (arm, model) → what went there
 
     def answered(self, status: int, seconds: float) -> None:
         """Count a request that has its answer, by the HTTP status that it maps to."""
         histogram = self.requests.get(status)
         if histogram is None:
-            histogram = self.requests[status] = Histogram(SECONDS)
+            histogram = self.requests[status] = BucketHistogram(SECONDS)
         histogram.observe(seconds)
 
     def asked(self, status: int) -> int:
@@ -91,7 +91,7 @@ class Times:
         histogram = self.requests.get(status)
         return 0 if histogram is None else sum(histogram.counts)
 
-    def went(self, ways: tuple[tuple[Way, int], ...]) -> None:
+    def went(self, ways: tuple[tuple[RoutePath, int], ...]) -> None:
         """Count the ways of a batch, each with how many rows went it."""
         if self.shared:
             return
@@ -107,50 +107,50 @@ class Times:
         for name, spent_us in nodes.items():
             self._node(name).observe(spent_us / 1e6)
 
-    def _went(self, way: Way, rows: int) -> None:
+    def _went(self, way: RoutePath, rows: int) -> None:
         arm = self.arms.get((way.arm, way.model))
         if arm is None:
             key = (way.arm, way.model) if len(self.arms) < ARMS else (OTHERS, "")
-            arm = self.arms.setdefault(key, Arm())
+            arm = self.arms.setdefault(key, ArmStatistics())
         arm.rows += rows
         arm.seconds.observe(sum([spent_us for _, spent_us in way.path]) / 1e6)
 
-    def _node(self, name: str) -> Histogram:
+    def _node(self, name: str) -> BucketHistogram:
         histogram = self.nodes.get(name)
         if histogram is None:
             key = name if len(self.nodes) < ARMS else OTHERS
-            histogram = self.nodes.setdefault(key, Histogram(SECONDS))
+            histogram = self.nodes.setdefault(key, BucketHistogram(SECONDS))
         return histogram
 
 
-class Book:
+class RequestStatistics:
     """
-    The `Times` of the endpoints of a server.
+    The `EndpointStatistics` of the endpoints of a server.
 
     Args:
         endpoints: So many have their own; further ones share.
     """
 
     def __init__(self, endpoints: int = ENDPOINTS) -> None:
-        self.others = Times(shared=True)
+        self.others = EndpointStatistics(shared=True)
         self._endpoints = endpoints
         self._opened = 0
 
-    def open(self) -> Times:
+    def open(self) -> EndpointStatistics:
         """Give an endpoint what it is counted in, from now to the end of the process."""
         if self._opened >= self._endpoints:
             return self.others
         self._opened += 1
-        return Times()
+        return EndpointStatistics()
 
 
-class Loads:
+class LoadStatistics:
     """What is counted of loading revisions. Only the loop's thread touches it."""
 
     __slots__ = ("cold_calls", "evictions", "failed", "seconds")
 
     def __init__(self) -> None:
-        self.seconds = Histogram(SECONDS)  # of a load, whether it succeeds or not
+        self.seconds = BucketHistogram(SECONDS)  # of a load, whether it succeeds or not
         self.failed = 0  # loads that failed
         self.cold_calls = 0  # requests that had to wait for a load
         self.evictions = 0  # revisions that made room for others

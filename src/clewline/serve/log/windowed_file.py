@@ -18,7 +18,7 @@ LOOK_UP_BYTES = 32 << 10
 WALK_BYTES = 1 << 20
 
 
-class Extent:
+class WindowedFile:
     """A file's bytes up to the size that it had when it was opened; one thread at a time."""
 
     def __init__(self, file: int, window_bytes: int) -> None:
@@ -62,11 +62,11 @@ class Extent:
 
 
 @contextmanager
-def opened(path: Path, window_bytes: int = LOOK_UP_BYTES) -> Iterator[Extent]:
+def open_windowed(path: Path, window_bytes: int = LOOK_UP_BYTES) -> Iterator[WindowedFile]:
     """Open a file: with `WALK_BYTES` to go through it, with less to look something up."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        yield Extent(file, window_bytes)
+        yield WindowedFile(file, window_bytes)
     finally:
         os.close(file)
 

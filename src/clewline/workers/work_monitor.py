@@ -12,18 +12,18 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
-from typing import NamedTuple
 
 from clewline.errors import ClewlineError
-from clewline.serve.workers.board import (
+from clewline.protocols.health import Readiness
+from clewline.workers.worker_table import (
     LOOP_S,
     START_S,
     THREADS,
-    Board,
-    Kind,
-    Slot,
-    State,
-    Work,
+    ThreadWork,
+    WorkerSlot,
+    WorkerState,
+    WorkerTable,
+    WorkKind,
     packed,
 )
 
@@ -31,30 +31,22 @@ COMPUTE_S = 30.0
 """How long an endpoint without `timeout_ms` may compute on a thread."""
 
 
-Terms = tuple[str, int, float | None, Kind]
+Terms = tuple[str, int, float | None, WorkKind]
 """Endpoint, revision, the endpoint's timeout in seconds, and what is done."""
 
 
-class Readiness(NamedTuple):
-    """How many workers answer, of how many, and why not all do."""
-
-    ready: int
-    of: int
-    reasons: tuple[str, ...] = ()
-
-
-class Computing:
+class WorkScope:
     """One kind of work of one thread, shown on the board from `with` to its end."""
 
     __slots__ = ("_before", "_thread", "_work", "entered", "since", "terms")
 
-    def __init__(self, thread: _Thread, terms: Terms, work: Work) -> None:
+    def __init__(self, thread: _Thread, terms: Terms, work: ThreadWork) -> None:
         self.terms = terms
         self.entered = False
         self.since = 0.0
         self._thread = thread
         self._work = packed(work)
-        self._before: Computing | None = None
+        self._before: WorkScope | None = None
 
     def __enter__(self) -> None:
         thread = self._thread
@@ -89,16 +81,16 @@ class Computing:
 class _Thread:
     """One thread, and its place on the board; -1 when there is none left."""
 
-    def __init__(self, slot: Slot, place: int, number: int) -> None:
+    def __init__(self, slot: WorkerSlot, place: int, number: int) -> None:
         self.slot = slot
         self.place = place
         self.number = number
-        self.current: Computing | None = None
-        self.shown: Computing | None = None  # what stands in the place, begun or ended
-        self.last: Computing | None = None
+        self.current: WorkScope | None = None
+        self.shown: WorkScope | None = None  # what stands in the place, begun or ended
+        self.last: WorkScope | None = None
 
 
-class Watched:
+class WorkMonitor:
     """
     This process, as the others see it. Made on the thread of the event loop; any thread may use it.
 
@@ -110,7 +102,7 @@ class Watched:
 
     def __init__(
         self,
-        board: Board,
+        board: WorkerTable,
         number: int,
         failures: dict[tuple[str, int], ClewlineError] | None = None,
     ) -> None:
@@ -125,7 +117,7 @@ class Watched:
 
     def computing(
         self, endpoint: str, revision: int = 0, timeout_s: float | None = None
-    ) -> Computing:
+    ) -> WorkScope:
         """
         Show that this thread computes for an endpoint, as a context.
 
@@ -134,11 +126,11 @@ class Watched:
             revision: The one that answers.
             timeout_s: The endpoint's own, if it has one.
         """
-        return self._work((endpoint, revision, timeout_s, Kind.COMPUTING))
+        return self._work((endpoint, revision, timeout_s, WorkKind.COMPUTING))
 
-    def loading(self, endpoint: str, revision: int = 0) -> Computing:
+    def loading(self, endpoint: str, revision: int = 0) -> WorkScope:
         """Show that this thread loads a revision, as a context."""
-        return self._work((endpoint, revision, None, Kind.LOADING))
+        return self._work((endpoint, revision, None, WorkKind.LOADING))
 
     def failure(self, endpoint: str, revision: int) -> ClewlineError | None:
         """Tell why a revision must not be loaded here: it has crashed too often; else None."""
@@ -152,7 +144,7 @@ class Watched:
         """Tell how many workers answer, and why the others do not."""
         return readiness(self.board)
 
-    def _work(self, terms: Terms) -> Computing:
+    def _work(self, terms: Terms) -> WorkScope:
         try:
             thread: _Thread = self._own.thread
         except AttributeError:
@@ -161,17 +153,17 @@ class Watched:
         last = thread.last
         if last is not None and last.terms == terms and not last.entered:
             return last
-        thread.last = Computing(thread, terms, self._described(thread, terms))
+        thread.last = WorkScope(thread, terms, self._described(thread, terms))
         return thread.last
 
-    def _described(self, thread: _Thread, terms: Terms) -> Work:
+    def _described(self, thread: _Thread, terms: Terms) -> ThreadWork:
         endpoint, revision, timeout_s, kind = terms
-        if kind == Kind.LOADING:
-            return Work(thread.number, START_S, START_S, revision, kind, endpoint, 0.0)
+        if kind == WorkKind.LOADING:
+            return ThreadWork(thread.number, START_S, START_S, revision, kind, endpoint, 0.0)
         loop_s = limit_s = max(LOOP_S, timeout_s or 0.0)
         if timeout_s is None and thread.number != self._loop_thread:
             limit_s = COMPUTE_S
-        return Work(thread.number, limit_s, loop_s, revision, kind, endpoint, 0.0)
+        return ThreadWork(thread.number, limit_s, loop_s, revision, kind, endpoint, 0.0)
 
     def _new_place(self, thread: int) -> int:
         """Give a thread a place on the board, that of an ended one if need be; else -1."""
@@ -185,14 +177,14 @@ class Watched:
             return self._places[thread]
 
 
-def readiness(board: Board) -> Readiness:
+def readiness(board: WorkerTable) -> Readiness:
     """Tell how many workers of a board answer, and why the others do not."""
     now = time.monotonic()
     ready = 0
     reasons = []
     for seat in range(board.seats):
         slots = [board.slot(seat), board.slot(seat + board.seats)]
-        answering = [slot for slot in slots if slot.state == State.READY]
+        answering = [slot for slot in slots if slot.state == WorkerState.READY]
         late = [slot.lateness(now) for slot in answering]
         if any(each is None for each in late):
             ready += 1

@@ -17,10 +17,11 @@ import pytest
 
 from clewline.errors import ClewlineError, Conflict, Fault, StoreFull
 from clewline.serve.ask import Ask
-from clewline.serve.claims import Claims
-from clewline.serve.log.frame import Frame, Part, key_hash
+from clewline.serve.idempotency.idempotency import Idempotency
+from clewline.serve.idempotency.key_claims import KeyClaims
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
 from clewline.serve.log.writer import LogWriter
-from clewline.serve.once import Answer, Once, Reply
+from clewline.serve.predict_response import PredictResponse, Reply
 
 BODY = b'{"rows":[{}]}'
 ASK = Ask(BODY, key="k")
@@ -29,15 +30,17 @@ ASK = Ask(BODY, key="k")
 class Server:
     """One server's keys; answers by writing a frame, when it is told to."""
 
-    def __init__(self, log: Path, make: Callable[..., Frame]) -> None:
-        self.once = Once(log)
+    def __init__(self, log: Path, make: Callable[..., LoggedBatch]) -> None:
+        self.once = Idempotency(log)
         self.writer = LogWriter(log)
         self.make = make
         self.begun: list[Reply] = []
         self.came: asyncio.Queue[None] = asyncio.Queue()
 
-    def ask(self, ask: Ask = ASK) -> asyncio.Future[Answer | ClewlineError]:
-        future: asyncio.Future[Answer | ClewlineError] = asyncio.get_running_loop().create_future()
+    def ask(self, ask: Ask = ASK) -> asyncio.Future[PredictResponse | ClewlineError]:
+        future: asyncio.Future[PredictResponse | ClewlineError] = (
+            asyncio.get_running_loop().create_future()
+        )
         self.once.claim("income", ask, future.set_result, self.go)
         return future
 
@@ -45,10 +48,10 @@ class Server:
         self.begun.append(reply)
         self.came.put_nowait(None)
 
-    def log(self, body: bytes = BODY) -> Answer:
-        frame = self.make(parts=[Part("json", body, 1, None, "k")])
+    def log(self, body: bytes = BODY) -> PredictResponse:
+        frame = self.make(parts=[LoggedRequest("json", body, 1, None, "k")])
         assert self.writer.write_now(frame)
-        return Answer("income#12", frame.answers, frame.ids[:16])
+        return PredictResponse("income#12", frame.answers, frame.ids[:16])
 
     def close(self) -> None:
         self.once.close()
@@ -56,7 +59,7 @@ class Server:
 
 
 @pytest.fixture
-def servers(tmp_path: Path, frame: Callable[..., Frame]) -> Callable[[], Server]:
+def servers(tmp_path: Path, frame: Callable[..., LoggedBatch]) -> Callable[[], Server]:
     return lambda: Server(tmp_path / "log", frame)
 
 
@@ -115,7 +118,7 @@ def full_disk() -> Iterator[None]:
 def test_a_key_is_free_again_though_the_disk_was_full_when_its_request_failed(
     servers: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clewline.serve.once.OWED_S", 0.01)
+    monkeypatch.setattr("clewline.serve.idempotency.idempotency.OWED_S", 0.01)
 
     async def main() -> None:
         one, other = servers(), servers()
@@ -129,7 +132,7 @@ def test_a_key_is_free_again_though_the_disk_was_full_when_its_request_failed(
         retry = other.ask()
         await asyncio.wait_for(other.came.get(), 5)
         other.begun[0](other.log())
-        assert isinstance(await retry, Answer)
+        assert isinstance(await retry, PredictResponse)
         one.close()
         other.close()
 
@@ -151,7 +154,7 @@ def test_a_full_disk_at_the_first_key_leaves_nothing_behind(
         again = server.ask()
         await asyncio.wait_for(server.came.get(), 5)
         server.begun[0](server.log())
-        assert isinstance(await again, Answer)
+        assert isinstance(await again, PredictResponse)
         server.close()
 
     asyncio.run(main())
@@ -179,7 +182,7 @@ def test_what_was_logged_as_a_failure_of_the_model_may_be_tried_again(
     async def main() -> None:
         one = servers()
         failed = [b'{"id":"x","error":{"code":"model_failed","message":"it raised"}}']
-        frame = one.make(parts=[Part("json", BODY, 1, None, "k")])
+        frame = one.make(parts=[LoggedRequest("json", BODY, 1, None, "k")])
         assert one.writer.write_now(msgspec.structs.replace(frame, answers=failed))
         one.close()
         other = servers()  # it finds the key when it reads the log
@@ -195,8 +198,8 @@ def test_what_was_logged_as_a_failure_of_the_model_may_be_tried_again(
 KILLED = """
 import sys, time
 from pathlib import Path
-from clewline.serve.claims import Claims
-claims = Claims(Path(sys.argv[1]))
+from clewline.serve.idempotency.key_claims import KeyKeyClaims
+claims = KeyKeyClaims(Path(sys.argv[1]))
 with claims.transaction():
     assert claims.take(bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])) is None
 print("claimed", flush=True)
@@ -208,7 +211,7 @@ time.sleep(60)
 def test_the_key_of_a_killed_server_is_looked_up_in_the_log_and_else_taken_over(
     tmp_path: Path, servers: Callable[[], Server], logged: bool
 ) -> None:
-    from clewline.serve import once as module
+    from clewline.serve.idempotency import idempotency as module
 
     mark = key_hash("income", "k").hex()
     body = module._digest("json", "", BODY).hex()
@@ -233,7 +236,7 @@ def test_the_key_of_a_killed_server_is_looked_up_in_the_log_and_else_taken_over(
 
 
 def test_a_key_is_dropped_by_its_owner_alone(tmp_path: Path) -> None:
-    one, other = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
+    one, other = KeyClaims(tmp_path / "claims"), KeyClaims(tmp_path / "claims")
     with one.transaction():
         assert one.take(b"mark", b"body") is None
     with other.transaction():
@@ -252,10 +255,10 @@ def test_a_key_is_dropped_by_its_owner_alone(tmp_path: Path) -> None:
 def test_the_oldest_keys_are_forgotten_first_and_the_dead_are_cleared_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clewline.serve import claims as module
+    from clewline.serve.idempotency import key_claims as module
 
     monkeypatch.setattr(module, "KEPT_KEYS", 500)
-    claims = Claims(tmp_path / "claims")
+    claims = KeyClaims(tmp_path / "claims")
     marks = [number.to_bytes(16, "big") for number in range(1000)]
     with claims.transaction():
         for mark in marks:
@@ -267,5 +270,5 @@ def test_the_oldest_keys_are_forgotten_first_and_the_dead_are_cleared_away(
         assert claims.take(marks[100], b"body") is None
     claims.close()
     (tmp_path / "claims" / "1-dead.alive").touch()
-    Claims(tmp_path / "claims").close()
+    KeyClaims(tmp_path / "claims").close()
     assert not list((tmp_path / "claims").glob("*.alive"))

@@ -282,7 +282,7 @@ def test_workers_outlive_no_supervisor_and_answer_what_they_have_taken(
         time.sleep(0.02)
     assert not any(is_alive(pid) for pid in workers)
     for answer in answers:
-        assert log_reader.find(loans.project.log, answer["predictions"][0]["id"])
+        assert log_reader.find_prediction(loans.project.log, answer["predictions"][0]["id"])
 
 
 def test_a_retry_gets_the_first_answer_whichever_worker_it_meets(
@@ -446,4 +446,6 @@ def test_no_request_over_32_connections_fails_while_revisions_are_swapped(
     assert len(hammer.answers) > CONNECTIONS
     assert {(status, answer) for _, status, answer in hammer.answers if status != 200} == set()
     for _, _, answer in hammer.answers[::97]:
-        assert log_reader.find(loans.project.log, json.loads(answer)["predictions"][0]["id"])
+        assert log_reader.find_prediction(
+            loans.project.log, json.loads(answer)["predictions"][0]["id"]
+        )

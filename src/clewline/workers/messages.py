@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from clewline.protocols.workers.options import ServerOptions
+from clewline.workers.options import ServerOptions
 
 
-class Forbid(msgspec.Struct, frozen=True, tag=True):
+class ForbidRevision(msgspec.Struct, frozen=True, tag=True):
     """Do not load a revision any more, and let it answer nothing: it has crashed too often."""
 
     endpoint: str
@@ -15,18 +15,18 @@ class Forbid(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-class Stop(msgspec.Struct, frozen=True, tag=True):
+class StopWorker(msgspec.Struct, frozen=True, tag=True):
     """Answer what is under way, and stop; perhaps another worker goes on with the socket."""
 
     hands_over: bool = False
 
 
-class Orders(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerOrders(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is told first."""
 
     options: ServerOptions
     slot: int  # its place on the board
-    forbidden: list[Forbid]
+    forbidden: list[ForbidRevision]
     # Descriptors that it has inherited.
     listen: int
     board: int
@@ -36,7 +36,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     dump: int  # where its stacks are written if it crashes
 
 
-class Served(msgspec.Struct, frozen=True):
+class ReadyEndpoint(msgspec.Struct, frozen=True):
     """An endpoint that answers."""
 
     endpoint: str
@@ -44,15 +44,15 @@ class Served(msgspec.Struct, frozen=True):
     models: list[str]
 
 
-class Ready(msgspec.Struct, frozen=True, tag=True):
+class WorkerReady(msgspec.Struct, frozen=True, tag=True):
     """Requests are answered."""
 
-    served: list[Served]
+    served: list[ReadyEndpoint]
     failures: list[str]
     endpoints: int  # how many there are
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True):
+class WorkerFailed(msgspec.Struct, frozen=True, tag=True):
     """The worker cannot start, for a reason that it knows."""
 
     error: str  # the class
@@ -60,4 +60,4 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     fix: str | None
 
 
-FromWorker = Ready | Failed
+FromWorker = WorkerReady | WorkerFailed

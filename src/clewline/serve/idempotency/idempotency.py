@@ -27,10 +27,11 @@ from blake3 import blake3
 
 from clewline.errors import ClewlineError, Conflict, Fault, StoreFull, StoreReadOnly
 from clewline.serve.ask import Ask
-from clewline.serve.claims import KEPT_KEYS, KEPT_S, Claim, Claims
+from clewline.serve.idempotency.key_claims import KEPT_KEYS, KEPT_S, KeyClaim, KeyClaims
 from clewline.serve.log import reader as log_reader
-from clewline.serve.log.frame import ID_BYTES, Frame, Part, key_hash
-from clewline.serve.log.reader import Place
+from clewline.serve.log.frame import ID_BYTES, LoggedBatch, LoggedRequest, key_hash
+from clewline.serve.log.reader import LogLocation
+from clewline.serve.predict_response import PredictResponse, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +43,7 @@ TELL_S = 10.0
 """The log of the server says at most so often that keys cannot be claimed."""
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What a request gets: the revision that answered, and the JSON of each prediction."""
-
-    revision: str
-    predictions: list[bytes]
-    first_id: bytes
-
-
-Reply = Callable[[Answer | ClewlineError], None]
-"""Called once, on the loop's thread, with what became of a request."""
-
-Found = Answer | ClewlineError | None
+Found = PredictResponse | ClewlineError | None
 """What a key got: an answer, the reason why it gets none; None when it is not answered yet."""
 
 
@@ -64,7 +54,7 @@ class _UnderWay:
     later: list[Callable[[], None]] = field(default_factory=list)  # came with other bodies
 
 
-class Once:
+class Idempotency:
     """
     Answers requests that were answered before. Lives on the loop's thread.
 
@@ -77,7 +67,9 @@ class Once:
         self.replays = 0  # requests that got an answer which was there already, or coming
         self._under_way: dict[bytes, _UnderWay] = {}
         # Read before the server listens; a day of them takes milliseconds.
-        self._known: dict[bytes, Place | bytes] = dict(log_reader.keys(log, time.time() - KEPT_S))
+        self._known: dict[bytes, LogLocation | bytes] = dict(
+            log_reader.logged_keys(log, time.time() - KEPT_S)
+        )
         self._clerk = _Clerk(log)
 
     def claim(self, endpoint: str, ask: Ask, reply: Reply, go: Callable[[Reply], None]) -> None:
@@ -112,30 +104,30 @@ class Once:
         """Ask whether the key is answered; ask again while another process is at it."""
         where = self._known.get(mark)
 
-        def told(found: Found | Claim) -> None:
+        def told(found: Found | KeyClaim) -> None:
             self._loop.call_soon_threadsafe(self._told, mark, body, go, found)
 
         self._clerk.ask(mark, body, where, told)
 
     def _told(
-        self, mark: bytes, body: bytes, go: Callable[[Reply], None], found: Found | Claim
+        self, mark: bytes, body: bytes, go: Callable[[Reply], None], found: Found | KeyClaim
     ) -> None:
         if found is None:
             self._known.pop(mark, None)
             go(lambda result: self._settle(mark, result))
-        elif isinstance(found, Claim):
+        elif isinstance(found, KeyClaim):
             self._loop.call_later(POLL_S, self._ask_clerk, mark, body, go)
         else:
-            self.replays += isinstance(found, Answer)
+            self.replays += isinstance(found, PredictResponse)
             self._reply(mark, found)
 
-    def _settle(self, mark: bytes, result: Answer | ClewlineError) -> None:
+    def _settle(self, mark: bytes, result: PredictResponse | ClewlineError) -> None:
         """Remember an answer, but no failure: whoever tries again may have better luck."""
-        self._clerk.settle(mark, result.first_id if isinstance(result, Answer) else None)
+        self._clerk.settle(mark, result.first_id if isinstance(result, PredictResponse) else None)
         self._reply(mark, result)
 
-    def _reply(self, mark: bytes, result: Answer | ClewlineError) -> None:
-        if isinstance(result, Answer):
+    def _reply(self, mark: bytes, result: PredictResponse | ClewlineError) -> None:
+        if isinstance(result, PredictResponse):
             self._known[mark] = result.first_id
             if len(self._known) > KEPT_KEYS:
                 del self._known[next(iter(self._known))]
@@ -150,8 +142,8 @@ class Once:
 class _Question:
     mark: bytes
     body: bytes
-    where: Place | bytes | None  # of its answer, as far as this process knows
-    told: Callable[[Found | Claim], None]
+    where: LogLocation | bytes | None  # of its answer, as far as this process knows
+    told: Callable[[Found | KeyClaim], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +159,7 @@ class _Clerk:
         self._log = log
         self._jobs: SimpleQueue[_Question | _Settled | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._claims: Claims | None = None
+        self._claims: KeyClaims | None = None
         self._owed: list[_Settled] = []  # outcomes that could not be written down yet
         self._told_at = -math.inf
 
@@ -175,8 +167,8 @@ class _Clerk:
         self,
         mark: bytes,
         body: bytes,
-        where: Place | bytes | None,
-        told: Callable[[Found | Claim], None],
+        where: LogLocation | bytes | None,
+        told: Callable[[Found | KeyClaim], None],
     ) -> None:
         """
         Ask what became of a key; `told` is called on the clerk's thread.
@@ -218,7 +210,7 @@ class _Clerk:
 
     def _do(self, jobs: list[_Question | _Settled]) -> None:
         """Do what has come in one transaction, and tell the outcome after it."""
-        outcomes: list[tuple[_Question, Found | Claim]] = []
+        outcomes: list[tuple[_Question, Found | KeyClaim]] = []
         open_jobs: list[_Question | _Settled] = []
         for job in jobs:  # what is answered already holds nobody up
             found = self._known(job) if isinstance(job, _Question) else None
@@ -234,11 +226,13 @@ class _Clerk:
     def _known(self, asked: _Question) -> Found:
         return None if asked.where is None else self._read(asked.where, asked.body)
 
-    def _transact(self, jobs: list[_Question | _Settled]) -> list[tuple[_Question, Found | Claim]]:
-        outcomes: list[tuple[_Question, Found | Claim]] = []
+    def _transact(
+        self, jobs: list[_Question | _Settled]
+    ) -> list[tuple[_Question, Found | KeyClaim]]:
+        outcomes: list[tuple[_Question, Found | KeyClaim]] = []
         try:
             if self._claims is None:
-                self._claims = Claims(self._log.parent / "claims")
+                self._claims = KeyClaims(self._log.parent / "claims")
             with self._claims.transaction():
                 for job in [*self._owed, *jobs]:
                     if isinstance(job, _Settled):
@@ -261,13 +255,13 @@ class _Clerk:
             self._told_at = now
             logger.error("idempotency keys cannot be claimed", exc_info=error)
 
-    def _write(self, claims: Claims, job: _Settled) -> None:
+    def _write(self, claims: KeyClaims, job: _Settled) -> None:
         if job.first_id is None:
             claims.drop(job.mark)
         else:
             claims.settle(job.mark, job.first_id)
 
-    def _answer(self, claims: Claims, asked: _Question) -> Found | Claim:
+    def _answer(self, claims: KeyClaims, asked: _Question) -> Found | KeyClaim:
         found: Found
         claim = claims.take(asked.mark, asked.body)
         if claim is None:
@@ -285,15 +279,15 @@ class _Clerk:
         return found
 
     def _search(self, asked: _Question, since_s: float) -> Found:
-        where = log_reader.keys(self._log, since_s).get(asked.mark)
+        where = log_reader.logged_keys(self._log, since_s).get(asked.mark)
         return None if where is None else self._read(where, asked.body)
 
-    def _read(self, where: Place | bytes, body: bytes) -> Found:
+    def _read(self, where: LogLocation | bytes, body: bytes) -> Found:
         """Read an answer from the log; None when it is not there, or is a failure."""
         try:
-            if isinstance(where, Place):
-                return _answer(log_reader.frame_at(where), where.position, body)
-            logged = log_reader.find(self._log, where)
+            if isinstance(where, LogLocation):
+                return _answer(log_reader.read_batch(where), where.position, body)
+            logged = log_reader.find_prediction(self._log, where)
             return None if logged is None else _answer(logged.frame, logged.part[0], body)
         except ClewlineError as error:
             return error
@@ -309,7 +303,7 @@ class _Failure(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw(b"")
 
 
-def _answer(frame: Frame, index: int, body: bytes) -> Found:
+def _answer(frame: LoggedBatch, index: int, body: bytes) -> Found:
     """Give the answer that a part of a frame got; None when the model failed on it."""
     part = frame.parts[index]
     if _digest_of(part) != body:
@@ -318,14 +312,14 @@ def _answer(frame: Frame, index: int, body: bytes) -> Found:
     answers = frame.answers[first : first + part.count]
     if any(bytes(msgspec.json.decode(answer, type=_Failure).error) for answer in answers):
         return None
-    return Answer(
+    return PredictResponse(
         f"{frame.endpoint}#{frame.revision}",
         answers,
         frame.ids[first * ID_BYTES : (first + 1) * ID_BYTES],
     )
 
 
-def _digest_of(part: Part) -> bytes:
+def _digest_of(part: LoggedRequest) -> bytes:
     return _digest(part.format, part.detail, part.body)
 
 

@@ -45,7 +45,7 @@ _PUBLISHED_AT = _SLOT.size - _NUMBER.size
 _SINCE_AT = _WORK.size - _FLOAT.size
 
 
-class State(IntEnum):
+class WorkerState(IntEnum):
     """How far a process is."""
 
     EMPTY = 0
@@ -54,21 +54,21 @@ class State(IntEnum):
     STOPPING = 3
 
 
-class Kind(IntEnum):
+class WorkKind(IntEnum):
     """What a thread does with an endpoint."""
 
     COMPUTING = 0
     LOADING = 1
 
 
-class Work(NamedTuple):
+class ThreadWork(NamedTuple):
     """What one thread is at."""
 
     thread: int  # as `threading.get_ident` numbers them
     limit_s: float  # it hangs when it takes longer
     loop_s: float  # and so long it may keep the event loop from its heartbeat
     revision: int
-    kind: Kind
+    kind: WorkKind
     endpoint: str
     since: float
 
@@ -76,7 +76,7 @@ class Work(NamedTuple):
         return f"{self.kind.name.lower()} {self.endpoint}#{self.revision}"
 
 
-class Slot:
+class WorkerSlot:
     """The place of one process; only that process writes it, and the supervisor before it."""
 
     def __init__(self, memory: mmap.mmap, start: int) -> None:
@@ -86,13 +86,13 @@ class Slot:
     def clear(self, generation: int) -> None:
         """Make it ready for another process; `generation` numbers the processes of a server."""
         self._memory[self._start : self._start + _SLOT_BYTES] = bytes(_SLOT_BYTES)
-        _SLOT.pack_into(self._memory, self._start, 0, State.STARTING, generation, 0.0, 0)
+        _SLOT.pack_into(self._memory, self._start, 0, WorkerState.STARTING, generation, 0.0, 0)
 
     def enter(self, pid: int) -> None:
         """Say which process writes here from now on."""
         struct.pack_into("<I", self._memory, self._start, pid)
 
-    def show(self, state: State) -> None:
+    def show(self, state: WorkerState) -> None:
         """Say how far the process is."""
         struct.pack_into("<I", self._memory, self._start + _STATE_AT, state)
 
@@ -127,9 +127,9 @@ class Slot:
         return int(_SLOT.unpack_from(self._memory, self._start)[0])
 
     @property
-    def state(self) -> State:
+    def state(self) -> WorkerState:
         """How far the process is."""
-        return State(_SLOT.unpack_from(self._memory, self._start)[1])
+        return WorkerState(_SLOT.unpack_from(self._memory, self._start)[1])
 
     @property
     def generation(self) -> int:
@@ -146,7 +146,7 @@ class Slot:
         """The latest call for metrics that the process has answered."""
         return int(_SLOT.unpack_from(self._memory, self._start)[4])
 
-    def works(self) -> list[Work]:
+    def works(self) -> list[ThreadWork]:
         """Give what the threads are at."""
         found = []
         for place in range(THREADS):
@@ -156,7 +156,7 @@ class Slot:
                 found.append(work)
         return found
 
-    def lateness(self, now: float, awake_since: float = 0.0) -> Lateness | None:
+    def lateness(self, now: float, awake_since: float = 0.0) -> Hang | None:
         """
         Tell why the process must be taken to hang; None when it need not.
 
@@ -167,25 +167,25 @@ class Slot:
         works = self.works()
         over = [w for w in works if now - max(w.since, awake_since) > w.limit_s]
         if over:
-            return Lateness(f"{over[0]} took more than {over[0].limit_s:g} s", over)
-        least_s = START_S if self.state == State.STARTING else LOOP_S
+            return Hang(f"{over[0]} took more than {over[0].limit_s:g} s", over)
+        least_s = START_S if self.state == WorkerState.STARTING else LOOP_S
         limit_s = max([least_s, *(work.loop_s for work in works)])
         beat_at = self.beat_at
         if beat_at and now - max(beat_at, awake_since) > limit_s:
             # What began after the loop had stopped cannot have stopped it.
             causes = [work for work in works if work.since <= beat_at + LOOP_S / 2]
-            return Lateness(f"its event loop stood still for more than {limit_s:g} s", causes)
+            return Hang(f"its event loop stood still for more than {limit_s:g} s", causes)
         return None
 
 
-class Lateness(NamedTuple):
+class Hang(NamedTuple):
     """Why a process must be taken to hang, and what it was at."""
 
     reason: str
-    causes: list[Work]
+    causes: list[ThreadWork]
 
 
-class Board:
+class WorkerTable:
     """
     The whole board.
 
@@ -199,22 +199,22 @@ class Board:
         assert magic == _MAGIC, "the supervisor and its workers are one version"
 
     @classmethod
-    def create(cls, seats: int) -> tuple[Board, int]:
-        """Make an empty board without a name; gives it and the descriptor for `Board`."""
+    def create(cls, seats: int) -> tuple[WorkerTable, int]:
+        """Make an empty board without a name; gives it and the descriptor for `WorkerTable`."""
         file = os.memfd_create("clewline-board", os.MFD_CLOEXEC)
         os.truncate(file, _HEAD.size + seats * _SEAT.size + 2 * seats * _SLOT_BYTES)
         os.pwrite(file, _HEAD.pack(_MAGIC, seats, 2 * seats, 0), 0)
         return cls(file), file
 
     @property
-    def slots(self) -> list[Slot]:
+    def slots(self) -> list[WorkerSlot]:
         """All places of processes; those of seat `i` are `i` and `i + seats`."""
         return [self.slot(number) for number in range(2 * self.seats)]
 
-    def slot(self, number: int) -> Slot:
+    def slot(self, number: int) -> WorkerSlot:
         """The place of one process."""
         start = _HEAD.size + self.seats * _SEAT.size + number * _SLOT_BYTES
-        return Slot(self._memory, start)
+        return WorkerSlot(self._memory, start)
 
     def seat(self, number: int) -> str:
         """Tell why nobody answers on a seat; "" when somebody does."""
@@ -238,13 +238,13 @@ class Board:
         return number
 
 
-def packed(work: Work) -> bytes:
+def packed(work: ThreadWork) -> bytes:
     """Give work as it stands on the board."""
     name = work.endpoint.encode()[:NAME_BYTES]
     return _WORK.pack(*work[:5], name, work.since)
 
 
-def _work(raw: bytes) -> Work:
+def _work(raw: bytes) -> ThreadWork:
     thread, limit_s, loop_s, revision, kind, name, since = _WORK.unpack(raw)
     endpoint = name.rstrip(b"\0").decode("utf-8", "replace")
-    return Work(thread, limit_s, loop_s, revision, Kind(kind), endpoint, since)
+    return ThreadWork(thread, limit_s, loop_s, revision, WorkKind(kind), endpoint, since)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from clewline.serve.graph.trails import Trail
 
 
-class Stamps(msgspec.Struct, eq=False):
+class RequestTimings(msgspec.Struct, eq=False):
     """Times of `time.perf_counter`, 0 where a request has not come so far."""
 
     arrived: float = 0.0

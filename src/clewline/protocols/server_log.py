@@ -17,7 +17,7 @@ TOLD = ("clewline.protocols", "clewline.serve")
 """Whose INFO is shown: swaps, certificates."""
 
 
-def configure(worker: int | None = None) -> None:
+def configure_logging(worker: int | None = None) -> None:
     """
     Write messages to stderr.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from clewline.serve.log.extent import opened
+from clewline.serve.log.windowed_file import open_windowed
 
 places = st.integers(0, 300)
 
@@ -21,7 +21,7 @@ def test_reads_in_any_order_give_what_slices_of_the_whole_give(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    with opened(path, window) as extent:
+    with open_windowed(path, window) as extent:
         assert len(extent) == len(data)
         for start, end in reads:
             assert extent.read(start, end) == data[start:end]
@@ -36,14 +36,14 @@ def test_a_pattern_is_found_across_windows(
 ) -> None:
     path = tmp_path / "file"
     path.write_text(text)
-    with opened(path, window) as extent:
+    with open_windowed(path, window) as extent:
         assert extent.find(pattern.encode(), start) == text.find(pattern, start)
 
 
 def test_a_file_that_becomes_shorter_gives_fewer_bytes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(10_000))
-    with opened(path, 100) as extent:
+    with open_windowed(path, 100) as extent:
         path.write_bytes(bytes(5000))
         assert len(extent.read(4900, 5100)) == 100
         assert extent.read(6000, 7000) == b""
