@@ -198,8 +198,8 @@ def test_what_was_logged_as_a_failure_of_the_model_may_be_tried_again(
 KILLED = """
 import sys, time
 from pathlib import Path
-from clewline.serve.idempotency.key_claims import KeyKeyClaims
-claims = KeyKeyClaims(Path(sys.argv[1]))
+from clewline.serve.idempotency.key_claims import KeyClaims
+claims = KeyClaims(Path(sys.argv[1]))
 with claims.transaction():
     assert claims.take(bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.argv[3])) is None
 print("claimed", flush=True)
