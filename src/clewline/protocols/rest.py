@@ -29,7 +29,6 @@ from clewline.serve.log import reader as log_reader
 from clewline.serve.metrics import shared_metrics
 from clewline.serve.metrics.shared_metrics import MetricFamily
 from clewline.serve.spec import revision
-from clewline.serve.workers.watched import Readiness
 from clewline.signature.field_rules import printable_text
 from clewline.signature.json_rows import NameSuggestions
 from clewline.store.ids import id_time_s
