@@ -15,11 +15,11 @@ from shared import demo
 from shared.keep import keep
 
 from clewline.project import Project
-from clewline.serve.loaded import LoadedRevision
+from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.reader import find_prediction
 from clewline.serve.log.writer import LogWriter
-from clewline.serve.pool import ModelPool
+from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.spec.revision import require_live
 from clewline.store.ids import id_text, prediction_ids
 from clewline.store.reader import FILE, CatalogReader
@@ -65,9 +65,9 @@ def fill(project: Project, count: int) -> list[str]:
 def answered(project: Project) -> LoggedBatch:
     """A batch of background rows, answered as the server answers."""
     live = require_live(CatalogReader(project.store_root / FILE), "tumours")
-    loaded = LoadedRevision.load(live, ModelPool(project))
+    loaded = LoadedRevision.load(live, SharedModels(project))
     bodies = [b'{"rows": [%b]}' % bytes(row) for row in demo.background(project)[:BATCH]]
-    rows = [loaded.intake.read(body).rows[0] for body in bodies]
+    rows = [loaded.json_reader.read(body).rows[0] for body in bodies]
     predictions = loaded.answer(rows, [None] * BATCH)
     loaded.close()
     return loaded.frame(predictions, [LoggedRequest("json", body, 1) for body in bodies])

@@ -18,7 +18,7 @@ from shared.keep import keep
 
 from clewline.serve import formats
 from clewline.serve.formats import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
-from clewline.serve.intake import MAX_ROWS, Intake
+from clewline.serve.json_reader import MAX_ROWS, JsonReader
 from clewline.signature.check import Checker
 from clewline.signature.field import Output, Signature
 from clewline.signature.infer import infer_fields
@@ -30,19 +30,19 @@ def main() -> None:
     rows = sample(ROWS)
     output = Output(name="income", task="binary", labels=("<=50K", ">50K"))
     checker = Checker(Signature(fields=infer_fields(pl.DataFrame(rows)), output=output))
-    intake = Intake(checker)
+    reader = JsonReader(checker)
     figures: dict[str, Any] = {}
     for format, body in bodies(rows).items():
-        took_s = least(reader(format, body, checker, intake))
+        took_s = least(reader(format, body, checker, reader))
         figures[format] = {"bytes": len(body), "ms": round(took_s * 1e3, 3)}
         print(f"{format:14} {len(body):8} bytes {took_s * 1e3:7.3f} ms")
     keep("formats", figures, versions=("polars", "msgspec"))
 
 
-def reader(format: str, body: bytes, checker: Checker, intake: Intake) -> Callable[[], Any]:
+def reader(format: str, body: bytes, checker: Checker, reader: JsonReader) -> Callable[[], Any]:
     """Read as the server does: a large body of JSON rows in portions."""
     if format == JSON:
-        return lambda: list(intake.read_large(body))
+        return lambda: list(reader.read_large(body))
     named = formats.named(format)
     return lambda: named.rows(body, "", checker, MAX_ROWS)
 

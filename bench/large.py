@@ -24,8 +24,8 @@ from clewline import project as projects
 from clewline.model.registry import Registry
 from clewline.model.runtime import Predictor
 from clewline.model.runtime.outputs import take_rows
-from clewline.serve.loaded import LoadedRevision
-from clewline.serve.pool import ModelPool
+from clewline.serve.loaded_revision import LoadedRevision
+from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.spec import revision as revisions
 from clewline.signature.columns import Columns
 from clewline.store.store import Store
@@ -109,11 +109,11 @@ def own(folder: str, seconds: str) -> None:
     project = projects.load(Path(folder))
     with Store.open(project.store_root, write=False) as store:
         live = revisions.require_live(store.catalog, "income")
-        loaded = LoadedRevision.load(live, ModelPool(project))
+        loaded = LoadedRevision.load(live, SharedModels(project))
         (ref,) = live.packages
         _, predictor = Registry(project, store).load(ref)
     body = msgspec.json.encode({"rows": income.sample(ROWS)})
-    rows = loaded.checker.columns(loaded.intake.read(body).rows).columns
+    rows = loaded.checker.columns(loaded.json_reader.read(body).rows).columns
     shares = {size: 1.0 if size == ROWS else 1 / len(OWN_SIZES) for size in OWN_SIZES}
     rates = {size: _alone(predictor, rows, size, float(seconds) * shares[size]) for size in shares}
     print(msgspec.json.encode(rates).decode())

@@ -23,7 +23,7 @@ from clewline.errors import (
     TooManyFailures,
     UsageError,
 )
-from clewline.protocols.status import of_error
+from clewline.protocols.error_responses import error_response
 
 GOOD = Reply(
     200, b'{"revision":"income#1","predictions":[{"id":"1","model":"income@1","value":2}]}'
@@ -110,7 +110,7 @@ def test_attempts_end_with_the_reason():
 
 def test_an_error_is_of_the_class_that_the_server_raised():
     def again(error: ClewlineError) -> ClewlineError:
-        response = of_error(error)
+        response = error_response(error)
         headers = dict(response.headers)
         wait = headers.get(b"retry-after", b"").decode()
         result: ClewlineError = run([Reply(response.status, response.body, wait)], retries=0)[0]

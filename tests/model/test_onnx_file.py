@@ -26,7 +26,7 @@ from clewline.evaluation.report import evaluate
 from clewline.model import contents
 from clewline.model.kinds.onnx_file import made
 from clewline.model.runtime.outputs import runtime_named
-from clewline.serve.answers import Renderer
+from clewline.serve.answer_writer import AnswerWriter
 from clewline.signature.field import Field, Output, Signature
 from clewline.testing.runtime import Case, RuntimeContract
 
@@ -119,12 +119,12 @@ def test_an_embedding_answers_with_nested_lists(bring: Any) -> None:
     predictor = runtime_named("onnx-file").load(brought.files, brought.signature)
     found = predictor.predict(rows)
     np.testing.assert_allclose(found.tensor, rows.tensors["x"].mean(axis=(2, 3)), rtol=1e-5)
-    from clewline.serve.answers import _values
+    from clewline.serve.answer_writer import _values
 
     written = _values(b'{"id":"%b","value":%b}', [b"1", b"2"], found)
     read = [msgspec.json.decode(one)["value"] for one in written]
     np.testing.assert_array_equal(np.array(read, np.float32), found.tensor)
-    assert Renderer(output) is not None
+    assert AnswerWriter(output) is not None
 
 
 def test_a_fixed_batch_of_one_is_called_a_row_at_a_time(bring: Any) -> None:
@@ -213,9 +213,9 @@ def test_the_file_is_kept_byte_for_byte(bring: Any) -> None:
 
 def test_a_classifier_without_probabilities_is_written_with_its_label_alone() -> None:
     from clewline.model.runtime import Outputs
-    from clewline.serve.answers import _choices
+    from clewline.serve.answer_writer import _choices
 
-    renderer = Renderer(Output(name="y", task="binary", labels=("no", 'a,"probabilities":{%')))
+    renderer = AnswerWriter(Output(name="y", task="binary", labels=("no", 'a,"probabilities":{%')))
     templates = renderer._templates_of("m@1", "")
     rows = _choices(templates, [b"1", b"2"], Outputs(choices=np.array([0, 1])))
     assert [msgspec.json.decode(row) for row in rows] == [

@@ -33,15 +33,15 @@ from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project, load
 from clewline.protocols.http.server import (
-    Application,
-    Exchange,
+    HttpApplication,
+    HttpLimits,
+    HttpRefusal,
+    HttpRequest,
+    HttpResponse,
     HttpServer,
-    Limits,
-    Refused,
-    Response,
 )
 from clewline.protocols.http.tls import Certificate
-from clewline.serve.endpoints import Endpoints
+from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.spec import endpoint_file as spec
 from clewline.serve.spec import revision
 from clewline.store.store import Store
@@ -52,43 +52,43 @@ class Echo:
     """Answers with what it was asked; `/later` keeps its answers until `release` is called."""
 
     def __init__(self) -> None:
-        self.kept: list[Exchange] = []
+        self.kept: list[HttpRequest] = []
         self.handled = 0
         self.refused = 0
         self.targets: list[str] = []
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, request: HttpRequest) -> None:
         self.handled += 1
-        self.targets.append(exchange.target.decode("latin-1"))
-        if exchange.target in (b"/later", b"/stream"):
-            self.kept.append(exchange)
-        elif exchange.target == b"/broken":
+        self.targets.append(request.target.decode("latin-1"))
+        if request.target in (b"/later", b"/stream"):
+            self.kept.append(request)
+        elif request.target == b"/broken":
             raise ZeroDivisionError
-        elif exchange.target.startswith(b"/large"):
-            exchange.answer(Response(200, b"x" * int(exchange.target[6:]), b"text/plain"))
+        elif request.target.startswith(b"/large"):
+            request.answer(HttpResponse(200, b"x" * int(request.target[6:]), b"text/plain"))
         else:
-            exchange.answer(Response(200, self.echo(exchange)))
+            request.answer(HttpResponse(200, self.echo(request)))
 
-    def echo(self, exchange: Exchange) -> bytes:
+    def echo(self, request: HttpRequest) -> bytes:
         return msgspec.json.encode(
-            {"target": exchange.target.decode(), "body": exchange.body.decode()}
+            {"target": request.target.decode(), "body": request.body.decode()}
         )
 
-    def admit(self, exchange: Exchange) -> Response | None:
-        return Response(404, b"{}") if exchange.target == b"/nowhere" else None
+    def admit(self, request: HttpRequest) -> HttpResponse | None:
+        return HttpResponse(404, b"{}") if request.target == b"/nowhere" else None
 
-    def screen(self, exchange: Exchange) -> Response | None:
-        return Response(401, b"{}") if exchange.target == b"/private" else None
+    def screen(self, request: HttpRequest) -> HttpResponse | None:
+        return HttpResponse(401, b"{}") if request.target == b"/private" else None
 
-    def refuse(self, exchange: Exchange, refused: Refused) -> Response:
+    def refuse(self, request: HttpRequest, refused: HttpRefusal) -> HttpResponse:
         self.refused += 1
-        return Response(refused.status, msgspec.json.encode(refused.message))
+        return HttpResponse(refused.status, msgspec.json.encode(refused.message))
 
     def release(
-        self, order: Callable[[list[Exchange]], list[Exchange]] = lambda kept: kept
+        self, order: Callable[[list[HttpRequest]], list[HttpRequest]] = lambda kept: kept
     ) -> None:
-        for exchange in order(self.kept):
-            exchange.answer(Response(200, self.echo(exchange)))
+        for request in order(self.kept):
+            request.answer(HttpResponse(200, self.echo(request)))
         self.kept = []
 
 
@@ -97,9 +97,9 @@ class Running:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: HttpLimits,
         certificate: Certificate | None = None,
-        application: Application | None = None,
+        application: HttpApplication | None = None,
     ) -> None:
         self.echo = Echo()
         self.server = HttpServer(application or self.echo, limits, certificate)
@@ -251,7 +251,7 @@ def serve(certificate: Certificate | None) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
     def start(**limits: float) -> Running:
-        running.append(Running(Limits(**limits), certificate))  # type: ignore[arg-type]
+        running.append(Running(HttpLimits(**limits), certificate))  # type: ignore[arg-type]
         return running[-1]
 
     yield start
@@ -288,7 +288,7 @@ def caller(server: Running, connect: Callable[[Running], Caller]) -> Caller:
 @pytest.fixture(scope="module")
 def long_lived_caller() -> Iterator[Caller]:
     """A connection that many examples of one test use."""
-    running = Running(Limits())
+    running = Running(HttpLimits())
     caller = Caller(running.port)
     yield caller
     caller.close()
@@ -366,10 +366,10 @@ def loans(tmp_path: Path, made: list[contents.Contents]) -> Loans:
 class Up:
     """The prediction server of a project, on a thread."""
 
-    def __init__(self, project: Project, limits: Limits, **settings: Any) -> None:
+    def __init__(self, project: Project, limits: HttpLimits, **settings: Any) -> None:
         self.project = project
         self.url = ""
-        self.endpoints: Endpoints
+        self.endpoints: EndpointServer
         self._failure: BaseException | None = None
         self._known = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(limits, settings))
@@ -383,19 +383,19 @@ class Up:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def _run(self, limits: Limits, settings: dict[str, Any]) -> None:
+    def _run(self, limits: HttpLimits, settings: dict[str, Any]) -> None:
         try:
             uvloop.run(self._main(limits, settings))
         except BaseException as error:
             self._failure = error
             self._known.set()
 
-    async def _main(self, limits: Limits, settings: dict[str, Any]) -> None:
+    async def _main(self, limits: HttpLimits, settings: dict[str, Any]) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        endpoints = Endpoints(self.project, **settings)
+        endpoints = EndpointServer(self.project, **settings)
         await servers.serve(endpoints, "127.0.0.1", 0, limits, self._ready, self._stop)
 
-    def _ready(self, endpoints: Endpoints, url: str) -> None:
+    def _ready(self, endpoints: EndpointServer, url: str) -> None:
         self.endpoints, self.url = endpoints, url
         self._known.set()
 
@@ -438,8 +438,8 @@ def up() -> Iterator[Callable[..., Up]]:
     """Bring servers up; all are stopped at the end."""
     running: list[Up] = []
 
-    def start(project: Project, limits: Limits | None = None, **settings: Any) -> Up:
-        running.append(Up(project, limits or Limits(drain_s=5.0), **settings))
+    def start(project: Project, limits: HttpLimits | None = None, **settings: Any) -> Up:
+        running.append(Up(project, limits or HttpLimits(drain_s=5.0), **settings))
         return running[-1]
 
     yield start
@@ -450,6 +450,6 @@ def up() -> Iterator[Callable[..., Up]]:
 @pytest.fixture(scope="module")
 def income(tmp_path_factory: pytest.TempPathFactory, made: list[contents.Contents]) -> Iterator[Up]:
     """A server that many tests share: nothing that they send may bring it down."""
-    server = Up(Loans(tmp_path_factory.mktemp("loans"), made).project, Limits(drain_s=5.0))
+    server = Up(Loans(tmp_path_factory.mktemp("loans"), made).project, HttpLimits(drain_s=5.0))
     yield server
     server.stop()

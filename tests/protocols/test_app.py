@@ -15,12 +15,12 @@ from clewline.errors import NotFound
 from clewline.project import Project
 from clewline.protocols import access_log
 from clewline.protocols.access_log import AccessLog
-from clewline.protocols.app import App
+from clewline.protocols.app import HttpApp
 from clewline.protocols.health import ServerHealth
-from clewline.protocols.http.exchange import Exchange, Response
-from clewline.protocols.http.limits import Limits
-from clewline.protocols.rest import Rest
-from clewline.protocols.route import POST, READ, Route
+from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import HttpRequest, HttpResponse
+from clewline.protocols.rest.routes import RestRoutes
+from clewline.protocols.route import POST, READ, HttpRoute
 from clewline.serve import access
 from clewline.serve.access import FAILURES, TokenChecker
 from clewline.store.store import Store
@@ -35,36 +35,36 @@ class Things:
         self.found = 0
         self.handled = 0
 
-    def find(self, path: bytes) -> Route | None:
+    def find(self, path: bytes) -> HttpRoute | None:
         self.found += 1
         if path == b"/open":
-            return Route("open", None, READ, self._answer)
+            return HttpRoute("open", None, READ, self._answer)
         if path in ROLES:
-            return Route(path[1:].decode(), ROLES[path], POST, self._answer, self._admit)
+            return HttpRoute(path[1:].decode(), ROLES[path], POST, self._answer, self._admit)
         if path.startswith(b"/id/"):
-            return Route("id", None, READ, self._answer, keep=False)
+            return HttpRoute("id", None, READ, self._answer, keep=False)
         if path == b"/stream":
-            return Route("stream", None, READ, self._stream)
+            return HttpRoute("stream", None, READ, self._stream)
         if path == b"/gone":
             raise NotFound("There is no 'gone' here.", "Did you mean 'gown'?")
         if path == b"/wrong":
-            return Route("wrong", None, READ, self._wrong)
+            return HttpRoute("wrong", None, READ, self._wrong)
         return None
 
-    def _answer(self, exchange: Exchange) -> None:
+    def _answer(self, request: HttpRequest) -> None:
         self.handled += 1
-        exchange.rows, exchange.first_id = 2, bytes(range(16))
-        exchange.answer(Response(200, b'{"q":%d}' % len(exchange.query)))
+        request.rows, request.first_id = 2, bytes(range(16))
+        request.answer(HttpResponse(200, b'{"q":%d}' % len(request.query)))
 
-    def _stream(self, exchange: Exchange) -> None:
-        stream = exchange.start(Response(200))
+    def _stream(self, request: HttpRequest) -> None:
+        stream = request.start(HttpResponse(200))
         stream.send(b"abc")
         stream.end()
 
-    def _admit(self, exchange: Exchange) -> Response | None:
-        return Response(415, b"{}") if b"content-type" not in exchange.headers else None
+    def _admit(self, request: HttpRequest) -> HttpResponse | None:
+        return HttpResponse(415, b"{}") if b"content-type" not in request.headers else None
 
-    def _wrong(self, exchange: Exchange) -> None:
+    def _wrong(self, request: HttpRequest) -> None:
         raise NotFound("It is not there.", "Look elsewhere.")
 
 
@@ -79,8 +79,8 @@ class Site:
         self.gate = TokenChecker(project, required=required)
         self.gate.open()
         self.log = None if log is None else AccessLog(log)
-        app = App((self.things,), self.gate, self.vitals, log=self.log, behind_proxy=proxy)
-        self.running = run_http(Limits(drain_s=3.0), None, app)
+        app = HttpApp((self.things,), self.gate, self.vitals, log=self.log, behind_proxy=proxy)
+        self.running = run_http(HttpLimits(drain_s=3.0), None, app)
 
     def ask(self, method: bytes, target: bytes, *lines: str) -> tuple[int, dict[str, str], bytes]:
         """Send one request on a connection of its own."""
@@ -353,6 +353,6 @@ def test_a_trusted_proxy_gives_the_callers_address_and_nobody_else_does(site, tm
     }.items(),
 )
 def test_our_routes_need_the_roles_that_the_documents_say(income, path, role):
-    route = Rest(income.endpoints, ServerHealth()).find(path)
+    route = RestRoutes(income.endpoints, ServerHealth()).find(path)
     assert route is not None
     assert route.role == role

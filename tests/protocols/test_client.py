@@ -14,7 +14,7 @@ import pytest
 
 from clewline.client import AsyncClient, Client, Unreachable
 from clewline.errors import Forbidden, InvalidInput, NotFound, Unauthorized, UsageError
-from clewline.protocols.http.server import Limits
+from clewline.protocols.http.server import HttpLimits
 from clewline.protocols.http.tls import Certificate
 from clewline.serve import access
 from clewline.serve.log.reader import latest_predictions
@@ -230,7 +230,7 @@ def test_a_token_is_shown_and_its_roles_count(loans, up):
 
 
 def test_a_server_of_tls_is_trusted_by_its_authority_alone(pem, run_http):
-    server = run_http(Limits(), Certificate(*pem))
+    server = run_http(HttpLimits(), Certificate(*pem))
     url = f"https://localhost:{server.port}"
     try:
         with Client(url, ca_file=pem[0]) as client:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from clewline.protocols.http.server import Limits
+from clewline.protocols.http.server import HttpLimits
 from clewline.serve import access
 from clewline.serve.log import reader as log_reader
 from clewline.store.store import Store
@@ -104,7 +104,7 @@ def test_rows_are_answered_logged_and_refused_as_elsewhere(
     assert ask("GET", PREDICT)[0] == 405
     assert ask("GET", "/nowhere")[0] == 404
     assert ask("POST", PREDICT, body(ROW), content_type="text/html")[0] == 415
-    assert ask("POST", PREDICT, b" " * (Limits().body_bytes + 1))[0] == 413
+    assert ask("POST", PREDICT, b" " * (HttpLimits().body_bytes + 1))[0] == 413
     assert ask("GET", "/health/ready") == (200, {"status": "ready"})
 
 

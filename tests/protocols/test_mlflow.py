@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clewline.errors import Fault
+from clewline.protocols.error_responses import STATUS
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.mlflow import ERROR_CODES, Mlflow, written
-from clewline.protocols.rest import Rest
-from clewline.protocols.status import STATUS
+from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.predict_response import PredictResponse
-from clewline.serve.replay import replay
+from clewline.serve.prediction_replay import replay
 
 INVOCATIONS = "/invocations"
 JSON = {"Content-Type": "application/json"}
@@ -263,12 +263,13 @@ def test_every_status_has_a_code_of_mlflow():
     }.items(),
 )
 def test_the_routes_need_the_roles_that_the_documents_say(income, path, role):
-    route = Mlflow(income.endpoints, Rest(income.endpoints, ServerHealth()).ready).find(path)
+    route = Mlflow(income.endpoints, RestRoutes(income.endpoints, ServerHealth()).ready).find(path)
     assert route is not None
     assert route.role == role
 
 
 def test_other_paths_are_left_to_other_protocols(income):
     assert (
-        Mlflow(income.endpoints, Rest(income.endpoints, ServerHealth()).ready).find(b"/v2") is None
+        Mlflow(income.endpoints, RestRoutes(income.endpoints, ServerHealth()).ready).find(b"/v2")
+        is None
     )

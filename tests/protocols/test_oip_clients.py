@@ -12,7 +12,7 @@ import pytest
 
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.oip.grpc import OipGrpc
-from clewline.protocols.rest import Rest
+from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,7 +30,7 @@ def found(income: Any) -> dict[str, Any]:
     """What the client printed."""
     subprocess.run([ROOT / "scripts" / "install", "clients"], check=True, cwd=ROOT)
     vitals = ServerHealth()
-    ready = Rest(income.endpoints, vitals).ready
+    ready = RestRoutes(income.endpoints, vitals).ready
     served = OipGrpc(income.endpoints, TokenChecker(income.project), ready, vitals)
 
     async def start() -> int:

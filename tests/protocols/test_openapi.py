@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clewline.protocols import openapi
-from clewline.protocols.status import STATUS
+from clewline.protocols.error_responses import STATUS
 
 ROOT = Path(__file__).parent.parent.parent
 SCHEMATHESIS = ROOT / ".venv-clients" / "bin" / "schemathesis"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clewline.project import Project
-from clewline.serve.pool import ModelPool
+from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.spec import endpoint_file as spec
 from clewline.serve.spec import revision
 from clewline.serve.spec.trial import try_out
@@ -33,4 +33,4 @@ def test_an_endpoint_of_the_page_resolves_and_answers(
     project = shop(tmp_path, FILES)
     with Store.open(project.store_root) as store:
         draft = revision.resolve(project, store.catalog, spec.read(project, name))
-    assert try_out(ModelPool(project), draft, name).rows == 20
+    assert try_out(SharedModels(project), draft, name).rows == 20

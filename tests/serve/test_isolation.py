@@ -15,8 +15,8 @@ import pytest
 from clewline.errors import IntegrityError, ModelFailed
 from clewline.model.isolation.isolated_predictor import IsolatedPredictor
 from clewline.project import Project
-from clewline.serve.endpoints import Endpoints
-from clewline.serve.pool import LoadedModel, ModelPool
+from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
 from clewline.serve.spec import endpoint_file as spec
 from clewline.serve.spec import revision
 from clewline.signature.check import Checker
@@ -32,8 +32,8 @@ def project(loans: Loans, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture
-def pool(project: Project) -> ModelPool:
-    made = ModelPool(project)
+def pool(project: Project) -> SharedModels:
+    made = SharedModels(project)
     with Store.open(project.store_root, write=False) as store:
         (version,) = store.catalog.find(ModelVersion, name="income", number=1)
     made.pin({"income@1": version.package})
@@ -46,7 +46,9 @@ def background(model: LoadedModel) -> Any:
     return checker.columns([row for raw in rows for row in checker.decode(bytes(raw))]).columns
 
 
-def test_it_is_shared_by_those_who_ask_for_it_and_answers_as_in_the_server(pool: ModelPool) -> None:
+def test_it_is_shared_by_those_who_ask_for_it_and_answers_as_in_the_server(
+    pool: SharedModels,
+) -> None:
     here, away = pool.take("income@1"), pool.take("income@1", isolate=True)
     again = pool.take("income@1", isolate=True)
     assert again is away
@@ -66,7 +68,7 @@ def test_it_is_shared_by_those_who_ask_for_it_and_answers_as_in_the_server(pool:
 
 
 def test_after_a_crash_its_package_is_read_and_checked_again(
-    pool: ModelPool, project: Project
+    pool: SharedModels, project: Project
 ) -> None:
     model = pool.take("income@1", isolate=True)
     predictor = model.predictor
@@ -103,7 +105,7 @@ def test_a_model_whose_process_ends_again_and_again_fails_its_endpoint_with_the_
         revision.apply(project, store, spec.read(project, "apart"))
 
     async def main() -> None:
-        endpoints = Endpoints(project, ["apart"])
+        endpoints = EndpointServer(project, ["apart"])
         await endpoints.open()
         endpoint = endpoints.get("apart")
         assert (endpoint.state, endpoint.trouble, endpoints.ready) == ("ready", None, True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clewline.errors import Conflict
-from clewline.protocols.http import sockets
+from clewline.protocols.http import listener
 from clewline.serve.log import reader as log_reader
 from clewline.serve.spec import endpoint_file as spec
 from clewline.serve.spec import revision
@@ -337,8 +337,8 @@ def test_a_port_that_anybody_shares_is_noticed() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(Conflict, match="cannot be listened on"):
-            sockets.listen("127.0.0.1", other.getsockname()[1], 2)
-    mine = sockets.listen("127.0.0.1", 0, 3)
+            listener.listen("127.0.0.1", other.getsockname()[1], 2)
+    mine = listener.listen("127.0.0.1", 0, 3)
     assert len({each.getsockname() for each in mine}) == 1
     for each in mine:
         each.close()
@@ -347,13 +347,13 @@ def test_a_port_that_anybody_shares_is_noticed() -> None:
 def test_two_servers_that_take_a_port_at_the_same_time_do_not_both_have_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = sockets.listen("127.0.0.1", 0, 2)
+    first = listener.listen("127.0.0.1", 0, 2)
     port = first[0].getsockname()[1]
-    bound = sockets._bound
+    bound = listener._bound
     free = lambda host, port, *, shared: bound(host, port if shared else 0, shared=shared)  # noqa: E731
-    monkeypatch.setattr(sockets, "_bound", free)  # as if the other had come after the look
+    monkeypatch.setattr(listener, "_bound", free)  # as if the other had come after the look
     with pytest.raises(Conflict, match="at the same time"):
-        sockets.listen("127.0.0.1", port, 1)
+        listener.listen("127.0.0.1", port, 1)
     for each in first:
         each.close()
 

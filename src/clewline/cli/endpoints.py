@@ -24,7 +24,7 @@ from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
-    from clewline.serve.pool import ModelPool
+    from clewline.serve.model_cache.loaded_models import SharedModels
 
 app = App(name="endpoints", help="List, show, check and apply endpoints.")
 
@@ -179,13 +179,13 @@ def _brought(project: Project, store: Store, spec: specs.EndpointSpec) -> Brough
 
 
 def _checked(project: Project, store: Store, name: str) -> Checked:
-    from clewline.serve.pool import ModelPool
+    from clewline.serve.model_cache.loaded_models import SharedModels
     from clewline.serve.spec.trial import try_out
 
     try:
         spec = specs.read(project, name, refuse=False)
         draft = revisions.resolve(project, store.catalog, spec, _brought(project, store, spec))
-        trial = try_out(ModelPool(project), draft, source_of(spec))
+        trial = try_out(SharedModels(project), draft, source_of(spec))
     except InvalidEndpoint as error:
         return Checked(endpoint=name, problems=list(error.problems))
     live = revisions.live_revision(store.catalog, name)
@@ -214,9 +214,9 @@ def _changes(store: Store, live: Revision | None, draft: Draft) -> list[Change]:
 
 def _drafts(project: Project, store: Store, names: Sequence[str] | dict[str, None]) -> list[Draft]:
     """Resolve and try all files; nothing goes live that cannot answer."""
-    from clewline.serve.pool import ModelPool
+    from clewline.serve.model_cache.loaded_models import SharedModels
 
-    pool = ModelPool(project)
+    pool = SharedModels(project)
     drafts: list[Draft] = []
     refused: list[InvalidEndpoint] = []
     for name in names:
@@ -236,7 +236,7 @@ def _drafts(project: Project, store: Store, names: Sequence[str] | dict[str, Non
     return drafts
 
 
-def _draft(project: Project, store: Store, pool: ModelPool, name: str) -> Draft:
+def _draft(project: Project, store: Store, pool: SharedModels, name: str) -> Draft:
     from clewline.serve.spec.trial import try_out
 
     spec = specs.read(project, name, refuse=False)

@@ -25,7 +25,7 @@ from clewline.store.phrases import counted, named, some
 
 if TYPE_CHECKING:
     from clewline.serve.log.compact import CompactionResult
-    from clewline.serve.replay import Compared, PredictionReplay
+    from clewline.serve.prediction_replay import Compared, PredictionReplay
 
 SHOWN = 40  # characters of a value that came out equal
 

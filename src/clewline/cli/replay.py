@@ -57,7 +57,7 @@ def replay_prediction(prediction: str) -> None:
     """Replay a prediction."""
     from clewline import project as projects
     from clewline.cli.predictions import show_replay
-    from clewline.serve.replay import replay as again
+    from clewline.serve.prediction_replay import replay as again
 
     found = again(projects.find(), prediction)
     emit(found, show_replay)

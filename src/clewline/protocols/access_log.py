@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 
 from clewline.errors import InvalidConfig
-from clewline.protocols.http.exchange import Exchange, Response
-from clewline.protocols.route import Route
+from clewline.protocols.http.request import HttpRequest, HttpResponse
+from clewline.protocols.route import HttpRoute
 from clewline.store.ids import id_text
 
 logger = logging.getLogger(__name__)
@@ -72,21 +72,21 @@ class AccessLog:
         """Lines that were not written, since the disk was too slow or full."""
         return self._overflowed + self._unwritten
 
-    def note(self, exchange: Exchange, route: Route, response: Response) -> None:
-        """Leave a line about an exchange that has its answer."""
-        stream, endpoint = exchange.stream, route.endpoint
+    def note(self, request: HttpRequest, route: HttpRoute, response: HttpResponse) -> None:
+        """Leave a line about an request that has its answer."""
+        stream, endpoint = request.stream, route.endpoint
         line = AccessRecord(
             time.time(),
-            exchange.peer_address,
-            exchange.identity,
-            exchange.method,
-            exchange.target,
+            request.peer_address,
+            request.identity,
+            request.method,
+            request.target,
             route.name,
             None if endpoint is None else endpoint.name,
             response.status,
-            time.perf_counter() - exchange.started if exchange.started else 0.0,
-            exchange.rows,
-            exchange.first_id,
+            time.perf_counter() - request.started if request.started else 0.0,
+            request.rows,
+            request.first_id,
             len(response.body) if stream is None else stream.sent_bytes,
         )
         self.leave(line)

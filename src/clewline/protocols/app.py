@@ -1,7 +1,7 @@
 """
 The application behind the HTTP server: finds the route, checks access, counts, logs.
 
-    exchange ─► route of its path ─► token ─► method ─► route.handle
+    request ─► route of its path ─► token ─► method ─► route.handle
 
 What all routes share stands here once: errors become answers by the one table,
 and a caller who may not ask learns of no name that is there.
@@ -16,15 +16,15 @@ from urllib.parse import unquote_to_bytes
 
 from clewline.errors import ClewlineError, NotFound
 from clewline.protocols.access_log import AccessLog
+from clewline.protocols.error_responses import coded_response, error_response, refusal_response
 from clewline.protocols.health import ServerHealth
-from clewline.protocols.http.exchange import Exchange, Refused, Response
+from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse
 from clewline.protocols.mlflow import Mlflow
 from clewline.protocols.oip.rest import OipRest
-from clewline.protocols.rest import Rest
-from clewline.protocols.route import Route, Routes
-from clewline.protocols.status import of_code, of_error, of_refusal
+from clewline.protocols.rest.routes import RestRoutes
+from clewline.protocols.route import HttpRoute, RouteFinder
 from clewline.serve.access import TokenChecker
-from clewline.serve.endpoints import Endpoints
+from clewline.serve.endpoint_server import EndpointServer
 
 KNOWN_PATHS = 65_536
 """Paths whose routes are remembered; others are found anew each time."""
@@ -32,24 +32,24 @@ SHOWN_CHARACTERS = 200
 
 
 def make_app(
-    endpoints: Endpoints,
+    endpoints: EndpointServer,
     gatekeeper: TokenChecker,
     *,
     log: AccessLog | None = None,
     behind_proxy: bool = False,
-) -> App:
+) -> HttpApp:
     """Make the application of all protocols over HTTP."""
     vitals = ServerHealth()
-    rest = Rest(endpoints, vitals)
-    protocols: tuple[Routes, ...] = (
+    rest = RestRoutes(endpoints, vitals)
+    protocols: tuple[RouteFinder, ...] = (
         rest,
         OipRest(endpoints, rest.ready),
         Mlflow(endpoints, rest.ready),
     )
-    return App(protocols, gatekeeper, vitals, log=log, behind_proxy=behind_proxy)
+    return HttpApp(protocols, gatekeeper, vitals, log=log, behind_proxy=behind_proxy)
 
 
-class App:
+class HttpApp:
     """
     The application of a server. Lives on the loop's thread.
 
@@ -63,7 +63,7 @@ class App:
 
     def __init__(
         self,
-        protocols: Iterable[Routes],
+        protocols: Iterable[RouteFinder],
         gatekeeper: TokenChecker,
         vitals: ServerHealth,
         *,
@@ -76,44 +76,44 @@ class App:
         self.gatekeeper = gatekeeper
         self.log = log
         self._behind_proxy = behind_proxy
-        self._known: dict[bytes, Route] = {}  # path → route, of paths that were asked before
+        self._known: dict[bytes, HttpRoute] = {}  # path → route, of paths that were asked before
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, request: HttpRequest) -> None:
         """Answer a request, now or later."""
-        exchange.started = time.perf_counter()
+        request.started = time.perf_counter()
         if self._behind_proxy:
-            _believe_proxy(exchange)
-        route = self._known.get(exchange.target) or self._find(exchange)
-        exchange.route = route
-        exchange.settled = self._settled
+            _believe_proxy(request)
+        route = self._known.get(request.target) or self._find(request)
+        request.route = route
+        request.settled = self._settled
         try:
-            if self.gatekeeper.required or b"authorization" in exchange.headers:
-                self._check(exchange, route)
-            if exchange.method in route.methods or not route.methods:
-                route.handle(exchange)
+            if self.gatekeeper.required or b"authorization" in request.headers:
+                self._check(request, route)
+            if request.method in route.methods or not route.methods:
+                route.handle(request)
             else:
-                exchange.answer(_dressed(route, _wrong_method(exchange, route)))
+                request.answer(_dressed(route, _wrong_method(request, route)))
         except ClewlineError as error:
-            exchange.answer(_dressed(route, of_error(error)))
+            request.answer(_dressed(route, error_response(error)))
 
-    def screen(self, exchange: Exchange) -> Response | None:
+    def screen(self, request: HttpRequest) -> HttpResponse | None:
         """Let only those send a large body who may ask at all."""
-        return self._judge(exchange, by_head=False)
+        return self._judge(request, by_head=False)
 
-    def admit(self, exchange: Exchange) -> Response | None:
+    def admit(self, request: HttpRequest) -> HttpResponse | None:
         """Judge a request by its head, before its body is sent."""
-        return self._judge(exchange, by_head=True)
+        return self._judge(request, by_head=True)
 
-    def refuse(self, exchange: Exchange, refused: Refused) -> Response:
+    def refuse(self, request: HttpRequest, refused: HttpRefusal) -> HttpResponse:
         """Give the answer to what the HTTP server refuses."""
-        response = of_refusal(refused)
-        if exchange.settled is None:  # else it is counted when the exchange has its answer
-            self._note(exchange, REFUSED, response)
+        response = refusal_response(refused)
+        if request.settled is None:  # else it is counted when the request has its answer
+            self._note(request, REFUSED, response)
         return response
 
-    def _find(self, exchange: Exchange) -> Route:
+    def _find(self, request: HttpRequest) -> HttpRoute:
         """Find a route; where there is none, one that says so."""
-        path = _path(exchange.target)
+        path = _path(request.target)
         if (known := self._known.get(path)) is not None:
             return known
         try:
@@ -129,74 +129,74 @@ class App:
             NotFound(f"There is nothing at {shown}.", "GET /openapi.json lists the routes.")
         )
 
-    def _check(self, exchange: Exchange, route: Route) -> None:
+    def _check(self, request: HttpRequest, route: HttpRoute) -> None:
         if route.role is None:
             return
-        header = exchange.headers.get(b"authorization")
+        header = request.headers.get(b"authorization")
         presented = None if header is None else header.decode("latin-1")
-        exchange.identity = self.gatekeeper.check(presented, exchange.peer_address, route.role)
+        request.identity = self.gatekeeper.check(presented, request.peer_address, route.role)
 
-    def _judge(self, exchange: Exchange, *, by_head: bool) -> Response | None:
+    def _judge(self, request: HttpRequest, *, by_head: bool) -> HttpResponse | None:
         if self._behind_proxy:
-            _believe_proxy(exchange)
-        route = self._find(exchange)
+            _believe_proxy(request)
+        route = self._find(request)
         response = None
         try:
-            self._check(exchange, route)
-            if by_head and exchange.method not in route.methods and route.methods:
-                response = _wrong_method(exchange, route)
+            self._check(request, route)
+            if by_head and request.method not in route.methods and route.methods:
+                response = _wrong_method(request, route)
             elif by_head and route.admit is not None:
-                response = route.admit(exchange)
+                response = route.admit(request)
         except ClewlineError as error:
-            response = of_error(error)
+            response = error_response(error)
         if response is not None:
             response = _dressed(route, response)
-            self._note(exchange, route, response)
+            self._note(request, route, response)
         return response
 
-    def _settled(self, exchange: Exchange) -> None:
-        reply = exchange.reply
+    def _settled(self, request: HttpRequest) -> None:
+        reply = request.reply
         assert reply is not None
-        self.vitals.statuses[exchange.route.name, reply.status] += 1
+        self.vitals.statuses[request.route.name, reply.status] += 1
         if self.log is not None:
-            self.log.note(exchange, exchange.route, reply)
+            self.log.note(request, request.route, reply)
 
-    def _note(self, exchange: Exchange, route: Route, response: Response) -> None:
+    def _note(self, request: HttpRequest, route: HttpRoute, response: HttpResponse) -> None:
         """Count an answer, and leave its line in the log."""
         self.vitals.statuses[route.name, response.status] += 1
         if self.log is not None:
-            self.log.note(exchange, route, response)
+            self.log.note(request, route, response)
 
 
-def _nothing(exchange: Exchange) -> None:
+def _nothing(request: HttpRequest) -> None:
     raise NotFound("There is nothing here.", "GET /openapi.json lists the routes.")
 
 
-REFUSED = Route("refused", None, (), _nothing)
+REFUSED = HttpRoute("refused", None, (), _nothing)
 """What a request is counted as that the server itself refuses."""
 
 
-def _dead_end(error: ClewlineError) -> Route:
+def _dead_end(error: ClewlineError) -> HttpRoute:
     """Give a route that leads to an error, for those who may know that there is nothing."""
 
-    def handle(exchange: Exchange) -> None:
+    def handle(request: HttpRequest) -> None:
         raise error
 
-    def admit(exchange: Exchange) -> Response:
+    def admit(request: HttpRequest) -> HttpResponse:
         raise error
 
-    return Route("unknown", "any", (), handle, admit)
+    return HttpRoute("unknown", "any", (), handle, admit)
 
 
-def _dressed(route: Route, response: Response) -> Response:
+def _dressed(route: HttpRoute, response: HttpResponse) -> HttpResponse:
     """Give an error the shape that the route's protocol has for it."""
     return response if route.dress is None else route.dress(response)
 
 
-def _wrong_method(exchange: Exchange, route: Route) -> Response:
+def _wrong_method(request: HttpRequest, route: HttpRoute) -> HttpResponse:
     allowed = b", ".join(route.methods)
-    message = f"{exchange.method.decode()} is not answered here. Use {allowed.decode()}."
-    return of_code("method_not_allowed", message, headers=((b"allow", allowed),))
+    message = f"{request.method.decode()} is not answered here. Use {allowed.decode()}."
+    return coded_response("method_not_allowed", message, headers=((b"allow", allowed),))
 
 
 def _path(target: bytes) -> bytes:
@@ -207,10 +207,10 @@ def _path(target: bytes) -> bytes:
     return unquote_to_bytes(path) if b"%" in path else path
 
 
-def _believe_proxy(exchange: Exchange) -> None:
+def _believe_proxy(request: HttpRequest) -> None:
     """Take the caller's address from the proxy: the last one, which the proxy itself has seen."""
-    last = exchange.headers.get(b"x-forwarded-for", b"").rpartition(b",")[2].strip()
+    last = request.headers.get(b"x-forwarded-for", b"").rpartition(b",")[2].strip()
     try:
-        exchange.came_for(str(ipaddress.ip_address(last.decode("latin-1"))))
+        request.came_for(str(ipaddress.ip_address(last.decode("latin-1"))))
     except ValueError:
         return  # none was given: the connection's own address stands

@@ -20,10 +20,16 @@ from clewline import project
 from clewline.errors import ClewlineError, UsageError
 from clewline.project import Project
 from clewline.protocols.app import make_app
-from clewline.protocols.http.server import Exchange, Limits, Refused, Response, Stream
-from clewline.protocols.status import of_error
+from clewline.protocols.error_responses import error_response
+from clewline.protocols.http.server import (
+    HttpLimits,
+    HttpRefusal,
+    HttpRequest,
+    HttpResponse,
+    ResponseStream,
+)
 from clewline.serve.access import TokenChecker, is_loopback
-from clewline.serve.endpoints import Endpoints
+from clewline.serve.endpoint_server import EndpointServer
 
 
 def application() -> RsgiApplication:
@@ -32,13 +38,13 @@ def application() -> RsgiApplication:
 
 
 class RsgiApplication:
-    """Turns RSGI calls into exchanges, and their answers back."""
+    """Turns RSGI calls into requests, and their answers back."""
 
-    def __init__(self, served: Project, limits: Limits | None = None) -> None:
-        self._endpoints = Endpoints(served, None)
+    def __init__(self, served: Project, limits: HttpLimits | None = None) -> None:
+        self._endpoints = EndpointServer(served, None)
         self._gatekeeper = TokenChecker(served, required=True)
         self._app = make_app(self._endpoints, self._gatekeeper)
-        self._limits = limits or Limits()
+        self._limits = limits or HttpLimits()
         self._opened: asyncio.Task[None]
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -56,28 +62,28 @@ class RsgiApplication:
         try:
             await asyncio.shield(self._opened)
         except ClewlineError as error:
-            _send(scope, protocol, of_error(error))
+            _send(scope, protocol, error_response(error))
             return
         self._gatekeeper.required = not _is_bound_to_loopback(scope.server)
         call = _Call(asyncio.get_running_loop(), _host(scope.client))
-        exchange = _exchange(scope, call)
-        if (refusal := await self._read(exchange, protocol)) is not None:
+        request = _request(scope, call)
+        if (refusal := await self._read(request, protocol)) is not None:
             _send(scope, protocol, refusal)
             return
-        self._app.handle(exchange)
+        self._app.handle(request)
         response = await call.answered(protocol)
-        if exchange.stream is None:
+        if request.stream is None:
             _send(scope, protocol, response)
         else:
-            await call.stream(scope, protocol, response, exchange.stream)
+            await call.stream(scope, protocol, response, request.stream)
 
     async def _open(self) -> None:
         self._gatekeeper.open()
         await self._endpoints.open()
 
-    async def _read(self, exchange: Exchange, protocol: Any) -> Response | None:
+    async def _read(self, request: HttpRequest, protocol: Any) -> HttpResponse | None:
         """Read the body; give the answer if it may not come in, or is larger than allowed."""
-        if (refusal := self._app.screen(exchange)) is not None:
+        if (refusal := self._app.screen(request)) is not None:
             return refusal
         pieces: list[bytes] = []
         room = self._limits.body_bytes
@@ -85,29 +91,29 @@ class RsgiApplication:
             room -= len(piece)
             if room < 0:
                 message = f"The body is over {self._limits.body_bytes} bytes."
-                refused = Refused(413, message, "Send fewer rows at once.")
-                return self._app.refuse(exchange, refused)
+                refused = HttpRefusal(413, message, "Send fewer rows at once.")
+                return self._app.refuse(request, refused)
             pieces.append(bytes(piece))
-        exchange.body = b"".join(pieces)
+        request.body = b"".join(pieces)
         return None
 
 
 class _Call:
-    """The peer of one exchange: resolves a future with its answer, and passes on its stream."""
+    """The peer of one request: resolves a future with its answer, and passes on its stream."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: str) -> None:
         self.lost = False
         self.is_full = False
         self.address = address
-        self.exchange: Exchange
-        self._ready: asyncio.Future[Response] = loop.create_future()
+        self.request: HttpRequest
+        self._ready: asyncio.Future[HttpResponse] = loop.create_future()
         self._more = asyncio.Event()
         self._leaving: asyncio.Future[None]
         self._aborted = False
 
     def flush(self) -> None:
         """Resolve with the answer, or say that its stream goes on."""
-        reply = self.exchange.reply
+        reply = self.request.reply
         if reply is not None and not self._ready.done():
             self._ready.set_result(reply)
         self._more.set()
@@ -117,7 +123,7 @@ class _Call:
         self._aborted = True
         self.flush()
 
-    async def answered(self, protocol: Any) -> Response:
+    async def answered(self, protocol: Any) -> HttpResponse:
         """Wait for the answer, and note when the caller leaves before it."""
         leaving = asyncio.ensure_future(protocol.client_disconnect())
         leaving.add_done_callback(self._left)
@@ -126,7 +132,9 @@ class _Call:
         finally:
             leaving.cancel()
 
-    async def stream(self, scope: Any, protocol: Any, head: Response, stream: Stream) -> None:
+    async def stream(
+        self, scope: Any, protocol: Any, head: HttpResponse, stream: ResponseStream
+    ) -> None:
         """Pass the pieces on as the caller takes them."""
         out = protocol.response_stream(head.status, _headers(head))
         try:
@@ -150,12 +158,12 @@ class _Call:
         self.lost = self.lost or not leaving.cancelled()
 
 
-def _send(scope: Any, protocol: Any, response: Response) -> None:
+def _send(scope: Any, protocol: Any, response: HttpResponse) -> None:
     body = b"" if scope.method == "HEAD" else response.body
     protocol.response_bytes(response.status, _headers(response), body)
 
 
-def _headers(response: Response) -> list[tuple[str, str]]:
+def _headers(response: HttpResponse) -> list[tuple[str, str]]:
     headers = [("content-type", response.content_type.decode())]
     return headers + [(name.decode(), value.decode()) for name, value in response.headers]
 
@@ -171,13 +179,13 @@ def _is_bound_to_loopback(address: str) -> bool:
         return False
 
 
-def _exchange(scope: Any, call: _Call) -> Exchange:
-    exchange = call.exchange = Exchange(call)
+def _request(scope: Any, call: _Call) -> HttpRequest:
+    request = call.request = HttpRequest(call)
     query = f"?{scope.query_string}" if scope.query_string else ""
-    exchange.method = scope.method.encode()
-    exchange.target = f"{scope.path}{query}".encode()
-    exchange.version = scope.http_version
-    exchange.headers = {
+    request.method = scope.method.encode()
+    request.target = f"{scope.path}{query}".encode()
+    request.version = scope.http_version
+    request.headers = {
         name.encode(): value.encode("latin-1", "replace") for name, value in scope.headers.items()
     }
-    return exchange
+    return request

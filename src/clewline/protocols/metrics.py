@@ -18,7 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from clewline import __version__
 from clewline.protocols.health import ServerHealth
-from clewline.serve.endpoints import Endpoint, Endpoints
+from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint
 from clewline.serve.graph.shadows import DIFFERENCES, Tally
 from clewline.serve.metrics.request_statistics import (
     ENDPOINTS,
@@ -41,7 +41,7 @@ Labels = tuple[tuple[str, str], ...]
 Series = Iterable[tuple[Labels, float]]
 
 
-def collect(endpoints: Endpoints, vitals: ServerHealth) -> list[MetricFamily]:
+def collect(endpoints: EndpointServer, vitals: ServerHealth) -> list[MetricFamily]:
     """Read all metrics of this process, so that they can be merged with those of others."""
     counted = _counted(endpoints)
     return [
@@ -56,7 +56,7 @@ def collect(endpoints: Endpoints, vitals: ServerHealth) -> list[MetricFamily]:
     ]
 
 
-def _counted(endpoints: Endpoints) -> list[tuple[str, EndpointStatistics]]:
+def _counted(endpoints: EndpointServer) -> list[tuple[str, EndpointStatistics]]:
     """Give what is counted of each endpoint that has series, by its name."""
     found = [
         (endpoint.name, endpoint.counted)
@@ -161,7 +161,7 @@ def _arms(counted: list[tuple[str, EndpointStatistics]]) -> Iterator[MetricFamil
     )
 
 
-def _endpoints(endpoints: Endpoints) -> Iterator[MetricFamily]:
+def _endpoints(endpoints: EndpointServer) -> Iterator[MetricFamily]:
     states: Counter[str] = Counter(endpoint.state for endpoint in endpoints.endpoints.values())
     yield _gauge(
         "clewline_endpoints",
@@ -173,7 +173,7 @@ def _endpoints(endpoints: Endpoints) -> Iterator[MetricFamily]:
     yield _gauge(
         "clewline_waiting_rows",
         "Rows that wait for their answers.",
-        [(_of(name), each.lane.rows) for name, each in serving],
+        [(_of(name), each.batcher.rows) for name, each in serving],
     )
     yield _gauge(
         "clewline_live_revision",
@@ -200,15 +200,15 @@ def _endpoints(endpoints: Endpoints) -> Iterator[MetricFamily]:
     )
 
 
-def _is_shown(endpoint: Endpoint) -> bool:
+def _is_shown(endpoint: ServedEndpoint) -> bool:
     """Tell whether an endpoint has gauges of its own: not while it was never needed."""
     if endpoint.failure is not None:
         return True
     return endpoint.counted is not None and not endpoint.counted.shared
 
 
-def _loads(endpoints: Endpoints) -> Iterator[MetricFamily]:
-    loads, warm = endpoints.loads, endpoints.warm
+def _loads(endpoints: EndpointServer) -> Iterator[MetricFamily]:
+    loads, warm = endpoints.loads, endpoints.model_cache
     yield _histogram(
         "clewline_load_seconds",
         "Loading a revision, whether it succeeds or not.",
@@ -238,7 +238,7 @@ def _loads(endpoints: Endpoints) -> Iterator[MetricFamily]:
     )
 
 
-def _shadows(endpoints: Endpoints) -> Iterator[MetricFamily]:
+def _shadows(endpoints: EndpointServer) -> Iterator[MetricFamily]:
     tallies = list(islice(list(endpoints.shadows.tallies.items()), ENDPOINTS))
     found: list[tuple[Labels, Tally]] = [
         ((("endpoint", endpoint), ("shadow", shadow)), tally)
@@ -267,7 +267,7 @@ def _shadows(endpoints: Endpoints) -> Iterator[MetricFamily]:
     )
 
 
-def _others(endpoints: Endpoints, vitals: ServerHealth) -> Iterator[MetricFamily]:
+def _others(endpoints: EndpointServer, vitals: ServerHealth) -> Iterator[MetricFamily]:
     yield _counter(
         "clewline_http_requests_total",
         "Requests and gRPC calls by route and HTTP status.",

@@ -16,15 +16,15 @@ from typing import Any
 import msgspec
 
 from clewline.errors import ClewlineError, Fault, NotFound, Overloaded, UnknownFormat
-from clewline.protocols.asking import later, when_asked
-from clewline.protocols.http.exchange import Exchange, Response
-from clewline.protocols.route import POST, READ, Route
-from clewline.protocols.status import of_error
+from clewline.protocols.error_responses import error_response
+from clewline.protocols.http.request import HttpRequest, HttpResponse
+from clewline.protocols.request_headers import later, when_asked
+from clewline.protocols.route import POST, READ, HttpRoute
 from clewline.serve import formats
 from clewline.serve.access import Need
-from clewline.serve.ask import Ask
-from clewline.serve.endpoints import Endpoint, Endpoints
+from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint
 from clewline.serve.formats import MLFLOW
+from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field_rules import printable_text
 
@@ -56,7 +56,7 @@ ERROR_CODES: dict[int, str] = {
     507: "RESOURCE_EXHAUSTED",
 }
 """Status → MLflow's code of an error; of others BAD_REQUEST below 500, else INTERNAL_ERROR."""
-PONG = Response(200, b"\n", b"text/plain")
+PONG = HttpResponse(200, b"\n", b"text/plain")
 _HEAD = b"/mlflow/"
 _VERBS = ("invocations", "ping", "health", "version")
 _encode = msgspec.json.encode
@@ -71,7 +71,7 @@ class Mlflow:
         ready: Tells whether the server is ready, as `/health/ready` does.
     """
 
-    def __init__(self, endpoints: Endpoints, ready: Callable[[], Response]) -> None:
+    def __init__(self, endpoints: EndpointServer, ready: Callable[[], HttpResponse]) -> None:
         self.endpoints = endpoints
         self._is_ready = ready
         self._fixed = {
@@ -80,7 +80,7 @@ class Mlflow:
             b"/version": _read("mlflow.version", None, _version),
         }
 
-    def find(self, path: bytes) -> Route | None:
+    def find(self, path: bytes) -> HttpRoute | None:
         """Find the route of a path; one that leads to an error where there is none below."""
         if (route := self._fixed.get(path)) is not None:
             return route
@@ -94,7 +94,7 @@ class Mlflow:
         except ClewlineError as error:
             return _dead_end(error)
 
-    def _of_endpoint(self, path: bytes) -> Route:
+    def _of_endpoint(self, path: bytes) -> HttpRoute:
         name, _, verb = path.removeprefix(_HEAD).decode("utf-8", "replace").partition("/")
         if not name or verb not in _VERBS:
             raise NotFound(
@@ -108,7 +108,7 @@ class Mlflow:
             return _read("mlflow.version", "any", _version)
         return _read("mlflow.ping", "any", lambda: _ping_of(endpoint))
 
-    def _default(self) -> Endpoint:
+    def _default(self) -> ServedEndpoint:
         """Give the endpoint that the routes at the root ask."""
         known = self.endpoints.endpoints
         if DEFAULT in known:
@@ -125,28 +125,28 @@ class Mlflow:
             "POST to /mlflow/NAME/invocations.",
         )
 
-    def _invocations(self, endpoint: Endpoint, *, keep: bool = True) -> Route:
-        return Route(
+    def _invocations(self, endpoint: ServedEndpoint, *, keep: bool = True) -> HttpRoute:
+        return HttpRoute(
             "mlflow.invocations",
             "predict",
             POST,
-            lambda exchange: self._invoke(exchange, endpoint),
+            lambda request: self._invoke(request, endpoint),
             _admit,
             endpoint,
             dressed,
             keep,
         )
 
-    def _invoke(self, exchange: Exchange, endpoint: Endpoint) -> None:
-        invocation = _Invocation(self.endpoints, exchange, endpoint)
+    def _invoke(self, request: HttpRequest, endpoint: ServedEndpoint) -> None:
+        invocation = _Invocation(self.endpoints, request, endpoint)
         try:
-            format = format_of(exchange)
+            format = format_of(request)
         except ClewlineError as error:
             invocation(error)
             return
-        when_asked(exchange, self.endpoints.threads, invocation.begin, format)
+        when_asked(request, self.endpoints.threads, invocation.begin, format)
 
-    def _ping(self) -> Response:
+    def _ping(self) -> HttpResponse:
         response = self._is_ready()
         return dressed(response) if response.status != 200 else PONG
 
@@ -154,14 +154,16 @@ class Mlflow:
 class _Invocation:
     """The answer that is owed to a request; called with what became of it."""
 
-    __slots__ = ("_endpoint", "_endpoints", "_exchange")
+    __slots__ = ("_endpoint", "_endpoints", "_request")
 
-    def __init__(self, endpoints: Endpoints, exchange: Exchange, endpoint: Endpoint) -> None:
+    def __init__(
+        self, endpoints: EndpointServer, request: HttpRequest, endpoint: ServedEndpoint
+    ) -> None:
         self._endpoints = endpoints
-        self._exchange = exchange
+        self._request = request
         self._endpoint = endpoint
 
-    def begin(self, ask: Ask | ClewlineError) -> None:
+    def begin(self, ask: PredictRequest | ClewlineError) -> None:
         """Ask the endpoint."""
         if isinstance(ask, ClewlineError):
             self(ask)
@@ -172,8 +174,8 @@ class _Invocation:
         if isinstance(result, ClewlineError):
             self._settle(result)
             return
-        self._exchange.rows = len(result.predictions)
-        self._exchange.first_id = result.first_id
+        self._request.rows = len(result.predictions)
+        self._request.first_id = result.first_id
         if len(result.predictions) > LARGE_ROWS:
             later(self._endpoints.threads, lambda: written(result), self._settle)
         else:
@@ -181,12 +183,12 @@ class _Invocation:
 
     def _settle(self, body: bytes | ClewlineError) -> None:
         if isinstance(body, ClewlineError):
-            response = dressed(of_error(body))
+            response = dressed(error_response(body))
         else:
-            response = Response(200, body)
-        seconds = time.perf_counter() - self._exchange.started
+            response = HttpResponse(200, body)
+        seconds = time.perf_counter() - self._request.started
         self._endpoint.times.answered(response.status, seconds)
-        self._exchange.answer(response)
+        self._request.answer(response)
 
 
 class _Prediction(msgspec.Struct, gc=False):
@@ -227,14 +229,14 @@ def written(answer: PredictResponse) -> bytes:
     return b'{"predictions":[%b],%b' % (b",".join(predictions), _encode(said)[1:])
 
 
-def format_of(exchange: Exchange) -> str:
+def format_of(request: HttpRequest) -> str:
     """
     Tell the format of a body by its content type; a charset may be UTF-8 alone, as in MLflow.
 
     Raises:
         UnknownFormat: It is none that is read.
     """
-    header = exchange.headers.get(b"content-type", b"").decode("latin-1")
+    header = request.headers.get(b"content-type", b"").decode("latin-1")
     kind, *parameters = [part.strip().lower() for part in header.split(";")]
     format = FORMATS.get(kind, "")
     if format not in formats.MODULES:
@@ -253,7 +255,7 @@ def format_of(exchange: Exchange) -> str:
     return format
 
 
-def dressed(response: Response) -> Response:
+def dressed(response: HttpResponse) -> HttpResponse:
     """Give an error MLflow's shape, `{"error_code", "message"}`, with ours beside it."""
     error = msgspec.json.decode(response.body)["error"]
     usual = "BAD_REQUEST" if response.status < 500 else "INTERNAL_ERROR"
@@ -269,16 +271,16 @@ def _tried(answer: PredictResponse) -> bytes | ClewlineError:
         return error
 
 
-def _admit(exchange: Exchange) -> Response | None:
-    format_of(exchange)
+def _admit(request: HttpRequest) -> HttpResponse | None:
+    format_of(request)
     return None
 
 
-def _version() -> Response:
-    return Response(200, VERSION, b"text/plain")
+def _version() -> HttpResponse:
+    return HttpResponse(200, VERSION, b"text/plain")
 
 
-def _ping_of(endpoint: Endpoint) -> Response:
+def _ping_of(endpoint: ServedEndpoint) -> HttpResponse:
     """Tell whether an endpoint answers; a cold one does, after it is loaded."""
     if endpoint.state in ("ready", "cold"):
         return PONG
@@ -289,17 +291,17 @@ def _ping_of(endpoint: Endpoint) -> Response:
     raise Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
 
 
-def _read(name: str, role: Need | None, answer: Callable[[], Response]) -> Route:
-    return Route(name, role, READ, lambda exchange: exchange.answer(answer()), dress=dressed)
+def _read(name: str, role: Need | None, answer: Callable[[], HttpResponse]) -> HttpRoute:
+    return HttpRoute(name, role, READ, lambda request: request.answer(answer()), dress=dressed)
 
 
-def _dead_end(error: ClewlineError) -> Route:
+def _dead_end(error: ClewlineError) -> HttpRoute:
     """Give a route that leads to an error, for those who may know what there is."""
 
-    def handle(exchange: Exchange) -> None:
+    def handle(request: HttpRequest) -> None:
         raise error
 
-    def admit(exchange: Exchange) -> Response:
+    def admit(request: HttpRequest) -> HttpResponse:
         raise error
 
-    return Route("mlflow.unknown", "any", (), handle, admit, dress=dressed, keep=False)
+    return HttpRoute("mlflow.unknown", "any", (), handle, admit, dress=dressed, keep=False)

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from typing import Any
 
 from clewline.protocols import openapi_paths
-from clewline.protocols.status import STATUS
-from clewline.serve.answers import label_name
-from clewline.serve.endpoints import Endpoint
-from clewline.serve.intake import MAX_ROWS
+from clewline.protocols.error_responses import STATUS
+from clewline.serve.answer_writer import label_name
+from clewline.serve.endpoint_server import ServedEndpoint
+from clewline.serve.json_reader import MAX_ROWS
 from clewline.signature import timestamps
 from clewline.signature.field import Output, Signature
 from clewline.signature.field_rules import FieldRule
@@ -76,7 +76,7 @@ MOST_TYPED = 64
 """Endpoints that the document of the server types; each has a document of its own."""
 
 
-def document(endpoints: Iterable[Endpoint]) -> Schema:
+def document(endpoints: Iterable[ServedEndpoint]) -> Schema:
     """
     Describe the server as it is now.
 

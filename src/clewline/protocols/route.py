@@ -7,31 +7,33 @@ from typing import Protocol
 
 import msgspec
 
-from clewline.protocols.http.exchange import Exchange, Response
+from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.serve.access import Need
-from clewline.serve.endpoints import Endpoint
+from clewline.serve.endpoint_server import ServedEndpoint
 
 READ = (b"GET", b"HEAD")
 POST = (b"POST",)
 
 
-class Route(msgspec.Struct, eq=False):
+class HttpRoute(msgspec.Struct, eq=False):
     """Where requests of one path go, and who may send them."""
 
     name: str  # for metrics and logs: "predict", "oip.infer", "mlflow.invocations" …
     role: Need | None  # None: open to everyone, as health is; "any": any valid token
     methods: tuple[bytes, ...]  # others are told which ones there are
-    handle: Callable[[Exchange], None]  # answers now or later; may raise a ClewlineError at once
-    admit: Callable[[Exchange], Response | None] | None = None  # judges by the head alone
-    endpoint: Endpoint | None = None
-    dress: Callable[[Response], Response] | None = None  # gives an error the protocol's own shape
+    handle: Callable[[HttpRequest], None]  # answers now or later; may raise a ClewlineError at once
+    admit: Callable[[HttpRequest], HttpResponse | None] | None = None  # judges by the head alone
+    endpoint: ServedEndpoint | None = None
+    dress: Callable[[HttpResponse], HttpResponse] | None = (
+        None  # gives an error the protocol's own shape
+    )
     keep: bool = True  # found once and remembered; False where paths have no end, as ids have none
 
 
-class Routes(Protocol):
+class RouteFinder(Protocol):
     """What each protocol offers to the application."""
 
-    def find(self, path: bytes) -> Route | None:
+    def find(self, path: bytes) -> HttpRoute | None:
         """
         Find the route of a path (without query, decoded); None when it is none of this protocol's.
 

@@ -1,7 +1,7 @@
 """
 The log of a server, on stderr: one line a message, in one format.
 
-    2026-11-21T06:25:00.123Z WARNING [worker 1] clewline.serve.batch: income#3: rows could …
+    2026-11-21T06:25:00.123Z WARNING [worker 1] clewline.serve.batcher: income#3: rows could …
 
 ERROR: something was not answered, or is not served. WARNING: it will be so, if nobody
 looks. INFO: who answers, from when on. A traceback follows its message.

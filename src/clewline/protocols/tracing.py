@@ -32,9 +32,9 @@ from opentelemetry.util.types import AnyValue
 
 from clewline import __version__
 from clewline.errors import ClewlineError
-from clewline.protocols.status import STATUS
-from clewline.serve.ask import Ask
+from clewline.protocols.error_responses import STATUS
 from clewline.serve.metrics.request_timings import RequestTimings
+from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse, Reply
 from clewline.store.ids import id_text
 
@@ -68,7 +68,7 @@ class RequestTracing:
         self._tracer = provider.get_tracer("clewline", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    def follow(self, endpoint: str, ask: Ask, reply: Reply) -> Reply:
+    def follow(self, endpoint: str, ask: PredictRequest, reply: Reply) -> Reply:
         """Begin the span of a request; gives what is to be told of its answer."""
         if ask.trace is not None and self._asks_parent and _is_unsampled(ask.trace):
             return reply

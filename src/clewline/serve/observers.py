@@ -6,14 +6,14 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from clewline.errors import ClewlineError
-from clewline.serve.ask import Ask
+from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import Reply
 
 
 class RequestTracer(Protocol):
     """Records spans. Called on the loop's thread; never blocks, never raises."""
 
-    def follow(self, endpoint: str, ask: Ask, reply: Reply) -> Reply:
+    def follow(self, endpoint: str, ask: PredictRequest, reply: Reply) -> Reply:
         """
         Return a callback to use in place of `reply`.
 

@@ -12,15 +12,15 @@ from typing import Protocol
 
 from clewline.errors import ClewlineError, Fault
 from clewline.serve import formats
-from clewline.serve.ask import Ask
-from clewline.serve.batch import Call, late
+from clewline.serve.batcher import PredictCall, late
+from clewline.serve.body_queue import BodyQueue
 from clewline.serve.deadlines import Deadlines
-from clewline.serve.desk import Desk
-from clewline.serve.endpoint import Serving
 from clewline.serve.formats import JSON, Rows
-from clewline.serve.intake import SMALL_BYTES
+from clewline.serve.json_reader import SMALL_BYTES
 from clewline.serve.log.writer import LoggedRequest
+from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse, Reply
+from clewline.serve.served_endpoint import ServedRevision
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Home(Protocol):
     loop: asyncio.AbstractEventLoop
     threads: ThreadPoolExecutor
     deadlines: Deadlines
-    desk: Desk
+    body_queue: BodyQueue
     under_way: dict[Waiter, None]
 
 
@@ -80,7 +80,9 @@ class Request(Waiter):
 
     __slots__ = ("_abandoned", "_arrived", "_ask", "_call", "_deadline", "_patient", "_serving")
 
-    def __init__(self, home: Home, ask: Ask, reply: Reply, *, patient: bool = False) -> None:
+    def __init__(
+        self, home: Home, ask: PredictRequest, reply: Reply, *, patient: bool = False
+    ) -> None:
         """
         Take a request.
 
@@ -97,14 +99,14 @@ class Request(Waiter):
         self._deadline = math.inf if patient else ask.deadline
         self._abandoned = None if patient else ask.abandoned
         self._arrived = time.perf_counter()
-        self._serving: Serving | None = None
-        self._call: Call | None = None
+        self._serving: ServedRevision | None = None
+        self._call: PredictCall | None = None
 
     def wait(self) -> None:
         """Keep to the deadline while the endpoint is being loaded."""
         self.wait_until(self._deadline)
 
-    def begin(self, serving: Serving) -> None:
+    def begin(self, serving: ServedRevision) -> None:
         """Read the rows, and have them answered by a loaded revision."""
         self._serving = serving
         serving.hold()
@@ -119,12 +121,12 @@ class Request(Waiter):
         if ask.format != JSON:
             self._read_format(serving)
         elif len(ask.body) <= SMALL_BYTES:
-            self._settle(_read(lambda: serving.loaded.intake.read(ask.body)))
+            self._settle(_read(lambda: serving.loaded.json_reader.read(ask.body)))
         else:
-            reading = serving.loaded.intake.read_large(ask.body)
-            self._home.desk.read(reading, self._settle, self._is_over)
+            reading = serving.loaded.json_reader.read_large(ask.body)
+            self._home.body_queue.read(reading, self._settle, self._is_over)
 
-    def loaded(self, found: Serving | ClewlineError) -> None:
+    def loaded(self, found: ServedRevision | ClewlineError) -> None:
         """Go on when the endpoint is loaded, or could not be."""
         if self.over:
             return
@@ -149,9 +151,9 @@ class Request(Waiter):
         if self._call is None or self._serving is None:
             self.finish(error)
         else:
-            self._serving.lane.give_up(self._call, error)
+            self._serving.batcher.give_up(self._call, error)
 
-    def _read_format(self, serving: Serving) -> None:
+    def _read_format(self, serving: ServedRevision) -> None:
         ask, loaded = self._ask, serving.loaded
 
         def read() -> Rows:
@@ -173,7 +175,7 @@ class Request(Waiter):
         assert self._serving is not None
         ask, rows = self._ask, read.rows
         part = LoggedRequest(ask.format, ask.body, len(rows), read.entities, ask.key, ask.detail)
-        call = Call(
+        call = PredictCall(
             rows,
             part,
             self._answered,
@@ -183,13 +185,13 @@ class Request(Waiter):
             arrived=self._arrived,
         )
         try:
-            self._serving.lane.submit(call)
+            self._serving.batcher.submit(call)
         except ClewlineError as error:
             self.finish(error)
         else:
             self._call = call
 
-    def _answered(self, call: Call) -> None:
+    def _answered(self, call: PredictCall) -> None:
         if call.error is not None:
             self.finish(call.error)
         else:

@@ -9,7 +9,7 @@ flags what the training data had not shown.
 
 No envelope is known here: an object is always one row, so a field may bear any
 name, `rows` too. Telling `{"rows": […]}` from such a row is up to whoever reads
-requests (`clewline.serve.intake`): an object with all fields of the signature is
+requests (`clewline.serve.json_reader`): an object with all fields of the signature is
 a row.
 """
 

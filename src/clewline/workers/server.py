@@ -19,12 +19,12 @@ from clewline.entry_points import install_command
 from clewline.errors import NotSupported
 from clewline.protocols import metrics
 from clewline.protocols.access_log import AccessLog
-from clewline.protocols.app import App, make_app
-from clewline.protocols.http.server import HttpServer, Limits, listening_socket
+from clewline.protocols.app import HttpApp, make_app
+from clewline.protocols.http.server import HttpLimits, HttpServer, listening_socket
 from clewline.protocols.http.tls import Certificate
-from clewline.protocols.rest import Rest
+from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker, is_loopback
-from clewline.serve.endpoints import Endpoints
+from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.metrics.shared_metrics import MetricFamily
 from clewline.workers.options import ServerOptions
 from clewline.workers.peers import Peers
@@ -49,11 +49,11 @@ BEAT_S = 0.25
 
 
 async def serve(
-    endpoints: Endpoints,
+    endpoints: EndpointServer,
     host: str,
     port: int,
-    limits: Limits | None,
-    ready: Callable[[Endpoints, str], None],
+    limits: HttpLimits | None,
+    ready: Callable[[EndpointServer, str], None],
     stop: asyncio.Event,
 ) -> None:
     """
@@ -92,20 +92,22 @@ class PredictionServer:
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: EndpointServer,
         options: ServerOptions,
-        limits: Limits | None = None,
+        limits: HttpLimits | None = None,
         team: Peers | None = None,
     ) -> None:
         self.endpoints = endpoints
         self.options = options
         self.hands_over = False  # whether another process goes on with the same socket
         self.left_behind = False  # whether something stands still, which nobody is to wait for
-        self._limits = limits or Limits(connections=options.connections, drain_s=options.drain_s)
+        self._limits = limits or HttpLimits(
+            connections=options.connections, drain_s=options.drain_s
+        )
         self._team = team
         self._until = math.inf  # when draining is over, once it has begun
         self._closing = ExitStack()  # closes what was opened, the last first
-        self._app: App | None = None
+        self._app: HttpApp | None = None
         self.grpc_port: int | None = None  # that was taken, once it runs
 
     async def run(
@@ -169,7 +171,7 @@ class PredictionServer:
             return []
         return metrics.collect(self.endpoints, self._app.vitals)
 
-    def _assemble(self) -> App:
+    def _assemble(self) -> HttpApp:
         options = self.options
         required = options.require_tokens or not is_loopback(options.host)
         gatekeeper = TokenChecker(self.endpoints.project, required=required)
@@ -187,7 +189,7 @@ class PredictionServer:
         self._closing.callback(gatekeeper.close)
         return app
 
-    def _calls(self, app: App) -> OipGrpc | None:
+    def _calls(self, app: HttpApp) -> OipGrpc | None:
         """Take the port of gRPC, where there is one."""
         options = self.options
         if options.grpc_port is None:
@@ -210,12 +212,12 @@ class PredictionServer:
             self._team.watched.slot.show(state)
 
 
-def _grpc_server(endpoints: Endpoints, app: App, limits: Limits | None) -> OipGrpc:
+def _grpc_server(endpoints: EndpointServer, app: HttpApp, limits: HttpLimits | None) -> OipGrpc:
     try:
         from clewline.protocols.oip.grpc import OipGrpc
     except ImportError as error:
         raise NotSupported(f"gRPC cannot be served: {error}.", install_command("grpc")) from error
-    ready = Rest(endpoints, app.vitals).ready
+    ready = RestRoutes(endpoints, app.vitals).ready
     return OipGrpc(endpoints, app.gatekeeper, ready, app.vitals, limits, app.log)
 
 

@@ -29,7 +29,7 @@ import msgspec
 
 from clewline import errors
 from clewline.errors import ClewlineError, Fault
-from clewline.protocols.http import sockets
+from clewline.protocols.http import listener
 from clewline.serve.metrics.shared_metrics import (
     NO_EXITS,
     MetricFamily,
@@ -203,10 +203,10 @@ class Supervisor:
     def _listen(self) -> None:
         options = self._options
         if options.grpc_port is not None:
-            self._reserved = sockets.reserve(options.host, options.grpc_port)
+            self._reserved = listener.reserve(options.host, options.grpc_port)
             grpc_port = self._reserved.getsockname()[1]
             self._options = options = msgspec.structs.replace(options, grpc_port=grpc_port)
-        taken = sockets.listen(options.host, options.port, options.workers)
+        taken = listener.listen(options.host, options.port, options.workers)
         self._options = msgspec.structs.replace(options, port=taken[0].getsockname()[1])
         self._seats = [_Seat(number, each) for number, each in enumerate(taken)]
 

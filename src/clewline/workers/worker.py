@@ -28,7 +28,7 @@ from clewline import project as projects
 from clewline.errors import ClewlineError, Fault
 from clewline.protocols import server_log
 from clewline.serve.access import check_bind
-from clewline.serve.endpoints import Endpoints
+from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.metrics.shared_metrics import SharedMetrics
 from clewline.workers.messages import (
     ForbidRevision,
@@ -83,7 +83,7 @@ class Worker:
         self._watched = WorkMonitor(WorkerTable(orders.board), orders.slot, failures)
         shelf = SharedMetrics(tuple(orders.shelf), tuple(orders.bells))
         self._team = Peers(self._watched, shelf, orders.slot)
-        self._endpoints: Endpoints
+        self._endpoints: EndpointServer
         self._server: PredictionServer | None = None
 
     async def run(self) -> None:
@@ -105,7 +105,7 @@ class Worker:
         for warning in bound.warnings if self._watched.seat == 0 else ():
             logger.warning(warning)
         limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
-        self._endpoints = Endpoints(project, options.names, **limits)
+        self._endpoints = EndpointServer(project, options.names, **limits)
         self._endpoints.watched = self._watched
         server = self._server = PredictionServer(self._endpoints, options, team=self._team)
         self._beat(loop, server)

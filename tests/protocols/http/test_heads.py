@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from clewline.protocols.http.connection import KNOWN_HEAD_BYTES, KNOWN_HEADS, Connection
+from clewline.protocols.http.connection import KNOWN_HEAD_BYTES, KNOWN_HEADS, HttpConnection
 
 HEAD = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -22,13 +22,13 @@ def said(body: bytes, target: bytes = b"/a") -> bytes:
 def parsed(monkeypatch) -> list[bytes]:
     """What was given to the parser."""
     found: list[bytes] = []
-    feed = Connection._feed
+    feed = HttpConnection._feed
 
-    def noted(self: Connection, data: bytes) -> None:
+    def noted(self: HttpConnection, data: bytes) -> None:
         found.append(data)
         feed(self, data)
 
-    monkeypatch.setattr(Connection, "_feed", noted)
+    monkeypatch.setattr(HttpConnection, "_feed", noted)
     return found
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from clewline.errors import InvalidConfig
 from clewline.protocols.http import server as http
-from clewline.protocols.http.limits import Limits
+from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.http.tls import Certificate
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -139,7 +139,7 @@ def test_changed_files_are_taken_for_new_connections_and_bad_ones_are_not(
     monkeypatch.setattr(http, "REFRESH_S", 0.0)
     chain, key = pem_in(tmp_path)
     certificate = Certificate(chain, key)
-    server = run_http(Limits(drain_s=3.0), certificate)
+    server = run_http(HttpLimits(drain_s=3.0), certificate)
     try:
         first = shown(server, client_tls)
         chain.write_text("no certificate")

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from clewline.protocols.access_log import AccessLog
 from clewline.protocols.health import ServerHealth
-from clewline.protocols.http.limits import Limits
+from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.oip.grpc import OipGrpc
 from clewline.protocols.oip.messages import CLASSES, SERVICE
-from clewline.protocols.rest import Rest
+from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker
 from clewline.serve.formats.tensors import write_elements
 
@@ -40,8 +40,8 @@ class Calls:
         self.vitals = ServerHealth()
         self._loop = up._loop
         gatekeeper = TokenChecker(up.project, required=required)
-        limits = Limits(body_bytes=100_000, drain_s=5.0)
-        ready = Rest(up.endpoints, self.vitals).ready
+        limits = HttpLimits(body_bytes=100_000, drain_s=5.0)
+        ready = RestRoutes(up.endpoints, self.vitals).ready
         self.served = OipGrpc(up.endpoints, gatekeeper, ready, self.vitals, limits, log)
         self.port = self.run(self._start(pem))
         address = f"127.0.0.1:{self.port}"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from clewline.protocols.oip.grpc import CODES
 from clewline.protocols.oip.messages import MESSAGES
-from clewline.serve.replay import replay
+from clewline.serve.prediction_replay import replay
 
 INFER = "/v2/models/income/infer"
 INPUTS = [

@@ -26,7 +26,7 @@ from clewline.errors import (
 )
 from clewline.serve.formats import ARROW, CSV, JSON_COLUMNS, PARQUET, arrow, named, parquet
 from clewline.serve.formats.columns import Details, require_charset, write_details
-from clewline.serve.intake import Intake
+from clewline.serve.json_reader import JsonReader
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
@@ -124,7 +124,7 @@ def read(format: str, body: bytes, detail: str = "", checker: Checker = CHECKER)
 
 
 def from_json(rows: list[dict[str, Any]]) -> list[Any]:
-    return Intake(CHECKER).read(json.dumps({"rows": rows}).encode()).rows
+    return JsonReader(CHECKER).read(json.dumps({"rows": rows}).encode()).rows
 
 
 @settings(max_examples=40, deadline=None)

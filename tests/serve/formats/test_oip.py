@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clewline.errors import ClewlineError, FieldProblem, InvalidInput, MalformedInput, TooManyRows
 from clewline.serve.formats import OIP, OIP_BINARY, named
 from clewline.serve.formats.tensors import DTYPES, write_elements
-from clewline.serve.intake import Intake
+from clewline.serve.json_reader import JsonReader
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
@@ -105,7 +105,7 @@ def read(
 
 
 def native(rows: Any, checker: Checker = CHECKER) -> list[Any]:
-    return Intake(checker).read(msgspec.json.encode({"rows": rows})).rows
+    return JsonReader(checker).read(msgspec.json.encode({"rows": rows})).rows
 
 
 def problems(asked: Any, checker: Checker = CHECKER, *, raw: bool = False) -> list[FieldProblem]:

@@ -17,13 +17,13 @@ from clewline.project import Project
 from clewline.serve import line
 from clewline.serve.graph.shadows import Shadows
 from clewline.serve.graph.states import LearnedStates, learn
-from clewline.serve.loaded import LoadedRevision
+from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log import compact as compaction
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.reader import get_prediction
 from clewline.serve.log.writer import LogWriter
-from clewline.serve.pool import ModelPool
-from clewline.serve.replay import PredictionReplay, replay
+from clewline.serve.model_cache.loaded_models import SharedModels
+from clewline.serve.prediction_replay import PredictionReplay, replay
 from clewline.serve.spec import endpoint_file as spec
 from clewline.serve.spec import revision as revisions
 from clewline.store.ids import id_text, prediction_ids
@@ -82,7 +82,7 @@ def applied(project: Project, name: str) -> Any:
 
 def answered(loaded: LoadedRevision, body: bytes, *, pieces: int = 1) -> LoggedBatch:
     """Answer a body, in so many batches, as a lane puts them into one frame."""
-    read = loaded.intake.read(body)
+    read = loaded.json_reader.read(body)
     rows, entities = read.rows, read.entities or [None] * len(read.rows)
     step = -(-len(rows) // pieces)
     done = [
@@ -109,7 +109,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Served:
     project = shop(root, {"nodes.py": NODES, "endpoints/all.yaml": GRAPH})
     revision = applied(project, "all")
     shadows = Shadows(project.shadow)
-    loaded = LoadedRevision.load(revision, ModelPool(project), shadowing=shadows)
+    loaded = LoadedRevision.load(revision, SharedModels(project), shadowing=shadows)
     frame = answered(loaded, BODY, pieces=3)
     loaded.close()
     shadows.close()
@@ -213,7 +213,7 @@ def test_a_frame_of_one_model_has_no_byte_for_graphs(
     served: Served, shop: Shop, tmp_path: Path
 ) -> None:
     project = shop(tmp_path, {"endpoints/one.yaml": "endpoint: one\nmodel: income@1\n"})
-    loaded = LoadedRevision.load(applied(project, "one"), ModelPool(project))
+    loaded = LoadedRevision.load(applied(project, "one"), SharedModels(project))
     frame = answered(loaded, BODY)
     loaded.close()
     assert (frame.ways, frame.marks, frame.packages) == ([], [], {})
@@ -239,9 +239,9 @@ def test_rows_whose_node_raised_are_logged_and_replay_to_the_same_failure(
     shop: Shop, tmp_path: Path
 ) -> None:
     project = shop(tmp_path, {"nodes.py": NODES, "endpoints/careful.yaml": CAREFUL})
-    loaded = LoadedRevision.load(applied(project, "careful"), ModelPool(project), trial=False)
+    loaded = LoadedRevision.load(applied(project, "careful"), SharedModels(project), trial=False)
     body = b'{"rows": [{"age": 99, "hours": 1.5}]}'
-    rows, ids = loaded.intake.read(body).rows, prediction_ids(1)
+    rows, ids = loaded.json_reader.read(body).rows, prediction_ids(1)
     with pytest.raises(ModelFailed, match=r"The node 'careful' raised KeyError") as raised:
         loaded.answer(rows, [None], ids)
     assert raised.value.ids == (id_text(ids[0]),)
@@ -261,7 +261,7 @@ def test_a_graph_that_fails_on_its_background_rows_is_not_loaded(
 ) -> None:
     nodes = NODES.replace('row["age"] == 99', 'row["age"] > 0')
     project = shop(tmp_path, {"nodes.py": nodes, "endpoints/careful.yaml": CAREFUL})
-    pool = ModelPool(project)
+    pool = SharedModels(project)
     with pytest.raises(Fault, match=r"careful#1 does not answer .* raised KeyError") as refused:
         LoadedRevision.load(applied(project, "careful"), pool)
     assert not isinstance(refused.value, ModelFailed)
@@ -277,7 +277,7 @@ graph:
 
 def test_a_stack_gives_the_answers_of_its_branches_to_a_model(shop: Shop, tmp_path: Path) -> None:
     project = shop(tmp_path, {"endpoints/stack.yaml": STACK})
-    pool = ModelPool(project)
+    pool = SharedModels(project)
     loaded = LoadedRevision.load(applied(project, "stack"), pool)
     fields = [field.name for field in loaded.signature.fields]
     row = dict.fromkeys(fields, 2.0) | {"age": 40}
@@ -303,7 +303,7 @@ def test_a_router_follows_what_was_learned_and_a_replay_takes_the_state_of_then(
     name = revision.graph["name"]
     with Store.open(project.store_root) as store:
         states = LearnedStates(store.catalog)
-        loaded = LoadedRevision.load(revision, ModelPool(project), states=states.of("learnt"))
+        loaded = LoadedRevision.load(revision, SharedModels(project), states=states.of("learnt"))
         served = [logged(project, answered(loaded, BODY))]
         for best in (1, 0):
             learn(store, "learnt", name, {"best": best, "epsilon": 0.01})

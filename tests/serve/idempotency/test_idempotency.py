@@ -16,15 +16,15 @@ import msgspec
 import pytest
 
 from clewline.errors import ClewlineError, Conflict, Fault, StoreFull
-from clewline.serve.ask import Ask
 from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.idempotency.key_claims import KeyClaims
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
 from clewline.serve.log.writer import LogWriter
+from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse, Reply
 
 BODY = b'{"rows":[{}]}'
-ASK = Ask(BODY, key="k")
+ASK = PredictRequest(BODY, key="k")
 
 
 class Server:
@@ -37,7 +37,7 @@ class Server:
         self.begun: list[Reply] = []
         self.came: asyncio.Queue[None] = asyncio.Queue()
 
-    def ask(self, ask: Ask = ASK) -> asyncio.Future[PredictResponse | ClewlineError]:
+    def ask(self, ask: PredictRequest = ASK) -> asyncio.Future[PredictResponse | ClewlineError]:
         future: asyncio.Future[PredictResponse | ClewlineError] = (
             asyncio.get_running_loop().create_future()
         )
@@ -126,7 +126,7 @@ def test_a_key_is_free_again_though_the_disk_was_full_when_its_request_failed(
         await one.came.get()
         with full_disk():
             one.begun[0](StoreFull("The log is full."))
-            refused = await asyncio.wait_for(one.ask(Ask(BODY, key="another")), 5)
+            refused = await asyncio.wait_for(one.ask(PredictRequest(BODY, key="another")), 5)
             assert isinstance(refused, ClewlineError)
         assert isinstance(await first, StoreFull)
         retry = other.ask()
@@ -148,7 +148,7 @@ def test_a_full_disk_at_the_first_key_leaves_nothing_behind(
             await server.ask()
             before = os.listdir("/proc/self/fd")
             for number in range(3):
-                answer = await server.ask(Ask(BODY, key=str(number)))
+                answer = await server.ask(PredictRequest(BODY, key=str(number)))
                 assert isinstance(answer, ClewlineError)
             assert len(os.listdir("/proc/self/fd")) == len(before)
         again = server.ask()
@@ -167,7 +167,10 @@ def test_another_body_under_the_same_key_is_refused_by_every_server(
         one, other = servers(), servers()
         one.ask()
         await one.came.get()
-        foreign = [one.ask(Ask(b"{}", key="k")), other.ask(Ask(b"{}", key="k"))]
+        foreign = [
+            one.ask(PredictRequest(b"{}", key="k")),
+            other.ask(PredictRequest(b"{}", key="k")),
+        ]
         one.begun[0](one.log())
         assert [type(await asyncio.wait_for(each, 5)) for each in foreign] == [Conflict, Conflict]
         one.close()

@@ -10,8 +10,8 @@ import pytest
 from clewline.errors import NotFound
 from clewline.project import Project
 from clewline.serve.graph import code
-from clewline.serve.loaded import LoadedRevision
-from clewline.serve.pool import ModelPool
+from clewline.serve.loaded_revision import LoadedRevision
+from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.spec import endpoint_file as spec
 from clewline.serve.spec import revision
 from clewline.serve.spec.problems import InvalidEndpoint
@@ -127,7 +127,7 @@ def test_an_edit_after_apply_changes_nothing_until_the_next_apply(project: Proje
     body = b'{"age": 30, "hours": 99}'
 
     def answered(live: Revision) -> bytes:
-        loaded = LoadedRevision.load(live, ModelPool(project))
+        loaded = LoadedRevision.load(live, SharedModels(project))
         ids = [b"0" * 16]
         answer = loaded.answer(loaded.checker.decode(body), [None], ids).answers[0]
         loaded.close()
@@ -148,7 +148,7 @@ def test_revisions_with_different_code_answer_side_by_side(project: Project) -> 
     first = applied(project, text).revision
     (project.root / "helpers.py").write_text("def capped(column): return column * 0\n")
     second = applied(project, text).revision
-    pool = ModelPool(project)
+    pool = SharedModels(project)
     both = [LoadedRevision.load(each, pool) for each in (first, second)]
     rows = both[0].checker.decode(b'{"age": 30, "hours": 50}')
     answers = [each.answer(rows, [None], [b"0" * 16]).answers[0] for each in (*both, *both)]

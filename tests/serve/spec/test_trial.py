@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clewline.project import Project
-from clewline.serve.pool import ModelPool
+from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.spec import endpoint_file as spec
 from clewline.serve.spec import revision
 from clewline.serve.spec.problems import InvalidEndpoint
@@ -62,7 +62,7 @@ def tried(project: Project, graph: str) -> Trial:
     read = spec.parse(f"endpoint: g\n{graph}\n".encode(), Path("endpoints/g.yaml"))
     with Store.open(project.store_root) as store:
         draft = revision.resolve(project, store.catalog, read)
-    return try_out(ModelPool(project), draft, "endpoints/g.yaml")
+    return try_out(SharedModels(project), draft, "endpoints/g.yaml")
 
 
 def refused(project: Project, graph: str) -> list[str]:

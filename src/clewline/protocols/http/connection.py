@@ -20,8 +20,14 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
 
-from clewline.protocols.http.exchange import JSON, Application, Exchange, Refused, Response
-from clewline.protocols.http.limits import Limits
+from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import (
+    JSON,
+    HttpApplication,
+    HttpRefusal,
+    HttpRequest,
+    HttpResponse,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +82,7 @@ class Transport(Protocol):
         """Give what is known of the connection, such as its `peername`."""
 
 
-class Head(NamedTuple):
+class RequestHead(NamedTuple):
     """What the parser made of the head of a request; the headers are not to be changed."""
 
     method: bytes
@@ -85,35 +91,35 @@ class Head(NamedTuple):
     body_bytes: int
 
 
-class Shared:
+class ServerConnections:
     """What all connections of a server share, on the loop's thread."""
 
-    def __init__(self, application: Application, limits: Limits) -> None:
+    def __init__(self, application: HttpApplication, limits: HttpLimits) -> None:
         self.application = application
         self.limits = limits
-        self.connections: set[Connection] = set()
+        self.connections: set[HttpConnection] = set()
         self.buffered_bytes = 0
         self.draining = False
         self.clock = time.monotonic()  # as of the latest tick
         self.date = b""  # a header
         self.hosts: set[bytes] = set()  # that were found right
-        self.heads: dict[bytes, Head] = {}  # bytes to the end of the head → what they say
+        self.heads: dict[bytes, RequestHead] = {}  # bytes to the end of the head → what they say
 
-    def remember(self, data: bytes, exchange: Exchange) -> None:
+    def remember(self, data: bytes, request: HttpRequest) -> None:
         """Keep what the head of a plain request says, if the request is all that `data` holds."""
-        body_bytes = len(exchange.body)
+        body_bytes = len(request.body)
         # Behind the first empty line stands the body and nothing else: it ended the head.
         end = data.find(b"\r\n\r\n") + 4
-        if end > KNOWN_HEAD_BYTES or end + body_bytes != len(data) or not _is_plain(exchange):
+        if end > KNOWN_HEAD_BYTES or end + body_bytes != len(data) or not _is_plain(request):
             return
         if len(self.heads) >= KNOWN_HEADS:
             self.heads.clear()  # of callers whose heads all differ; the others come again
-        self.heads[data[:end]] = Head(
-            exchange.method, exchange.target, exchange.headers, body_bytes
+        self.heads[data[:end]] = RequestHead(
+            request.method, request.target, request.headers, body_bytes
         )
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """
     One caller's connection: requests in, answers out in the order of the requests.
 
@@ -121,7 +127,7 @@ class Connection(asyncio.Protocol):
     bytes, wait for answers, or while the caller leaves answers unread.
     """
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: ServerConnections) -> None:
         self.shared = shared
         self.limits = shared.limits
         self.deadline = math.inf
@@ -129,11 +135,11 @@ class Connection(asyncio.Protocol):
         self._transport: Transport
         self._address: str | None = None
         self._parser = httptools.HttpRequestParser(self)
-        self._backlog: deque[Exchange] = deque()  # whole requests, not yet handed on
-        self._waiting: deque[Exchange] = deque()  # handed on, and not yet sent an answer
+        self._backlog: deque[HttpRequest] = deque()  # whole requests, not yet handed on
+        self._waiting: deque[HttpRequest] = deque()  # handed on, and not yet sent an answer
         self._waiting_bytes = 0
-        self._reading: Exchange | None = None  # the request that is coming in
-        self._latest: Exchange | None = None  # that came in whole, while `data` is parsed
+        self._reading: HttpRequest | None = None  # the request that is coming in
+        self._latest: HttpRequest | None = None  # that came in whole, while `data` is parsed
         self._body: bytes | bytearray = b""  # pieces are joined as they come: each has overhead
         self._body_bytes = 0
         self._head_bytes = 0
@@ -210,7 +216,7 @@ class Connection(asyncio.Protocol):
     # ---- the parser's side
 
     def on_message_begin(self) -> None:
-        self._reading = Exchange(self)
+        self._reading = HttpRequest(self)
         self._in_head = True
         self._head_bytes = self._unparsed_bytes = self._fed_bytes = 0
         if not self._paused_writing:
@@ -229,35 +235,35 @@ class Connection(asyncio.Protocol):
         headers, name = self._reading.headers, name.lower()
         if name in headers:
             if name in SINGLE:
-                raise Refused(400, f"The header {name.decode()} came twice.", "Send it once.")
+                raise HttpRefusal(400, f"The header {name.decode()} came twice.", "Send it once.")
             value = headers[name] + b", " + value
         headers[name] = value.strip(b" \t")  # llhttp leaves what stands behind it
 
     def on_headers_complete(self) -> None:
-        exchange, parser = self._reading, self._parser
-        assert exchange is not None
+        request, parser = self._reading, self._parser
+        assert request is not None
         self._in_head = False
         self._unparsed_bytes = 0
-        exchange.method = parser.get_method()
-        exchange.version = parser.get_http_version()
-        exchange.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
-        headers = exchange.headers
-        if exchange.version != "1.1" or b"host" not in headers:
-            _check_version(exchange)
+        request.method = parser.get_method()
+        request.version = parser.get_http_version()
+        request.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        headers = request.headers
+        if request.version != "1.1" or b"host" not in headers:
+            _check_version(request)
         elif headers[b"host"] not in self.shared.hosts:
             _check_host(headers[b"host"], self.shared.hosts)
         body_bytes = 0
         if b"transfer-encoding" in headers:
-            _check_coding(exchange)
+            _check_coding(request)
             body_bytes = SCREENED_BYTES + 1  # or more
         if (length := headers.get(b"content-length")) is not None:
             body_bytes = int(length.lstrip(b"0") or b"0")  # int() reads 4,300 digits
             self._make_room(body_bytes)
         expectation = headers.get(b"expect")
         if expectation is not None and not parser.should_upgrade():
-            self._expect(exchange, expectation)
+            self._expect(request, expectation)
         elif body_bytes > SCREENED_BYTES:
-            self._screen(exchange)
+            self._screen(request)
         if not self._paused_writing:
             self.deadline = self.shared.clock + self.limits.body_s
 
@@ -274,17 +280,17 @@ class Connection(asyncio.Protocol):
             self._body += data
 
     def on_message_complete(self) -> None:
-        exchange = self._reading
-        assert exchange is not None
+        request = self._reading
+        assert request is not None
         if self._is_offer():
             return  # `_feed` reads it again, with its body
-        exchange.body = bytes(self._body)
+        request.body = bytes(self._body)
         self._body = b""
         self._body_bytes = 0
         self._reading = None
-        self._latest = exchange
+        self._latest = request
         self._owes_continue = False
-        self._take(exchange)
+        self._take(request)
 
     # ---- the application's side
 
@@ -307,27 +313,27 @@ class Connection(asyncio.Protocol):
         if not waiting or waiting[0].reply is None:
             return
         if len(waiting) == 1 and waiting[0].stream is None:  # nearly always
-            exchange = waiting.popleft()
-            self._transport.write(self._encode(exchange))
+            request = waiting.popleft()
+            self._transport.write(self._encode(request))
         else:
             parts: list[bytes] = []
             while waiting and waiting[0].reply is not None:
-                exchange = waiting[0]
-                if exchange.stream is not None and not self._encode_stream(exchange, parts):
+                request = waiting[0]
+                if request.stream is not None and not self._encode_stream(request, parts):
                     self._transport.write(b"".join(parts))
-                    exchange.stream.wake()
+                    request.stream.wake()
                     return
                 waiting.popleft()
-                if exchange.stream is None:
-                    parts.append(self._encode(exchange))
-                if not exchange.keep_alive:
+                if request.stream is None:
+                    parts.append(self._encode(request))
+                if not request.keep_alive:
                     break
             self._transport.write(b"".join(parts))
-        self._sent(exchange)
+        self._sent(request)
 
-    def _sent(self, exchange: Exchange) -> None:
+    def _sent(self, request: HttpRequest) -> None:
         """Go on after an answer that is whole."""
-        if not exchange.keep_alive:
+        if not request.keep_alive:
             self._close()
         elif not (self._waiting or self._backlog):
             self._all_answered()
@@ -379,25 +385,25 @@ class Connection(asyncio.Protocol):
         if shared.buffered_bytes + head.body_bytes > self.limits.buffered_bytes:
             return False  # the parser's side refuses it
         shared.buffered_bytes += head.body_bytes
-        exchange = Exchange(self)
-        exchange.method, exchange.target, exchange.headers = head[:3]
-        exchange.body = data[end:]
-        self._take(exchange)
+        request = HttpRequest(self)
+        request.method, request.target, request.headers = head[:3]
+        request.body = data[end:]
+        self._take(request)
         return True
 
-    def _take(self, exchange: Exchange) -> None:
+    def _take(self, request: HttpRequest) -> None:
         """Hand a whole request on, now or when its turn has come."""
-        self._waiting_bytes += len(exchange.body)
+        self._waiting_bytes += len(request.body)
         if not self._paused_writing:
             self.deadline = math.inf
-        if not exchange.keep_alive:
+        if not request.keep_alive:
             self._deaf = True
         if self._backlog or not self._has_room():
-            self._backlog.append(exchange)
+            self._backlog.append(request)
             self._hand_on()
         else:  # nearly always
-            self._waiting.append(exchange)
-            self._call_application(exchange)
+            self._waiting.append(request)
+            self._call_application(request)
 
     def _feed(self, data: bytes) -> None:
         """Parse; an offer to speak another protocol is passed over, as RFC 9110 allows."""
@@ -426,10 +432,10 @@ class Connection(asyncio.Protocol):
             return  # called by an answer that was given at once: the loop below goes on
         self._handing_on = True
         while self._backlog and self._has_room():
-            exchange = self._backlog.popleft()
-            self._waiting.append(exchange)
-            if exchange.reply is None:
-                self._call_application(exchange)
+            request = self._backlog.popleft()
+            self._waiting.append(request)
+            if request.reply is None:
+                self._call_application(request)
             else:
                 self.flush()  # a refusal, whose turn has come
         self._handing_on = False
@@ -442,45 +448,45 @@ class Connection(asyncio.Protocol):
             and self._waiting_bytes <= self.limits.body_bytes
         )
 
-    def _call_application(self, exchange: Exchange) -> None:
+    def _call_application(self, request: HttpRequest) -> None:
         try:
-            self.shared.application.handle(exchange)
+            self.shared.application.handle(request)
         except Exception:
             logger.exception("a request could not be handled")
-            exchange.keep_alive = False
-            if exchange.reply is None:
-                exchange.answer(self.shared.application.refuse(exchange, _failed()))
+            request.keep_alive = False
+            if request.reply is None:
+                request.answer(self.shared.application.refuse(request, _failed()))
 
-    def _encode(self, exchange: Exchange) -> bytes:
-        reply, shared = exchange.reply, self.shared
+    def _encode(self, request: HttpRequest) -> bytes:
+        reply, shared = request.reply, self.shared
         assert reply is not None
-        self._let_go_of_body(exchange)
+        self._let_go_of_body(request)
         if (self._half_closed or shared.draining) and not self._owes_answers:
-            exchange.keep_alive = False
-        if reply.status == 200 and reply.content_type is JSON and _is_usual(exchange, reply):
+            request.keep_alive = False
+        if reply.status == 200 and reply.content_type is JSON and _is_usual(request, reply):
             return b"%b%d\r\n%b\r\n%b" % (OK_JSON, len(reply.body), shared.date, reply.body)
         return b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n%b" % (
             STATUS_LINES[reply.status],
             reply.content_type,
             len(reply.body),
             shared.date,
-            _extra(exchange, reply),
-            b"" if exchange.method == b"HEAD" else reply.body,
+            _extra(request, reply),
+            b"" if request.method == b"HEAD" else reply.body,
         )
 
-    def _encode_stream(self, exchange: Exchange, parts: list[bytes]) -> bool:
+    def _encode_stream(self, request: HttpRequest, parts: list[bytes]) -> bool:
         """Add what there is of a streamed answer; tell whether it is whole now."""
-        stream, reply = exchange.stream, exchange.reply
+        stream, reply = request.stream, request.reply
         assert stream is not None
         assert reply is not None
-        chunked = exchange.version == "1.1"
+        chunked = request.version == "1.1"
         if not stream.begun:
             stream.begun = True
-            if not chunked or self._is_last(exchange):
-                exchange.keep_alive = False
+            if not chunked or self._is_last(request):
+                request.keep_alive = False
                 self._deaf = True
-            parts.append(_stream_head(exchange, reply, self.shared.date, chunked))
-        if exchange.method == b"HEAD":
+            parts.append(_stream_head(request, reply, self.shared.date, chunked))
+        if request.method == b"HEAD":
             stream.take()
         elif chunked:
             for piece in stream.take():
@@ -489,21 +495,21 @@ class Connection(asyncio.Protocol):
             parts += stream.take()
         if not stream.ended:
             return False
-        if chunked and exchange.method != b"HEAD":
+        if chunked and request.method != b"HEAD":
             parts.append(b"0\r\n\r\n")
-        self._let_go_of_body(exchange)
-        if self._is_last(exchange):
-            exchange.keep_alive = False
+        self._let_go_of_body(request)
+        if self._is_last(request):
+            request.keep_alive = False
         return True
 
-    def _is_last(self, exchange: Exchange) -> bool:
+    def _is_last(self, request: HttpRequest) -> bool:
         """Tell whether the connection is to end, and this is the last answer that it owes."""
         ends = self._half_closed or self.shared.draining
-        return ends and self._waiting[-1] is exchange and not self._backlog
+        return ends and self._waiting[-1] is request and not self._backlog
 
-    def _let_go_of_body(self, exchange: Exchange) -> None:
-        self._waiting_bytes -= len(exchange.body)
-        self.shared.buffered_bytes -= len(exchange.body)
+    def _let_go_of_body(self, request: HttpRequest) -> None:
+        self._waiting_bytes -= len(request.body)
+        self.shared.buffered_bytes -= len(request.body)
 
     def _all_answered(self) -> None:
         if self._owes_continue:
@@ -546,46 +552,46 @@ class Connection(asyncio.Protocol):
     def _make_room(self, body_bytes: int) -> None:
         limits = self.limits
         if body_bytes > limits.body_bytes:
-            raise Refused(
+            raise HttpRefusal(
                 413,
                 f"The body has {body_bytes} bytes or more; {limits.body_bytes} are allowed.",
                 "Send the rows in several requests.",
             )
         if self.shared.buffered_bytes - self._body_bytes + body_bytes > limits.buffered_bytes:
-            raise Refused(
+            raise HttpRefusal(
                 503,
                 f"Requests of {limits.buffered_bytes} bytes in all are being answered.",
                 "Try again in a second.",
             )
 
-    def _expect(self, exchange: Exchange, expectation: bytes) -> None:
+    def _expect(self, request: HttpRequest, expectation: bytes) -> None:
         if expectation.lower() != b"100-continue":
-            raise Refused(
+            raise HttpRefusal(
                 417, f"Expect: {expectation.decode('latin-1')} is not known.", "Leave it out."
             )
-        if (refusal := self.shared.application.admit(exchange)) is not None:
+        if (refusal := self.shared.application.admit(request)) is not None:
             raise _Refusal(refusal)
         if self._owes_answers:
             self._owes_continue = True
         else:
             self._transport.write(CONTINUE)
 
-    def _screen(self, exchange: Exchange) -> None:
+    def _screen(self, request: HttpRequest) -> None:
         """Refuse a large body before it comes in, from whom the application does not take it."""
-        if (refusal := self.shared.application.screen(exchange)) is not None:
+        if (refusal := self.shared.application.screen(request)) is not None:
             raise _Refusal(refusal)
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: HttpRefusal) -> None:
         """Answer in turn, then end the connection: what follows cannot be told apart."""
         self._deaf = True
-        exchange = self._reading or Exchange(self)
-        exchange.keep_alive = False
+        request = self._reading or HttpRequest(self)
+        request.keep_alive = False
         self._forget_request()
         if isinstance(refused, _Refusal):
-            exchange.reply = refused.response
+            request.reply = refused.response
         else:
-            exchange.reply = self.shared.application.refuse(exchange, refused)
-        self._backlog.append(exchange)
+            request.reply = self.shared.application.refuse(request, refused)
+        self._backlog.append(request)
         self._hand_on()
 
     def _forget_request(self) -> None:
@@ -600,9 +606,9 @@ class Connection(asyncio.Protocol):
         owed = (*self._waiting, *self._backlog)
         self._waiting.clear()
         self._backlog.clear()
-        for exchange in owed:
-            if exchange.stream is not None:
-                exchange.stream.wake()
+        for request in owed:
+            if request.stream is not None:
+                request.stream.wake()
 
     def _close(self) -> None:
         """End our side; read on for a moment, since a reset would lose what we sent."""
@@ -618,126 +624,126 @@ class Connection(asyncio.Protocol):
             self._read_or_pause()
 
 
-class _Refusal(Refused):
+class _Refusal(HttpRefusal):
     """A refusal whose answer the application has already given."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: HttpResponse) -> None:
         super().__init__(response.status, "", "")
         self.response = response
 
 
-def _is_plain(exchange: Exchange) -> bool:
+def _is_plain(request: HttpRequest) -> bool:
     """Tell whether the same head always means the same: nothing but a body of one size follows."""
-    headers = exchange.headers
+    headers = request.headers
     return (
-        exchange.keep_alive
-        and exchange.version == "1.1"
-        and len(exchange.body) <= SCREENED_BYTES
+        request.keep_alive
+        and request.version == "1.1"
+        and len(request.body) <= SCREENED_BYTES
         and not headers.keys() & {b"expect", b"transfer-encoding", b"upgrade"}
     )
 
 
-def _is_usual(exchange: Exchange, reply: Response) -> bool:
+def _is_usual(request: HttpRequest, reply: HttpResponse) -> bool:
     """Tell whether an answer needs no headers beside the usual ones, and has its body."""
     return (
-        exchange.keep_alive
+        request.keep_alive
         and not reply.headers
-        and exchange.version == "1.1"
-        and exchange.method != b"HEAD"
+        and request.version == "1.1"
+        and request.method != b"HEAD"
     )
 
 
-def _without_upgrade(exchange: Exchange | None) -> bytes:
+def _without_upgrade(request: HttpRequest | None) -> bytes:
     """Write the head of a request anew, as if no other protocol had been offered."""
-    assert exchange is not None
-    headers = dict(exchange.headers)
+    assert request is not None
+    headers = dict(request.headers)
     headers.pop(b"upgrade", None)
     options = [option.strip() for option in headers.pop(b"connection", b"").split(b",")]
     headers[b"connection"] = b", ".join(o for o in options if o.lower() != b"upgrade")
     lines = b"".join([b"%b: %b\r\n" % header for header in headers.items()])
-    version = exchange.version.encode()
-    return b"%b %b HTTP/%b\r\n%b\r\n" % (exchange.method, exchange.target, version, lines)
+    version = request.version.encode()
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (request.method, request.target, version, lines)
 
 
-def _extra(exchange: Exchange, reply: Response) -> bytes:
+def _extra(request: HttpRequest, reply: HttpResponse) -> bytes:
     """Write an answer's own headers, and whether the connection stays."""
     extra = b""
     if reply.headers:
         extra = b"".join([b"%b: %b\r\n" % header for header in reply.headers])
-    if not exchange.keep_alive:
+    if not request.keep_alive:
         extra += b"connection: close\r\n"
-    elif exchange.version == "1.0":
+    elif request.version == "1.0":
         extra += b"connection: keep-alive\r\n"
     return extra
 
 
-def _stream_head(exchange: Exchange, reply: Response, date: bytes, chunked: bool) -> bytes:
+def _stream_head(request: HttpRequest, reply: HttpResponse, date: bytes, chunked: bool) -> bytes:
     return b"%bcontent-type: %b\r\n%b%b%b\r\n" % (
         STATUS_LINES[reply.status],
         reply.content_type,
         b"transfer-encoding: chunked\r\n" if chunked else b"",
         date,
-        _extra(exchange, reply),
+        _extra(request, reply),
     )
 
 
 def _check_host(host: bytes, known: set[bytes]) -> None:
     """Refuse a Host that names none (RFC 9112, 3.2); remember one that is right."""
     if HOST.fullmatch(host) is None:
-        raise Refused(400, "The header host names no host.", "Send host, or host:port.")
+        raise HttpRefusal(400, "The header host names no host.", "Send host, or host:port.")
     if len(known) < KNOWN_HOSTS:
         known.add(host)
 
 
-def _check_version(exchange: Exchange) -> None:
-    if exchange.version not in ("1.0", "1.1"):
-        raise Refused(505, f"HTTP/{exchange.version} is not spoken here.", "Use HTTP/1.1.")
-    if exchange.version == "1.1":
-        raise Refused(400, "The header host is missing.", "HTTP/1.1 requires it.")
+def _check_version(request: HttpRequest) -> None:
+    if request.version not in ("1.0", "1.1"):
+        raise HttpRefusal(505, f"HTTP/{request.version} is not spoken here.", "Use HTTP/1.1.")
+    if request.version == "1.1":
+        raise HttpRefusal(400, "The header host is missing.", "HTTP/1.1 requires it.")
 
 
-def _check_coding(exchange: Exchange) -> None:
-    coding = exchange.headers[b"transfer-encoding"].strip().lower()
-    if exchange.version == "1.0":
-        raise Refused(400, "HTTP/1.0 has no Transfer-Encoding.", "Send a Content-Length.")
+def _check_coding(request: HttpRequest) -> None:
+    coding = request.headers[b"transfer-encoding"].strip().lower()
+    if request.version == "1.0":
+        raise HttpRefusal(400, "HTTP/1.0 has no Transfer-Encoding.", "Send a Content-Length.")
     if coding != b"chunked":
-        raise Refused(
+        raise HttpRefusal(
             501,
             f"Transfer-Encoding: {coding.decode('latin-1')} is not decoded here.",
             "Send chunked, or a Content-Length.",
         )
 
 
-def _refusal_in(error: httptools.HttpParserCallbackError) -> Refused:
+def _refusal_in(error: httptools.HttpParserCallbackError) -> HttpRefusal:
     cause: Any = error.__context__
-    if isinstance(cause, Refused):
+    if isinstance(cause, HttpRefusal):
         return cause
     logger.error("a request could not be read", exc_info=cause)
     return _failed()
 
 
-def _failed() -> Refused:
-    return Refused(500, "The server failed on this request.", "Its log has the reason.")
+def _failed() -> HttpRefusal:
+    return HttpRefusal(500, "The server failed on this request.", "Its log has the reason.")
 
 
-def _not_http(error: httptools.HttpParserError) -> Refused:
+def _not_http(error: httptools.HttpParserError) -> HttpRefusal:
     if isinstance(error, httptools.HttpParserInvalidMethodError):
-        return Refused(400, "This is not an HTTP request.", "Speak HTTP/1.1, without TLS.")
-    return Refused(400, f"This is not an HTTP/1.1 request: {error}.", "Mend the request.")
+        return HttpRefusal(400, "This is not an HTTP request.", "Speak HTTP/1.1, without TLS.")
+    return HttpRefusal(400, f"This is not an HTTP/1.1 request: {error}.", "Mend the request.")
 
 
-def _head_too_large(limit: int) -> Refused:
-    return Refused(
+def _head_too_large(limit: int) -> HttpRefusal:
+    return HttpRefusal(
         431, f"Request line and headers are over {limit} bytes.", "Send fewer or shorter ones."
     )
 
 
-def _too_many(limit: int) -> Refused:
-    return Refused(503, f"{limit} connections are open.", "Try again in a second.")
+def _too_many(limit: int) -> HttpRefusal:
+    return HttpRefusal(503, f"{limit} connections are open.", "Try again in a second.")
 
 
-def _too_slow(limits: Limits, in_head: bool) -> Refused:
+def _too_slow(limits: HttpLimits, in_head: bool) -> HttpRefusal:
     part, allowed_s = ("headers", limits.head_s) if in_head else ("body", limits.body_s)
-    return Refused(
+    return HttpRefusal(
         408, f"The {part} did not come whole within {allowed_s:g} s.", "Send the request at once."
     )

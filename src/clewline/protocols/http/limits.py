@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HttpLimits:
     """Sizes in bytes, times in seconds; `docs/errors.md` says what happens beyond them."""
 
     head_bytes: int = 16 << 10  # request line and headers, and trailers

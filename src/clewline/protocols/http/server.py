@@ -1,8 +1,8 @@
 """
 An HTTP/1.1 server on asyncio.
 
-    bytes ─► Connection (parser, limits) ─► Application.handle(exchange)
-    bytes ◄─ Connection (order, back-pressure) ◄─ exchange.answer(Response)
+    bytes ─► Connection (parser, limits) ─► Application.handle(request)
+    bytes ◄─ Connection (order, back-pressure) ◄─ request.answer(Response)
 
 The application is plain callbacks on the loop's thread, no coroutine a request,
 so that it can gather what arrived over all connections in one turn of the loop.
@@ -21,12 +21,26 @@ from email.utils import formatdate
 
 from clewline.errors import Conflict
 from clewline.protocols.http.accepting import Acceptor
-from clewline.protocols.http.connection import Connection, Shared
-from clewline.protocols.http.exchange import Application, Exchange, Refused, Response, Stream
-from clewline.protocols.http.limits import Limits
+from clewline.protocols.http.connection import HttpConnection, ServerConnections
+from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import (
+    HttpApplication,
+    HttpRefusal,
+    HttpRequest,
+    HttpResponse,
+    ResponseStream,
+)
 from clewline.protocols.http.tls import Certificate, TlsLayer
 
-__all__ = ["Application", "Exchange", "HttpServer", "Limits", "Refused", "Response", "Stream"]
+__all__ = [
+    "HttpApplication",
+    "HttpLimits",
+    "HttpRefusal",
+    "HttpRequest",
+    "HttpResponse",
+    "HttpServer",
+    "ResponseStream",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +66,11 @@ class HttpServer:
 
     def __init__(
         self,
-        application: Application,
-        limits: Limits | None = None,
+        application: HttpApplication,
+        limits: HttpLimits | None = None,
         certificate: Certificate | None = None,
     ) -> None:
-        self.shared = Shared(application, limits or Limits())
+        self.shared = ServerConnections(application, limits or HttpLimits())
         self._certificate = certificate
         self._sockets: list[socket.socket] = []
         self._listeners: list[Acceptor] = []
@@ -129,7 +143,7 @@ class HttpServer:
             self._ticker.cancel()
 
     def _connection(self) -> asyncio.Protocol:
-        connection = Connection(self.shared)
+        connection = HttpConnection(self.shared)
         if self._certificate is None:
             return connection
         return TlsLayer(connection, self._certificate.context)

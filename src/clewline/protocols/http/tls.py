@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from clewline.errors import InvalidConfig
-from clewline.protocols.http.connection import Connection, Transport
+from clewline.protocols.http.connection import HttpConnection, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Certificate:
 class TlsLayer(asyncio.Protocol):
     """The protocol of a transport, and itself the transport of a connection."""
 
-    def __init__(self, connection: Connection, context: ssl.SSLContext) -> None:
+    def __init__(self, connection: HttpConnection, context: ssl.SSLContext) -> None:
         self._connection = connection
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)

@@ -22,19 +22,19 @@ import grpc.aio
 
 from clewline.errors import ClewlineError, Conflict, Fault
 from clewline.protocols.access_log import AccessLog, AccessRecord
-from clewline.protocols.asking import checked_key
+from clewline.protocols.error_responses import STATUS
 from clewline.protocols.health import ServerHealth
-from clewline.protocols.http.exchange import Response
-from clewline.protocols.http.limits import Limits
+from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import HttpResponse
 from clewline.protocols.oip import tensors as oip
 from clewline.protocols.oip import wire as oip_wire
 from clewline.protocols.oip.messages import CLASSES, SERVICE
 from clewline.protocols.oip.rest import check_move
-from clewline.protocols.status import STATUS
+from clewline.protocols.request_headers import checked_key
 from clewline.serve.access import Need, TokenChecker
-from clewline.serve.ask import Ask
-from clewline.serve.endpoints import Endpoint, Endpoints, Serving
+from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
 from clewline.serve.formats import OIP_BINARY
+from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field import Output
 
@@ -103,18 +103,18 @@ class OipGrpc:
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: EndpointServer,
         gatekeeper: TokenChecker,
-        ready: Callable[[], Response],
+        ready: Callable[[], HttpResponse],
         vitals: ServerHealth,
-        limits: Limits | None = None,
+        limits: HttpLimits | None = None,
         log: AccessLog | None = None,
     ) -> None:
         self.endpoints = endpoints
         self._gatekeeper = gatekeeper
         self._is_ready = ready
         self._vitals = vitals
-        self._limits = limits or Limits()
+        self._limits = limits or HttpLimits()
         self._log = log
         self._server: grpc.aio.Server
 
@@ -309,14 +309,14 @@ class OipGrpc:
             endpoint.times.answered(status, time.perf_counter() - call.started)
 
     async def _answered(
-        self, endpoint: Endpoint, request: oip_wire.Inference, call: _Call
+        self, endpoint: ServedEndpoint, request: oip_wire.Inference, call: _Call
     ) -> bytes:
         oip.check_version(endpoint, request.version)
         serving = endpoint.serving or await self._loaded(endpoint)
         output = serving.loaded.signature.output
         oip.check_outputs(request.options, output)
         found: asyncio.Future[PredictResponse | ClewlineError] = _future()
-        ask = Ask(request.body, OIP_BINARY, request.detail, abandoned=found.cancelled)
+        ask = PredictRequest(request.body, OIP_BINARY, request.detail, abandoned=found.cancelled)
         _read_metadata(ask, call.context)
         if (remaining_s := call.context.time_remaining()) is not None:
             ask.deadline = call.started + remaining_s
@@ -336,8 +336,8 @@ class OipGrpc:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.endpoints.threads, work, *arguments)
 
-    async def _loaded(self, endpoint: Endpoint) -> Serving:
-        found: asyncio.Future[Serving | ClewlineError] = _future()
+    async def _loaded(self, endpoint: ServedEndpoint) -> ServedRevision:
+        found: asyncio.Future[ServedRevision | ClewlineError] = _future()
         self.endpoints.when_loaded(endpoint, _settling(found))
         serving = await found
         if isinstance(serving, ClewlineError):
@@ -376,7 +376,7 @@ def _settling(future: asyncio.Future[Any]) -> Callable[[Any], None]:
     return settle
 
 
-def _read_metadata(ask: Ask, context: Any) -> None:
+def _read_metadata(ask: PredictRequest, context: Any) -> None:
     """Take the idempotency key and the trace context from the call's metadata."""
     carrier: dict[str, str] = {}
     for key, value in context.invocation_metadata() or ():

@@ -23,17 +23,17 @@ from clewline.errors import (
     NotSupported,
     Overloaded,
 )
-from clewline.protocols.asking import later, when_asked
-from clewline.protocols.http.exchange import Exchange, Response
+from clewline.protocols.error_responses import error_response
+from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.oip import tensors as oip
 from clewline.protocols.oip.tensors import Options, Tensor
-from clewline.protocols.route import POST, READ, Route
-from clewline.protocols.status import of_error
+from clewline.protocols.request_headers import later, when_asked
+from clewline.protocols.route import POST, READ, HttpRoute
 from clewline.serve.access import Need
-from clewline.serve.ask import Ask
-from clewline.serve.endpoints import Endpoint, Endpoints, Serving
+from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
 from clewline.serve.formats import OIP, OIP_BINARY
 from clewline.serve.formats.oip_request import exact, header_length
+from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 
 HEADER_LENGTH = b"inference-header-content-length"
@@ -54,7 +54,7 @@ class OipRest:
         ready: Tells whether the server is ready, as `/health/ready` does.
     """
 
-    def __init__(self, endpoints: Endpoints, ready: Callable[[], Response]) -> None:
+    def __init__(self, endpoints: EndpointServer, ready: Callable[[], HttpResponse]) -> None:
         self.endpoints = endpoints
         self._is_ready = ready
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,7 +66,7 @@ class OipRest:
             b"/v2/repository/index": _route("oip.index", "any", POST, self._index),
         }
 
-    def find(self, path: bytes) -> Route | None:
+    def find(self, path: bytes) -> HttpRoute | None:
         """Find the route of a path; one that leads to an error where there is none below /v2."""
         if (route := self._fixed.get(path)) is not None:
             return route
@@ -77,7 +77,7 @@ class OipRest:
         except ClewlineError as error:
             return _dead_end(error)
 
-    def _of_model(self, path: bytes) -> Route | None:
+    def _of_model(self, path: bytes) -> HttpRoute | None:
         parts = path.removeprefix(_MODELS).decode("utf-8", "replace").split("/")
         if not path.startswith(_MODELS) or not parts[0]:
             return None
@@ -90,16 +90,16 @@ class OipRest:
                 "oip.infer",
                 "predict",
                 POST,
-                lambda exchange: self._infer(exchange, endpoint, version),
+                lambda request: self._infer(request, endpoint, version),
                 endpoint,
             )
         if verb == "ready":
             return _read("oip.model_ready", "any", lambda: _model_ready(endpoint, version))
         return _route(
-            "oip.model", "any", READ, lambda exchange: self._model(exchange, endpoint, version)
+            "oip.model", "any", READ, lambda request: self._model(request, endpoint, version)
         )
 
-    def _of_repository(self, path: bytes) -> Route | None:
+    def _of_repository(self, path: bytes) -> HttpRoute | None:
         parts = path.removeprefix(_REPOSITORY).decode("utf-8", "replace").split("/")
         if not path.startswith(_REPOSITORY) or len(parts) != 2 or parts[1] not in _MOVES:
             return None
@@ -107,80 +107,84 @@ class OipRest:
         self.endpoints.get(name)
         move = self.endpoints.load if verb == "load" else self.endpoints.unload
         return _route(
-            f"oip.{verb}", "operate", POST, lambda exchange: self._move(exchange, move, name)
+            f"oip.{verb}", "operate", POST, lambda request: self._move(request, move, name)
         )
 
-    def _server(self) -> Response:
-        return Response(200, _encode(oip.ServerMetadata()))
+    def _server(self) -> HttpResponse:
+        return HttpResponse(200, _encode(oip.ServerMetadata()))
 
-    def _live(self) -> Response:
-        return Response(200, b'{"live":true}')
+    def _live(self) -> HttpResponse:
+        return HttpResponse(200, b'{"live":true}')
 
-    def _ready(self) -> Response:
+    def _ready(self) -> HttpResponse:
         response = self._is_ready()
         if response.status != 200:
             return dressed(response)
-        return Response(200, b'{"live":true,"ready":true}')
+        return HttpResponse(200, b'{"live":true,"ready":true}')
 
-    def _model(self, exchange: Exchange, endpoint: Endpoint, version: str) -> None:
+    def _model(self, request: HttpRequest, endpoint: ServedEndpoint, version: str) -> None:
         oip.check_version(endpoint, version)
 
-        def then(serving: Serving | ClewlineError) -> None:
+        def then(serving: ServedRevision | ClewlineError) -> None:
             if isinstance(serving, ClewlineError):
-                exchange.answer(dressed(of_error(serving)))
+                request.answer(dressed(error_response(serving)))
             else:
-                exchange.answer(Response(200, _encode(oip.metadata(serving, endpoint.name))))
+                request.answer(HttpResponse(200, _encode(oip.metadata(serving, endpoint.name))))
 
         self.endpoints.when_loaded(endpoint, then)
 
-    def _index(self, exchange: Exchange) -> None:
-        asked = _object(exchange.body)
+    def _index(self, request: HttpRequest) -> None:
+        asked = _object(request.body)
         listed = oip.index(self.endpoints, ready=asked.get("ready") is True)
-        exchange.answer(Response(200, _encode(listed)))
+        request.answer(HttpResponse(200, _encode(listed)))
 
     def _move(
-        self, exchange: Exchange, move: Callable[[str], Coroutine[Any, Any, None]], name: str
+        self, request: HttpRequest, move: Callable[[str], Coroutine[Any, Any, None]], name: str
     ) -> None:
-        check_move(_object(exchange.body).get("parameters"))
+        check_move(_object(request.body).get("parameters"))
 
         async def do() -> None:
             try:
                 await move(name)
             except ClewlineError as error:
-                exchange.answer(dressed(of_error(error)))
+                request.answer(dressed(error_response(error)))
             else:
-                exchange.answer(Response(200, b"{}"))
+                request.answer(HttpResponse(200, b"{}"))
 
         task = asyncio.get_running_loop().create_task(do())
         self._tasks.add(task)  # the loop alone would let it be collected
         task.add_done_callback(self._tasks.discard)
 
-    def _infer(self, exchange: Exchange, endpoint: Endpoint, version: str) -> None:
-        inference = _Inference(self.endpoints, exchange, endpoint, version)
-        length = exchange.headers.get(HEADER_LENGTH)
+    def _infer(self, request: HttpRequest, endpoint: ServedEndpoint, version: str) -> None:
+        inference = _Inference(self.endpoints, request, endpoint, version)
+        length = request.headers.get(HEADER_LENGTH)
         if length is None:
-            when_asked(exchange, self.endpoints.threads, inference.begin, OIP)
+            when_asked(request, self.endpoints.threads, inference.begin, OIP)
         else:
             detail = length.strip().decode("latin-1")
-            when_asked(exchange, self.endpoints.threads, inference.begin, OIP_BINARY, detail)
+            when_asked(request, self.endpoints.threads, inference.begin, OIP_BINARY, detail)
 
 
 class _Inference:
     """The answer that is owed to a request to infer, from its body to its tensors."""
 
-    __slots__ = ("_endpoint", "_endpoints", "_exchange", "_options", "_output", "_version")
+    __slots__ = ("_endpoint", "_endpoints", "_options", "_output", "_request", "_version")
 
     def __init__(
-        self, endpoints: Endpoints, exchange: Exchange, endpoint: Endpoint, version: str
+        self,
+        endpoints: EndpointServer,
+        request: HttpRequest,
+        endpoint: ServedEndpoint,
+        version: str,
     ) -> None:
         self._endpoints = endpoints
-        self._exchange = exchange
+        self._request = request
         self._endpoint = endpoint
         self._version = version
         self._options: Options
         self._output: Any
 
-    def begin(self, ask: Ask | ClewlineError) -> None:
+    def begin(self, ask: PredictRequest | ClewlineError) -> None:
         """Ask the endpoint, once it is loaded."""
         if isinstance(ask, ClewlineError):
             self._refuse(ask)
@@ -196,15 +200,15 @@ class _Inference:
         if isinstance(result, ClewlineError):
             self._refuse(result)
             return
-        self._exchange.rows = len(result.predictions)
-        self._exchange.first_id = result.first_id
+        self._request.rows = len(result.predictions)
+        self._request.first_id = result.first_id
 
-        def work() -> Response:
+        def work() -> HttpResponse:
             return self._response(oip.outcome(result, self._output, self._options))
 
         self._do(work, self._settle, large=len(result.predictions) > oip.LARGE_ROWS)
 
-    def _ask(self, ask: Ask, serving: Serving | ClewlineError) -> None:
+    def _ask(self, ask: PredictRequest, serving: ServedRevision | ClewlineError) -> None:
         if isinstance(serving, ClewlineError):
             self._refuse(serving)
             return
@@ -239,13 +243,13 @@ class _Inference:
             done = error
         then(done)
 
-    def _settle(self, response: Response | ClewlineError) -> None:
+    def _settle(self, response: HttpResponse | ClewlineError) -> None:
         if isinstance(response, ClewlineError):
             self._refuse(response)
         else:
             self._answer(response)
 
-    def _response(self, outcome: oip.Outcome) -> Response:
+    def _response(self, outcome: oip.Outcome) -> HttpResponse:
         """Write an answer: JSON, and behind it the tensors that were wanted raw."""
         options = self._options
         outputs, raws = [], []
@@ -265,20 +269,20 @@ class _Inference:
         said["outputs"] = outputs
         body = _encode(said)
         if not raws:
-            return Response(200, body)
+            return HttpResponse(200, body)
         length = (HEADER_LENGTH, b"%d" % len(body))
-        return Response(200, b"".join([body, *raws]), OCTETS, (length,))
+        return HttpResponse(200, b"".join([body, *raws]), OCTETS, (length,))
 
     def _refuse(self, error: ClewlineError) -> None:
-        self._answer(dressed(of_error(error)))
+        self._answer(dressed(error_response(error)))
 
-    def _answer(self, response: Response) -> None:
-        seconds = time.perf_counter() - self._exchange.started
+    def _answer(self, response: HttpResponse) -> None:
+        seconds = time.perf_counter() - self._request.started
         self._endpoint.times.answered(response.status, seconds)
-        self._exchange.answer(response)
+        self._request.answer(response)
 
 
-def options_of(ask: Ask) -> Options:
+def options_of(ask: PredictRequest) -> Options:
     """
     Read what a request asks for beside its rows.
 
@@ -293,7 +297,7 @@ def options_of(ask: Ask) -> Options:
         return Options(request.id, request.parameters, request.outputs)
 
 
-def dressed(response: Response) -> Response:
+def dressed(response: HttpResponse) -> HttpResponse:
     """Give an error the protocol's shape: its message under `error`, and what else it says."""
     said = msgspec.json.decode(response.body)["error"]
     said["error"] = said.pop("message")
@@ -332,14 +336,14 @@ def _described(tensor: Tensor, size: int | None) -> dict[str, Any]:
     return head
 
 
-def _model_ready(endpoint: Endpoint, version: str) -> Response:
+def _model_ready(endpoint: ServedEndpoint, version: str) -> HttpResponse:
     oip.check_version(endpoint, version)
     if not oip.is_ready(endpoint):
         raise endpoint.trouble or _not_ready(endpoint)
-    return Response(200, _encode({"name": endpoint.name, "ready": True}))
+    return HttpResponse(200, _encode({"name": endpoint.name, "ready": True}))
 
 
-def _not_ready(endpoint: Endpoint) -> ClewlineError:
+def _not_ready(endpoint: ServedEndpoint) -> ClewlineError:
     if endpoint.state == "unloaded":
         return NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
     return Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
@@ -356,18 +360,18 @@ def _apart(parts: list[str]) -> tuple[str, str, str]:
     return name, version, rest[0] if rest else ""
 
 
-def _read(name: str, role: Need | None, answer: Callable[[], Response]) -> Route:
-    return _route(name, role, READ, lambda exchange: exchange.answer(answer()))
+def _read(name: str, role: Need | None, answer: Callable[[], HttpResponse]) -> HttpRoute:
+    return _route(name, role, READ, lambda request: request.answer(answer()))
 
 
 def _route(
     name: str,
     role: Need | None,
     methods: tuple[bytes, ...],
-    handle: Callable[[Exchange], None],
-    endpoint: Endpoint | None = None,
-) -> Route:
-    return Route(name, role, methods, handle, endpoint=endpoint, dress=dressed)
+    handle: Callable[[HttpRequest], None],
+    endpoint: ServedEndpoint | None = None,
+) -> HttpRoute:
+    return HttpRoute(name, role, methods, handle, endpoint=endpoint, dress=dressed)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -382,18 +386,18 @@ def _object(body: bytes) -> dict[str, Any]:
         )
 
 
-def _nowhere(path: bytes) -> Route:
+def _nowhere(path: bytes) -> HttpRoute:
     shown = path.decode("utf-8", "replace")[:200]
     return _dead_end(NotFound(f"There is nothing at {shown}.", "docs/oip.md lists the routes."))
 
 
-def _dead_end(error: ClewlineError) -> Route:
+def _dead_end(error: ClewlineError) -> HttpRoute:
     """Give a route that leads to an error, for those who may know that there is nothing."""
 
-    def handle(exchange: Exchange) -> None:
+    def handle(request: HttpRequest) -> None:
         raise error
 
-    def admit(exchange: Exchange) -> Response:
+    def admit(request: HttpRequest) -> HttpResponse:
         raise error
 
-    return Route("oip.unknown", "any", (), handle, admit, dress=dressed, keep=False)
+    return HttpRoute("oip.unknown", "any", (), handle, admit, dress=dressed, keep=False)

@@ -19,15 +19,15 @@ import numpy as np
 
 from clewline import __version__
 from clewline.errors import BadRequest, Fault, InvalidInput, NotFound, NotSupported
-from clewline.protocols.asking import checked_key, deadline_in
-from clewline.serve.answers import label_name
-from clewline.serve.ask import Ask
-from clewline.serve.endpoints import Endpoint, Endpoints, Serving
+from clewline.protocols.request_headers import checked_key, deadline_in
+from clewline.serve.answer_writer import label_name
+from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
 from clewline.serve.formats.oip import MATRIX, takes_matrix
 from clewline.serve.formats.oip_columns import datatype_of
 from clewline.serve.formats.oip_request import Output as Wanted
 from clewline.serve.formats.oip_request import Parameters
 from clewline.serve.formats.tensors import BYTES, DTYPES, Described, write_elements
+from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field import Field, Output, Signature
 from clewline.signature.field_rules import printable_text
@@ -117,7 +117,7 @@ class _Prediction(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(list[_Prediction]).decode
 
 
-def metadata(serving: Serving, name: str) -> ModelMetadata:
+def metadata(serving: ServedRevision, name: str) -> ModelMetadata:
     """Describe an endpoint that is loaded."""
     signature, revision = serving.loaded.signature, serving.loaded.revision
     return ModelMetadata(
@@ -158,18 +158,18 @@ def label_datatype(labels: Sequence[Any]) -> str:
     return "FP64" if types <= {int, float} else BYTES
 
 
-def index(endpoints: Endpoints, *, ready: bool) -> list[Listed]:
+def index(endpoints: EndpointServer, *, ready: bool) -> list[Listed]:
     """List the endpoints, or only those that answer."""
     listed = [_listed(endpoint) for _, endpoint in sorted(endpoints.endpoints.items())]
     return [each for each in listed if each.state == "READY"] if ready else listed
 
 
-def is_ready(endpoint: Endpoint) -> bool:
+def is_ready(endpoint: ServedEndpoint) -> bool:
     """Tell whether an endpoint answers; a cold one does, after it is loaded."""
     return endpoint.state in ("ready", "cold")
 
 
-def check_version(endpoint: Endpoint, version: str) -> None:
+def check_version(endpoint: ServedEndpoint, version: str) -> None:
     """
     Let a request pass that names no version, or the live one.
 
@@ -187,7 +187,7 @@ def check_version(endpoint: Endpoint, version: str) -> None:
         )
 
 
-def live_version(endpoint: Endpoint) -> str:
+def live_version(endpoint: ServedEndpoint) -> str:
     """Give the number of the revision that answers, or that would."""
     if endpoint.serving is not None:
         return str(endpoint.serving.loaded.revision.number)
@@ -219,7 +219,7 @@ def check_outputs(options: Options, output: Output) -> None:
                 )
 
 
-def complete(ask: Ask, parameters: Parameters | None) -> None:
+def complete(ask: PredictRequest, parameters: Parameters | None) -> None:
     """
     Add what the parameters of a request say to what is asked: its key and its time.
 
@@ -341,7 +341,7 @@ def _ways(signature: Signature) -> dict[str, Any]:
     return {"content_type": "pd", "or_one_input": matrix}
 
 
-def _listed(endpoint: Endpoint) -> Listed:
+def _listed(endpoint: ServedEndpoint) -> Listed:
     state = endpoint.state
     shown = {"ready": "READY", "cold": "READY", "loading": "LOADING"}.get(state, "UNAVAILABLE")
     reason: str = "" if state == "ready" else state

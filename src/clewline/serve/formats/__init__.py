@@ -18,7 +18,7 @@ from clewline.errors import IntegrityError, TooManyRows
 from clewline.signature.check import Checker, Row
 
 JSON = "json"
-"""`{"rows": […]}` or one bare row: read by `clewline.serve.intake`, the quick path."""
+"""`{"rows": […]}` or one bare row: read by `clewline.serve.json_reader`, the quick path."""
 JSON_ROWS = "json-rows"
 """A JSON array of rows: what the log keeps of a piece of a streamed request."""
 OIP = "oip"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 
-from clewline.serve.cost import Cost
+from clewline.serve.batch_cost import BatchCost
 from clewline.serve.graph.answered import Answered, Batch
 from clewline.serve.graph.edges import Below
 
@@ -26,7 +26,7 @@ class Branches:
     def __init__(self, branches: Sequence[Below], threads: Executor | None) -> None:
         self._branches = branches
         self._threads = threads
-        self._costs = [Cost() for _ in branches]
+        self._costs = [BatchCost() for _ in branches]
 
     def answer(self, batch: Batch) -> list[Answered]:
         """

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from clewline.entry_points import load_entry_point
 from clewline.errors import IntegrityError, InvalidConfig
 from clewline.serve.graph.answered import Answered, Batch
-from clewline.serve.pool import LoadedModel, ModelPool
+from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
 from clewline.serve.spec.tree import NODES, of_revision
 from clewline.signature.field import Signature
 from clewline.store.records import Revision, RouterState
@@ -112,7 +112,7 @@ class Builder:
     def __init__(
         self,
         revision: Revision,
-        pool: ModelPool,
+        pool: SharedModels,
         *,
         functions: Functions | None = None,
         threads: Executor | None = None,

@@ -17,7 +17,7 @@ from clewline.serve.graph.builder import Builder, Node
 from clewline.serve.graph.code import Frame
 from clewline.serve.graph.edges import same_output, union
 from clewline.serve.graph.tables import require_frame
-from clewline.serve.pool import LoadedModel
+from clewline.serve.model_cache.loaded_models import LoadedModel
 from clewline.signature.columns import Columns
 from clewline.signature.field import NUMERIC, Field, Output, Signature
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from clewline.errors import ClewlineError
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_outputs, take_rows
-from clewline.serve.answers import Renderer
+from clewline.serve.answer_writer import AnswerWriter
 from clewline.serve.graph.answered import Answered, Batch
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.edges import Below
@@ -76,7 +76,7 @@ class Seat:
     ) -> None:
         self.revision = revision
         self.shadows = shadows
-        self.renderer = Renderer(output)
+        self.renderer = AnswerWriter(output)
         self.close = build.close  # gives back the shadows' models
 
 

@@ -26,11 +26,11 @@ import msgspec
 from blake3 import blake3
 
 from clewline.errors import ClewlineError, Conflict, Fault, StoreFull, StoreReadOnly
-from clewline.serve.ask import Ask
 from clewline.serve.idempotency.key_claims import KEPT_KEYS, KEPT_S, KeyClaim, KeyClaims
 from clewline.serve.log import reader as log_reader
 from clewline.serve.log.frame import ID_BYTES, LoggedBatch, LoggedRequest, key_hash
 from clewline.serve.log.reader import LogLocation
+from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse, Reply
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,9 @@ class Idempotency:
         )
         self._clerk = _Clerk(log)
 
-    def claim(self, endpoint: str, ask: Ask, reply: Reply, go: Callable[[Reply], None]) -> None:
+    def claim(
+        self, endpoint: str, ask: PredictRequest, reply: Reply, go: Callable[[Reply], None]
+    ) -> None:
         """
         Claim the key of a request.
 

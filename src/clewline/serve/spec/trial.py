@@ -15,8 +15,8 @@ from clewline.errors import ClewlineError
 from clewline.flow.keys.watch import Reads, watching
 from clewline.serve.graph.code import Functions, of_code
 from clewline.serve.graph.trails import Trail
-from clewline.serve.loaded import LoadedRevision
-from clewline.serve.pool import LoadedModel, ModelPool
+from clewline.serve.loaded_revision import LoadedRevision
+from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
 from clewline.serve.spec.fitting import fit
 from clewline.serve.spec.problems import InvalidEndpoint, Problems
 from clewline.serve.spec.resolve import Draft
@@ -50,7 +50,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[NodeTime]  # in the order in which they are passed
 
 
-def try_out(pool: ModelPool, draft: Draft, source: str) -> Trial:
+def try_out(pool: SharedModels, draft: Draft, source: str) -> Trial:
     """
     Answer the background rows with the whole graph, and with every arm, branch and shadow.
 
@@ -73,7 +73,7 @@ def try_out(pool: ModelPool, draft: Draft, source: str) -> Trial:
 
 
 def _with_models(
-    pool: ModelPool, revision: Revision, functions: Functions | None, source: str
+    pool: SharedModels, revision: Revision, functions: Functions | None, source: str
 ) -> Trial:
     pool.pin(revision.packages)
     with ExitStack() as held:
@@ -102,7 +102,7 @@ class _Try:
 
     def __init__(
         self,
-        pool: ModelPool,
+        pool: SharedModels,
         revision: Revision,
         functions: Functions | None,
         models: list[LoadedModel],

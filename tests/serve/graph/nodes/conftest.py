@@ -11,7 +11,7 @@ import pytest
 from clewline.project import Project
 from clewline.serve.graph.builder import Builder, Node
 from clewline.serve.graph.code import Code, of_code
-from clewline.serve.pool import ModelPool
+from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.store.digest import Digest
 from clewline.store.records import Revision
 
@@ -85,7 +85,7 @@ def grow(tmp_path: Path) -> Iterator[Grow]:
             graph=tree,
             created=how.pop("created", 1_795_000_000.0),
         )
-        build = Builder(revision, ModelPool(Project(tmp_path, "demo", "0" * 16)),
+        build = Builder(revision, SharedModels(Project(tmp_path, "demo", "0" * 16)),
                         functions=functions, **how)  # fmt: skip
         build.is_live = is_live
         built.append(build)

@@ -19,11 +19,11 @@ from clewline.model.kinds.transform import KIND as TRANSFORM
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
-from clewline.serve.loaded import LoadedRevision
+from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedRequest
 from clewline.serve.log.writer import LogWriter
-from clewline.serve.pool import ModelPool
-from clewline.serve.replay import replay
+from clewline.serve.model_cache.loaded_models import SharedModels
+from clewline.serve.prediction_replay import replay
 from clewline.serve.spec import endpoint_file as spec
 from clewline.serve.spec import revision as revisions
 from clewline.store.ids import id_text
@@ -65,9 +65,9 @@ def test_a_model_gets_what_the_preprocessing_makes_and_a_replay_the_same(
         registry.add(dict(made.files), about("scale", made, "transform"))
         registry.add(dict(fitted.files), about("scaled", fitted, "regression"))
         revision = revisions.apply(project, store, spec.read(project, "fitted")).revision
-    loaded = LoadedRevision.load(revision, ModelPool(project))
+    loaded = LoadedRevision.load(revision, SharedModels(project))
     body = b'{"rows": [{"age": 40.5, "hours": 3.25}, {"age": 20.0, "hours": 77.0}]}'
-    predictions = loaded.answer(loaded.intake.read(body).rows, [None, None])
+    predictions = loaded.answer(loaded.json_reader.read(body).rows, [None, None])
     frame = loaded.frame(predictions, [LoggedRequest("json", body, 2)])
     pids = [getattr(model.predictor, "pid", None) for model in loaded.models]
     loaded.close()

@@ -11,7 +11,7 @@ import pytest
 from clewline.errors import NotSupported
 from clewline.project import Project
 from clewline.serve.graph.builder import Builder, Node, node_kind
-from clewline.serve.pool import ModelPool
+from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.spec.revision import require_live
 from clewline.serve.spec.tree import of_revision
 from clewline.store.reader import FILE, CatalogReader
@@ -25,7 +25,7 @@ def model_node(
     project = loans(tmp_path_factory.mktemp("loans"))
     with closing(CatalogReader(project.store_root / FILE)) as reader:
         revision = require_live(reader, "income")
-    pool = ModelPool(project)
+    pool = SharedModels(project)
     pool.pin(revision.packages)
     build = Builder(revision, pool)
     yield build.node(of_revision(revision))

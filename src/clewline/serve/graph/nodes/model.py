@@ -14,7 +14,7 @@ from clewline.serve.graph.answered import Answered, Batch, raised
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.marks import of_outputs
 from clewline.serve.log.frame import RoutePath
-from clewline.serve.pool import LoadedModel
+from clewline.serve.model_cache.loaded_models import LoadedModel
 from clewline.signature.columns import Columns
 
 

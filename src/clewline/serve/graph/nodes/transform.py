@@ -20,7 +20,7 @@ from clewline.serve.graph.joined import background_of
 from clewline.serve.graph.marks import of_columns
 from clewline.serve.graph.tables import columns_of, require_frame, table_of
 from clewline.serve.log.frame import RoutePath
-from clewline.serve.pool import LoadedModel
+from clewline.serve.model_cache.loaded_models import LoadedModel
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature

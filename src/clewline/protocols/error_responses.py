@@ -1,0 +1,110 @@
+"""From errors to HTTP: the one table of statuses, and the one shape of an error's body."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from clewline.errors import ClewlineError, FieldProblem, InvalidInput, ModelFailed, Overloaded
+from clewline.protocols.http.request import HttpRefusal, HttpResponse
+
+STATUS: dict[str, int] = {
+    "usage": 400,
+    "bad_request": 400,
+    "invalid_input": 422,
+    "malformed_input": 400,
+    "too_many_rows": 413,
+    "invalid_config": 422,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "not_storable": 422,
+    "not_supported": 501,
+    "method_not_allowed": 405,
+    "not_acceptable": 406,
+    "request_timeout": 408,
+    "conflict": 409,
+    "too_many_requests": 429,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "expectation_failed": 417,
+    "head_too_large": 431,
+    "check_failed": 422,
+    "gate_refused": 422,
+    "run_failed": 422,
+    "integrity": 500,
+    "blob_missing": 500,
+    "blob_corrupt": 500,
+    "error": 500,
+    "fault": 500,
+    "model_failed": 500,
+    "not_implemented": 501,
+    "overloaded": 503,
+    "deadline_exceeded": 504,
+    "http_version": 505,
+    "store_full": 507,
+    "store_read_only": 507,
+    "store_newer": 500,
+}
+"""Code of an error → status, else 500. `docs/errors.md` says what each means."""
+
+REFUSALS: dict[int, str] = {
+    400: "bad_request",
+    408: "request_timeout",
+    413: "body_too_large",
+    417: "expectation_failed",
+    431: "head_too_large",
+    500: "fault",
+    501: "not_implemented",
+    503: "overloaded",
+    505: "http_version",
+}
+"""Status of a refusal by the HTTP server itself → code."""
+
+CHALLENGE = ((b"www-authenticate", b'Bearer realm="clewline"'),)
+"""What RFC 9110 asks of every 401."""
+NAMED_PROBLEMS = 10_000
+"""Field problems that one answer names; its message says how many there are in all."""
+
+
+def error_response(error: ClewlineError) -> HttpResponse:
+    """Give an error of ours as an answer."""
+    fields = error.fields if isinstance(error, InvalidInput) else ()
+    retry_after_s = error.retry_after_s if isinstance(error, Overloaded) else None
+    ids = error.ids if isinstance(error, ModelFailed) else ()
+    headers = CHALLENGE if error.code == "unauthorized" else ()
+    return coded_response(
+        error.code, str(error), fields, ids=ids, retry_after_s=retry_after_s, headers=headers
+    )
+
+
+def refusal_response(refused: HttpRefusal) -> HttpResponse:
+    """Give a refusal by the HTTP server as an answer."""
+    message = f"{refused.message} {refused.fix}"
+    retry_after_s = 1.0 if refused.status == 503 else None
+    return coded_response(REFUSALS[refused.status], message, retry_after_s=retry_after_s)
+
+
+def coded_response(
+    code: str,
+    message: str,
+    fields: Sequence[FieldProblem] = (),
+    *,
+    ids: Sequence[str] = (),
+    retry_after_s: float | None = None,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> HttpResponse:
+    """Give a code of the table as an answer in the one shape that errors have."""
+    error: dict[str, Any] = {"code": code, "message": message}
+    if fields:
+        error["fields"] = fields[:NAMED_PROBLEMS]
+    if ids:
+        error["ids"] = ids
+    if retry_after_s is not None:
+        headers += ((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))),)
+    return HttpResponse(
+        STATUS.get(code, 500), msgspec.json.encode({"error": error}), headers=headers
+    )

@@ -1,0 +1,73 @@
+"""Predictions as CSV or Arrow: a row each, one column a value of the answer."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import msgspec
+
+from clewline.protocols.rest.content_types import ARROW_TYPE
+from clewline.serve.predict_response import PredictResponse
+
+PROBABILITY = "probability_"
+"""Before the label, the name of its column."""
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def table_of(answer: PredictResponse, content_type: bytes) -> bytes:
+    """
+    Write an answer as a table; takes long, and is done on a thread.
+
+    Columns: id, revision, model, arm where rows have one, label and a probability
+    for each, or value; flags as JSON, null where there are none.
+    """
+    columns = _columns([_decode(each) for each in answer.predictions], answer.revision)
+    return _arrow(columns) if content_type == ARROW_TYPE else _csv(columns)
+
+
+def _columns(predictions: list[dict[str, Any]], revision: str) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        "id": [each["id"] for each in predictions],
+        "revision": [revision] * len(predictions),
+    }
+    for name in ("model", "arm", "label", "value"):
+        if any(name in each for each in predictions):
+            columns[name] = [each.get(name) for each in predictions]
+    shares = [each.get("probabilities") or {} for each in predictions]
+    for label in dict.fromkeys(label for share in shares for label in share):
+        columns[PROBABILITY + label] = [share.get(label) for share in shares]
+    flags = [each.get("flags") for each in predictions]
+    columns["flags"] = [msgspec.json.encode(each).decode() if each else None for each in flags]
+    return columns
+
+
+def _csv(columns: dict[str, list[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow([_cell(value) for value in row])
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool | list):
+        return msgspec.json.encode(value).decode()
+    return value
+
+
+def _arrow(columns: dict[str, list[Any]]) -> bytes:
+    import polars as pl
+
+    texts = ("id", "revision", "model", "arm", "flags")
+    series = [
+        pl.Series(name, values, pl.String if name in texts else None, strict=False)
+        for name, values in columns.items()
+    ]
+    written = io.BytesIO()
+    # Views on texts are not read by every Arrow library yet.
+    pl.DataFrame(series).write_ipc_stream(written, compat_level=pl.CompatLevel.oldest())
+    return written.getvalue()

@@ -1,0 +1,68 @@
+"""Which revisions went live, as the catalog says; cheap to ask of ten thousand endpoints."""
+
+from __future__ import annotations
+
+import time
+
+from clewline.store import upgrade
+from clewline.store.records import LiveRevision
+from clewline.store.store import Store
+
+PAGE = 64
+"""Changes that one look at the newest may find; where there are more, all are read."""
+ALL_S = 10.0
+"""How long a change may stay unseen that bears an early time, as when a clock was set back."""
+
+
+class CatalogFollower:
+    """
+    Follows the live revisions of a project. For one thread, always the same.
+
+    Args:
+        store: Whose catalog.
+        names: Only these endpoints; all if None.
+    """
+
+    def __init__(self, store: Store, names: set[str] | None) -> None:
+        self._store = store
+        self._names = names
+        self._known: dict[str, LiveRevision] = {}
+        self._version: int | None = None  # of the data, as this thread's connection counts
+        self._all_due = 0.0
+        self._owes_all = True  # something was written since all were read
+
+    def changes(self) -> list[LiveRevision]:
+        """
+        Tell what went live, or was loaded or unloaded, since the last time; everything at first.
+
+        Raises:
+            StoreNewer: A newer clewline has upgraded the catalog meanwhile.
+        """
+        catalog = self._store.catalog
+        version = catalog.reader.data_version()
+        if version != self._version:
+            upgrade.is_current(catalog.path)
+            found = self._newest()
+            self._version, self._owes_all = version, True
+        else:
+            found = []
+        if self._owes_all and time.monotonic() >= self._all_due:
+            found = self._fresh(catalog.find(LiveRevision, limit=None))
+            self._owes_all, self._all_due = False, time.monotonic() + ALL_S
+        self._known |= {live.endpoint: live for live in found}
+        return found
+
+    def _newest(self) -> list[LiveRevision]:
+        page = self._store.catalog.find(LiveRevision, order="-moved", limit=PAGE)
+        found = self._fresh(page)
+        if len(found) == PAGE:
+            self._all_due = 0.0
+        return found
+
+    def _fresh(self, lives: list[LiveRevision]) -> list[LiveRevision]:
+        known, names = self._known, self._names
+        return [
+            live
+            for live in lives
+            if (names is None or live.endpoint in names) and known.get(live.endpoint) != live
+        ]

@@ -1,0 +1,228 @@
+"""Loaded models, shared: one in memory for each package, however many endpoints serve it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from clewline.errors import IntegrityError, ModelFailed, NotFound
+from clewline.model import package as packages
+from clewline.model.isolation.isolated_predictor import (
+    IsolatedPredictor,
+    IsolatedTransformer,
+    load_isolated,
+)
+from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
+from clewline.model.runtime import Predictor
+from clewline.model.runtime.onnx import OnnxPredictor
+from clewline.model.runtime.outputs import runtime_named
+from clewline.project import Project
+from clewline.signature.field import Signature
+from clewline.store.digest import Digest, digest_bytes
+
+ASIDE = frozenset({BACKGROUND, EQUALITY, PROFILE, SIGNATURE})
+"""Files of a package that are not the model."""
+MODEL_BYTES = 96 << 10
+"""What a loaded model costs however small its files are (measured: some 79 KiB)."""
+FILE_FACTOR = 6
+"""What each byte of its files costs (measured: compiled trees 4.4 to 6.1, texts 5.4 to 5.9)."""
+OWN_FILE_FACTORS = {"lightgbm": 2, "xgboost": 2, "catboost": 2}
+"""The same of boosters in the format of their own library, by runtime (measured: 0.7 to 1.9)."""
+
+Key = tuple[str, bool]
+"""`name@number`, and whether in a process of its own."""
+
+
+@dataclass(eq=False, slots=True)
+class LoadedModel:
+    """A model version in memory, loaded from the verified bytes of its package."""
+
+    ref: str  # name@number
+    package: packages.Package  # its files are let go
+    predictor: Predictor
+    pool: SharedModels
+    folder: Path
+    size_bytes: int  # of memory, estimated; of an isolated one what its process holds
+    isolate: bool = False  # whether it lives in a process of its own
+    users: int = 0
+    lock: AbstractContextManager[object] = field(init=False)  # held around each call
+
+    def __post_init__(self) -> None:
+        # ONNX Runtime promises that a session may be run by several threads at once.
+        self.lock = nullcontext() if isinstance(self.predictor, OnnxPredictor) else threading.Lock()
+
+    @property
+    def signature(self) -> Signature:
+        """What goes into the model and comes out."""
+        return self.package.signature
+
+    @property
+    def background(self) -> bytes:
+        """Training rows, a JSON array; read from the package, since it is rarely needed."""
+        listed = self.package.manifest.files[BACKGROUND]
+        data = (self.folder / BACKGROUND).read_bytes()
+        if digest_bytes(data) != listed.blake3:
+            raise IntegrityError(
+                f"{BACKGROUND} of {self.ref} was changed.", "Restore the package from a backup."
+            )
+        return data
+
+    @property
+    def failure(self) -> ModelFailed | None:
+        """Why it answers no more: its own process crashed again and again. None while it does."""
+        if isinstance(self.predictor, IsolatedPredictor | IsolatedTransformer):
+            return self.predictor.error
+        return None
+
+    def release(self) -> None:
+        """Say that one user is done with it; the last one closes it."""
+        self.pool.give_back(self)
+
+
+class SharedModels:
+    """
+    Loads packages, and closes each when nobody uses it any more. Any thread may call it.
+
+    Args:
+        project: Whose packages are loaded, and whose public key they are held against.
+        packages: `name@number` → digest of the package, as the catalog or a revision pins it.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._pinned: dict[str, Digest] = {}
+        self._loaded: dict[Key, LoadedModel] = {}
+        self._coming: dict[Key, threading.Event] = {}  # being loaded by another thread
+        self._restarts: Counter[str] = Counter()  # of isolated models that were closed
+        self._lock = threading.Lock()
+
+    @property
+    def project(self) -> Project:
+        """Whose packages are loaded."""
+        return self._project
+
+    def pin(self, pinned: dict[str, Digest]) -> None:
+        """Say which package each version must be; versions never change, so this only adds."""
+        with self._lock:
+            self._pinned |= pinned
+
+    def take(self, ref: str, *, isolate: bool = False) -> LoadedModel:
+        """
+        Get a version, loading it if nobody else has.
+
+        Args:
+            ref: `name@number`.
+            isolate: In a process of its own, shared by those who ask for that.
+
+        Raises:
+            NotFound: There is no such package.
+            IntegrityError: Its bytes are not what was sealed and pinned.
+            ModelFailed: It cannot be loaded.
+        """
+        key = ref, isolate
+        while True:
+            with self._lock:
+                model = self._loaded.get(key)
+                if model is not None:
+                    model.users += 1
+                    return model
+                coming = self._coming.get(key)
+                if coming is None:
+                    mine = self._coming[key] = threading.Event()
+            if coming is None:
+                return self._bring(key, mine)
+            coming.wait()  # then it is there, or its load failed and is tried again
+
+    def give_back(self, model: LoadedModel) -> None:
+        """Count one user less; the last one closes the model."""
+        with self._lock:
+            model.users -= 1
+            if model.users:
+                return
+            del self._loaded[model.ref, model.isolate]
+            if model.isolate:
+                self._restarts[model.ref] += _restarts(model)
+        model.predictor.close()
+
+    def restarts(self) -> dict[str, int]:
+        """Say how often the process of each isolated model was started again."""
+        with self._lock:
+            found = Counter(self._restarts)
+            for model in self._loaded.values():
+                if model.isolate:
+                    found[model.ref] += _restarts(model)
+            return dict(found)
+
+    def _bring(self, key: Key, event: threading.Event) -> LoadedModel:
+        """Load a version that no other thread is loading."""
+        try:
+            model = self._load(*key)
+        except BaseException:
+            with self._lock:
+                del self._coming[key]
+            raise
+        else:
+            model.users = 1
+            with self._lock:
+                self._loaded[key] = model
+                del self._coming[key]
+            return model
+        finally:
+            event.set()
+
+    def _load(self, ref: str, isolate: bool) -> LoadedModel:
+        folder, package = self._open(ref)
+        if isolate:
+            return self._isolated(ref, folder, package)
+        runtime = runtime_named(package.manifest.runtime)
+        predictor = runtime.load(package.files, package.signature)
+        size = memory_bytes(package)
+        package = msgspec.structs.replace(package, files={})  # only what was made of them stays
+        return LoadedModel(ref, package, predictor, self, folder, size)
+
+    def _isolated(self, ref: str, folder: Path, package: packages.Package) -> LoadedModel:
+        """Load a model into a process of its own, which reads the package again after a crash."""
+        kept = [package.files]
+
+        def files() -> Mapping[str, bytes]:
+            return kept.pop() if kept else self._open(ref)[1].files
+
+        runtime = package.manifest.runtime
+        # A transformer is typed as a predictor, as everywhere in the pool.
+        predictor = cast(Predictor, load_isolated(ref, runtime, package.signature, files))
+        size = getattr(predictor, "rss_bytes", 0)
+        package = msgspec.structs.replace(package, files={})
+        return LoadedModel(ref, package, predictor, self, folder, size, isolate=True)
+
+    def _open(self, ref: str) -> tuple[Path, packages.Package]:
+        """Read a package and check every byte of it."""
+        name, _, number = ref.partition("@")
+        if ref not in self._pinned:
+            raise NotFound(f"No package is pinned for {ref}.", "Apply the endpoint again.")
+        public_key = self._project.public_key
+        if public_key is None:
+            raise IntegrityError(
+                f"{self._project.root} has no public key, so no seal can be checked.",
+                "Put the [keys] of the project back into clewline.toml.",
+            )
+        folder = self._project.packages / name / number
+        return folder, packages.open_package(folder, public_key, self._pinned[ref])
+
+
+def memory_bytes(package: packages.Package) -> int:
+    """Estimate what the model of a package takes of memory once it is loaded."""
+    factor = OWN_FILE_FACTORS.get(package.manifest.runtime, FILE_FACTOR)
+    files = package.files.items()
+    return MODEL_BYTES + factor * sum(len(data) for name, data in files if name not in ASIDE)
+
+
+def _restarts(model: LoadedModel) -> int:
+    """Say how often the process of a model was started again; 0 of one that has none."""
+    return int(getattr(model.predictor, "restarts", 0))

@@ -1,0 +1,393 @@
+"""A lane batches by the turn, isolates failures, bounds its queue and logs before it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clewline.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
+from clewline.serve.batch_cost import BatchCost
+from clewline.serve.batcher import BATCH_ROWS, BatchAnswer, Batcher, PredictCall, late
+from clewline.serve.graph.trails import Trail
+from clewline.serve.log import reader as log_reader
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest, RoutePath
+from clewline.serve.log.writer import LogWriter
+from clewline.serve.metrics.request_statistics import EndpointStatistics
+from clewline.store.digest import Digest
+from clewline.store.ids import id_bytes, id_text, prediction_ids
+
+
+class Doubler:
+    """Answers a number with its double; -1 makes the whole batch fail."""
+
+    concurrent = False
+
+    def __init__(self, row_s: float = 0.0) -> None:
+        self.row_s = row_s
+        self.batches: list[list[int]] = []
+        self.threads: set[str] = set()
+
+    def answer(
+        self, rows: list[Any], entities: list[str | None], ids: list[bytes] | None = None
+    ) -> BatchAnswer:
+        self.batches.append(list(rows))
+        self.threads.add(threading.current_thread().name)
+        time.sleep(self.row_s * len(rows))
+        if -1 in rows:
+            raise ValueError("no double of -1")
+        answers = [b"%d" % (2 * row) for row in rows]
+        way = RoutePath("double@1", (("model", 1.0),))
+        return BatchAnswer(ids or prediction_ids(len(rows)), answers, [Trail(way)] * len(rows))
+
+    def failed(self, error: ModelFailed) -> BatchAnswer:
+        ids = [id_bytes(text) for text in error.ids]
+        return BatchAnswer(
+            ids, [b"failed"] * len(ids), [Trail(RoutePath("double@1", ()))] * len(ids)
+        )
+
+    def frame(self, predictions: BatchAnswer, parts: list[LoggedRequest]) -> LoggedBatch:
+        return LoggedBatch(
+            ids=b"".join(predictions.ids),
+            endpoint="double",
+            revision=1,
+            model="double@1",
+            package=Digest("ab" * 32),
+            time=0.0,
+            parts=parts,
+            answers=predictions.answers,
+            path=list(predictions.trails[-1].way.path),
+        )
+
+
+class Bench:
+    """A lane over a real log, and the calls that came back."""
+
+    def __init__(
+        self, log: LogWriter, answerer: Doubler, *, workers: int = 1, **settings: Any
+    ) -> None:
+        self.threads = ThreadPoolExecutor(workers, "compute")
+        self.batcher = Batcher(
+            answerer, log, "process", self.threads, EndpointStatistics(), **settings
+        )
+        self.done: list[PredictCall] = []
+
+    def call(self, *rows: int, **settings: Any) -> PredictCall:
+        part = LoggedRequest("json", b"[]", len(rows))
+        call = PredictCall(list(rows), part, self.done.append, **settings)
+        self.batcher.submit(call)
+        return call
+
+    async def finish(self) -> None:
+        await self.batcher.drained()
+        self.threads.shutdown()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Callable[[LogWriter], Coroutine[Any, Any, None]]], None]:
+    def go(test: Callable[[LogWriter], Coroutine[Any, Any, None]]) -> None:
+        with LogWriter(tmp_path) as log:
+            asyncio.run(test(log))
+
+    return go
+
+
+Run = Callable[[Callable[[LogWriter], Coroutine[Any, Any, None]]], None]
+
+
+def test_all_calls_of_a_turn_go_through_one_batch_and_one_frame(run: Run, tmp_path: Path) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        calls = [bench.call(1), bench.call(2, 3), bench.call(4)]
+        assert not bench.done, "nothing is answered from within"
+        await bench.finish()
+        assert [call.answers for call in calls] == [[b"2"], [b"4", b"6"], [b"8"]]
+
+    run(test)
+    assert doubler.batches == [[1, 2, 3, 4]]
+    assert (
+        len({item.place.offset for item in log_reader.latest_predictions(tmp_path, limit=10).items})
+        == 1
+    )
+
+
+def test_what_cannot_be_logged_fails_and_the_lane_goes_on(run: Run) -> None:
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Doubler())
+        odd = bench.call(1)
+        odd.part = LoggedRequest("json", b"[]", 1, ["\ud800"])
+        await bench.finish()
+        assert isinstance(odd.error, Fault)
+        good = bench.call(2)
+        await bench.batcher.drained()
+        assert good.answers == [b"4"]
+
+    run(test)
+
+
+def test_only_the_call_that_makes_the_batch_fail_fails(run: Run, tmp_path: Path) -> None:
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Doubler())
+        good, bad, other = bench.call(1), bench.call(-1), bench.call(2)
+        await bench.finish()
+        assert (good.answers, other.answers) == ([b"2"], [b"4"])
+        assert isinstance(bad.error, Fault)
+        assert "ValueError" in bad.error.message
+
+    run(test)
+    assert len(log_reader.latest_predictions(tmp_path, limit=10).items) == 2
+
+
+def test_a_large_call_goes_through_in_pieces_between_its_neighbours(
+    run: Run, tmp_path: Path
+) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        large = bench.call(*range(3 * BATCH_ROWS))
+        small = bench.call(7)
+        await bench.finish()
+        assert bench.done == [small, large]
+        assert large.answers == [b"%d" % (2 * row) for row in range(3 * BATCH_ROWS)]
+        for place in (0, 3 * BATCH_ROWS - 1):
+            logged = log_reader.get_prediction(tmp_path, id_text(large.ids[place]))
+            assert (logged.row, len(logged.frame.answers)) == (place, 3 * BATCH_ROWS)
+
+    run(test)
+    assert max(map(len, doubler.batches)) <= BATCH_ROWS
+
+
+def test_a_piece_that_fails_fails_its_call_once_and_logs_nothing(run: Run, tmp_path: Path) -> None:
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Doubler())
+        large = bench.call(*range(BATCH_ROWS), -1, *range(2 * BATCH_ROWS))
+        await bench.finish()
+        assert bench.done == [large]
+        assert isinstance(large.error, Fault)
+        assert bench.batcher.rows == 0
+
+    run(test)
+    assert not log_reader.latest_predictions(tmp_path, limit=10).items
+
+
+def test_a_slow_model_computes_on_a_thread_while_rows_queue(run: Run) -> None:
+    doubler = Doubler(row_s=0.02)
+
+    async def test(log: LogWriter) -> None:
+        cost = BatchCost()
+        cost.observe(1, 0.02)
+        bench = Bench(log, doubler, cost=cost)
+        bench.call(1)
+        await asyncio.sleep(0.005)
+        for row in range(2, 6):
+            bench.call(row)
+        ticks = 0
+        while len(bench.done) < 5:
+            await asyncio.sleep(0.001)
+            ticks += 1
+        assert ticks > 5, "the loop went on"
+        await bench.finish()
+
+    run(test)
+    assert doubler.batches[0] == [1]
+    assert all(name.startswith("compute") for name in doubler.threads)
+
+
+def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(run: Run) -> None:
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Doubler(), queue_rows=3)
+        bench.call(1, 2)
+        with pytest.raises(Overloaded) as refused:
+            bench.call(3, 4)
+        assert refused.value.retry_after_s >= 1
+        await bench.batcher.drained()
+        bench.call(*range(10))  # more than the queue holds, but nothing else waits
+        await bench.finish()
+        assert len(bench.done) == 2
+
+    run(test)
+
+
+def test_nothing_is_computed_for_a_caller_that_has_gone(run: Run) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        gone = bench.call(1, abandoned=lambda: True)
+        bench.call(2)
+        await bench.finish()
+        assert gone.error is not None
+
+    run(test)
+    assert doubler.batches == [[2]]
+
+
+class Failing(Doubler):
+    """Answers as `Doubler`, but says which rows a node raised on."""
+
+    def answer(
+        self, rows: list[Any], entities: list[str | None], ids: list[bytes] | None = None
+    ) -> BatchAnswer:
+        ids = ids or prediction_ids(len(rows))
+        self.batches.append(list(rows))
+        if -1 in rows:
+            raise ModelFailed("no double of -1", None, tuple(map(id_text, ids)))
+        answers = [b"%d" % (2 * row) for row in rows]
+        return BatchAnswer(ids, answers, [Trail(RoutePath("double@1", ()))] * len(rows))
+
+    def failed(self, error: ModelFailed) -> BatchAnswer:
+        ids = list(map(id_bytes, error.ids))
+        return BatchAnswer(
+            ids, [b'{"error":1}'] * len(ids), [Trail(RoutePath("double@1", ()))] * len(ids)
+        )
+
+
+def test_a_node_that_raises_leaves_an_id_a_row_in_the_log(run: Run, tmp_path: Path) -> None:
+    async def test(log: LogWriter) -> tuple[PredictCall, PredictCall]:
+        bench = Bench(log, Failing())
+        good, bad = bench.call(1), bench.call(3, -1)
+        await bench.finish()
+        assert good.answers == [b"2"]
+        return good, bad
+
+    calls: list[PredictCall] = []
+
+    async def keep(log: LogWriter) -> None:
+        calls.extend(await test(log))
+
+    run(keep)
+    error = calls[1].error
+    assert isinstance(error, ModelFailed)
+    assert len(error.ids) == 2
+    logged = log_reader.get_prediction(tmp_path, error.ids[1])
+    assert logged.answer == b'{"error":1}'
+    assert logged.frame.parts[0].count == 2
+    assert log_reader.get_prediction(tmp_path, id_text(calls[0].ids[0])).answer == b"2"
+
+
+def test_a_large_call_with_a_bad_row_fails_as_a_whole_with_every_id(
+    run: Run, tmp_path: Path
+) -> None:
+    calls: list[PredictCall] = []
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Failing())
+        calls.append(bench.call(*range(BATCH_ROWS), -1, *range(BATCH_ROWS)))
+        await bench.finish()
+        assert len(bench.done) == 1
+
+    run(test)
+    error = calls[0].error
+    assert isinstance(error, ModelFailed)
+    assert len(set(error.ids)) == 2 * BATCH_ROWS + 1
+    for place in (0, BATCH_ROWS, 2 * BATCH_ROWS):
+        assert log_reader.get_prediction(tmp_path, error.ids[place]).row == place
+
+
+def test_pieces_keep_their_order_however_they_come_back(run: Run) -> None:
+    class Uneven(Doubler):
+        """The first batch takes longest."""
+
+        concurrent = True
+
+        def answer(self, rows: list[Any], *more: Any) -> BatchAnswer:
+            if rows[0] == 0:
+                assert self.second.wait(5)
+            elif rows[0] == BATCH_ROWS:
+                self.second.set()
+            return super().answer(rows, *more)
+
+        second = threading.Event()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Uneven(), workers=2)
+        call = bench.call(*range(3 * BATCH_ROWS))
+        await bench.finish()
+        assert call.answers == [b"%d" % (2 * row) for row in range(3 * BATCH_ROWS)]
+
+    run(test)
+
+
+def test_a_call_that_is_given_up_is_answered_at_once_and_not_computed(
+    run: Run, tmp_path: Path
+) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        given_up, other = bench.call(1), bench.call(2)
+        bench.batcher.give_up(given_up, late())
+        assert bench.done == [given_up]
+        assert isinstance(given_up.error, DeadlineExceeded)
+        await bench.finish()
+        assert bench.done == [given_up, other]
+
+    run(test)
+    assert doubler.batches == [[2]]
+
+
+def test_what_is_past_its_deadline_is_not_computed(run: Run) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        call = bench.call(1, deadline=time.perf_counter() - 1)
+        await bench.finish()
+        assert isinstance(call.error, DeadlineExceeded)
+
+    run(test)
+    assert doubler.batches == []
+
+
+def test_what_was_computed_in_vain_is_logged(run: Run, tmp_path: Path) -> None:
+    class Waiting(Doubler):
+        def answer(self, rows: list[Any], *more: Any) -> BatchAnswer:
+            begun.set()
+            assert go_on.wait(5)
+            return super().answer(rows, *more)
+
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def test(log: LogWriter) -> None:
+        slow = BatchCost()
+        slow.observe(1, 1.0)  # so that it is computed on a thread
+        bench = Bench(log, Waiting(), cost=slow)
+        call = bench.call(1)
+        await asyncio.to_thread(begun.wait, 5)
+        bench.batcher.give_up(call, late())
+        assert bench.done == [call]
+        go_on.set()
+        await bench.finish()
+        assert bench.done == [call]
+
+    run(test)
+    assert len(log_reader.latest_predictions(tmp_path, limit=10).items) == 1
+
+
+def test_a_model_that_becomes_slow_stalls_the_loop_once(run: Run) -> None:
+    doubler = Doubler()
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        for _ in range(50):
+            bench.call(1)
+            await bench.batcher.drained()
+        assert doubler.threads == {threading.current_thread().name}
+        doubler.row_s = 0.02
+        bench.call(1)
+        await bench.batcher.drained()
+        doubler.threads.clear()
+        bench.call(1)
+        await bench.finish()
+
+    run(test)
+    assert threading.current_thread().name not in doubler.threads
