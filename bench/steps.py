@@ -14,9 +14,9 @@ import msgspec
 
 from clewline import project as projects
 from clewline.flow import environment
-from clewline.flow.find import find_pipeline
-from clewline.flow.recording import Event
+from clewline.flow.pipeline_files import find_pipeline
 from clewline.flow.run import execute
+from clewline.flow.run_recorder import RunEvent
 from clewline.flow.runs import list_runs
 from clewline.project import Project
 from clewline.store import Store
@@ -122,7 +122,7 @@ def once(project: Project, store: Store, name: str, **params: Any) -> dict[str, 
     """Run, and give the time of the whole and that of its steps, in milliseconds."""
     marks: dict[str, float] = {}
 
-    def hear(event: Event) -> None:
+    def hear(event: RunEvent) -> None:
         if event.kind != "step started":
             marks[event.kind] = time.perf_counter()
 

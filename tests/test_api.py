@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,14 @@ def test_every_public_name_is_there_and_its_list_is_sorted() -> None:
     assert set(cl.__all__) <= set(dir(cl))
     with pytest.raises(AttributeError, match="no attribute 'stpe'"):
         _ = cl.stpe  # type: ignore[attr-defined]
+
+
+def test_a_star_import_shadows_no_builtin() -> None:
+    namespace: dict[str, object] = {}
+    exec("from clewline import *", namespace)
+    assert "open" not in namespace
+    assert not set(cl.__all__) & set(dir(builtins))
+    assert callable(cl.open)
 
 
 def test_evaluate_stays_the_function_though_its_folder_is_imported() -> None:

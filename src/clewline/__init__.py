@@ -3,12 +3,13 @@ clewline takes a model from training run to production decision, and keeps the l
 
     import clewline as cl
 
-    @cl.step, @cl.pipeline           make functions whose executions are recorded
-    cl.evaluate, cl.register         measure a model; register it as a version
-    cl.log, cl.figure, cl.file       record onto the step that is going on
-    cl.open                          read the store from Python
+    @cl.step, @cl.pipeline                    record the executions of functions
+    cl.evaluate, cl.register                  measure a model; register it as a version
+    cl.log_metric, cl.log_metrics,
+    cl.log_figure, cl.log_artifact            record onto the running step
+    cl.open                                   read the store from Python
 
-Each loads on first use, so that importing the package costs nothing.
+Each name loads on first use, so that importing the package is cheap.
 """
 
 from __future__ import annotations
@@ -20,21 +21,33 @@ if TYPE_CHECKING:
     from clewline.api import open as open
     from clewline.evaluation.report import evaluate as evaluate
     from clewline.flow.pipeline import pipeline as pipeline
-    from clewline.flow.record import figure as figure
-    from clewline.flow.record import file as file
-    from clewline.flow.record import log as log
     from clewline.flow.step import step as step
+    from clewline.flow.tracking import log_artifact as log_artifact
+    from clewline.flow.tracking import log_figure as log_figure
+    from clewline.flow.tracking import log_metric as log_metric
+    from clewline.flow.tracking import log_metrics as log_metrics
     from clewline.model.register import register as register
 
 __version__ = "0.1.0"
 
-__all__ = ["evaluate", "figure", "file", "log", "open", "pipeline", "register", "step"]
+# `open` is not here: `from clewline import *` must not shadow the builtin.
+__all__ = [
+    "evaluate",
+    "log_artifact",
+    "log_figure",
+    "log_metric",
+    "log_metrics",
+    "pipeline",
+    "register",
+    "step",
+]
 
 _HOMES = {
     "evaluate": "clewline.evaluation.report",
-    "figure": "clewline.flow.record",
-    "file": "clewline.flow.record",
-    "log": "clewline.flow.record",
+    "log_artifact": "clewline.flow.tracking",
+    "log_figure": "clewline.flow.tracking",
+    "log_metric": "clewline.flow.tracking",
+    "log_metrics": "clewline.flow.tracking",
     "open": "clewline.api",
     "pipeline": "clewline.flow.pipeline",
     "register": "clewline.model.register",
@@ -49,4 +62,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

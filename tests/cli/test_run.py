@@ -27,7 +27,7 @@ def load(rows: int) -> list[int]:
 
 @cl.step
 def fit(table: list[int], factor: float) -> float:
-    cl.log(score=sum(table) * factor)
+    cl.log_metric("score", sum(table) * factor)
     return sum(table) / (factor - 1)
 
 @cl.pipeline

@@ -8,7 +8,7 @@ import pytest
 from clewline import project
 from clewline.evaluation.report import Report
 from clewline.flow import values
-from clewline.flow.find import find_pipeline
+from clewline.flow.pipeline_files import find_pipeline
 from clewline.flow.run import execute
 from clewline.store import Store
 from clewline.store.records import Artifact, StepRun

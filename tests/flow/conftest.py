@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clewline import project as projects
-from clewline.flow.find import find_pipeline
+from clewline.flow.pipeline_files import find_pipeline
 from clewline.flow.run import execute
 from clewline.project import Project
 from clewline.store import Store

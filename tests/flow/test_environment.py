@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from clewline.flow.environment import Environment, difference, record
+from clewline.flow.environment import Environment, environment_differences, record
 
 
 def test_the_environment_is_recorded(monkeypatch):
@@ -29,7 +29,7 @@ def test_a_record_survives_storage():
 
 
 def test_equal_environments_do_not_differ():
-    assert difference(record(), record()) == []
+    assert environment_differences(record(), record()) == []
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ def test_a_difference_is_told_in_words(monkeypatch, change, told):
 
     monkeypatch.delenv("TZ", raising=False)
     found = record()
-    lines = difference(found, msgspec.structs.replace(found, **change))
+    lines = environment_differences(found, msgspec.structs.replace(found, **change))
     assert any(re.match(told, line) for line in lines)

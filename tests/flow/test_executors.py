@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from clewline.errors import NotSupported
-from clewline.flow.executors.protocol import Executor, executor_named
+from clewline.flow.executors import Executor, load_executor
 from clewline.testing.executor import ExecutorContract
 
 
 class TestInline(ExecutorContract):
     @pytest.fixture
     def executor(self) -> Executor:
-        return executor_named("inline")
+        return load_executor("inline")
 
 
 def test_an_executor_that_nobody_offers_is_refused_with_the_known_ones() -> None:
     with pytest.raises(NotSupported, match="inline"):
-        executor_named("cluster")
+        load_executor("cluster")

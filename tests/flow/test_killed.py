@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clewline.flow import journal
+from clewline.flow import step_log
 from clewline.flow.runs import as_it_is, close_dead_runs, list_runs, log_of, steps_of
 from clewline.store.records import Run, StepRun
 
@@ -26,7 +26,7 @@ SLOW = """
     @cl.step
     def train(x: int) -> int:
         for epoch in range(5):
-            cl.log(epoch=epoch, loss=1 / (epoch + 1))
+            cl.log_metrics({"epoch": epoch, "loss": 1 / (epoch + 1)})
             print("epoch", epoch)
         Path("ready").touch()
         while Path("ready").exists():
@@ -73,7 +73,7 @@ def test_a_killed_run_shows_as_interrupted_with_all_that_it_had_said(bench: Any)
     assert close_dead_runs(bench.store) == [run.id]
     stored = bench.store.catalog.get(Run, run.id)
     assert (stored.status, stored.metrics) == ("interrupted", run.metrics)
-    assert not journal.folder_of(bench.store.root, run.id).exists()
+    assert not step_log.folder_of(bench.store.root, run.id).exists()
     kept = steps_of(bench.store, as_it_is(bench.store, stored))
     assert [log_of(bench.store, step) for step in kept][1].endswith("epoch 4\n")
     bench.write("pipelines.py", SLOW.replace('Path("ready").touch()', "pass"))
@@ -101,8 +101,8 @@ def test_a_step_that_spoke_before_its_beginning_was_durable_is_not_lost(
     ).stdout.strip()
     run = Run(id="aaaabbbbcccc", pipeline="p", status="running", process=dead, started=1.0)
     bench.store.record(run)
-    notes = journal.StepJournal(
-        journal.folder_of(bench.store.root, run.id), f"{run.id}/00-fit", lambda name, kept: None
+    notes = step_log.StepJournal(
+        step_log.folder_of(bench.store.root, run.id), f"{run.id}/00-fit", lambda name, kept: None
     )
     notes.metrics({"loss": float("nan"), "gain": float("-inf"), "rows": 3.0})
     notes.write("hello\n")

@@ -30,7 +30,7 @@ STEADY = """
     def mix(table: pl.DataFrame, weights: list[float]) -> tuple[pl.DataFrame, float]:
         drawn = float(np.random.rand())
         Path("drawn.txt").write_text(str(drawn))
-        cl.file("drawn.txt")
+        cl.log_artifact("drawn.txt")
         return table.with_columns(pl.col("x") * scale(weights[0])), drawn
 
     @cl.pipeline

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from clewline.errors import NotFound, NotStorable, NotSupported, RunFailed, UsageError
-from clewline.flow.executors import protocol
-from clewline.flow.find import find_pipeline
-from clewline.flow.recording import Event
+from clewline.flow import executors
+from clewline.flow.pipeline_files import find_pipeline
 from clewline.flow.run import execute
+from clewline.flow.run_recorder import RunEvent
 from clewline.flow.runs import find_run, inputs_of, list_runs, log_of, snapshot_of
 from clewline.store.records import Artifact, CacheEntry, Edge, Run
 
@@ -30,7 +30,7 @@ PAIR = """
 
     @cl.step
     def add(tables: list[list[int]], extra: dict) -> int:
-        cl.log(total=sum(map(sum, tables)))
+        cl.log_metric("total", sum(map(sum, tables)))
         return sum(map(sum, tables)) + extra["more"][0]
 
     @cl.pipeline
@@ -245,7 +245,7 @@ FAILING = """
 
     @cl.step
     def fit(table: list[int]) -> int:
-        cl.log(progress=0.5)
+        cl.log_metric("progress", 0.5)
         return deeper(table)
 
     def deeper(table):
@@ -365,10 +365,10 @@ ODD = """
 @pytest.mark.parametrize(
     "call",
     [
-        "cl.log(**{name: 1})",
-        "cl.file(Path(folder) / name)",
-        "cl.file(folder)",
-        "cl.log(**{main: 1})",
+        "cl.log_metric(name, 1)",
+        "cl.log_artifact(Path(folder) / name)",
+        "cl.log_artifact(folder)",
+        "cl.log_metric(main, 1)",
     ],
 )
 def test_text_that_is_none_is_refused_and_the_runs_after_it_are_recorded(
@@ -378,7 +378,7 @@ def test_text_that_is_none_is_refused_and_the_runs_after_it_are_recorded(
     (tmp_path / "data").mkdir()
     bench.write("pipelines.py", ODD.format(call=call))
     given = {"name": "odd\udc80"} if "main" in call else {}
-    with pytest.raises(RunFailed, match=r"udc80.* no text in UTF-8"):
+    with pytest.raises(RunFailed, match=r"udc80.* not valid UTF-8"):
         bench.run(folder=str(tmp_path / "data"), **given)
     bench.write("pipelines.py", "@cl.pipeline\ndef main():\n    pass\n")
     assert bench.run().status == "done"
@@ -399,7 +399,8 @@ FORKING = """
     @cl.step
     def work() -> list[str]:
         Path("made").touch()
-        return [told(call) for call in (lambda: cl.log(a=1), lambda: cl.file("made"))]
+        calls = (lambda: cl.log_metric("a", 1), lambda: cl.log_artifact("made"))
+        return [told(call) for call in calls]
 
     def told(call):
         read, write = os.pipe()
@@ -418,7 +419,7 @@ FORKING = """
     @cl.pipeline
     def main():
         for each in work().value():
-            assert "in a process that the step has forked" in each, each
+            assert "in a child process that the step forked" in each, each
 """
 
 
@@ -445,7 +446,7 @@ class Threads:
 def test_steps_that_run_beside_a_failing_one_are_recorded_to_their_end(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "load_entry_point", lambda group, name: Threads)
+    monkeypatch.setattr(executors, "load_entry_point", lambda group, name: Threads)
     bench.write(
         "pipelines.py",
         """
@@ -521,7 +522,7 @@ def test_an_interrupted_run_is_recorded_as_such(bench: Any) -> None:
         """
         @cl.step
         def wait() -> int:
-            cl.log(epoch=3)
+            cl.log_metric("epoch", 3)
             print("started")
             raise KeyboardInterrupt
 
@@ -661,8 +662,8 @@ def test_figures_and_files_are_kept_with_the_step(bench: Any, tmp_path: Path) ->
         def draw() -> int:
             path = Path({str(tmp_path)!r}) / "notes.txt"
             path.write_text("kept")
-            cl.file(path)
-            cl.file(path, name="again")
+            cl.log_artifact(path)
+            cl.log_artifact(path, name="again")
             path.unlink()
             return 1
 
@@ -679,28 +680,28 @@ def test_recording_outside_a_step_is_refused_with_the_way_out() -> None:
     import clewline as cl
 
     with pytest.raises(UsageError, match=r"inside a function decorated with @cl\.step"):
-        cl.log(x=1)
+        cl.log_metric("x", 1)
     with pytest.raises(UsageError, match="outside a step"):
-        cl.file("x")
+        cl.log_artifact("x")
 
 
 @pytest.mark.parametrize(("value", "ok"), [("1", False), (True, False), (None, False), (2, True)])
 def test_a_metric_is_a_number(bench: Any, value: Any, ok: bool) -> None:
     bench.write(
         "pipelines.py",
-        f"@cl.step\ndef f() -> int:\n    cl.log(x={value!r})\n    return 1\n\n"
+        f"@cl.step\ndef f() -> int:\n    cl.log_metric('x', {value!r})\n    return 1\n\n"
         "@cl.pipeline\ndef main():\n    f()\n",
     )
     if ok:
         assert bench.run().metrics == {"x": 2.0}
         return
-    with pytest.raises(RunFailed, match="a metric is a number"):
+    with pytest.raises(RunFailed, match="must be a number"):
         bench.run()
 
 
 def test_a_listener_hears_each_step_begin_and_end(bench: Any) -> None:
     bench.write("pipelines.py", PAIR)
-    heard: list[Event] = []
+    heard: list[RunEvent] = []
     bench.run(listener=heard.append)
     kinds = [event.kind for event in heard]
     assert kinds == ["run started", *["step started", "step ended"] * 4, "run ended"]
@@ -784,7 +785,7 @@ def test_a_figure_is_kept_as_a_picture(bench: Any) -> None:
         def draw() -> int:
             figure = Figure()
             figure.subplots().plot([1, 3, 2])
-            cl.figure(figure, name="curve")
+            cl.log_figure(figure, name="curve")
             return 1
 
         @cl.pipeline

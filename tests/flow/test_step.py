@@ -87,7 +87,7 @@ def test_what_is_no_plain_function_is_refused() -> None:
 def test_a_step_called_plainly_may_log_and_nothing_is_recorded() -> None:
     @cl.step
     def measure(rows: int) -> int:
-        cl.log(rows=rows)
+        cl.log_metric("rows", rows)
         return rows
 
     assert measure(3) == 3

@@ -10,7 +10,7 @@ from clewline.cli.output import console, emit
 from clewline.cli.run import fix_hash_seed
 
 if TYPE_CHECKING:
-    from clewline.flow.forecast import Forecast
+    from clewline.flow.cache_plan import StepPlan
 
 app = App(name="cache", help="Say what would be a hit or a miss, and why.")
 
@@ -39,20 +39,20 @@ def explain(pipeline: str, /, *params: str, seed: int | None = None) -> None:
     """
     fix_hash_seed()
     from clewline import project as projects
-    from clewline.flow.find import find_pipeline
-    from clewline.flow.forecast import forecast
+    from clewline.flow.cache_plan import plan_cache
     from clewline.flow.params import parse_params
+    from clewline.flow.pipeline_files import find_pipeline
     from clewline.store import Store
 
     project = projects.find()
     found = find_pipeline(project, pipeline)
     given = parse_params(found, params)
     with Store.open(project.store_root, write=False) as store:
-        told = forecast(found, given, project=project, store=store, seed=seed)
+        told = plan_cache(found, given, project=project, store=store, seed=seed)
     emit(told, show)
 
 
-def show(steps: list[Forecast]) -> None:
+def show(steps: list[StepPlan]) -> None:
     """A line for each step, then the reasons."""
     out = console()
     for step in steps:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from clewline.flow.recording import Event
+    from clewline.flow.run_recorder import RunEvent
     from clewline.store.records import StepRun
 
-    Listener: TypeAlias = Callable[[Event], None]
+    Listener: TypeAlias = Callable[[RunEvent], None]
 
 MARKS = {"running": "…", "done": "✓", "cached": "=", "failed": "✗", "interrupted": "!"}
 STYLES = {"running": "yellow", "done": "green", "cached": "cyan", "failed": "red"}
@@ -27,7 +27,7 @@ def lines() -> Iterator[Listener]:
         yield line
 
 
-def line(event: Event) -> None:
+def line(event: RunEvent) -> None:
     """Print what happened."""
     if event.kind == "run started":
         print(f"run {event.run.id} {event.run.pipeline}", flush=True)
@@ -55,7 +55,7 @@ class Branches:
         self._root = root
         self._places: dict[int, Tree] = {}
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunEvent) -> None:
         """Redraw what happened."""
         from rich.spinner import Spinner
         from rich.text import Text
@@ -75,7 +75,7 @@ class Branches:
 
 def told(step: StepRun) -> str:
     """One line: name, how it went, how long it took, its metrics."""
-    from clewline.flow.remember import DECLARED
+    from clewline.flow.step_cache import DECLARED
 
     words = [step.id.partition("/")[2], step.status]
     if step.status == "cached":

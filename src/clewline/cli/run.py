@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from clewline.cli.output import Mode, console, emit, message
 
 if TYPE_CHECKING:
-    from clewline.flow.recording import Event
+    from clewline.flow.run_recorder import RunEvent
 
 
 def run(pipeline: str, /, *params: str, seed: int | None = None, cache: bool = True) -> None:
@@ -33,8 +33,8 @@ def run(pipeline: str, /, *params: str, seed: int | None = None, cache: bool = T
     """
     fix_hash_seed()
     from clewline import project as projects
-    from clewline.flow.find import find_pipeline
     from clewline.flow.params import parse_params
+    from clewline.flow.pipeline_files import find_pipeline
     from clewline.flow.run import execute
     from clewline.store import Store
 
@@ -78,10 +78,10 @@ def fix_hash_seed() -> None:
 class Told:
     """A listener that says which run was interrupted."""
 
-    def __init__(self, shown: Callable[[Event], None]) -> None:
+    def __init__(self, shown: Callable[[RunEvent], None]) -> None:
         self._shown = shown
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunEvent) -> None:
         self._shown(event)
         if event.kind == "run ended" and event.run.status == "interrupted":
             message(
@@ -90,7 +90,7 @@ class Told:
             )
 
 
-def progress() -> AbstractContextManager[Callable[[Event], None]]:
+def progress() -> AbstractContextManager[Callable[[RunEvent], None]]:
     """What shows a run while it goes on: a live tree on a terminal, plain lines elsewhere."""
     from clewline.cli import live
 

@@ -209,7 +209,7 @@ def made(step: StepRun) -> list[str]:
 
 def failure(data: dict[str, Any]) -> list[str]:
     """The error, with the user's own frames."""
-    from clewline.flow.frames import render
+    from clewline.flow.error_report import render
 
     if data["error"] is None:
         return []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput, ModelFailed
 from clewline.flow.code import origin
-from clewline.flow.code.annotated import Frame, frame_of
+from clewline.flow.code.frame_annotation import Frame, frame_of
 from clewline.signature import dataframes, model_answers
 from clewline.signature.field import Output
 from clewline.signature.infer import infer_output

@@ -13,7 +13,7 @@ from clewline.evaluation.columns import BaselineColumn
 from clewline.evaluation.metrics import LEVEL, Interval
 from clewline.evaluation.python import askable
 from clewline.evaluation.task import EvaluationTask, Label, ModelPredictions, ask_model
-from clewline.flow import context, record
+from clewline.flow import context, tracking
 from clewline.flow.step import step
 from clewline.signature import dataframes
 from clewline.signature.field import Task
@@ -86,8 +86,8 @@ def evaluate(
         seed=seed,
         resamples=metrics.default_resamples(len(targets)) if resamples is None else resamples,
     )
-    if context.current() is not None:
-        record.log(**{name: interval.value for name, interval in report.metrics.items()})
+    if context.current_step() is not None:
+        tracking.log_metrics({name: interval.value for name, interval in report.metrics.items()})
     if not report.beats_baseline:
         _log.warning("%s", report.verdict)
     return report

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
-from clewline.flow.context import StepContext, current
-from clewline.flow.journal import StepJournal
+from clewline.flow.context import StepContext, current_step
+from clewline.flow.step_log import StepJournal
 
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
 
@@ -57,7 +57,7 @@ class Tee:
 
     def write(self, text: str) -> int:
         """Show the text, and keep it."""
-        journal = _journal(current())
+        journal = _journal(current_step())
         if journal is not None:
             journal.write(text)
         self.show(text)
@@ -102,7 +102,7 @@ class _LogHandler(logging.Handler):
         if self._is_printed():
             return
         text = self.format(record) + "\n"
-        journal = _journal(current())
+        journal = _journal(current_step())
         if journal is not None:
             journal.write(text)
         if record.levelno >= logging.WARNING:

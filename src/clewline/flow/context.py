@@ -58,7 +58,7 @@ _plain: ContextVar[bool] = ContextVar("clewline_plain", default=False)
 _running: list[StepContext] = []
 
 
-def current() -> StepContext | None:
+def current_step() -> StepContext | None:
     """
     The step run that this code belongs to, None outside of one.
 
@@ -71,18 +71,18 @@ def current() -> StepContext | None:
     return found
 
 
-def engine() -> Engine | None:
+def current_engine() -> Engine | None:
     """The engine that a step call goes to: None outside a pipeline, and inside a step."""
     return None if _step.get() is not None else _engine.get()
 
 
-def plain() -> bool:
+def is_plain_call() -> bool:
     """Whether this code belongs to a step that was called as the plain function it is."""
     return _plain.get()
 
 
 @contextmanager
-def calling_plainly() -> Iterator[None]:
+def plain_call() -> Iterator[None]:
     """Say that the step of this block was called outside a pipeline, where nothing is recorded."""
     token = _plain.set(True)
     try:
@@ -92,9 +92,9 @@ def calling_plainly() -> Iterator[None]:
 
 
 @contextmanager
-def building(engine: Engine) -> Iterator[None]:
+def building(current_engine: Engine) -> Iterator[None]:
     """Send the step calls of this block to an engine."""
-    token = _engine.set(engine)
+    token = _engine.set(current_engine)
     try:
         yield
     finally:

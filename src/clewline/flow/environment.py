@@ -26,7 +26,7 @@ THREAD_VARIABLES = (
 OTHER_VARIABLES = ("PYTHONHASHSEED", "LANG", "LC_ALL", "TZ")
 
 
-class Library(msgspec.Struct, frozen=True, omit_defaults=True):
+class NumericLibrary(msgspec.Struct, frozen=True, omit_defaults=True):
     """A numeric library with threads of its own that the process has loaded."""
 
     name: str  # openblas, mkl, libgomp …
@@ -46,7 +46,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     cpu: str
     cpu_features: tuple[str, ...]
     cpus: int  # that this process may use
-    libraries: tuple[Library, ...]
+    libraries: tuple[NumericLibrary, ...]
     distributions: dict[str, str]  # normalised name → version
     clewline: str
     hash_seed: str  # "random" when it was not fixed
@@ -82,7 +82,7 @@ def record() -> Environment:
     )
 
 
-def difference(a: Environment, b: Environment) -> list[str]:
+def environment_differences(a: Environment, b: Environment) -> list[str]:
     """
     Say in words what differs from environment `a` to environment `b`.
 
@@ -116,7 +116,7 @@ def flags(environment: Environment) -> dict[str, str]:
     return dict.fromkeys(environment.cpu_features, "yes")
 
 
-def described(libraries: tuple[Library, ...]) -> dict[str, str]:
+def described(libraries: tuple[NumericLibrary, ...]) -> dict[str, str]:
     """Name of each library → what matters of it."""
     return {
         library.name: ", ".join(
@@ -156,14 +156,14 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def loaded_libraries() -> tuple[Library, ...]:
+def loaded_libraries() -> tuple[NumericLibrary, ...]:
     """BLAS and OpenMP libraries in this process with their thread counts."""
     if "numpy" not in sys.modules:
         return ()
     from threadpoolctl import threadpool_info
 
     found = {
-        Library(
+        NumericLibrary(
             name=entry["internal_api"],
             version=entry.get("version"),
             threads=entry["num_threads"],

@@ -23,7 +23,7 @@ NOTHING = _Nothing()
 
 
 @dataclass(slots=True)
-class Output:
+class StepOutput:
     """One output of a step call."""
 
     blobs: BlobStore
@@ -54,7 +54,7 @@ class StepCall:
         self.label = label
         self.name = name
         self.count = count
-        self.future: Future[list[Output]] = Future()
+        self.future: Future[list[StepOutput]] = Future()
 
     def value(self, slot: int) -> Any:
         """A copy of one output, when the step is done."""

@@ -16,7 +16,7 @@ import msgspec
 
 from clewline.errors import NotStorable, UsageError
 from clewline.flow.definition import PipelineDefinition, resolved_hints
-from clewline.flow.text import is_text
+from clewline.flow.utf8 import is_utf8
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
@@ -315,9 +315,9 @@ def _plain(name: str, value: Any) -> Any:
             f"The pipeline parameter {name!r} is {value}, which 64 bits do not hold.",
             "Give it as text, or as a float.",
         )
-    if isinstance(value, str) and not is_text(value):
+    if isinstance(value, str) and not is_utf8(value):
         raise NotStorable(
-            f"The pipeline parameter {name!r} is {value!a}, which is no text in UTF-8.",
+            f"The pipeline parameter {name!r} is {value!a}, which is not valid UTF-8.",
             "Rename the file, or spell the value in UTF-8.",
         )
     if value is None or isinstance(value, bool | int | float | str):

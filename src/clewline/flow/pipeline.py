@@ -51,7 +51,7 @@ class Pipeline(PipelineDefinition, Generic[P, R]):
         from clewline.project import find
         from clewline.store import Store
 
-        if context.engine() is not None or context.current() is not None:
+        if context.current_engine() is not None or context.current_step() is not None:
             raise UsageError(
                 f"{self!r} was asked to run inside another run.",
                 f"Call it plainly, {self.name}(…): its steps then become part of this run.",

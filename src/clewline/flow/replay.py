@@ -16,13 +16,13 @@ import msgspec
 
 from clewline.errors import CheckFailed, NotFound, NotSupported
 from clewline.flow import values
-from clewline.flow.again import RESULT, Request
 from clewline.flow.code import snapshot
-from clewline.flow.environment import THREAD_VARIABLES, Environment, difference
-from clewline.flow.find import pipelines_of
-from clewline.flow.keys.key import explain
+from clewline.flow.environment import THREAD_VARIABLES, Environment, environment_differences
+from clewline.flow.keys.step_key import key_differences
+from clewline.flow.pipeline_files import pipelines_of
+from clewline.flow.replay_worker import RESULT, ReplayRequest
 from clewline.flow.runs import environment_of, find_run, inputs_of, snapshot_of, steps_of
-from clewline.flow.values import distance
+from clewline.flow.values.difference import describe_difference
 from clewline.store import Store
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact, CacheEntry, Run, StepRun
@@ -113,7 +113,7 @@ def _replay(
     prepare(root)
     old = environment_of(store, run)
     steps = steps_of(store, run)
-    request = Request(
+    request = ReplayRequest(
         root=str(root),
         run=run.id,
         pipeline=run.pipeline,
@@ -135,7 +135,7 @@ def _judge(store: Store, fresh: Store, run: Run, error: str | None, folder: str 
     compared = [_compare(store, fresh, step, again.get(_label(step))) for step in old_steps]
     old = environment_of(store, run)
     new = environment_of(fresh, done[0]) if done else None
-    changes = difference(old, new) if old is not None and new is not None else []
+    changes = environment_differences(old, new) if old is not None and new is not None else []
     odd = [step.step for step in compared if step.verdict in ("differs", "missing")]
     odd += [label for label in again if label not in {step.step for step in compared}]
     explanation = None
@@ -227,14 +227,14 @@ def _directory(project: Project, steps: list[StepRun]) -> str:
     return str(project.root)
 
 
-def _run_again(request: Request, folder: Path, recorded: Environment | None) -> str | None:
+def _run_again(request: ReplayRequest, folder: Path, recorded: Environment | None) -> str | None:
     """Execute in a fresh process; what stopped it, None when it came to its end."""
     asked = folder / "request.json"
     asked.write_bytes(msgspec.json.encode(request))
     log = folder / "output.log"
     with log.open("wb") as output:
         done = subprocess.run(
-            [sys.executable, "-m", "clewline.flow.again", str(asked)],
+            [sys.executable, "-m", "clewline.flow.replay_worker", str(asked)],
             cwd=request.root,
             env=_variables(recorded),
             stdin=subprocess.DEVNULL,
@@ -298,7 +298,7 @@ def _difference(
     if old is None or new is None:
         return f"{name}: {'only in the replay' if old is None else 'not made again'}"
     pair = [_loaded(where, digest) for where, digest in ((store, old), (fresh, new))]
-    told = distance.describe(*pair)
+    told = describe_difference(*pair)
     return f"{name}: {told} ({old[:12]} → {new[:12]})"
 
 
@@ -341,7 +341,7 @@ def _key_changes(store: Store, fresh: Store, old: StepRun, new: StepRun | None) 
     if new is None or old.key is None or new.key is None or old.key == new.key:
         return []
     parts = [_key_parts(where, step.key) for where, step in ((store, old), (fresh, new))]
-    told = explain(*({**each, "inputs": {}} for each in parts))
+    told = key_differences(*({**each, "inputs": {}} for each in parts))
     return [line for line in told if line]
 
 

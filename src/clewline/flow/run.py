@@ -15,15 +15,15 @@ import msgspec
 from msgspec.structs import replace
 
 from clewline.errors import Fault, RunFailed, UsageError
-from clewline.flow import environment, frames, journal
+from clewline.flow import environment, error_report, step_log
 from clewline.flow.capture import capturing
 from clewline.flow.code import snapshot
 from clewline.flow.context import building
 from clewline.flow.definition import PipelineDefinition, is_path, resolved_hints
-from clewline.flow.executors.protocol import executor_named
+from clewline.flow.executors import load_executor
+from clewline.flow.input_paths import InputPaths
 from clewline.flow.params import describe_signature, to_record
-from clewline.flow.places import Places
-from clewline.flow.recording import Event, Recording
+from clewline.flow.run_recorder import RunEvent, RunRecorder
 from clewline.flow.runs import close_dead_runs, merged_metrics
 from clewline.store.ids import run_id
 from clewline.store.process import this_process
@@ -42,10 +42,10 @@ def execute(
     store: Store,
     seed: int | None = None,
     cache: bool = True,
-    listener: Callable[[Event], None] | None = None,
+    listener: Callable[[RunEvent], None] | None = None,
     command: str = "",
     executor: str = "inline",
-    places: Places | None = None,
+    places: InputPaths | None = None,
     replay_of: str | None = None,
 ) -> Run:
     """
@@ -69,11 +69,13 @@ def execute(
         KeyboardInterrupt: It was interrupted (also by SIGTERM), and is recorded as such.
     """
     close_dead_runs(store)
-    places = places or Places()
+    places = places or InputPaths()
     given = complete(pipeline, params, seed)
-    steps = executor_named(executor)
+    steps = load_executor(executor)
     run = _begin(pipeline, project, store, seed or 0, command, replay_of)
-    recording = Recording(run, project, store, steps, cache=cache, places=places, listener=listener)
+    recording = RunRecorder(
+        run, project, store, steps, cache=cache, places=places, listener=listener
+    )
     try:
         with _terminable(), capturing():
             try:
@@ -93,7 +95,7 @@ def execute(
     return _end(recording, "done")
 
 
-def _build(pipeline: PipelineDefinition, given: dict[str, Any], recording: Recording) -> None:
+def _build(pipeline: PipelineDefinition, given: dict[str, Any], recording: RunRecorder) -> None:
     located = _locate(given, recording)
     recording.tell("run started")
     with building(recording):
@@ -160,7 +162,7 @@ def _environment(store: Store) -> Any:
     return store.blobs.put(msgspec.json.encode(environment.record()))
 
 
-def _locate(given: Mapping[str, Any], recording: Recording) -> dict[str, Any]:
+def _locate(given: Mapping[str, Any], recording: RunRecorder) -> dict[str, Any]:
     """Record the parameters, and give each path as where its content is read."""
     named: dict[str, Any] = {}
     located = {name: _located(name, value, recording, named) for name, value in given.items()}
@@ -170,7 +172,7 @@ def _locate(given: Mapping[str, Any], recording: Recording) -> dict[str, Any]:
     return located
 
 
-def _located(name: str, value: Any, recording: Recording, named: dict[str, Any]) -> Any:
+def _located(name: str, value: Any, recording: RunRecorder, named: dict[str, Any]) -> Any:
     if isinstance(value, Path):
         place, _ = recording.keep_path(value)
         named[name] = place.recorded
@@ -183,7 +185,7 @@ def _located(name: str, value: Any, recording: Recording, named: dict[str, Any])
     return value
 
 
-def _end(recording: Recording, status: RunStatus, error: BaseException | None = None) -> Run:
+def _end(recording: RunRecorder, status: RunStatus, error: BaseException | None = None) -> Run:
     """Make everything durable, then the run's last state, and only then drop the journals."""
     store = recording.store
     try:
@@ -201,25 +203,28 @@ def _end(recording: Recording, status: RunStatus, error: BaseException | None = 
         ended=time.time(),
     )
     store.record(run)
-    journal.remove(store.root, run.id)
+    step_log.remove(store.root, run.id)
     recording.run = run
     recording.recorder.close()
     recording.tell("run ended")
     return run
 
 
-def _error(recording: Recording, error: BaseException | None) -> dict[str, Any] | None:
+def _error(recording: RunRecorder, error: BaseException | None) -> dict[str, Any] | None:
     if error is None:
         return None
     step = recording.failed_step(error)
-    return {**frames.describe(error, recording.project.root), "step": step.id if step else None}
+    return {
+        **error_report.describe(error, recording.project.root),
+        "step": step.id if step else None,
+    }
 
 
-def _failure(run: Run, recording: Recording, error: BaseException) -> RunFailed:
+def _failure(run: Run, recording: RunRecorder, error: BaseException) -> RunFailed:
     """Say what was done, what was not, and that finished steps are remembered."""
     failed = recording.failed_step(error)
     what = f"Step {_short(failed)}" if failed else f"The pipeline {run.pipeline!r}"
-    told = frames.render(run.error or {})
+    told = error_report.render(run.error or {})
     return RunFailed(
         f"{what} of run {run.id} raised {told}",
         f"{_account(recording.steps, failed)} `clewline runs show {run.id} --logs` shows what the "

@@ -8,9 +8,9 @@ import msgspec
 from msgspec.structs import replace
 
 from clewline.errors import NotFound
-from clewline.flow import journal
+from clewline.flow import step_log
 from clewline.flow.code.snapshot import Snapshot
-from clewline.flow.environment import Environment, difference
+from clewline.flow.environment import Environment, environment_differences
 from clewline.store.digest import Digest
 from clewline.store.process import life
 from clewline.store.records import Run, SeenFile, StepRun
@@ -93,7 +93,7 @@ def log_of(store: Store, step: StepRun) -> str:
     if step.cached_from is not None:
         origin = store.catalog.get(StepRun, step.cached_from)
         return log_of(store, origin) if origin is not None else ""
-    left = journal.left_log(store.root, step)
+    left = step_log.left_log(store.root, step)
     return left.read_text("utf-8", "replace") if left is not None else ""
 
 
@@ -130,7 +130,9 @@ def compare(store: Store, first: Run, second: Run) -> RunDifference:
         inputs=_moved(inputs_of(store, first), inputs_of(store, second)),
         metrics=_moved(first.metrics, second.metrics),
         code=_moved(*({} if code is None else dict(code.files) for code in codes)),
-        environment=difference(old, new) if old is not None and new is not None else [],
+        environment=environment_differences(old, new)
+        if old is not None and new is not None
+        else [],
         steps=_step_differences(steps_of(store, first), steps_of(store, second)),
     )
 
@@ -154,13 +156,13 @@ def _close(store: Store, run: Run) -> None:
     last = max([run.started, *(step.ended or step.started for step in steps)])
     ended = replace(run, status="interrupted", metrics=merged_metrics(steps), ended=last)
     store.record(*steps, ended)
-    journal.remove(store.root, run.id)
+    step_log.remove(store.root, run.id)
 
 
 def _ended(store: Store, step: StepRun) -> StepRun:
     if step.status != "running":
         return step
-    left = journal.left_log(store.root, step)
+    left = step_log.left_log(store.root, step)
     logs = store.blobs.put_file(left) if left is not None else None
     return replace(step, status="interrupted", logs=logs)
 
@@ -170,7 +172,7 @@ def _steps(store: Store, run: Run) -> list[StepRun]:
     if run.status == "running":
         steps += _unrecorded(store, run, {step.id for step in steps})
     return [
-        replace(step, metrics={**step.metrics, **journal.left_metrics(store.root, step)})
+        replace(step, metrics={**step.metrics, **step_log.left_metrics(store.root, step)})
         if step.status == "running"
         else step
         for step in steps
@@ -179,7 +181,7 @@ def _steps(store: Store, run: Run) -> list[StepRun]:
 
 def _unrecorded(store: Store, run: Run, known: set[str]) -> list[StepRun]:
     """Steps that have said something, in a process killed before their beginning was durable."""
-    names = journal.left_steps(store.root, run.id)
+    names = step_log.left_steps(store.root, run.id)
     return [
         StepRun(
             id=f"{run.id}/{name}",

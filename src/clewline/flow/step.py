@@ -66,9 +66,9 @@ def _make(
 
     @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        engine = context.engine()
-        if engine is None and context.current() is None:
-            with context.calling_plainly():
+        engine = context.current_engine()
+        if engine is None and context.current_step() is None:
+            with context.plain_call():
                 return fn(*args, **kwargs)
         if engine is None:
             return fn(*args, **kwargs)

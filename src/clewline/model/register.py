@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from clewline.flow.context import StepContext, current
+from clewline.flow.context import StepContext, current_step
 from clewline.flow.pipeline import pipeline
-from clewline.flow.record import value
 from clewline.flow.step import step
+from clewline.flow.tracking import log_value
 from clewline.model import names
 from clewline.model.origin import Origin
 from clewline.model.package import PackageMetadata
@@ -82,7 +82,7 @@ def register(
         NotFound: We are not in a project, or its private key is missing.
     """
     names.require_model_name(name)
-    context = current()
+    context = current_step()
     given = {"train": train, "test": test, "target": target}
     given |= {"report": report, "signature": signature, "files": files, "arguments": arguments}
     given["origin"] = origin
@@ -129,7 +129,7 @@ def _register(
     logical = _logical(context, contents, model)
     registry = Registry(context.project, context.store)
     registered = registry.add(contents.files, about, logical)
-    value("version", {"model": name, "content": registered.content})
+    log_value("version", {"model": name, "content": registered.content})
     _tell(registered, contents, context.run_id)
     return registered
 

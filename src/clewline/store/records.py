@@ -76,7 +76,7 @@ class StepRun(Record, frozen=True, kw_only=True):
     inputs: dict[str, Any] = {}  # parameter → {"artifact": …, "from": "STEP#0"} or {"value": …}
     outputs: list[Digest] = []
     metrics: dict[str, float] = {}
-    files: dict[str, Digest] = {}  # cl.file and cl.figure: name → artifact
+    files: dict[str, Digest] = {}  # cl.log_artifact and cl.log_figure: name → artifact
     logs: Digest | None = None  # blob: captured stdout, stderr and logging
     wall_s: float | None = None
     cpu_s: float | None = None

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from clewline.flow.executors.protocol import Executor
+from clewline.flow.executors import Executor
 
 
 class ExecutorContract:

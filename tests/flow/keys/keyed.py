@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy  # noqa: F401  # once, before the children are forked
 import polars  # noqa: F401
 
-from clewline.flow.keys.key import function_parts, step_key
+from clewline.flow.keys.step_key import function_parts, step_key
 
 
 def keyed(folder: str) -> dict[str, object]:

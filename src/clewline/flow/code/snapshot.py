@@ -12,7 +12,7 @@ import msgspec
 
 from clewline.errors import IntegrityError, NotStorable
 from clewline.flow.code.firstparty import listing, walk
-from clewline.flow.text import is_text
+from clewline.flow.utf8 import is_utf8
 from clewline.store import json_blob
 from clewline.store.digest import Digest, digest_file
 
@@ -66,7 +66,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return {digest for path, digest in self.files.items() if path not in self.large}
 
 
-class Seen(msgspec.Struct, array_like=True):
+class IndexedFile(msgspec.Struct, array_like=True):
     """A file as it was when it was digested."""
 
     inode: int
@@ -102,7 +102,7 @@ def take(root: Path, blobs: BlobSink) -> Snapshot:
     """
     index = read_index(root)
     found = listing(root)
-    seen: dict[str, Seen] = {}
+    seen: dict[str, IndexedFile] = {}
     snapshot = Snapshot(commit=found.commit, changed=found.changed, files={})
     for path in found.paths:
         add(snapshot, root, path, index, seen, blobs)
@@ -134,15 +134,15 @@ def add(
     snapshot: Snapshot,
     root: Path,
     path: str,
-    index: dict[str, Seen],
-    seen: dict[str, Seen],
+    index: dict[str, IndexedFile],
+    seen: dict[str, IndexedFile],
     blobs: BlobSink,
 ) -> None:
     """Add one file; a file that is gone since it was listed, or is no plain file, is left out."""
     full = f"{root}/{path}"
-    if not is_text(path):
+    if not is_utf8(path):
         raise NotStorable(
-            f"The project holds a file whose name is no text in UTF-8: {path!a}.",
+            f"The project holds a file with a name that is not valid UTF-8: {path!a}.",
             "Rename it, or keep it out of the project's folder.",
         )
     try:
@@ -166,12 +166,12 @@ def add(
             snapshot.large[path] = entry.size
 
 
-def is_missing(entry: Seen, blobs: BlobSink) -> bool:
+def is_missing(entry: IndexedFile, blobs: BlobSink) -> bool:
     """Whether the bytes of a file that was seen are no longer in the blob store."""
     return entry.size <= LARGEST_BYTES and not blobs.has(entry.digest)
 
 
-def digested(full: str, blobs: BlobSink) -> Seen:
+def digested(full: str, blobs: BlobSink) -> IndexedFile:
     """Digest a file, keep its bytes, and remember it as it was before it was read."""
     now, status = time.time_ns(), os.stat(full)
     if status.st_size > LARGEST_BYTES:
@@ -179,7 +179,9 @@ def digested(full: str, blobs: BlobSink) -> Seen:
     else:
         with open(full, "rb") as file:
             digest = blobs.put(file.read())
-    return Seen(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, now, digest)
+    return IndexedFile(
+        status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, now, digest
+    )
 
 
 def destination(folder: Path, path: str) -> Path:
@@ -199,16 +201,16 @@ def index_path(root: Path) -> Path:
     return root / ".clewline" / "tmp" / "snapshot.index"
 
 
-def read_index(root: Path) -> dict[str, Seen]:
+def read_index(root: Path) -> dict[str, IndexedFile]:
     """The index of files as they were seen; empty when there is none that can be read."""
     try:
         data = index_path(root).read_bytes()
-        return msgspec.msgpack.decode(data, type=dict[str, Seen])
+        return msgspec.msgpack.decode(data, type=dict[str, IndexedFile])
     except (FileNotFoundError, msgspec.DecodeError):
         return {}  # only speed is lost: every file is digested again
 
 
-def write_index(root: Path, seen: dict[str, Seen]) -> None:
+def write_index(root: Path, seen: dict[str, IndexedFile]) -> None:
     """Replace the index at once, so that a reader sees the old or the new one."""
     path = index_path(root)
     if not path.parent.is_dir():

@@ -6,8 +6,8 @@ import types
 from dataclasses import dataclass, field
 from typing import Any
 
-from clewline.flow.keys.objects import GuardWalk
-from clewline.flow.keys.sources import stamp_of
+from clewline.flow.keys.object_content import GuardWalk
+from clewline.flow.keys.source_files import stamp_of
 from clewline.flow.values.pieces import Undigestible, framed
 
 MISSING = object()

@@ -7,8 +7,8 @@ import sys
 import types
 from typing import Any
 
-from clewline.flow.keys.scan import Imported
-from clewline.flow.keys.sources import source
+from clewline.flow.keys.references import Imported
+from clewline.flow.keys.source_files import source
 
 
 def namespace_of(value: Any) -> dict[str, Any] | None:

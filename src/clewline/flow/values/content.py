@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import NotStorable
-from clewline.flow.values import files, plain
+from clewline.flow.values import file_trees, json_values
 from clewline.flow.values.boosters import catboost_state, is_booster, is_catboost
 from clewline.flow.values.canonical import Canonical
 from clewline.flow.values.pieces import Undigestible, framed, joined, text_bytes, type_name
@@ -58,8 +58,8 @@ class ValueWalk(Canonical):
     def other(self, value: Any) -> bytes:
         """The piece of a path, an object of the project, a model or a figure."""
         if isinstance(value, PurePath):
-            return files.path_piece(Path(value))
-        if plain.is_object(type(value)):
+            return file_trees.path_piece(Path(value))
+        if json_values.is_object(type(value)):
             return self.fields(value)
         if is_model(value):
             return joined("model", (ModelWalk().piece(value),))
@@ -71,10 +71,10 @@ class ValueWalk(Canonical):
         """An object by its class's name and its fields; the code of the class is no content."""
         if isinstance(value, Picture):
             return picture_piece(value)
-        path = framed("class", plain.path_of(type(value)).encode())
+        path = framed("class", json_values.path_of(type(value)).encode())
         if isinstance(value, enum.Enum):
             return joined("enum", (path, self.piece(value.name)))
-        return joined("object", (path, self.named("fields", plain.object_fields(value))))
+        return joined("object", (path, self.named("fields", json_values.object_fields(value))))
 
 
 class ModelWalk(Canonical):

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import IntegrityError, NotStorable
-from clewline.flow.values import plain
+from clewline.flow.values import json_values
 from clewline.flow.values.boosters import is_booster
 from clewline.flow.values.content import (
     WAYS_OUT,
@@ -33,7 +33,7 @@ COLUMN_WAYS_OUT = (
 )
 
 
-class Form(msgspec.Struct, frozen=True, kw_only=True):
+class StoredForm(msgspec.Struct, frozen=True, kw_only=True):
     """How a value is stored."""
 
     kind: str
@@ -44,7 +44,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, Any] = {}
 
 
-def library_form(value: Any) -> Form:
+def library_form(value: Any) -> StoredForm:
     """
     How an array, a table, a model or a figure is stored.
 
@@ -61,7 +61,7 @@ def library_form(value: Any) -> Form:
     raise not_storable(value)
 
 
-def numpy_form(value: Any) -> Form | None:
+def numpy_form(value: Any) -> StoredForm | None:
     """An array or a scalar of NumPy."""
     import numpy as np
 
@@ -70,7 +70,7 @@ def numpy_form(value: Any) -> Form | None:
     if not is_storable(value):
         return None
     shape: tuple[int, ...] = value.shape
-    return Form(
+    return StoredForm(
         kind="array",
         format="npy",
         data=save_array(value),
@@ -80,7 +80,7 @@ def numpy_form(value: Any) -> Form | None:
     )
 
 
-def polars_form(value: Any) -> Form | None:
+def polars_form(value: Any) -> StoredForm | None:
     """A frame or a series of Polars."""
     from clewline.flow.values.tables import save_polars
 
@@ -88,7 +88,7 @@ def polars_form(value: Any) -> Form | None:
     if name not in ("DataFrame", "Series"):
         return None
     frame = value if name == "DataFrame" else value.to_frame()
-    return Form(
+    return StoredForm(
         kind="table",
         format="polars-ipc" if name == "DataFrame" else "polars-series-ipc",
         data=save_polars(frame),
@@ -98,7 +98,7 @@ def polars_form(value: Any) -> Form | None:
     )
 
 
-def pandas_form(value: Any) -> Form | None:
+def pandas_form(value: Any) -> StoredForm | None:
     """A frame or a series of pandas; refused when Arrow would give it back as something else."""
     from clewline.flow.values.tables import save_pandas, series_frame, unstorable
 
@@ -113,8 +113,8 @@ def pandas_form(value: Any) -> Form | None:
     if frequency is not None:
         meta["frequency"] = frequency
     if name == "Series":
-        meta["name"] = plain.packed(value.name, not_a_leaf)
-    form = Form(
+        meta["name"] = json_values.packed(value.name, not_a_leaf)
+    form = StoredForm(
         kind="table",
         format="pandas-ipc" if name == "DataFrame" else "pandas-series-ipc",
         data=save_pandas(frame),
@@ -125,7 +125,7 @@ def pandas_form(value: Any) -> Form | None:
     return checked(value, form)
 
 
-def model_form(value: Any) -> Form:
+def model_form(value: Any) -> StoredForm:
     """An estimator or a booster, refused when it holds a type that we would not load."""
     from skops.io import dumps
 
@@ -146,7 +146,9 @@ def model_form(value: Any) -> Form:
             "parameters as a dict; or keep it out of the store with "
             "@cl.step(store_output=False).",
         )
-    return checked(value, Form(kind="model", format="skops", data=data, meta=model_notes(value)))
+    return checked(
+        value, StoredForm(kind="model", format="skops", data=data, meta=model_notes(value))
+    )
 
 
 def model_notes(value: Any) -> dict[str, Any]:
@@ -156,13 +158,13 @@ def model_notes(value: Any) -> dict[str, Any]:
     return {"class": name, library: sys.modules[library].__version__}
 
 
-def drawn_form(picture: Picture) -> Form:
+def drawn_form(picture: Picture) -> StoredForm:
     """A figure as it was drawn."""
     meta = {"media_type": picture.media_type}
-    return Form(kind="figure", format="png", data=picture.data, meta=meta)
+    return StoredForm(kind="figure", format="png", data=picture.data, meta=meta)
 
 
-def checked(value: Any, form: Form) -> Form:
+def checked(value: Any, form: StoredForm) -> StoredForm:
     """
     The form, after it was loaded and found to be the value.
 
@@ -183,7 +185,7 @@ def checked(value: Any, form: Form) -> Form:
     return form
 
 
-LIBRARIES: dict[str, Callable[[Any], Form | None]] = {
+LIBRARIES: dict[str, Callable[[Any], StoredForm | None]] = {
     "numpy": numpy_form,
     "polars": polars_form,
     "pandas": pandas_form,
@@ -220,7 +222,7 @@ def load_pandas_frame(data: bytes, meta: Mapping[str, Any]) -> Any:
 def load_pandas_series(data: bytes, meta: Mapping[str, Any]) -> Any:
     """A pandas series."""
     series = load_pandas_frame(data, meta).iloc[:, 0]
-    series.name = plain.unpacked(meta.get("name"), not_a_leaf)
+    series.name = json_values.unpacked(meta.get("name"), not_a_leaf)
     return series
 
 

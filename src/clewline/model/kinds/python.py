@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clewline.errors import InvalidInput, ModelFailed, NotSupported
 from clewline.evaluation.python import taken_by as stated
 from clewline.flow.code import origin
-from clewline.flow.code.annotated import Frame
+from clewline.flow.code.frame_annotation import Frame
 from clewline.model.kinds import tables
 from clewline.model.kinds.kind import Contents, Given
 from clewline.signature.check import Checker

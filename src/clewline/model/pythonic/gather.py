@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from clewline.errors import NotFound, NotSupported, UsageError
-from clewline.flow.code.annotated import Frame
-from clewline.flow.code.reached import reached
-from clewline.flow.context import current
+from clewline.flow.code.frame_annotation import Frame
+from clewline.flow.code.import_closure import import_closure
+from clewline.flow.context import current_step
 from clewline.model.pythonic.arguments import arguments_of
 from clewline.model.pythonic.requirements import requirements_of
 from clewline.model.runtime.frames import Layout
@@ -52,7 +52,7 @@ def gather(
     """
     cls = model if isinstance(model, type) else type(model)
     root, module = _home(cls)
-    code = reached(root, [module])
+    code = import_closure(root, [module])
     flat = _Flat()
     spec = Spec(
         module=module,
@@ -102,7 +102,7 @@ def _home(cls: type) -> tuple[Path, str]:
             "function, so its code cannot be packaged.",
             "Write it at the top level of a .py file of the project and import it from there.",
         )
-    context = current()
+    context = current_step()
     root = context.project.root if context is not None else find(Path(file).parent).root
     try:
         path = Path(file).resolve().relative_to(root.resolve())

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from clewline.flow.code import packages
-from clewline.flow.code.isolated import is_own
+from clewline.flow.code.isolated_modules import is_own
 
 LIBRARIES = {"polars": "polars", "pandas": "pandas", "numpy": "numpy"}
 """What a frame is made with: frame → distribution."""

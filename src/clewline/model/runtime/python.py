@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clewline.errors import ClewlineError, InvalidInput, ModelFailed
-from clewline.flow.code.isolated import Isolated
+from clewline.flow.code.isolated_modules import IsolatedModules
 from clewline.model.runtime.outputs import Outputs, join_outputs, take_rows
 from clewline.model.runtime.python_files import GivenFiles
 from clewline.model.runtime.python_requirements import other_versions
@@ -67,7 +67,7 @@ class PythonPredictor:
         model: Any,
         spec: Spec,
         signature: Signature,
-        modules: Isolated,
+        modules: IsolatedModules,
         given: GivenFiles,
         warnings: tuple[str, ...],
     ) -> None:
@@ -147,7 +147,7 @@ def _called(model: Any, method: str, table: Any) -> Any:
         ) from error
 
 
-def made(spec: Spec, modules: Isolated, given: GivenFiles) -> Any:
+def made(spec: Spec, modules: IsolatedModules, given: GivenFiles) -> Any:
     """Make the object of a package: its class, with the recorded arguments and the files."""
     try:
         found: Any = modules.module(spec.module)
@@ -166,7 +166,7 @@ def made(spec: Spec, modules: Isolated, given: GivenFiles) -> Any:
         ) from error
 
 
-def _modules(spec: Spec, files: Mapping[str, bytes]) -> Isolated:
+def _modules(spec: Spec, files: Mapping[str, bytes]) -> IsolatedModules:
     name = f"clewline_model_{os.getpid()}_{next(_numbers)}"
     code = {path: files[part.file] for path, part in spec.code.items()}
-    return Isolated(name, code, shown="{path}@" + spec.code[spec.module].blake3[:8])
+    return IsolatedModules(name, code, shown="{path}@" + spec.code[spec.module].blake3[:8])

@@ -6,7 +6,7 @@ import datetime as dt
 import math
 from typing import Any
 
-from clewline.flow.code.annotated import Frame
+from clewline.flow.code.frame_annotation import Frame
 from clewline.model.runtime.frames import Layout, frame_of
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature

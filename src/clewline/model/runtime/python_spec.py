@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import IntegrityError
-from clewline.flow.code.annotated import Frame
+from clewline.flow.code.frame_annotation import Frame
 from clewline.model.runtime.frames import Layout
 from clewline.store.digest import Digest, digest_bytes
 

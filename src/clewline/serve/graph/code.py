@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 from clewline.errors import ClewlineError, InvalidConfig, NotFound
-from clewline.flow.code.annotated import FRAMES, Frame, frame_of
-from clewline.flow.code.isolated import Isolated
-from clewline.flow.code.reached import reached
+from clewline.flow.code.frame_annotation import FRAMES, Frame, frame_of
+from clewline.flow.code.import_closure import import_closure
+from clewline.flow.code.isolated_modules import IsolatedModules
 from clewline.flow.code.snapshot import BlobSource, Snapshot
 from clewline.project import Project
 from clewline.store.blobs import Blobs
@@ -92,7 +92,7 @@ def read(project: Project, texts: Iterable[str]) -> Code:
         NotFound: There is no such file.
         InvalidConfig: A text names no function, or the code cannot be recorded.
     """
-    return Code(reached(project.root, sorted({_parts(text)[0] for text in texts})))
+    return Code(import_closure(project.root, sorted({_parts(text)[0] for text in texts})))
 
 
 def recorded(project: Project, digest: Digest, blobs: BlobSource | None = None) -> Code:
@@ -191,7 +191,7 @@ def _parts(text: str) -> tuple[str, str]:
     return match["path"], match["name"]
 
 
-def _loaded(modules: Isolated, path: str) -> ModuleType:
+def _loaded(modules: IsolatedModules, path: str) -> ModuleType:
     try:
         return modules.module(path)
     except ClewlineError:
@@ -240,14 +240,14 @@ class _Shared:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loaded: dict[Digest, tuple[Isolated, int]] = {}
+        self._loaded: dict[Digest, tuple[IsolatedModules, int]] = {}
 
-    def take(self, digest: Digest, code: Callable[[], Code]) -> Isolated:
+    def take(self, digest: Digest, code: Callable[[], Code]) -> IsolatedModules:
         with self._lock:
             known = self._loaded.get(digest)
             if known is None:
                 name = f"clewline_code_{digest[:16]}"
-                made = Isolated(name, code().files, shown="{path}@" + digest[:8])
+                made = IsolatedModules(name, code().files, shown="{path}@" + digest[:8])
                 known = made, 0
             self._loaded[digest] = known[0], known[1] + 1
             return known[0]

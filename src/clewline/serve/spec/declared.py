@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from clewline.flow.code.annotated import Frame
+from clewline.flow.code.frame_annotation import Frame
 from clewline.serve.imported import Imported
 from clewline.signature.field import Field
 

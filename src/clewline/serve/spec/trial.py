@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import ClewlineError
-from clewline.flow.keys.watch import Reads, watching
+from clewline.flow.keys.file_access import FileReads, watch_reads
 from clewline.serve.graph.code import Functions, of_code
 from clewline.serve.graph.trails import Trail
 from clewline.serve.loaded_revision import LoadedRevision
@@ -66,7 +66,7 @@ def try_out(pool: SharedModels, draft: Draft, source: str) -> Trial:
     """
     if draft.code is None:
         return _with_models(pool, draft.revision, None, source)
-    with closing(of_code(draft.code)) as functions, watching(pool.project.root) as reads:
+    with closing(of_code(draft.code)) as functions, watch_reads(pool.project.root) as reads:
         trial = _with_models(pool, draft.revision, functions, source)
     _require_no_reads(reads, source)
     return trial
@@ -83,7 +83,7 @@ def _with_models(
         return _Try(pool, revision, functions, models).run(source)
 
 
-def _require_no_reads(reads: Reads, source: str) -> None:
+def _require_no_reads(reads: FileReads, source: str) -> None:
     """Refuse functions that take what they know from files that no revision pins."""
     problems = Problems()
     # Beyond the project, libraries read much that is their own affair.

@@ -35,7 +35,7 @@ def fit(train: pl.DataFrame, *, trees: int = 100, seed: int = 0) -> RandomForest
     """A forest of `trees` trees."""
     model = RandomForestClassifier(n_estimators=trees, random_state=seed)
     model.fit(train.drop(TARGET), train[TARGET])
-    cl.log(depth=max(tree.get_depth() for tree in model.estimators_))
+    cl.log_metric("depth", max(tree.get_depth() for tree in model.estimators_))
     return model
 
 

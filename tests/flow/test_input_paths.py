@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from clewline.errors import NotFound
-from clewline.flow.places import Places
+from clewline.flow.input_paths import InputPaths
 
 
 def test_a_relative_path_is_resolved_from_the_directory(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "x.csv").touch()
-    place = Places(tmp_path / "a").find(Path("../x.csv"))
+    place = InputPaths(tmp_path / "a").find(Path("../x.csv"))
     assert (place.recorded, place.actual) == (str(tmp_path / "x.csv"), tmp_path / "x.csv")
 
 
@@ -21,7 +21,7 @@ def test_a_replay_finds_what_was_moved_by_its_old_and_its_new_path(tmp_path: Pat
     new = tmp_path / "inputs" / "adult"
     new.mkdir(parents=True)
     (new / "adult.data").touch()
-    places = Places(Path("/then"), {"/data/adult": str(new), "/then": str(tmp_path / "proj")})
+    places = InputPaths(Path("/then"), {"/data/adult": str(new), "/then": str(tmp_path / "proj")})
     assert places.find(Path("../data/adult/adult.data")).actual == new / "adult.data"
     assert places.find(new / "adult.data").recorded == "/data/adult/adult.data"
 
@@ -29,4 +29,4 @@ def test_a_replay_finds_what_was_moved_by_its_old_and_its_new_path(tmp_path: Pat
 def test_a_replay_reads_nothing_that_is_not_in_the_record(tmp_path: Path) -> None:
     (tmp_path / "there.csv").touch()
     with pytest.raises(NotFound, match="not among the inputs"):
-        Places(tmp_path, {"/elsewhere": "/x"}).find(tmp_path / "there.csv")
+        InputPaths(tmp_path, {"/elsewhere": "/x"}).find(tmp_path / "there.csv")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import msgspec
 
 from clewline.errors import CheckFailed, ClewlineError
-from clewline.flow import arguments, frames, values
-from clewline.flow.arguments import Arguments
+from clewline.flow import error_report, step_arguments, values
 from clewline.flow.context import building
 from clewline.flow.definition import PipelineDefinition, Step
 from clewline.flow.handle import Handle
-from clewline.flow.keys.key import Key, explain
-from clewline.flow.outcome import Output
-from clewline.flow.places import Place, Places
-from clewline.flow.remember import key_of, look_up, why_never
+from clewline.flow.input_paths import InputPath, InputPaths
+from clewline.flow.keys.step_key import StepKey, key_differences
+from clewline.flow.outcome import StepOutput
 from clewline.flow.run import complete
+from clewline.flow.step_arguments import Arguments
+from clewline.flow.step_cache import key_of, look_up, why_never
 from clewline.store.digest import Digest, digest_bytes, digest_file
 from clewline.store.records import Artifact, CacheEntry
 
@@ -30,7 +30,7 @@ COMPARED = 20
 """How many earlier calls of a step function the nearest is looked for among."""
 
 
-class Forecast(msgspec.Struct, frozen=True):
+class StepPlan(msgspec.Struct, frozen=True):
     """What would become of one step call."""
 
     step: str  # NN-name
@@ -39,15 +39,15 @@ class Forecast(msgspec.Struct, frozen=True):
     from_step: str | None = None  # of a hit: the step run whose outputs would be taken
 
 
-def forecast(
+def plan_cache(
     pipeline: PipelineDefinition,
     params: Mapping[str, Any],
     *,
     project: Project,
     store: Store,
     seed: int | None = None,
-    places: Places | None = None,
-) -> list[Forecast]:
+    places: InputPaths | None = None,
+) -> list[StepPlan]:
     """
     Tell which steps of a run would be hits, as far as that is known without executing.
 
@@ -57,7 +57,7 @@ def forecast(
     Raises:
         CheckFailed: The pipeline itself raised.
     """
-    engine = Forecaster(project, store, seed or 0, places or Places())
+    engine = Forecaster(project, store, seed or 0, places or InputPaths())
     given = {
         name: engine.located(value) for name, value in complete(pipeline, params, seed).items()
     }
@@ -65,7 +65,7 @@ def forecast(
         with building(engine):
             pipeline.fn(**given)
     except NotKnown as stopped:
-        engine.found.append(Forecast("…", "unknown", [str(stopped)]))
+        engine.found.append(StepPlan("…", "unknown", [str(stopped)]))
     except ClewlineError:
         raise
     except Exception as error:
@@ -74,7 +74,7 @@ def forecast(
 
 
 def _failure(pipeline: PipelineDefinition, project: Project, error: Exception) -> CheckFailed:
-    told = frames.render(frames.describe(error, project.root))
+    told = error_report.render(error_report.describe(error, project.root))
     return CheckFailed(
         f"The pipeline {pipeline.name!r} raised {told}",
         "A forecast executes the pipeline's own lines, and no step. A run would raise this too.",
@@ -110,7 +110,7 @@ class NotYet:
 class Remembered:
     """The source behind the handles of a hit."""
 
-    def __init__(self, label: str, name: str, count: int | None, outputs: list[Output]) -> None:
+    def __init__(self, label: str, name: str, count: int | None, outputs: list[StepOutput]) -> None:
         self.label, self.name, self.count = label, name, count
         self._outputs = outputs
 
@@ -138,8 +138,8 @@ class Nowhere:
 class Forecaster:
     """An engine that looks keys up and executes nothing."""
 
-    def __init__(self, project: Project, store: Store, seed: int, places: Places) -> None:
-        self.found: list[Forecast] = []
+    def __init__(self, project: Project, store: Store, seed: int, places: InputPaths) -> None:
+        self.found: list[StepPlan] = []
         self._project = project
         self._store = store
         self._seed = seed
@@ -148,13 +148,13 @@ class Forecaster:
     def call(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle:
         """Look one step call up."""
         label = f"{len(self.found):02d}-{step.name}"
-        given = arguments.describe(step, args, kwargs, self)
+        given = step_arguments.describe(step, args, kwargs, self)
         key = key_of(step, given, self._project.root, self._seed)
         hit = look_up(self._store, key)
         if hit is not None:
             entry, artifacts = hit
-            outputs = [Output(self._store.blobs, artifact) for artifact in artifacts]
-            self.found.append(Forecast(label, "hit", [], entry.step_run))
+            outputs = [StepOutput(self._store.blobs, artifact) for artifact in artifacts]
+            self.found.append(StepPlan(label, "hit", [], entry.step_run))
             return Handle(Remembered(label, step.name, step.count, outputs))
         self.found.append(self._miss(label, step, given, key))
         return Handle(NotYet(label, step.name, step.count))
@@ -163,7 +163,7 @@ class Forecaster:
         """What a value would be stored as; its bytes are let go."""
         return values.save(value, Nowhere())
 
-    def keep_path(self, path: Path) -> tuple[Place, Artifact]:
+    def keep_path(self, path: Path) -> tuple[InputPath, Artifact]:
         """What a file or folder would be stored as; its bytes are let go."""
         place = self._places.find(path)
         return place, self.keep(place.actual)
@@ -176,27 +176,27 @@ class Forecaster:
             return type(value)(self.located(each) for each in value)
         return value
 
-    def _miss(self, label: str, step: Step, given: Arguments, key: Key) -> Forecast:
+    def _miss(self, label: str, step: Step, given: Arguments, key: StepKey) -> StepPlan:
         never = why_never(step)
         if never is None and given.unkept:
             waits = sorted({self._origin(given, name) for name in given.unkept})
-            return Forecast(
+            return StepPlan(
                 label, "unknown", [f"it depends on what {name} makes" for name in waits]
             )
         if never is not None or key.uncacheable is not None:
-            return Forecast(label, "never", [never or str(key.uncacheable)])
-        return Forecast(label, "miss", self._changes(step, key))
+            return StepPlan(label, "never", [never or str(key.uncacheable)])
+        return StepPlan(label, "miss", self._changes(step, key))
 
     def _origin(self, given: Arguments, name: str) -> str:
         return str(given.record[name]["from"]).partition("#")[0]
 
-    def _changes(self, step: Step, key: Key) -> list[str]:
+    def _changes(self, step: Step, key: StepKey) -> list[str]:
         """The parts that differ from the nearest of the latest keys of the same function."""
         earlier = self._store.catalog.find(
             CacheEntry, function=step.function, order="-created", limit=COMPARED
         )
         new = msgspec.json.decode(msgspec.json.encode(key.parts))
-        told = [explain(self._parts(entry), new) for entry in earlier]
+        told = [key_differences(self._parts(entry), new) for entry in earlier]
         if not told:
             return ["no earlier call of this step is remembered"]
         return min(told, key=len) or ["its outputs are no longer in the store"]

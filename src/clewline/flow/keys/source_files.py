@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
-from clewline.flow.keys.scan import Imported, has_effect, module_imports, without_docstrings
+from clewline.flow.keys.references import Imported, has_effect, module_imports, without_docstrings
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
 
@@ -18,7 +18,7 @@ COMPILED = (*importlib.machinery.EXTENSION_SUFFIXES, ".so", ".pyc")
 
 
 @dataclass(slots=True)
-class Source:
+class SourceFile:
     """One source file, parsed and compiled once."""
 
     path: str
@@ -47,7 +47,7 @@ class Source:
         return self.functions.get((code.co_name, code.co_firstlineno), [])
 
 
-_read: dict[str, Source] = {}
+_read: dict[str, SourceFile] = {}
 
 
 def stamp_of(path: str) -> tuple[int, int] | None:
@@ -59,7 +59,7 @@ def stamp_of(path: str) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def source(path: str) -> Source | None:
+def source(path: str) -> SourceFile | None:
     """The source at a path, read again when the file changed; None when it cannot be read."""
     stamp = None if path.endswith(COMPILED) else stamp_of(path)
     if stamp is None:
@@ -73,7 +73,7 @@ def source(path: str) -> Source | None:
     return known
 
 
-def parsed(path: str, stamp: tuple[int, int]) -> Source | None:
+def parsed(path: str, stamp: tuple[int, int]) -> SourceFile | None:
     """Read, compile and index a file."""
     try:
         with open(path, "rb") as file:
@@ -82,7 +82,7 @@ def parsed(path: str, stamp: tuple[int, int]) -> Source | None:
         tree = ast.parse(text, path)
     except (OSError, SyntaxError, ValueError):
         return None
-    made = Source(path, tree, stamp)
+    made = SourceFile(path, tree, stamp)
     for code in inner_codes(compiled):
         made.codes.setdefault(code.co_qualname, []).append(code)
     index(made, tree, "")
@@ -100,7 +100,7 @@ def inner_codes(code: CodeType) -> Iterator[CodeType]:
             yield from inner_codes(constant)
 
 
-def index(made: Source, node: ast.AST, prefix: str) -> None:
+def index(made: SourceFile, node: ast.AST, prefix: str) -> None:
     """Enter the definitions under a node, functions by name and line, classes by qualified name."""
     for child in ast.iter_child_nodes(node):
         inner = prefix

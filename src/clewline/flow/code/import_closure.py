@@ -11,14 +11,14 @@ from pathlib import Path
 
 from clewline.errors import InvalidConfig, NotFound
 from clewline.flow.code.firstparty import is_own, walk
-from clewline.flow.code.isolated import ROOTS, candidates
+from clewline.flow.code.isolated_modules import ROOTS, candidates
 from clewline.flow.code.origin import own_files
 
 BY_NAME = frozenset({"import_module", "__import__"})
 """Calls that import what no reader of the file can tell."""
 
 
-def reached(root: Path, paths: Iterable[str]) -> dict[str, bytes]:
+def import_closure(root: Path, paths: Iterable[str]) -> dict[str, bytes]:
     """
     Read some files and all first-party modules that they import, directly or not.
 

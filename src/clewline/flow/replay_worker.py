@@ -1,4 +1,4 @@
-"""The fresh process of a replay: `python -m clewline.flow.again REQUEST`."""
+"""The fresh process of a replay: `python -m clewline.flow.replay_worker REQUEST`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULT = "result.json"
 """Beside the request: what stopped the run as text, or null when it came to its end."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class ReplayRequest(msgspec.Struct, frozen=True):
     """A recorded run, restored into a folder."""
 
     root: str
@@ -28,15 +28,15 @@ class Request(msgspec.Struct, frozen=True):
 
 def main(path: Path) -> None:
     """Execute what a request asks for, and write what stopped it."""
-    request = msgspec.json.decode(path.read_bytes(), type=Request)
+    request = msgspec.json.decode(path.read_bytes(), type=ReplayRequest)
     (path.parent / RESULT).write_bytes(msgspec.json.encode(stopped(request)))
 
 
-def stopped(request: Request) -> str | None:
+def stopped(request: ReplayRequest) -> str | None:
     """Execute; what stopped the run, None when it came to its end."""
-    from clewline.flow.find import find_pipeline
+    from clewline.flow.input_paths import InputPaths
     from clewline.flow.params import from_record
-    from clewline.flow.places import Places
+    from clewline.flow.pipeline_files import find_pipeline
     from clewline.flow.run import execute
     from clewline.project import load
     from clewline.store import Store
@@ -53,7 +53,7 @@ def stopped(request: Request) -> str | None:
                 seed=request.seed,
                 cache=False,
                 command=f"clewline replay {request.run}",
-                places=Places(Path(request.directory), request.moved),
+                places=InputPaths(Path(request.directory), request.moved),
                 replay_of=request.run,
             )
     except ClewlineError as error:

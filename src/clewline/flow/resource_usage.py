@@ -16,9 +16,9 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 @dataclass(slots=True)
-class Meter:
+class ResourceUsage:
     """
-    The cost of the work under `metering`; filled when the work ends.
+    The cost of the work under `measure_usage`; filled when the work ends.
 
     CPU time is that of all threads of this process and of its ended children.
     Peak memory is the resident peak of the whole process during the work, not
@@ -33,14 +33,14 @@ class Meter:
 
 
 @contextmanager
-def metering() -> Iterator[Meter]:
+def measure_usage() -> Iterator[ResourceUsage]:
     """
     Measure the work done inside.
 
     Counts belong to the process: of two pieces of work that run at the same
     time in threads, each is charged with both.
     """
-    meter = Meter()
+    meter = ResourceUsage()
     clear_peak()
     energy, cpu, wall = energy_counters(), cpu_seconds(), time.perf_counter()
     try:

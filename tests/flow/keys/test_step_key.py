@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clewline.flow.keys.key import explain, function_parts, step_key
+from clewline.flow.keys.step_key import function_parts, key_differences, step_key
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact
 
@@ -395,12 +395,12 @@ def test_what_changed_is_told_in_words(project):
     one = project.key(old.step, n=1)
     new = project.load("told", told=text.replace("K = 1", "K = 2").replace("return K", "return -K"))
     two = project.key(new.step, n=2.0)
-    assert explain(one.parts, two.parts) == [
+    assert key_differences(one.parts, two.parts) == [
         "code told.py:helper changed",
         "constant told.py:K: 1 (int) → 2 (int)",
         "parameter n: 1 (int) → 2.0 (float)",
     ]
-    assert explain(one.parts, one.parts) == []
+    assert key_differences(one.parts, one.parts) == []
 
 
 def test_packages_are_in_the_key_with_all_that_they_require(project):

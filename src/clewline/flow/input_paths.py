@@ -11,7 +11,7 @@ from clewline.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class InputPath:
     """A content input: its path as the record names it, and where its content is read."""
 
     recorded: str  # absolute
@@ -19,7 +19,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Places:
+class InputPaths:
     """
     Resolves paths of inputs from a current directory.
 
@@ -31,7 +31,7 @@ class Places:
     directory: Path = field(default_factory=Path.cwd)
     moved: Mapping[str, str] | None = None
 
-    def find(self, path: Path) -> Place:
+    def find(self, path: Path) -> InputPath:
         """
         The place of a path.
 
@@ -47,16 +47,16 @@ class Places:
                 "A parameter that is a Path is an input, resolved from the current directory. "
                 "For a place to write to, use a parameter annotated str.",
             )
-        return Place(recorded, Path(recorded))
+        return InputPath(recorded, Path(recorded))
 
-    def _restored(self, recorded: str) -> Place:
+    def _restored(self, recorded: str) -> InputPath:
         moved = self.moved or {}
         for old, new in sorted(moved.items(), key=lambda pair: -len(pair[0])):
             for start in (old, new):  # code may name an input from where it now runs
                 if recorded == start or recorded.startswith(start + os.sep):
                     rest = recorded[len(start) :]
                     if os.path.exists(new + rest):
-                        return Place(old + rest, Path(new + rest))
+                        return InputPath(old + rest, Path(new + rest))
         raise NotFound(
             f"The input {recorded} is not among the inputs of the recorded run.",
             "The code asks for another file than it did then: its path may depend on the "

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _DEEPEST = 12
 
 
-def describe(old: Any, new: Any) -> str:
+def describe_difference(old: Any, new: Any) -> str:
     """
     Say how `new` differs from `old`.
 

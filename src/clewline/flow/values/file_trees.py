@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from clewline.errors import IntegrityError, NotFound, NotStorable
-from clewline.flow.text import is_text
+from clewline.flow.utf8 import is_utf8
 from clewline.flow.values.pieces import framed, joined, text_bytes
 from clewline.store import json_blob
 from clewline.store.digest import Digest, digest_file
@@ -34,7 +34,7 @@ class FileSource(Protocol):
     def copy_to(self, digest: Digest, path: Path) -> None: ...
 
 
-class Entry(msgspec.Struct, array_like=True, frozen=True):
+class FileEntry(msgspec.Struct, array_like=True, frozen=True):
     """One file of a tree."""
 
     digest: Digest
@@ -42,11 +42,11 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     executable: bool
 
 
-class Tree(msgspec.Struct, frozen=True):
+class FileTree(msgspec.Struct, frozen=True):
     """A folder: its files by relative path with `/`, and its folders, empty ones too."""
 
     folders: list[str]
-    files: dict[str, Entry]
+    files: dict[str, FileEntry]
 
     def piece(self) -> bytes:
         """The canonical piece of the folder's content."""
@@ -62,7 +62,7 @@ class Tree(msgspec.Struct, frozen=True):
         return json_blob.encode(self)
 
     @classmethod
-    def decode(cls, data: bytes) -> Tree:
+    def decode(cls, data: bytes) -> FileTree:
         """From the bytes of a blob."""
         return json_blob.decode(data, cls, "The list of a stored folder")
 
@@ -88,7 +88,7 @@ def check_exists(path: Path) -> None:
         )
 
 
-def tree(root: Path, put: Callable[[Path], Digest]) -> Tree:
+def tree(root: Path, put: Callable[[Path], Digest]) -> FileTree:
     """
     List a folder, with the digest that `put` gives each file.
 
@@ -99,14 +99,14 @@ def tree(root: Path, put: Callable[[Path], Digest]) -> Tree:
             or something is neither file nor folder.
     """
     folders: list[str] = []
-    files: dict[str, Entry] = {}
+    files: dict[str, FileEntry] = {}
     for path, name, is_folder in walked(root, (os.path.realpath(root),)):
         if is_folder:
             folders.append(name)
         else:
             status = path.stat()
-            files[name] = Entry(put(path), status.st_size, bool(status.st_mode & 0o100))
-    return Tree(sorted(folders), dict(sorted(files.items())))
+            files[name] = FileEntry(put(path), status.st_size, bool(status.st_mode & 0o100))
+    return FileTree(sorted(folders), dict(sorted(files.items())))
 
 
 def walked(
@@ -115,8 +115,8 @@ def walked(
     """Everything under a folder: path, relative name, whether it is a folder."""
     for inner in sorted(os.listdir(folder)):
         path, name = folder / inner, prefix + inner
-        if not is_text(inner):
-            raise unstorable(folder, f"holds the name {inner!a}, which is no text in UTF-8")
+        if not is_utf8(inner):
+            raise unstorable(folder, f"holds the name {inner!a}, which is not valid UTF-8")
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             real = os.path.realpath(path)
@@ -157,7 +157,7 @@ def restore_file(digest: Digest, executable: bool, blobs: FileSource, target: Pa
         target.chmod(target.stat().st_mode | 0o100)
 
 
-def restore_tree(listed: Tree, blobs: FileSource, target: Path) -> None:
+def restore_tree(listed: FileTree, blobs: FileSource, target: Path) -> None:
     """Write a stored folder to a path."""
     target.mkdir(parents=True, exist_ok=True)
     for name in listed.folders:
@@ -178,7 +178,7 @@ def inside(folder: Path, name: str) -> Path:
 
 def tree_blobs(data: bytes) -> Iterable[Digest]:
     """The blobs that a stored folder needs."""
-    return [entry.digest for entry in Tree.decode(data).files.values()]
+    return [entry.digest for entry in FileTree.decode(data).files.values()]
 
 
 def json_blobs(data: bytes) -> Iterable[Digest]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clewline.errors import InvalidConfig, NotFound
-from clewline.flow.find import find_pipeline, pipelines_of
+from clewline.flow.pipeline_files import find_pipeline, pipelines_of
 
 ONE = "@cl.pipeline\ndef {name}():\n    pass\n"
 

@@ -17,7 +17,7 @@ ROOTS = ("", "src/")
 """Where the project's own modules begin, in the order in which they are tried."""
 
 
-class Isolated:
+class IsolatedModules:
     """
     The modules of some files, found nowhere but in their bytes.
 
@@ -94,7 +94,7 @@ class Isolated:
 class _Loader(InspectLoader):
     """Executes one module from its bytes."""
 
-    def __init__(self, home: Isolated, path: str | None) -> None:
+    def __init__(self, home: IsolatedModules, path: str | None) -> None:
         self.home, self.path = home, path
 
     def exec_module(self, module: ModuleType) -> None:
@@ -119,16 +119,16 @@ class _Loader(InspectLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Leads Python's import to the modules of every `Isolated`."""
+    """Leads Python's import to the modules of every `IsolatedModules`."""
 
     def __init__(self) -> None:
-        self._homes: dict[str, Isolated] = {}
+        self._homes: dict[str, IsolatedModules] = {}
 
-    def add(self, home: Isolated) -> None:
+    def add(self, home: IsolatedModules) -> None:
         assert home.name not in self._homes, home.name
         self._homes[home.name] = home
 
-    def remove(self, home: Isolated) -> None:
+    def remove(self, home: IsolatedModules) -> None:
         self._homes.pop(home.name, None)
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:

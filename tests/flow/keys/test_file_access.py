@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from clewline.flow.keys.watch import watching
+from clewline.flow.keys.file_access import watch_reads
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_an_undeclared_read_is_named(root, name, read):
     if name == "in.db":
         sqlite3.connect(path).close()
         path.write_bytes(b"")
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         read(path)
     assert f"data/{name}" in reads.undeclared()
     assert "type Path" in reads.undeclared()
@@ -61,7 +61,7 @@ def test_an_undeclared_read_is_named(root, name, read):
 
 @pytest.mark.parametrize("declared", ["data", "data/in.csv"])
 def test_a_declared_input_is_no_undeclared_read(root, declared):
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         reading_csv(root / "data" / "in.csv")
         pl.read_csv(root / "data" / "in.csv")
     assert reads.undeclared([root / declared]) is None
@@ -69,13 +69,13 @@ def test_a_declared_input_is_no_undeclared_read(root, declared):
 
 def test_a_read_outside_of_the_project_is_named_in_full(root, tmp_path):
     (tmp_path / "elsewhere.txt").write_text("x")
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         (tmp_path / "elsewhere.txt").read_text()
     assert str(tmp_path / "elsewhere.txt") in reads.undeclared()
 
 
 def test_what_the_step_wrote_itself_is_no_input(root):
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         (root / "made.txt").write_text("x")
         (root / "made.txt").read_text()
     assert reads.undeclared() is None
@@ -85,7 +85,7 @@ def test_what_the_step_wrote_itself_is_no_input(root):
 def test_a_file_that_the_step_added_to_is_an_input_if_it_reads_it(root, mode):
     """What stood in it before is read too."""
     old, new = root / "data" / "in.csv", root / "new.csv"
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         if mode != "r+":
             with open(new, mode) as file:
                 file.write("a")
@@ -97,7 +97,7 @@ def test_a_file_that_the_step_added_to_is_an_input_if_it_reads_it(root, mode):
 
 
 def test_a_file_that_the_step_only_adds_to_is_no_input(root):
-    with watching(root) as reads, open(root / "data" / "in.csv", "a") as file:
+    with watch_reads(root) as reads, open(root / "data" / "in.csv", "a") as file:
         file.write("3\n")
     assert reads.undeclared() is None
 
@@ -107,7 +107,7 @@ def test_code_packages_the_store_and_the_system_are_no_inputs(root, monkeypatch)
     (root / ".clewline" / "catalog.db").write_text("x")
     (root / "watched_code.py").write_text("x = 1")
     monkeypatch.syspath_prepend(str(root))
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         (root / ".clewline" / "catalog.db").read_text()
         linecache.getline(str(importlib.import_module("watched_code").__file__), 1)
         open("/proc/self/status").close()
@@ -119,28 +119,28 @@ def test_code_packages_the_store_and_the_system_are_no_inputs(root, monkeypatch)
 
 def test_code_that_is_read_as_text_is_an_input(root):
     (root / "code.py").write_text("x = 1")
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         exec((root / "code.py").read_text(), {})
     assert "code.py" in reads.undeclared()
 
 
 @pytest.mark.parametrize("listed", [os.listdir, lambda path: list(path.glob("*.csv"))])
 def test_a_listing_of_a_folder_is_an_undeclared_read(root, listed):
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         listed(root / "data")
     assert "read data," in reads.undeclared()
     assert reads.undeclared([root / "data"]) is None
 
 
 def test_a_folder_that_the_step_made_may_be_listed(root):
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         (root / "made").mkdir()
         os.listdir(root / "made")
     assert reads.undeclared() is None
 
 
 def test_a_program_that_the_project_starts_is_named_since_its_reads_are_not_seen(root):
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         subprocess.run(["true"], check=True)
     assert "the program true" in reads.undeclared()
 
@@ -148,13 +148,13 @@ def test_a_program_that_the_project_starts_is_named_since_its_reads_are_not_seen
 def test_a_program_that_a_package_starts_is_its_own_affair(root):
     from joblib.externals.loky.backend import context
 
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         context._count_physical_cores()
     assert reads.undeclared() is None
 
 
 def test_nothing_is_noted_outside_of_the_watch(root):
-    with watching(root) as reads:
+    with watch_reads(root) as reads:
         pass
     reading_csv(root / "data" / "in.csv")
     assert reads.paths() == []
@@ -162,9 +162,10 @@ def test_nothing_is_noted_outside_of_the_watch(root):
 
 def test_a_library_that_the_step_itself_imports_is_watched_too(root):
     program = (
-        "import sys\nfrom pathlib import Path\nfrom clewline.flow.keys.watch import watching\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from clewline.flow.keys.file_access import watch_reads\n"
         "assert 'polars' not in sys.modules\n"
-        "with watching(Path(sys.argv[1])) as reads:\n"
+        "with watch_reads(Path(sys.argv[1])) as reads:\n"
         "    import polars as pl\n"
         "    pl.read_csv(sys.argv[1] + '/data/in.csv')\n"
         "print(reads.undeclared())\n"

@@ -14,9 +14,9 @@ import msgspec
 
 from clewline.flow.code import packages
 from clewline.flow.environment import distributions
+from clewline.flow.keys.code_dependencies import CodeDependencies, shown
 from clewline.flow.keys.guards import Guards
-from clewline.flow.keys.objects import imported_type
-from clewline.flow.keys.reach import Reach, shown
+from clewline.flow.keys.object_content import imported_type
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.records import Artifact
 
@@ -24,7 +24,7 @@ FORMAT = 1
 """Raised when keys are made in another way, so that none made before is met by chance."""
 
 
-class Key(msgspec.Struct, frozen=True):
+class StepKey(msgspec.Struct, frozen=True):
     """A step's key: its digest and the parts that made it, or the reason why there is none."""
 
     digest: Digest | None
@@ -63,7 +63,7 @@ def function_parts(fn: Callable[..., Any], root: Path) -> FunctionParts:
     known = _walked.get(id(fn))
     if known is not None and known[1] == str(root) and known[3].hold():
         return known[2]
-    reach = Reach(root)
+    reach = CodeDependencies(root)
     reach.piece(fn, "the step")
     if not isinstance(fn, FunctionType):  # a partial, a bound method, an object that is called
         reach.constant("the step itself", fn)
@@ -82,7 +82,7 @@ def function_parts(fn: Callable[..., Any], root: Path) -> FunctionParts:
     return parts
 
 
-def name_of(fn: Callable[..., Any], reach: Reach) -> str:
+def name_of(fn: Callable[..., Any], reach: CodeDependencies) -> str:
     """The name of a function as its key tells it."""
     inner = getattr(fn, "__clewline_step__", None)
     real = inner.fn if inner is not None else fn
@@ -103,7 +103,7 @@ def step_key(
     *,
     seed: int | None,
     env: Mapping[str, str | None],
-) -> Key:
+) -> StepKey:
     """
     The key of one call.
 
@@ -120,7 +120,7 @@ def step_key(
     Returns:
         The key; without digest, and with the reason, where none can be vouched for.
     """
-    reach = Reach(Path(parts.root))
+    reach = CodeDependencies(Path(parts.root))
     given = {name: parameter(name, value, reach) for name, value in params.items()}
     taken = {name: source_digest(name, value, reach) for name, value in inputs.items()}
     reach.drain()
@@ -140,8 +140,8 @@ def step_key(
         "platform": f"{sys.platform}-{platform.machine()}",
     }
     if reasons:
-        return Key(None, whole, "; ".join(reasons))
-    return Key(digest_bytes(msgspec.json.encode(whole, order="deterministic")), whole, None)
+        return StepKey(None, whole, "; ".join(reasons))
+    return StepKey(digest_bytes(msgspec.json.encode(whole, order="deterministic")), whole, None)
 
 
 def as_given(met: Mapping[str, str]) -> dict[str, str]:
@@ -154,12 +154,12 @@ def as_given(met: Mapping[str, str]) -> dict[str, str]:
     return {f"{name} (given)": content for name, content in met.items()}
 
 
-def parameter(name: str, value: Any, reach: Reach) -> str:
+def parameter(name: str, value: Any, reach: CodeDependencies) -> str:
     """A parameter as the key tells it."""
     return shown(value, reach.piece(value, f"the parameter {name}"))
 
 
-def source_digest(name: str, value: Digest | Artifact, reach: Reach) -> str:
+def source_digest(name: str, value: Digest | Artifact, reach: CodeDependencies) -> str:
     """An input's digest; the classes of the project in it are met by the walk."""
     if not isinstance(value, Artifact):
         return value
@@ -174,7 +174,7 @@ def source_digest(name: str, value: Digest | Artifact, reach: Reach) -> str:
 
 
 def environment(
-    parts: FunctionParts, reach: Reach, declared: Mapping[str, str | None]
+    parts: FunctionParts, reach: CodeDependencies, declared: Mapping[str, str | None]
 ) -> tuple[dict[str, str | None], str | None]:
     """Environment variables of the key, and why they may not be all."""
     read = {*parts.environ, *reach.environ}
@@ -200,7 +200,7 @@ NOUNS = {
 }
 
 
-def explain(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def key_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """
     Say in words which parts differ from one key to another.
 

@@ -30,11 +30,11 @@ from clewline.flow.code import origin
 from clewline.flow.code.firstparty import walk
 from clewline.flow.keys.guards import MISSING, Guards, cell_content, fingerprint, function_state
 from clewline.flow.keys.modules import absolute, imported_namespaces, namespace_of, package_of
-from clewline.flow.keys.objects import KeyWalk
-from clewline.flow.keys.scan import Imported, Reference, Scan, bindings, dotted, scan, text_of
-from clewline.flow.keys.sources import (
+from clewline.flow.keys.object_content import KeyWalk
+from clewline.flow.keys.references import Imported, Reference, Scan, bindings, dotted, scan, text_of
+from clewline.flow.keys.source_files import (
     Definition,
-    Source,
+    SourceFile,
     code_content,
     inner_codes,
     is_transformed,
@@ -58,7 +58,7 @@ SHORT = 60  # characters of a constant that are shown as they are
 
 
 @dataclass(slots=True)
-class Scope:
+class NameScope:
     """Where a name of a piece of code is looked up."""
 
     label: str  # of the node, `helpers.py:scale`
@@ -67,7 +67,7 @@ class Scope:
     closure: dict[str, Any] = field(default_factory=dict)
 
 
-class Reach:
+class CodeDependencies:
     """One walk. Fill it with `piece` or `function`, then `drain`."""
 
     def __init__(self, root: Path) -> None:
@@ -201,7 +201,7 @@ class Reach:
 
     def enter_function(self, name: str, fn: types.FunctionType) -> None:
         """Walk a function: its tree, and what it holds beside it."""
-        scope = Scope(name, self.file(fn.__globals__), fn.__globals__)
+        scope = NameScope(name, self.file(fn.__globals__), fn.__globals__)
         self.hold_function(fn, scope)
         found = self.definitions(name, fn)
         if found is None:
@@ -213,7 +213,7 @@ class Reach:
         self.code[name] = self.digest(texts, self.follow_all(found, scope))
         return None
 
-    def hold_function(self, fn: types.FunctionType, scope: Scope) -> None:
+    def hold_function(self, fn: types.FunctionType, scope: NameScope) -> None:
         """Defaults and closure of a function, as constants or code."""
         self.guards.functions.append((fn, function_state(fn)))
         defaults = (fn.__defaults__, fn.__kwdefaults__)
@@ -239,7 +239,7 @@ class Reach:
             self.give_up(f"{name} was edited on disk after it was imported")
         return found
 
-    def enter_code(self, name: str, fn: types.FunctionType, scope: Scope) -> None:
+    def enter_code(self, name: str, fn: types.FunctionType, scope: NameScope) -> None:
         """Walk a function without source by its compiled code; every name in it counts."""
         codes = [fn.__code__, *inner_codes(fn.__code__)]
         used = dict.fromkeys(part for code in codes for part in code.co_names)
@@ -252,7 +252,7 @@ class Reach:
         """Walk a class: its tree, bases, metaclass, methods and attributes as they are now."""
         module = sys.modules.get(cls.__module__)
         space = vars(module) if module is not None else {}
-        scope = Scope(name, self.file(space), space)
+        scope = NameScope(name, self.file(space), space)
         self.guards.classes.append((cls, dict(vars(cls))))
         path = space.get("__file__")
         read = source(path) if isinstance(path, str) else None
@@ -263,7 +263,7 @@ class Reach:
         pieces = [*bases, *members, *self.follow_all(trees, scope)]
         self.code[name] = self.digest(texts, pieces)
 
-    def members(self, cls: type, scope: Scope, has_tree: bool) -> Iterator[bytes]:
+    def members(self, cls: type, scope: NameScope, has_tree: bool) -> Iterator[bytes]:
         """What a class holds now, which may not be what its tree says."""
         for name, value in list(vars(cls).items()):
             if name.startswith("__") and not callable(unwrapped(value)):
@@ -273,7 +273,9 @@ class Reach:
             if is_data(value) and not name.startswith("_abc_"):
                 self.constant(f"{scope.label}.{name}", value)
 
-    def member(self, name: str, fn: types.FunctionType, cls: type, scope: Scope) -> Iterator[bytes]:
+    def member(
+        self, name: str, fn: types.FunctionType, cls: type, scope: NameScope
+    ) -> Iterator[bytes]:
         """One method: part of the class's tree, or put there from elsewhere."""
         file = fn.__code__.co_filename
         generated = file.startswith("<") or origin.of_file(file) != "own"
@@ -284,7 +286,7 @@ class Reach:
             yield joined("member", (name.encode(), self.piece(fn, f"{scope.label}.{name}")))
             return
         self.definitions(f"{scope.label}.{name}", fn)
-        inner = Scope(f"{scope.label}.{name}", scope.file, fn.__globals__)
+        inner = NameScope(f"{scope.label}.{name}", scope.file, fn.__globals__)
         self.hold_function(fn, inner)
 
     def enter_module(self, name: str, module: types.ModuleType) -> None:
@@ -293,7 +295,7 @@ class Reach:
         read = source(path) if isinstance(path, str) else None
         if read is None:
             return self.enter_binary(name, path)
-        scope = Scope(name, self.file(space), space)
+        scope = NameScope(name, self.file(space), space)
         bound = [Reference((part,)) for part in bindings(read.tree) if part in space]
         found = scan(read.tree)
         found.imports.clear()  # their names are bound here, and followed as such
@@ -317,11 +319,11 @@ class Reach:
 
     # ── names ────────────────────────────────────────────────────────────────
 
-    def follow_all(self, trees: Iterable[Definition], scope: Scope) -> list[bytes]:
+    def follow_all(self, trees: Iterable[Definition], scope: NameScope) -> list[bytes]:
         """Follow what several trees refer to."""
         return [piece for tree in trees for piece in self.follow(scan(tree), scope)]
 
-    def follow(self, found: Scan, scope: Scope) -> list[bytes]:
+    def follow(self, found: Scan, scope: NameScope) -> list[bytes]:
         """Follow references; the pieces of the code that they lead to, each with its name."""
         pieces = [self.resolve(reference, scope) for reference in found.references]
         for imported in found.imports:
@@ -334,7 +336,7 @@ class Reach:
             )
         return [piece for piece in pieces if piece]
 
-    def resolve(self, reference: Reference, scope: Scope) -> bytes:
+    def resolve(self, reference: Reference, scope: NameScope) -> bytes:
         """Follow one reference to what it is now."""
         name, *rest = reference.chain
         value = self.lookup(name, scope)
@@ -349,7 +351,7 @@ class Reach:
             value, rest = inner, rest[1:]
         return self.use(value, label, reference, scope)
 
-    def lookup(self, name: str, scope: Scope) -> Any:
+    def lookup(self, name: str, scope: NameScope) -> Any:
         """What a name means here: a closure's cell, a global, a builtin, or nothing yet."""
         if name in scope.closure:
             return scope.closure[name]
@@ -363,7 +365,7 @@ class Reach:
         self.guards.bindings.append((vars(module), name, value))
         return value
 
-    def use(self, value: Any, label: str, reference: Reference, scope: Scope) -> bytes:
+    def use(self, value: Any, label: str, reference: Reference, scope: NameScope) -> bytes:
         """What a resolved name contributes: code as a piece, anything else as a constant."""
         name = reference.chain[0]
         if value is MISSING or name in ("__file__", "__name__", "__package__", "__spec__"):
@@ -388,7 +390,7 @@ class Reach:
         return b""
 
     def library(
-        self, module: types.ModuleType, rest: list[str], reference: Reference, scope: Scope
+        self, module: types.ModuleType, rest: list[str], reference: Reference, scope: NameScope
     ) -> bytes:
         """A reference into a library's module; three of Python's own need a closer look."""
         if module is os and rest[0] in ("environ", "environb", "getenv", "getenvb"):
@@ -419,7 +421,7 @@ class Reach:
 
     # ── what cannot be read from the names ───────────────────────────────────
 
-    def builtin(self, name: str, reference: Reference, scope: Scope) -> None:
+    def builtin(self, name: str, reference: Reference, scope: NameScope) -> None:
         """Builtins that reach further than their name says."""
         if name in WIDENING and not (name == "vars" and reference.call and reference.call.args):
             self.widen_to_module(scope)
@@ -428,7 +430,7 @@ class Reach:
         elif name == "__import__":
             self.dynamic_import(reference, scope)
 
-    def attribute_by_name(self, reference: Reference, scope: Scope) -> None:
+    def attribute_by_name(self, reference: Reference, scope: NameScope) -> None:
         """`getattr(x, name)`: a constant is an attribute like any other, a variable widens."""
         arguments = reference.call.args if reference.call else []
         chain = dotted(arguments[0]) if len(arguments) > 1 else None
@@ -438,14 +440,14 @@ class Reach:
         elif wanted is None and (chain is None or not self.is_library(chain[0], scope)):
             self.widen_to_module(scope)
 
-    def is_library(self, name: str, scope: Scope) -> bool:
+    def is_library(self, name: str, scope: NameScope) -> bool:
         """Whether a name is a library's module or class, which counts by its version."""
         value = self.lookup(name, scope)
         if isinstance(value, types.ModuleType):
             return origin.of_module(value) != "own"
         return isinstance(value, type) and origin.of_type(value) != "own"
 
-    def environment(self, reference: Reference, rest: tuple[str, ...], scope: Scope) -> None:
+    def environment(self, reference: Reference, rest: tuple[str, ...], scope: NameScope) -> None:
         """An environment variable that is read: by a constant name it becomes part of the key."""
         argument = reference.index
         if reference.call is not None and reference.call.args and rest in ((), ("get",)):
@@ -453,7 +455,7 @@ class Reach:
         name = text_of(argument) if argument is not None else None
         self.environ.add(f"?{scope.label}" if name is None else name)
 
-    def dynamic_import(self, reference: Reference, scope: Scope) -> None:
+    def dynamic_import(self, reference: Reference, scope: NameScope) -> None:
         """`import_module(x)`: a constant is an import like any other, a variable widens."""
         arguments = reference.call.args if reference.call else []
         name = text_of(arguments[0]) if arguments else None
@@ -462,7 +464,7 @@ class Reach:
         else:
             self.imported(Imported(0, name, None, ""), scope)
 
-    def widen_to_module(self, scope: Scope) -> None:
+    def widen_to_module(self, scope: NameScope) -> None:
         """Everything in the module of a piece of code counts."""
         module = sys.modules.get(str(scope.namespace.get("__name__")))
         if module is None or vars(module) is not scope.namespace:
@@ -470,21 +472,21 @@ class Reach:
         else:
             self.module(module)
 
-    def widen_to_project(self, scope: Scope) -> None:
+    def widen_to_project(self, scope: NameScope) -> None:
         """Every Python file of the project counts."""
         self.widen_to_module(scope)
         for path in sorted(walk(Path(self.root))):
             if path.endswith(".py"):
                 self.static(os.path.join(self.root, path))
 
-    def widen_to_everything(self, scope: Scope) -> None:
+    def widen_to_everything(self, scope: NameScope) -> None:
         """Every Python file of the project counts, and every package that is installed."""
         self.widen_to_project(scope)
         self.modules.add("*")
 
     # ── modules that need not be loaded ──────────────────────────────────────
 
-    def imported(self, imported: Imported, scope: Scope) -> None:
+    def imported(self, imported: Imported, scope: NameScope) -> None:
         """
         An import inside of a function: the whole file counts, loaded or not.
 
@@ -515,11 +517,11 @@ class Reach:
         self.static_references(read, name)
         return None
 
-    def static_references(self, read: Source, name: str) -> None:
+    def static_references(self, read: SourceFile, name: str) -> None:
         """What an unloaded file imports and looks up."""
         package = package_of(read.path)
         space = {"__package__": package}
-        scope = Scope(name, name, space)
+        scope = NameScope(name, name, space)
         found = scan(read.tree)
         for imported in found.imports:
             self.imported(imported, scope)
@@ -553,7 +555,7 @@ class Reach:
         if statements:
             name = f"{self.file(space)} (module level)"
             tree = ast.Module(statements, [])
-            found = self.follow(scan(tree), Scope(name, self.file(space), space))
+            found = self.follow(scan(tree), NameScope(name, self.file(space), space))
             self.code[name] = self.digest([ast.dump(tree)], found)
 
 
@@ -582,7 +584,7 @@ def is_published(fn: types.FunctionType) -> bool:
     return found is fn or getattr(found, "__func__", None) is fn
 
 
-def own_part(tree: Definition, scope: Scope) -> Definition:
+def own_part(tree: Definition, scope: NameScope) -> Definition:
     """A definition without clewline's decorators."""
     if isinstance(tree, ast.Lambda):
         return tree
@@ -593,7 +595,7 @@ def own_part(tree: Definition, scope: Scope) -> Definition:
     return kept
 
 
-def is_our_decorator(node: ast.expr, scope: Scope) -> bool:
+def is_our_decorator(node: ast.expr, scope: NameScope) -> bool:
     """Whether a decorator is clewline's: `@cl.step(…)` says how to record, not what to compute."""
     chain = dotted(node.func if isinstance(node, ast.Call) else node)
     if chain is None or chain[-1] not in ("step", "pipeline"):

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from clewline.errors import CheckFailed
-from clewline.flow.find import find_pipeline
-from clewline.flow.forecast import Forecast, forecast
+from clewline.flow.cache_plan import StepPlan, plan_cache
+from clewline.flow.pipeline_files import find_pipeline
 from clewline.store.records import Run
 
 CHAIN = """
@@ -36,9 +36,9 @@ CHAIN = """
 """
 
 
-def told(bench: Any, **params: Any) -> list[Forecast]:
+def told(bench: Any, **params: Any) -> list[StepPlan]:
     found = find_pipeline(bench.project, "main")
-    return forecast(found, params, project=bench.project, store=bench.store)
+    return plan_cache(found, params, project=bench.project, store=bench.store)
 
 
 def prepared(bench: Any) -> Run:

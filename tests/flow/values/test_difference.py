@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
-from clewline.flow.values.distance import describe, ulps
+from clewline.flow.values.difference import describe_difference, ulps
 
 
 @given(st.floats(min_value=1e-300, max_value=1e300), st.integers(1, 1000))
@@ -50,7 +50,7 @@ def test_ulps_count_the_doubles_between(value: float, steps: int) -> None:
     ],
 )
 def test_the_first_difference_is_named(old: object, new: object, says: str) -> None:
-    assert says in describe(old, new)
+    assert says in describe_difference(old, new)
 
 
 def test_of_two_models_the_first_attribute_that_differs_is_named() -> None:
@@ -59,6 +59,6 @@ def test_of_two_models_the_first_attribute_that_differs_is_named() -> None:
         RandomForestClassifier(n_estimators=2, random_state=seed).fit(rows, answers)
         for seed in (0, 1)
     )
-    assert describe(one, two).startswith("random_state: 0 → 1")
+    assert describe_difference(one, two).startswith("random_state: 0 → 1")
     two.random_state = 0
-    assert "estimators_[0]" in describe(one, two)
+    assert "estimators_[0]" in describe_difference(one, two)

@@ -20,10 +20,10 @@ import msgspec
 from clewline.errors import IntegrityError, NotSupported
 from clewline.flow.code import origin
 from clewline.flow.code.snapshot import Snapshot
-from clewline.flow.values import files, plain
+from clewline.flow.values import file_trees, json_values
 from clewline.flow.values.canonical import CONTAINERS, LEAVES
 from clewline.flow.values.content import Picture, digest, not_storable
-from clewline.flow.values.formats import LOADERS, Form, drawn_form, library_form
+from clewline.flow.values.formats import LOADERS, StoredForm, drawn_form, library_form
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.records import Artifact
 
@@ -31,11 +31,11 @@ CHEAP_BYTES = 1 << 20
 """What is smaller is held against its logical digest whenever it is loaded."""
 
 
-class ValueSource(files.FileSource, Protocol):
+class ValueSource(file_trees.FileSource, Protocol):
     """The part of a blob store that loading needs."""
 
 
-class ValueSink(files.FileSink, Protocol):
+class ValueSink(file_trees.FileSink, Protocol):
     """The part of a blob store that saving needs."""
 
 
@@ -73,7 +73,7 @@ def save(value: Any, blobs: ValueSink) -> Artifact:
 
 def save_path(path: Path, blobs: ValueSink) -> Artifact:
     """Store a file or a folder."""
-    form, blob, piece, notes, size = files.save_path(path, blobs)
+    form, blob, piece, notes, size = file_trees.save_path(path, blobs)
     return Artifact(
         digest=digest_bytes(piece),
         kind=form,
@@ -87,14 +87,14 @@ def save_path(path: Path, blobs: ValueSink) -> Artifact:
     )
 
 
-def form_of(value: Any, blobs: ValueSink) -> Form:
+def form_of(value: Any, blobs: ValueSink) -> StoredForm:
     """How a value is stored; its parts that are no JSON are stored on the way."""
-    if type(value) in LEAVES or type(value) in CONTAINERS or plain.is_object(type(value)):
+    if type(value) in LEAVES or type(value) in CONTAINERS or json_values.is_object(type(value)):
         return drawn_form(value) if isinstance(value, Picture) else json_form(value, blobs)
     return library_form(value)
 
 
-def json_form(value: Any, blobs: ValueSink) -> Form:
+def json_form(value: Any, blobs: ValueSink) -> StoredForm:
     """A JSON value, with references to the parts that are none."""
     types: set[str] = set()
 
@@ -102,13 +102,13 @@ def json_form(value: Any, blobs: ValueSink) -> Form:
         if type(part) in LEAVES or type(part) in CONTAINERS:
             raise not_storable(part)
         saved = save(part, blobs)
-        return {plain.TAG: "artifact", **msgspec.to_builtins(saved), "created": 0.0}
+        return {json_values.TAG: "artifact", **msgspec.to_builtins(saved), "created": 0.0}
 
-    data = plain.encode(value, leaf)
+    data = json_values.encode(value, leaf)
     collect_types(value, types)
     meta = {"types": sorted(types)} if types else {}
     rows = len(value) if isinstance(value, list | dict) else None
-    return Form(kind="json", format="json", data=data, rows=rows, meta=meta)
+    return StoredForm(kind="json", format="json", data=data, rows=rows, meta=meta)
 
 
 def collect_types(value: Any, types: set[str]) -> None:
@@ -119,11 +119,11 @@ def collect_types(value: Any, types: set[str]) -> None:
     elif isinstance(value, list | tuple | set | frozenset):
         for part in value:
             collect_types(part, types)
-    elif type(value) not in LEAVES and plain.is_object(type(value)):
+    elif type(value) not in LEAVES and json_values.is_object(type(value)):
         if origin.of_type(type(value)) == "own":
-            types.add(plain.path_of(type(value)))
+            types.add(json_values.path_of(type(value)))
         if not isinstance(value, enum.Enum):
-            collect_types(list(plain.object_fields(value).values()), types)
+            collect_types(list(json_values.object_fields(value).values()), types)
 
 
 # ── load ────────────────────────────────────────────────────────────────────
@@ -147,7 +147,7 @@ def load(artifact: Artifact, blobs: ValueSource) -> Any:
         return target
     data = blobs.get(artifact.blob)
     if artifact.format == "json":
-        value = plain.decode(data, lambda part: fetched(part, blobs))
+        value = json_values.decode(data, lambda part: fetched(part, blobs))
     elif artifact.format in LOADERS:
         value = LOADERS[artifact.format](data, artifact.meta)
     else:
@@ -169,10 +169,10 @@ def restore(artifact: Artifact, blobs: ValueSource, target: Path) -> None:
         NotSupported: The artifact is something else.
     """
     if artifact.format == "tree":
-        files.restore_tree(files.Tree.decode(blobs.get(artifact.blob)), blobs, target)
+        file_trees.restore_tree(file_trees.FileTree.decode(blobs.get(artifact.blob)), blobs, target)
     elif artifact.format == "file":
         executable = bool(artifact.meta.get("executable"))
-        files.restore_file(artifact.blob, executable, blobs, target)
+        file_trees.restore_file(artifact.blob, executable, blobs, target)
     else:
         raise NotSupported(
             f"The artifact {artifact.digest[:12]} is a {artifact.kind}, no file or folder.",
@@ -182,12 +182,13 @@ def restore(artifact: Artifact, blobs: ValueSource, target: Path) -> None:
 
 def fetched(reference: dict[str, Any], blobs: ValueSource) -> Any:
     """A part of a JSON value that was stored by itself."""
-    if reference[plain.TAG] != "artifact":
+    if reference[json_values.TAG] != "artifact":
         raise NotSupported(
-            f"A stored value holds a {reference[plain.TAG]!r}, which this version does not know.",
+            f"A stored value holds a {reference[json_values.TAG]!r}, which this version does not "
+            "know.",
             "Read it with the clewline that wrote it, or a newer one.",
         )
-    fields = {name: part for name, part in reference.items() if name != plain.TAG}
+    fields = {name: part for name, part in reference.items() if name != json_values.TAG}
     return load(msgspec.convert(fields, Artifact), blobs)
 
 
@@ -203,8 +204,8 @@ def verify(value: Any, artifact: Artifact) -> None:
 
 
 INSIDE: dict[str, Callable[[bytes], Iterable[Digest]]] = {
-    "tree": files.tree_blobs,
-    "json": files.json_blobs,
+    "tree": file_trees.tree_blobs,
+    "json": file_trees.json_blobs,
     "snapshot": lambda data: Snapshot.decode(data).blobs(),
 }
 """Format of a blob → the further blobs that such a blob needs."""

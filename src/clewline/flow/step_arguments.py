@@ -17,7 +17,7 @@ from clewline.errors import NotStorable, UsageError
 from clewline.flow.code import origin
 from clewline.flow.definition import Step
 from clewline.flow.handle import Handle, source_of
-from clewline.flow.places import Place
+from clewline.flow.input_paths import InputPath
 from clewline.store.records import Artifact
 
 # What a key can hold by value; everything else is an input, by its digest.
@@ -31,7 +31,7 @@ class Storage(Protocol):
 
     def keep(self, value: Any) -> Artifact: ...
 
-    def keep_path(self, path: Path) -> tuple[Place, Artifact]: ...
+    def keep_path(self, path: Path) -> tuple[InputPath, Artifact]: ...
 
 
 @dataclass

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clewline.flow.journal import StepJournal, folder_of, left_log, left_metrics, left_steps, remove
+from clewline.flow.step_log import (
+    StepJournal,
+    folder_of,
+    left_log,
+    left_metrics,
+    left_steps,
+    remove,
+)
 from clewline.store.records import StepRun
 
 

@@ -14,22 +14,22 @@ import msgspec
 from msgspec.structs import replace
 
 from clewline.errors import UsageError
-from clewline.flow import arguments, frames, values
-from clewline.flow.arguments import Arguments
+from clewline.flow import error_report, step_arguments, values
 from clewline.flow.context import StepContext, stepping
 from clewline.flow.definition import Step
 from clewline.flow.handle import Handle
-from clewline.flow.journal import StepJournal, folder_of
-from clewline.flow.keys.key import Key
-from clewline.flow.keys.watch import watching
-from clewline.flow.meter import metering
-from clewline.flow.outcome import Output, StepCall
-from clewline.flow.places import Place, Places
-from clewline.flow.remember import key_of, look_up, step_seed
+from clewline.flow.input_paths import InputPath, InputPaths
+from clewline.flow.keys.file_access import watch_reads
+from clewline.flow.keys.step_key import StepKey
+from clewline.flow.outcome import StepCall, StepOutput
+from clewline.flow.resource_usage import measure_usage
+from clewline.flow.step_arguments import Arguments
+from clewline.flow.step_cache import key_of, look_up, step_seed
+from clewline.flow.step_log import StepJournal, folder_of
 from clewline.store.records import Artifact, CacheEntry, Edge, Run, SeenFile, StepRun
 
 if TYPE_CHECKING:
-    from clewline.flow.executors.protocol import Executor
+    from clewline.flow.executors import Executor
     from clewline.project import Project
     from clewline.store import Store
 
@@ -38,7 +38,7 @@ DRAINED_S = 0.1
 wait is small. Shorter ones become durable in groups."""
 
 
-class Event(msgspec.Struct, frozen=True):
+class RunEvent(msgspec.Struct, frozen=True):
     """Something that happened to a run; both records are as they were at that moment."""
 
     kind: Literal["run started", "step started", "step ended", "run ended"]
@@ -46,7 +46,7 @@ class Event(msgspec.Struct, frozen=True):
     step: StepRun | None = None
 
 
-class Recording:
+class RunRecorder:
     """
     Turns the step calls of one run into records.
 
@@ -61,8 +61,8 @@ class Recording:
         executor: Executor,
         *,
         cache: bool,
-        places: Places,
-        listener: Callable[[Event], None] | None,
+        places: InputPaths,
+        listener: Callable[[RunEvent], None] | None,
     ) -> None:
         self.run = run
         self.project = project
@@ -103,7 +103,7 @@ class Recording:
     def tell(self, kind: Any, step: StepRun | None = None) -> None:
         """Tell the listener."""
         if self._listener is not None:
-            self._listener(Event(kind, self.run, step))
+            self._listener(RunEvent(kind, self.run, step))
 
     def failed_step(self, error: BaseException) -> StepRun | None:
         """The step run that raised this error, None when it was the pipeline itself."""
@@ -117,7 +117,7 @@ class Recording:
         self.recorder.add(artifact)
         return artifact
 
-    def keep_path(self, path: Path) -> tuple[Place, Artifact]:
+    def keep_path(self, path: Path) -> tuple[InputPath, Artifact]:
         """Store a file or folder by its content, once while it stays the same."""
         place = self._places.find(path)
         stamp = _stamp(place.actual)
@@ -147,9 +147,9 @@ class Recording:
 
     def _perform(
         self, step: Step, record: StepRun, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[Output]:
+    ) -> list[StepOutput]:
         try:
-            given = arguments.describe(step, args, kwargs, self)
+            given = step_arguments.describe(step, args, kwargs, self)
             key = key_of(step, given, self.project.root, self.run.seed or 0)
             record = replace(
                 record, inputs=given.record, key=key.digest, uncacheable=key.uncacheable
@@ -162,14 +162,14 @@ class Recording:
             self._lost(self.steps[record.index], record, error)
             raise
 
-    def _remembered(self, key: Key) -> tuple[CacheEntry, list[Artifact]] | None:
+    def _remembered(self, key: StepKey) -> tuple[CacheEntry, list[Artifact]] | None:
         if not self._cache or key.digest is None:
             return None
         return self._fresh.get(key.digest) or look_up(self.store, key)
 
     def _take(
         self, record: StepRun, given: Arguments, hit: tuple[CacheEntry, list[Artifact]]
-    ) -> list[Output]:
+    ) -> list[StepOutput]:
         entry, artifacts = hit
         origin = self._origin(entry.step_run)
         record = replace(
@@ -184,7 +184,7 @@ class Recording:
         edge = Edge(source=f"step:{entry.step_run}", target=f"step:{record.id}", role="cached")
         self._note(record, edge, *_edges(record, given))
         self.tell("step ended", record)
-        return [Output(self.store.blobs, artifact) for artifact in artifacts]
+        return [StepOutput(self.store.blobs, artifact) for artifact in artifacts]
 
     def _origin(self, step_id: str) -> StepRun | None:
         run, _, name = step_id.partition("/")
@@ -192,13 +192,15 @@ class Recording:
             return self.steps[int(name.partition("-")[0])]
         return self.store.catalog.get(StepRun, step_id)
 
-    def _work(self, step: Step, record: StepRun, given: Arguments, key: Key) -> list[Output]:
+    def _work(
+        self, step: Step, record: StepRun, given: Arguments, key: StepKey
+    ) -> list[StepOutput]:
         self._note(record, *_edges(record, given))
         self.tell("step started", record)
         journal = StepJournal(
             self._journals, record.id, lambda name, kept: self._attach(record.index, name, kept)
         )
-        with metering() as meter:
+        with measure_usage() as meter:
             try:
                 result, undeclared = self._called(step, record, given, journal)
                 outputs = self._saved(step, result)
@@ -235,18 +237,18 @@ class Recording:
             notes=journal,
         )
         args, kwargs = given.values()
-        with stepping(context), _seeded(context.seed), watching(self.project.root) as reads:
+        with stepping(context), _seeded(context.seed), watch_reads(self.project.root) as reads:
             result = step.fn(*args, **kwargs)
         return result, reads.undeclared(_paths_in([args, kwargs]))
 
-    def _saved(self, step: Step, result: Any) -> list[Output]:
+    def _saved(self, step: Step, result: Any) -> list[StepOutput]:
         parts = [result] if step.count is None else list(_split(step, result))
         if not step.store_output:
-            return [Output(self.store.blobs, None, part) for part in parts]
+            return [StepOutput(self.store.blobs, None, part) for part in parts]
         outputs = []
         for part in parts:
             artifact = values.save(part, self.store.blobs)
-            outputs.append(Output(self.store.blobs, artifact, part))
+            outputs.append(StepOutput(self.store.blobs, artifact, part))
         return outputs
 
     def _spoken(self, record: StepRun, journal: StepJournal) -> StepRun:
@@ -264,7 +266,7 @@ class Recording:
         self._note(step, artifact)
         self.recorder.drain()
 
-    def _done(self, record: StepRun, key: Key, outputs: list[Output]) -> None:
+    def _done(self, record: StepRun, key: StepKey, outputs: list[StepOutput]) -> None:
         made: list[Any] = [output.artifact for output in outputs if output.artifact]
         if record.key is not None and record.uncacheable is None:
             entry = CacheEntry(
@@ -289,7 +291,7 @@ class Recording:
         record = replace(
             record,
             status="interrupted" if interrupted else "failed",
-            error=None if interrupted else frames.describe(error, self.project.root),
+            error=None if interrupted else error_report.describe(error, self.project.root),
             metrics=kept.metrics,
             files=kept.files,
             logs=kept.logs,

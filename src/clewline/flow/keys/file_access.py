@@ -45,7 +45,7 @@ READERS = {
 """Modules whose functions of these names open files in compiled code."""
 
 
-class Reads:
+class FileReads:
     """Files that were read, and files that were written before they were read."""
 
     def __init__(self, root: Path) -> None:
@@ -113,20 +113,20 @@ def is_private(path: str) -> bool:
     return path.startswith(tuple(place + os.sep for place in places))
 
 
-_watching: list[Reads] = []
+_watching: list[FileReads] = []
 _lock = threading.Lock()
 _installed: set[str] = set()
 
 
 @contextmanager
-def watching(root: Path) -> Iterator[Reads]:
+def watch_reads(root: Path) -> Iterator[FileReads]:
     """
     Note what is opened inside.
 
     The watch is on the whole process: of two steps that run at the same time in
     threads, each is charged with what both read.
     """
-    reads = Reads(root)
+    reads = FileReads(root)
     with _lock:
         install()
         _watching.append(reads)
@@ -157,11 +157,11 @@ def heard(event: str, arguments: tuple[Any, ...]) -> None:
         if not is_code_loading(path):
             opened(path, flags)
     elif event == "sqlite3.connect":
-        tell(arguments[0], False)
+        note_access(arguments[0], False)
     elif event == "os.mkdir":
-        tell(arguments[0], True)
+        note_access(arguments[0], True)
     elif event in LISTINGS and is_own_doing():
-        tell("." if arguments[0] is None else arguments[0], False)
+        note_access("." if arguments[0] is None else arguments[0], False)
     elif event in PROGRAMS and is_own_doing():
         started(arguments[0])
 
@@ -174,9 +174,9 @@ def opened(path: Any, flags: int) -> None:
     that is added to, or changed in place, still holds what was.
     """
     if flags & os.O_TRUNC or (flags & os.O_CREAT and not os.path.exists(path)):
-        tell(path, True)
+        note_access(path, True)
     elif not flags & os.O_WRONLY:
-        tell(path, False)
+        note_access(path, False)
 
 
 def is_code_loading(path: Any) -> bool:
@@ -211,7 +211,7 @@ def started(program: Any) -> None:
         reads.programs.setdefault(name)
 
 
-def tell(path: Any, writing: bool) -> None:
+def note_access(path: Any, writing: bool) -> None:
     """Tell those who watch; a descriptor was opened by name before, and told then."""
     if isinstance(path, bytes | os.PathLike):
         path = os.fsdecode(path)
@@ -267,7 +267,7 @@ def telling(reader: Callable[..., Any]) -> Callable[..., Any]:
     def read(*args: Any, **kwargs: Any) -> Any:
         if _watching:
             for source in sources(args[0] if args else next(iter(kwargs.values()), None)):
-                tell(source, False)
+                note_access(source, False)
         return reader(*args, **kwargs)
 
     read.__clewline_reader__ = reader  # type: ignore[attr-defined]

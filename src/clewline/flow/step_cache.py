@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clewline.flow.arguments import Arguments
 from clewline.flow.definition import Step
-from clewline.flow.keys.key import Key, function_parts, step_key
+from clewline.flow.keys.step_key import StepKey, function_parts, step_key
+from clewline.flow.step_arguments import Arguments
 from clewline.store.digest import digest_bytes
 from clewline.store.records import Artifact, CacheEntry
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 DECLARED = "it is declared with"  # begins each reason that the person gave, not we
 
 
-def key_of(step: Step, given: Arguments, root: Path, run_seed: int) -> Key:
+def key_of(step: Step, given: Arguments, root: Path, run_seed: int) -> StepKey:
     """The key of a step call; one without a digest says why it cannot be remembered."""
     reason = why_never(step)
     if reason is None and given.unkept:
         reason = f"its input {given.unkept[0]!r} is not stored"
     if reason is not None:
-        return Key(digest=None, parts={}, uncacheable=reason)
+        return StepKey(digest=None, parts={}, uncacheable=reason)
     env = {name: os.environ.get(name) for name in step.env}
     parts = function_parts(step.fn, root)
     return step_key(parts, given.params, given.inputs, seed=step_seed(step, run_seed), env=env)
@@ -42,7 +42,7 @@ def step_seed(step: Step, run_seed: int) -> int:
     return int(digest_bytes(f"{run_seed}:{step.function}".encode())[:8], 16)
 
 
-def look_up(store: Store, key: Key) -> tuple[CacheEntry, list[Artifact]] | None:
+def look_up(store: Store, key: StepKey) -> tuple[CacheEntry, list[Artifact]] | None:
     """The remembered outputs of a key, while the store still holds all of them."""
     entry = store.catalog.get(CacheEntry, key.digest) if key.digest is not None else None
     if entry is None:
