@@ -20,7 +20,7 @@ from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.reader import find_prediction
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.spec.revision import require_live
+from clewline.serve.revision import require_live
 from clewline.store.ids import id_text, prediction_ids
 from clewline.store.reader import FILE, CatalogReader
 

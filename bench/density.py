@@ -37,8 +37,8 @@ from clewline.model import contents, seal
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project, load
-from clewline.serve.spec import endpoint_file as specs
-from clewline.serve.spec import revision as revisions
+from clewline.serve import endpoint_file as specs
+from clewline.serve import revision as revisions
 from clewline.store.records import LiveRevision
 from clewline.store.store import Store
 

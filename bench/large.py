@@ -24,9 +24,9 @@ from clewline import project as projects
 from clewline.model.registry import Registry
 from clewline.model.runtime import Predictor
 from clewline.model.runtime.outputs import take_rows
+from clewline.serve import revision as revisions
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.spec import revision as revisions
 from clewline.signature.columns import Columns
 from clewline.store.store import Store
 

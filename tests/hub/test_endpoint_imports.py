@@ -11,9 +11,9 @@ import pytest
 
 from clewline.cli.main import status
 from clewline.project import Project
-from clewline.serve.spec import endpoint_file as specs
-from clewline.serve.spec.problems import InvalidEndpoint
-from clewline.serve.spec.resolve import resolve
+from clewline.serve import endpoint_file as specs
+from clewline.serve.graph.problems import InvalidEndpoint
+from clewline.serve.graph.resolver import resolve
 from clewline.store.store import Store
 
 FILE = "owner/repo/model.onnx"

@@ -41,9 +41,9 @@ from clewline.protocols.http.server import (
     HttpServer,
 )
 from clewline.protocols.http.tls import Certificate
+from clewline.serve import endpoint_file as spec
+from clewline.serve import revision
 from clewline.serve.endpoint_server import EndpointServer
-from clewline.serve.spec import endpoint_file as spec
-from clewline.serve.spec import revision
 from clewline.store.store import Store
 from clewline.workers import server as servers
 
@@ -330,7 +330,7 @@ class Loans:
         (self.project.endpoints / f"{endpoint}.yaml").write_text(text)
         with Store.open(self.project.store_root) as store:
             applied = revision.apply(self.project, store, spec.read(self.project, endpoint))
-        return revision.ref(applied.revision)
+        return revision.revision_ref(applied.revision)
 
 
 @pytest.fixture(scope="session")

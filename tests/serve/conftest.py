@@ -17,9 +17,9 @@ from clewline.model.compile import compile
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
+from clewline.serve import revision
+from clewline.serve.endpoint_file import EndpointSpec
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
-from clewline.serve.spec import revision
-from clewline.serve.spec.endpoint_file import EndpointSpec
 from clewline.signature.infer import infer_signature
 from clewline.store.digest import Digest
 from clewline.store.ids import prediction_ids
@@ -30,7 +30,7 @@ MakeFrame = Callable[..., LoggedBatch]
 PLUG_IN = '''
 import numpy as np
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.answered import Answered
+from clewline.serve.graph.batch import NodeAnswers
 from clewline.serve.log.frame import RoutePath
 from clewline.signature.field import Field, Output, Signature
 
@@ -61,11 +61,11 @@ class Score:
         name = self._tree["name"]
         way = (RoutePath(f"{name.replace('/', '-')}@1", ((name, 1.0),)),)
         if self.signature.output.labels is None:
-            return Answered(Outputs(values=total), way)
+            return NodeAnswers(Outputs(values=total), way)
         high = 1 / (1 + np.exp(-total))
         first = self.signature.output.labels[0] == "no"
         shares = np.column_stack([1 - high, high] if first else [high, 1 - high])
-        return Answered(Outputs(choices=shares.argmax(axis=1), probabilities=shares), way)
+        return NodeAnswers(Outputs(choices=shares.argmax(axis=1), probabilities=shares), way)
 
     def close(self):
         self._tree["closed"] = self._tree.get("closed", 0) + 1
@@ -84,14 +84,14 @@ class Greedy:
         return cls(setting.arms)
 
     def choose(self, batch, state):
-        from clewline.serve.graph.routers.draws import Draws
+        from clewline.serve.graph.routers.draws import UniformHash
 
         learned = {"epsilon": 1.0, "best": 0} if state is None else state.content
         epsilon, best = learned["epsilon"], learned["best"]
         share = epsilon / len(self._arms)
         shares = np.full(len(self._arms), share)
         shares[best] += 1 - epsilon
-        drawn = [Draws("greedy").of(one) for one in batch.ids]
+        drawn = [UniformHash("greedy").of(one) for one in batch.ids]
         chosen = np.searchsorted(np.cumsum(shares), np.array(drawn) * shares.sum())
         return chosen, shares[chosen]
 '''

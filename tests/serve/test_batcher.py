@@ -15,7 +15,7 @@ import pytest
 from clewline.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
 from clewline.serve.batch_cost import BatchCost
 from clewline.serve.batcher import BATCH_ROWS, BatchAnswer, Batcher, PredictCall, late
-from clewline.serve.graph.trails import Trail
+from clewline.serve.graph.row_trace import RowTrace
 from clewline.serve.log import reader as log_reader
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, RoutePath
 from clewline.serve.log.writer import LogWriter
@@ -44,12 +44,12 @@ class Doubler:
             raise ValueError("no double of -1")
         answers = [b"%d" % (2 * row) for row in rows]
         way = RoutePath("double@1", (("model", 1.0),))
-        return BatchAnswer(ids or prediction_ids(len(rows)), answers, [Trail(way)] * len(rows))
+        return BatchAnswer(ids or prediction_ids(len(rows)), answers, [RowTrace(way)] * len(rows))
 
     def failed(self, error: ModelFailed) -> BatchAnswer:
         ids = [id_bytes(text) for text in error.ids]
         return BatchAnswer(
-            ids, [b"failed"] * len(ids), [Trail(RoutePath("double@1", ()))] * len(ids)
+            ids, [b"failed"] * len(ids), [RowTrace(RoutePath("double@1", ()))] * len(ids)
         )
 
     def frame(self, predictions: BatchAnswer, parts: list[LoggedRequest]) -> LoggedBatch:
@@ -242,12 +242,12 @@ class Failing(Doubler):
         if -1 in rows:
             raise ModelFailed("no double of -1", None, tuple(map(id_text, ids)))
         answers = [b"%d" % (2 * row) for row in rows]
-        return BatchAnswer(ids, answers, [Trail(RoutePath("double@1", ()))] * len(rows))
+        return BatchAnswer(ids, answers, [RowTrace(RoutePath("double@1", ()))] * len(rows))
 
     def failed(self, error: ModelFailed) -> BatchAnswer:
         ids = list(map(id_bytes, error.ids))
         return BatchAnswer(
-            ids, [b'{"error":1}'] * len(ids), [Trail(RoutePath("double@1", ()))] * len(ids)
+            ids, [b'{"error":1}'] * len(ids), [RowTrace(RoutePath("double@1", ()))] * len(ids)
         )
 
 

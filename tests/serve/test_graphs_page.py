@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from clewline.project import Project
+from clewline.serve import endpoint_file as spec
+from clewline.serve import revision
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.spec import endpoint_file as spec
-from clewline.serve.spec import revision
-from clewline.serve.spec.trial import try_out
+from clewline.serve.trial import try_graph
 from clewline.store.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "graphs.md"
@@ -33,4 +33,4 @@ def test_an_endpoint_of_the_page_resolves_and_answers(
     project = shop(tmp_path, FILES)
     with Store.open(project.store_root) as store:
         draft = revision.resolve(project, store.catalog, spec.read(project, name))
-    assert try_out(SharedModels(project), draft, name).rows == 20
+    assert try_graph(SharedModels(project), draft, name).rows == 20

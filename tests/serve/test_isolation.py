@@ -15,10 +15,10 @@ import pytest
 from clewline.errors import IntegrityError, ModelFailed
 from clewline.model.isolation.isolated_predictor import IsolatedPredictor
 from clewline.project import Project
+from clewline.serve import endpoint_file as spec
+from clewline.serve import revision
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
-from clewline.serve.spec import endpoint_file as spec
-from clewline.serve.spec import revision
 from clewline.signature.check import Checker
 from clewline.store.records import ModelVersion
 from clewline.store.store import Store

@@ -15,12 +15,12 @@ from clewline.cli import predictions as command
 from clewline.errors import IntegrityError, NotFound
 from clewline.project import Project
 from clewline.serve import line
+from clewline.serve import revision as revisions
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_replay import replay
-from clewline.serve.spec import revision as revisions
 from clewline.store.ids import id_text, prediction_id
 from clewline.store.reader import FILE, CatalogReader
 

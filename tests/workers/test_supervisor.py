@@ -21,9 +21,9 @@ import pytest
 
 from clewline.errors import Conflict
 from clewline.protocols.http import listener
+from clewline.serve import endpoint_file as spec
+from clewline.serve import revision
 from clewline.serve.log import reader as log_reader
-from clewline.serve.spec import endpoint_file as spec
-from clewline.serve.spec import revision
 from clewline.store.store import Store
 
 if TYPE_CHECKING:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clewline.cli.output import console, message
-from clewline.serve.spec import revision as revisions
-from clewline.serve.spec.difference import Change
-from clewline.serve.spec.problems import Problem
-from clewline.serve.spec.tree import Tree, below, of_revision, title
+from clewline.serve import revision as revisions
+from clewline.serve.graph.difference import RevisionChange
+from clewline.serve.graph.problems import Problem
+from clewline.serve.graph.tree import Tree, below, of_revision, title
 from clewline.store.phrases import short, some, when
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.tree import Tree as Drawing
 
-    from clewline.serve.spec.trial import NodeTime, Trial
+    from clewline.serve.trial import GraphTrial, NodeTime
     from clewline.store.records import LiveRevision, Revision
 
 
@@ -42,8 +42,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     next: str | None = None  # the revision that apply would make, or the live one
     models: dict[str, str] = {}
     graph: dict[str, object] = {}
-    changes: list[Change] = []
-    trial: Trial | None = None
+    changes: list[RevisionChange] = []
+    trial: GraphTrial | None = None
 
 
 COLOURS = {"model": "bold green", "transform": "cyan", "after": "cyan", "shadow": "dim"}
@@ -79,13 +79,13 @@ def endpoint(live: Revision, state: LiveRevision, history: Sequence[Revision]) -
         *([f"within {timeout:g} ms"] if timeout else []),
         *(["pinned in memory"] if revisions.is_pinned(live) else []),
     ]
-    out.print(f"[bold]{revisions.ref(live)}[/bold] is {' '.join(said)}", highlight=False)
+    out.print(f"[bold]{revisions.revision_ref(live)}[/bold] is {' '.join(said)}", highlight=False)
     out.print(drawing(of_revision(live)))
     out.print(_pinned(live))
     past = _table("revision", "applied", "models")
     for item in history:
         models = some(dict.fromkeys(item.models.values()), 4)
-        past.add_row(revisions.ref(item), when(item.created), models)
+        past.add_row(revisions.revision_ref(item), when(item.created), models)
     out.print(past)
 
 
@@ -119,7 +119,7 @@ def checked(found: Checked) -> None:
     _tried(found.trial)
 
 
-def _tried(trial: Trial) -> None:
+def _tried(trial: GraphTrial) -> None:
     out = console()
     out.print(
         f"  {trial.rows} background rows answered, {trial.flagged_rows} flagged, "
@@ -151,7 +151,7 @@ def problems(name: str, found: Sequence[Problem]) -> None:
             out.print(Text(f"    {problem.fix}", "dim"))
 
 
-def changes(found: Sequence[Change]) -> None:
+def changes(found: Sequence[RevisionChange]) -> None:
     """Print a difference, one line a thing."""
     from rich.text import Text
 
@@ -166,9 +166,11 @@ def changes(found: Sequence[Change]) -> None:
             out.print(Text.assemble(("  ~ ", "yellow"), said))
 
 
-def applied(revision: Revision, is_new: bool, found: Sequence[Change], was: str | None) -> None:
+def applied(
+    revision: Revision, is_new: bool, found: Sequence[RevisionChange], was: str | None
+) -> None:
     """Print what came of applying one file."""
-    ref, out = revisions.ref(revision), console()
+    ref, out = revisions.revision_ref(revision), console()
     models = some(dict.fromkeys(revision.models.values()), 4)
     if not is_new:
         out.print(f"{ref} was live already: {models}")

@@ -12,13 +12,13 @@ from clewline.cli.endpoint_tables import Checked, Listed
 from clewline.cli.output import console, emit
 from clewline.errors import InvalidConfig, NotFound
 from clewline.project import Project, find
-from clewline.serve.graph import code as codes
-from clewline.serve.spec import declared
-from clewline.serve.spec import endpoint_file as specs
-from clewline.serve.spec import revision as revisions
-from clewline.serve.spec.difference import Change, difference
-from clewline.serve.spec.problems import InvalidEndpoint
-from clewline.serve.spec.resolve import Brought, Draft, source_of
+from clewline.serve import endpoint_file as specs
+from clewline.serve import revision as revisions
+from clewline.serve.graph import declared
+from clewline.serve.graph import functions as codes
+from clewline.serve.graph.difference import RevisionChange, revision_changes
+from clewline.serve.graph.problems import InvalidEndpoint
+from clewline.serve.graph.resolver import ImportedVersions, RevisionDraft, source_of
 from clewline.store.phrases import counted
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
@@ -142,10 +142,10 @@ def rollback(name: str, /, *, to: int | None = None) -> None:
     with Store.open(project.store_root) as store:
         was = revisions.require_live(store.catalog, name)
         back = revisions.rollback(store, name, to)
-        changes = _changes(store, was, Draft(back, None))
+        changes = _changes(store, was, RevisionDraft(back, None))
     emit(
         {"live": back, "changes": changes},
-        lambda _: tables.applied(back, True, changes, revisions.ref(was)),
+        lambda _: tables.applied(back, True, changes, revisions.revision_ref(was)),
     )
 
 
@@ -156,7 +156,7 @@ def _listed(store: Store, name: str, live: LiveRevision | None, has_file: bool) 
     assert revision is not None, "the catalog keeps what is live"
     state = "unloaded" if live.unloaded else "live" if has_file else "live, its file is gone"
     models = list(revision.models.values())
-    return Listed(name, revisions.ref(revision), models, has_file, state, live.moved)
+    return Listed(name, revisions.revision_ref(revision), models, has_file, state, live.moved)
 
 
 # Models from elsewhere
@@ -167,7 +167,7 @@ def _brings(project: Project, names: Sequence[str]) -> bool:
     return any(declared.imports(specs.read(project, name, refuse=False).root) for name in names)
 
 
-def _brought(project: Project, store: Store, spec: specs.EndpointSpec) -> Brought:
+def _brought(project: Project, store: Store, spec: specs.EndpointSpec) -> ImportedVersions:
     if not declared.imports(spec.root):
         return {}
     from clewline.hub.endpoint_imports import import_endpoint_models
@@ -180,20 +180,20 @@ def _brought(project: Project, store: Store, spec: specs.EndpointSpec) -> Brough
 
 def _checked(project: Project, store: Store, name: str) -> Checked:
     from clewline.serve.model_cache.loaded_models import SharedModels
-    from clewline.serve.spec.trial import try_out
+    from clewline.serve.trial import try_graph
 
     try:
         spec = specs.read(project, name, refuse=False)
         draft = revisions.resolve(project, store.catalog, spec, _brought(project, store, spec))
-        trial = try_out(SharedModels(project), draft, source_of(spec))
+        trial = try_graph(SharedModels(project), draft, source_of(spec))
     except InvalidEndpoint as error:
         return Checked(endpoint=name, problems=list(error.problems))
     live = revisions.live_revision(store.catalog, name)
     same = live is not None and revisions.content(live) == revisions.content(draft.revision)
     return Checked(
         endpoint=name,
-        live=None if live is None else revisions.ref(live),
-        next=revisions.ref(live if live is not None and same else draft.revision),
+        live=None if live is None else revisions.revision_ref(live),
+        next=revisions.revision_ref(live if live is not None and same else draft.revision),
         models=draft.revision.models,
         graph=draft.revision.graph,
         changes=_changes(store, live, draft),
@@ -201,23 +201,27 @@ def _checked(project: Project, store: Store, name: str) -> Checked:
     )
 
 
-def _changes(store: Store, live: Revision | None, draft: Draft) -> list[Change]:
+def _changes(store: Store, live: Revision | None, draft: RevisionDraft) -> list[RevisionChange]:
     """What is not as in the live revision."""
-    before = codes.files(store.blobs, live.code if live is not None else None)
+    before = codes.file_digests(store.blobs, live.code if live is not None else None)
     if draft.code is not None:
-        return difference(live, draft.revision, before, draft.code.digests())
-    return difference(live, draft.revision, before, codes.files(store.blobs, draft.revision.code))
+        return revision_changes(live, draft.revision, before, draft.code.digests())
+    return revision_changes(
+        live, draft.revision, before, codes.file_digests(store.blobs, draft.revision.code)
+    )
 
 
 # Applying
 
 
-def _drafts(project: Project, store: Store, names: Sequence[str] | dict[str, None]) -> list[Draft]:
+def _drafts(
+    project: Project, store: Store, names: Sequence[str] | dict[str, None]
+) -> list[RevisionDraft]:
     """Resolve and try all files; nothing goes live that cannot answer."""
     from clewline.serve.model_cache.loaded_models import SharedModels
 
     pool = SharedModels(project)
-    drafts: list[Draft] = []
+    drafts: list[RevisionDraft] = []
     refused: list[InvalidEndpoint] = []
     for name in names:
         try:
@@ -236,20 +240,22 @@ def _drafts(project: Project, store: Store, names: Sequence[str] | dict[str, Non
     return drafts
 
 
-def _draft(project: Project, store: Store, pool: SharedModels, name: str) -> Draft:
-    from clewline.serve.spec.trial import try_out
+def _draft(project: Project, store: Store, pool: SharedModels, name: str) -> RevisionDraft:
+    from clewline.serve.trial import try_graph
 
     spec = specs.read(project, name, refuse=False)
     draft = revisions.resolve(project, store.catalog, spec, _brought(project, store, spec))
     live = revisions.live_revision(store.catalog, name)
     if live is None or revisions.content(live) != revisions.content(draft.revision):
-        try_out(pool, draft, source_of(spec))
+        try_graph(pool, draft, source_of(spec))
     return draft
 
 
-def _print_applied(applied: list[revisions.Applied], changes: list[list[Change]]) -> None:
+def _print_applied(
+    applied: list[revisions.AppliedRevision], changes: list[list[RevisionChange]]
+) -> None:
     for each, change in zip(applied, changes, strict=True):
-        was = None if each.before is None else revisions.ref(each.before)
+        was = None if each.before is None else revisions.revision_ref(each.before)
         tables.applied(each.revision, each.is_new, change, was)
     if len(applied) > 10:
         new = sum(each.is_new for each in applied)

@@ -9,18 +9,18 @@ from clewline.hub import address as addresses
 from clewline.hub.import_model import BOUNDS, ModelImport, import_model, unpinned_error
 from clewline.hub.web import DownloadLimits
 from clewline.project import Project
-from clewline.serve.imported import Imported
-from clewline.serve.spec import declared
-from clewline.serve.spec.endpoint_file import EndpointSpec
-from clewline.serve.spec.problems import Problems
-from clewline.serve.spec.resolve import source_of
+from clewline.serve.endpoint_file import EndpointSpec
+from clewline.serve.graph import declared
+from clewline.serve.graph.model_import import DeclaredImport
+from clewline.serve.graph.problems import Problems
+from clewline.serve.graph.resolver import source_of
 from clewline.store.records import ModelVersion
 from clewline.store.store import Store
 
 
 def import_endpoint_models(
     project: Project, store: Store, spec: EndpointSpec, bounds: DownloadLimits = BOUNDS
-) -> dict[Imported, ModelVersion]:
+) -> dict[DeclaredImport, ModelVersion]:
     """
     Bring what a file names from elsewhere: fetch, check and register what is not here yet.
 
@@ -33,7 +33,7 @@ def import_endpoint_models(
     problems = Problems(spec.problems)
     if not wanted or problems:
         return {}
-    found: dict[Imported, ModelVersion] = {}
+    found: dict[DeclaredImport, ModelVersion] = {}
     for each in wanted:
         try:
             found[each] = _brought(project, store, each, bounds)
@@ -44,7 +44,7 @@ def import_endpoint_models(
 
 
 def _brought(
-    project: Project, store: Store, each: Imported, bounds: DownloadLimits
+    project: Project, store: Store, each: DeclaredImport, bounds: DownloadLimits
 ) -> ModelVersion:
     if each.digest is None or each.name is None:
         raise unpinned_error(addresses.parse_address(each.source), bounds)

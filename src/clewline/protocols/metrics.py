@@ -19,7 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 from clewline import __version__
 from clewline.protocols.health import ServerHealth
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint
-from clewline.serve.graph.shadows import DIFFERENCES, Tally
+from clewline.serve.graph.shadow_runner import DIFFERENCES, ShadowCounts
 from clewline.serve.metrics.request_statistics import (
     ENDPOINTS,
     OTHERS,
@@ -240,7 +240,7 @@ def _loads(endpoints: EndpointServer) -> Iterator[MetricFamily]:
 
 def _shadows(endpoints: EndpointServer) -> Iterator[MetricFamily]:
     tallies = list(islice(list(endpoints.shadows.tallies.items()), ENDPOINTS))
-    found: list[tuple[Labels, Tally]] = [
+    found: list[tuple[Labels, ShadowCounts]] = [
         ((("endpoint", endpoint), ("shadow", shadow)), tally)
         for (endpoint, shadow), tally in tallies
     ]

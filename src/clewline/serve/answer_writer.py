@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.answered import Answered
+from clewline.serve.graph.batch import NodeAnswers
 from clewline.serve.log.frame import RoutePath
 from clewline.signature.field import Output
 from clewline.signature.flag import Flag
@@ -36,7 +36,7 @@ class AnswerWriter:
         self._templates: dict[tuple[str, str], list[bytes]] = {}
 
     def render(
-        self, ids: Sequence[bytes], answered: Answered, flags: Sequence[tuple[int, Flag]]
+        self, ids: Sequence[bytes], answered: NodeAnswers, flags: Sequence[tuple[int, Flag]]
     ) -> list[bytes]:
         """Write the predictions of a batch, in its order."""
         texts = _id_texts(ids)
@@ -48,7 +48,9 @@ class AnswerWriter:
             rendered = _choices(self._of(answered.ways[0]), texts, answered.outputs)
         return _with_flags(rendered, flags) if flags else rendered
 
-    def _mixed(self, ids: list[bytes], answered: Answered, taken: NDArray[np.intp]) -> list[bytes]:
+    def _mixed(
+        self, ids: list[bytes], answered: NodeAnswers, taken: NDArray[np.intp]
+    ) -> list[bytes]:
         """Write rows that went different ways: each with its own model and arm."""
         of_way = [self._of(way) for way in answered.ways]
         templates = [of_way[index] for index in taken.tolist()]

@@ -33,7 +33,7 @@ from clewline.errors import (
     Overloaded,
 )
 from clewline.serve.batch_cost import BatchCost
-from clewline.serve.graph.trails import Trail
+from clewline.serve.graph.row_trace import RowTrace
 from clewline.serve.log.frame import RoutePath
 from clewline.serve.log.writer import Done, Durability, LoggedBatch, LoggedRequest
 from clewline.serve.metrics.request_statistics import EndpointStatistics
@@ -67,7 +67,7 @@ class BatchAnswer(msgspec.Struct, frozen=True, gc=False):
 
     ids: list[bytes]
     answers: list[bytes]
-    trails: list[Trail]
+    trails: list[RowTrace]
     ways: tuple[tuple[RoutePath, int], ...] = ()  # that rows of the batch went, each with how many
 
 
@@ -124,7 +124,7 @@ class PredictCall(msgspec.Struct, eq=False):
     closed: bool = False  # nothing more of it is computed
     answers: list[bytes] = []
     ids: list[bytes] = []
-    trails: list[Trail] = []
+    trails: list[RowTrace] = []
     partial: list[tuple[int, BatchAnswer]] = []  # answered pieces, each with its first row
     failure: ModelFailed | None = None  # a node raised: the answers are those that are logged
     error: ClewlineError | None = None

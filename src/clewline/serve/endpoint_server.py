@@ -22,12 +22,13 @@ import msgspec
 
 from clewline.errors import ClewlineError, Fault, IntegrityError, NotFound, Overloaded
 from clewline.project import Project
+from clewline.serve import revision as revisions
 from clewline.serve.batcher import QUEUE_ROWS, Batcher
 from clewline.serve.body_queue import BodyQueue
 from clewline.serve.catalog_follower import CatalogFollower
 from clewline.serve.deadlines import Deadlines
-from clewline.serve.graph.shadows import Shadows
-from clewline.serve.graph.states import LearnedStates
+from clewline.serve.graph.routers.states import LearnedStates
+from clewline.serve.graph.shadow_runner import ShadowRunner
 from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.json_reader import MAX_ROWS
 from clewline.serve.loaded_revision import LoadedRevision
@@ -41,7 +42,6 @@ from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import Reply
 from clewline.serve.request import Request, Waiter
 from clewline.serve.served_endpoint import EndpointState, ServedEndpoint, ServedRevision, WhenServed
-from clewline.serve.spec import revision as revisions
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
 
@@ -100,7 +100,7 @@ class EndpointServer:
         self.loop: asyncio.AbstractEventLoop
         self.deadlines: Deadlines
         self.body_queue: BodyQueue
-        self.shadows = Shadows(project.shadow)
+        self.shadows = ShadowRunner(project.shadow)
         self._branches = ThreadPoolExecutor(os.cpu_count() or 1, "clewline-branch")
         self._loaders = ThreadPoolExecutor(LOADERS, "clewline-load")
         self._follower_thread = ThreadPoolExecutor(1, "clewline-follow")

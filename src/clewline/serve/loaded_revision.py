@@ -13,19 +13,19 @@ import numpy as np
 
 from clewline.errors import Fault, InvalidInput, ModelFailed
 from clewline.project import Project
+from clewline.serve import revision as revisions
 from clewline.serve.answer_writer import AnswerWriter
 from clewline.serve.batch_cost import BatchCost
 from clewline.serve.batcher import BatchAnswer
-from clewline.serve.graph import code
-from clewline.serve.graph.answered import Answered, Batch, raised
+from clewline.serve.graph import functions
+from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
 from clewline.serve.graph.builder import Builder, Functions, Node, Shadowing, States
-from clewline.serve.graph.trails import Trail, trails, with_trails
+from clewline.serve.graph.row_trace import RowTrace, frame_with_traces, row_traces
+from clewline.serve.graph.tree import ONLY, of_revision
 from clewline.serve.json_reader import MAX_ROWS, json_reader_of
 from clewline.serve.log.frame import RoutePath
 from clewline.serve.log.writer import LoggedBatch, LoggedRequest
 from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
-from clewline.serve.spec import revision as revisions
-from clewline.serve.spec.tree import ONLY, of_revision
 from clewline.store.digest import Digest
 from clewline.store.ids import id_bytes, id_text, prediction_ids
 from clewline.store.records import Revision
@@ -42,7 +42,7 @@ class LoadedRevision:
         self, revision: Revision, build: Builder, node: Node, *, max_rows: int = MAX_ROWS
     ) -> None:
         self.revision = revision
-        self.ref = revisions.ref(revision)
+        self.ref = revisions.revision_ref(revision)
         self.signature = node.signature
         self.json_reader = json_reader_of(node.signature, revision.accepted, max_rows)
         self.checker = self.json_reader.checker
@@ -137,7 +137,9 @@ class LoadedRevision:
             raise
         except BaseException as error:
             raise _with_ids(error, ids) from error
-        return BatchAnswer(ids, answers, trails(answered, len(ids)), _counted(answered, len(ids)))
+        return BatchAnswer(
+            ids, answers, row_traces(answered, len(ids)), _counted(answered, len(ids))
+        )
 
     def failed(self, error: ModelFailed) -> BatchAnswer:
         """Make the answers that the log keeps of rows whose node raised, under the ids it names."""
@@ -147,7 +149,7 @@ class LoadedRevision:
         answers = [
             msgspec.json.encode({"id": text, "model": model, "error": said}) for text in error.ids
         ]
-        return BatchAnswer(ids, answers, [Trail(RoutePath(model, ()))] * len(ids))
+        return BatchAnswer(ids, answers, [RowTrace(RoutePath(model, ()))] * len(ids))
 
     def frame(self, predictions: BatchAnswer, parts: list[LoggedRequest]) -> LoggedBatch:
         """Make the frame of the log that holds answered rows."""
@@ -166,7 +168,7 @@ class LoadedRevision:
         )
         if not self._is_graph:
             return frame
-        return with_trails(frame, predictions.trails, self.revision.packages)
+        return frame_with_traces(frame, predictions.trails, self.revision.packages)
 
     @property
     def models(self) -> list[LoadedModel]:
@@ -212,18 +214,18 @@ class LoadedRevision:
         self._build.close()
 
 
-def pinned_functions(project: Project, revision: Revision) -> code.Functions | None:
+def pinned_functions(project: Project, revision: Revision) -> functions.ProjectFunctions | None:
     """Load the code that a revision pins; None when its graph names no function."""
     if revision.code is None:
         return None
-    return code.functions(project, revision.code)
+    return functions.load_functions(project, revision.code)
 
 
 def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
 
 
-def _counted(answered: Answered, rows: int) -> tuple[tuple[RoutePath, int], ...]:
+def _counted(answered: NodeAnswers, rows: int) -> tuple[tuple[RoutePath, int], ...]:
     """Count the rows of a batch by the way that they went."""
     if answered.taken is None:
         return ((answered.ways[0], rows),)
@@ -232,5 +234,5 @@ def _counted(answered: Answered, rows: int) -> tuple[tuple[RoutePath, int], ...]
 
 
 def _with_ids(error: BaseException, ids: list[bytes]) -> ModelFailed:
-    found = error if isinstance(error, ModelFailed) else raised("graph", error)
+    found = error if isinstance(error, ModelFailed) else node_failure("graph", error)
     return ModelFailed(found.message, found.fix, tuple(map(id_text, ids)))

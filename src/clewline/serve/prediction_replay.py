@@ -23,7 +23,7 @@ import msgspec
 from clewline.errors import IntegrityError, ModelFailed
 from clewline.project import Project
 from clewline.serve import formats
-from clewline.serve.graph.trails import MARK_BYTES, Trail
+from clewline.serve.graph.row_trace import CHECKSUM_BYTES, RowTrace
 from clewline.serve.json_reader import JsonReader
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import ID_BYTES, LoggedBatch, LoggedRequest, RouteChoice, RoutePath
@@ -141,7 +141,7 @@ class _Again:
 
 class _Row(NamedTuple):
     answer: bytes
-    trail: Trail
+    trail: RowTrace
 
 
 def _states(reader: CatalogReader, frame: LoggedBatch) -> dict[tuple[str, int], RouterState | None]:
@@ -209,7 +209,7 @@ def _routes(old: RoutePath, new: RoutePath) -> list[Compared]:
     return found
 
 
-def _nodes(logged: LoggedPrediction, trail: Trail) -> list[Compared]:
+def _nodes(logged: LoggedPrediction, trail: RowTrace) -> list[Compared]:
     """Compare what each node made of the row, by its mark; an endpoint of one model has none."""
     if not logged.frame.marks:
         return []
@@ -223,7 +223,7 @@ def _nodes(logged: LoggedPrediction, trail: Trail) -> list[Compared]:
 
 
 def _marks(way: RoutePath, marks: bytes) -> dict[str, str]:
-    pieces = (marks[at : at + MARK_BYTES].hex() for at in range(0, len(marks), MARK_BYTES))
+    pieces = (marks[at : at + CHECKSUM_BYTES].hex() for at in range(0, len(marks), CHECKSUM_BYTES))
     return dict(zip((node for node, _ in way.path), pieces, strict=True))
 
 

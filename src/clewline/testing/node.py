@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from clewline.serve.graph.builder import Answered, Batch, Node
-from clewline.serve.graph.trails import Trail, trails
+from clewline.serve.graph.builder import Batch, Node, NodeAnswers
+from clewline.serve.graph.row_trace import RowTrace, row_traces
 from clewline.signature.check import Checker
 from clewline.store.ids import prediction_ids
 
@@ -38,7 +38,7 @@ class NodeContract:
         entities = [f"c-{one[-1]}" if one[-1] % 2 else None for one in known]
         return Batch(checked.columns, known, entities)
 
-    def answer(self, node: Node, rows: list[Any], ids: list[bytes] | None = None) -> Answered:
+    def answer(self, node: Node, rows: list[Any], ids: list[bytes] | None = None) -> NodeAnswers:
         """Answer rows as the server would."""
         return node.answer(self.batch(node, rows, ids))
 
@@ -73,7 +73,7 @@ class NodeContract:
         self, node: Node, rows: list[Any]
     ) -> None:
         answered = self.answer(node, rows)
-        found = trails(answered, len(rows))
+        found = row_traces(answered, len(rows))
         assert len(found) == len(rows)
         for way in answered.ways:
             assert way.path
@@ -100,9 +100,9 @@ class NodeContract:
         assert Checker(node.signature).problems(raw) == []
 
 
-def _said(answered: Answered, rows: int) -> list[tuple[Any, ...]]:
+def _said(answered: NodeAnswers, rows: int) -> list[tuple[Any, ...]]:
     """All that is said of each row, but for the times."""
-    found = [_known(trail) for trail in trails(answered, rows)]
+    found = [_known(trail) for trail in row_traces(answered, rows)]
     outputs = answered.outputs
     parts = (outputs.choices, outputs.probabilities, outputs.values, outputs.tensor)
     bits = [
@@ -112,6 +112,6 @@ def _said(answered: Answered, rows: int) -> list[tuple[Any, ...]]:
     return [(*known, *own) for known, own in zip(found, bits, strict=True)]
 
 
-def _known(trail: Trail) -> tuple[Any, ...]:
+def _known(trail: RowTrace) -> tuple[Any, ...]:
     way = trail.way
     return (way.model, way.arm, way.choices, [name for name, _ in way.path], trail.marks)

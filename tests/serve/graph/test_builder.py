@@ -14,9 +14,11 @@ import pytest
 from clewline.cli import predictions as command
 from clewline.errors import Fault, ModelFailed
 from clewline.project import Project
+from clewline.serve import endpoint_file as spec
 from clewline.serve import line
-from clewline.serve.graph.shadows import Shadows
-from clewline.serve.graph.states import LearnedStates, learn
+from clewline.serve import revision as revisions
+from clewline.serve.graph.routers.states import LearnedStates, learn
+from clewline.serve.graph.shadow_runner import ShadowRunner
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log import compact as compaction
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
@@ -24,8 +26,6 @@ from clewline.serve.log.reader import get_prediction
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_replay import PredictionReplay, replay
-from clewline.serve.spec import endpoint_file as spec
-from clewline.serve.spec import revision as revisions
 from clewline.store.ids import id_text, prediction_ids
 from clewline.store.store import Store
 
@@ -108,7 +108,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Served:
     root = tmp_path_factory.mktemp("shop")
     project = shop(root, {"nodes.py": NODES, "endpoints/all.yaml": GRAPH})
     revision = applied(project, "all")
-    shadows = Shadows(project.shadow)
+    shadows = ShadowRunner(project.shadow)
     loaded = LoadedRevision.load(revision, SharedModels(project), shadowing=shadows)
     frame = answered(loaded, BODY, pieces=3)
     loaded.close()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clewline.errors import InvalidConfig, MalformedInput
 from clewline.model.runtime import Outputs
 from clewline.serve.answer_writer import label_name
-from clewline.serve.graph.code import Frame
+from clewline.serve.graph.functions import Frame
 from clewline.serve.graph.tables import pandas_table, polars_table, records
 from clewline.signature import dataframes
 from clewline.signature.field import Output

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 
 from clewline.serve.batch_cost import BatchCost
-from clewline.serve.graph.answered import Answered, Batch
-from clewline.serve.graph.edges import Below
+from clewline.serve.graph.batch import Batch, NodeAnswers
+from clewline.serve.graph.edges import AlignedNode
 
 PAYS_S = 0.001
 """What the others must be expected to take beside the longest branch, before threads are asked."""
@@ -23,12 +23,12 @@ class Branches:
     branches stand in branches, and whoever else uses the threads.
     """
 
-    def __init__(self, branches: Sequence[Below], threads: Executor | None) -> None:
+    def __init__(self, branches: Sequence[AlignedNode], threads: Executor | None) -> None:
         self._branches = branches
         self._threads = threads
         self._costs = [BatchCost() for _ in branches]
 
-    def answer(self, batch: Batch) -> list[Answered]:
+    def answer(self, batch: Batch) -> list[NodeAnswers]:
         """
         Let every branch answer, in their order.
 
@@ -46,13 +46,13 @@ class Branches:
             wait([future for future in futures if not future.cancel()])
         return [first, *rest]
 
-    def _one(self, place: int, batch: Batch) -> Answered:
+    def _one(self, place: int, batch: Batch) -> NodeAnswers:
         start = time.perf_counter()
         answered = self._branches[place].answer(batch)
         self._costs[place].observe(len(batch.ids), time.perf_counter() - start)
         return answered
 
-    def _result(self, place: int, future: Future[Answered], batch: Batch) -> Answered:
+    def _result(self, place: int, future: Future[NodeAnswers], batch: Batch) -> NodeAnswers:
         return self._one(place, batch) if future.cancel() else future.result()
 
     def _pays(self, rows: int) -> bool:

@@ -23,13 +23,13 @@ from typing import Any, Protocol
 
 from clewline.entry_points import load_entry_point
 from clewline.errors import IntegrityError, InvalidConfig
-from clewline.serve.graph.answered import Answered, Batch
+from clewline.serve.graph.batch import Batch, NodeAnswers
+from clewline.serve.graph.tree import NODES, of_revision
 from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
-from clewline.serve.spec.tree import NODES, of_revision
 from clewline.signature.field import Signature
 from clewline.store.records import Revision, RouterState
 
-__all__ = ["Answered", "Batch", "Builder", "Node", "NodeKind", "Shadowing", "node_kind"]
+__all__ = ["Batch", "Builder", "Node", "NodeAnswers", "NodeKind", "Shadowing", "node_kind"]
 
 States = Callable[[str], RouterState | None]
 """The state of a route's router now, by the name of the node."""
@@ -48,7 +48,7 @@ class Node(Protocol):
     signature: Signature
     background: bytes  # JSON array of rows to try it on
 
-    def answer(self, batch: Batch) -> Answered: ...
+    def answer(self, batch: Batch) -> NodeAnswers: ...
 
     def close(self) -> None:
         """
@@ -81,7 +81,7 @@ class NodeKind(Protocol):
 
 
 class Functions(Protocol):
-    """The project's functions, as `clewline.serve.graph.code` loads them from a snapshot."""
+    """The project's functions, as `clewline.serve.graph.functions` loads them from a snapshot."""
 
     def get(self, text: str, config: dict[str, Any] | None = None) -> Callable[..., Any]: ...
 
@@ -89,7 +89,7 @@ class Functions(Protocol):
 class Shadowing(Protocol):
     """Asks the shadows of an endpoint, off the path of the answer."""
 
-    def offer(self, seat: Any, batch: Batch, answered: Answered) -> None:
+    def offer(self, seat: Any, batch: Batch, answered: NodeAnswers) -> None:
         """Ask the shadows of a seat about a batch that was answered, or drop it. Never waits."""
 
     def retire(self, seat: Any) -> None:

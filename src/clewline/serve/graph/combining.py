@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from clewline.errors import InvalidConfig, InvalidInput, ModelFailed
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.answer_tables import answers_of, outputs_of, require_plain, share_column
-from clewline.serve.graph.answered import raised
+from clewline.serve.graph.batch import node_failure
 from clewline.serve.graph.builder import Builder, Node
-from clewline.serve.graph.code import Frame
 from clewline.serve.graph.edges import same_output, union
+from clewline.serve.graph.functions import Frame
 from clewline.serve.graph.tables import require_frame
 from clewline.serve.model_cache.loaded_models import LoadedModel
 from clewline.signature.columns import Columns
@@ -143,7 +143,7 @@ class Function(_Alike):
         try:
             result = self._function(tables)
         except BaseException as error:
-            raise raised(self._name, error) from error
+            raise node_failure(self._name, error) from error
         try:
             with_shares = all(one.probabilities is not None for one in answers)
             return outputs_of(result, self.output, len(columns), with_shares=with_shares)

@@ -2,9 +2,9 @@
 What goes along the edges of a graph: fields downwards, answers upwards.
 
 A route and a combination take the fields of all that stands below them, so that
-one check of a request serves every arm. `Below` gives each its own fields, in
+one check of a request serves every arm. `AlignedNode` gives each its own fields, in
 its own order, and puts the labels of its answers in the order of the parent.
-(`clewline.serve.spec.fitting` tells all that does not fit of a file at once; here a
+(`clewline.serve.graph.fitting` tells all that does not fit of a file at once; here a
 graph that cannot run is refused.)
 """
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import InvalidConfig
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.answered import Answered, Batch
+from clewline.serve.graph.batch import Batch, NodeAnswers
 from clewline.serve.graph.builder import Node
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
@@ -118,7 +118,7 @@ class Fit:
         return Batch(self.columns(batch.columns), batch.ids, batch.entities)
 
 
-class Below:
+class AlignedNode:
     """A node below another: takes the parent's columns and answers in the parent's labels."""
 
     def __init__(self, node: Node, parent: Signature) -> None:
@@ -126,7 +126,7 @@ class Below:
         self._fit = Fit(parent, node.signature)
         self._order = _order(parent.output, node.signature.output)
 
-    def answer(self, batch: Batch) -> Answered:
+    def answer(self, batch: Batch) -> NodeAnswers:
         """Answer a batch with the columns of the parent."""
         answered = self._node.answer(self._fit.batch(batch))
         if self._order is None:

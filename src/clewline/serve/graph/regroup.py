@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from clewline.errors import InvalidInput
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_rows
-from clewline.serve.graph.answered import Answered, Batch, raised
-from clewline.serve.graph.edges import Below
+from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
+from clewline.serve.graph.edges import AlignedNode
 from clewline.serve.log.frame import RouteChoice, RoutePath
 
-Arms = Sequence[tuple[str, Below]]
+Arms = Sequence[tuple[str, AlignedNode]]
 
 
-class Chosen(msgspec.Struct, frozen=True, eq=False):
+class ArmChoices(msgspec.Struct, frozen=True, eq=False):
     """What a route chose for each row of a batch."""
 
     node: str
@@ -30,7 +30,7 @@ class Chosen(msgspec.Struct, frozen=True, eq=False):
     spent_us: float
 
 
-def regrouped(batch: Batch, chosen: Chosen, arms: Arms) -> Answered:
+def regrouped(batch: Batch, chosen: ArmChoices, arms: Arms) -> NodeAnswers:
     """Answer each row by its arm, in order; what every arm is given stands in its rows' order."""
     rows = len(batch.ids)
     gathered = _Gathered(rows, chosen)
@@ -46,7 +46,7 @@ def regrouped(batch: Batch, chosen: Chosen, arms: Arms) -> Answered:
     return gathered.answered()
 
 
-def _of_rows(below: Below, batch: Batch, places: NDArray[np.intp]) -> Answered:
+def _of_rows(below: AlignedNode, batch: Batch, places: NDArray[np.intp]) -> NodeAnswers:
     chosen = places.tolist()
     part = Batch(
         take_rows(batch.columns, places),
@@ -63,7 +63,7 @@ def _of_rows(below: Below, batch: Batch, places: NDArray[np.intp]) -> Answered:
 class _Gathered:
     """Answers of the arms as they come in, by the rows that they are of."""
 
-    def __init__(self, rows: int, chosen: Chosen) -> None:
+    def __init__(self, rows: int, chosen: ArmChoices) -> None:
         self._rows = rows
         self._chosen = chosen
         self._parts: list[tuple[NDArray[np.intp], Outputs]] = []
@@ -71,7 +71,7 @@ class _Gathered:
         self._taken = np.zeros(rows, dtype=np.intp)
         self._marks = {chosen.node: chosen.arms.astype(np.uint32)}
 
-    def add(self, arm: str, places: NDArray[np.intp], answered: Answered) -> None:
+    def add(self, arm: str, places: NDArray[np.intp], answered: NodeAnswers) -> None:
         self._parts.append((places, answered.outputs))
         if len(places) == self._rows:
             self._marks |= answered.marks
@@ -81,11 +81,11 @@ class _Gathered:
                 whole[places] = marks
         self._add_ways(arm, places, answered)
 
-    def answered(self) -> Answered:
+    def answered(self) -> NodeAnswers:
         taken = None if len(self._ways) == 1 else self._taken
-        return Answered(self._outputs(), tuple(self._ways), taken, self._marks)
+        return NodeAnswers(self._outputs(), tuple(self._ways), taken, self._marks)
 
-    def _add_ways(self, arm: str, places: NDArray[np.intp], answered: Answered) -> None:
+    def _add_ways(self, arm: str, places: NDArray[np.intp], answered: NodeAnswers) -> None:
         rows = len(places)
         taken = [0] * rows if answered.taken is None else answered.taken.tolist()
         shares = self._chosen.propensities[places].tolist()
@@ -117,7 +117,7 @@ class _Gathered:
         if all(missing):
             return None
         if any(missing):
-            raise raised(self._chosen.node, TypeError(f"some arms answer without {name}"))
+            raise node_failure(self._chosen.node, TypeError(f"some arms answer without {name}"))
         whole = np.empty((self._rows, *found[0][1].shape[1:]), dtype=found[0][1].dtype)
         for places, array in found:
             whole[places] = array

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from clewline.errors import NotSupported
-from clewline.serve import imported
-from clewline.serve.spec.problems import Problems, nearest
+from clewline.serve.graph import model_import
+from clewline.serve.graph.problems import Problems, nearest
 
 OPERATORS = {
     "is": "==", "not": "!=", "in": "in", "below": "<", "at_most": "<=",
@@ -72,7 +72,7 @@ def combine_config(
 
 
 def _require_router(how: str, at: str, problems: Problems) -> None:
-    from clewline.serve.graph.router import router_kind  # arrays, which most files need not
+    from clewline.serve.graph.routers.router import router_kind  # arrays, which most files need not
 
     try:
         router_kind(how)
@@ -245,7 +245,7 @@ def _stacked(given: Config, branches: list[str], at: str, problems: Problems) ->
     _known(given, ("model",), at, problems)
     model = given.get("model")
     if isinstance(model, dict):
-        found = imported.read(model, f"{at}.model", problems)
+        found = model_import.read(model, f"{at}.model", problems)
         return {} if found is None else {"model": found}
     if not isinstance(model, str) or not all(model.partition("@")):
         fix = "Write the model that takes the branches' answers: {kind: stack, model: NAME@ALIAS}."

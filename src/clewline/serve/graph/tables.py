@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem, InvalidConfig, InvalidInput, MalformedInput
-from clewline.serve.graph.code import Frame
+from clewline.serve.graph.functions import Frame
 from clewline.signature import timestamps
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from clewline.serve.graph.trails import Trail
+    from clewline.serve.graph.row_trace import RowTrace
 
 
 class RequestTimings(msgspec.Struct, eq=False):
@@ -19,4 +19,4 @@ class RequestTimings(msgspec.Struct, eq=False):
     answered: float = 0.0  # its last batch, and not yet logged
     logged: float = 0.0
     ids: list[bytes] = []  # of its predictions
-    trails: list[Trail] = []  # how each of its rows went
+    trails: list[RowTrace] = []  # how each of its rows went

@@ -10,7 +10,7 @@ import pytest
 
 from clewline.project import Project
 from clewline.serve.graph.builder import Builder, Node
-from clewline.serve.graph.code import Code, of_code
+from clewline.serve.graph.functions import FunctionFiles, functions_of
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.store.digest import Digest
 from clewline.store.records import Revision
@@ -73,7 +73,7 @@ def _plugged(plug_in: None) -> None:
 def grow(tmp_path: Path) -> Iterator[Grow]:
     """Make the node of a tree; everything is closed at the end."""
     built: list[Builder] = []
-    functions = of_code(Code({"nodes.py": FUNCTIONS}))
+    functions = functions_of(FunctionFiles({"nodes.py": FUNCTIONS}))
 
     def make(tree: Tree, *, is_live: bool = True, **how: Any) -> Node:
         revision = Revision(

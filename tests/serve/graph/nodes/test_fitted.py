@@ -19,13 +19,13 @@ from clewline.model.kinds.transform import KIND as TRANSFORM
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
+from clewline.serve import endpoint_file as spec
+from clewline.serve import revision as revisions
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_replay import replay
-from clewline.serve.spec import endpoint_file as spec
-from clewline.serve.spec import revision as revisions
 from clewline.store.ids import id_text
 from clewline.store.store import Store
 

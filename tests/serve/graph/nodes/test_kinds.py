@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clewline.errors import InvalidConfig, ModelFailed
-from clewline.serve.graph.answered import Batch
+from clewline.serve.graph.batch import Batch
 from clewline.serve.graph.builder import Node
 from clewline.signature.columns import Columns
 from clewline.store.ids import prediction_ids

@@ -11,9 +11,9 @@ import pytest
 from clewline.errors import NotSupported
 from clewline.project import Project
 from clewline.serve.graph.builder import Builder, Node, node_kind
+from clewline.serve.graph.tree import of_revision
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.spec.revision import require_live
-from clewline.serve.spec.tree import of_revision
+from clewline.serve.revision import require_live
 from clewline.store.reader import FILE, CatalogReader
 from clewline.testing.node import NodeContract
 

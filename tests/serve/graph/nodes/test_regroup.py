@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from clewline.errors import FieldProblem, InvalidInput, ModelFailed
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_rows
-from clewline.serve.graph.answered import Answered, Batch
+from clewline.serve.graph.batch import Batch, NodeAnswers
 from clewline.serve.graph.branches import Branches
 from clewline.serve.graph.builder import Node
-from clewline.serve.graph.regroup import Chosen, regrouped
-from clewline.serve.graph.trails import trails
+from clewline.serve.graph.regroup import ArmChoices, regrouped
+from clewline.serve.graph.row_trace import row_traces
 from clewline.serve.log.frame import RoutePath
 from clewline.signature.columns import Columns
 from clewline.store.ids import prediction_ids
@@ -34,7 +34,7 @@ class Times:
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
-    def answer(self, batch: Batch) -> Answered:
+    def answer(self, batch: Batch) -> NodeAnswers:
         values = batch.columns.numbers[:, 0]
         bad = np.flatnonzero(values == 13).tolist()
         if bad:
@@ -42,7 +42,7 @@ class Times:
             raise InvalidInput("13", None, problems)
         marks = {f"x{self.factor}": values.astype(np.uint32)}
         way = RoutePath(f"x{self.factor}@1", ((f"x{self.factor}", 1.0),))
-        return Answered(Outputs(values=values * self.factor), (way,), None, marks)
+        return NodeAnswers(Outputs(values=values * self.factor), (way,), None, marks)
 
 
 ARMS: Any = [(f"arm-{factor}", Times(factor)) for factor in (1.0, 10.0, 100.0)]
@@ -53,9 +53,9 @@ def batch(values: list[float]) -> Batch:
     return Batch(columns, prediction_ids(len(values)), [f"c-{value}" for value in values])
 
 
-def chosen(arms: list[int], propensities: list[float] | None = None) -> Chosen:
+def chosen(arms: list[int], propensities: list[float] | None = None) -> ArmChoices:
     shares = np.array(propensities or [0.5] * len(arms))
-    return Chosen("route", np.array(arms), shares, 7, 1.5)
+    return ArmChoices("route", np.array(arms), shares, 7, 1.5)
 
 
 PAIRS = st.lists(
@@ -74,7 +74,7 @@ def test_each_row_gets_the_answer_way_and_mark_of_its_own_arm(
     assert answered.outputs.values is not None
     expected = [value * 10**arm for value, arm in zip(values, arms, strict=True)]
     assert answered.outputs.values.tolist() == expected
-    found = trails(answered, len(pairs))
+    found = row_traces(answered, len(pairs))
     for trail, (value, arm, share) in zip(found, pairs, strict=True):
         name = f"x{10.0**arm}"
         assert (trail.way.model, trail.way.arm) == (f"{name}@1", f"arm-{10.0**arm}")
@@ -144,7 +144,7 @@ def known(node: Node, asked: Batch) -> list[tuple[Any, ...]]:
     values = answered.outputs.values.tolist()
     return [
         (value, trail.way.arm, trail.way.model, trail.way.choices, trail.marks)
-        for value, trail in zip(values, trails(answered, len(values)), strict=True)
+        for value, trail in zip(values, row_traces(answered, len(values)), strict=True)
     ]
 
 
@@ -203,7 +203,7 @@ class Waits:
     def __init__(self, meet: threading.Barrier) -> None:
         self.meet = meet
 
-    def answer(self, asked: Batch) -> Answered:
+    def answer(self, asked: Batch) -> NodeAnswers:
         self.meet.wait(10)
         return Times(1.0).answer(asked)
 
@@ -222,7 +222,7 @@ def test_cheap_branches_run_here_one_after_another() -> None:
         names: list[str] = []
 
         class Named(Times):
-            def answer(self, asked: Batch) -> Answered:
+            def answer(self, asked: Batch) -> NodeAnswers:
                 names.append(threading.current_thread().name)
                 return super().answer(asked)
 
@@ -243,7 +243,7 @@ def test_branches_in_branches_need_no_more_threads_than_there_are() -> None:
                 for cost in self.branches._costs:
                     cost.observe(1, 0.01)
 
-            def answer(self, asked: Batch) -> Answered:
+            def answer(self, asked: Batch) -> NodeAnswers:
                 return self.branches.answer(asked)[1]
 
         values = Inner(3).answer(batch([5.0])).outputs.values
@@ -255,14 +255,14 @@ def test_when_a_branch_fails_the_others_are_at_rest_before_it_is_told() -> None:
     running = threading.Event()
 
     class Slow(Times):
-        def answer(self, asked: Batch) -> Answered:
+        def answer(self, asked: Batch) -> NodeAnswers:
             running.set()
             found = super().answer(asked)
             running.clear()
             return found
 
     class Fails(Times):
-        def answer(self, asked: Batch) -> Answered:
+        def answer(self, asked: Batch) -> NodeAnswers:
             raise ModelFailed("no")
 
     with ThreadPoolExecutor(1) as threads:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.answered import Answered, Batch
+from clewline.serve.graph.batch import Batch, NodeAnswers
 from clewline.serve.graph.builder import Node
-from clewline.serve.graph.shadows import PIECE_ROWS, Shadows, compared
+from clewline.serve.graph.shadow_runner import PIECE_ROWS, ShadowRunner, compare_outputs
 from clewline.serve.log.reader import get_prediction
 from clewline.signature.columns import Columns
 from clewline.store.ids import id_text, prediction_ids
@@ -46,7 +46,7 @@ def said(folder: Path, identifier: bytes) -> dict[str, Any]:
 
 
 def test_each_shadow_is_compared_with_what_was_answered(tmp_path: Path, grow: Grow) -> None:
-    shadows = Shadows(tmp_path)
+    shadows = ShadowRunner(tmp_path)
     node = grow(shadowed(same=score("a"), other=score("b", 0.5)), shadowing=shadows)
     asked = batch([float(i) for i in range(2 * PIECE_ROWS + 5)])
     answered = node.answer(asked)
@@ -65,7 +65,7 @@ def test_each_shadow_is_compared_with_what_was_answered(tmp_path: Path, grow: Gr
 
 
 def test_the_answer_is_that_of_the_node_alone(tmp_path: Path, grow: Grow) -> None:
-    shadows = Shadows(tmp_path)
+    shadows = ShadowRunner(tmp_path)
     node = grow(shadowed(other=score("b", 9)), shadowing=shadows)
     answered = node.answer(batch([1.0]))
     shadows.close()
@@ -77,7 +77,7 @@ def test_the_answer_is_that_of_the_node_alone(tmp_path: Path, grow: Grow) -> Non
 def test_a_shadow_that_fails_is_counted_and_fails_nothing_else(
     tmp_path: Path, grow: Grow, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shadows = Shadows(tmp_path)
+    shadows = ShadowRunner(tmp_path)
     node = grow(shadowed(bad=score("a", fails=3.0), good=score("b")), shadowing=shadows)
     asked = batch([3.0, 1.0])
     for one in (asked, batch([3.0])):
@@ -91,16 +91,16 @@ def test_a_shadow_that_fails_is_counted_and_fails_nothing_else(
 def test_what_finds_the_queue_full_is_dropped_at_once_and_counted(
     tmp_path: Path, grow: Grow
 ) -> None:
-    shadows = Shadows(tmp_path, queue_rows=4)
+    shadows = ShadowRunner(tmp_path, queue_rows=4)
     node: Any = grow(shadowed(held=score("a")), shadowing=shadows)
     inside, go = threading.Event(), threading.Event()
     below = node._seat.shadows["held"]
     answer = below.answer
 
-    def held(asked: Batch) -> Answered:
+    def held(asked: Batch) -> NodeAnswers:
         inside.set()
         assert go.wait(10)
-        found: Answered = answer(asked)
+        found: NodeAnswers = answer(asked)
         return found
 
     below.answer = held
@@ -119,18 +119,18 @@ def test_what_finds_the_queue_full_is_dropped_at_once_and_counted(
 def test_shadows_of_a_revision_that_is_closed_are_given_back_when_none_is_asked(
     tmp_path: Path, grow: Grow
 ) -> None:
-    shadows = Shadows(tmp_path)
+    shadows = ShadowRunner(tmp_path)
     tree = score("a")
     node: Any = grow(shadowed(held=tree), shadowing=shadows)
     inside, go = threading.Event(), threading.Event()
     below = node._seat.shadows["held"]
     answer = below.answer
 
-    def held(asked: Batch) -> Answered:
+    def held(asked: Batch) -> NodeAnswers:
         inside.set()
         assert go.wait(10)
         assert "closed" not in tree
-        found: Answered = answer(asked)
+        found: NodeAnswers = answer(asked)
         return found
 
     below.answer = held
@@ -146,7 +146,7 @@ def test_shadows_of_a_revision_that_is_closed_are_given_back_when_none_is_asked(
 
 
 def test_shadows_are_not_asked_about_a_trial_or_in_a_replay(tmp_path: Path, grow: Grow) -> None:
-    shadows = Shadows(tmp_path)
+    shadows = ShadowRunner(tmp_path)
     grow(shadowed(s=score("a")), shadowing=shadows, is_live=False).answer(batch([1.0]))
     grow(shadowed(s=score("a"))).answer(batch([1.0]))
     shadows.close()
@@ -157,26 +157,29 @@ def test_shadows_are_not_asked_about_a_trial_or_in_a_replay(tmp_path: Path, grow
 def test_labels_agree_or_not_and_differ_by_their_probabilities() -> None:
     ours = Outputs(choices=np.array([0, 1]), probabilities=np.array([[0.9, 0.1], [0.4, 0.6]]))
     theirs = Outputs(choices=np.array([0, 0]), probabilities=np.array([[0.8, 0.2], [0.6, 0.4]]))
-    agrees, differences = compared(ours, theirs)
+    agrees, differences = compare_outputs(ours, theirs)
     assert agrees.tolist() == [True, False]
     assert np.allclose(differences, [0.1, 0.2])
     alone = Outputs(choices=np.array([0, 1]))
-    assert [found.tolist() for found in compared(theirs, alone)] == [[True, False], [0.0, 1.0]]
+    assert [found.tolist() for found in compare_outputs(theirs, alone)] == [
+        [True, False],
+        [0.0, 1.0],
+    ]
 
 
 def test_numbers_agree_within_a_millionth_and_arrays_by_their_greatest_difference() -> None:
-    agrees, _ = compared(
+    agrees, _ = compare_outputs(
         Outputs(values=np.array([1e9, 1.0])), Outputs(values=np.array([1e9 + 1, 1.1]))
     )
     assert agrees.tolist() == [True, False]
     arrays = np.array([[[1.0, 2.0]], [[3.0, 4.0]]])
     moved = np.add(arrays, [[0.0, 0.5]])
-    agrees, differences = compared(Outputs(tensor=arrays), Outputs(tensor=moved))
+    agrees, differences = compare_outputs(Outputs(tensor=arrays), Outputs(tensor=moved))
     assert (agrees.tolist(), differences.tolist()) == ([False, False], [0.5, 0.5])
 
 
 def test_a_shadow_that_ends_the_process_does_not_end_the_others(tmp_path: Path, grow: Grow) -> None:
-    shadows = Shadows(tmp_path)
+    shadows = ShadowRunner(tmp_path)
     leaves = {"kind": "transform", "name": "leaves", "function": "nodes.py:leaves",
               "frame": "rows", "then": score("c")}  # fmt: skip
     node = grow(shadowed(leaves=leaves, other=score("b")), shadowing=shadows)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clewline.errors import InvalidConfig
-from clewline.serve.graph.answered import Batch
-from clewline.serve.graph.router import Router, Setting, router_kind
+from clewline.serve.graph.batch import Batch
+from clewline.serve.graph.routers.router import RouteContext, Router, router_kind
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
 from clewline.store.ids import prediction_ids
@@ -36,7 +36,7 @@ SINCE = 1_795_000_000.0
 
 
 def router(how: str, config: dict[str, Any], arms: tuple[str, ...] = ARMS) -> Router:
-    return router_kind(how).build(config, Setting("income", "route", arms, SIGNATURE, SINCE))
+    return router_kind(how).build(config, RouteContext("income", "route", arms, SIGNATURE, SINCE))
 
 
 def ids_at(time_s: float, count: int) -> list[bytes]:

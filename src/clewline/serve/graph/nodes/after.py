@@ -11,10 +11,10 @@ import msgspec
 from clewline.errors import InvalidInput, ModelFailed
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.answer_tables import answers_of, outputs_of, require_plain
-from clewline.serve.graph.answered import Answered, Batch, raised
+from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
 from clewline.serve.graph.builder import Builder, Node
-from clewline.serve.graph.code import Frame
-from clewline.serve.graph.marks import of_outputs
+from clewline.serve.graph.checksums import of_outputs
+from clewline.serve.graph.functions import Frame
 from clewline.serve.graph.tables import require_frame
 
 
@@ -41,7 +41,7 @@ class AfterNode:
         function = build.function(tree["function"], tree.get("config"))
         return cls(tree["name"], function, require_frame(tree["name"], tree["frame"]), of)
 
-    def answer(self, batch: Batch) -> Answered:
+    def answer(self, batch: Batch) -> NodeAnswers:
         """Let what stands below answer, and change its answers."""
         answered = self._of.answer(batch)
         start = time.perf_counter()
@@ -52,14 +52,14 @@ class AfterNode:
             for way in answered.ways
         )
         marks = {**answered.marks, self._name: of_outputs(outputs)}
-        return Answered(outputs, ways, answered.taken, marks)
+        return NodeAnswers(outputs, ways, answered.taken, marks)
 
     def _changed(self, outputs: Outputs, rows: int) -> Outputs:
         output = self.signature.output
         try:
             result = self._function(answers_of(outputs, output, self._frame))
         except BaseException as error:
-            raise raised(self._name, error) from error
+            raise node_failure(self._name, error) from error
         try:
             with_shares = outputs.probabilities is not None
             return outputs_of(result, output, rows, with_shares=with_shares)

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidConfig, InvalidInput
-from clewline.serve.graph.answered import Answered, Batch, raised
+from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
 from clewline.serve.graph.branches import Branches
 from clewline.serve.graph.builder import Builder, Node
+from clewline.serve.graph.checksums import of_outputs
 from clewline.serve.graph.combining import Combiner, combiner
-from clewline.serve.graph.edges import Below, union
+from clewline.serve.graph.edges import AlignedNode, union
 from clewline.serve.graph.joined import joined_background
-from clewline.serve.graph.marks import of_outputs
 from clewline.serve.log.frame import RoutePath
 from clewline.signature.field import Signature
 
@@ -32,7 +32,7 @@ class CombineNode:
         self._name = name
         self._how = how
         below = [
-            Below(node, Signature(fields=fields, output=how.given(node.signature.output)))
+            AlignedNode(node, Signature(fields=fields, output=how.given(node.signature.output)))
             for node in branches.values()
         ]
         self._branches = Branches(below, build.threads)
@@ -51,7 +51,7 @@ class CombineNode:
         branches = {branch: build.node(below) for branch, below in trees.items()}
         return cls(name, branches, combiner(tree, branches, build), build)
 
-    def answer(self, batch: Batch) -> Answered:
+    def answer(self, batch: Batch) -> NodeAnswers:
         """Ask the branches, beside each other where that pays, and combine."""
         answered = self._branches.answer(batch)
         start = time.perf_counter()
@@ -60,14 +60,14 @@ class CombineNode:
         except InvalidInput:
             raise
         except BaseException as error:
-            raise raised(self._name, error) from error
+            raise node_failure(self._name, error) from error
         spent_us = round((time.perf_counter() - start) * 1e6, 1)
         ways, taken = self._ways(answered, spent_us)
         marks = {node: mark for one in answered for node, mark in one.marks.items()}
-        return Answered(outputs, ways, taken, {**marks, self._name: of_outputs(outputs)})
+        return NodeAnswers(outputs, ways, taken, {**marks, self._name: of_outputs(outputs)})
 
     def _ways(
-        self, answered: Sequence[Answered], spent_us: float
+        self, answered: Sequence[NodeAnswers], spent_us: float
     ) -> tuple[tuple[RoutePath, ...], NDArray[np.intp] | None]:
         """Join the ways of the branches: for each row one that goes through all of them."""
         if all(one.taken is None for one in answered):

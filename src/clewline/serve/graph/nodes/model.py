@@ -10,9 +10,9 @@ from typing import Any
 from clewline.errors import InvalidConfig, InvalidInput
 from clewline.model.isolation.isolated_predictor import IsolatedPredictor
 from clewline.model.runtime import Outputs, Predictor
-from clewline.serve.graph.answered import Answered, Batch, raised
+from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
 from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.marks import of_outputs
+from clewline.serve.graph.checksums import of_outputs
 from clewline.serve.log.frame import RoutePath
 from clewline.serve.model_cache.loaded_models import LoadedModel
 from clewline.signature.columns import Columns
@@ -51,7 +51,7 @@ class ModelNode:
             )
         return cls(tree["name"], model, has_marks=build.has_marks, timeout_s=build.timeout_s)
 
-    def answer(self, batch: Batch) -> Answered:
+    def answer(self, batch: Batch) -> NodeAnswers:
         """Run the model over the whole batch in one call."""
         try:
             with self._model.lock:
@@ -60,12 +60,12 @@ class ModelNode:
         except InvalidInput:  # a level that the model's own encoder refuses
             raise
         except BaseException as error:
-            raise raised(self._name, error) from error
+            raise node_failure(self._name, error) from error
         spent_us = (time.perf_counter() - start) * 1e6
         ways = (RoutePath(self._model.ref, ((self._name, round(spent_us, 1)),)),)
         if not self._has_marks:
-            return Answered(outputs, ways)
-        return Answered(outputs, ways, None, {self._name: of_outputs(outputs)})
+            return NodeAnswers(outputs, ways)
+        return NodeAnswers(outputs, ways, None, {self._name: of_outputs(outputs)})
 
     def close(self) -> None:
         """Hold nothing: the builder gives the model back."""

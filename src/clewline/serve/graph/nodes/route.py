@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidConfig
-from clewline.serve.graph.answered import Answered, Batch, raised
+from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
 from clewline.serve.graph.builder import Builder, Node
-from clewline.serve.graph.edges import Below, same_output, union
+from clewline.serve.graph.edges import AlignedNode, same_output, union
 from clewline.serve.graph.joined import joined_background
-from clewline.serve.graph.regroup import Chosen, regrouped
-from clewline.serve.graph.router import Router, Setting, router_kind
+from clewline.serve.graph.regroup import ArmChoices, regrouped
+from clewline.serve.graph.routers.router import RouteContext, Router, router_kind
 from clewline.signature.field import Signature
 
 
@@ -28,7 +28,7 @@ class RouteNode:
         )
         self._nodes = list(arms.values())
         self._name = name
-        self._arms = [(arm, Below(node, self.signature)) for arm, node in arms.items()]
+        self._arms = [(arm, AlignedNode(node, self.signature)) for arm, node in arms.items()]
         self._build = build
         self._router: Router
 
@@ -44,11 +44,11 @@ class RouteNode:
         if not isinstance(arms, dict) or not arms:
             raise InvalidConfig(f"The route {name!r} has no arms.", "Give it one or more.")
         node = cls(name, {arm: build.node(below) for arm, below in arms.items()}, build)
-        setting = Setting(build.endpoint, name, tuple(arms), node.signature, build.since)
+        setting = RouteContext(build.endpoint, name, tuple(arms), node.signature, build.since)
         node._router = router_kind(tree["how"]).build(tree.get("config") or {}, setting)
         return node
 
-    def answer(self, batch: Batch) -> Answered:
+    def answer(self, batch: Batch) -> NodeAnswers:
         """Choose, and let each arm answer its rows in one call."""
         start = time.perf_counter()
         state = self._build.state(self._name) if self._router.learns else None
@@ -56,10 +56,10 @@ class RouteNode:
             arms, propensities = self._router.choose(batch, state)
             _require_choices(arms, propensities, len(batch.ids), len(self._arms))
         except BaseException as error:
-            raise raised(self._name, error) from error
+            raise node_failure(self._name, error) from error
         spent_us = round((time.perf_counter() - start) * 1e6, 1)
         number = 0 if state is None else state.number
-        chosen = Chosen(
+        chosen = ArmChoices(
             self._name, arms.astype(np.intp, copy=False), propensities, number, spent_us
         )
         return regrouped(batch, chosen, self._arms)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from clewline.errors import InvalidConfig
-from clewline.serve.graph.answered import Answered, Batch
+from clewline.serve.graph.batch import Batch, NodeAnswers
 from clewline.serve.graph.builder import Builder, Node
-from clewline.serve.graph.edges import Below, require_within, same_output
-from clewline.serve.graph.shadows import Seat
+from clewline.serve.graph.edges import AlignedNode, require_within, same_output
+from clewline.serve.graph.shadow_runner import ShadowGroup
 
 
 class ShadowNode:
     """Answers with what stands below it, and lets others be asked about the same rows."""
 
-    def __init__(self, of: Node, seat: Seat, build: Builder) -> None:
+    def __init__(self, of: Node, seat: ShadowGroup, build: Builder) -> None:
         self.signature = of.signature
         self._of = of
         self._seat = seat
@@ -44,10 +44,10 @@ class ShadowNode:
         except BaseException:
             apart.close()
             raise
-        below = {shadow: Below(node, of.signature) for shadow, node in nodes.items()}
-        return cls(of, Seat(build.revision, below, of.signature.output, apart), build)
+        below = {shadow: AlignedNode(node, of.signature) for shadow, node in nodes.items()}
+        return cls(of, ShadowGroup(build.revision, below, of.signature.output, apart), build)
 
-    def answer(self, batch: Batch) -> Answered:
+    def answer(self, batch: Batch) -> NodeAnswers:
         """Let what stands below answer, and offer the rows to the shadows."""
         answered = self._of.answer(batch)
         shadowing = self._build.shadowing

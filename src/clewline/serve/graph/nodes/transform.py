@@ -12,12 +12,12 @@ import msgspec
 from clewline.errors import InvalidConfig, InvalidInput, ModelFailed
 from clewline.model.isolation.isolated_predictor import IsolatedTransformer
 from clewline.model.runtime import Transformer
-from clewline.serve.graph.answered import Answered, Batch, raised
+from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
 from clewline.serve.graph.builder import Builder, Node
-from clewline.serve.graph.code import Frame
+from clewline.serve.graph.checksums import of_columns
 from clewline.serve.graph.edges import Fit, require_within
+from clewline.serve.graph.functions import Frame
 from clewline.serve.graph.joined import background_of
-from clewline.serve.graph.marks import of_columns
 from clewline.serve.graph.tables import columns_of, require_frame, table_of
 from clewline.serve.log.frame import RoutePath
 from clewline.serve.model_cache.loaded_models import LoadedModel
@@ -67,7 +67,7 @@ class TransformNode:
             return self._prepared.background
         return background_of(self.signature.fields, self._then)
 
-    def answer(self, batch: Batch) -> Answered:
+    def answer(self, batch: Batch) -> NodeAnswers:
         """Change the columns of the batch, and let what follows answer it."""
         start = time.perf_counter()
         try:
@@ -75,10 +75,10 @@ class TransformNode:
         except (ModelFailed, InvalidInput):
             raise
         except BaseException as error:
-            raise raised(self._name, error) from error
+            raise node_failure(self._name, error) from error
         spent_us = round((time.perf_counter() - start) * 1e6, 1)
         answered = self._then.answer(Batch(columns, batch.ids, batch.entities))
-        return Answered(
+        return NodeAnswers(
             answered.outputs,
             tuple(_through(self._name, spent_us, way) for way in answered.ways),
             answered.taken,
@@ -96,7 +96,7 @@ def _called(
         try:
             result = function(table_of(columns, signature, frame))
         except BaseException as error:
-            raise raised(name, error) from error
+            raise node_failure(name, error) from error
         try:
             return columns_of(result, checker, len(columns))
         except InvalidInput as error:  # not the caller's fault: the function made it

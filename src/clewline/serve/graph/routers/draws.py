@@ -10,7 +10,7 @@ _UNUSED = 64 - 53
 _SCALE = 2.0**-53
 
 
-class Draws:
+class UniformHash:
     """Draws a number for each key; another salt gives other numbers, independent of these."""
 
     def __init__(self, salt: str) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidConfig
-from clewline.serve.graph.answered import Batch
-from clewline.serve.graph.router import Setting
+from clewline.serve.graph.batch import Batch
+from clewline.serve.graph.routers.router import RouteContext
 from clewline.signature import timestamps
 from clewline.signature.columns import Columns
 from clewline.signature.field import NUMERIC, Field
@@ -48,7 +48,7 @@ class RulesRouter:
         self._otherwise = otherwise
 
     @classmethod
-    def build(cls, config: dict[str, Any], setting: Setting) -> RulesRouter:
+    def build(cls, config: dict[str, Any], setting: RouteContext) -> RulesRouter:
         """Make it; every field, operator, value and arm is checked here."""
         unknown = config.keys() - {"rules", "otherwise"}
         if unknown or not isinstance(config.get("rules"), list):
@@ -77,7 +77,7 @@ class RulesRouter:
 class _Reading:
     """Makes conditions of their declarations, for one signature."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: RouteContext) -> None:
         self._node, self._arms = setting.node, setting.arms
         self._signature = setting.signature
         self._fields = {field.name: field for field in setting.signature.fields}

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import InvalidConfig
-from clewline.serve.graph.router import Setting
+from clewline.serve.graph.routers.router import RouteContext
 from clewline.store.ids import id_time_s
 
 
@@ -32,7 +32,7 @@ class Shares:
     that in its id, so that a replay computes the same shares.
     """
 
-    def __init__(self, config: dict[str, Any], setting: Setting) -> None:
+    def __init__(self, config: dict[str, Any], setting: RouteContext) -> None:
         """
         Read the config of a route.
 
@@ -62,7 +62,7 @@ class Shares:
         return [first * (1.0 - done) + then * done for first, then in pairs]
 
 
-def _shares(weights: dict[str, float], setting: Setting) -> list[float]:
+def _shares(weights: dict[str, float], setting: RouteContext) -> list[float]:
     for arm in weights:
         if arm not in setting.arms:
             known = ", ".join(setting.arms)

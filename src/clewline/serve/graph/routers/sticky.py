@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.serve.graph.answered import Batch
-from clewline.serve.graph.router import Setting
-from clewline.serve.graph.routers.draws import Draws
+from clewline.serve.graph.batch import Batch
+from clewline.serve.graph.routers.draws import UniformHash
+from clewline.serve.graph.routers.router import RouteContext
 from clewline.serve.graph.routers.shares import Shares
 from clewline.store.records import RouterState
 
@@ -35,10 +35,10 @@ class StickyRouter:
 
     def __init__(self, shares: Shares, arms: tuple[str, ...], salt: str) -> None:
         self._shares = shares
-        self._draws = [Draws(f"{salt}/{arm}") for arm in arms]
+        self._draws = [UniformHash(f"{salt}/{arm}") for arm in arms]
 
     @classmethod
-    def build(cls, config: dict[str, Any], setting: Setting) -> StickyRouter:
+    def build(cls, config: dict[str, Any], setting: RouteContext) -> StickyRouter:
         """Make it from its weights; without any, every arm has the same."""
         even = {"weights": dict.fromkeys(setting.arms, 1.0)}
         shares = Shares({**even, **config}, setting)

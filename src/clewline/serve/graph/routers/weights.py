@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.serve.graph.answered import Batch
-from clewline.serve.graph.router import Setting
-from clewline.serve.graph.routers.draws import Draws
+from clewline.serve.graph.batch import Batch
+from clewline.serve.graph.routers.draws import UniformHash
+from clewline.serve.graph.routers.router import RouteContext
 from clewline.serve.graph.routers.shares import Shares
 from clewline.store.records import RouterState
 
@@ -25,10 +25,10 @@ class WeightsRouter:
 
     def __init__(self, shares: Shares, salt: str) -> None:
         self._shares = shares
-        self._draws = Draws(salt)
+        self._draws = UniformHash(salt)
 
     @classmethod
-    def build(cls, config: dict[str, Any], setting: Setting) -> WeightsRouter:
+    def build(cls, config: dict[str, Any], setting: RouteContext) -> WeightsRouter:
         """Make it from its weights."""
         shares = Shares(config, setting)
         return cls(shares, f"{setting.endpoint}/{setting.node}/{shares.salt or ''}")

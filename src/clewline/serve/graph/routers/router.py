@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.entry_points import load_entry_point
-from clewline.serve.graph.answered import Batch
+from clewline.serve.graph.batch import Batch
 from clewline.signature.field import Signature
 from clewline.store.records import RouterState
 
 GROUP = "clewline.routers"
 
 
-class Setting(msgspec.Struct, frozen=True, eq=False):
+class RouteContext(msgspec.Struct, frozen=True, eq=False):
     """Where a router stands."""
 
     endpoint: str
@@ -63,7 +63,7 @@ class Router(Protocol):
 class RouterKind(Protocol):
     """Makes the routers of one kind."""
 
-    def build(self, config: dict[str, Any], setting: Setting) -> Router:
+    def build(self, config: dict[str, Any], setting: RouteContext) -> Router:
         """
         Make a router.
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from clewline.serve.spec.revision import durability
-from clewline.serve.spec.tree import below, of_revision, title, walk
+from clewline.serve.graph.tree import below, of_revision, title, walk
+from clewline.serve.revision import durability
 from clewline.store.records import Revision
 
 Files = Mapping[str, str]
 """Path of a code file → the digest of its content."""
 
 
-class Change(msgspec.Struct, frozen=True):
+class RevisionChange(msgspec.Struct, frozen=True):
     """One thing that is not as it was; None stands for what is not there."""
 
     what: str  # node champion, code nodes.py, timeout_ms, …
@@ -23,9 +23,9 @@ class Change(msgspec.Struct, frozen=True):
     after: str | None
 
 
-def difference(
+def revision_changes(
     before: Revision | None, after: Revision, code_before: Files, code_after: Files
-) -> list[Change]:
+) -> list[RevisionChange]:
     """
     Tell what changes: nodes with their models and weights, code, accepted bounds, options.
 
@@ -39,7 +39,7 @@ def difference(
     old, new = (_described(*side) if side[0] is not None else {} for side in sides)
     order = [*new, *(what for what in old if what not in new)]
     return [
-        Change(what, old.get(what), new.get(what))
+        RevisionChange(what, old.get(what), new.get(what))
         for what in order
         if old.get(what) != new.get(what)
     ]

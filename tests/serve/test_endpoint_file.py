@@ -9,10 +9,10 @@ import pytest
 
 from clewline.errors import InvalidConfig, NotFound
 from clewline.project import Project
-from clewline.serve.spec import declared
-from clewline.serve.spec import endpoint_file as spec
-from clewline.serve.spec.problems import InvalidEndpoint
-from clewline.serve.spec.tree import title
+from clewline.serve import endpoint_file as spec
+from clewline.serve.graph import declared
+from clewline.serve.graph.problems import InvalidEndpoint
+from clewline.serve.graph.tree import title
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:

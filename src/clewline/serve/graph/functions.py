@@ -1,9 +1,9 @@
 """
 The functions and classes of the project that a graph names.
 
-`read` gathers them from the working tree, with all first-party code that they
-reach; `Code.store` puts them into the blobs as a code snapshot, whose digest a
-revision pins; `functions` loads them from that snapshot, and from nowhere else.
+`read_functions` gathers them from the working tree, with all first-party code that they
+reach; `FunctionFiles.store` puts them into the blobs as a code snapshot, whose digest a
+revision pins; `load_functions` loads them from that snapshot, and from nowhere else.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from clewline.store.digest import Digest, digest_bytes
 
 __all__ = [
     "FRAMES",
-    "Code",
     "Frame",
-    "Functions",
-    "files",
+    "FunctionFiles",
+    "ProjectFunctions",
+    "file_digests",
     "frame_of",
-    "functions",
+    "functions_of",
     "is_function",
-    "of_code",
-    "read",
-    "recorded",
+    "load_functions",
+    "read_functions",
+    "stored_files",
 ]
 
 _TEXT = re.compile(r"(?P<path>[^:]+\.py):(?P<name>[^\W\d]\w*)")
 
 
-class Code(msgspec.Struct, frozen=True):
+class FunctionFiles(msgspec.Struct, frozen=True):
     """First-party files, by their paths in the project."""
 
     files: dict[str, bytes]
@@ -65,9 +65,9 @@ class Code(msgspec.Struct, frozen=True):
         return self._snapshot().files
 
     def _snapshot(self) -> Snapshot:
-        files = {path: digest_bytes(content) for path, content in self.files.items()}
+        file_digests = {path: digest_bytes(content) for path, content in self.files.items()}
         # No commit: the same code in another commit is the same code.
-        return Snapshot(commit=None, changed=[], files=files)
+        return Snapshot(commit=None, changed=[], files=file_digests)
 
 
 def is_function(text: object) -> bool:
@@ -80,7 +80,7 @@ def is_function(text: object) -> bool:
     return isinstance(text, str) and _TEXT.fullmatch(text) is not None
 
 
-def read(project: Project, texts: Iterable[str]) -> Code:
+def read_functions(project: Project, texts: Iterable[str]) -> FunctionFiles:
     """
     Gather the files of functions, and what they reach, from the working tree.
 
@@ -92,10 +92,12 @@ def read(project: Project, texts: Iterable[str]) -> Code:
         NotFound: There is no such file.
         InvalidConfig: A text names no function, or the code cannot be recorded.
     """
-    return Code(import_closure(project.root, sorted({_parts(text)[0] for text in texts})))
+    return FunctionFiles(import_closure(project.root, sorted({_parts(text)[0] for text in texts})))
 
 
-def recorded(project: Project, digest: Digest, blobs: BlobSource | None = None) -> Code:
+def stored_files(
+    project: Project, digest: Digest, blobs: BlobSource | None = None
+) -> FunctionFiles:
     """
     Read code back from the blobs of a project.
 
@@ -103,38 +105,40 @@ def recorded(project: Project, digest: Digest, blobs: BlobSource | None = None) 
         BlobMissing, BlobCorrupt: The snapshot is not what was recorded.
     """
     source = blobs or Blobs(project.store_root / "blobs")
-    files = Snapshot.decode(source.get(digest)).files
-    return Code({path: source.get(each) for path, each in files.items()})
+    file_digests = Snapshot.decode(source.get(digest)).files
+    return FunctionFiles({path: source.get(each) for path, each in file_digests.items()})
 
 
-def files(blobs: BlobSource, digest: Digest | None) -> dict[str, Digest]:
+def file_digests(blobs: BlobSource, digest: Digest | None) -> dict[str, Digest]:
     """Tell which files a recorded state of the code has, with their digests."""
     return {} if digest is None else Snapshot.decode(blobs.get(digest)).files
 
 
-def functions(project: Project, digest: Digest, blobs: BlobSource | None = None) -> Functions:
+def load_functions(
+    project: Project, digest: Digest, blobs: BlobSource | None = None
+) -> ProjectFunctions:
     """
     Load the code that a revision pins; the same code is shared while anybody uses it.
 
     Raises:
         BlobMissing, BlobCorrupt: The snapshot is not what was recorded.
     """
-    return Functions(digest, lambda: recorded(project, digest, blobs))
+    return ProjectFunctions(digest, lambda: stored_files(project, digest, blobs))
 
 
-def of_code(code: Code) -> Functions:
+def functions_of(code: FunctionFiles) -> ProjectFunctions:
     """Load code that is not stored, to try it."""
-    return Functions(code.digest, lambda: code)
+    return ProjectFunctions(code.digest, lambda: code)
 
 
-class Functions:
+class ProjectFunctions:
     """
     The functions and classes of one state of the code, loaded in a namespace of their own.
 
     May be used from any thread. `close` it when nothing calls them any more.
     """
 
-    def __init__(self, digest: Digest, code: Callable[[], Code]) -> None:
+    def __init__(self, digest: Digest, code: Callable[[], FunctionFiles]) -> None:
         self._digest = digest
         self._modules = _shared.take(digest, code)
         self._made: dict[tuple[str, bytes], Callable[..., Any]] = {}
@@ -205,7 +209,7 @@ def _loaded(modules: IsolatedModules, path: str) -> ModuleType:
 
 
 def _let_ctrl_c_pass(error: BaseException) -> None:
-    from clewline.serve.graph.answered import is_ctrl_c  # arrays, which most commands need not
+    from clewline.serve.graph.batch import is_ctrl_c  # arrays, which most commands need not
 
     if is_ctrl_c(error):
         raise error
@@ -242,7 +246,7 @@ class _Shared:
         self._lock = threading.Lock()
         self._loaded: dict[Digest, tuple[IsolatedModules, int]] = {}
 
-    def take(self, digest: Digest, code: Callable[[], Code]) -> IsolatedModules:
+    def take(self, digest: Digest, code: Callable[[], FunctionFiles]) -> IsolatedModules:
         with self._lock:
             known = self._loaded.get(digest)
             if known is None:

@@ -16,12 +16,11 @@ from typing import Any, get_args
 import msgspec
 
 from clewline.errors import NotSupported
-from clewline.serve import imported
-from clewline.serve.graph.code import FRAMES, is_function
+from clewline.serve.graph import declared, model_import
+from clewline.serve.graph.declared import Call, Node
+from clewline.serve.graph.functions import FRAMES, is_function
+from clewline.serve.graph.problems import Problems, nearest
 from clewline.serve.graph.routing import combine_config, route_config
-from clewline.serve.spec import declared
-from clewline.serve.spec.declared import Call, Node
-from clewline.serve.spec.problems import Problems, nearest
 from clewline.signature.field import Field, Kind
 
 CORES = ("model", "then", "route", "combine", "kind")
@@ -53,7 +52,7 @@ def is_model(text: object) -> bool:
     """
     if not isinstance(text, str):
         return False
-    return all(text.partition("@")) or imported.ADDRESS.fullmatch(text) is not None
+    return all(text.partition("@")) or model_import.ADDRESS.fullmatch(text) is not None
 
 
 def short_name(model: str) -> str:
@@ -102,7 +101,7 @@ class Grammar:
                 self.problems.add(at, f"There are more than {MOST_NODES} nodes.", "Take fewer.")
             return None
         if is_model(value):
-            model = imported.of_text(value, at)
+            model = model_import.of_text(value, at)
             return declared.Model(at=at, name=self._named(path or "model"), model=model)
         if isinstance(value, str):
             return self._reference(value, at, path)
@@ -210,13 +209,13 @@ class Grammar:
                 hint = f"Write then: {text} for a node under nodes:."
             self.problems.add(f"{at}.model", f"{at}.model is {text!r}.", hint)
             return None
-        model = imported.of_text(text, f"{at}.model")
+        model = model_import.of_text(text, f"{at}.model")
         return declared.Model(at=at, name=self._named(path or "model"), model=model, **flags)
 
     def _elsewhere(
         self, value: dict[Any, Any], at: str, path: str, flags: dict[str, bool]
     ) -> Node | None:
-        model = imported.read(value, at, self.problems)
+        model = model_import.read(value, at, self.problems)
         if model is None:
             return None
         return declared.Model(at=at, name=self._named(path or "model"), model=model, **flags)

@@ -8,28 +8,28 @@ from struct import Struct
 import msgspec
 import numpy as np
 
-from clewline.serve.graph.answered import Answered, Marks
+from clewline.serve.graph.batch import Checksums, NodeAnswers
 from clewline.serve.log.frame import LoggedBatch, RoutePath
 from clewline.store.digest import Digest
 
-MARK_BYTES = 4
+CHECKSUM_BYTES = 4
 
 
-class Trail(msgspec.Struct, frozen=True, eq=False, gc=False):
+class RowTrace(msgspec.Struct, frozen=True, eq=False, gc=False):
     """How one row was answered. Rows of one batch that went alike share the way."""
 
     way: RoutePath
     marks: bytes = b""  # 4 bytes a node of the way's path, of what it made of this row
 
 
-def trails(answered: Answered, rows: int) -> list[Trail]:
+def row_traces(answered: NodeAnswers, rows: int) -> list[RowTrace]:
     """Give the trail of each row of a batch, in order."""
     if not answered.marks and answered.taken is None:
-        return [Trail(answered.ways[0])] * rows
+        return [RowTrace(answered.ways[0])] * rows
     if answered.taken is None:
         return _alike(answered.ways[0], answered.marks, range(rows))
     taken = answered.taken
-    found: list[Trail | None] = [None] * rows
+    found: list[RowTrace | None] = [None] * rows
     for index, way in enumerate(answered.ways):
         places = np.flatnonzero(taken == index).tolist()
         for row, trail in zip(places, _alike(way, answered.marks, places), strict=True):
@@ -37,7 +37,9 @@ def trails(answered: Answered, rows: int) -> list[Trail]:
     return [trail for trail in found if trail is not None]
 
 
-def with_trails(frame: LoggedBatch, found: list[Trail], pinned: dict[str, Digest]) -> LoggedBatch:
+def frame_with_traces(
+    frame: LoggedBatch, found: list[RowTrace], pinned: dict[str, Digest]
+) -> LoggedBatch:
     """Say in a frame which way each of its rows went."""
     places: dict[int, int] = {}
     ways: list[RoutePath] = []
@@ -55,10 +57,10 @@ def with_trails(frame: LoggedBatch, found: list[Trail], pinned: dict[str, Digest
     )
 
 
-def _alike(way: RoutePath, marks: Marks, places: Sequence[int]) -> list[Trail]:
+def _alike(way: RoutePath, marks: Checksums, places: Sequence[int]) -> list[RowTrace]:
     """The trails of rows that went one way, with their marks in the order of the path."""
     known = [marks[node].tolist() if node in marks else None for node, _ in way.path]
     packed = Struct(f"<{len(known)}I").pack
     return [
-        Trail(way, packed(*[0 if one is None else one[row] for one in known])) for row in places
+        RowTrace(way, packed(*[0 if one is None else one[row] for one in known])) for row in places
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from clewline.flow.code.frame_annotation import Frame
-from clewline.serve.imported import Imported
+from clewline.serve.graph.model_import import DeclaredImport
 from clewline.signature.field import Field
 
 
@@ -31,7 +31,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 class Model(Node, frozen=True, kw_only=True):
     """A model version, by number or alias, or as a file from elsewhere."""
 
-    model: str | Imported
+    model: str | DeclaredImport
     pin: bool = False
     isolate: bool = False
 
@@ -68,7 +68,7 @@ class Combine(Node, frozen=True, kw_only=True):
     config: dict[str, Any]
     branches: dict[str, Node]
     call: Call | None = None  # of how == "function"
-    model: str | Imported | None = None  # of how == "stack"
+    model: str | DeclaredImport | None = None  # of how == "stack"
 
 
 class Shadow(Node, frozen=True, kw_only=True):
@@ -113,10 +113,10 @@ def walk(node: Node) -> Iterator[Node]:
         yield from walk(child)
 
 
-def imports(root: Node) -> list[Imported]:
+def imports(root: Node) -> list[DeclaredImport]:
     """List the models from elsewhere that a graph names, in its order, each once."""
     found = [getattr(each, "model", None) for each in walk(root)]
-    return list(dict.fromkeys(each for each in found if isinstance(each, Imported)))
+    return list(dict.fromkeys(each for each in found if isinstance(each, DeclaredImport)))
 
 
 def calls(node: Node) -> list[Call]:

@@ -13,14 +13,14 @@ import msgspec
 
 from clewline.errors import ClewlineError
 from clewline.flow.keys.file_access import FileReads, watch_reads
-from clewline.serve.graph.code import Functions, of_code
-from clewline.serve.graph.trails import Trail
+from clewline.serve.graph.fitting import fit
+from clewline.serve.graph.functions import ProjectFunctions, functions_of
+from clewline.serve.graph.problems import InvalidEndpoint, Problems
+from clewline.serve.graph.resolver import RevisionDraft
+from clewline.serve.graph.row_trace import RowTrace
+from clewline.serve.graph.tree import Tree, below, of_revision, walk
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
-from clewline.serve.spec.fitting import fit
-from clewline.serve.spec.problems import InvalidEndpoint, Problems
-from clewline.serve.spec.resolve import Draft
-from clewline.serve.spec.tree import Tree, below, of_revision, walk
 from clewline.signature.field import Signature
 from clewline.store.ids import prediction_ids
 from clewline.store.records import Revision
@@ -39,7 +39,7 @@ class NodeTime(msgspec.Struct, frozen=True, kw_only=True):
     many_row_ms: float  # a row among many
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class GraphTrial(msgspec.Struct, frozen=True, kw_only=True):
     """What a dry run on the background rows gave."""
 
     rows: int
@@ -50,7 +50,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[NodeTime]  # in the order in which they are passed
 
 
-def try_out(pool: SharedModels, draft: Draft, source: str) -> Trial:
+def try_graph(pool: SharedModels, draft: RevisionDraft, source: str) -> GraphTrial:
     """
     Answer the background rows with the whole graph, and with every arm, branch and shadow.
 
@@ -66,15 +66,15 @@ def try_out(pool: SharedModels, draft: Draft, source: str) -> Trial:
     """
     if draft.code is None:
         return _with_models(pool, draft.revision, None, source)
-    with closing(of_code(draft.code)) as functions, watch_reads(pool.project.root) as reads:
+    with closing(functions_of(draft.code)) as functions, watch_reads(pool.project.root) as reads:
         trial = _with_models(pool, draft.revision, functions, source)
     _require_no_reads(reads, source)
     return trial
 
 
 def _with_models(
-    pool: SharedModels, revision: Revision, functions: Functions | None, source: str
-) -> Trial:
+    pool: SharedModels, revision: Revision, functions: ProjectFunctions | None, source: str
+) -> GraphTrial:
     pool.pin(revision.packages)
     with ExitStack() as held:
         models = [pool.take(model) for model in dict.fromkeys(revision.models.values())]
@@ -104,7 +104,7 @@ class _Try:
         self,
         pool: SharedModels,
         revision: Revision,
-        functions: Functions | None,
+        functions: ProjectFunctions | None,
         models: list[LoadedModel],
     ) -> None:
         self.problems = Problems()
@@ -115,7 +115,7 @@ class _Try:
         self._signatures: dict[str, Signature] = {model.ref: model.signature for model in models}
         self._odd: set[str] = set()  # nodes that gave another answer in company
 
-    def run(self, source: str) -> Trial:
+    def run(self, source: str) -> GraphTrial:
         """Hold the parts against each other, then run them."""
         tree = self._revision.graph
         if tree:
@@ -140,20 +140,20 @@ class _Try:
             self._odd.add(tree["name"])
             self.problems.add(name, f"{name}: {error.message}", error.fix or "")
 
-    def _whole(self, source: str) -> Trial:
+    def _whole(self, source: str) -> GraphTrial:
         name = self._revision.endpoint
         trial = self._measured(self._revision, name, "")
         self.problems.require_none(source)
         return trial
 
-    def _measured(self, revision: Revision, name: str, node: str) -> Trial:
+    def _measured(self, revision: Revision, name: str, node: str) -> GraphTrial:
         loaded = LoadedRevision.load(revision, self._pool, functions=self._functions, trial=False)
         try:
             return self._answered(loaded, name, node)
         finally:
             loaded.close()
 
-    def _answered(self, loaded: LoadedRevision, name: str, node: str) -> Trial:
+    def _answered(self, loaded: LoadedRevision, name: str, node: str) -> GraphTrial:
         rows, refused = loaded.background()
         ids = prediction_ids(len(rows))
         entities = [f"trial-{i}" for i in range(len(rows))]
@@ -169,7 +169,7 @@ class _Try:
                 break
             if time.perf_counter() > until and i:
                 break
-        return Trial(
+        return GraphTrial(
             rows=len(rows),
             refused_rows=refused,
             flagged_rows=len({row for row, _ in checked.flags}),
@@ -210,7 +210,7 @@ class _Try:
         self._note(predictions.trails, among)
         return predictions.answers, spent
 
-    def _note(self, trails: list[Trail], among: int) -> None:
+    def _note(self, trails: list[RowTrace], among: int) -> None:
         """Enter what each node took a row; one that several ways share ran once for all of them."""
         ways = {id(trail.way): trail.way for trail in trails}
         rows = Counter(id(trail.way) for trail in trails)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from clewline.serve.spec.problems import Problems, nearest
+from clewline.serve.graph.problems import Problems, nearest
 
 KEYS = ("from", "digest", "name", "signature", "sample")
 ADDRESS = re.compile(r"(hf:|https?://|torch\.hub:)\S+")
@@ -15,7 +15,7 @@ ADDRESS = re.compile(r"(hf:|https?://|torch\.hub:)\S+")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-class Imported(msgspec.Struct, frozen=True, kw_only=True):
+class DeclaredImport(msgspec.Struct, frozen=True, kw_only=True):
     """What an endpoint's file says of a model from elsewhere; only `apply` and `check` fetch it."""
 
     at: str
@@ -26,7 +26,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     sample: str | None = None  # file of the project with rows
 
 
-def read(value: dict[Any, Any], at: str, problems: Problems) -> Imported | None:
+def read(value: dict[Any, Any], at: str, problems: Problems) -> DeclaredImport | None:
     """Read the mapping; what is wrong is entered."""
     before = len(problems)
     for key in value:
@@ -50,9 +50,9 @@ def read(value: dict[Any, Any], at: str, problems: Problems) -> Imported | None:
             problems.add(f"{at}.{key}", f"{at}.{key} is {path!r}.", fix)
     if len(problems) > before:
         return None
-    return Imported(at=at, source=str(source), digest=digest, name=name, **files)
+    return DeclaredImport(at=at, source=str(source), digest=digest, name=name, **files)
 
 
-def of_text(text: str, at: str) -> str | Imported:
+def of_text(text: str, at: str) -> str | DeclaredImport:
     """Give a text that is an address as a model from elsewhere, which lacks its digest."""
-    return Imported(at=at, source=text) if ADDRESS.fullmatch(text) else text
+    return DeclaredImport(at=at, source=text) if ADDRESS.fullmatch(text) else text

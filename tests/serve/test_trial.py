@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from clewline.project import Project
+from clewline.serve import endpoint_file as spec
+from clewline.serve import revision
+from clewline.serve.graph.problems import InvalidEndpoint
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.spec import endpoint_file as spec
-from clewline.serve.spec import revision
-from clewline.serve.spec.problems import InvalidEndpoint
-from clewline.serve.spec.trial import Trial, try_out
+from clewline.serve.trial import GraphTrial, try_graph
 from clewline.store.store import Store
 
 Shop = Callable[..., Project]
@@ -58,11 +58,11 @@ def project(tmp_path: Path, shop: Shop) -> Project:
     return shop(tmp_path, {"nodes.py": NODES})
 
 
-def tried(project: Project, graph: str) -> Trial:
+def tried(project: Project, graph: str) -> GraphTrial:
     read = spec.parse(f"endpoint: g\n{graph}\n".encode(), Path("endpoints/g.yaml"))
     with Store.open(project.store_root) as store:
         draft = revision.resolve(project, store.catalog, read)
-    return try_out(SharedModels(project), draft, "endpoints/g.yaml")
+    return try_graph(SharedModels(project), draft, "endpoints/g.yaml")
 
 
 def refused(project: Project, graph: str) -> list[str]:

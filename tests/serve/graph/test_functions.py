@@ -13,7 +13,7 @@ import pytest
 
 from clewline.errors import InvalidConfig, NotFound
 from clewline.project import Project
-from clewline.serve.graph import code
+from clewline.serve.graph import functions
 from clewline.store.blobs import Blobs
 from clewline.store.store import Store
 
@@ -59,30 +59,30 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 def test_a_snapshot_holds_what_the_functions_reach_and_nothing_else(project: Project) -> None:
-    found = code.read(project, ["nodes.py:tidy"])
+    found = functions.read_functions(project, ["nodes.py:tidy"])
     reached = ["helpers.py", "lazy.py", "lib/__init__.py", "lib/deep/more.py"]
     assert sorted(found.files) == sorted([*reached, "lib/deep/sister.py", "nodes.py"])
     before = found.digest
     write(project.root, {"README.md": "other words", "other.py": "pass\n"})
-    assert code.read(project, ["nodes.py:tidy"]).digest == before
+    assert functions.read_functions(project, ["nodes.py:tidy"]).digest == before
     write(project.root, {"lib/deep/sister.py": "NAME = 'brother'\n"})
-    assert code.read(project, ["nodes.py:tidy"]).digest != before
+    assert functions.read_functions(project, ["nodes.py:tidy"]).digest != before
 
 
 def test_what_is_called_comes_from_the_snapshot_and_two_of_them_live_side_by_side(
     project: Project,
 ) -> None:
     with Store.open(project.store_root) as store:
-        first = code.read(project, ["nodes.py:tidy"]).store(store.blobs)
+        first = functions.read_functions(project, ["nodes.py:tidy"]).store(store.blobs)
         write(project.root, {"helpers.py": "STEP = 10\ndef add(value): return value + STEP\n"})
-        second = code.read(project, ["nodes.py:tidy"]).store(store.blobs)
+        second = functions.read_functions(project, ["nodes.py:tidy"]).store(store.blobs)
     for path in ("helpers.py", "nodes.py", "lazy.py"):
         (project.root / path).unlink()
-    old, new = code.functions(project, first), code.functions(project, second)
+    old, new = functions.load_functions(project, first), functions.load_functions(project, second)
     assert (old.get("nodes.py:tidy")(1), new.get("nodes.py:tidy")(1)) == (2, 11)
     assert old.get("nodes.py:late")([]) == "late"
     assert not {"nodes", "helpers", "lazy"} & set(sys.modules)
-    again = code.functions(project, first)
+    again = functions.load_functions(project, first)
     old.close()
     old.close()
     assert again.get("nodes.py:late")([]) == "late"
@@ -92,7 +92,7 @@ def test_what_is_called_comes_from_the_snapshot_and_two_of_them_live_side_by_sid
 
 
 def test_a_class_is_built_once_with_its_config_and_called(project: Project) -> None:
-    with_code = code.of_code(code.read(project, ["nodes.py:Prep"]))
+    with_code = functions.functions_of(functions.read_functions(project, ["nodes.py:Prep"]))
     made = with_code.get("nodes.py:Prep", {"by": 10})
     assert (made(1), made(1)) == (11, 12)
     assert with_code.get("nodes.py:Prep", {"by": 10}) is made
@@ -123,7 +123,9 @@ def test_a_function_says_by_its_annotation_what_it_takes(project: Project) -> No
             )
         },
     )
-    with_code = code.of_code(code.read(project, ["nodes.py:Prep", "plain.py:a"]))
+    with_code = functions.functions_of(
+        functions.read_functions(project, ["nodes.py:Prep", "plain.py:a"])
+    )
     names = ("nodes.py:tidy", "nodes.py:Prep", "nodes.py:late", *(f"plain.py:{c}" for c in "abcd"))
     frames = [with_code.frame(name) for name in names]
     assert frames == ["polars", "numpy", "rows", "pandas", None, "rows", None]
@@ -152,14 +154,14 @@ def test_code_that_no_snapshot_can_hold_is_refused(
     monkeypatch.syspath_prepend(str(elsewhere))
     write(project.root, files)
     with pytest.raises(error, match=message):
-        code.read(project, ["nods.py:f"])
+        functions.read_functions(project, ["nods.py:f"])
 
 
 def test_a_file_that_raises_is_named_and_its_lines_stand_in_the_traceback(
     project: Project,
 ) -> None:
     write(project.root, {"bad.py": "def f(rows):\n    return rows.nope  # here\n\n1 / 0\n"})
-    with_code = code.of_code(code.read(project, ["bad.py:f"]))
+    with_code = functions.functions_of(functions.read_functions(project, ["bad.py:f"]))
     with pytest.raises(InvalidConfig, match="cannot be loaded: ZeroDivisionError") as caught:
         with_code.get("bad.py:f")
     told = "".join(traceback.format_exception(caught.value))
@@ -180,7 +182,9 @@ def test_code_that_raises_what_is_no_exception_is_named_as_well(
             "built.py": f"class Prep:\n    def __init__(self):\n        raise {raised}\n",
         },
     )
-    with_code = code.of_code(code.read(project, ["bad.py:f", "built.py:Prep"]))
+    with_code = functions.functions_of(
+        functions.read_functions(project, ["bad.py:f", "built.py:Prep"])
+    )
     with pytest.raises(InvalidConfig, match=f"bad.py cannot be loaded: {name}"):
         with_code.get("bad.py:f")
     with pytest.raises(InvalidConfig, match=f"built with no arguments: {name}"):
@@ -189,11 +193,11 @@ def test_code_that_raises_what_is_no_exception_is_named_as_well(
 
 
 def test_code_is_read_back_whole(project: Project) -> None:
-    found = code.read(project, ["nodes.py:tidy"])
+    found = functions.read_functions(project, ["nodes.py:tidy"])
     with Store.open(project.store_root) as store:
         digest = found.store(store.blobs)
     assert digest == found.digest
-    assert code.recorded(project, digest, Blobs(project.store_root / "blobs")) == found
+    assert functions.stored_files(project, digest, Blobs(project.store_root / "blobs")) == found
 
 
 def test_closed_code_leaves_memory_without_a_collection(project: Project) -> None:
@@ -205,7 +209,9 @@ def test_closed_code_leaves_memory_without_a_collection(project: Project) -> Non
     try:
         for state in range(50):
             write(project.root, {"tables.py": text % state})
-            with_code = code.of_code(code.read(project, ["tables.py:look"]))
+            with_code = functions.functions_of(
+                functions.read_functions(project, ["tables.py:look"])
+            )
             look = with_code.get("tables.py:look")
             assert look(3) == 0
             gone += [weakref.ref(look), weakref.ref(look.__globals__["TABLE"])]

@@ -27,9 +27,9 @@ from clewline.errors import ClewlineError
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_outputs, take_rows
 from clewline.serve.answer_writer import AnswerWriter
-from clewline.serve.graph.answered import Answered, Batch
+from clewline.serve.graph.batch import Batch, NodeAnswers
 from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.edges import Below
+from clewline.serve.graph.edges import AlignedNode
 from clewline.serve.log.writer import LoggedBatch, LogWriter
 from clewline.serve.metrics.request_statistics import SECONDS, BucketHistogram
 from clewline.signature.field import Output
@@ -49,7 +49,7 @@ WARN_S = 60.0
 logger = logging.getLogger(__name__)
 
 
-class Tally:
+class ShadowCounts:
     """
     What is counted of one shadow of an endpoint, in rows.
 
@@ -68,11 +68,11 @@ class Tally:
         self.seconds = BucketHistogram(SECONDS)
 
 
-class Seat:
+class ShadowGroup:
     """The shadows of one revision, and what they are compared with."""
 
     def __init__(
-        self, revision: Revision, shadows: dict[str, Below], output: Output, build: Builder
+        self, revision: Revision, shadows: dict[str, AlignedNode], output: Output, build: Builder
     ) -> None:
         self.revision = revision
         self.shadows = shadows
@@ -81,12 +81,12 @@ class Seat:
 
 
 class _Waiting(msgspec.Struct, frozen=True, eq=False):
-    seat: Seat
+    seat: ShadowGroup
     batch: Batch
     outputs: Outputs  # what was answered
 
 
-class Shadows:
+class ShadowRunner:
     """
     Asks the shadows of all endpoints of a server, on a thread of its own.
 
@@ -98,20 +98,20 @@ class Shadows:
     """
 
     def __init__(self, folder: Path, *, queue_rows: int = QUEUE_ROWS) -> None:
-        self.tallies: dict[tuple[str, str], Tally] = {}
+        self.tallies: dict[tuple[str, str], ShadowCounts] = {}
         self._folder = folder
         self._queue_rows = queue_rows
         self._queue: deque[_Waiting] = deque()
         self._rows = 0
         self._lock = threading.Lock()  # over queue, rows and thread
-        self._signal: SimpleQueue[Seat | None] = SimpleQueue()  # a seat: it is to be closed
+        self._signal: SimpleQueue[ShadowGroup | None] = SimpleQueue()  # a seat: it is to be closed
         self._thread: threading.Thread | None = None
         self._opened = ExitStack()
         self._log: LogWriter | None = None
         self._warned = -WARN_S
         self._closed = False
 
-    def offer(self, seat: Seat, batch: Batch, answered: Answered) -> None:
+    def offer(self, seat: ShadowGroup, batch: Batch, answered: NodeAnswers) -> None:
         """Ask the shadows about an answered batch, or drop it; never waits."""
         rows = len(batch.ids)
         with self._lock:
@@ -126,7 +126,7 @@ class Shadows:
         for name in seat.shadows:
             self.tally(seat.revision.endpoint, name).dropped += rows
 
-    def retire(self, seat: Seat) -> None:
+    def retire(self, seat: ShadowGroup) -> None:
         """Close a seat when nobody asks it any more; what waits for it is dropped."""
         with self._lock:
             if not self._closed and self._thread is not None:
@@ -134,9 +134,9 @@ class Shadows:
                 return
         seat.close()
 
-    def tally(self, endpoint: str, shadow: str) -> Tally:
+    def tally(self, endpoint: str, shadow: str) -> ShadowCounts:
         """Get the counts of a shadow."""
-        return self.tallies.setdefault((endpoint, shadow), Tally())
+        return self.tallies.setdefault((endpoint, shadow), ShadowCounts())
 
     def close(self) -> None:
         """Ask what waits, then let go of the log and the thread."""
@@ -172,7 +172,7 @@ class Shadows:
             self._rows -= len(waiting.batch.ids)
             return waiting
 
-    def _drop(self, seat: Seat) -> None:
+    def _drop(self, seat: ShadowGroup) -> None:
         """Forget what waits for a seat. Each has its signal, which then finds nothing."""
         with self._lock:
             gone = [waiting for waiting in self._queue if waiting.seat is seat]
@@ -196,7 +196,7 @@ class Shadows:
             self._write(waiting.seat.revision, part.ids, said)
 
     def _one(
-        self, seat: Seat, name: str, below: Below, batch: Batch, outputs: Outputs
+        self, seat: ShadowGroup, name: str, below: AlignedNode, batch: Batch, outputs: Outputs
     ) -> list[bytes]:
         """Ask one shadow; what it says of each row, compared, as JSON."""
         tally = self.tally(seat.revision.endpoint, name)
@@ -205,7 +205,7 @@ class Shadows:
             answered = below.answer(batch)
             spent_s = time.perf_counter() - start
             rendered = seat.renderer.render(batch.ids, answered, ())
-            agrees, differences = compared(outputs, answered.outputs)
+            agrees, differences = compare_outputs(outputs, answered.outputs)
         except BaseException as error:  # or no shadow of any endpoint would be asked again
             tally.failed += len(batch.ids)
             self._warn(f"the shadow {name} of {seat.revision.endpoint} failed", error)
@@ -263,7 +263,9 @@ class Shadows:
             logger.warning("%s: %r", what, error, exc_info=error)
 
 
-def compared(answered: Outputs, shadow: Outputs) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def compare_outputs(
+    answered: Outputs, shadow: Outputs
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """
     Compare answers with those of a shadow, in the same labels.
 

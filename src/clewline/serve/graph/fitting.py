@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from clewline.serve.graph.problems import Problems, nearest
 from clewline.serve.graph.routing import ORDERED, flat
-from clewline.serve.spec.problems import Problems, nearest
-from clewline.serve.spec.tree import Tree, below, title
+from clewline.serve.graph.tree import Tree, below, title
 from clewline.signature import timestamps
 from clewline.signature.field import NUMERIC, Field, Output, Signature
 from clewline.signature.field_rules import AwareDatetime

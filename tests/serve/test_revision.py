@@ -9,12 +9,12 @@ import pytest
 
 from clewline.errors import NotFound
 from clewline.project import Project
-from clewline.serve.graph import code
+from clewline.serve import endpoint_file as spec
+from clewline.serve import revision
+from clewline.serve.graph import functions
+from clewline.serve.graph.problems import InvalidEndpoint
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.spec import endpoint_file as spec
-from clewline.serve.spec import revision
-from clewline.serve.spec.problems import InvalidEndpoint
 from clewline.store.records import Edge, Revision
 from clewline.store.store import Store
 
@@ -65,7 +65,7 @@ def resolved(project: Project, text: str) -> revision.Draft:
         return revision.resolve(project, store.catalog, read)
 
 
-def applied(project: Project, text: str) -> revision.Applied:
+def applied(project: Project, text: str) -> revision.AppliedRevision:
     with Store.open(project.store_root) as store:
         return revision.make_live(store, [resolved(project, text)])[0]
 
@@ -108,7 +108,7 @@ def test_the_line_leads_from_every_model_and_the_code_to_the_revision(project: P
         (f"code:{live.code}", "code"),
     }
     assert live.code is not None
-    assert set(code.recorded(project, live.code).files) == {"nodes.py", "helpers.py"}
+    assert set(functions.stored_files(project, live.code).files) == {"nodes.py", "helpers.py"}
 
 
 def test_the_same_content_makes_no_revision_however_it_is_written(project: Project) -> None:

@@ -15,14 +15,14 @@ from clewline.errors import ClewlineError, InvalidConfig, NotFound, NotSupported
 from clewline.model import origin as origins
 from clewline.model.names import MOST_DIGITS
 from clewline.project import Project
-from clewline.serve.graph import code as codes
-from clewline.serve.graph.code import Code, Functions
-from clewline.serve.imported import Imported
-from clewline.serve.spec import declared
-from clewline.serve.spec.declared import Call, Node
-from clewline.serve.spec.endpoint_file import EndpointSpec
-from clewline.serve.spec.problems import Problems
-from clewline.serve.spec.tree import ONLY
+from clewline.serve.endpoint_file import EndpointSpec
+from clewline.serve.graph import declared
+from clewline.serve.graph import functions as codes
+from clewline.serve.graph.declared import Call, Node
+from clewline.serve.graph.functions import FunctionFiles, ProjectFunctions
+from clewline.serve.graph.model_import import DeclaredImport
+from clewline.serve.graph.problems import Problems
+from clewline.serve.graph.tree import ONLY
 from clewline.signature import accepted_limits as accepted_bounds
 from clewline.store.digest import Digest
 from clewline.store.records import Alias, ModelVersion, Revision
@@ -40,20 +40,20 @@ class Records(Protocol):
     def find(self, kind: type[R], **how: Any) -> list[R]: ...
 
 
-class Draft(NamedTuple):
+class RevisionDraft(NamedTuple):
     """The revision that applying a file would make, and its code, which is not stored yet."""
 
     revision: Revision
-    code: Code | None
+    code: FunctionFiles | None
 
 
-Brought = Mapping[Imported, ModelVersion]
+ImportedVersions = Mapping[DeclaredImport, ModelVersion]
 """The versions that files from elsewhere have become."""
 
 
 def resolve(
-    project: Project, records: Records, spec: EndpointSpec, brought: Brought | None = None
-) -> Draft:
+    project: Project, records: Records, spec: EndpointSpec, brought: ImportedVersions | None = None
+) -> RevisionDraft:
     """
     Resolve a file against the records and the working tree; nothing is fetched.
 
@@ -71,7 +71,7 @@ def resolve(
     """
     if spec.graph is None:
         Problems(spec.problems).require_none(source_of(spec))
-        return Draft(_of_one_model(project, records, spec, brought or {}), None)
+        return RevisionDraft(_of_one_model(project, records, spec, brought or {}), None)
     resolver = _Resolver(project, records, Problems(spec.problems), brought or {})
     try:
         tree = resolver.tree(spec.graph)
@@ -79,7 +79,7 @@ def resolve(
     finally:
         resolver.close()
     resolver.problems.require_none(source_of(spec))
-    return Draft(
+    return RevisionDraft(
         Revision(
             endpoint=spec.endpoint,
             number=_next(records, spec),
@@ -125,7 +125,7 @@ def version(records: Records, text: str) -> ModelVersion:
     return found
 
 
-def elsewhere(project: Project, records: Records, wanted: Imported) -> ModelVersion:
+def elsewhere(project: Project, records: Records, wanted: DeclaredImport) -> ModelVersion:
     """
     Find the version that a file from elsewhere has become, by the file's digest.
 
@@ -165,10 +165,10 @@ def _sum(path: Path) -> str:
 
 
 def _of_one_model(
-    project: Project, records: Records, spec: EndpointSpec, brought: Brought
+    project: Project, records: Records, spec: EndpointSpec, brought: ImportedVersions
 ) -> Revision:
     wanted = spec.model or ""
-    if isinstance(wanted, Imported):
+    if isinstance(wanted, DeclaredImport):
         found = brought.get(wanted) or elsewhere(project, records, wanted)
     else:
         found = version(records, wanted)
@@ -200,15 +200,15 @@ class _Resolver:
     """Turns declared nodes into the tree that a revision pins."""
 
     def __init__(
-        self, project: Project, records: Records, problems: Problems, brought: Brought
+        self, project: Project, records: Records, problems: Problems, brought: ImportedVersions
     ) -> None:
         self.problems = problems
         self._brought = brought
         self.models: dict[str, str] = {}
         self.packages: dict[str, Digest] = {}
-        self.code: Code | None = None
+        self.code: FunctionFiles | None = None
         self._project, self._records = project, records
-        self._functions: Functions | None = None
+        self._functions: ProjectFunctions | None = None
 
     def tree(self, root: Node) -> dict[str, Any]:
         """Resolve a graph; what cannot be is entered as a problem."""
@@ -224,13 +224,13 @@ class _Resolver:
         good = []
         for call in calls:
             try:
-                codes.read(self._project, [call.function])
+                codes.read_functions(self._project, [call.function])
                 good.append(call.function)
             except ClewlineError as error:
                 self._enter(call.at, error)
         if good:
-            self.code = codes.read(self._project, good)
-            self._functions = codes.of_code(self.code)
+            self.code = codes.read_functions(self._project, good)
+            self._functions = codes.functions_of(self.code)
 
     def _node(self, node: Node) -> dict[str, Any]:
         tree: dict[str, Any] = {"name": node.name}
@@ -278,7 +278,7 @@ class _Resolver:
             config["model"] = self._model(node, node.model)
         return config
 
-    def _model(self, node: Node, wanted: str | Imported, task: str | None = None) -> str:
+    def _model(self, node: Node, wanted: str | DeclaredImport, task: str | None = None) -> str:
         """Pin a version and its package."""
         try:
             found = self._version(wanted)
@@ -294,8 +294,8 @@ class _Resolver:
         self.packages[ref] = found.package
         return ref
 
-    def _version(self, wanted: str | Imported) -> ModelVersion:
-        if isinstance(wanted, Imported):
+    def _version(self, wanted: str | DeclaredImport) -> ModelVersion:
+        if isinstance(wanted, DeclaredImport):
             found = self._brought.get(wanted)
             return found or elsewhere(self._project, self._records, wanted)
         return version(self._records, wanted)
@@ -325,7 +325,7 @@ class _Resolver:
         self.problems.add(at, f"{at}: {error.message}", error.fix or "")
 
 
-_NONE = Code({})
+_NONE = FunctionFiles({})
 
 
 # What a person accepted

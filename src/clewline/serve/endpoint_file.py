@@ -12,11 +12,11 @@ import msgspec
 from clewline import config
 from clewline.errors import InvalidConfig, NotFound
 from clewline.project import Project
-from clewline.serve.imported import Imported, of_text
-from clewline.serve.imported import read as read_imported
-from clewline.serve.spec import declared
-from clewline.serve.spec.grammar import Grammar, is_model
-from clewline.serve.spec.problems import Problem, Problems, nearest
+from clewline.serve.graph import declared
+from clewline.serve.graph.model_import import DeclaredImport, of_text
+from clewline.serve.graph.model_import import read as read_imported
+from clewline.serve.graph.parser import Grammar, is_model
+from clewline.serve.graph.problems import Problem, Problems, nearest
 
 Durability = Literal["process", "fsync"]
 
@@ -36,7 +36,9 @@ class EndpointSpec(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint: a model or a graph of nodes behind a name, and how its answers are logged."""
 
     endpoint: str
-    model: str | Imported | None = None  # income@3, or income@champion, which `apply` resolves
+    model: str | DeclaredImport | None = (
+        None  # income@3, or income@champion, which `apply` resolves
+    )
     graph: declared.Node | None = None  # in place of a model alone
     durability: Durability = "process"
     timeout_ms: float | None = None  # within which an answer is due
@@ -151,7 +153,7 @@ def _check_keys(
 
 def _answering(
     source: dict[str, Any], problems: Problems
-) -> tuple[str | Imported | None, declared.Node | None]:
+) -> tuple[str | DeclaredImport | None, declared.Node | None]:
     """What answers: a model alone, or a graph."""
     nodes = source.get("nodes", {})
     if not isinstance(nodes, dict):
@@ -192,7 +194,7 @@ def _name(source: dict[str, Any], problems: Problems) -> str:
     return str(name)
 
 
-def _model(source: dict[str, Any], problems: Problems) -> str | Imported | None:
+def _model(source: dict[str, Any], problems: Problems) -> str | DeclaredImport | None:
     model = source.get("model")
     if isinstance(model, dict) and "from" in model:
         return read_imported(model, "model", problems)

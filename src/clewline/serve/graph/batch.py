@@ -14,7 +14,7 @@ from clewline.model.runtime import Outputs
 from clewline.serve.log.frame import RoutePath
 from clewline.signature.columns import Columns
 
-Marks = Mapping[str, NDArray[np.uint32]]
+Checksums = Mapping[str, NDArray[np.uint32]]
 """Node → a checksum of what it made of each row, shape (n,)."""
 
 
@@ -26,7 +26,7 @@ class Batch(msgspec.Struct, frozen=True, eq=False):
     entities: list[str | None]  # n; whom a row is about, where its caller said so
 
 
-class Answered(msgspec.Struct, frozen=True, eq=False, gc=False):
+class NodeAnswers(msgspec.Struct, frozen=True, eq=False, gc=False):
     """
     What a node says of a batch, and which way each row went to it.
 
@@ -37,10 +37,10 @@ class Answered(msgspec.Struct, frozen=True, eq=False, gc=False):
     outputs: Outputs  # n answers
     ways: tuple[RoutePath, ...]  # one or more
     taken: NDArray[np.intp] | None = None  # shape (n,), indices into `ways`
-    marks: Marks = {}  # of the nodes gone through; a graph of one model has none
+    marks: Checksums = {}  # of the nodes gone through; a graph of one model has none
 
 
-def raised(node: str, error: BaseException) -> ModelFailed:
+def node_failure(node: str, error: BaseException) -> ModelFailed:
     """
     Make the error that names the node that raised; the ids of the rows are added above it.
 

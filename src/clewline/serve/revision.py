@@ -17,16 +17,16 @@ import msgspec
 
 from clewline.errors import NotFound
 from clewline.project import Project
-from clewline.serve.spec.endpoint_file import EndpointSpec
-from clewline.serve.spec.resolve import Draft, Records, resolve
-from clewline.serve.spec.tree import of_revision
+from clewline.serve.endpoint_file import EndpointSpec
+from clewline.serve.graph.resolver import Records, RevisionDraft, resolve
+from clewline.serve.graph.tree import of_revision
 from clewline.store.records import Edge, LiveRevision, Revision
 from clewline.store.store import Store
 
 __all__ = [
-    "Applied",
-    "Draft",
+    "AppliedRevision",
     "Records",
+    "RevisionDraft",
     "apply",
     "content",
     "durability",
@@ -34,16 +34,16 @@ __all__ = [
     "is_pinned",
     "live_revision",
     "make_live",
-    "ref",
     "require_live",
     "resolve",
+    "revision_ref",
     "rollback",
     "timeout_ms",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedRevision:
     """What `apply` came to: the live revision, whether it is new, and which was live before."""
 
     revision: Revision
@@ -51,7 +51,7 @@ class Applied:
     before: Revision | None = None
 
 
-def ref(revision: Revision) -> str:
+def revision_ref(revision: Revision) -> str:
     """Write a revision's name: `income#12`."""
     return f"{revision.endpoint}#{revision.number}"
 
@@ -72,7 +72,7 @@ def is_pinned(revision: Revision) -> bool:
     return revision.spec.get("pin") is True
 
 
-def apply(project: Project, store: Store, spec: EndpointSpec) -> Applied:
+def apply(project: Project, store: Store, spec: EndpointSpec) -> AppliedRevision:
     """
     Make what the file says the live revision, without trying it; the same makes no new one.
 
@@ -83,7 +83,7 @@ def apply(project: Project, store: Store, spec: EndpointSpec) -> Applied:
     return make_live(store, [resolve(project, store.catalog, spec)])[0]
 
 
-def make_live(store: Store, drafts: Sequence[Draft]) -> list[Applied]:
+def make_live(store: Store, drafts: Sequence[RevisionDraft]) -> list[AppliedRevision]:
     """Make resolved files the live revisions, all or none; what is live already stays."""
     for draft in drafts:
         if draft.code is not None:
@@ -93,16 +93,16 @@ def make_live(store: Store, drafts: Sequence[Draft]) -> list[Applied]:
         return [_make_live(transaction, draft.revision) for draft in drafts]
 
 
-def _make_live(transaction: Any, draft: Revision) -> Applied:
+def _make_live(transaction: Any, draft: Revision) -> AppliedRevision:
     live = live_revision(transaction, draft.endpoint)
     if live is not None and content(live) == content(draft):
-        return Applied(live, is_new=False, before=live)
+        return AppliedRevision(live, is_new=False, before=live)
     newest = transaction.find(Revision, order="-number", limit=1, endpoint=draft.endpoint)
     number = newest[0].number + 1 if newest else 1
     revision = msgspec.structs.replace(draft, number=number)
     transaction.add(revision, *edges(revision))
     _go_live(transaction, revision)
-    return Applied(revision, is_new=True, before=live)
+    return AppliedRevision(revision, is_new=True, before=live)
 
 
 def rollback(store: Store, endpoint: str, number: int | None = None) -> Revision:
@@ -118,7 +118,7 @@ def rollback(store: Store, endpoint: str, number: int | None = None) -> Revision
         earlier = transaction.get(Revision, endpoint, wanted)
         if earlier is None:
             raise NotFound(
-                f"There is no revision {endpoint}#{wanted}; {ref(live)} is live.",
+                f"There is no revision {endpoint}#{wanted}; {revision_ref(live)} is live.",
                 f"`clewline endpoints show {endpoint}` lists its revisions.",
             )
         _go_live(transaction, earlier)
@@ -165,7 +165,7 @@ def _go_live(transaction: Any, revision: Revision) -> None:
 
 def edges(revision: Revision) -> list[Edge]:
     """The edges of the line that lead to a revision: from each model, and from its code."""
-    target = f"revision:{ref(revision)}"
+    target = f"revision:{revision_ref(revision)}"
     found = [
         Edge(source=f"model:{model}", target=target, role="serves")
         for model in dict.fromkeys(revision.models.values())
