@@ -43,8 +43,8 @@ def reader(format: str, body: bytes, checker: Checker, reader: JsonReader) -> Ca
     """Read as the server does: a large body of JSON rows in portions."""
     if format == JSON:
         return lambda: list(reader.read_large(body))
-    named = formats.named(format)
-    return lambda: named.rows(body, "", checker, MAX_ROWS)
+    named = formats.load_format(format)
+    return lambda: named.read_rows(body, "", checker, MAX_ROWS)
 
 
 def least(read: Callable[[], Any]) -> float:

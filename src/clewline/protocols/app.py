@@ -19,7 +19,7 @@ from clewline.protocols.access_log import AccessLog
 from clewline.protocols.error_responses import coded_response, error_response, refusal_response
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse
-from clewline.protocols.mlflow import Mlflow
+from clewline.protocols.mlflow.routes import Mlflow
 from clewline.protocols.oip.rest import OipRest
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.protocols.route import HttpRoute, RouteFinder

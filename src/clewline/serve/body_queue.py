@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from clewline.errors import ClewlineError, Fault
-from clewline.serve.formats import Rows
+from clewline.serve.formats import CheckedRows
 
 logger = logging.getLogger(__name__)
 
-Done = Callable[[Rows | ClewlineError], None]
+Done = Callable[[CheckedRows | ClewlineError], None]
 
 
 class BodyQueue:
@@ -20,9 +20,13 @@ class BodyQueue:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[Iterator[Rows | None], Done, Callable[[], bool]]] = deque()
+        self._waiting: deque[tuple[Iterator[CheckedRows | None], Done, Callable[[], bool]]] = (
+            deque()
+        )
 
-    def read(self, reading: Iterator[Rows | None], done: Done, is_over: Callable[[], bool]) -> None:
+    def read(
+        self, reading: Iterator[CheckedRows | None], done: Done, is_over: Callable[[], bool]
+    ) -> None:
         """
         Take a reading.
 
@@ -37,7 +41,7 @@ class BodyQueue:
 
     def _step(self) -> None:
         reading, done, is_over = self._waiting[0]
-        outcome: Rows | ClewlineError | None
+        outcome: CheckedRows | ClewlineError | None
         try:
             outcome = Fault("Nobody waits for the answer.") if is_over() else next(reading)
         except ClewlineError as error:

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.serve.formats import Rows, too_many
+from clewline.serve.formats import CheckedRows, too_many_rows
 from clewline.signature import accepted_limits as accepted_bounds
 from clewline.signature import json_rows
 from clewline.signature.check import Checker, refused_rows
@@ -64,7 +64,7 @@ class JsonReader:
         self._fields = {field.name for field in checker.signature.fields}
         self._decode = _envelope_decoder(checker)
 
-    def read(self, body: bytes) -> Rows:
+    def read(self, body: bytes) -> CheckedRows:
         """
         Read a small body.
 
@@ -75,9 +75,9 @@ class JsonReader:
         """
         if self._is_envelope(body):
             return self._fast(body) or self._exact(body)
-        return Rows(self._bare(body))
+        return CheckedRows(self._bare(body))
 
-    def read_large(self, body: bytes) -> Iterator[Rows | None]:
+    def read_large(self, body: bytes) -> Iterator[CheckedRows | None]:
         """
         Read a large body: None after each portion of the work, the rows at the end.
 
@@ -85,7 +85,7 @@ class JsonReader:
             InvalidInput: As `read`.
         """
         if not self._is_envelope(body):
-            yield Rows(self._bare(body))
+            yield CheckedRows(self._bare(body))
             return
         outer = _outer(body)
         entities = _texts(outer)
@@ -95,7 +95,7 @@ class JsonReader:
         count = 0
         elements = _array(outer.rows)
         if len(elements) > self._max_rows:
-            raise too_many(self._max_rows)
+            raise too_many_rows(self._max_rows)
         yield None
         for portion in _portions(elements):
             try:
@@ -130,7 +130,7 @@ class JsonReader:
         outer = _outer(body)
         entities, elements = _texts(outer), _array(outer.rows)
         if len(elements) > max_rows:
-            raise too_many(max_rows)
+            raise too_many_rows(max_rows)
         if entities is not None and len(entities) != len(elements):
             raise _other_entities(len(entities), len(elements))
         return [portion.text for portion in _portions(elements, piece_rows)], entities
@@ -158,7 +158,7 @@ class JsonReader:
         json_rows.parse_exactly(body)
         raise MalformedInput(f"The body is no object: {_head(body)}.", _SHAPE)
 
-    def _fast(self, body: bytes) -> Rows | None:
+    def _fast(self, body: bytes) -> CheckedRows | None:
         """Read an envelope in one pass; None when that refuses, or cannot be sure."""
         if self._decode is None:
             return None
@@ -172,7 +172,7 @@ class JsonReader:
             return None
         return self._whole(rows, entities)
 
-    def _exact(self, body: bytes) -> Rows:
+    def _exact(self, body: bytes) -> CheckedRows:
         """Read an envelope key by key, and say what is wrong with it if anything is."""
         pairs = json_rows.parse_exactly(body)
         envelope = dict(pairs)
@@ -184,17 +184,17 @@ class JsonReader:
         if not rows:
             raise _no_rows()
         if len(rows) > self._max_rows:
-            raise too_many(self._max_rows)
+            raise too_many_rows(self._max_rows)
         if entities is not None and not _are_texts(entities):
             raise _no_texts()
         return self._whole(self._checker.settle(rows), entities)
 
-    def _whole(self, rows: list[Any], entities: list[str] | None) -> Rows:
+    def _whole(self, rows: list[Any], entities: list[str] | None) -> CheckedRows:
         if len(rows) > self._max_rows:
-            raise too_many(self._max_rows)
+            raise too_many_rows(self._max_rows)
         if entities is not None and len(entities) != len(rows):
             raise _other_entities(len(entities), len(rows))
-        return Rows(rows, entities)
+        return CheckedRows(rows, entities)
 
 
 def _envelope_decoder(checker: Checker) -> Callable[[bytes], Any] | None:

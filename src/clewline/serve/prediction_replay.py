@@ -241,7 +241,7 @@ def _rows(part: LoggedRequest, reader: JsonReader, checker: Checker) -> list[Any
     if part.format == "json":
         return reader.read(part.body).rows
     rows: list[Any] = (
-        formats.named(part.format).rows(part.body, part.detail, checker, part.count).rows
+        formats.load_format(part.format).read_rows(part.body, part.detail, checker, part.count).rows
     )
     return rows
 

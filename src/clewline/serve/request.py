@@ -15,7 +15,7 @@ from clewline.serve import formats
 from clewline.serve.batcher import PredictCall, late
 from clewline.serve.body_queue import BodyQueue
 from clewline.serve.deadlines import Deadlines
-from clewline.serve.formats import JSON, Rows
+from clewline.serve.formats import JSON, CheckedRows
 from clewline.serve.json_reader import SMALL_BYTES
 from clewline.serve.log.writer import LoggedRequest
 from clewline.serve.predict_request import PredictRequest
@@ -156,16 +156,16 @@ class Request(Waiter):
     def _read_format(self, serving: ServedRevision) -> None:
         ask, loaded = self._ask, serving.loaded
 
-        def read() -> Rows:
-            format = formats.named(ask.format)
-            return format.rows(ask.body, ask.detail, loaded.checker, loaded.max_rows)
+        def read() -> CheckedRows:
+            format = formats.load_format(ask.format)
+            return format.read_rows(ask.body, ask.detail, loaded.checker, loaded.max_rows)
 
-        if len(ask.body) <= SMALL_BYTES and ask.format not in formats.HEAVY:
+        if len(ask.body) <= SMALL_BYTES and ask.format not in formats.READ_ON_THREAD:
             self._settle(_read(read))
         else:
             _on_thread(self._home, read, self._settle)
 
-    def _settle(self, read: Rows | ClewlineError) -> None:
+    def _settle(self, read: CheckedRows | ClewlineError) -> None:
         """Hand the rows to the lane, or say what is wrong with them."""
         if self.over:
             return
@@ -203,19 +203,19 @@ class Request(Waiter):
 
 
 def _on_thread(
-    home: Home, read: Callable[[], Rows], then: Callable[[Rows | ClewlineError], None]
+    home: Home, read: Callable[[], CheckedRows], then: Callable[[CheckedRows | ClewlineError], None]
 ) -> None:
     """Read on a thread, and go on with the rows on the loop's."""
     threads = home.threads
     loop = home.loop
 
-    def done(future: Future[Rows | ClewlineError]) -> None:
+    def done(future: Future[CheckedRows | ClewlineError]) -> None:
         loop.call_soon_threadsafe(then, future.result())
 
     threads.submit(_read, read).add_done_callback(done)
 
 
-def _read(read: Callable[[], Rows]) -> Rows | ClewlineError:
+def _read(read: Callable[[], CheckedRows]) -> CheckedRows | ClewlineError:
     try:
         return read()
     except ClewlineError as error:

@@ -19,10 +19,10 @@ from clewline.protocols.access_log import AccessLog
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.oip.grpc import OipGrpc
-from clewline.protocols.oip.messages import CLASSES, SERVICE
+from clewline.protocols.oip.grpc_messages import CLASSES, SERVICE
+from clewline.protocols.oip.tensor_data import write_elements
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker
-from clewline.serve.formats.tensors import write_elements
 
 TENSORS = (
     ("age", "INT64", "int64_contents", [39, 40]),

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clewline.protocols.oip.grpc import CODES
-from clewline.protocols.oip.messages import MESSAGES
+from clewline.protocols.oip.grpc_messages import MESSAGES
 from clewline.serve.prediction_replay import replay
 
 INFER = "/v2/models/income/infer"

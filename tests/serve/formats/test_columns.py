@@ -24,7 +24,7 @@ from clewline.errors import (
     TooManyRows,
     UnknownFormat,
 )
-from clewline.serve.formats import ARROW, CSV, JSON_COLUMNS, PARQUET, arrow, named, parquet
+from clewline.serve.formats import ARROW, CSV, JSON_COLUMNS, PARQUET, arrow, load_format, parquet
 from clewline.serve.formats.columns import Details, require_charset, write_details
 from clewline.serve.json_reader import JsonReader
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
@@ -120,7 +120,7 @@ WRITERS = {JSON_COLUMNS: as_columns, CSV: as_csv, ARROW: as_arrow, PARQUET: as_p
 
 
 def read(format: str, body: bytes, detail: str = "", checker: Checker = CHECKER) -> list[Any]:
-    return named(format).rows(body, detail, checker, MAX_ROWS).rows
+    return load_format(format).read_rows(body, detail, checker, MAX_ROWS).rows
 
 
 def from_json(rows: list[dict[str, Any]]) -> list[Any]:
@@ -278,14 +278,16 @@ def test_a_column_of_entities_is_taken_out(format):
         frame, out = frame_of(rows).with_columns(who=pl.Series(["c-1", "c-2"])), io.BytesIO()
         frame.write_ipc_stream(out) if format == ARROW else frame.write_parquet(out)
         body = out.getvalue()
-    assert named(format).rows(body, detail, CHECKER, MAX_ROWS).entities == ["c-1", "c-2"]
+    assert load_format(format).read_rows(body, detail, CHECKER, MAX_ROWS).entities == ["c-1", "c-2"]
     with pytest.raises(MalformedInput, match=r"no column 'whom'.*'who'"):
         read(format, body, write_details(Details(entities="whom")))
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_body_is_shown_as_objects_without_a_signature(format):
-    shown = [json.loads(row) for row in named(format).inputs(WRITERS[format]([ROW, ROW]), "")]
+    shown = [
+        json.loads(row) for row in load_format(format).rows_as_json(WRITERS[format]([ROW, ROW]), "")
+    ]
     assert [set(row) for row in shown] == [set(ROW)] * 2
     assert shown[0]["job"] == "nurse"
 
@@ -360,7 +362,7 @@ def test_changed_bytes_are_read_or_refused(format, changes, cut):
     if cut % 3 == 0:
         del body[cut % len(body) :]
     with suppress(ClewlineError):
-        named(format).rows(bytes(body), "", CHECKER, MAX_ROWS)
+        load_format(format).read_rows(bytes(body), "", CHECKER, MAX_ROWS)
 
 
 @settings(max_examples=100, deadline=None)
@@ -369,7 +371,7 @@ def test_any_bytes_are_read_or_refused(format, body):
     heads = {ARROW: b"\xff\xff\xff\xff", PARQUET: b"PAR1", CSV: b"age\n", JSON_COLUMNS: b"{"}
     for sent in (body, heads[format] + body, b"PAR1" + body + b"PAR1"):
         with pytest.raises(ClewlineError):
-            named(format).rows(sent, "", CHECKER, MAX_ROWS)
+            load_format(format).read_rows(sent, "", CHECKER, MAX_ROWS)
 
 
 WHOLE = {format: write([ROW, ROW | {"job": None}]) for format, write in WRITERS.items()}

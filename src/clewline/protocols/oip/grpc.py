@@ -26,14 +26,14 @@ from clewline.protocols.error_responses import STATUS
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.http.request import HttpResponse
-from clewline.protocols.oip import tensors as oip
-from clewline.protocols.oip import wire as oip_wire
-from clewline.protocols.oip.messages import CLASSES, SERVICE
+from clewline.protocols.oip import grpc_requests as oip_wire
+from clewline.protocols.oip import metadata as oip
+from clewline.protocols.oip.body_format import OIP_BINARY
+from clewline.protocols.oip.grpc_messages import CLASSES, SERVICE
 from clewline.protocols.oip.rest import check_move
 from clewline.protocols.request_headers import checked_key
 from clewline.serve.access import Need, TokenChecker
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
-from clewline.serve.formats import OIP_BINARY
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field import Output

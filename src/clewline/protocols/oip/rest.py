@@ -25,14 +25,14 @@ from clewline.errors import (
 )
 from clewline.protocols.error_responses import error_response
 from clewline.protocols.http.request import HttpRequest, HttpResponse
-from clewline.protocols.oip import tensors as oip
-from clewline.protocols.oip.tensors import Options, Tensor
+from clewline.protocols.oip import metadata as oip
+from clewline.protocols.oip.body_format import OIP, OIP_BINARY
+from clewline.protocols.oip.infer_request import exact, header_length
+from clewline.protocols.oip.metadata import Options, Tensor
 from clewline.protocols.request_headers import later, when_asked
 from clewline.protocols.route import POST, READ, HttpRoute
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
-from clewline.serve.formats import OIP, OIP_BINARY
-from clewline.serve.formats.oip_request import exact, header_length
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 

@@ -157,7 +157,9 @@ def cut(ask: PredictRequest, loaded: LoadedRevision) -> list[Piece]:
     if ask.format == JSON:
         bodies, entities = loaded.json_reader.pieces(ask.body, PIECE_ROWS, STREAM_ROWS)
     else:
-        read = formats.named(ask.format).rows(ask.body, ask.detail, loaded.checker, STREAM_ROWS)
+        read = formats.load_format(ask.format).read_rows(
+            ask.body, ask.detail, loaded.checker, STREAM_ROWS
+        )
         names = [rule.field.name for rule in loaded.checker.rules]
         entities = read.entities
         bodies = [_encoded(part, names) for part in _parts(read.rows)]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import Rows, too_many
+from clewline.serve.formats import CheckedRows, too_many_rows
 from clewline.serve.formats.columns import read_details
 from clewline.serve.formats.tables import (
     DECODED_BYTES,
@@ -39,11 +39,11 @@ _DICTIONARY, _BATCH = 2, 3
 class Arrow:
     """Reads Arrow IPC of either kind."""
 
-    def rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> Rows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
         """Read and check the rows of a body."""
         return rows_in(_frame(body, max_rows), read_details(detail), checker, max_rows)
 
-    def inputs(self, body: bytes, detail: str) -> list[bytes]:
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
         """Write each row as a JSON object."""
         return objects(_frame(body, DECODED_VALUES))
 
@@ -97,7 +97,7 @@ def guard(body: bytes, max_rows: int) -> None:
         values += _values_of(body, batch)
         size += _bytes_of(body, batch, message)
         if rows > max_rows:
-            raise too_many(max_rows)
+            raise too_many_rows(max_rows)
         if values > DECODED_VALUES or size > DECODED_BYTES:
             raise too_large()
 

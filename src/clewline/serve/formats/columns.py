@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import FieldProblem, MalformedInput, UnknownFormat
-from clewline.serve.formats import Rows, too_many
+from clewline.serve.formats import CheckedRows, too_many_rows
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field_rules import EXACT, FieldRule, Refusal, is_encodable, printable_text
 from clewline.signature.json_rows import NameSuggestions, printable_json
@@ -96,7 +96,7 @@ def require_count(count: int, max_rows: int) -> None:
     if count == 0:
         raise MalformedInput("There are no rows.", "Send at least one.")
     if count > max_rows:
-        raise too_many(max_rows)
+        raise too_many_rows(max_rows)
 
 
 def strange_columns(names: Iterable[str], checker: Checker) -> list[FieldProblem]:
@@ -116,7 +116,7 @@ def strange_columns(names: Iterable[str], checker: Checker) -> list[FieldProblem
     return problems
 
 
-def with_entities(rows: list[Any], entities: list[str] | None) -> Rows:
+def with_entities(rows: list[Any], entities: list[str] | None) -> CheckedRows:
     """
     Put rows and whom they are about together.
 
@@ -128,7 +128,7 @@ def with_entities(rows: list[Any], entities: list[str] | None) -> Rows:
             f"There are {len(entities)} entities and {len(rows)} rows.",
             "Send one entity a row, or leave entities out.",
         )
-    return Rows(rows, entities)
+    return CheckedRows(rows, entities)
 
 
 def take_entities(

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import Rows, too_many
+from clewline.serve.formats import CheckedRows, too_many_rows
 from clewline.serve.formats.columns import (
     Details,
     read_details,
@@ -50,7 +50,7 @@ csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
 class Csv:
     """Reads text/csv."""
 
-    def rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> Rows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
         """Read and check the rows of a body."""
         details = read_details(detail)
         names, lines = _lines(body, details, max_rows)
@@ -63,7 +63,7 @@ class Csv:
                 cells[rule.field.name] = _typed(rule, column)
         return with_entities(rows_of(cells, len(lines), checker, max_rows), entities)
 
-    def inputs(self, body: bytes, detail: str) -> list[bytes]:
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
         """Write each row as a JSON object of texts; an empty cell is null."""
         details = read_details(detail)
         names, lines = _lines(body, details, len(body))
@@ -95,7 +95,7 @@ def _lines(body: bytes, details: Details, max_rows: int) -> tuple[list[str], lis
             "Quote a cell with a comma, a quotation mark or a line break, and double the mark.",
         ) from error
     if len(lines) > max_rows:
-        raise too_many(max_rows)
+        raise too_many_rows(max_rows)
     for row, line in enumerate(lines):
         if len(line) != len(names):
             raise MalformedInput(

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import Rows
+from clewline.serve.formats import CheckedRows
 from clewline.serve.formats.columns import require_count, rows_of, with_entities
 from clewline.signature import json_rows
 from clewline.signature.check import Checker
@@ -32,7 +32,7 @@ _decode = msgspec.json.Decoder(_Body).decode
 class JsonColumns:
     """Reads columns of JSON."""
 
-    def rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> Rows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
         """Read and check the rows of a body."""
         found = _quick(body)
         if found is None:
@@ -41,7 +41,7 @@ class JsonColumns:
         require_count(count, max_rows)
         return with_entities(rows_of(found.columns, count, checker, max_rows), found.entities)
 
-    def inputs(self, body: bytes, detail: str) -> list[bytes]:
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
         """Write each row as a JSON object."""
         columns = msgspec.json.decode(body, type=_RawBody).columns
         return [

@@ -11,7 +11,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import Rows, too_many
+from clewline.serve.formats import CheckedRows, too_many_rows
 from clewline.serve.formats.columns import read_details
 from clewline.serve.formats.tables import (
     DECODED_BYTES,
@@ -47,11 +47,11 @@ _PAGE_KINDS = (5, 7, 8)  # data, dictionary, data of version 2; the first field 
 class Parquet:
     """Reads Parquet."""
 
-    def rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> Rows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
         """Read and check the rows of a body."""
         return rows_in(_frame(body, max_rows), read_details(detail), checker, max_rows)
 
-    def inputs(self, body: bytes, detail: str) -> list[bytes]:
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
         """Write each row as a JSON object."""
         return objects(_frame(body, DECODED_VALUES))
 
@@ -88,7 +88,7 @@ def guard(body: bytes, max_rows: int) -> None:
     footer = _footer(body)
     rows = sum(_natural(group[3]) for group in footer[_GROUPS])
     if max(rows, _natural(footer[_ROWS])) > max_rows:
-        raise too_many(max_rows)
+        raise too_many_rows(max_rows)
     if any(element.get(_TYPE_LENGTH, 0) > LONGEST_FIXED for element in footer[_SCHEMA]):
         raise _malformed(f"it has values of a fixed length over {LONGEST_FIXED} bytes")
     size = values = pages = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import Rows, too_many
+from clewline.serve.formats import CheckedRows, too_many_rows
 from clewline.serve.formats.columns import with_entities
 from clewline.signature.check import Checker
 
@@ -17,17 +17,17 @@ from clewline.signature.check import Checker
 class JsonRows:
     """Reads `[{…}, …]`."""
 
-    def rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> Rows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
         """Read and check the rows of an array."""
         if not body.lstrip(b" \t\r\n").startswith(b"["):
             raise MalformedInput("The body is no JSON array.", "Send [{…}, …].")
         rows = checker.decode(body)
         if len(rows) > max_rows:
-            raise too_many(max_rows)
+            raise too_many_rows(max_rows)
         entities = msgspec.json.decode(detail, type=list[str]) if detail else None
         return with_entities(rows, entities)
 
-    def inputs(self, body: bytes, detail: str) -> list[bytes]:
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
         """Write each row as a JSON object."""
         return [bytes(row) for row in msgspec.json.decode(body, type=list[msgspec.Raw])]
 

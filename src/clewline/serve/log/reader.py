@@ -244,8 +244,8 @@ def _rows(part: LoggedRequest) -> list[msgspec.Raw]:
 def _rows_in_format(part: LoggedRequest) -> list[msgspec.Raw]:
     from clewline.serve import formats  # numpy and more, which few parts need
 
-    format = formats.named(part.format)
-    return [msgspec.Raw(row) for row in format.inputs(part.body, part.detail)]
+    format = formats.load_format(part.format)
+    return [msgspec.Raw(row) for row in format.rows_as_json(part.body, part.detail)]
 
 
 def _find(log: Path, identifier: bytes) -> LoggedPrediction | None:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clewline.errors import ClewlineError, InvalidInput, MalformedInput, TooManyRows
-from clewline.serve.formats import MLFLOW, named
+from clewline.protocols.mlflow.body_format import MLFLOW
+from clewline.serve.formats import load_format
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
 
@@ -62,7 +63,7 @@ def ways(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def read(sent: Any, checker: Checker = CHECKER, max_rows: int = 100) -> Any:
     body = sent if isinstance(sent, bytes) else json.dumps(sent).encode()
-    return named(MLFLOW).rows(body, "", checker, max_rows)
+    return load_format(MLFLOW).read_rows(body, "", checker, max_rows)
 
 
 @settings(deadline=None, max_examples=50)
@@ -162,7 +163,7 @@ def test_a_key_that_comes_twice_is_refused(key):
 
 
 def test_inputs_are_written_as_objects_for_why():
-    write = named(MLFLOW).inputs
+    write = load_format(MLFLOW).inputs
     split = {"columns": ["age", "x"], "data": [[1.0, float("nan")]]}
     assert write(json.dumps({"dataframe_split": split}).encode(), "") == [b'{"age":1.0,"x":null}']
     assert write(b'{"inputs": [[1, "a"], 2]}', "") == [b'{"0":1,"1":"a"}', b'{"0":2}']
@@ -193,7 +194,7 @@ def survive(body: bytes) -> None:
             found = read(body, checker)
         except ClewlineError:
             continue
-        shown = named(MLFLOW).inputs(body, "")
+        shown = load_format(MLFLOW).rows_as_json(body, "")
         assert len(shown) == len(found.rows)
         assert all(isinstance(msgspec.json.decode(row), dict) for row in shown)
 

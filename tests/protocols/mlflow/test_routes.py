@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from clewline.errors import Fault
 from clewline.protocols.error_responses import STATUS
 from clewline.protocols.health import ServerHealth
-from clewline.protocols.mlflow import ERROR_CODES, Mlflow, written
+from clewline.protocols.mlflow.routes import ERROR_CODES, Mlflow, written
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.predict_response import PredictResponse
 from clewline.serve.prediction_replay import replay

@@ -15,7 +15,7 @@ from clewline.protocols.oip.grpc import OipGrpc
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("triton_client.py")
 ROWS = [

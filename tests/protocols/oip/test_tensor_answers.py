@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clewline.protocols import openapi
-from clewline.protocols.oip.tensors import Options, outcome, output_tensors
+from clewline.protocols.oip.metadata import Options, outcome, output_tensors
 from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field import Output
 
@@ -43,7 +43,7 @@ def test_a_classifier_of_labels_alone_is_described_without_probabilities() -> No
 
 
 def test_what_typed_contents_cannot_hold_is_answered_raw() -> None:
-    wire = pytest.importorskip("clewline.protocols.oip.wire")
+    wire = pytest.importorskip("clewline.protocols.oip.grpc_requests")
     half = Output(name="e", task="tensor", dtype="float16", shape=(2,))
     found = outcome(PredictResponse("m#1", [b'{"id":"1","value":[1.5,2]}'], b""), half, Options())
     asked = wire.Inference("m", "", b"", "", Options(), is_raw=False)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("mlflow_client.py")
 ROWS = [

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from clewline.errors import FieldProblem
-from clewline.serve.formats import tensors
-from clewline.serve.formats.oip_request import Input, Whole
-from clewline.serve.formats.tensors import BYTES, FLOATS, Misfit
+from clewline.protocols.oip import tensor_data
+from clewline.protocols.oip.infer_request import Input, Whole
+from clewline.protocols.oip.tensor_data import BYTES, FLOATS, Misfit
 from clewline.signature.field import Field
 from clewline.signature.field_rules import (
     EXACT,
@@ -57,7 +57,7 @@ class Column:
         self._rule = rule
         self._base64 = content == "base64"
         self._null = null
-        self._member = tensors.member(datatype)
+        self._member = tensor_data.member(datatype)
         self.limits = _limits(rule, datatype)
         self.levels = rule.levels
         self.one = self._quick_one()
@@ -121,11 +121,11 @@ class Column:
             data = tensor.data
             if len(tensor.shape) == 1 and type(data) is list and len(data) == rows:
                 return data
-            return tensors.flat(data, tensor.shape)
+            return tensor_data.flat(data, tensor.shape)
         if self.datatype == BYTES:
-            found = tensors.raw_elements(whole.body, *raw, rows)
+            found = tensor_data.raw_elements(whole.body, *raw, rows)
             return self._texts(found) if self.plain_text else list(found)
-        return tensors.raw_values(whole.body, *raw, self.datatype, rows)
+        return tensor_data.raw_values(whole.body, *raw, self.datatype, rows)
 
     def _texts(self, elements: list[bytes]) -> list[Any]:
         """Decode what is UTF-8; the rest stays bytes, which no rule accepts."""
@@ -153,9 +153,9 @@ class Column:
         """Make the reader of the one raw value between two places of a body."""
         one = self.one
         if self.datatype != BYTES:
-            return tensors.raw_reader(self.datatype, one, UNSURE)
+            return tensor_data.raw_reader(self.datatype, one, UNSURE)
 
-        return tensors.raw_text_reader(one, UNSURE)
+        return tensor_data.raw_text_reader(one, UNSURE)
 
     def _quick_judged(self, value: Any) -> Any:
         if type(value) is float and abs(value) >= EXACT:
@@ -183,8 +183,8 @@ class Column:
 
     def _quick_raw(self, body: bytes, raw: tuple[int, int], rows: int) -> list[Any] | None:
         if self.field.kind == "boolean":
-            return self.settle(tensors.raw_values(body, *raw, self.datatype, rows))
-        array = tensors.raw_array(body, *raw, self.datatype, rows)
+            return self.settle(tensor_data.raw_values(body, *raw, self.datatype, rows))
+        array = tensor_data.raw_array(body, *raw, self.datatype, rows)
         low, high = self.limits
         wide = array.astype(np.float64)
         good = (wide >= low) & (wide <= high)
@@ -214,10 +214,12 @@ class Column:
         self, whole: Whole, tensor: Input, raw: tuple[int, int] | None
     ) -> np.ndarray[Any, Any] | None:
         """Give the elements in their shape; None where they are not plainly of the datatype."""
-        size = tensors.size_of(tensor.shape)
+        size = tensor_data.size_of(tensor.shape)
         if raw is not None:
-            return tensors.raw_array(whole.body, *raw, self.datatype, size).reshape(tensor.shape)
-        elements = tensors.flat(tensor.data, tensor.shape)
+            return tensor_data.raw_array(whole.body, *raw, self.datatype, size).reshape(
+                tensor.shape
+            )
+        elements = tensor_data.flat(tensor.data, tensor.shape)
         types = set(map(type, elements))
         usual = {bool} if self.datatype == "BOOL" else {int, float}
         if not types <= usual or self.datatype in ("FP16", "FP32"):
@@ -254,11 +256,11 @@ class Column:
         if isinstance(value, UnrepresentableNumber) or not isinstance(value, str | bytes):
             return Refusal(self._rule.expected)
         if self._base64:
-            decoded = tensors.from_base64(value)
+            decoded = tensor_data.from_base64(value)
             if decoded is None:
                 return Refusal(f"{self._rule.expected}, in base64")
             value = decoded
-        text = value if isinstance(value, str) else tensors.as_text(value)
+        text = value if isinstance(value, str) else tensor_data.as_text(value)
         if text is None:
             return Refusal(f"{self._rule.expected}, in UTF-8")
         return self._rule.judge(None if text == self._null else text)
@@ -272,11 +274,11 @@ class Column:
         problems: list[FieldProblem],
     ) -> list[Any]:
         """Decide row by row, since a row's elements are one value."""
-        size = tensors.size_of(self.shape)
+        size = tensor_data.size_of(self.shape)
         if raw is None:
-            elements = tensors.flat(tensor.data, tensor.shape)
+            elements = tensor_data.flat(tensor.data, tensor.shape)
         else:
-            elements = tensors.raw_values(whole.body, *raw, self.datatype, rows * size)
+            elements = tensor_data.raw_values(whole.body, *raw, self.datatype, rows * size)
         found = []
         for row in range(rows):
             part = elements[row * size : (row + 1) * size]
@@ -303,13 +305,13 @@ def fits(field: Field, datatype: str) -> bool:
         return datatype == "BOOL"
     if field.kind == "boolean":
         return datatype != BYTES
-    return datatype in tensors.NUMBERS
+    return datatype in tensor_data.NUMBERS
 
 
 def datatype_of(field: Field) -> str:
     """Name the datatype that a field's values have in metadata."""
     if field.kind == "tensor":
-        return tensors.datatype_of(field.dtype or "float64")
+        return tensor_data.datatype_of(field.dtype or "float64")
     return {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}.get(field.kind, BYTES)
 
 
@@ -321,8 +323,8 @@ def _limits(rule: FieldRule, datatype: str) -> tuple[float, float]:
     else:
         low, high = rule.bounds or (-_SAFE, _SAFE)
     low, high = max(low, -_SAFE), min(high, _SAFE)
-    if datatype in tensors.DTYPES and datatype not in (*FLOATS, "BOOL"):
-        whole = np.iinfo(tensors.DTYPES[datatype])
+    if datatype in tensor_data.DTYPES and datatype not in (*FLOATS, "BOOL"):
+        whole = np.iinfo(tensor_data.DTYPES[datatype])
         low, high = max(low, float(whole.min)), min(high, float(whole.max))
     return low, high
 
@@ -372,5 +374,5 @@ def _folded(elements: list[Any], shape: tuple[int, ...]) -> Any:
         return elements[0]
     if len(shape) == 1:
         return elements
-    step = tensors.size_of(shape[1:])
+    step = tensor_data.size_of(shape[1:])
     return [_folded(elements[i * step : (i + 1) * step], shape[1:]) for i in range(shape[0])]

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clewline.errors import ClewlineError
-from clewline.serve.formats import OIP, OIP_BINARY, named
-from clewline.serve.formats.oip_one import HEADERS, Usual
-from clewline.serve.formats.tensors import write_elements
+from clewline.protocols.oip.body_format import OIP, OIP_BINARY
+from clewline.protocols.oip.one_row import HEADERS, Usual
+from clewline.protocols.oip.tensor_data import write_elements
+from clewline.serve.formats import load_format
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
@@ -70,7 +71,7 @@ def raw(age: bytes, job: bytes, hours: float, note: bytes, **more: Any) -> tuple
 def outcome(body: bytes, checker: Checker, detail: str = "") -> str:
     """Say what a body is read as, to the sign of a zero, or how it is refused."""
     try:
-        read = named(OIP_BINARY if detail else OIP).rows(body, detail, checker, 10)
+        read = load_format(OIP_BINARY if detail else OIP).read_rows(body, detail, checker, 10)
     except ClewlineError as error:
         return repr((type(error), error.message, error.fix))
     return repr((read.rows, read.entities))
@@ -163,6 +164,6 @@ def test_another_look_becomes_the_usual_one_when_it_comes_often():
 
 
 def planner(one: Checker) -> Any:
-    from clewline.serve.formats.oip import _planners
+    from clewline.protocols.oip.body_format import _planners
 
     return _planners[one]

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta
 
-from clewline.serve.formats.oip_columns import UNSURE, Column
-from clewline.serve.formats.oip_request import Whole
-from clewline.serve.formats.tensors import BYTES, FLOATS
+from clewline.protocols.oip.infer_request import Whole
+from clewline.protocols.oip.tensor_data import BYTES, FLOATS
+from clewline.protocols.oip.tensor_reader import UNSURE, Column
 
 HEADERS = 512
 """Headers of one signature that are remembered …"""

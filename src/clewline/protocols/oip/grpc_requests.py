@@ -14,10 +14,10 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from clewline.errors import MalformedInput
-from clewline.protocols.oip.messages import CLASSES
-from clewline.protocols.oip.tensors import ModelMetadata, Options, Outcome, Tensor
-from clewline.serve.formats.oip_request import SIZE, Input, Output, Parameters
-from clewline.serve.formats.tensors import BYTES, DTYPES, write_elements
+from clewline.protocols.oip.grpc_messages import CLASSES
+from clewline.protocols.oip.infer_request import SIZE, Input, Output, Parameters
+from clewline.protocols.oip.metadata import ModelMetadata, Options, Outcome, Tensor
+from clewline.protocols.oip.tensor_data import BYTES, DTYPES, write_elements
 from clewline.signature.field_rules import printable_text
 
 CONTENTS: dict[str, str] = {

@@ -19,14 +19,14 @@ import numpy as np
 
 from clewline import __version__
 from clewline.errors import BadRequest, Fault, InvalidInput, NotFound, NotSupported
+from clewline.protocols.oip.body_format import MATRIX, takes_matrix
+from clewline.protocols.oip.infer_request import Output as Wanted
+from clewline.protocols.oip.infer_request import Parameters
+from clewline.protocols.oip.tensor_data import BYTES, DTYPES, Described, write_elements
+from clewline.protocols.oip.tensor_reader import datatype_of
 from clewline.protocols.request_headers import checked_key, deadline_in
 from clewline.serve.answer_writer import label_name
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
-from clewline.serve.formats.oip import MATRIX, takes_matrix
-from clewline.serve.formats.oip_columns import datatype_of
-from clewline.serve.formats.oip_request import Output as Wanted
-from clewline.serve.formats.oip_request import Parameters
-from clewline.serve.formats.tensors import BYTES, DTYPES, Described, write_elements
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field import Field, Output, Signature

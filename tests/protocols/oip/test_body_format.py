@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clewline.errors import ClewlineError, FieldProblem, InvalidInput, MalformedInput, TooManyRows
-from clewline.serve.formats import OIP, OIP_BINARY, named
-from clewline.serve.formats.tensors import DTYPES, write_elements
+from clewline.protocols.oip.body_format import OIP, OIP_BINARY
+from clewline.protocols.oip.tensor_data import DTYPES, write_elements
+from clewline.serve.formats import load_format
 from clewline.serve.json_reader import JsonReader
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
@@ -99,9 +100,9 @@ def read(
 ) -> list[Any]:
     if raw:
         body, detail = binary(asked)
-        return named(OIP_BINARY).rows(body, detail, checker, max_rows).rows
+        return load_format(OIP_BINARY).read_rows(body, detail, checker, max_rows).rows
     body = asked if isinstance(asked, bytes) else msgspec.json.encode(asked)
-    return named(OIP).rows(body, "", checker, max_rows).rows
+    return load_format(OIP).read_rows(body, "", checker, max_rows).rows
 
 
 def native(rows: Any, checker: Checker = CHECKER) -> list[Any]:
@@ -153,7 +154,9 @@ def test_raw_and_json_inputs_mix_in_any_order(rows: list[dict[str, Any]], seed: 
             kept.append(raw[place : place + size])
         place += size
     header = msgspec.json.encode(mixed)
-    found = named(OIP_BINARY).rows(header + b"".join(kept), str(len(header)), CHECKER, 100)
+    found = load_format(OIP_BINARY).read_rows(
+        header + b"".join(kept), str(len(header)), CHECKER, 100
+    )
     assert found.rows == native(rows)
 
 
@@ -359,14 +362,14 @@ def test_too_many_rows_are_refused_and_none_as_well(raw: bool):
 )
 def test_entities_come_as_a_list_or_as_a_text(said: Any, found: list[str] | None):
     body = msgspec.json.encode(request([ROW], parameters={"entities": said}))
-    assert named(OIP).rows(body, "", CHECKER, 10).entities == found
+    assert load_format(OIP).read_rows(body, "", CHECKER, 10).entities == found
 
 
 @pytest.mark.parametrize("detail", ["", "x", "-1", "999999", "1.5", "9" * 20])
 def test_a_length_of_the_json_that_cannot_be_is_refused(detail: str):
     body, _ = binary(request([ROW]))
     with pytest.raises(MalformedInput, match="Inference-Header-Content-Length"):
-        named(OIP_BINARY).rows(body, detail, CHECKER, 10)
+        load_format(OIP_BINARY).read_rows(body, detail, CHECKER, 10)
 
 
 @pytest.mark.parametrize("cut", [1, 5, -3])
@@ -374,16 +377,16 @@ def test_more_or_fewer_raw_bytes_than_the_inputs_name_are_refused(cut: int):
     body, detail = binary(request([ROW]))
     body = body[:-cut] if cut > 0 else body + b"abc"
     with pytest.raises(MalformedInput, match="bytes follow the JSON"):
-        named(OIP_BINARY).rows(body, detail, CHECKER, 10)
+        load_format(OIP_BINARY).read_rows(body, detail, CHECKER, 10)
 
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_rows_are_written_as_objects_of_what_the_tensors_hold(raw: bool):
     asked = request([ROW, ROW | {"hours": None}])
     if raw:
-        found = named(OIP_BINARY).inputs(*binary(asked))
+        found = load_format(OIP_BINARY).rows_as_json(*binary(asked))
     else:
-        found = named(OIP).inputs(msgspec.json.encode(asked), "")
+        found = load_format(OIP).rows_as_json(msgspec.json.encode(asked), "")
     flat = ROW | {"face": [1.0, 2.0, 3.0, 4.0]} | ({"count": 7})
     objects = [json.loads(each) for each in found]
     assert objects == [flat, flat | {"hours": None}]
@@ -394,12 +397,12 @@ def survives(body: bytes, detail: str | None) -> None:
     name, detail = (OIP, "") if detail is None else (OIP_BINARY, detail)
     for checker in (CHECKER, NUMERIC):
         try:
-            rows = named(name).rows(body, detail, checker, 100).rows
+            rows = load_format(name).read_rows(body, detail, checker, 100).rows
         except ClewlineError as error:
             msgspec.json.encode(getattr(error, "fields", ()))
         else:
             assert not checker.columns(rows).refused
-            assert len(named(name).inputs(body, detail)) == len(rows)
+            assert len(load_format(name).rows_as_json(body, detail)) == len(rows)
 
 
 @settings(max_examples=300, deadline=None)
@@ -470,7 +473,7 @@ def test_a_raw_number_has_the_bytes_of_its_datatype_and_no_others(
         header = msgspec.json.encode(
             {"inputs": [one | {"parameters": {"binary_data_size": len(raw)}}]}
         )
-        return named(OIP_BINARY).rows(header + raw, str(len(header)), checker, 10).rows
+        return load_format(OIP_BINARY).read_rows(header + raw, str(len(header)), checker, 10).rows
 
     assert [row.f0 for row in ask(raw)] == found
     for wrong in (raw[:-1], raw + b"\0", raw[: len(raw) // 2], raw * 2, b""):

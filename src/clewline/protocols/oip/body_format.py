@@ -20,8 +20,19 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.serve.formats import Rows, tensors, too_many
-from clewline.serve.formats.oip_columns import (
+from clewline.protocols.oip import tensor_data
+from clewline.protocols.oip.infer_request import (
+    SHAPE,
+    Input,
+    Parameters,
+    Whole,
+    exact,
+    header_length,
+    quick,
+)
+from clewline.protocols.oip.one_row import Usual
+from clewline.protocols.oip.tensor_data import BYTES, DATATYPES, Misfit
+from clewline.protocols.oip.tensor_reader import (
     CONTENT_TYPES,
     NULL,
     UNSURE,
@@ -29,9 +40,7 @@ from clewline.serve.formats.oip_columns import (
     datatype_of,
     fits,
 )
-from clewline.serve.formats.oip_one import Usual
-from clewline.serve.formats.oip_request import SHAPE, Input, Parameters, Whole, exact, quick
-from clewline.serve.formats.tensors import BYTES, DATATYPES, Misfit
+from clewline.serve.formats import CheckedRows, too_many_rows
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field import Signature
 from clewline.signature.field_rules import is_encodable, printable_text
@@ -50,16 +59,33 @@ Key = tuple[tuple[str, str, str | None, str | None], ...]
 class OipRequests:
     """Reads a request that is JSON alone."""
 
-    def rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> Rows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
         """Read and check the rows of a request."""
         return read(body, None, checker, max_rows)
 
-    def inputs(self, body: bytes, detail: str) -> list[bytes]:
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
         """Write each row as a JSON object of what its tensors hold."""
         return objects(exact(body, None))
 
 
+class OipBinaryRequests:
+    """Reads JSON of `detail` bytes, and the raw tensors that follow it."""
+
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
+        """Read and check the rows of a request."""
+        return read(body, header_length(detail, body), checker, max_rows)
+
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
+        """Write each row as a JSON object of what its tensors hold."""
+        return objects(exact(body, header_length(detail, body)))
+
+
 FORMAT = OipRequests()
+BINARY_FORMAT = OipBinaryRequests()
+OIP = "oip"
+"""An inference request in JSON alone."""
+OIP_BINARY = "oip-binary"
+"""One with raw tensors behind the JSON; the detail is the length of the JSON."""
 
 
 class Plan:
@@ -149,13 +175,13 @@ def takes_matrix(signature: Signature) -> bool:
     return all(field.kind in MATRIX_KINDS for field in signature.fields)
 
 
-def read(body: bytes, header_bytes: int | None, checker: Checker, max_rows: int) -> Rows:
+def read(body: bytes, header_bytes: int | None, checker: Checker, max_rows: int) -> CheckedRows:
     """Read and check the rows of a request; `header_bytes` is None when it is JSON alone."""
     planner = _planners.get(checker)
     if planner is None:
         planner = _planners[checker] = Planner(checker)
     if (row := planner.usual.read(body, header_bytes)) is not None:
-        return Rows([checker.row_type(*row)])
+        return CheckedRows([checker.row_type(*row)])
     whole = quick(body, header_bytes)
     if whole is not None and whole.request.inputs:
         _check_content(whole.request.parameters)
@@ -164,13 +190,13 @@ def read(body: bytes, header_bytes: int | None, checker: Checker, max_rows: int)
             entities = entities_of(whole.request.parameters, len(rows))
             if len(rows) == 1 and plan.is_simple and entities is None:
                 planner.usual.learn(plan.columns, whole, header_bytes)
-            return Rows(rows, entities)
+            return CheckedRows(rows, entities)
     whole = exact(body, header_bytes)
     if not whole.request.inputs:
         raise MalformedInput("There are no inputs.", SHAPE)
     _check_content(whole.request.parameters)
     rows = _exactly(planner.plan(whole.request.inputs), whole, checker, max_rows)
-    return Rows(rows, entities_of(whole.request.parameters, len(rows)))
+    return CheckedRows(rows, entities_of(whole.request.parameters, len(rows)))
 
 
 def entities_of(parameters: Parameters | None, rows: int) -> list[str] | None:
@@ -285,8 +311,8 @@ def _matrix_elements(
     whole: Whole, tensor: Input, raw: tuple[int, int] | None, size: int
 ) -> list[Any]:
     if raw is None:
-        return tensors.flat(tensor.data, tensor.shape)
-    return tensors.raw_values(whole.body, *raw, tensor.datatype, size)
+        return tensor_data.flat(tensor.data, tensor.shape)
+    return tensor_data.raw_values(whole.body, *raw, tensor.datatype, size)
 
 
 def _exactly(plan: Plan, whole: Whole, checker: Checker, max_rows: int) -> list[Any]:
@@ -332,7 +358,7 @@ def _count(plan: Plan, whole: Whole, max_rows: int) -> int:
     if rows == 0:
         raise MalformedInput("There are no rows.", "Send at least one.")
     if rows > max_rows:
-        raise too_many(max_rows)
+        raise too_many_rows(max_rows)
     problems = []
     if plan.is_matrix:
         if inputs[0].shape[1:] != [len(plan.columns)] or rows < 0:
@@ -409,14 +435,14 @@ def _no_entities() -> MalformedInput:
 def _rows_of(whole: Whole, place: int) -> list[Any]:
     """Give what a tensor holds for each row, as JSON can say it."""
     tensor, raw = whole.request.inputs[place], whole.places[place]
-    size = tensors.size_of(tensor.shape)
+    size = tensor_data.size_of(tensor.shape)
     if raw is None:
-        elements = [_sayable(element) for element in tensors.flat(tensor.data, tensor.shape)]
+        elements = [_sayable(element) for element in tensor_data.flat(tensor.data, tensor.shape)]
     elif tensor.datatype == BYTES:
-        found = tensors.raw_elements(whole.body, *raw, size)
+        found = tensor_data.raw_elements(whole.body, *raw, size)
         elements = [element.decode("utf-8", "backslashreplace") for element in found]
     else:
-        elements = tensors.raw_values(whole.body, *raw, tensor.datatype, size)
+        elements = tensor_data.raw_values(whole.body, *raw, tensor.datatype, size)
     null = (tensor.parameters or {}).get(NULL)
     elements = [None if element == null else element for element in elements]
     rows, width = tensor.shape[0], size // tensor.shape[0]

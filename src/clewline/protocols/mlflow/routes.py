@@ -18,12 +18,11 @@ import msgspec
 from clewline.errors import ClewlineError, Fault, NotFound, Overloaded, UnknownFormat
 from clewline.protocols.error_responses import error_response
 from clewline.protocols.http.request import HttpRequest, HttpResponse
+from clewline.protocols.mlflow.body_format import MLFLOW
 from clewline.protocols.request_headers import later, when_asked
 from clewline.protocols.route import POST, READ, HttpRoute
-from clewline.serve import formats
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint
-from clewline.serve.formats import MLFLOW
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field_rules import printable_text
@@ -238,12 +237,11 @@ def format_of(request: HttpRequest) -> str:
     """
     header = request.headers.get(b"content-type", b"").decode("latin-1")
     kind, *parameters = [part.strip().lower() for part in header.split(";")]
-    format = FORMATS.get(kind, "")
-    if format not in formats.MODULES:
-        known = [each for each, name in FORMATS.items() if name in formats.MODULES]
+    format = FORMATS.get(kind)
+    if format is None:
         raise UnknownFormat(
             f"The content type is {printable_text(kind) or 'missing'}.",
-            f"Send one of {', '.join(known)}.",
+            f"Send one of {', '.join(FORMATS)}.",
         )
     for parameter in parameters:
         name, _, value = parameter.partition("=")

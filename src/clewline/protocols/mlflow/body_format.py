@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from clewline.errors import InvalidInput, MalformedInput
-from clewline.serve.formats import Rows, too_many
+from clewline.serve.formats import CheckedRows, too_many_rows
 from clewline.signature import json_rows
 from clewline.signature.check import Checker
 from clewline.signature.field import Field
@@ -45,20 +45,21 @@ _LOCAL = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?", 
 class MlflowRequests:
     """Reads a request in JSON."""
 
-    def rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> Rows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
         """Read and check the rows of a request."""
         reader = _readers.get(checker)
         if reader is None:
             reader = _readers[checker] = Reader(checker)
         return reader.quick(body, max_rows) or reader.exact(body, max_rows)
 
-    def inputs(self, body: bytes, detail: str) -> list[bytes]:
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
         """Write each row as a JSON object; values without names go by their place."""
         rows, _ = sent(body)
         return [_written(row) for row in rows]
 
 
 FORMAT = MlflowRequests()
+MLFLOW = "mlflow"
 
 
 class Split(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -99,7 +100,7 @@ class Reader:
         # A text may be a date-time without its offset; only the exact way mends that.
         self._is_plain = all(field.kind != "datetime" for field in fields)
 
-    def quick(self, body: bytes, max_rows: int) -> Rows | None:
+    def quick(self, body: bytes, max_rows: int) -> CheckedRows | None:
         """Read a table as callers mostly send it, where everything is plainly right; else None."""
         if body.startswith(b'{"dataframe_records"'):
             return self._quick_records(body, max_rows)
@@ -107,7 +108,7 @@ class Reader:
             return self._quick_split(body, max_rows)
         return None
 
-    def _quick_records(self, body: bytes, max_rows: int) -> Rows | None:
+    def _quick_records(self, body: bytes, max_rows: int) -> CheckedRows | None:
         if body.count(b'"dataframe_records"') > 1:
             return None
         try:
@@ -117,9 +118,9 @@ class Reader:
             rows = self._checker.decode(records) if records.startswith(b"[") else []
         except (msgspec.DecodeError, UnicodeError, RecursionError, InvalidInput):
             return None  # a column too many, or a time without offset: the exact way decides
-        return Rows(rows) if 0 < len(rows) <= max_rows else None
+        return CheckedRows(rows) if 0 < len(rows) <= max_rows else None
 
-    def _quick_split(self, body: bytes, max_rows: int) -> Rows | None:
+    def _quick_split(self, body: bytes, max_rows: int) -> CheckedRows | None:
         try:
             table = _decode_usual(body).dataframe_split
             places = self._places(table.columns)
@@ -134,17 +135,17 @@ class Reader:
                 rows.append(msgspec.convert(row, row_type))
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
-        return Rows(rows)
+        return CheckedRows(rows)
 
-    def exact(self, body: bytes, max_rows: int) -> Rows:
+    def exact(self, body: bytes, max_rows: int) -> CheckedRows:
         """Read any request, and say what is wrong with it if anything is."""
         rows, entities = sent(body, self._scalars)
         if not rows:
             raise MalformedInput("There are no rows.", "Send at least one.")
         if len(rows) > max_rows:
-            raise too_many(max_rows)
+            raise too_many_rows(max_rows)
         checked = self._checker.settle([self._named(row) for row in rows])
-        return Rows(checked, _entities(entities, len(checked)))
+        return CheckedRows(checked, _entities(entities, len(checked)))
 
     def _places(self, columns: list[str]) -> list[tuple[str, int]] | None:
         """Find each field among the columns; None unless each is there once."""
