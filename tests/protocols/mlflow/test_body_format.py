@@ -163,7 +163,7 @@ def test_a_key_that_comes_twice_is_refused(key):
 
 
 def test_inputs_are_written_as_objects_for_why():
-    write = load_format(MLFLOW).inputs
+    write = load_format(MLFLOW).rows_as_json
     split = {"columns": ["age", "x"], "data": [[1.0, float("nan")]]}
     assert write(json.dumps({"dataframe_split": split}).encode(), "") == [b'{"age":1.0,"x":null}']
     assert write(b'{"inputs": [[1, "a"], 2]}', "") == [b'{"0":1,"1":"a"}', b'{"0":2}']
