@@ -152,7 +152,7 @@ class Endpoints:
         from clewline.store.records import LiveRevision
 
         live = self._store.catalog.find(LiveRevision, order="endpoint", limit=None)
-        return [self.get(f"{each.endpoint}#{each.number}") for each in live]
+        return [self.get(each.ref) for each in live]
 
     def get(self, name: str) -> Revision:
         """
@@ -161,22 +161,9 @@ class Endpoints:
         Raises:
             NotFound: No such endpoint was applied.
         """
-        from clewline.errors import NotFound
-        from clewline.model.names import MOST_DIGITS
-        from clewline.store.records import LiveRevision, Revision
+        from clewline.store.ref import find_revision
 
-        endpoint, _, number = name.partition("#")
-        if not number:
-            live = self._store.catalog.get(LiveRevision, endpoint)
-            number = str(live.number) if live else ""
-        is_number = number.isdecimal() and len(number) < MOST_DIGITS
-        found = self._store.catalog.get(Revision, endpoint, int(number)) if is_number else None
-        if found is None:
-            raise NotFound(
-                f"There is no endpoint {name!r} in this store.",
-                "`clewline endpoints list` shows them, `clewline endpoints apply` makes one.",
-            )
-        return found
+        return find_revision(self._store.catalog, name)
 
 
 class Predictions:

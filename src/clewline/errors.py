@@ -37,6 +37,7 @@ error to HTTP status stands in `clewline.protocols`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import msgspec
@@ -266,3 +267,29 @@ class ModelFailed(Fault):
         super().__init__(message, fix)
         self.args = (message, fix, ids)
         self.ids = ids
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str:
+    """
+    Suggest the known name that is nearest to a wrong one; for the fix of an error.
+
+    Args:
+        name: What was given.
+        known: The names that there are.
+        otherwise: What to say when none is near; the known names by default.
+
+    >>> did_you_mean("modle", ["model", "graph"])
+    "Did you mean 'model'?"
+    >>> did_you_mean("x", ["model", "graph"])
+    'Known names: graph, model.'
+    """
+    import difflib  # 5 ms that a command without a mistake need not pay
+
+    names = sorted(set(known))
+    near = difflib.get_close_matches(str(name), names, n=1)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    if otherwise is not None:
+        return otherwise
+    rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"Known names: {', '.join(names[:10])}{rest}." if names else "There are none yet."

@@ -181,7 +181,7 @@ def test_verify_names_a_flipped_byte_and_exits_1(call: Call) -> None:
 def test_what_is_not_there_exits_2_and_names_the_nearest(call: Call) -> None:
     code, _, err = call("show", "incom@1")
     assert code == 2
-    assert "Did you mean 'income'?" in err
+    assert "Did you mean 'income@1'?" in err
 
 
 def test_promote_tells_where_the_head_is_in_git(call: Call) -> None:

@@ -21,10 +21,10 @@ from clewline.hub.import_model import ModelImport, import_model
 from clewline.hub.web import DownloadLimits, HubFault
 from clewline.model.registry import Registry
 from clewline.project import Project
-from clewline.store.lineage import resolve as found_on_line
 from clewline.store.lineage import why
 from clewline.store.reader import FILE as CATALOG
 from clewline.store.reader import CatalogReader
+from clewline.store.ref import resolve as found_on_line
 from clewline.store.store import Store
 
 QUICK = DownloadLimits(silence_s=0.3, attempts=2)

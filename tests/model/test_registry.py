@@ -68,9 +68,9 @@ def test_a_version_is_found_by_number_alias_and_name(registry: Registry) -> None
     ("ref", "says"),
     [
         ("incme", "Did you mean 'income'"),
-        ("incme@1", "Did you mean 'income'"),
+        ("incme@1", "Did you mean 'income@1'"),
         ("income@7", "newest is income@1"),
-        ("income@chmpion", "Did you mean 'champion'"),
+        ("income@chmpion", "Did you mean 'income@champion'"),
     ],
 )
 def test_what_is_not_there_is_answered_with_the_nearest(

@@ -330,7 +330,7 @@ class Loans:
         (self.project.endpoints / f"{endpoint}.yaml").write_text(text)
         with Store.open(self.project.store_root) as store:
             applied = revision.apply(self.project, store, spec.read(self.project, endpoint))
-        return revision.revision_ref(applied.revision)
+        return applied.revision.ref
 
 
 @pytest.fixture(scope="session")

@@ -160,8 +160,8 @@ def test_revisions_with_different_code_answer_side_by_side(project: Project) -> 
 @pytest.mark.parametrize(
     ("graph", "messages"),
     [
-        ("{model: income@champio}", ["no alias income@champio", "Did you mean income@champion"]),
-        ("{model: incom@1}", ["There is no model 'incom'. Did you mean income@1"]),
+        ("{model: income@champio}", ["no alias income@champio", "Did you mean 'income@champion'"]),
+        ("{model: incom@1}", ["There is no model 'incom'. Did you mean 'income@1'"]),
         ("{model: 'hf:a/b/model.onnx'}", ["hf:a/b/model.onnx"]),
         ("{transform: nodes.py:tidi, model: income@1}", ["Did you mean nodes.py:tidy"]),
         (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clewline.errors import NotFound, UsageError
 from clewline.store.digest import Digest, digest_bytes
-from clewline.store.lineage import Node, impact, resolve, why
+from clewline.store.lineage import Node, impact, why
 from clewline.store.nodes import revision_node, run_node
 from clewline.store.reader import FILE, CatalogReader
 from clewline.store.records import (
@@ -30,6 +30,7 @@ from clewline.store.records import (
     SeenFile,
     StepRun,
 )
+from clewline.store.ref import ReadPath, resolve
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def test_a_beginning_of_two_runs_asks_for_more(line: Line) -> None:
 def test_a_file_is_found_by_what_it_holds_wherever_it_lies(line: Line, tmp_path: Path) -> None:
     (tmp_path / "copy").write_bytes(b"table")
     found = resolve(line.store.catalog.reader, str(tmp_path / "copy"))
-    assert (found.id, found.note) == (line.table.digest, None)
+    assert (found.id, found.read) == (line.table.digest, None)
     (tmp_path / "other").write_bytes(b"never read")
     with pytest.raises(NotFound, match="No run of this project has read"):
         resolve(line.store.catalog.reader, str(tmp_path / "other"))
@@ -128,9 +129,7 @@ def test_a_file_that_changed_since_it_was_read_says_so(line: Line, tmp_path: Pat
     path.write_bytes(b"third")
     found = resolve(line.store.catalog.reader, str(path))
     assert found.id == first.digest
-    assert found.note is not None
-    assert "has changed since" in found.note
-    assert "1 other contents" in found.note
+    assert found.read == ReadPath(str(path), changed=True, earlier=1)
 
 
 # Back

@@ -79,13 +79,13 @@ def endpoint(live: Revision, state: LiveRevision, history: Sequence[Revision]) -
         *([f"within {timeout:g} ms"] if timeout else []),
         *(["pinned in memory"] if revisions.is_pinned(live) else []),
     ]
-    out.print(f"[bold]{revisions.revision_ref(live)}[/bold] is {' '.join(said)}", highlight=False)
+    out.print(f"[bold]{live.ref}[/bold] is {' '.join(said)}", highlight=False)
     out.print(drawing(of_revision(live)))
     out.print(_pinned(live))
     past = _table("revision", "applied", "models")
     for item in history:
         models = some(dict.fromkeys(item.models.values()), 4)
-        past.add_row(revisions.revision_ref(item), when(item.created), models)
+        past.add_row(item.ref, when(item.created), models)
     out.print(past)
 
 
@@ -170,7 +170,7 @@ def applied(
     revision: Revision, is_new: bool, found: Sequence[RevisionChange], was: str | None
 ) -> None:
     """Print what came of applying one file."""
-    ref, out = revisions.revision_ref(revision), console()
+    ref, out = revision.ref, console()
     models = some(dict.fromkeys(revision.models.values()), 4)
     if not is_new:
         out.print(f"{ref} was live already: {models}")

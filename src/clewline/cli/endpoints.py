@@ -145,7 +145,7 @@ def rollback(name: str, /, *, to: int | None = None) -> None:
         changes = _changes(store, was, RevisionDraft(back, None))
     emit(
         {"live": back, "changes": changes},
-        lambda _: tables.applied(back, True, changes, revisions.revision_ref(was)),
+        lambda _: tables.applied(back, True, changes, was.ref),
     )
 
 
@@ -156,7 +156,7 @@ def _listed(store: Store, name: str, live: LiveRevision | None, has_file: bool) 
     assert revision is not None, "the catalog keeps what is live"
     state = "unloaded" if live.unloaded else "live" if has_file else "live, its file is gone"
     models = list(revision.models.values())
-    return Listed(name, revisions.revision_ref(revision), models, has_file, state, live.moved)
+    return Listed(name, revision.ref, models, has_file, state, live.moved)
 
 
 # Models from elsewhere
@@ -192,8 +192,8 @@ def _checked(project: Project, store: Store, name: str) -> Checked:
     same = live is not None and revisions.content(live) == revisions.content(draft.revision)
     return Checked(
         endpoint=name,
-        live=None if live is None else revisions.revision_ref(live),
-        next=revisions.revision_ref(live if live is not None and same else draft.revision),
+        live=None if live is None else live.ref,
+        next=(live if live is not None and same else draft.revision).ref,
         models=draft.revision.models,
         graph=draft.revision.graph,
         changes=_changes(store, live, draft),
@@ -255,7 +255,7 @@ def _print_applied(
     applied: list[revisions.AppliedRevision], changes: list[list[RevisionChange]]
 ) -> None:
     for each, change in zip(applied, changes, strict=True):
-        was = None if each.before is None else revisions.revision_ref(each.before)
+        was = None if each.before is None else each.before.ref
         tables.applied(each.revision, each.is_new, change, was)
     if len(applied) > 10:
         new = sum(each.is_new for each in applied)

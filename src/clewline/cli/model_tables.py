@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from clewline.cli.output import console, message
-from clewline.model.registry import version_ref
 from clewline.store.phrases import number, size, when
 from clewline.store.records import ModelVersion, Run
 
@@ -37,7 +36,7 @@ def versions(
         return
     table = _table("model", "alias", "task", "metric", "served by", "size", "registered", "run")
     for version in found:
-        ref = version_ref(version)
+        ref = version.ref
         table.add_row(
             f"[bold]{ref}[/bold]",
             " ".join(aliases.get(ref, [])),

@@ -14,7 +14,7 @@ from clewline.cli.models_import import import_
 from clewline.cli.output import emit, message
 from clewline.cli.paging import Limit, Offset
 from clewline.errors import GateRefused
-from clewline.model.registry import Registry, version_ref
+from clewline.model.registry import Registry
 from clewline.project import find
 from clewline.store.records import Run
 from clewline.store.store import Store
@@ -42,10 +42,7 @@ def list_(name: str | None = None, /, *, limit: Limit = 20, offset: Offset = 0) 
     with _registry() as registry:
         found = registry.list(name, limit=limit, offset=offset)
         aliases = _aliases(registry)
-    rows = [
-        msgspec.to_builtins(item) | {"aliases": aliases.get(version_ref(item), [])}
-        for item in found
-    ]
+    rows = [msgspec.to_builtins(item) | {"aliases": aliases.get(item.ref, [])} for item in found]
     emit(rows, lambda _: tables.versions(found, aliases, limit, offset))
 
 

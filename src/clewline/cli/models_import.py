@@ -58,7 +58,6 @@ def import_(
     """
     from clewline.hub.import_model import ModelImport, import_model
     from clewline.hub.web import DownloadLimits
-    from clewline.model.registry import version_ref
 
     if train is not None and sample is not None:
         raise UsageError("--train and --sample are both given.", "Leave --sample out.")
@@ -75,9 +74,7 @@ def import_(
         registered = import_model(
             project, store, wanted, DownloadLimits(size_bytes=in_bytes(max_size))
         )
-    emit(
-        msgspec.to_builtins(registered), lambda _: message(f"registered {version_ref(registered)}")
-    )
+    emit(msgspec.to_builtins(registered), lambda _: message(f"registered {registered.ref}"))
 
 
 def _tables(train: Path | None, test: Path | None, target: str | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from clewline import project
 from clewline.cli.output import console, emit
 from clewline.store import lineage, reader
 from clewline.store.lineage import Node
+from clewline.store.ref import resolve
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -53,7 +54,7 @@ def why(thing: str, /, *, full: Annotated[bool, Parameter(negative="")] = False)
         emit(line.why(here, thing, full=full), show)
         return
     catalog = _catalog(here)
-    emit(lineage.why(catalog, lineage.resolve(catalog, thing), full=full), show)
+    emit(lineage.why(catalog, resolve(catalog, thing), full=full), show)
 
 
 def impact(thing: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
@@ -75,7 +76,7 @@ def impact(thing: str, /, *, full: Annotated[bool, Parameter(negative="")] = Fal
         emit(line.prediction_node(log_reader.get_prediction(here.log, thing)), show)
         return
     catalog = _catalog(here)
-    found = lineage.resolve(catalog, thing, prefer="model")
+    found = resolve(catalog, thing, prefer="model")
     emit(lineage.impact(catalog, found, full=full), show)
 
 

@@ -21,7 +21,7 @@ from clewline.hub.address import Address
 from clewline.hub.download import Fetched, declared_size, fetch, require_size
 from clewline.hub.file_cache import CachedFile
 from clewline.hub.web import DownloadLimits, HubRefused, open_url
-from clewline.model import names, origin
+from clewline.model import origin
 from clewline.model.kinds.file import require_known
 from clewline.model.origin import Origin
 from clewline.model.registry import Registry
@@ -30,6 +30,7 @@ from clewline.store.digest import digest_bytes
 from clewline.store.disk import disk_errors
 from clewline.store.phrases import size
 from clewline.store.records import ModelVersion
+from clewline.store.ref import require_model_name
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def import_model(
         NotSupported: It holds no model that is loaded safely; says what it is.
         HubFault: A server cannot be reached, or broke off.
     """
-    names.require_model_name(wanted.name)
+    require_model_name(wanted.name)
     is_far = addresses.is_address(wanted.source)
     if wanted.digest is None and is_far:
         raise unpinned_error(addresses.parse_address(wanted.source), bounds)

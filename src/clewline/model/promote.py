@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clewline.errors import CheckFailed, Conflict, Fault, GateRefused, NotFound, UsageError
-from clewline.model import gate, git_anchor, names, registry_chain
+from clewline.model import gate, git_anchor, registry_chain
 from clewline.model.package import BACKGROUND, Package
-from clewline.model.registry import Registry, load_predictor, version_ref
+from clewline.model.registry import Registry, load_predictor
 from clewline.model.seal import Sealer
 from clewline.store.records import Alias, ModelVersion
+from clewline.store.ref import require_alias_name
 
 if TYPE_CHECKING:
     from clewline.store.catalog import Catalog, Transaction
@@ -49,7 +50,7 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
         IntegrityError: The package is not what was registered.
         Fault: The alias was moved, and Git would not take the head of the chain.
     """
-    names.require_alias_name(alias)
+    require_alias_name(alias)
     if force is not None and not force.strip():
         raise UsageError("The reason to overrule the gate is empty.", "Say why, in words.")
     version, sealer = registry.get(ref), registry.sealer()
@@ -139,7 +140,7 @@ def _rival(registry: Registry, version: ModelVersion) -> gate.GateCandidate:
     try:
         return gate_candidate(registry.read(version))
     except (CheckFailed, NotFound) as error:
-        return gate.GateCandidate(ref=version_ref(version), problem=error.message)
+        return gate.GateCandidate(ref=version.ref, problem=error.message)
 
 
 def _refuse(
@@ -152,7 +153,7 @@ def _refuse(
     if force is None:
         lines = "; ".join(map(str, failed))
         raise GateRefused(
-            f"{version_ref(version)} may not be {alias}: {lines}.",
+            f"{version.ref} may not be {alias}: {lines}.",
             "Register a better version, change gate.yaml, or overrule it with --force REASON.",
             tuple(verdicts or ()),
         )
@@ -169,7 +170,7 @@ def _move(
 ) -> Promotion:
     before = transaction.get(Alias, version.name, alias)
     promotion = Promotion(
-        model=version_ref(version),
+        model=version.ref,
         alias=alias,
         before=f"{version.name}@{before.number}" if before else None,
         moved=before is None or before.number != version.number,

@@ -15,12 +15,12 @@ from clewline.flow.context import StepContext, current_step
 from clewline.flow.pipeline import pipeline
 from clewline.flow.step import step
 from clewline.flow.tracking import log_value
-from clewline.model import names
 from clewline.model.origin import Origin
 from clewline.model.package import PackageMetadata
-from clewline.model.registry import Registry, version_ref
+from clewline.model.registry import Registry
 from clewline.store.digest import Digest
 from clewline.store.records import ModelVersion, Run
+from clewline.store.ref import require_model_name
 
 if TYPE_CHECKING:
     from clewline.evaluation.report import Report
@@ -81,7 +81,7 @@ def register(
         NotSupported: The model has no form that can be stored safely.
         NotFound: We are not in a project, or its private key is missing.
     """
-    names.require_model_name(name)
+    require_model_name(name)
     context = current_step()
     given = {"train": train, "test": test, "target": target}
     given |= {"report": report, "signature": signature, "files": files, "arguments": arguments}
@@ -212,9 +212,7 @@ def _versions() -> dict[str, str]:
 
 
 def _tell(registered: ModelVersion, contents: Contents, run: str) -> None:
-    lines = [*contents.notes, f"{version_ref(registered)}: {contents.compiled.equality.sentence}"]
+    lines = [*contents.notes, f"{registered.ref}: {contents.compiled.equality.sentence}"]
     if registered.run != run:
-        lines.append(
-            f"{version_ref(registered)} holds just this since run {registered.run}: no new version"
-        )
+        lines.append(f"{registered.ref} holds just this since run {registered.run}: no new version")
     sys.stderr.write("".join(f"{line}\n" for line in lines))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clewline.errors import CheckFailed, IntegrityError, InvalidConfig, NotFound
-from clewline.model import names, package, registry_chain
+from clewline.model import package, registry_chain
 from clewline.model.package import Package, PackageDraft, PackageMetadata
 from clewline.model.seal import Sealer
 from clewline.project import Project
 from clewline.store.digest import Digest
 from clewline.store.disk import disk_errors
 from clewline.store.records import Alias, Edge, ModelVersion
+from clewline.store.ref import find_version, require_model_name
 
 if TYPE_CHECKING:
     from clewline.model.runtime.outputs import Predictor
@@ -55,7 +56,7 @@ class Registry:
             ModelVersion, order="-number", limit=limit, offset=offset, name=name
         )
         if not found and not offset:
-            raise self._no_model(name)
+            find_version(self.store.catalog, name)  # raises
         return found
 
     def aliases(self, name: str | None = None) -> Aliases:
@@ -71,16 +72,7 @@ class Registry:
         Raises:
             NotFound: There is no such model, version or alias; names the nearest.
         """
-        name, which = names.split(ref)
-        if isinstance(which, str):
-            which = self._aliased(name, which)
-        if which is None:
-            return self.list(name, limit=1)[0]
-        found = self.store.catalog.get(ModelVersion, name, which)
-        if found is None:
-            newest = self.list(name, limit=1)[0]
-            raise NotFound(f"There is no {ref}.", f"The newest is {name}@{newest.number}.")
-        return found
+        return find_version(self.store.catalog, ref)
 
     def folder(self, version: ModelVersion) -> Path:
         """Where the package of a version lies."""
@@ -99,7 +91,7 @@ class Registry:
     def read(self, version: ModelVersion) -> Package:
         """As `open`, for a version that was looked up."""
         opened = package.open_package(self.folder(version), self.public_key, version.package)
-        if opened.manifest.ref != version_ref(version):
+        if opened.manifest.ref != version.ref:
             raise IntegrityError(
                 f"The package {self.folder(version)} is that of {opened.manifest.ref}.",
                 "Restore it from a backup, or register the model again.",
@@ -136,7 +128,7 @@ class Registry:
             UsageError: The name cannot name a model.
             NotFound: The project's private key is not there.
         """
-        names.require_model_name(about.name)
+        require_model_name(about.name)
         sealer = self.sealer()
         draft = PackageDraft(self.project.store_root / "tmp", files, logical or {})
         try:
@@ -185,22 +177,6 @@ class Registry:
             with disk_errors(folder):
                 folder.rename(self.project.store_root / "tmp" / name)
 
-    def _aliased(self, name: str, alias: str) -> int:
-        held = self.store.catalog.get(Alias, name, alias)
-        if held is None:
-            self.list(name, limit=1)
-            known = [found.alias for found in self.aliases(name)]
-            raise NotFound(
-                f"No version of {name} holds the alias {alias!r}.",
-                f"{names.nearest(alias, known)} "
-                f"`clewline models promote {name}@NUMBER {alias}` gives it.",
-            )
-        return held.number
-
-    def _no_model(self, name: str) -> NotFound:
-        known = {version.name for version in self.store.catalog.find(ModelVersion, limit=1000)}
-        return NotFound(f"There is no model {name!r}.", names.nearest(name, known))
-
     @property
     def public_key(self) -> str:
         """What seals are checked with."""
@@ -227,11 +203,6 @@ class Registry:
                 "Restore the right one from a backup.",
             )
         return sealer
-
-
-def version_ref(version: ModelVersion) -> str:
-    """`name@number`."""
-    return f"{version.name}@{version.number}"
 
 
 def load_predictor(opened: Package) -> Predictor:
@@ -261,7 +232,7 @@ def _version(about: PackageMetadata, draft: PackageDraft, digest: Digest) -> Mod
 
 def _registered(version: ModelVersion) -> dict[str, Any]:
     return {
-        "model": version_ref(version),
+        "model": version.ref,
         "package": version.package,
         "content": version.content,
         "run": version.run,
@@ -271,5 +242,5 @@ def _registered(version: ModelVersion) -> dict[str, Any]:
 def _edges(version: ModelVersion) -> list[Edge]:
     if version.step_run is None:
         return []
-    source, target = f"step:{version.step_run}", f"model:{version_ref(version)}"
+    source, target = f"step:{version.step_run}", f"model:{version.ref}"
     return [Edge(source=source, target=target, role="registered")]

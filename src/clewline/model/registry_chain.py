@@ -16,7 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -24,7 +24,7 @@ from clewline.model import seal
 from clewline.model.seal import Sealer
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.records import Alias, ChainEntry, ModelVersion
-from clewline.store.rows import R
+from clewline.store.ref import RecordSource
 
 START = digest_bytes(b"clewline registry chain 1\n")
 """What the first link holds as the digest of the one before it."""
@@ -33,13 +33,7 @@ LINK = b"clewline registry link 1\n"
 REGISTERED, PROMOTED = "registered", "promoted"
 
 
-class Records(Protocol):
-    """Where links are read: the catalog, or a transaction of it."""
-
-    def find(self, kind: type[R], **how: Any) -> list[R]: ...
-
-
-def last_link(records: Records) -> ChainEntry | None:
+def last_link(records: RecordSource) -> ChainEntry | None:
     """Give the last link; None when there is none yet."""
     return next(iter(records.find(ChainEntry, order="-seq", limit=1)), None)
 
@@ -91,7 +85,7 @@ def catalog_differences(
 ) -> list[str]:
     """Say where the catalog is not what the chain tells of it."""
     packages, held = _told(links)
-    there = {f"{version.name}@{version.number}": version.package for version in versions}
+    there = {version.ref: version.package for version in versions}
     names = {f"{alias.name}@{alias.alias}": f"{alias.name}@{alias.number}" for alias in aliases}
     return [
         *_compare("version", packages, there),

@@ -6,7 +6,7 @@ import msgspec
 
 from clewline.errors import CheckFailed, NotFound
 from clewline.model import git_anchor, registry_chain
-from clewline.model.registry import Registry, version_ref
+from clewline.model.registry import Registry
 from clewline.store.records import Alias, ChainEntry, ModelVersion
 
 
@@ -71,5 +71,5 @@ def _check(registry: Registry, version: ModelVersion) -> VersionCheck:
     try:
         registry.read(version)
     except (CheckFailed, NotFound) as error:
-        return VersionCheck(version_ref(version), error.message)
-    return VersionCheck(version_ref(version), None)
+        return VersionCheck(version.ref, error.message)
+    return VersionCheck(version.ref, None)

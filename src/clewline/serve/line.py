@@ -12,10 +12,11 @@ from clewline.project import Project
 from clewline.serve.log.frame import RouteChoice
 from clewline.serve.log.reader import LoggedPrediction, find_prediction, get_prediction
 from clewline.store.ids import id_time_s
-from clewline.store.lineage import Node, Ref
+from clewline.store.lineage import Node
 from clewline.store.lineage import why as why_record
 from clewline.store.phrases import counted, named, number, some
 from clewline.store.reader import FILE, CatalogReader
+from clewline.store.ref import RecordRef
 
 FIELDS_SHOWN = 5
 
@@ -36,7 +37,7 @@ def why(project: Project, identifier: str, *, full: bool = False) -> Node:
     logged = get_prediction(project.log, identifier)
     node = prediction_node(logged, full=full)
     node.facts += [("shadow", shadow_said(*one)) for one in shadows(project, logged.id).items()]
-    revision = Ref("revision", f"{logged.frame.endpoint}#{logged.frame.revision}")
+    revision = RecordRef("revision", f"{logged.frame.endpoint}#{logged.frame.revision}")
     with closing(CatalogReader(project.store_root / FILE)) as reader:
         node.children = [why_record(reader, revision, full=full)]
     return node

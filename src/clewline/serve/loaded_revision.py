@@ -13,7 +13,6 @@ import numpy as np
 
 from clewline.errors import Fault, InvalidInput, ModelFailed
 from clewline.project import Project
-from clewline.serve import revision as revisions
 from clewline.serve.answer_writer import AnswerWriter
 from clewline.serve.batch_cost import BatchCost
 from clewline.serve.batcher import BatchAnswer
@@ -42,7 +41,7 @@ class LoadedRevision:
         self, revision: Revision, build: Builder, node: Node, *, max_rows: int = MAX_ROWS
     ) -> None:
         self.revision = revision
-        self.ref = revisions.revision_ref(revision)
+        self.ref = revision.ref
         self.signature = node.signature
         self.json_reader = json_reader_of(node.signature, revision.accepted, max_rows)
         self.checker = self.json_reader.checker

@@ -18,14 +18,14 @@ import msgspec
 from clewline.errors import NotFound
 from clewline.project import Project
 from clewline.serve.endpoint_file import EndpointSpec
-from clewline.serve.graph.resolver import Records, RevisionDraft, resolve
+from clewline.serve.graph.resolver import RevisionDraft, resolve
 from clewline.serve.graph.tree import of_revision
 from clewline.store.records import Edge, LiveRevision, Revision
+from clewline.store.ref import RecordSource
 from clewline.store.store import Store
 
 __all__ = [
     "AppliedRevision",
-    "Records",
     "RevisionDraft",
     "apply",
     "content",
@@ -36,7 +36,6 @@ __all__ = [
     "make_live",
     "require_live",
     "resolve",
-    "revision_ref",
     "rollback",
     "timeout_ms",
 ]
@@ -49,11 +48,6 @@ class AppliedRevision:
     revision: Revision
     is_new: bool
     before: Revision | None = None
-
-
-def revision_ref(revision: Revision) -> str:
-    """Write a revision's name: `income#12`."""
-    return f"{revision.endpoint}#{revision.number}"
 
 
 def durability(revision: Revision) -> Any:
@@ -118,20 +112,20 @@ def rollback(store: Store, endpoint: str, number: int | None = None) -> Revision
         earlier = transaction.get(Revision, endpoint, wanted)
         if earlier is None:
             raise NotFound(
-                f"There is no revision {endpoint}#{wanted}; {revision_ref(live)} is live.",
+                f"There is no revision {endpoint}#{wanted}; {live.ref} is live.",
                 f"`clewline endpoints show {endpoint}` lists its revisions.",
             )
         _go_live(transaction, earlier)
     return earlier
 
 
-def live_revision(records: Records, endpoint: str) -> Revision | None:
+def live_revision(records: RecordSource, endpoint: str) -> Revision | None:
     """Get the revision that an endpoint answers with; None when it has none."""
     live = records.get(LiveRevision, endpoint)
     return None if live is None else records.get(Revision, endpoint, live.number)
 
 
-def require_live(records: Records, endpoint: str) -> Revision:
+def require_live(records: RecordSource, endpoint: str) -> Revision:
     """
     Get the revision that an endpoint answers with.
 
@@ -165,7 +159,7 @@ def _go_live(transaction: Any, revision: Revision) -> None:
 
 def edges(revision: Revision) -> list[Edge]:
     """The edges of the line that lead to a revision: from each model, and from its code."""
-    target = f"revision:{revision_ref(revision)}"
+    target = f"revision:{revision.ref}"
     found = [
         Edge(source=f"model:{model}", target=target, role="serves")
         for model in dict.fromkeys(revision.models.values())

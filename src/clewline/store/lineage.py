@@ -36,14 +36,14 @@ from clewline.store.records import (
     Run,
     StepRun,
 )
-from clewline.store.ref import Ref, RefKind, resolve
+from clewline.store.ref import RecordRef, RefKind
 
-__all__ = ["Node", "Ref", "impact", "resolve", "why"]
+__all__ = ["Node", "impact", "why"]
 
 RUNS_SHOWN = 20
 
 
-def why(reader: CatalogReader, ref: Ref, *, full: bool = False) -> Node:
+def why(reader: CatalogReader, ref: RecordRef, *, full: bool = False) -> Node:
     """
     Follow the line back.
 
@@ -61,7 +61,7 @@ def why(reader: CatalogReader, ref: Ref, *, full: bool = False) -> Node:
     return _noted(ref, _Back(reader, full).of(ref.kind, ref.id))
 
 
-def impact(reader: CatalogReader, ref: Ref, *, full: bool = False) -> Node:
+def impact(reader: CatalogReader, ref: RecordRef, *, full: bool = False) -> Node:
     """
     Follow the line forward.
 
@@ -225,7 +225,7 @@ class _Forward:
         runs = self.reader.find(Run, snapshot=text, order="-started", limit=None)
         steps = [step.id for run in runs for step in _steps(self.reader, run.id)]
         served = revisions_with(self.reader, text)
-        node.children = [self.revision(f"{each.endpoint}#{each.number}") for each in served]
+        node.children = [self.revision(each.ref) for each in served]
         node.children += self.made_from(steps)
         return node
 
@@ -286,9 +286,14 @@ def _step_tree(
     return root
 
 
-def _noted(ref: Ref, node: Node) -> Node:
-    if ref.note:
-        node.facts.insert(0, ("", ref.note))
+def _noted(ref: RecordRef, node: Node) -> Node:
+    if ref.read:
+        note = f"{ref.read.path} as the newest run read it"
+        if ref.read.changed:
+            note += "; the file has changed since"
+        if ref.read.earlier:
+            note += f"; earlier runs read {ref.read.earlier} other contents there"
+        node.facts.insert(0, ("", note))
     return node
 
 
@@ -362,7 +367,7 @@ def _registered(reader: CatalogReader, run: str, steps: Iterable[str]) -> list[s
     """The versions that a run registered on the ground of certain step runs."""
     among = set(steps)
     return [
-        f"{version.name}@{version.number}"
+        version.ref
         for version in reader.find(ModelVersion, run=run, limit=None)
         if version.step_run is None or version.step_run in among
     ]

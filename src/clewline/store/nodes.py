@@ -36,7 +36,7 @@ class Node(msgspec.Struct):
 
 def revision_node(reader: CatalogReader, revision: Revision) -> Node:
     """An endpoint's revision, and whether it is the one that answers."""
-    text = f"{revision.endpoint}#{revision.number}"
+    text = revision.ref
     live = reader.get(LiveRevision, revision.endpoint)
     state = "not live"
     if live is not None and live.number == revision.number:
@@ -55,7 +55,7 @@ def revision_node(reader: CatalogReader, revision: Revision) -> Node:
 
 def model_node(reader: CatalogReader, version: ModelVersion) -> Node:
     """A model version: how it is served, how good it is, which aliases it holds."""
-    text = f"{version.name}@{version.number}"
+    text = version.ref
     aliases = [
         alias.alias
         for alias in reader.find(Alias, name=version.name, limit=None)

@@ -118,6 +118,11 @@ class ModelVersion(Record, frozen=True, kw_only=True):
     size_bytes: int
     created: float
 
+    @property
+    def ref(self) -> str:
+        """Its reference: `income@3`."""
+        return f"{self.name}@{self.number}"
+
 
 class Alias(Record, frozen=True, kw_only=True):
     """A movable name on a model version."""
@@ -159,6 +164,11 @@ class Revision(Record, frozen=True, kw_only=True):
     code: Digest | None = None  # blob: snapshot of the code that the graph's functions are in
     created: float
 
+    @property
+    def ref(self) -> str:
+        """Its reference: `income#12`."""
+        return f"{self.endpoint}#{self.number}"
+
 
 class LiveRevision(Record, frozen=True, kw_only=True):
     """Which revision an endpoint answers with."""
@@ -169,6 +179,11 @@ class LiveRevision(Record, frozen=True, kw_only=True):
     number: int
     moved: float
     unloaded: bool = False  # by an operator: not answered until it is loaded again
+
+    @property
+    def ref(self) -> str:
+        """The reference of the revision: `income#12`."""
+        return f"{self.endpoint}#{self.number}"
 
 
 class Token(Record, frozen=True, kw_only=True):

@@ -24,7 +24,6 @@ from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.request_headers import later
 from clewline.protocols.rest import predict
 from clewline.protocols.route import POST, READ, HttpRoute
-from clewline.serve import revision
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
 from clewline.serve.log import reader as log_reader
@@ -165,7 +164,7 @@ class RestRoutes:
         summary: dict[str, Any] = {"endpoint": endpoint.name, "ready": endpoint.trouble is None}
         if endpoint.serving is not None:
             live = endpoint.serving.loaded.revision
-            summary |= {"revision": revision.revision_ref(live), "models": live.models}
+            summary |= {"revision": live.ref, "models": live.models}
             summary |= {"waiting_rows": endpoint.serving.batcher.rows}
         if endpoint.trouble is not None:
             wanted = f"{endpoint.name}#{endpoint.wanted}"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
 from clewline.errors import ClewlineError, InvalidConfig, NotFound, NotSupported
 from clewline.model import origin as origins
-from clewline.model.names import MOST_DIGITS
 from clewline.project import Project
 from clewline.serve.endpoint_file import EndpointSpec
 from clewline.serve.graph import declared
@@ -25,19 +23,11 @@ from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.tree import ONLY
 from clewline.signature import accepted_limits as accepted_bounds
 from clewline.store.digest import Digest
-from clewline.store.records import Alias, ModelVersion, Revision
-from clewline.store.rows import R
+from clewline.store.records import ModelVersion, Revision
+from clewline.store.ref import RecordSource, find_version
 
 PREPROCESSING = "transform"
 """The task of a version that is a fitted preprocessing."""
-
-
-class Records(Protocol):
-    """What reads records: a catalog, its reader, or a transaction."""
-
-    def get(self, kind: type[R], *key: Any) -> R | None: ...
-
-    def find(self, kind: type[R], **how: Any) -> list[R]: ...
 
 
 class RevisionDraft(NamedTuple):
@@ -52,7 +42,10 @@ ImportedVersions = Mapping[DeclaredImport, ModelVersion]
 
 
 def resolve(
-    project: Project, records: Records, spec: EndpointSpec, brought: ImportedVersions | None = None
+    project: Project,
+    records: RecordSource,
+    spec: EndpointSpec,
+    brought: ImportedVersions | None = None,
 ) -> RevisionDraft:
     """
     Resolve a file against the records and the working tree; nothing is fetched.
@@ -100,7 +93,7 @@ def source_of(spec: EndpointSpec) -> str:
     return f"endpoints/{spec.endpoint}.yaml"
 
 
-def version(records: Records, text: str) -> ModelVersion:
+def version(records: RecordSource, text: str) -> ModelVersion:
     """
     Find the version that a text in a file means: `income@3`, `income@champion`.
 
@@ -108,24 +101,15 @@ def version(records: Records, text: str) -> ModelVersion:
         NotFound: There is no such model, version or alias; names the nearest.
         NotSupported: It is the address of a preprocessing, which no file from elsewhere is.
     """
-    name, _, which = text.partition("@")
     if text.startswith(("hf:", "http://", "https://")):
         raise NotSupported(
             f"{text} is an address, and no file from elsewhere is a preprocessing.",
             "Register one, and name it as NAME@ALIAS.",
         )
-    if which.isascii() and which.isdigit() and len(which) < MOST_DIGITS:
-        number: int | None = int(which)
-    else:
-        alias = records.get(Alias, name, which)
-        number = None if alias is None else alias.number
-    found = None if number is None else records.get(ModelVersion, name, number)
-    if found is None:
-        raise _no_version(records, name, which)
-    return found
+    return find_version(records, text)
 
 
-def elsewhere(project: Project, records: Records, wanted: DeclaredImport) -> ModelVersion:
+def elsewhere(project: Project, records: RecordSource, wanted: DeclaredImport) -> ModelVersion:
     """
     Find the version that a file from elsewhere has become, by the file's digest.
 
@@ -165,14 +149,14 @@ def _sum(path: Path) -> str:
 
 
 def _of_one_model(
-    project: Project, records: Records, spec: EndpointSpec, brought: ImportedVersions
+    project: Project, records: RecordSource, spec: EndpointSpec, brought: ImportedVersions
 ) -> Revision:
     wanted = spec.model or ""
     if isinstance(wanted, DeclaredImport):
         found = brought.get(wanted) or elsewhere(project, records, wanted)
     else:
         found = version(records, wanted)
-    model = f"{found.name}@{found.number}"
+    model = found.ref
     accepted = accepted_bounds.read_accepted(project.signatures / f"{found.name}.yaml").builtins()
     return Revision(
         endpoint=spec.endpoint,
@@ -191,7 +175,7 @@ def _as_kept(plain: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _next(records: Records, spec: EndpointSpec) -> int:
+def _next(records: RecordSource, spec: EndpointSpec) -> int:
     newest = records.find(Revision, order="-number", limit=1, endpoint=spec.endpoint)
     return newest[0].number + 1 if newest else 1
 
@@ -200,7 +184,7 @@ class _Resolver:
     """Turns declared nodes into the tree that a revision pins."""
 
     def __init__(
-        self, project: Project, records: Records, problems: Problems, brought: ImportedVersions
+        self, project: Project, records: RecordSource, problems: Problems, brought: ImportedVersions
     ) -> None:
         self.problems = problems
         self._brought = brought
@@ -285,7 +269,7 @@ class _Resolver:
         except ClewlineError as error:
             self._enter(node.at, error)
             return ""
-        ref = f"{found.name}@{found.number}"
+        ref = found.ref
         if (found.task == PREPROCESSING) != (task == PREPROCESSING):
             does = "prepares fields and answers nothing" if task is None else "prepares nothing"
             fix = f"Write transform: {wanted}." if task is None else "Name a fitted preprocessing."
@@ -385,23 +369,3 @@ def _narrower(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | No
         if joined["bounds"][0] > joined["bounds"][1]:
             return None
     return joined
-
-
-def _no_version(records: Records, name: str, which: str) -> NotFound:
-    versions = records.find(ModelVersion, order="-number", limit=1, name=name)
-    if not versions:
-        names = {version.name for version in records.find(ModelVersion, limit=1000)}
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {near[0]}@{which}?" if near else "Register it with cl.register."
-        return NotFound(f"There is no model {name!r}.", hint)
-    newest = f"{name}@{versions[0].number}"
-    if which.isdigit():
-        return NotFound(f"There is no version {name}@{which}.", f"The newest is {newest}.")
-    aliases = sorted(alias.alias for alias in records.find(Alias, limit=None, name=name))
-    near = difflib.get_close_matches(which, aliases, n=1)
-    meant = f"Did you mean {name}@{near[0]}? " if near else ""
-    held = f"{name} has {', '.join(aliases)}. " if aliases else ""
-    return NotFound(
-        f"There is no alias {name}@{which}.",
-        f"{meant}{held}`clewline models promote {newest} {which}` makes it.",
-    )

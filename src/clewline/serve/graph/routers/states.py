@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from clewline.store.records import RouterState
-from clewline.store.rows import R
+from clewline.store.ref import RecordSource
 from clewline.store.store import Store
-
-
-class Records(Protocol):
-    """What reads records: a catalog or its reader."""
-
-    def find(self, kind: type[R], **how: Any) -> list[R]: ...
 
 
 class LearnedStates:
@@ -25,7 +19,7 @@ class LearnedStates:
     workers read one catalog, so they choose by one state. Any thread may ask.
     """
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: RecordSource) -> None:
         self._records = records
         self._latest: dict[tuple[str, str], RouterState | None] = {}
 
@@ -51,7 +45,7 @@ class LearnedStates:
         return self._latest[key]
 
 
-def latest(records: Records, endpoint: str, node: str) -> RouterState | None:
+def latest(records: RecordSource, endpoint: str, node: str) -> RouterState | None:
     """Read the latest state of a router; None when it has learned nothing yet."""
     found = records.find(RouterState, order="-number", limit=1, endpoint=endpoint, node=node)
     return found[0] if found else None
