@@ -1,17 +1,38 @@
-"""A project with several models, made once a session and cheap to put into a new folder."""
+"""Settings of the test run, and a project with several models that is cheap to copy."""
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from clewline.project import Project
 
 Shop = Callable[..., Project]
+
+ROOT = Path(__file__).parent.parent
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("clewline", deadline=None)
+settings.load_profile("clewline")
+
+# A shell starts background jobs with Ctrl-C ignored, and every child would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def clients() -> Path:
+    """Return the folder of programs in the environment with other projects' clients."""
+    folder = ROOT / ".venv-clients"
+    if not list(folder.glob(".installed-clients")):
+        pytest.skip("other projects' clients are not installed: scripts/install clients")
+    return folder / "bin"
 
 
 @pytest.fixture(scope="session")

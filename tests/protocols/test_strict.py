@@ -272,7 +272,8 @@ class Nginx:
 
     def __init__(self, folder: Path, server, buffering: str) -> None:
         program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-        assert program, "nginx is missing. Install it: apt-get install nginx-light"
+        if program is None:
+            pytest.skip("nginx is not installed: apt-get install nginx-light")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]

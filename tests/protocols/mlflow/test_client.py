@@ -9,8 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-ROOT = Path(__file__).parents[3]
-CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("mlflow_client.py")
 ROWS = [
     {"age": 39, "hours": 40.5, "job": "nurse"},
@@ -20,11 +18,13 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def found(income: Any) -> dict[str, Any]:
+def found(income: Any, clients: Path) -> dict[str, Any]:
     """What the client printed."""
-    subprocess.run([ROOT / "scripts" / "install", "clients"], check=True, cwd=ROOT)
     done = subprocess.run(
-        [CLIENTS, SCRIPT, str(income.port)], capture_output=True, check=False, timeout=100
+        [clients / "python", SCRIPT, str(income.port)],
+        capture_output=True,
+        check=False,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr.decode()
     printed: dict[str, Any] = msgspec.json.decode(done.stdout)

@@ -15,8 +15,6 @@ from clewline.protocols.oip.grpc import OipGrpc
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker
 
-ROOT = Path(__file__).parents[3]
-CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 SCRIPT = Path(__file__).with_name("triton_client.py")
 ROWS = [
     {"age": 39, "hours": 40.5, "job": "nurse"},
@@ -26,9 +24,8 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def found(income: Any) -> dict[str, Any]:
+def found(income: Any, clients: Path) -> dict[str, Any]:
     """What the client printed."""
-    subprocess.run([ROOT / "scripts" / "install", "clients"], check=True, cwd=ROOT)
     vitals = ServerHealth()
     ready = RestRoutes(income.endpoints, vitals).ready
     served = OipGrpc(income.endpoints, TokenChecker(income.project), ready, vitals)
@@ -44,7 +41,7 @@ def found(income: Any) -> dict[str, Any]:
     port = run(start())
     try:
         done = subprocess.run(
-            [CLIENTS, SCRIPT, str(income.port), str(port)],
+            [clients / "python", SCRIPT, str(income.port), str(port)],
             capture_output=True,
             check=False,
             timeout=60,
