@@ -1,11 +1,14 @@
 """
 The baseline rule: what a person could do without a model.
 
-Either one answer always (the most frequent label, the mean), or the best rule
-that asks about a single field, where chance does not explain it. A rule
-that was learned on the rows that it is judged on would be flattered, so it is
-learned on the training table, or cross-fitted: each fifth of the rows is answered
-by a rule that was learned on the other four.
+Either one answer for every row (the most frequent label, the mean), or the best rule that asks
+about a single field, if chance does not explain it. A rule looks better than it is on the rows
+that it was learned on. So it is learned on the training table, or cross-fitted: each fifth of
+the rows is answered by a rule that was learned on the other four.
+
+Source:
+    Holte, Very simple classification rules perform well on most commonly used datasets
+    (Machine Learning 11, 1993).
 """
 
 from __future__ import annotations
@@ -18,20 +21,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.evaluation.columns import BaselineColumn, LevelColumn, NumericColumn
 from clewline.evaluation.metrics import Floats, Integers, Interval
-from clewline.evaluation.rule import ConstantRule, LevelSetRule, SimpleRule, ThresholdRule
+from clewline.evaluation.rules import Columns, RuleColumn, SimpleRule
 
 FOLDS = 5
 LEARNED_ROWS = 100_000
-"""A rule with one question needs no more rows to be learned from."""
-_LEAST = 5  # rows on each side of a question
-_DOUBT = 0.01
-"""A question is asked when chance would give its like in fewer than one table of a hundred."""
+"""More rows do not improve a rule with one question."""
+_LEAST_ROWS = 5  # on each side of a question
+_LARGEST_P = 0.01
+"""A question counts if fewer than one table in a hundred holds its like by chance."""
 
 
 class Baseline(msgspec.Struct, frozen=True):
-    """The rule in words, and its metrics on the rows that the model was measured on."""
+    """The rule, and its metrics on the rows that the model was measured on."""
 
     rule: str  # "always <=50K", "capital-gain > 5119 → >50K, else <=50K"
     learned_on: str  # "train", or "test, cross-fitted"
@@ -42,7 +44,7 @@ class Question(NamedTuple):
     """A rule that asks about one field."""
 
     worth: float
-    doubt: float  # probability that chance gives a field a question like this
+    p_value: float  # probability that chance gives a field a question like this
     rule: SimpleRule
 
 
@@ -51,7 +53,7 @@ class Objective:
     What a rule is to get right.
 
     Args:
-        labels: How many labels there are; None for a regression.
+        labels: Number of labels; None for a regression.
         weights: What one right answer of each label is worth, shape (labels,).
     """
 
@@ -60,7 +62,7 @@ class Objective:
         self.weights = np.ones(labels or 0) if weights is None else weights
 
     def terms(self, truth: NDArray[np.generic]) -> Floats:
-        """What sums over a side are made of: (n, labels), or (n, 2) of centred y and its square."""
+        """Return what group sums add up: (n, labels), or (n, 2) of centred y and its square."""
         if self.labels is None:
             values = truth.astype(np.float64)
             values = values - values.mean()  # else squares of large values lose their spread
@@ -68,61 +70,63 @@ class Objective:
         return np.asarray(np.eye(self.labels)[truth.astype(np.int64)] * self.weights)
 
     def worth(self, sums: Floats, counts: Floats) -> Floats:
-        """How good the best single answer to rows with these sums is; higher is better."""
+        """Return how good the best single answer to a group is; higher is better."""
         if self.labels is None:
             squares = sums[..., 0] ** 2
             return np.divide(squares, counts, out=np.zeros_like(squares), where=counts > 0)
         return np.asarray(sums.max(axis=-1))
 
-    def doubt(self, sums: Floats, counts: Floats) -> float:
+    def p_value(self, sums: Floats, counts: Floats) -> float:
         """
-        Give the probability that chance parts the answers as these groups do.
+        Return the probability that chance separates the answers as these groups do.
 
-        By the likelihood ratio of groups and labels, or of the groups' means (F test).
+        Args:
+            sums: Sums of `terms` per group, shape (groups, labels or 2).
+            counts: Rows per group, shape (groups,).
+
+        Source:
+            Labels: the likelihood-ratio (G) test, Wilks, The large-sample distribution of the
+            likelihood ratio for testing composite hypotheses (Annals of Mathematical
+            Statistics 9, 1938). Regressions: the F test of one-way analysis of variance,
+            Fisher, Statistical Methods for Research Workers (1925).
         """
+        from scipy import stats
+
         if self.labels is None:
-            return _doubt_of_means(sums, counts)
+            groups, rows = len(counts), counts.sum()
+            means = (sums[:, 0] ** 2 / counts).sum()
+            within, between = sums[:, 1].sum() - means, means - sums[:, 0].sum() ** 2 / rows
+            if groups < 2 or rows <= groups or between <= 0:
+                return 1.0
+            if within <= 0:
+                return 0.0
+            ratio = between / (groups - 1) / within * (rows - groups)
+            return float(stats.f.sf(ratio, groups - 1, rows - groups))
         table = np.divide(sums, self.weights, out=np.zeros_like(sums), where=self.weights > 0)
-        return _doubt_of_counts(table)
+        table = table[:, table.sum(axis=0) > 0]
+        expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+        ratios = np.divide(table, expected, out=np.ones_like(table), where=table > 0)
+        degrees = (len(table) - 1) * (table.shape[1] - 1)
+        return float(stats.chi2.sf(2 * (table * np.log(ratios)).sum(), degrees)) if degrees else 1.0
 
     def answer(self, truth: NDArray[np.generic]) -> float:
-        """The best single answer to rows: the index of a label, or the mean."""
+        """Return the best single answer to rows: the index of a label, or the mean."""
         if self.labels is None:
             return float(truth.astype(np.float64).mean())
         counts = np.bincount(truth.astype(np.int64), minlength=self.labels)
         return float((counts * self.weights).argmax())
 
-    def shares(self, truth: NDArray[np.generic]) -> Floats:
-        """The share of each label, each counted once more than seen; empty for a regression."""
+    def probabilities(self, truth: NDArray[np.generic]) -> Floats:
+        """
+        Return the probability of each label, shape (labels,); empty for a regression.
+
+        Each label counts once more than it occurs (Laplace's rule of succession), so that no
+        probability is 0.
+        """
         if self.labels is None:
             return np.zeros(0)
         counts = np.bincount(truth.astype(np.int64), minlength=self.labels) + 1.0
         return np.asarray(counts / counts.sum())
-
-
-def _doubt_of_means(sums: Floats, counts: Floats) -> float:
-    from scipy import stats
-
-    groups, rows = len(counts), counts.sum()
-    means = (sums[:, 0] ** 2 / counts).sum()
-    within = sums[:, 1].sum() - means
-    between = means - sums[:, 0].sum() ** 2 / rows
-    if groups < 2 or rows <= groups or between <= 0:
-        return 1.0
-    if within <= 0:
-        return 0.0
-    ratio = between / (groups - 1) / within * (rows - groups)
-    return float(stats.f.sf(ratio, groups - 1, rows - groups))
-
-
-def _doubt_of_counts(table: Floats) -> float:
-    from scipy import stats
-
-    table = table[:, table.sum(axis=0) > 0]
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    parts = np.divide(table, expected, out=np.ones_like(table), where=table > 0)
-    degrees = (len(table) - 1) * (table.shape[1] - 1)
-    return float(stats.chi2.sf(2 * (table * np.log(parts)).sum(), degrees)) if degrees else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,102 +134,100 @@ class FittedRule:
     """A rule with its answers."""
 
     rule: SimpleRule
-    answers: Floats  # of each side: label index or mean
-    shares: Floats  # of each side, of each label, shape (sides, labels); empty for a regression
+    answers: Floats  # per group: label index or mean
+    probabilities: Floats  # shape (groups, labels); empty for a regression
 
-    def predict(self, columns: dict[str, BaselineColumn], rows: int) -> tuple[Floats, Floats]:
-        """Answers, shape (n,), and probabilities, shape (n, labels)."""
-        sides = self.rule.sides(columns, rows)
-        return self.answers[sides], self.shares[sides]
+    def predict(self, columns: Columns, rows: int) -> tuple[Floats, Floats]:
+        """Return answers, shape (n,), and probabilities, shape (n, labels)."""
+        groups = self.rule.groups(columns, rows)
+        return self.answers[groups], self.probabilities[groups]
 
-    def words(self, labels: Sequence[object]) -> str:
-        """The rule in words; `labels` are empty for a regression."""
-        if labels:
-            return self.rule.words([str(labels[int(answer)]) for answer in self.answers])
-        return self.rule.words([f"{answer:.4g}" for answer in self.answers])
+    def describe(self, labels: Sequence[object]) -> str:
+        """Write the rule with its answers; `labels` is empty for a regression."""
+        return self.rule.describe(
+            [str(labels[int(a)]) if labels else f"{a:.4g}" for a in self.answers]
+        )
 
 
-def learn(
-    columns: dict[str, BaselineColumn],
-    truth: NDArray[np.generic],
-    goal: Objective,
-    *,
-    seed: int = 0,
+def learn_rule(
+    columns: Columns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
 ) -> FittedRule:
     """
     Learn the best rule.
 
+    Its question must be significant at 1 % after Bonferroni's correction for the number of
+    fields and of thresholds.
+
     Args:
         columns: The fields, each of n rows.
         truth: Label indices, or the quantity, shape (n,), n > 0.
-        goal: What is to be right.
-        seed: Of the sample that is taken where there are more than 100,000 rows.
+        objective: What is to be right.
+        seed: Seed of the sample that is taken of more than 100,000 rows.
+
+    Source:
+        Dunn, Multiple comparisons among means (Journal of the American Statistical
+        Association 56, 1961).
     """
     if len(truth) > LEARNED_ROWS:
         chosen = np.random.default_rng(seed).choice(len(truth), LEARNED_ROWS, replace=False)
-        columns, truth = _taken(columns, chosen), truth[chosen]
-    terms = goal.terms(truth)
-    asked = [found for column in columns.values() for found in _questions(column, terms, goal)]
-    clear = [question for question in asked if question.doubt * len(columns) < _DOUBT]
+        columns, truth = _take(columns, chosen), truth[chosen]
+    terms = objective.terms(truth)
+    questions = [found for column in columns.values() for found in _ask(column, terms, objective)]
+    clear = [question for question in questions if question.p_value * len(columns) < _LARGEST_P]
     if not clear:
-        return _fitted(
-            ConstantRule(), columns, truth, Objective(goal.labels)
-        )  # the most frequent label
-    return _fitted(max(clear, key=lambda question: question.worth).rule, columns, truth, goal)
+        rule, objective = SimpleRule(), Objective(objective.labels)  # the most frequent label
+    else:
+        rule = max(clear, key=lambda question: question.worth).rule
+    groups = rule.groups(columns, len(truth))
+    parts = [truth[groups == group] for group in range(int(groups.max()) + 1)]
+    answers = np.array([objective.answer(part if part.size else truth) for part in parts])
+    return FittedRule(rule, answers, np.array([objective.probabilities(part) for part in parts]))
 
 
-def cross_fitted(
-    columns: dict[str, BaselineColumn],
-    truth: NDArray[np.generic],
-    goal: Objective,
-    *,
-    seed: int = 0,
+def cross_fit_rule(
+    columns: Columns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
 ) -> tuple[Floats, Floats]:
     """
     Answer each row by a rule that was learned without its fifth of the rows.
 
+    Every fifth has the same mix of answers. A fifth with more of one label would leave fewer
+    of it to learn from, and the rules would then be wrong more often than chance.
+
     Returns:
         Answers, shape (n,), and probabilities, shape (n, labels).
+
+    Source:
+        Kohavi, A study of cross-validation and bootstrap for accuracy estimation and model
+        selection (IJCAI 1995).
     """
     rows = len(truth)
-    fold = _folds(truth, np.random.default_rng(seed))
-    answers, shares = np.zeros(rows), np.zeros((rows, goal.labels or 0))
+    order = np.random.default_rng(seed).permutation(rows)
+    order = order[np.argsort(truth[order], kind="stable")]
+    fold = np.empty(rows, dtype=np.int64)
+    fold[order] = np.arange(rows) % min(FOLDS, rows)
+    answers, probabilities = np.zeros(rows), np.zeros((rows, objective.labels or 0))
     for number in range(fold.max() + 1):
         here, others = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         others = others if others.size else here
-        fitted = learn(_taken(columns, others), truth[others], goal, seed=seed)
-        answers[here], shares[here] = fitted.predict(_taken(columns, here), len(here))
-    return answers, shares
+        fitted = learn_rule(_take(columns, others), truth[others], objective, seed=seed)
+        answers[here], probabilities[here] = fitted.predict(_take(columns, here), len(here))
+    return answers, probabilities
 
 
-def _folds(truth: NDArray[np.generic], random: np.random.Generator) -> Integers:
-    """
-    Part the rows, every part with the same mix of answers.
-
-    A part with more of one label leaves fewer of it to learn from: at chance the
-    rules would then be wrong more often than right.
-    """
-    order = random.permutation(len(truth))
-    order = order[np.argsort(truth[order], kind="stable")]
-    fold = np.empty(len(truth), dtype=np.int64)
-    fold[order] = np.arange(len(truth)) % min(FOLDS, len(truth))
-    return fold
+def _ask(column: RuleColumn, terms: Floats, objective: Objective) -> Iterator[Question]:
+    """Yield the best questions about a field, if there are any."""
+    questions = _threshold_questions if column.is_numeric else _level_questions
+    return questions(column, terms, objective)
 
 
-def _questions(column: BaselineColumn, terms: Floats, goal: Objective) -> Iterator[Question]:
-    """The best questions about a field, if there are any to ask."""
-    if isinstance(column, NumericColumn):
-        yield from _thresholds(column, terms, goal)
-    else:
-        yield from _level_sets(column, terms, goal)
-
-
-def _thresholds(column: NumericColumn, terms: Floats, goal: Objective) -> Iterator[Question]:
+def _threshold_questions(
+    column: RuleColumn, terms: Floats, objective: Objective
+) -> Iterator[Question]:
     known = ~np.isnan(column.values)
     order = np.flatnonzero(known)[np.argsort(column.values[known], kind="stable")]
     values, sums = column.values[order], terms[order].cumsum(axis=0)
     cuts = np.flatnonzero(np.diff(values))  # last row of each distinct value but the largest
-    cuts = cuts[(cuts + 1 >= _LEAST) & (len(values) - cuts - 1 >= _LEAST)]
+    cuts = cuts[(cuts + 1 >= _LEAST_ROWS) & (len(values) - cuts - 1 >= _LEAST_ROWS)]
     if not cuts.size:
         return
     upto, counts = sums[cuts], (cuts + 1).astype(np.float64)
@@ -233,86 +235,50 @@ def _thresholds(column: NumericColumn, terms: Floats, goal: Objective) -> Iterat
     for above in (True, False) if not known.all() else (True,):
         side = sums[-1] - upto if above else upto
         count = len(values) - counts if above else counts
-        worth = goal.worth(side, count) + goal.worth(total - side, len(terms) - count)
+        worth = objective.worth(side, count) + objective.worth(total - side, len(terms) - count)
         best = int(worth.argmax())
         groups = np.stack([side[best], total - side[best]])
-        doubt = goal.doubt(groups, np.array([count[best], len(terms) - count[best]]))
-        rule = ThresholdRule(column.name, _between(values, cuts[best]), above, column.instants)
-        yield Question(float(worth[best]), doubt * len(cuts), rule)
+        p_value = objective.p_value(groups, np.array([count[best], len(terms) - count[best]]))
+        low, high = float(values[cuts[best]]), float(values[cuts[best] + 1])
+        middle = low / 2 + high / 2
+        threshold = middle if low <= middle < high else low  # rounding must not reach `high`
+        rule = SimpleRule(column.name, threshold, above, column.is_datetime)
+        yield Question(float(worth[best]), p_value * len(cuts), rule)
 
 
-def _level_sets(column: LevelColumn, terms: Floats, goal: Objective) -> Iterator[Question]:
-    groups = list(_by_level(column, terms))
-    if not groups:
-        return
-    sums = np.stack([group[1] for group in groups])
-    counts = np.array([float(group[2]) for group in groups])
-    other_sums, other_count = terms.sum(axis=0) - sums.sum(axis=0), len(terms) - counts.sum()
-    if other_count:
-        sums, counts = np.vstack([sums, other_sums]), np.append(counts, other_count)
-    doubt = goal.doubt(sums, counts)
-    sets = _high_levels if goal.labels is None else _unusual_levels
-    for rule in sets(column.name, groups, terms):
-        yield Question(_worth(rule, column, terms, goal), doubt, rule)
-
-
-Group = tuple[object, Floats, int]  # a level, its sums, its rows
-
-
-def _unusual_levels(name: str, groups: list[Group], terms: Floats) -> Iterator[SimpleRule]:
-    """Levels whose most frequent label is not that of all rows, by label."""
-    usual = terms.sum(axis=0).argmax()
-    sets: dict[int, list[object]] = {}
-    for level, sums, _ in groups:
-        if (label := int(sums.argmax())) != usual:
-            sets.setdefault(label, []).append(level)
-    if sets:
-        yield LevelSetRule(name, tuple(tuple(levels) for _, levels in sorted(sets.items())))
-
-
-def _high_levels(name: str, groups: list[Group], terms: Floats) -> Iterator[SimpleRule]:
-    """The level with the highest mean, the two highest, and so on; the best set is among them."""
-    ordered = sorted(groups, key=lambda group: float(-group[1][0] / group[2]))
-    for size in range(1, len(ordered)):
-        yield LevelSetRule(name, (tuple(level for level, _, _ in ordered[:size]),))
-
-
-def _by_level(column: LevelColumn, terms: Floats) -> Iterator[Group]:
-    """The levels that enough rows have."""
+def _level_questions(column: RuleColumn, terms: Floats, objective: Objective) -> Iterator[Question]:
     rows: dict[object, list[int]] = {}
     for row, level in enumerate(column.values.tolist()):
         if level is not None:
             rows.setdefault(level, []).append(row)
-    for level in sorted(rows, key=str):
-        if len(rows[level]) >= _LEAST:
-            yield level, terms[rows[level]].sum(axis=0), len(rows[level])
+    levels = [level for level in sorted(rows, key=str) if len(rows[level]) >= _LEAST_ROWS]
+    if not levels:
+        return
+    sums = np.stack([terms[rows[level]].sum(axis=0) for level in levels])
+    counts = np.array([float(len(rows[level])) for level in levels])
+    if objective.labels is None:
+        # The highest mean, the two highest, and so on; the best set is among them.
+        order = sorted(range(len(levels)), key=lambda n: float(-sums[n, 0] / counts[n]))
+        choices = [[[levels[n] for n in order[:size]]] for size in range(1, len(levels))]
+    else:
+        # Levels whose most frequent label is not that of all rows, by label.
+        usual = terms.sum(axis=0).argmax()
+        by_label: dict[int, list[object]] = {}
+        for level, label in zip(levels, sums.argmax(axis=1).tolist(), strict=True):
+            if label != usual:
+                by_label.setdefault(label, []).append(level)
+        choices = [[by_label[label] for label in sorted(by_label)]] if by_label else []
+    if other_count := len(terms) - counts.sum():
+        other_sums = terms.sum(axis=0) - sums.sum(axis=0)
+        sums, counts = np.vstack([sums, other_sums]), np.append(counts, other_count)
+    p_value = objective.p_value(sums, counts)
+    for choice in choices:
+        rule = SimpleRule(column.name, level_sets=tuple(map(tuple, choice)))
+        groups = rule.groups({column.name: column}, len(terms))
+        sizes = np.bincount(groups).astype(np.float64)
+        group_sums = np.stack([terms[groups == n].sum(axis=0) for n in range(len(sizes))])
+        yield Question(float(objective.worth(group_sums, sizes).sum()), p_value, rule)
 
 
-def _between(values: Floats, row: int) -> float:
-    """The middle between a row's value and the next larger one, always below the latter."""
-    low, high = float(values[row]), float(values[row + 1])
-    middle = low / 2 + high / 2
-    return middle if low <= middle < high else low
-
-
-def _worth(rule: SimpleRule, column: BaselineColumn, terms: Floats, goal: Objective) -> float:
-    sides = rule.sides({column.name: column}, len(terms))
-    counts = np.bincount(sides).astype(np.float64)
-    sums = np.stack([terms[sides == side].sum(axis=0) for side in range(len(counts))])
-    return float(goal.worth(sums, counts).sum())
-
-
-def _fitted(
-    rule: SimpleRule,
-    columns: dict[str, BaselineColumn],
-    truth: NDArray[np.generic],
-    goal: Objective,
-) -> FittedRule:
-    sides = rule.sides(columns, len(truth))
-    parts = [truth[sides == side] for side in range(int(sides.max()) + 1)]
-    answers = np.array([goal.answer(part if part.size else truth) for part in parts])
-    return FittedRule(rule, answers, np.array([goal.shares(part) for part in parts]))
-
-
-def _taken(columns: dict[str, BaselineColumn], rows: Integers) -> dict[str, BaselineColumn]:
+def _take(columns: Columns, rows: Integers) -> Columns:
     return {name: column.take(rows) for name, column in columns.items()}

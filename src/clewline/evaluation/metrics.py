@@ -1,9 +1,10 @@
 """
-The usual metrics of classification and regression, with bootstrap intervals.
+Metrics of classification and regression, with bootstrap intervals.
 
-A *measure* takes weights, shape (n,), one a row, and gives named values. All ones
-give the metrics of the sample; how often each row was drawn gives those of a
-resample. So rows are sorted once, not once a resample.
+A *measure* takes weights, shape (n,), and returns named values. If all weights are 1, these are
+the metrics of the sample; if a weight is how often its row was drawn, those of a resample. So
+rows are sorted once, not once per resample. The tests compare them with
+scikit-learn's.
 """
 
 from __future__ import annotations
@@ -20,36 +21,51 @@ Measure = Callable[[Floats], dict[str, float]]
 
 LEVEL = 0.95
 RESAMPLES = 1000
-_BUDGET = 20_000_000  # rows drawn in all, which takes seconds
-_LEAST = 200
+_DRAWN_ROWS = 20_000_000  # in all, which takes seconds
+_LEAST_RESAMPLES = 200
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """A metric on the test rows, and its 95 % percentile bootstrap interval."""
+    """A metric on the test rows, with its 95 % percentile bootstrap interval."""
 
     value: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        value, low, high = map(format_figure, (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
+
+def format_figure(value: float) -> str:
+    """
+    Write a figure: whole numbers with separators, others with four digits.
+
+    >>> format_figure(1234.0), format_figure(0.86231)
+    ('1,234', '0.8623')
+    """
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def bootstrap_intervals(
     measure: Measure, rows: int, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, Interval]:
     """
-    Measure a sample and how much each metric would vary between samples of its size.
+    Measure a sample, and how much each metric would vary between samples of its size.
 
     Args:
         measure: What is measured.
         rows: Size of the sample, n.
-        seed: Of the draws; equal seeds give equal intervals.
+        seed: Seed of the draws; equal seeds give equal intervals.
         resamples: How many times n rows are drawn with replacement.
 
     Returns:
-        Every metric that the sample defines (no ROC without both labels).
-        A resample that does not define a metric is left out of its interval.
+        Every metric that the sample defines (no ROC without both labels). If a resample does
+        not define a metric, the interval of that metric leaves it out.
 
     Source:
-        Efron, Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+        Efron, Tibshirani, An Introduction to the Bootstrap (1993), chapter 13 (percentile
+        intervals).
     """
     values = {name: value for name, value in measure(np.ones(rows)).items() if np.isfinite(value)}
     random = np.random.default_rng(seed)
@@ -63,24 +79,31 @@ def bootstrap_intervals(
 
 
 def default_resamples(rows: int) -> int:
-    """Choose how many resamples seconds allow: 1,000 up to 20,000 rows, never below 200."""
-    return min(RESAMPLES, max(_LEAST, _BUDGET // max(rows, 1)))
+    """Return how many resamples take seconds: 1,000 up to 20,000 rows, never fewer than 200."""
+    return min(RESAMPLES, max(_LEAST_RESAMPLES, _DRAWN_ROWS // max(rows, 1)))
 
 
 def binary(truth: Integers, chosen: Integers, probabilities: Floats | None = None) -> Measure:
     """
-    Make the measure of a binary classifier; index 1 is the positive label.
+    Return the measure of a binary classifier; index 1 is the positive label.
 
     Args:
-        truth: Label indices, shape (n,).
+        truth: Label indices, 0 or 1, shape (n,).
         chosen: Predicted label indices, shape (n,).
-        probabilities: Shape (n, 2), or None from a classifier that has none.
+        probabilities: Shape (n, 2), each in [0, 1]; None if the classifier has none.
 
     Returns:
-        accuracy, balanced_accuracy, precision, recall, f1; with probabilities
-        roc_auc, average_precision, log_loss, brier.
+        accuracy, balanced_accuracy, precision, recall and f1, each in [0, 1]; with
+        probabilities also roc_auc and average_precision in [0, 1], log_loss in nats
+        (0 is best) and brier in [0, 1] (0 is best).
+
+    Source:
+        balanced_accuracy: Brodersen et al., The balanced accuracy and its posterior
+        distribution (ICPR 2010). f1: van Rijsbergen, Information Retrieval (1979).
+        brier: Brier, Verification of forecasts expressed in terms of probability (Monthly
+        Weather Review 78, 1950).
     """
-    parts = [_with_positive(truth, chosen)]
+    parts = [_choices(truth, chosen, 2, macro=False)]
     if probabilities is not None:
         parts.append(_ranking(truth == 1, probabilities[:, 1]))
         losses = {
@@ -95,19 +118,24 @@ def multiclass(
     truth: Integers, chosen: Integers, labels: int, probabilities: Floats | None = None
 ) -> Measure:
     """
-    Make the measure of a classifier of several labels.
+    Return the measure of a classifier of several labels.
 
     Args:
         truth: Label indices, shape (n,).
         chosen: Predicted label indices, shape (n,).
-        labels: How many labels there are.
-        probabilities: Shape (n, labels), or None from a classifier that has none.
+        labels: Number of labels.
+        probabilities: Shape (n, labels), each in [0, 1]; None if the classifier has none.
 
     Returns:
-        accuracy, balanced_accuracy, precision_macro, recall_macro, f1_macro; with
-        probabilities log_loss, and roc_auc_ovr_macro where every label occurs.
+        accuracy, balanced_accuracy, precision_macro, recall_macro and f1_macro, each in
+        [0, 1]; with probabilities also log_loss in nats and, if every label occurs,
+        roc_auc_ovr_macro in [0, 1]: the mean of each label's ROC AUC against the rest.
+
+    Source:
+        Macro averages: Sokolova, Lapalme, A systematic analysis of performance measures for
+        classification tasks (Information Processing & Management 45, 2009).
     """
-    parts = [_macro(truth, chosen, labels)]
+    parts = [_choices(truth, chosen, labels, macro=True)]
     if probabilities is not None:
         parts.append(_one_against_rest(truth, probabilities))
         parts.append(mean_measure({"log_loss": log_losses(truth, probabilities)}))
@@ -116,14 +144,15 @@ def multiclass(
 
 def regression(truth: Floats, predicted: Floats) -> Measure:
     """
-    Make the measure of a regressor.
+    Return the measure of a regressor.
 
     Args:
-        truth: Shape (n,).
-        predicted: Shape (n,), same unit.
+        truth: Shape (n,), finite.
+        predicted: Shape (n,), finite, same unit.
 
     Returns:
-        mae, rmse, median_absolute_error in the target's unit; r2 without unit.
+        mae, rmse and median_absolute_error, each 0 or more in the target's unit; r2, at most 1
+        and without unit: the share of the target's variance that is explained.
     """
     errors = np.abs(truth - predicted)
     median = _median(errors)
@@ -143,7 +172,7 @@ def regression(truth: Floats, predicted: Floats) -> Measure:
 
 
 def mean_measure(terms: dict[str, Floats]) -> Measure:
-    """Make a measure of weighted means of values, one a row."""
+    """Return the measure of the weighted means of values, each of shape (n,)."""
     return lambda weights: {
         name: _dot(weights, values) / float(weights.sum()) for name, values in terms.items()
     }
@@ -155,67 +184,55 @@ def join_measures(parts: Sequence[Measure]) -> Measure:
 
 
 def log_losses(truth: Integers, probabilities: Floats) -> Floats:
-    """Give the negative log of the probability of the true label, shape (n,), in nats."""
+    """
+    Return the negative log of the probability of each row's true label, shape (n,), in nats.
+
+    Probabilities are clipped by float64's epsilon, which keeps the loss finite.
+
+    Args:
+        truth: Label indices, shape (n,).
+        probabilities: Shape (n, labels), each in [0, 1].
+
+    Source:
+        Good, Rational decisions (Journal of the Royal Statistical Society B 14, 1952).
+    """
     tiny = np.finfo(np.float64).eps
     given = probabilities[np.arange(len(truth)), truth]
     return -np.log(np.clip(given, tiny, 1 - tiny))
 
 
-def _with_positive(truth: Integers, chosen: Integers) -> Measure:
-    confusion = _confusion(truth, chosen, 2)
-
-    def measure(weights: Floats) -> dict[str, float]:
-        table = confusion(weights)
-        hits, misses, false = table[1, 1], table[1, 0], table[0, 1]
-        return {
-            **_accuracies(table),
-            "precision": _share(hits, hits + false),
-            "recall": _share(hits, hits + misses),
-            "f1": _share(2 * hits, 2 * hits + misses + false),
-        }
-
-    return measure
-
-
-def _macro(truth: Integers, chosen: Integers, labels: int) -> Measure:
-    confusion = _confusion(truth, chosen, labels)
-
-    def measure(weights: Floats) -> dict[str, float]:
-        table = confusion(weights)
-        hits, true, called = np.diag(table), table.sum(axis=1), table.sum(axis=0)
-        seen = true + called > 0
-        return {
-            **_accuracies(table),
-            "precision_macro": float(_shares(hits, called)[seen].mean()),
-            "recall_macro": float(_shares(hits, true)[seen].mean()),
-            "f1_macro": float(_shares(2 * hits, true + called)[seen].mean()),
-        }
-
-    return measure
-
-
-def _accuracies(table: Floats) -> dict[str, float]:
-    true = table.sum(axis=1)
-    present = true > 0
-    hits = np.diag(table)
-    return {
-        "accuracy": float(hits.sum() / true.sum()),
-        "balanced_accuracy": float((hits[present] / true[present]).mean()),
-    }
-
-
-def _confusion(truth: Integers, chosen: Integers, labels: int) -> Callable[[Floats], Floats]:
+def _choices(truth: Integers, chosen: Integers, labels: int, *, macro: bool) -> Measure:
+    """Return the measure of predicted labels: of label 1, or averaged over all (`macro`)."""
     cells = truth * labels + chosen
 
-    def confusion(weights: Floats) -> Floats:
+    def measure(weights: Floats) -> dict[str, float]:
         counts = np.bincount(cells, weights, labels * labels)
-        return counts.astype(np.float64, copy=False).reshape(labels, labels)
+        confusion = counts.astype(np.float64, copy=False).reshape(labels, labels)
+        hits, true, called = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+        present, seen = true > 0, true + called > 0
+        scores = {
+            "precision": _ratios(hits, called),
+            "recall": _ratios(hits, true),
+            "f1": _ratios(2 * hits, true + called),
+        }
+        averaged = {f"{name}_macro": float(each[seen].mean()) for name, each in scores.items()}
+        return {
+            "accuracy": float(hits.sum() / true.sum()),
+            "balanced_accuracy": float((hits[present] / true[present]).mean()),
+            **(averaged if macro else {name: float(each[1]) for name, each in scores.items()}),
+        }
 
-    return confusion
+    return measure
 
 
 def _ranking(positive: NDArray[np.bool_], scores: Floats) -> Measure:
-    """ROC AUC and average precision; equal scores count as one threshold."""
+    """
+    Return the measure of ROC AUC and average precision; equal scores are one threshold.
+
+    Source:
+        Hanley, McNeil, The meaning and use of the area under a receiver operating
+        characteristic (ROC) curve (Radiology 143, 1982).
+    """
     order = np.argsort(-scores, kind="stable")
     first = np.flatnonzero(np.diff(scores[order], prepend=np.inf))
     hit = positive[order]
@@ -227,8 +244,7 @@ def _ranking(positive: NDArray[np.bool_], scores: Floats) -> Measure:
         found, wrong = hits.cumsum(), false.cumsum()
         if not found[-1]:
             return {}
-        drawn = found + wrong > 0
-        precision = np.divide(found, found + wrong, out=np.zeros_like(found), where=drawn)
+        precision = _ratios(found, found + wrong)
         below = found - hits / 2
         area = {"roc_auc": _dot(false, below) / float(found[-1] * wrong[-1])} if wrong[-1] else {}
         return {**area, "average_precision": _dot(hits, precision) / float(found[-1])}
@@ -237,15 +253,12 @@ def _ranking(positive: NDArray[np.bool_], scores: Floats) -> Measure:
 
 
 def _one_against_rest(truth: Integers, probabilities: Floats) -> Measure:
-    parts = [
-        _ranking(truth == label, probabilities[:, label]) for label in range(probabilities.shape[1])
-    ]
-
-    def measure(weights: Floats) -> dict[str, float]:
-        areas = [part(weights).get("roc_auc", np.nan) for part in parts]
-        return {"roc_auc_ovr_macro": float(np.mean(areas))}
-
-    return measure
+    parts = [_ranking(truth == label, scores) for label, scores in enumerate(probabilities.T)]
+    return lambda weights: {
+        "roc_auc_ovr_macro": float(
+            np.mean([part(weights).get("roc_auc", np.nan) for part in parts])
+        )
+    }
 
 
 def _median(values: Floats) -> Callable[[Floats], float]:
@@ -253,7 +266,6 @@ def _median(values: Floats) -> Callable[[Floats], float]:
     ascending = values[order]
 
     def median(weights: Floats) -> float:
-        """Median of values, each standing as often as its weight says."""
         upto = weights[order].cumsum()
         lower = np.searchsorted(upto, (upto[-1] - 1) // 2, side="right")
         upper = np.searchsorted(upto, upto[-1] // 2, side="right")
@@ -267,11 +279,7 @@ def _dot(left: Floats, right: Floats) -> float:
     return float((left * right).sum())
 
 
-def _share(part: float, whole: float) -> float:
-    return float(part / whole) if whole else 0.0
-
-
-def _shares(parts: Floats, wholes: Floats) -> Floats:
+def _ratios(parts: Floats, wholes: Floats) -> Floats:
     return np.divide(parts, wholes, out=np.zeros_like(parts), where=wholes > 0)
 
 

@@ -1,18 +1,18 @@
-"""`evaluate`: how good a model is, and whether it beats a plain rule."""
+"""`cl.evaluate`: how good a model is, and whether it beats a plain rule."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from clewline.evaluation import baseline, columns, metrics
-from clewline.evaluation.baseline import Baseline
-from clewline.evaluation.columns import BaselineColumn
+from clewline.evaluation import metrics
+from clewline.evaluation.baseline import Baseline, cross_fit_rule, learn_rule
 from clewline.evaluation.metrics import LEVEL, Interval
 from clewline.evaluation.python import askable
-from clewline.evaluation.task import EvaluationTask, Label, ModelPredictions, ask_model
+from clewline.evaluation.rules import read_columns
+from clewline.evaluation.task import Label, ModelPredictions, ask_model
 from clewline.flow import context, tracking
 from clewline.flow.step import step
 from clewline.signature import dataframes
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model did on the test rows, and what a plain rule did on the same."""
+    """The metrics of a model on the test rows, beside those of a plain rule."""
 
     task: Task
     target: str
@@ -33,11 +33,28 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     headline: str  # the metric that model and rule are compared by
     baseline: Baseline
     gain: Interval  # how much better the model is than the rule, in the headline metric; paired
-    beats_baseline: bool  # the whole interval of the gain lies above 0
-    verdict: str  # the comparison in words
+    verdict: Literal["better", "worse", "unclear"]  # the side of 0 on which all of `gain` lies
     level: float = LEVEL
     resamples: int
     seed: int
+
+    @property
+    def beats_baseline(self) -> bool:
+        """Whether the model is clearly better than the rule."""
+        return self.verdict == "better"
+
+    def __str__(self) -> str:
+        rule, name = self.baseline.rule, self.headline
+        figures = (
+            f"{name} {self.metrics[name].value:.4g} against "
+            f"{self.baseline.metrics[name].value:.4g}, "
+            f"gain in [{self.gain.low:.4g}, {self.gain.high:.4g}]"
+        )
+        if self.verdict == "better":
+            return f"The model beats the plain rule '{rule}': {figures}."
+        if self.verdict == "worse":
+            return f"The plain rule '{rule}' is better than the model: {figures}."
+        return f"The model is not clearly better than the plain rule '{rule}': {figures}."
 
 
 @step
@@ -53,108 +70,64 @@ def evaluate(
     """
     Measure a model on test rows that it has not seen, beside the best plain rule.
 
-    Classifiers are compared with the rule by accuracy; where one label holds
-    more than nine rows in ten, by roc_auc (of several labels, or without
-    probabilities, by balanced_accuracy). Regressors by rmse. A warning is
-    logged when the model is not clearly better.
+    Classifiers are compared with the rule by accuracy. If one label holds more than nine rows
+    in ten, they are compared by roc_auc (with several labels, or without probabilities, by
+    balanced_accuracy). Regressors are compared by rmse. A warning is logged if the model is
+    not clearly better.
 
     Args:
         model: Has `predict`; a classifier has `classes_`, and may have `predict_proba`. Or an
             object of the project's own with `predict(table)` or `predict(rows)`.
         test: The test table with the target (Polars, pandas or Arrow).
         target: The column to be predicted.
-        train: The table that the rule is learned on; without it the rule is
-            cross-fitted on the test rows.
-        seed: Of the bootstrap, and of the cross-fit.
-        resamples: Of the bootstrap; by default 1,000, fewer above 20,000 rows.
+        train: The table that the rule is learned on. Without it the rule is cross-fitted on
+            the test rows.
+        seed: Seed of the bootstrap and of the cross-fit.
+        resamples: Number of bootstrap resamples; by default 1,000, fewer above 20,000 rows.
 
     Raises:
-        InvalidInput: No such target, no rows, nulls in the target, or a model
-            whose answers do not fit the target.
+        InvalidInput: There is no such target, there are no rows, a target is null, or the
+            model's answers do not fit the target.
     """
-    features, targets = dataframes.drop_column(test, target), dataframes.column_values(test, target)
-    known = test if train is None else train
-    asked, answers = ask_model(askable(model, known, target), features, targets)
-    rule, rule_answers = _rule(asked, columns.read(test, target=target), train, target, seed)
-    report = _report(
-        asked,
-        answers,
-        rule_answers,
-        rule=rule,
+    targets = dataframes.column_values(test, target)
+    features, rows = dataframes.drop_column(test, target), len(targets)
+    asked = askable(model, test if train is None else train, target)
+    task, answers = ask_model(asked, features, targets)
+    columns = read_columns(test, target=target)
+    if train is None:
+        rule = learn_rule(columns, task.truth, task.objective, seed=seed)
+        choices, shares = cross_fit_rule(columns, task.truth, task.objective, seed=seed)
+    else:
+        truth = task.encode(dataframes.column_values(train, target), "training table")
+        rule = learn_rule(read_columns(train, target=target), truth, task.objective, seed=seed)
+        choices, shares = rule.predict(columns, rows)
+    rule_answers = ModelPredictions(choices, shares if task.labels else None)
+    resamples = metrics.default_resamples(rows) if resamples is None else resamples
+
+    def measure(of: metrics.Measure) -> dict[str, Interval]:
+        return metrics.bootstrap_intervals(of, rows, seed=seed, resamples=resamples)
+
+    gain = measure(task.gain(answers, rule_answers)).get("gain", Interval(0.0, 0.0, 0.0))
+    report = Report(
+        task=task.task,
         target=target,
-        learned_on="test, cross-fitted" if train is None else "train",
+        rows=rows,
+        labels=task.labels or None,
+        positive=task.labels[1] if task.task == "binary" else None,
+        metrics=measure(task.measure(answers)),
+        headline=task.headline,
+        baseline=Baseline(
+            rule=rule.describe(task.labels),
+            learned_on="test, cross-fitted" if train is None else "train",
+            metrics=measure(task.measure(rule_answers)),
+        ),
+        gain=gain,
+        verdict="better" if gain.low > 0 else "worse" if gain.high < 0 else "unclear",
+        resamples=resamples,
         seed=seed,
-        resamples=metrics.default_resamples(len(targets)) if resamples is None else resamples,
     )
     if context.current_step() is not None:
         tracking.log_metrics({name: interval.value for name, interval in report.metrics.items()})
     if not report.beats_baseline:
-        _log.warning("%s", report.verdict)
+        _log.warning("%s", report)
     return report
-
-
-def _rule(
-    asked: EvaluationTask, test: dict[str, BaselineColumn], train: Any, target: str, seed: int
-) -> tuple[str, ModelPredictions]:
-    """The rule in words, and what it answers to the test rows."""
-    if train is None:
-        shown = baseline.learn(test, asked.truth, asked.goal, seed=seed)
-        said = baseline.cross_fitted(test, asked.truth, asked.goal, seed=seed)
-    else:
-        truth = asked.read(dataframes.column_values(train, target), "training table")
-        shown = baseline.learn(columns.read(train, target=target), truth, asked.goal, seed=seed)
-        said = shown.predict(test, len(asked.truth))
-    return shown.words(asked.labels), ModelPredictions(said[0], said[1] if asked.labels else None)
-
-
-def _report(
-    asked: EvaluationTask,
-    answers: ModelPredictions,
-    rule_answers: ModelPredictions,
-    *,
-    rule: str,
-    target: str,
-    learned_on: str,
-    seed: int,
-    resamples: int,
-) -> Report:
-    rows = len(asked.truth)
-
-    def measured(measure: metrics.Measure) -> dict[str, Interval]:
-        return metrics.bootstrap_intervals(measure, rows, seed=seed, resamples=resamples)
-
-    model, plain = measured(asked.measure(answers)), measured(asked.measure(rule_answers))
-    gain = measured(asked.gain(answers, rule_answers)).get("gain", Interval(0.0, 0.0, 0.0))
-    return Report(
-        task=asked.task,
-        target=target,
-        rows=rows,
-        labels=asked.labels or None,
-        positive=asked.labels[1] if asked.task == "binary" else None,
-        metrics=model,
-        headline=asked.headline,
-        baseline=Baseline(rule=rule, learned_on=learned_on, metrics=plain),
-        gain=gain,
-        beats_baseline=gain.low > 0,
-        verdict=_verdict(asked.headline, model, plain, gain, rule),
-        resamples=resamples,
-        seed=seed,
-    )
-
-
-def _verdict(
-    headline: str,
-    model: dict[str, Interval],
-    plain: dict[str, Interval],
-    gain: Interval,
-    rule: str,
-) -> str:
-    ours, theirs = model[headline].value, plain[headline].value
-    figures = (
-        f"{headline} {ours:.4g} against {theirs:.4g}, gain in [{gain.low:.4g}, {gain.high:.4g}]"
-    )
-    if gain.low > 0:
-        return f"The model beats the plain rule '{rule}': {figures}."
-    if gain.high < 0:
-        return f"The plain rule '{rule}' is better than the model: {figures}."
-    return f"The plain rule '{rule}' would do: {figures}, so the model is not clearly better."
