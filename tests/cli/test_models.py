@@ -40,7 +40,7 @@ def add(registry: Registry, content: bytes, accuracy: float) -> None:
         task="binary",
         target="income",
         created=0.0,
-        report={"metrics": metric, "headline": "accuracy", "beats_baseline": True},
+        report={"metrics": metric, "headline": "accuracy", "verdict": "better"},
         equality={"sentence": "ONNX held equal on 12 rows", "form": "folded trees"},
         data={"train": {"artifact": "ab" * 32, "rows": 32561}},
     )

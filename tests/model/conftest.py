@@ -50,7 +50,7 @@ def report(**intervals: tuple[float, float, float]) -> dict[str, Any]:
         },
         "headline": next(iter(intervals)),
         "baseline": {"rule": "always '<=50K'"},
-        "beats_baseline": True,
+        "verdict": "better",
     }
 
 

@@ -83,7 +83,7 @@ def gate_candidate(opened: Package, latency: float | None = None) -> gate.GateCa
         headline=report.get("headline"),
         size_bytes=opened.size_bytes,
         latency_ms=latency,
-        beats_baseline=report.get("beats_baseline"),
+        beats_baseline=report["verdict"] == "better" if "verdict" in report else None,
         baseline=_baseline(report),
         gain=_score(report["gain"]) if report.get("gain") else None,
         test=(manifest.data.get("test") or {}).get("artifact"),
