@@ -176,3 +176,93 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
         versions={},
     )
     return files, about
+
+
+class Loans:
+    """A project with the model `income` in two versions, and the endpoint `income` on the first."""
+
+    def __init__(self, root: Path, made: list[Any]) -> None:
+        from clewline.model import seal
+        from clewline.model.package import PackageMetadata
+        from clewline.model.registry import Registry
+        from clewline.project import load
+        from clewline.store.store import Store
+
+        Store.create(root / ".clewline").close()
+        public = seal.make_keys(root / ".clewline" / "keys" / "seal.key")
+        (root / "clewline.toml").write_text(
+            f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
+        )
+        (root / "endpoints").mkdir()
+        (root / "signatures").mkdir()
+        self.project: Project = load(root)
+        with Store.open(self.project.store_root) as store:
+            registry = Registry(self.project, store)
+            for each in made:
+                about = PackageMetadata(
+                    name="income",
+                    number=0,
+                    runtime=each.compiled.runtime,
+                    task="binary",
+                    target="income",
+                    created=0.0,
+                )
+                registry.add(each.files, about)
+        self.apply("income@1")
+
+    def apply(self, model: str, endpoint: str = "income", durability: str = "process") -> str:
+        """Write an endpoint's file and make it live."""
+        from clewline.serve import endpoint_file as spec
+        from clewline.serve import revision
+        from clewline.store.store import Store
+
+        text = f"endpoint: {endpoint}\nmodel: {model}\nlog: {{durability: {durability}}}\n"
+        (self.project.endpoints / f"{endpoint}.yaml").write_text(text)
+        with Store.open(self.project.store_root) as store:
+            applied = revision.apply(self.project, store, spec.read(self.project, endpoint))
+        return applied.revision.ref
+
+
+@pytest.fixture(scope="session")
+def made() -> list[Any]:
+    """Two small forests, registered from a table with a category and nulls."""
+    import numpy as np
+    import polars as pl
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    from clewline.model import contents
+
+    random = np.random.default_rng(7)
+    jobs = random.choice(np.array(["nurse", "smith", "clerk", None], dtype=object), 300)
+    table = pl.DataFrame(
+        {
+            "age": random.integers(17, 90, 300),
+            "hours": random.uniform(1, 99, 300).round(2),
+            "job": pl.Series(jobs.tolist(), dtype=pl.String),
+        }
+    )
+    target = np.where(table["age"].to_numpy() + random.normal(0, 9, 300) > 50, ">50K", "<=50K")
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    found = []
+    for seed in (0, 1):
+        model = make_pipeline(
+            make_column_transformer((encoder, ["job"]), remainder="passthrough"),
+            RandomForestClassifier(10, random_state=seed),
+        ).fit(table, target)
+        train = table.with_columns(income=target)
+        found.append(contents.make(model, train=train, test=train, target="income"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def make_loans(made: list[Any]) -> Callable[[Path], Loans]:
+    """Make a project with the endpoint `income` in a folder."""
+    return lambda root: Loans(root, made)
+
+
+@pytest.fixture
+def loans(tmp_path: Path, make_loans: Callable[[Path], Loans]) -> Loans:
+    return make_loans(tmp_path)

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-import polars as pl
 import pytest
 import uvloop
 from cryptography import x509
@@ -23,15 +21,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from sklearn.compose import make_column_transformer
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
 
-from clewline.model import contents, seal
-from clewline.model.package import PackageMetadata
-from clewline.model.registry import Registry
-from clewline.project import Project, load
+from clewline.project import Project
 from clewline.protocols.http.server import (
     HttpApplication,
     HttpLimits,
@@ -41,10 +32,7 @@ from clewline.protocols.http.server import (
     HttpServer,
 )
 from clewline.protocols.http.tls import Certificate
-from clewline.serve import endpoint_file as spec
-from clewline.serve import revision
 from clewline.serve.endpoint_server import EndpointServer
-from clewline.store.store import Store
 from clewline.workers import server as servers
 
 
@@ -295,74 +283,6 @@ def long_lived_caller() -> Iterator[Caller]:
     running.stop()
 
 
-ROW: dict[str, Any] = {"age": 39, "hours": 40.5, "job": "nurse"}
-
-
-class Loans:
-    """A project with the model `income` in two versions, and the endpoint `income` on the first."""
-
-    def __init__(self, root: Path, made: list[contents.Contents]) -> None:
-        Store.create(root / ".clewline").close()
-        public = seal.make_keys(root / ".clewline" / "keys" / "seal.key")
-        (root / "clewline.toml").write_text(
-            f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
-        )
-        (root / "endpoints").mkdir()
-        (root / "signatures").mkdir()
-        self.project: Project = load(root)
-        with Store.open(self.project.store_root) as store:
-            registry = Registry(self.project, store)
-            for each in made:
-                about = PackageMetadata(
-                    name="income",
-                    number=0,
-                    runtime=each.compiled.runtime,
-                    task="binary",
-                    target="income",
-                    created=0.0,
-                )
-                registry.add(each.files, about)
-        self.apply("income@1")
-
-    def apply(self, model: str, endpoint: str = "income", durability: str = "process") -> str:
-        """Write an endpoint's file and make it live."""
-        text = f"endpoint: {endpoint}\nmodel: {model}\nlog: {{durability: {durability}}}\n"
-        (self.project.endpoints / f"{endpoint}.yaml").write_text(text)
-        with Store.open(self.project.store_root) as store:
-            applied = revision.apply(self.project, store, spec.read(self.project, endpoint))
-        return applied.revision.ref
-
-
-@pytest.fixture(scope="session")
-def made() -> list[contents.Contents]:
-    """Two small forests, registered from a table with a category and nulls."""
-    random = np.random.default_rng(7)
-    jobs = random.choice(np.array(["nurse", "smith", "clerk", None], dtype=object), 300)
-    table = pl.DataFrame(
-        {
-            "age": random.integers(17, 90, 300),
-            "hours": random.uniform(1, 99, 300).round(2),
-            "job": pl.Series(jobs.tolist(), dtype=pl.String),
-        }
-    )
-    target = np.where(table["age"].to_numpy() + random.normal(0, 9, 300) > 50, ">50K", "<=50K")
-    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    found = []
-    for seed in (0, 1):
-        model = make_pipeline(
-            make_column_transformer((encoder, ["job"]), remainder="passthrough"),
-            RandomForestClassifier(10, random_state=seed),
-        ).fit(table, target)
-        train = table.with_columns(income=target)
-        found.append(contents.make(model, train=train, test=train, target="income"))
-    return found
-
-
-@pytest.fixture
-def loans(tmp_path: Path, made: list[contents.Contents]) -> Loans:
-    return Loans(tmp_path, made)
-
-
 class Up:
     """The prediction server of a project, on a thread."""
 
@@ -448,8 +368,10 @@ def up() -> Iterator[Callable[..., Up]]:
 
 
 @pytest.fixture(scope="module")
-def income(tmp_path_factory: pytest.TempPathFactory, made: list[contents.Contents]) -> Iterator[Up]:
+def income(
+    tmp_path_factory: pytest.TempPathFactory, make_loans: Callable[[Path], Any]
+) -> Iterator[Up]:
     """A server that many tests share: nothing that they send may bring it down."""
-    server = Up(Loans(tmp_path_factory.mktemp("loans"), made).project, HttpLimits(drain_s=5.0))
+    server = Up(make_loans(tmp_path_factory.mktemp("loans")).project, HttpLimits(drain_s=5.0))
     yield server
     server.stop()

@@ -75,11 +75,11 @@ class Site:
         self, project: Project, run_http, call, *, required: bool, log: str | None, proxy: bool
     ) -> None:
         self._call = call
-        self.things, self.vitals = Things(), ServerHealth()
+        self.things, self.health = Things(), ServerHealth()
         self.gate = TokenChecker(project, required=required)
         self.gate.open()
         self.log = None if log is None else AccessLog(log)
-        app = HttpApp((self.things,), self.gate, self.vitals, log=self.log, behind_proxy=proxy)
+        app = HttpApp((self.things,), self.gate, self.health, log=self.log, behind_proxy=proxy)
         self.running = run_http(HttpLimits(drain_s=3.0), None, app)
 
     def ask(self, method: bytes, target: bytes, *lines: str) -> tuple[int, dict[str, str], bytes]:
@@ -191,7 +191,7 @@ def test_a_large_body_of_somebody_without_a_token_is_refused_before_it_comes_in(
     status, headers, _ = caller.answer()
     assert (status, headers["connection"]) == (401, "close")
     caller.close()
-    assert guarded.vitals.statuses["predict", 401] == 1
+    assert guarded.health.statuses["predict", 401] == 1
 
 
 def test_a_head_is_judged_before_its_body_when_the_caller_waits(project, site):
@@ -216,7 +216,7 @@ def test_errors_become_answers_by_the_one_table_and_all_are_counted(site):
     assert free.ask(b"GET", b"/nowhere")[0] == 404
     assert free.ask(b"FOO", b"/open")[0] == 400
     assert free.ask(b"GET", b"/open?a=b&c")[2] == b'{"q":2}'
-    assert free.vitals.statuses == {
+    assert free.health.statuses == {
         ("wrong", 404): 1,
         ("unknown", 404): 2,
         ("refused", 400): 1,

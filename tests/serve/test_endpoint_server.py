@@ -124,13 +124,13 @@ def test_many_are_cold_until_they_are_called_but_for_pinned_ones(crowded: Projec
 
 def test_calls_that_come_while_it_loads_wait_for_one_load(crowded: Project) -> None:
     async def test(endpoints: EndpointServer) -> None:
-        before = sum(endpoints.loads.seconds.counts)
+        before = sum(endpoints.load_statistics.seconds.counts)
         calls = [asked(endpoints, "e01") for _ in range(20)]
         assert endpoints.get("e01").state == "loading"
         answers = await asyncio.gather(*calls)
         assert all(isinstance(answer, PredictResponse) for answer in answers)
-        assert sum(endpoints.loads.seconds.counts) == before + 1
-        assert endpoints.loads.cold_calls == 20
+        assert sum(endpoints.load_statistics.seconds.counts) == before + 1
+        assert endpoints.load_statistics.cold_calls == 20
 
     run(crowded, test)
 
@@ -139,7 +139,7 @@ def test_the_least_recently_used_is_evicted_and_comes_back(crowded: Project) -> 
     async def test(endpoints: EndpointServer) -> None:
         for name in ("e01", "e02", "e03"):
             assert isinstance(await asked(endpoints, name), PredictResponse)
-        assert endpoints.loads.evictions > 0
+        assert endpoints.load_statistics.evictions > 0
         assert endpoints.get("e01").state == "cold"
         assert endpoints.get("pinned").state == "ready", "pinned ones stay"
         assert isinstance(await asked(endpoints, "e01"), PredictResponse)
@@ -158,9 +158,9 @@ def test_what_cannot_be_loaded_says_why_and_is_tried_again_after_a_pause(
         assert isinstance(failure, IntegrityError)
         assert endpoints.get("e01").state == "failed"
         assert not endpoints.ready
-        loads = sum(endpoints.loads.seconds.counts)
+        loads = sum(endpoints.load_statistics.seconds.counts)
         assert isinstance(await asked(endpoints, "e01"), IntegrityError)
-        assert sum(endpoints.loads.seconds.counts) == loads, "it is not hammered"
+        assert sum(endpoints.load_statistics.seconds.counts) == loads, "it is not hammered"
         package.write_bytes(whole)
         endpoints.get("e01").hurry()
         assert isinstance(await asked(endpoints, "e01"), PredictResponse)

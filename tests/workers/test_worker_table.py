@@ -1,4 +1,4 @@
-"""The board tells what a process was at when it died, and whether it hangs."""
+"""The table tells what a process was at when it died, and whether it hangs."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from clewline.workers.worker_table import (
 
 
 @pytest.fixture
-def board() -> Iterator[WorkerTable]:
-    """A board of two seats; its first process is ready and has a heartbeat."""
-    board, file = WorkerTable.create(2)
+def table() -> Iterator[WorkerTable]:
+    """A table of two seats; its first process is ready and has a heartbeat."""
+    table, file = WorkerTable.create(2)
     for number in (0, 1):
-        board.slot(number).clear(number + 1)
-    ready(board, 0)
-    yield board
+        table.slot(number).clear(number + 1)
+    ready(table, 0)
+    yield table
     os.close(file)
 
 
-def ready(board: WorkerTable, number: int) -> None:
-    board.slot(number).show(WorkerState.READY)
-    board.slot(number).beat(time.monotonic())
+def ready(table: WorkerTable, number: int) -> None:
+    table.slot(number).state = WorkerState.READY
+    table.slot(number).beat_at = time.monotonic()
 
 
-def on_a_thread(watched: WorkMonitor, revision: int, timeout_s: float | None = None) -> None:
+def on_a_thread(monitor: WorkMonitor, revision: int, timeout_s: float | None = None) -> None:
     """Begin to compute on another thread, and stay at it."""
     begun = threading.Event()
 
     def work() -> None:
-        watched.computing("income", revision, timeout_s).__enter__()
+        monitor.computing("income", revision, timeout_s).__enter__()
         begun.set()
 
     threading.Thread(target=work).start()
@@ -50,99 +50,98 @@ def on_a_thread(watched: WorkMonitor, revision: int, timeout_s: float | None = N
 
 
 def test_work_is_shown_from_its_begin_to_its_end_and_what_it_interrupts_again_after_it(
-    board: WorkerTable,
+    table: WorkerTable,
 ) -> None:
-    watched, slot = WorkMonitor(board, 0), board.slot(0)
-    with watched.loading("income", 3):
-        with watched.computing("income", 3):
+    monitor, slot = WorkMonitor(table, 0), table.slot(0)
+    with monitor.loading("income", 3):
+        with monitor.computing("income", 3):
             assert [(w.kind, w.revision) for w in slot.works()] == [(WorkKind.COMPUTING, 3)]
         (work,) = slot.works()
         assert (work.kind, work.thread) == (WorkKind.LOADING, threading.get_ident())
     assert slot.works() == []
-    with pytest.raises(ZeroDivisionError), watched.computing("income", 3):
+    with pytest.raises(ZeroDivisionError), monitor.computing("income", 3):
         raise ZeroDivisionError
     assert slot.works() == []
 
 
-def test_the_longest_name_fits_and_each_thread_has_a_place_of_its_own(board: WorkerTable) -> None:
-    watched = WorkMonitor(board, 0)
-    with watched.computing("n" * 63, 2**31):
-        on_a_thread(watched, 7)
-        assert {(w.endpoint, w.revision) for w in board.slot(0).works()} == {
+def test_the_longest_name_fits_and_each_thread_has_a_place_of_its_own(table: WorkerTable) -> None:
+    monitor = WorkMonitor(table, 0)
+    with monitor.computing("n" * 63, 2**31):
+        on_a_thread(monitor, 7)
+        assert {(w.endpoint, w.revision) for w in table.slot(0).works()} == {
             ("n" * 63, 2**31),
             ("income", 7),
         }
 
 
-def test_places_of_ended_threads_are_used_again(board: WorkerTable) -> None:
-    watched = WorkMonitor(board, 0)
+def test_places_of_ended_threads_are_used_again(table: WorkerTable) -> None:
+    monitor = WorkMonitor(table, 0)
     for _ in range(3 * THREADS):
-        thread = threading.Thread(target=lambda: watched.computing("income", 1).__enter__())
+        thread = threading.Thread(target=lambda: monitor.computing("income", 1).__enter__())
         thread.start()
         thread.join()
-    assert len(board.slot(0).works()) <= THREADS
-    on_a_thread(watched, 99)
-    assert 99 in {work.revision for work in board.slot(0).works()}
+    assert len(table.slot(0).works()) <= THREADS
+    on_a_thread(monitor, 99)
+    assert 99 in {work.revision for work in table.slot(0).works()}
 
 
 @pytest.mark.parametrize(
     ("timeout_s", "limit_s"), [(None, COMPUTE_S), (0.05, LOOP_S), (10.0, 10.0)]
 )
 def test_a_computation_on_a_thread_has_its_endpoints_time_and_2_s_at_least(
-    board: WorkerTable, timeout_s: float | None, limit_s: float
+    table: WorkerTable, timeout_s: float | None, limit_s: float
 ) -> None:
-    on_a_thread(WorkMonitor(board, 0), 12, timeout_s)
-    slot = board.slot(0)
+    on_a_thread(WorkMonitor(table, 0), 12, timeout_s)
+    slot = table.slot(0)
     now = time.monotonic()
-    slot.beat(now + limit_s)  # the loop is well
-    assert slot.lateness(now + limit_s - 0.5) is None
-    late = slot.lateness(now + limit_s + 0.5)
-    assert late is not None
-    assert [work.revision for work in late.causes] == [12]
-    assert slot.lateness(now + limit_s + 0.5, awake_since=now + 1.0) is None  # the machine slept
+    slot.beat_at = now + limit_s  # the loop is well
+    assert slot.hang(now + limit_s - 0.5) is None
+    hang = slot.hang(now + limit_s + 0.5)
+    assert hang is not None
+    assert [work.revision for work in hang.causes] == [12]
+    assert slot.hang(now + limit_s + 0.5, awake_since=now + 1.0) is None  # the machine slept
 
 
 @pytest.mark.parametrize(("timeout_s", "limit_s"), [(None, LOOP_S), (10.0, 10.0)])
 def test_a_loop_that_stands_still_is_the_fault_of_what_was_begun_before(
-    board: WorkerTable, timeout_s: float | None, limit_s: float
+    table: WorkerTable, timeout_s: float | None, limit_s: float
 ) -> None:
-    slot, now = board.slot(0), time.monotonic()
-    with WorkMonitor(board, 0).computing("income", 12, timeout_s):
-        assert slot.lateness(now + limit_s - 0.5) is None
-        late = slot.lateness(now + limit_s + 0.5)
-        assert late is not None
-        assert [work.revision for work in late.causes] == [12]
+    slot, now = table.slot(0), time.monotonic()
+    with WorkMonitor(table, 0).computing("income", 12, timeout_s):
+        assert slot.hang(now + limit_s - 0.5) is None
+        hang = slot.hang(now + limit_s + 0.5)
+        assert hang is not None
+        assert [work.revision for work in hang.causes] == [12]
 
 
-def test_a_start_and_a_load_have_longer(board: WorkerTable) -> None:
+def test_a_start_and_a_load_have_longer(table: WorkerTable) -> None:
     now = time.monotonic()
-    board.slot(1).beat(now)
-    assert board.slot(1).lateness(now + START_S - 1) is None
-    assert board.slot(1).lateness(now + START_S + 1) is not None
-    with WorkMonitor(board, 0).loading("income", 12):
-        assert board.slot(0).lateness(now + START_S - 1) is None
-        assert board.slot(0).lateness(now + START_S + 1) is not None
+    table.slot(1).beat_at = now
+    assert table.slot(1).hang(now + START_S - 1) is None
+    assert table.slot(1).hang(now + START_S + 1) is not None
+    with WorkMonitor(table, 0).loading("income", 12):
+        assert table.slot(0).hang(now + START_S - 1) is None
+        assert table.slot(0).hang(now + START_S + 1) is not None
 
 
-def test_readiness_names_the_worker_that_does_not_answer_and_why(board: WorkerTable) -> None:
-    watched = WorkMonitor(board, 0)
-    assert watched.readiness() == (1, 2, ("worker 1: it is starting",))
-    board.explain(1, "it crashed by SIGSEGV, and is being replaced" + "é" * 1000)
-    assert watched.readiness().reasons[0].startswith("worker 1: it crashed by SIGSEGV")
-    ready(board, 1)
-    assert watched.readiness() == (2, 2, ())
-    ready(board, 3)  # the one that takes over from it
-    board.slot(1).show(WorkerState.STOPPING)
-    assert watched.readiness().ready == 2
-    board.slot(3).beat(time.monotonic() - 10)
-    assert "stood still" in watched.readiness().reasons[0]
+def test_readiness_names_the_worker_that_does_not_answer_and_why(table: WorkerTable) -> None:
+    assert table.readiness() == (1, 2, ("worker 1: it is starting",))
+    table.set_reason(1, "it crashed by SIGSEGV, and is being replaced" + "é" * 1000)
+    assert table.readiness().reasons[0].startswith("worker 1: it crashed by SIGSEGV")
+    ready(table, 1)
+    assert table.readiness() == (2, 2, ())
+    ready(table, 3)  # the one that takes over from it
+    table.slot(1).state = WorkerState.STOPPING
+    assert table.readiness().ready == 2
+    table.slot(3).beat_at = time.monotonic() - 10
+    assert "stood still" in table.readiness().reasons[0]
 
 
 def test_a_forbidden_revision_is_known_with_its_reason_and_others_are_free(
-    board: WorkerTable,
+    table: WorkerTable,
 ) -> None:
     error = Fault("It crashed.")
-    watched = WorkMonitor(board, 0, {("income", 3): error})
-    watched.forbid("sure", 1, error)
-    assert watched.failure("income", 3) is watched.failure("sure", 1) is error
-    assert watched.failure("income", 4) is None
+    monitor = WorkMonitor(table, 0, {("income", 3): error})
+    monitor.forbid("sure", 1, error)
+    assert monitor.failure("income", 3) is monitor.failure("sure", 1) is error
+    assert monitor.failure("income", 4) is None

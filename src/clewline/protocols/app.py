@@ -33,20 +33,20 @@ SHOWN_CHARACTERS = 200
 
 def make_app(
     endpoints: EndpointServer,
-    gatekeeper: TokenChecker,
+    token_checker: TokenChecker,
     *,
     log: AccessLog | None = None,
     behind_proxy: bool = False,
 ) -> HttpApp:
     """Make the application of all protocols over HTTP."""
-    vitals = ServerHealth()
-    rest = RestRoutes(endpoints, vitals)
+    health = ServerHealth()
+    rest = RestRoutes(endpoints, health)
     protocols: tuple[RouteFinder, ...] = (
         rest,
         OipRest(endpoints, rest.ready),
         Mlflow(endpoints, rest.ready),
     )
-    return HttpApp(protocols, gatekeeper, vitals, log=log, behind_proxy=behind_proxy)
+    return HttpApp(protocols, token_checker, health, log=log, behind_proxy=behind_proxy)
 
 
 class HttpApp:
@@ -55,8 +55,8 @@ class HttpApp:
 
     Args:
         protocols: Where routes are found; the first that knows a path has it.
-        gatekeeper: Who may ask what.
-        vitals: What the routes tell of the server as a whole.
+        token_checker: Who may ask what.
+        health: What the routes tell of the server as a whole.
         log: Where each request leaves a line.
         behind_proxy: Whether the last address of X-Forwarded-For is to be believed.
     """
@@ -64,16 +64,16 @@ class HttpApp:
     def __init__(
         self,
         protocols: Iterable[RouteFinder],
-        gatekeeper: TokenChecker,
-        vitals: ServerHealth,
+        token_checker: TokenChecker,
+        health: ServerHealth,
         *,
         log: AccessLog | None = None,
         behind_proxy: bool = False,
     ) -> None:
-        self.vitals = vitals
-        vitals.refused, vitals.access_log = gatekeeper.refused, log
+        self.health = health
+        health.refused, health.access_log = token_checker.refused, log
         self._protocols = tuple(protocols)
-        self.gatekeeper = gatekeeper
+        self.token_checker = token_checker
         self.log = log
         self._behind_proxy = behind_proxy
         self._known: dict[bytes, HttpRoute] = {}  # path → route, of paths that were asked before
@@ -87,7 +87,7 @@ class HttpApp:
         request.route = route
         request.settled = self._settled
         try:
-            if self.gatekeeper.required or b"authorization" in request.headers:
+            if self.token_checker.required or b"authorization" in request.headers:
                 self._check(request, route)
             if request.method in route.methods or not route.methods:
                 route.handle(request)
@@ -134,7 +134,7 @@ class HttpApp:
             return
         header = request.headers.get(b"authorization")
         presented = None if header is None else header.decode("latin-1")
-        request.identity = self.gatekeeper.check(presented, request.peer_address, route.role)
+        request.identity = self.token_checker.check(presented, request.peer_address, route.role)
 
     def _judge(self, request: HttpRequest, *, by_head: bool) -> HttpResponse | None:
         if self._behind_proxy:
@@ -157,13 +157,13 @@ class HttpApp:
     def _settled(self, request: HttpRequest) -> None:
         reply = request.reply
         assert reply is not None
-        self.vitals.statuses[request.route.name, reply.status] += 1
+        self.health.statuses[request.route.name, reply.status] += 1
         if self.log is not None:
             self.log.note(request, request.route, reply)
 
     def _note(self, request: HttpRequest, route: HttpRoute, response: HttpResponse) -> None:
         """Count an answer, and leave its line in the log."""
-        self.vitals.statuses[route.name, response.status] += 1
+        self.health.statuses[route.name, response.status] += 1
         if self.log is not None:
             self.log.note(request, route, response)
 

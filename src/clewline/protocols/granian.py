@@ -42,8 +42,8 @@ class RsgiApplication:
 
     def __init__(self, served: Project, limits: HttpLimits | None = None) -> None:
         self._endpoints = EndpointServer(served, None)
-        self._gatekeeper = TokenChecker(served, required=True)
-        self._app = make_app(self._endpoints, self._gatekeeper)
+        self._token_checker = TokenChecker(served, required=True)
+        self._app = make_app(self._endpoints, self._token_checker)
         self._limits = limits or HttpLimits()
         self._opened: asyncio.Task[None]
 
@@ -53,9 +53,9 @@ class RsgiApplication:
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close the log and give back the models."""
-        self._app.vitals.draining = True
+        self._app.health.draining = True
         loop.run_until_complete(self._endpoints.close())
-        self._gatekeeper.close()
+        self._token_checker.close()
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer one request."""
@@ -64,7 +64,7 @@ class RsgiApplication:
         except ClewlineError as error:
             _send(scope, protocol, error_response(error))
             return
-        self._gatekeeper.required = not _is_bound_to_loopback(scope.server)
+        self._token_checker.required = not _is_bound_to_loopback(scope.server)
         call = _Call(asyncio.get_running_loop(), _host(scope.client))
         request = _request(scope, call)
         if (refusal := await self._read(request, protocol)) is not None:
@@ -78,7 +78,7 @@ class RsgiApplication:
             await call.stream(scope, protocol, response, request.stream)
 
     async def _open(self) -> None:
-        self._gatekeeper.open()
+        self._token_checker.open()
         await self._endpoints.open()
 
     async def _read(self, request: HttpRequest, protocol: Any) -> HttpResponse | None:

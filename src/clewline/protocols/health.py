@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from clewline.serve.metrics.shared_metrics import MetricFamily
+from clewline.serve.metrics.metric_families import MetricFamily
 
 
 class Readiness(NamedTuple):

@@ -1,25 +1,24 @@
 """
-`/metrics`, for Prometheus. `docs/metrics.md` says what each name means.
+The metrics of a server, for Prometheus. `docs/metrics.md` explains each of them.
 
-    counted on the loop ─► families of this process ─► merged over the workers ─► text
-
-Queue, compute and log time stand apart, so that a slow answer names its cause. An
-endpoint has series from its first load or call on; beyond `times.ENDPOINTS` of
-them, the rest is counted together under the name `(others)`.
+Queue, compute and log time are separate, so that a slow answer names its cause. An
+endpoint has series from its first load or call on; beyond `ENDPOINTS` of them, the
+rest is counted together under the name `(others)`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from prometheus_client.process_collector import ProcessCollector
 
 from clewline import __version__
 from clewline.protocols.health import ServerHealth
-from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint
-from clewline.serve.graph.shadow_runner import DIFFERENCES, ShadowCounts
+from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.graph.shadow_runner import DIFFERENCES
+from clewline.serve.metrics.metric_families import MetricFamily, MetricSample
 from clewline.serve.metrics.request_statistics import (
     ENDPOINTS,
     OTHERS,
@@ -28,312 +27,187 @@ from clewline.serve.metrics.request_statistics import (
     BucketHistogram,
     EndpointStatistics,
 )
-from clewline.serve.metrics.shared_metrics import MetricFamily, MetricSample
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
+HELP = {
+    "clewline_requests_total": "Requests to predict that were answered, by HTTP status.",
+    "clewline_request_seconds": "Time from a whole request to predict to its answer.",
+    "clewline_predictions_total": "Rows that were logged and answered.",
+    "clewline_failed_rows_total": "Rows that were logged with an error because a node raised.",
+    "clewline_log_failures_total": "Batches that could not be logged, and were not answered.",
+    "clewline_queue_seconds": "Time from a request's rows to the start of their batch.",
+    "clewline_compute_seconds": "Time of the checks, the model and the answers of one batch.",
+    "clewline_log_seconds": "Time from an answered batch until it is durable.",
+    "clewline_batch_rows": "Rows of one batch.",
+    "clewline_arm_rows_total": "Rows computed, by the arm and model that they took.",
+    "clewline_arm_seconds": "Time of one batch in the nodes on the way to an arm and its model.",
+    "clewline_node_seconds": "Time of one batch in one node.",
+    "clewline_endpoints": "Endpoints by state.",
+    "clewline_waiting_rows": "Rows that wait for their answers.",
+    "clewline_live_revision": "Number of the revision that answers.",
+    "clewline_endpoint_ready": "1 if the live revision answers or can be loaded.",
+    "clewline_router_state": "Number of the state that a router has learned.",
+    "clewline_catalog_followed": "1 while the server sees changes of live revisions.",
+    "clewline_load_seconds": "Time to load a revision, whether it succeeds or not.",
+    "clewline_load_failures_total": "Loads that failed.",
+    "clewline_cold_calls_total": "Requests that had to wait for a load.",
+    "clewline_evictions_total": "Revisions that were removed from memory to make room.",
+    "clewline_resident_revisions": "Revisions in memory.",
+    "clewline_resident_bytes": "Estimated size of the models in memory.",
+    "clewline_resident_limit_bytes": "Limit on the size of the models in memory.",
+    "clewline_isolated_restarts_total": "Restarts of the processes of isolated models.",
+    "clewline_shadow_rows_total": "Rows sent to a shadow, by outcome.",
+    "clewline_shadow_difference": "Difference between a shadow's answer and the one sent.",
+    "clewline_shadow_seconds": "Time of a shadow for up to 64 rows.",
+    "clewline_http_requests_total": "Requests and gRPC calls by route and HTTP status.",
+    "clewline_connections": "Open connections.",
+    "clewline_replays_total": "Requests whose idempotency key had an answer already.",
+    "clewline_refused_callers_total": "Callers who had no valid token.",
+    "clewline_access_log_dropped_total": "Lines of the access log that were not written.",
+    "clewline_certificate_expires_timestamp_seconds": "Expiry of the TLS certificate, Unix time.",
+    "clewline_build_info": "1, labelled with the version of clewline.",
+}
+
+TIMED = ("request", "queue", "compute", "log", "arm", "node", "load", "shadow")
+BOUNDS = {f"clewline_{timed}_seconds": SECONDS for timed in TIMED} | {
+    "clewline_batch_rows": ROWS,
+    "clewline_shadow_difference": DIFFERENCES,
+}
+"""The histograms, each with its bounds."""
+
 FAILURES = (500, 503, 504, 507)
-"""HTTP statuses that are shown before they come, so that the first one is seen as a change."""
+"""HTTP statuses that are shown from the start, so that the first failure is seen as a change."""
 REFUSALS = ("unauthorized", "forbidden", "too_many_requests")
 STATES = ("ready", "cold", "loading", "failed", "unloaded")
+OUTCOMES = ("agreed", "differed", "failed", "dropped")
 
-Labels = tuple[tuple[str, str], ...]
-Series = Iterable[tuple[Labels, float]]
+Add = Callable[..., None]
+"""Adds a sample: `add(name, value, **labels)`."""
 
 
-def collect(endpoints: EndpointServer, vitals: ServerHealth) -> list[MetricFamily]:
+def collect(endpoints: EndpointServer, health: ServerHealth) -> list[MetricFamily]:
     """Read all metrics of this process, so that they can be merged with those of others."""
-    counted = _counted(endpoints)
-    return [
-        *_requests(counted),
-        *_batches(counted),
-        *_arms(counted),
-        *_endpoints(endpoints),
-        *_loads(endpoints),
-        *_shadows(endpoints),
-        *_others(endpoints, vitals),
-        *_process(),
-    ]
+    families = {name: _family(name) for name in HELP}
+
+    def add(metric: str, value: float | BucketHistogram, **labels: str) -> None:
+        if isinstance(value, BucketHistogram):
+            values = [*value.counts, value.total]
+        else:
+            values = [float(value)]
+        families[metric].samples.append(MetricSample(tuple(labels.items()), values))
+
+    for name, statistics in _counted(endpoints):
+        _add_requests(add, name, statistics)
+    _add_endpoints(add, endpoints)
+    _add_loads(add, endpoints)
+    _add_shadows(add, endpoints)
+    _add_server(add, endpoints, health)
+    if health.certificate is None:
+        del families["clewline_certificate_expires_timestamp_seconds"]
+    return [*families.values(), *_process()]
 
 
-def _counted(endpoints: EndpointServer) -> list[tuple[str, EndpointStatistics]]:
-    """Give what is counted of each endpoint that has series, by its name."""
-    found = [
-        (endpoint.name, endpoint.counted)
-        for endpoint in endpoints.endpoints.values()
-        if endpoint.counted is not None and not endpoint.counted.shared
-    ]
-    others = endpoints.book.others
-    return [*found, (OTHERS, others)] if others.requests or others.compute.total else found
+def _family(name: str) -> MetricFamily:
+    bounds = BOUNDS.get(name, ())
+    kind = "histogram" if bounds else "counter" if name.endswith("_total") else "gauge"
+    return MetricFamily(name, kind, HELP[name], [], bounds)
 
 
-def _requests(counted: list[tuple[str, EndpointStatistics]]) -> Iterator[MetricFamily]:
-    by_code = [
-        ((("endpoint", name), ("code", str(code))), histogram)
-        for name, times in counted
-        for code, histogram in times.requests.items()
-    ]
-    yield _counter(
-        "clewline_requests_total",
-        "Requests to predict that were answered, by HTTP status.",
-        [
-            ((("endpoint", name), ("code", str(code))), times.asked(code))
-            for name, times in counted
-            for code in sorted({200, *FAILURES, *times.requests})
-        ],
-    )
-    yield _histogram(
-        "clewline_request_seconds",
-        "From a whole request to predict to its answer.",
-        SECONDS,
-        by_code,
-    )
-    yield _counter(
-        "clewline_predictions_total",
-        "Rows answered, each logged first.",
-        [(_of(name), times.rows) for name, times in counted],
-    )
-    yield _counter(
-        "clewline_failed_rows_total",
-        "Rows that were logged with an error, since a node raised.",
-        [(_of(name), times.failed_rows) for name, times in counted],
-    )
-    yield _counter(
-        "clewline_log_failures_total",
-        "Frames that the log did not take; their rows were not answered.",
-        [(_of(name), times.unlogged) for name, times in counted],
-    )
+def _counted(endpoints: EndpointServer) -> Iterable[tuple[str, EndpointStatistics]]:
+    """List the statistics of every endpoint that has some, by its name."""
+    for endpoint in endpoints.endpoints.values():
+        statistics = endpoint.opened_statistics
+        if statistics is not None and not statistics.shared:
+            yield endpoint.name, statistics
+    others = endpoints.statistics.others
+    if others.requests or others.compute.total:
+        yield OTHERS, others
 
 
-def _batches(counted: list[tuple[str, EndpointStatistics]]) -> Iterator[MetricFamily]:
-    yield _histogram(
-        "clewline_queue_seconds",
-        "From a request's rows to the start of their batch.",
-        SECONDS,
-        [(_of(name), times.queue) for name, times in counted],
-    )
-    yield _histogram(
-        "clewline_compute_seconds",
-        "Checks, model and answers of one batch.",
-        SECONDS,
-        [(_of(name), times.compute) for name, times in counted],
-    )
-    yield _histogram(
-        "clewline_log_seconds",
-        "From an answered batch until its frame is durable.",
-        SECONDS,
-        [(_of(name), times.log) for name, times in counted],
-    )
-    yield _histogram(
-        "clewline_batch_rows",
-        "Rows of one batch.",
-        ROWS,
-        [(_of(name), times.batch_rows) for name, times in counted],
-    )
+def _add_requests(add: Add, endpoint: str, counted: EndpointStatistics) -> None:
+    for status in sorted({200, *FAILURES, *counted.requests}):
+        requests = counted.requests.get(status)
+        count = 0 if requests is None else sum(requests.counts)
+        add("clewline_requests_total", count, endpoint=endpoint, code=str(status))
+        if requests is not None:
+            add("clewline_request_seconds", requests, endpoint=endpoint, code=str(status))
+    add("clewline_predictions_total", counted.rows, endpoint=endpoint)
+    add("clewline_failed_rows_total", counted.failed_rows, endpoint=endpoint)
+    add("clewline_log_failures_total", counted.unlogged, endpoint=endpoint)
+    add("clewline_queue_seconds", counted.queue, endpoint=endpoint)
+    add("clewline_compute_seconds", counted.compute, endpoint=endpoint)
+    add("clewline_log_seconds", counted.log, endpoint=endpoint)
+    add("clewline_batch_rows", counted.batch_rows, endpoint=endpoint)
+    for (arm, model), passed in counted.arms.items():
+        add("clewline_arm_rows_total", passed.rows, endpoint=endpoint, arm=arm, model=model)
+        add("clewline_arm_seconds", passed.seconds, endpoint=endpoint, arm=arm, model=model)
+    for node, seconds in counted.nodes.items():
+        add("clewline_node_seconds", seconds, endpoint=endpoint, node=node)
 
 
-def _arms(counted: list[tuple[str, EndpointStatistics]]) -> Iterator[MetricFamily]:
-    arms = [
-        ((("endpoint", name), ("arm", arm), ("model", model)), went)
-        for name, times in counted
-        for (arm, model), went in times.arms.items()
-    ]
-    yield _counter(
-        "clewline_arm_rows_total",
-        "Rows computed, by the arm and the model that had them.",
-        [(labels, went.rows) for labels, went in arms],
-    )
-    yield _histogram(
-        "clewline_arm_seconds",
-        "In the nodes on the way to an arm and its model, of one batch.",
-        SECONDS,
-        [(labels, went.seconds) for labels, went in arms],
-    )
-    yield _histogram(
-        "clewline_node_seconds",
-        "In one node, of one batch.",
-        SECONDS,
-        [
-            ((("endpoint", name), ("node", node)), histogram)
-            for name, times in counted
-            for node, histogram in times.nodes.items()
-        ],
-    )
-
-
-def _endpoints(endpoints: EndpointServer) -> Iterator[MetricFamily]:
+def _add_endpoints(add: Add, endpoints: EndpointServer) -> None:
     states: Counter[str] = Counter(endpoint.state for endpoint in endpoints.endpoints.values())
-    yield _gauge(
-        "clewline_endpoints",
-        "Endpoints by state.",
-        [((("state", state),), states[state]) for state in STATES],
+    for state in STATES:
+        add("clewline_endpoints", states[state], state=state)
+    # An endpoint that was never needed has no gauges of its own, unless it fails.
+    needed = (
+        endpoint
+        for endpoint in endpoints.endpoints.values()
+        if endpoint.failure is not None
+        or (endpoint.opened_statistics is not None and not endpoint.opened_statistics.shared)
     )
-    shown = list(islice(filter(_is_shown, endpoints.endpoints.values()), ENDPOINTS))
-    serving = [(each.name, each.serving) for each in shown if each.serving is not None]
-    yield _gauge(
-        "clewline_waiting_rows",
-        "Rows that wait for their answers.",
-        [(_of(name), each.batcher.rows) for name, each in serving],
-    )
-    yield _gauge(
-        "clewline_live_revision",
-        "The number of the revision that answers.",
-        [(_of(name), each.loaded.revision.number) for name, each in serving],
-    )
-    yield _gauge(
-        "clewline_endpoint_ready",
-        "1 when the revision that should answer does, or may be loaded.",
-        [(_of(endpoint.name), endpoint.trouble is None) for endpoint in shown],
-    )
-    yield _gauge(
-        "clewline_router_state",
-        "The number of what a router has learned.",
-        [
-            ((("endpoint", endpoint), ("node", node)), number)
-            for (endpoint, node), number in islice(endpoints.router_states.items(), ENDPOINTS)
-        ],
-    )
-    yield _gauge(
-        "clewline_catalog_followed",
-        "1 while changes of live revisions are seen.",
-        [((), endpoints.failure is None)],
-    )
+    for endpoint in islice(needed, ENDPOINTS):
+        name, serving = endpoint.name, endpoint.serving
+        add("clewline_endpoint_ready", endpoint.trouble is None, endpoint=name)
+        if serving is not None:
+            add("clewline_waiting_rows", serving.batcher.rows, endpoint=name)
+            add("clewline_live_revision", serving.loaded.revision.number, endpoint=name)
+    for (name, node), number in islice(endpoints.router_states.items(), ENDPOINTS):
+        add("clewline_router_state", number, endpoint=name, node=node)
+    add("clewline_catalog_followed", endpoints.failure is None)
 
 
-def _is_shown(endpoint: ServedEndpoint) -> bool:
-    """Tell whether an endpoint has gauges of its own: not while it was never needed."""
-    if endpoint.failure is not None:
-        return True
-    return endpoint.counted is not None and not endpoint.counted.shared
+def _add_loads(add: Add, endpoints: EndpointServer) -> None:
+    loads, cache = endpoints.load_statistics, endpoints.model_cache
+    add("clewline_load_seconds", loads.seconds)
+    add("clewline_load_failures_total", loads.failed)
+    add("clewline_cold_calls_total", loads.cold_calls)
+    add("clewline_evictions_total", loads.evictions)
+    add("clewline_resident_revisions", len(cache))
+    add("clewline_resident_bytes", cache.bytes)
+    add("clewline_resident_limit_bytes", cache.budget_bytes)
+    for model, count in endpoints.restarts.items():
+        add("clewline_isolated_restarts_total", count, model=model)
 
 
-def _loads(endpoints: EndpointServer) -> Iterator[MetricFamily]:
-    loads, warm = endpoints.loads, endpoints.model_cache
-    yield _histogram(
-        "clewline_load_seconds",
-        "Loading a revision, whether it succeeds or not.",
-        SECONDS,
-        [((), loads.seconds)],
-    )
-    yield _single("clewline_load_failures_total", "Loads that failed.", loads.failed)
-    yield _single(
-        "clewline_cold_calls_total", "Requests that had to wait for a load.", loads.cold_calls
-    )
-    yield _single(
-        "clewline_evictions_total", "Revisions that made room for others.", loads.evictions
-    )
-    yield _gauge("clewline_resident_revisions", "Revisions in memory.", [((), len(warm))])
-    yield _gauge(
-        "clewline_resident_bytes", "What models in memory cost, estimated.", [((), warm.bytes)]
-    )
-    yield _gauge(
-        "clewline_resident_limit_bytes",
-        "What models in memory may cost.",
-        [((), warm.budget_bytes)],
-    )
-    yield _counter(
-        "clewline_isolated_restarts_total",
-        "Processes of isolated models that were started again.",
-        [((("model", ref),), count) for ref, count in endpoints.restarts.items()],
-    )
+def _add_shadows(add: Add, endpoints: EndpointServer) -> None:
+    tallies = islice(list(endpoints.shadows.tallies.items()), ENDPOINTS)
+    for (endpoint, shadow), tally in tallies:
+        labels = {"endpoint": endpoint, "shadow": shadow}
+        for outcome in OUTCOMES:
+            add("clewline_shadow_rows_total", getattr(tally, outcome), **labels, outcome=outcome)
+        add("clewline_shadow_difference", tally.difference, **labels)
+        add("clewline_shadow_seconds", tally.seconds, **labels)
 
 
-def _shadows(endpoints: EndpointServer) -> Iterator[MetricFamily]:
-    tallies = list(islice(list(endpoints.shadows.tallies.items()), ENDPOINTS))
-    found: list[tuple[Labels, ShadowCounts]] = [
-        ((("endpoint", endpoint), ("shadow", shadow)), tally)
-        for (endpoint, shadow), tally in tallies
-    ]
-    yield _counter(
-        "clewline_shadow_rows_total",
-        "Rows by what became of them at a shadow.",
-        [
-            ((*labels, ("outcome", outcome)), getattr(tally, outcome))
-            for labels, tally in found
-            for outcome in ("agreed", "differed", "failed", "dropped")
-        ],
-    )
-    yield _histogram(
-        "clewline_shadow_difference",
-        "How far a shadow's answer is from the one that was given.",
-        DIFFERENCES,
-        [(labels, tally.difference) for labels, tally in found],
-    )
-    yield _histogram(
-        "clewline_shadow_seconds",
-        "A shadow's answer to up to 64 rows.",
-        SECONDS,
-        [(labels, tally.seconds) for labels, tally in found],
-    )
+def _add_server(add: Add, endpoints: EndpointServer, health: ServerHealth) -> None:
+    for (route, status), count in health.statuses.items():
+        add("clewline_http_requests_total", count, route=route, code=str(status))
+    add("clewline_connections", health.connections())
+    add("clewline_replays_total", endpoints.replays)
+    for code in {**dict.fromkeys(REFUSALS), **health.refused}:
+        add("clewline_refused_callers_total", health.refused[code], reason=code)
+    log, certificate = health.access_log, health.certificate
+    add("clewline_access_log_dropped_total", 0 if log is None else log.dropped)
+    if certificate is not None:
+        add("clewline_certificate_expires_timestamp_seconds", certificate.ends)
+    add("clewline_build_info", 1, version=__version__)
 
 
-def _others(endpoints: EndpointServer, vitals: ServerHealth) -> Iterator[MetricFamily]:
-    yield _counter(
-        "clewline_http_requests_total",
-        "Requests and gRPC calls by route and HTTP status.",
-        [
-            ((("route", route), ("code", str(status))), count)
-            for (route, status), count in vitals.statuses.items()
-        ],
-    )
-    yield _gauge("clewline_connections", "Open connections.", [((), vitals.connections())])
-    yield _single(
-        "clewline_replays_total",
-        "Requests whose idempotency key had an answer already.",
-        endpoints.replays,
-    )
-    yield _counter(
-        "clewline_refused_callers_total",
-        "Callers whose token was refused, or who had none.",
-        [
-            ((("reason", code),), vitals.refused[code])
-            for code in {**dict.fromkeys(REFUSALS), **vitals.refused}
-        ],
-    )
-    dropped = 0 if vitals.access_log is None else vitals.access_log.dropped
-    yield _single("clewline_access_log_dropped_total", "Lines that were not written.", dropped)
-    if (certificate := vitals.certificate) is not None:
-        yield _gauge(
-            "clewline_certificate_expires_timestamp_seconds",
-            "When the TLS certificate ends, since the epoch.",
-            [((), certificate.ends)],
-        )
-    yield _gauge("clewline_build_info", "1, of this version.", [((("version", __version__),), 1)])
-
-
-def _process() -> Iterator[MetricFamily]:
-    """Read what the system tells of the process."""
+def _process() -> Iterable[MetricFamily]:
+    """Read the CPU time, memory and open files of this process."""
     for metric in ProcessCollector(registry=None).collect():
         name = metric.name + "_total" * (metric.type == "counter")
         values = [sample.value for sample in metric.samples]
         yield MetricFamily(name, metric.type, metric.documentation, [MetricSample((), values)])
-
-
-def _of(endpoint: str) -> Labels:
-    return (("endpoint", endpoint),)
-
-
-def _single(name: str, help_text: str, value: float) -> MetricFamily:
-    return _counter(name, help_text, [((), value)])
-
-
-def _counter(name: str, help_text: str, series: Series) -> MetricFamily:
-    return MetricFamily(name, "counter", help_text, _samples(series))
-
-
-def _gauge(name: str, help_text: str, series: Series) -> MetricFamily:
-    return MetricFamily(name, "gauge", help_text, _samples(series))
-
-
-def _samples(series: Series) -> list[MetricSample]:
-    return [MetricSample(labels, [float(value)]) for labels, value in series]
-
-
-def _histogram(
-    name: str,
-    help_text: str,
-    bounds: tuple[float, ...],
-    series: Iterable[tuple[Labels, BucketHistogram]],
-) -> MetricFamily:
-    samples = [MetricSample(labels, [*each.counts, each.total]) for labels, each in series]
-    return MetricFamily(name, "histogram", help_text, samples, tuple(map(float, bounds)))

@@ -377,7 +377,7 @@ class Batcher:
             if isinstance(outcome.result, Exception):
                 self._failed(outcome.pieces, outcome.result)
             else:
-                self._times.went(outcome.result.ways)
+                self._times.record_paths(outcome.result.ways)
                 self._hand_out(outcome.pieces, outcome.result)
 
     def _failed(self, pieces: list[_Piece], error: Exception) -> None:

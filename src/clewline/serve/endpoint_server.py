@@ -92,8 +92,8 @@ class EndpointServer:
         self.failure: ClewlineError | None = None  # why the catalog is followed no more
         self.watched: WorkObserver | None = None
         self.tracer: RequestTracer | None = None
-        self.loads = LoadStatistics()
-        self.book = RequestStatistics()
+        self.load_statistics = LoadStatistics()
+        self.statistics = RequestStatistics()
         self.model_cache = ModelCache(model_bytes)
         self.under_way: dict[Waiter, None] = {}
         self.threads = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "clewline-compute")
@@ -298,7 +298,7 @@ class EndpointServer:
             self.model_cache.used(serving)
             request.begin(serving)
         else:
-            self.loads.cold_calls += 1
+            self.load_statistics.cold_calls += 1
             request.wait()
             self.when_loaded(endpoint, request.loaded)
 
@@ -364,7 +364,9 @@ class EndpointServer:
         """Take over what the catalog says of an endpoint."""
         endpoint = self.endpoints.get(live.endpoint)
         if endpoint is None:
-            endpoint = self.endpoints[live.endpoint] = ServedEndpoint(live.endpoint, self.book)
+            endpoint = self.endpoints[live.endpoint] = ServedEndpoint(
+                live.endpoint, self.statistics
+            )
         was_unloaded, endpoint.unloaded = endpoint.unloaded, live.unloaded
         is_new = endpoint.wanted != live.number
         if is_new:
@@ -425,7 +427,7 @@ class EndpointServer:
     ) -> None:
         """Let what was loaded answer, or say why it does not."""
         endpoint.loading = False
-        self.loads.seconds.observe(time.perf_counter() - start)
+        self.load_statistics.seconds.observe(time.perf_counter() - start)
         error = loading.exception()
         if self._stopping or endpoint.unloaded or number != endpoint.wanted or endpoint.given_up:
             if error is None:
@@ -435,7 +437,7 @@ class EndpointServer:
             self._swap(endpoint, loading.result())
         else:
             logger.error("%s#%d could not be loaded", endpoint.name, number, exc_info=error)
-            self.loads.failed += 1
+            self.load_statistics.failed += 1
             endpoint.fail(as_ours(error))
             assert endpoint.failure is not None
             endpoint.tell(endpoint.failure)
@@ -456,7 +458,7 @@ class EndpointServer:
             self._log,
             revisions.durability(loaded.revision),
             self.threads,
-            endpoint.times,
+            endpoint.statistics,
             cost=loaded.cost,
             computing=self._computing(loaded),
             queue_rows=self._queue_rows,
@@ -480,7 +482,7 @@ class EndpointServer:
             assert isinstance(resident, ServedRevision)
             self.endpoints[resident.loaded.revision.endpoint].serving = None
             resident.release()
-            self.loads.evictions += 1
+            self.load_statistics.evictions += 1
 
     def _computing(self, loaded: LoadedRevision) -> Callable[[], AbstractContextManager[None]]:
         if self.watched is None:

@@ -65,10 +65,10 @@ class ServedEndpoint:
     Lives on the loop's thread; only `Endpoints` changes it.
     """
 
-    def __init__(self, name: str, book: RequestStatistics) -> None:
+    def __init__(self, name: str, statistics: RequestStatistics) -> None:
         self.name = name
-        self.counted: EndpointStatistics | None = None  # since its first load or call
-        self._book = book
+        self.opened_statistics: EndpointStatistics | None = None  # since its first load or call
+        self._server_statistics = statistics
         self.serving: ServedRevision | None = None
         self.wanted = 0  # the revision that is live in the catalog
         self.unloaded = False  # by an operator
@@ -81,11 +81,11 @@ class ServedEndpoint:
         self._retry_at = 0.0
 
     @property
-    def times(self) -> EndpointStatistics:
-        """What it is counted in."""
-        if self.counted is None:
-            self.counted = self._book.open()
-        return self.counted
+    def statistics(self) -> EndpointStatistics:
+        """Return its statistics; from the first call on it has its own."""
+        if self.opened_statistics is None:
+            self.opened_statistics = self._server_statistics.for_new_endpoint()
+        return self.opened_statistics
 
     @property
     def state(self) -> EndpointState:

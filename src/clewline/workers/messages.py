@@ -1,4 +1,4 @@
-"""What a supervisor and its workers say to each other: a line of JSON each."""
+"""Messages between a supervisor and its workers: a line of JSON each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from clewline.workers.options import ServerOptions
 
 
 class ForbidRevision(msgspec.Struct, frozen=True, tag=True):
-    """Do not load a revision any more, and let it answer nothing: it has crashed too often."""
+    """Neither load nor serve a revision any more: it has crashed too often."""
 
     endpoint: str
     revision: int
@@ -16,24 +16,24 @@ class ForbidRevision(msgspec.Struct, frozen=True, tag=True):
 
 
 class StopWorker(msgspec.Struct, frozen=True, tag=True):
-    """Answer what is under way, and stop; perhaps another worker goes on with the socket."""
+    """Answer all requests that were taken, and stop."""
 
-    hands_over: bool = False
+    hands_over: bool = False  # whether another worker goes on with the socket
 
 
 class WorkerOrders(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is told first."""
+    """All that a worker needs to start."""
 
     options: ServerOptions
-    slot: int  # its place on the board
+    slot: int  # its place in the worker table
     forbidden: list[ForbidRevision]
     # Descriptors that it has inherited.
     listen: int
-    board: int
-    shelf: list[int]
+    table: int
+    metrics: list[int]
     bells: list[int]
     status: int
-    dump: int  # where its stacks are written if it crashes
+    dump: int  # of the file to which its stacks are written if it crashes
 
 
 class ReadyEndpoint(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class ReadyEndpoint(msgspec.Struct, frozen=True):
 
 
 class WorkerReady(msgspec.Struct, frozen=True, tag=True):
-    """Requests are answered."""
+    """The worker answers requests."""
 
     served: list[ReadyEndpoint]
     failures: list[str]
@@ -53,11 +53,8 @@ class WorkerReady(msgspec.Struct, frozen=True, tag=True):
 
 
 class WorkerFailed(msgspec.Struct, frozen=True, tag=True):
-    """The worker cannot start, for a reason that it knows."""
+    """The worker cannot start, and knows why."""
 
     error: str  # the class
     message: str
     fix: str | None
-
-
-FromWorker = WorkerReady | WorkerFailed

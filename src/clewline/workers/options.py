@@ -1,4 +1,4 @@
-"""What a server is told when it starts: by the command line to the supervisor, to its workers."""
+"""The settings of a server, passed from the command line to the supervisor and its workers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     grpc_port: int | None = None  # None: no gRPC; 0 lets the system choose
     tls_cert: str | None = None  # PEM files
     tls_key: str | None = None
-    require_tokens: bool = False  # on loopback as well
-    behind_proxy: bool = False  # believe the last address of X-Forwarded-For
+    require_tokens: bool = False  # on loopback too
+    behind_proxy: bool = False  # trust the last address in X-Forwarded-For
     access_log: str | None = None
-    otel: bool = False  # whether spans are recorded; OTEL_* says where they go
-    model_bytes: int | None = None  # memory for loaded models
-    connections: int = 16_384  # of callers, to each worker
-    drain_s: float = 30.0  # how long a stopping worker answers what is under way
+    otel: bool = False  # record spans; the OTEL_* variables say where they go
+    model_bytes: int | None = None  # memory for loaded models, of each worker
+    connections: int = 16_384  # open connections of each worker
+    drain_s: float = 30.0  # how long a stopping worker goes on to answer
 
     @property
     def url(self) -> str:
-        """Where HTTP is spoken."""
+        """The address for HTTP."""
         scheme = "https" if self.tls_cert else "http"
         return f"{scheme}://{_in_url(self.host)}:{self.port}"
 
     @property
     def grpc_target(self) -> str | None:
-        """Where gRPC is spoken, as its clients take it."""
+        """The address for gRPC clients; None without gRPC."""
         return None if self.grpc_port is None else f"{_in_url(self.host)}:{self.grpc_port}"
 
 

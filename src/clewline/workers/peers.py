@@ -1,4 +1,4 @@
-"""One worker among the others of its server: what it shows them, and what it reads of them."""
+"""The workers of one server, seen from one of them: their health and their metrics."""
 
 from __future__ import annotations
 
@@ -7,101 +7,110 @@ import time
 from collections.abc import Callable
 
 from clewline.protocols.health import Readiness
-from clewline.serve.metrics.shared_metrics import (
-    NO_EXITS,
-    MetricFamily,
-    MetricSample,
-    MetricsSnapshot,
-    SharedMetrics,
-    merge_families,
-)
+from clewline.serve.metrics.metric_families import MetricFamily, MetricSample, merge_families
+from clewline.serve.metrics.shared_metrics import MetricsSnapshot, SharedMetrics
 from clewline.workers.work_monitor import WorkMonitor
 from clewline.workers.worker_table import WorkerState
 
 POLL_S = 0.002
 ANSWER_S = 0.6
-"""How long the other workers have to write down their metrics; then the last ones stand."""
+"""How long other workers may take to write their metrics; then the previous ones count."""
 
-ANSWERING = (WorkerState.READY, WorkerState.STOPPING)
+EXIT_REASONS = ("crashed", "hung", "exited", "failed", "killed", "stopped")
 
 Collect = Callable[[], list[MetricFamily]]
 
 
 class Peers:
     """
-    The workers of a server, seen from one of them. Lives on the loop's thread.
+    The workers of a server. Lives on the loop's thread of one of them.
 
     Args:
-        watched: This worker on the board.
-        shelf: Where every worker leaves its metrics.
-        number: This worker's slot.
+        monitor: Shows the work of this worker.
+        shared: The metrics of every worker.
+        number: The slot of this worker.
     """
 
-    def __init__(self, watched: WorkMonitor, shelf: SharedMetrics, number: int) -> None:
+    def __init__(self, monitor: WorkMonitor, shared: SharedMetrics, number: int) -> None:
+        self.monitor = monitor
         self._collect: Collect = list
-        self.watched = watched
-        self._shelf = shelf
+        self._shared = shared
         self._number = number
-        self._board = watched.board
 
     def readiness(self) -> Readiness:
-        """Tell how many workers answer, and why the others do not."""
-        return self.watched.readiness()
+        """Count the workers that answer, and say why the others do not."""
+        return self.monitor.table.readiness()
 
     def beat(self, collect: Collect) -> None:
-        """Say that the loop runs, and write down the metrics if another worker wants them."""
+        """Show that the loop runs, and write the metrics if another worker wants them."""
         self._collect = collect
-        self.watched.slot.beat(time.monotonic())
-        if self._board.asked > self.watched.slot.published:
+        slot = self.monitor.slot
+        slot.beat_at = time.monotonic()
+        if self.monitor.table.wanted > slot.published:
             self.publish(collect())
 
     def publish(self, own: list[MetricFamily]) -> None:
-        """Write down this worker's metrics."""
-        slot = self.watched.slot
-        asked = self._board.asked
-        self._shelf.put(self._number, MetricsSnapshot(slot.generation, own))
-        slot.publish(asked)
+        """Write the metrics of this worker."""
+        slot = self.monitor.slot
+        wanted = self.monitor.table.wanted
+        self._shared.write(self._number, MetricsSnapshot(slot.generation, own))
+        slot.published = wanted
 
-    def wake(self) -> None:
-        """Write down the metrics at once: the bell was rung."""
-        self._shelf.hear(self._number)
+    def answer_bell(self) -> None:
+        """Write the metrics at once, because another worker wants them."""
+        self._shared.answer_bell(self._number)
         self.beat(self._collect)
 
     def gather(self, own: list[MetricFamily], then: Callable[[Collect], None]) -> None:
         """
         Merge the metrics of all workers.
 
-        What is given out is written down first, so that no other worker gives out less.
+        Those of this worker are written first, so that no other worker shows less.
 
         Args:
-            own: This worker's, as they are now.
-            then: Called, now or later, on this thread, with what reads and merges them all:
-                on whichever thread, since it takes milliseconds where there are many.
+            own: The metrics of this worker.
+            then: Called on this thread, now or later, with a function that reads and merges
+                the metrics of all. It may take milliseconds; any thread may call it.
         """
-        asked = self._board.ask()
+        table = self.monitor.table
+        table.wanted += 1  # two workers that do this at once may share a number
+        wanted, until = table.wanted, time.monotonic() + ANSWER_S
         self.publish(own)
-        for number, slot in enumerate(self._board.slots):
-            if slot.state in ANSWERING and slot.published < asked:
-                self._shelf.ring(number)
-        self._wait(asked, time.monotonic() + ANSWER_S, then)
 
-    def _wait(self, asked: int, until: float, then: Callable[[Collect], None]) -> None:
-        missing = any(
-            slot.state in ANSWERING and slot.published < asked for slot in self._board.slots
+        def missing() -> list[int]:
+            answering = (WorkerState.READY, WorkerState.STOPPING)
+            slots = enumerate(table.slots)
+            return [n for n, s in slots if s.state in answering and s.published < wanted]
+
+        def wait() -> None:
+            if missing() and time.monotonic() < until:
+                asyncio.get_running_loop().call_later(POLL_S, wait)
+            else:
+                counts = self._worker_counts()
+                then(lambda: [*merge_families([*self._shared.all(), [exits()]]), *counts])
+
+        for number in missing():
+            self._shared.ring(number)
+        wait()
+
+    def _worker_counts(self) -> list[MetricFamily]:
+        readiness = self.readiness()
+        counts = (
+            ("clewline_workers", "Workers that the server should have.", readiness.of),
+            ("clewline_workers_ready", "Workers that answer.", readiness.ready),
         )
-        if missing and time.monotonic() < until:
-            asyncio.get_running_loop().call_later(POLL_S, self._wait, asked, until, then)
-        else:
-            workers = self._workers()
-            then(lambda: [*merge_families([*self._shelf.all(), [NO_EXITS]]), *workers])
-
-    def _workers(self) -> list[MetricFamily]:
-        team = self.readiness()
         return [
-            _gauge("clewline_workers", "Workers that the server should have.", team.of),
-            _gauge("clewline_workers_ready", "Workers that answer.", team.ready),
+            MetricFamily(name, "gauge", help_text, [MetricSample((), [float(value)])])
+            for name, help_text, value in counts
         ]
 
 
-def _gauge(name: str, help_text: str, value: float) -> MetricFamily:
-    return MetricFamily(name, "gauge", help_text, [MetricSample((), [float(value)])])
+def exits(reason: str | None = None) -> MetricFamily:
+    """
+    Count one exit of a worker process, or none.
+
+    All reasons are shown before any worker has ended, so that the first exit is seen as a change.
+    """
+    samples = [MetricSample((("reason", r),), [float(r == reason)]) for r in EXIT_REASONS]
+    help_text = "Worker processes that have ended."
+    return MetricFamily("clewline_worker_exits_total", "counter", help_text, samples)

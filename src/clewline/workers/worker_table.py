@@ -1,15 +1,14 @@
 """
 What the processes of one server show each other: a small file, mapped into all of them.
 
-    head      how many seats there are, and the last call for metrics
-    seats     one for each of `--workers N`: why nobody answers there; the supervisor writes
+    head      the number of seats, and the number of the latest request for metrics
+    seats     one for each of `--workers N`: why it does not answer; the supervisor writes
     slots     two a seat, one for each process (the old one may still drain): pid, state,
-              heartbeat, and what each of its threads is at; that process writes
+              heartbeat, and the work of each of its threads; that process writes
 
-A process that crashes or hangs can say nothing any more, so what it is at stands
-here before it begins. A write takes some hundred nanoseconds: no lock, no system
-call, one writer for each place. Times are of `time.monotonic`, which all
-processes of a machine share.
+A process that crashes or hangs cannot report anything, so it writes down its work
+before it begins. A write takes some hundred nanoseconds: no lock, no system call, one
+writer for each place. Times are of `time.monotonic`, which all processes share.
 """
 
 from __future__ import annotations
@@ -17,36 +16,55 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from clewline.protocols.health import Readiness
 
 THREADS = 64
 """Threads of one process whose work is shown."""
 LOOP_S = 2.0
-"""How old the heartbeat of an event loop may be, where no endpoint may take longer."""
+"""Greatest age of an event loop's heartbeat, unless an endpoint may take longer."""
 START_S = 120.0
-"""How long a process may take until its loop runs, and a revision until it is loaded."""
+"""Longest time until the loop of a process runs, and until a revision is loaded."""
 REASON_BYTES = 480
 NAME_BYTES = 128
 
-_HEAD = struct.Struct("<8sIIQ")
+_HEAD = struct.Struct("<QII8s")
 _SEAT = struct.Struct(f"<H{REASON_BYTES}s")
-_SLOT = struct.Struct("<IIQdQ")
+_SLOT = struct.Struct("<QQdII")
 _WORK = struct.Struct(f"<QddII{NAME_BYTES}sd")
 _FLOAT = struct.Struct("<d")
-_NUMBER = struct.Struct("<Q")
-_MAGIC = b"fairlea2"
+_MAGIC = b"clewtab1"
 
 _SLOT_BYTES = _SLOT.size + THREADS * _WORK.size
-_ASKED_AT = _HEAD.size - _NUMBER.size
-_STATE_AT = 4
-_BEAT_AT = _SLOT.size - _FLOAT.size - _NUMBER.size
-_PUBLISHED_AT = _SLOT.size - _NUMBER.size
 _SINCE_AT = _WORK.size - _FLOAT.size
+
+T = TypeVar("T", int, float)
+
+
+class _Mapped(Protocol):
+    memory: mmap.mmap
+    start: int
+
+
+class _Cell(Generic[T]):
+    """A number at an offset of the mapped memory, read and written as an attribute."""
+
+    def __init__(self, format: str, offset: int) -> None:
+        self._struct, self._offset = struct.Struct(format), offset
+
+    def __get__(self, owner: _Mapped, _: object = None) -> T:
+        value: T = self._struct.unpack_from(owner.memory, owner.start + self._offset)[0]
+        return value
+
+    def __set__(self, owner: _Mapped, value: T) -> None:
+        self._struct.pack_into(owner.memory, owner.start + self._offset, value)
 
 
 class WorkerState(IntEnum):
-    """How far a process is."""
+    """The stage of a process."""
 
     EMPTY = 0
     STARTING = 1
@@ -55,18 +73,18 @@ class WorkerState(IntEnum):
 
 
 class WorkKind(IntEnum):
-    """What a thread does with an endpoint."""
+    """What a thread does for an endpoint."""
 
     COMPUTING = 0
     LOADING = 1
 
 
 class ThreadWork(NamedTuple):
-    """What one thread is at."""
+    """The work of one thread."""
 
     thread: int  # as `threading.get_ident` numbers them
-    limit_s: float  # it hangs when it takes longer
-    loop_s: float  # and so long it may keep the event loop from its heartbeat
+    limit_s: float  # it hangs if it takes longer
+    loop_s: float  # how long it may keep the event loop from its heartbeat
     revision: int
     kind: WorkKind
     endpoint: str
@@ -76,93 +94,60 @@ class ThreadWork(NamedTuple):
         return f"{self.kind.name.lower()} {self.endpoint}#{self.revision}"
 
 
+class Hang(NamedTuple):
+    """Why a process is taken to hang, and the work that caused it."""
+
+    reason: str
+    causes: list[ThreadWork]
+
+
 class WorkerSlot:
-    """The place of one process; only that process writes it, and the supervisor before it."""
+    """The place of one process. Only that process writes it, and the supervisor before it."""
+
+    generation = _Cell[int]("<Q", 0)  # number of the process among all of this server
+    published = _Cell[int]("<Q", 8)  # the latest request for metrics that it has answered
+    beat_at = _Cell[float]("<d", 16)  # when its event loop last ran; 0.0 before
+    state = _Cell[int]("<I", 24)  # a `WorkerState`
 
     def __init__(self, memory: mmap.mmap, start: int) -> None:
-        self._memory = memory
-        self._start = start
+        self.memory = memory
+        self.start = start
 
-    def clear(self, generation: int) -> None:
-        """Make it ready for another process; `generation` numbers the processes of a server."""
-        self._memory[self._start : self._start + _SLOT_BYTES] = bytes(_SLOT_BYTES)
-        _SLOT.pack_into(self._memory, self._start, 0, WorkerState.STARTING, generation, 0.0, 0)
-
-    def enter(self, pid: int) -> None:
-        """Say which process writes here from now on."""
-        struct.pack_into("<I", self._memory, self._start, pid)
-
-    def show(self, state: WorkerState) -> None:
-        """Say how far the process is."""
-        struct.pack_into("<I", self._memory, self._start + _STATE_AT, state)
-
-    def beat(self, now: float) -> None:
-        """Say that the event loop runs."""
-        _FLOAT.pack_into(self._memory, self._start + _BEAT_AT, now)
-
-    def publish(self, asked: int) -> None:
-        """Say that the metrics are written down that were asked for."""
-        _NUMBER.pack_into(self._memory, self._start + _PUBLISHED_AT, asked)
+    def clear(self, generation: int, state: WorkerState = WorkerState.STARTING) -> None:
+        """Make room for another process."""
+        self.memory[self.start : self.start + _SLOT_BYTES] = bytes(_SLOT_BYTES)
+        self.generation, self.state = generation, state
 
     def begin(self, place: int, work: bytes, since: float) -> None:
-        """Say what a thread begins, as `packed` gave it, and when."""
-        start = self._work_at(place)
-        self._memory[start : start + _WORK.size] = work
-        _FLOAT.pack_into(self._memory, start + _SINCE_AT, since)
+        """Write the work that a thread begins, as `encode_work` gives it."""
+        start = self.start + _SLOT.size + place * _WORK.size
+        self.memory[start : start + _WORK.size] = work
+        self.set_since(place, since)
 
-    def again(self, place: int, since: float) -> None:
-        """Say that a thread begins again what it did before."""
-        _FLOAT.pack_into(self._memory, self._work_at(place) + _SINCE_AT, since)
-
-    def end(self, place: int) -> None:
-        """Say that a thread is idle."""
-        _FLOAT.pack_into(self._memory, self._work_at(place) + _SINCE_AT, 0.0)
-
-    def _work_at(self, place: int) -> int:
-        return self._start + _SLOT.size + place * _WORK.size
-
-    @property
-    def pid(self) -> int:
-        """The process; 0 before it has entered."""
-        return int(_SLOT.unpack_from(self._memory, self._start)[0])
-
-    @property
-    def state(self) -> WorkerState:
-        """How far the process is."""
-        return WorkerState(_SLOT.unpack_from(self._memory, self._start)[1])
-
-    @property
-    def generation(self) -> int:
-        """The number of the process among all of this server."""
-        return int(_SLOT.unpack_from(self._memory, self._start)[2])
-
-    @property
-    def beat_at(self) -> float:
-        """When the event loop last ran; 0.0 before it did."""
-        return float(_SLOT.unpack_from(self._memory, self._start)[3])
-
-    @property
-    def published(self) -> int:
-        """The latest call for metrics that the process has answered."""
-        return int(_SLOT.unpack_from(self._memory, self._start)[4])
+    def set_since(self, place: int, since: float) -> None:
+        """Write when a thread began the work in its place; 0.0 when it has ended it."""
+        at = self.start + _SLOT.size + place * _WORK.size + _SINCE_AT
+        _FLOAT.pack_into(self.memory, at, since)
 
     def works(self) -> list[ThreadWork]:
-        """Give what the threads are at."""
+        """List the work of all threads."""
+        first = self.start + _SLOT.size
         found = []
-        for place in range(THREADS):
-            start = self._work_at(place)
-            work = _work(self._memory[start : start + _WORK.size])
-            if work.since:
-                found.append(work)
+        for raw in _WORK.iter_unpack(self.memory[first : first + THREADS * _WORK.size]):
+            thread, limit_s, loop_s, revision, kind, name, since = raw
+            if since:
+                name = name.rstrip(b"\0").decode("utf-8", "replace")
+                work = (thread, limit_s, loop_s, revision, WorkKind(kind), name, since)
+                found.append(ThreadWork(*work))
         return found
 
-    def lateness(self, now: float, awake_since: float = 0.0) -> Hang | None:
+    def hang(self, now: float, awake_since: float = 0.0) -> Hang | None:
         """
-        Tell why the process must be taken to hang; None when it need not.
+        Return why the process must be taken to hang, or None if it does not.
 
         Args:
             now: Of `time.monotonic`.
-            awake_since: Time before it does not count: the machine may have slept.
+            awake_since: Time before it does not count, as the machine may have slept.
         """
         works = self.works()
         over = [w for w in works if now - max(w.since, awake_since) > w.limit_s]
@@ -172,79 +157,72 @@ class WorkerSlot:
         limit_s = max([least_s, *(work.loop_s for work in works)])
         beat_at = self.beat_at
         if beat_at and now - max(beat_at, awake_since) > limit_s:
-            # What began after the loop had stopped cannot have stopped it.
+            # Work that began after the loop had stopped cannot have stopped it.
             causes = [work for work in works if work.since <= beat_at + LOOP_S / 2]
             return Hang(f"its event loop stood still for more than {limit_s:g} s", causes)
         return None
 
 
-class Hang(NamedTuple):
-    """Why a process must be taken to hang, and what it was at."""
-
-    reason: str
-    causes: list[ThreadWork]
-
-
 class WorkerTable:
     """
-    The whole board.
+    The whole table.
 
     Args:
         file: A descriptor of the file; stays the caller's.
     """
 
+    wanted = _Cell[int]("<Q", 0)  # number of the latest request for metrics
+
     def __init__(self, file: int) -> None:
-        self._memory = mmap.mmap(file, os.fstat(file).st_size)
-        magic, self.seats, _, _ = _HEAD.unpack_from(self._memory)
+        self.memory = mmap.mmap(file, os.fstat(file).st_size)
+        self.start = 0
+        _, self.seats, _, magic = _HEAD.unpack_from(self.memory)
         assert magic == _MAGIC, "the supervisor and its workers are one version"
 
     @classmethod
     def create(cls, seats: int) -> tuple[WorkerTable, int]:
-        """Make an empty board without a name; gives it and the descriptor for `WorkerTable`."""
-        file = os.memfd_create("clewline-board", os.MFD_CLOEXEC)
+        """Create an empty table; returns it and the descriptor of its file."""
+        file = os.memfd_create("clewline-workers", os.MFD_CLOEXEC)
         os.truncate(file, _HEAD.size + seats * _SEAT.size + 2 * seats * _SLOT_BYTES)
-        os.pwrite(file, _HEAD.pack(_MAGIC, seats, 2 * seats, 0), 0)
+        os.pwrite(file, _HEAD.pack(0, seats, 2 * seats, _MAGIC), 0)
         return cls(file), file
 
     @property
     def slots(self) -> list[WorkerSlot]:
-        """All places of processes; those of seat `i` are `i` and `i + seats`."""
+        """The places of all processes; those of seat `i` are `i` and `i + seats`."""
         return [self.slot(number) for number in range(2 * self.seats)]
 
     def slot(self, number: int) -> WorkerSlot:
-        """The place of one process."""
+        """Return the place of one process."""
         start = _HEAD.size + self.seats * _SEAT.size + number * _SLOT_BYTES
-        return WorkerSlot(self._memory, start)
+        return WorkerSlot(self.memory, start)
 
-    def seat(self, number: int) -> str:
-        """Tell why nobody answers on a seat; "" when somebody does."""
-        size, reason = _SEAT.unpack_from(self._memory, _HEAD.size + number * _SEAT.size)
+    def reason(self, seat: int) -> str:
+        """Return why a seat does not answer; "" if it does."""
+        size, reason = _SEAT.unpack_from(self.memory, _HEAD.size + seat * _SEAT.size)
         return str(reason[:size].decode("utf-8", "replace"))
 
-    def explain(self, number: int, reason: str) -> None:
-        """Say why nobody answers on a seat; "" when somebody does. The supervisor's."""
+    def set_reason(self, seat: int, reason: str) -> None:
+        """Write why a seat does not answer; only the supervisor may."""
         raw = reason.encode()[:REASON_BYTES]
-        _SEAT.pack_into(self._memory, _HEAD.size + number * _SEAT.size, len(raw), raw)
+        _SEAT.pack_into(self.memory, _HEAD.size + seat * _SEAT.size, len(raw), raw)
 
-    @property
-    def asked(self) -> int:
-        """The number of the latest call for metrics."""
-        return int(_NUMBER.unpack_from(self._memory, _ASKED_AT)[0])
+    def readiness(self) -> Readiness:
+        """Count the workers that answer, and say why the others do not."""
+        now, ready, reasons = time.monotonic(), 0, []
+        for seat in range(self.seats):
+            slots = (self.slot(seat), self.slot(seat + self.seats))
+            hangs = [slot.hang(now) for slot in slots if slot.state == WorkerState.READY]
+            if None in hangs:
+                ready += 1
+            else:
+                hang = next(filter(None, hangs), None)
+                reason = hang.reason if hang else self.reason(seat) or "it is starting"
+                reasons.append(f"worker {seat}: {reason}")
+        return Readiness(ready, self.seats, tuple(reasons))
 
-    def ask(self) -> int:
-        """Call for the metrics of all processes; two calls at once may be one."""
-        number = self.asked + 1
-        _NUMBER.pack_into(self._memory, _ASKED_AT, number)
-        return number
 
-
-def packed(work: ThreadWork) -> bytes:
-    """Give work as it stands on the board."""
+def encode_work(work: ThreadWork) -> bytes:
+    """Encode work as it stands in the table."""
     name = work.endpoint.encode()[:NAME_BYTES]
     return _WORK.pack(*work[:5], name, work.since)
-
-
-def _work(raw: bytes) -> ThreadWork:
-    thread, limit_s, loop_s, revision, kind, name, since = _WORK.unpack(raw)
-    endpoint = name.rstrip(b"\0").decode("utf-8", "replace")
-    return ThreadWork(thread, limit_s, loop_s, revision, WorkKind(kind), endpoint, since)

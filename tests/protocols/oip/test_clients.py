@@ -26,9 +26,9 @@ ROWS = [
 @pytest.fixture(scope="module")
 def found(income: Any, clients: Path) -> dict[str, Any]:
     """What the client printed."""
-    vitals = ServerHealth()
-    ready = RestRoutes(income.endpoints, vitals).ready
-    served = OipGrpc(income.endpoints, TokenChecker(income.project), ready, vitals)
+    health = ServerHealth()
+    ready = RestRoutes(income.endpoints, health).ready
+    served = OipGrpc(income.endpoints, TokenChecker(income.project), ready, health)
 
     async def start() -> int:
         port = served.listen("127.0.0.1", 0)

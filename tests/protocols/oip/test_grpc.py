@@ -37,12 +37,12 @@ class Calls:
     def __init__(
         self, up: Any, *, required: bool = False, pem: Any = None, log: AccessLog | None = None
     ) -> None:
-        self.vitals = ServerHealth()
+        self.health = ServerHealth()
         self._loop = up._loop
-        gatekeeper = TokenChecker(up.project, required=required)
+        token_checker = TokenChecker(up.project, required=required)
         limits = HttpLimits(body_bytes=100_000, drain_s=5.0)
-        ready = RestRoutes(up.endpoints, self.vitals).ready
-        self.served = OipGrpc(up.endpoints, gatekeeper, ready, self.vitals, limits, log)
+        ready = RestRoutes(up.endpoints, self.health).ready
+        self.served = OipGrpc(up.endpoints, token_checker, ready, self.health, limits, log)
         self.port = self.run(self._start(pem))
         address = f"127.0.0.1:{self.port}"
         self.channel = grpc.insecure_channel(address) if pem is None else trusting(address, pem)
@@ -236,7 +236,7 @@ def test_tokens_guard_all_but_health(income):
             assert (status, code) == (grpc.StatusCode.UNAUTHENTICATED, "unauthorized")
         wrong = (("authorization", "Bearer cl_000000000000_nonsense"),)
         assert calls.refused("ModelInfer", request(), metadata=wrong)[2] == "unauthorized"
-        assert calls.vitals.statuses["oip.grpc.ModelInfer", 401] == 2
+        assert calls.health.statuses["oip.grpc.ModelInfer", 401] == 2
     finally:
         calls.stop()
 

@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clewline.serve.metrics.shared_metrics import (
-    MetricFamily,
-    MetricSample,
-    MetricsSnapshot,
-    SharedMetrics,
-    merge_families,
-)
+from clewline.serve.metrics.metric_families import MetricFamily, MetricSample, merge_families
+from clewline.serve.metrics.shared_metrics import MetricsSnapshot, SharedMetrics
 
 
 def counter(value: float) -> MetricFamily:
@@ -35,66 +30,57 @@ def value(families: list[MetricFamily], name: str) -> float | None:
 
 
 @pytest.fixture
-def shelf() -> Iterator[SharedMetrics]:
-    shelf = SharedMetrics.create(2)
-    yield shelf
-    for file in shelf.files:
+def shared() -> Iterator[SharedMetrics]:
+    shared = SharedMetrics.create(2)
+    yield shared
+    for file in shared.files:
         os.close(file)
 
 
-def test_counters_are_summed_and_gauges_by_their_sense() -> None:
-    one = [counter(3), gauge("waiting", 2), gauge("clewline_endpoint_ready", 1)]
-    other = [counter(4), gauge("waiting", 5), gauge("clewline_endpoint_ready", 0)]
-    both = merge_families([one, other])
-    assert value(both, "asked_total") == 7
-    assert value(both, "waiting") == 7
-    assert value(both, "clewline_endpoint_ready") == 0
-
-
-def test_an_ended_worker_leaves_its_counts_and_not_its_gauges(shelf: SharedMetrics) -> None:
-    shelf.put(0, MetricsSnapshot(1, [counter(3), gauge("waiting", 2)]))
-    shelf.put(1, MetricsSnapshot(2, [counter(4), gauge("waiting", 5)]))
-    shelf.fold(0, [])
-    assert value(merge_families(shelf.all()), "asked_total") == 7
-    assert value(merge_families(shelf.all()), "waiting") == 5
-    shelf.put(0, MetricsSnapshot(3, [counter(1)]))
-    assert value(merge_families(shelf.all()), "asked_total") == 8
+def test_an_ended_worker_leaves_its_counts_and_not_its_gauges(shared: SharedMetrics) -> None:
+    shared.write(0, MetricsSnapshot(1, [counter(3), gauge("waiting", 2)]))
+    shared.write(1, MetricsSnapshot(2, [counter(4), gauge("waiting", 5)]))
+    shared.fold(0, [])
+    assert value(merge_families(shared.all()), "asked_total") == 7
+    assert value(merge_families(shared.all()), "waiting") == 5
+    shared.write(0, MetricsSnapshot(3, [counter(1)]))
+    assert value(merge_families(shared.all()), "asked_total") == 8
 
 
 def test_what_is_folded_and_not_yet_cleared_is_counted_once(
-    shelf: SharedMetrics, monkeypatch: pytest.MonkeyPatch
+    shared: SharedMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf.put(0, MetricsSnapshot(1, [counter(3)]))
-    left = shelf.get(0)
-    shelf.fold(0, [])
-    shelf.put(0, left)  # as a reader meets it between the two writes
-    assert value(merge_families(shelf.all()), "asked_total") == 3
+    shared.write(0, MetricsSnapshot(1, [counter(3)]))
+    left = shared.read(0)
+    shared.fold(0, [])
+    shared.write(0, left)  # as a reader meets it between the two writes
+    assert value(merge_families(shared.all()), "asked_total") == 3
 
 
-def test_a_write_that_is_cut_off_leaves_what_was_there_before(shelf: SharedMetrics) -> None:
-    shelf.put(0, MetricsSnapshot(1, [counter(3)]))
-    shelf.put(0, MetricsSnapshot(1, [counter(4)]))
-    for file in shelf.files[:1]:
+def test_a_write_that_is_cut_off_leaves_what_was_there_before(shared: SharedMetrics) -> None:
+    shared.write(0, MetricsSnapshot(1, [counter(3)]))
+    shared.write(0, MetricsSnapshot(1, [counter(4)]))
+    for file in shared.files[:1]:
         for half in (0, 1 << 32):
             if os.pread(file, 1, half) == b"\x02":  # the second write, half of it lost
                 os.pwrite(file, bytes(40), half + 16)
-    assert value(merge_families(shelf.all()), "asked_total") == 3
+    assert value(merge_families(shared.all()), "asked_total") == 3
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5), st.booleans()), max_size=30))
 def test_a_sum_never_goes_back_whoever_dies_when(steps: list[tuple[int, int, bool]]) -> None:
-    shelf = SharedMetrics.create(2)
+    shared = SharedMetrics.create(2)
     counts, generations, shown = [0, 0], [1, 2], 0.0
     for slot, more, dies in steps:
         if dies:
-            shelf.fold(slot, [])
+            shared.fold(slot, [])
             counts[slot], generations[slot] = 0, max(generations) + 1
         counts[slot] += more
-        shelf.put(slot, MetricsSnapshot(generations[slot], [counter(counts[slot])]))
-        now = value(merge_families(shelf.all()), "asked_total")
+        shared.write(slot, MetricsSnapshot(generations[slot], [counter(counts[slot])]))
+        now = value(merge_families(shared.all()), "asked_total")
         assert now is not None
         assert now >= shown
         shown = now
     assert shown == sum(more for _, more, _ in steps)
-    for file in shelf.files:
+    for file in shared.files:
         os.close(file)

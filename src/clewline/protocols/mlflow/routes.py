@@ -186,7 +186,7 @@ class _Invocation:
         else:
             response = HttpResponse(200, body)
         seconds = time.perf_counter() - self._request.started
-        self._endpoint.times.answered(response.status, seconds)
+        self._endpoint.statistics.record_request(response.status, seconds)
         self._request.answer(response)
 
 

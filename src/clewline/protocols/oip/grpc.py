@@ -94,9 +94,9 @@ class OipGrpc:
 
     Args:
         endpoints: What is served.
-        gatekeeper: Who may ask what.
+        token_checker: Who may ask what.
         ready: Tells whether the server is ready, as `/health/ready` does.
-        vitals: Where calls are counted, by the statuses of the one table.
+        health: Where calls are counted, by the statuses of the one table.
         limits: What callers may ask: the size of a message, and how long a stop waits.
         log: Where each call leaves a line.
     """
@@ -104,16 +104,16 @@ class OipGrpc:
     def __init__(
         self,
         endpoints: EndpointServer,
-        gatekeeper: TokenChecker,
+        token_checker: TokenChecker,
         ready: Callable[[], HttpResponse],
-        vitals: ServerHealth,
+        health: ServerHealth,
         limits: HttpLimits | None = None,
         log: AccessLog | None = None,
     ) -> None:
         self.endpoints = endpoints
-        self._gatekeeper = gatekeeper
+        self._token_checker = token_checker
         self._is_ready = ready
-        self._vitals = vitals
+        self._health = health
         self._limits = limits or HttpLimits()
         self._log = log
         self._server: grpc.aio.Server
@@ -220,7 +220,7 @@ class OipGrpc:
     def _note(self, call: _Call, status: int, size: int = 0) -> None:
         """Count a call, and leave its line in the access log."""
         route = f"oip.grpc.{call.name}"
-        self._vitals.statuses[route, status] += 1
+        self._health.statuses[route, status] += 1
         if self._log is None:
             return
         line = AccessRecord(
@@ -244,9 +244,9 @@ class OipGrpc:
         for key, value in call.context.invocation_metadata() or ():
             if key == "authorization" and isinstance(value, str):
                 presented = value
-        if presented is not None or self._gatekeeper.required:
+        if presented is not None or self._token_checker.required:
             peer = peer_address(call.context.peer())
-            call.identity = self._gatekeeper.check(presented, peer, need)
+            call.identity = self._token_checker.check(presented, peer, need)
 
     async def _live(self, data: bytes, call: _Call) -> bytes:
         return _written("ServerLiveResponse", live=True)
@@ -306,7 +306,7 @@ class OipGrpc:
             status = STATUS.get(error.code, 500)
             raise
         finally:
-            endpoint.times.answered(status, time.perf_counter() - call.started)
+            endpoint.statistics.record_request(status, time.perf_counter() - call.started)
 
     async def _answered(
         self, endpoint: ServedEndpoint, request: oip_wire.Inference, call: _Call

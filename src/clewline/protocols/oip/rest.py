@@ -278,7 +278,7 @@ class _Inference:
 
     def _answer(self, response: HttpResponse) -> None:
         seconds = time.perf_counter() - self._request.started
-        self._endpoint.times.answered(response.status, seconds)
+        self._endpoint.statistics.record_request(response.status, seconds)
         self._request.answer(response)
 
 

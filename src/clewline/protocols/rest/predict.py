@@ -126,7 +126,7 @@ class _Prediction:
     def answer(self, response: HttpResponse) -> None:
         """Give the answer, and note it."""
         seconds = time.perf_counter() - self._request.started
-        self._endpoint.times.answered(response.status, seconds)
+        self._endpoint.statistics.record_request(response.status, seconds)
         self._request.answer(response)
 
     def _as_table(self, result: PredictResponse) -> None:

@@ -27,8 +27,7 @@ from clewline.protocols.route import POST, READ, HttpRoute
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
 from clewline.serve.log import reader as log_reader
-from clewline.serve.metrics import shared_metrics
-from clewline.serve.metrics.shared_metrics import MetricFamily
+from clewline.serve.metrics.metric_families import MetricFamily, exposition_text
 from clewline.signature.field_rules import printable_text
 from clewline.signature.json_rows import NameSuggestions
 from clewline.store.ids import id_time_s
@@ -46,9 +45,9 @@ _encode = msgspec.json.encode
 class RestRoutes:
     """Finds the routes of ours and answers them. Lives on the loop's thread."""
 
-    def __init__(self, endpoints: EndpointServer, vitals: ServerHealth) -> None:
+    def __init__(self, endpoints: EndpointServer, health: ServerHealth) -> None:
         self.endpoints = endpoints
-        self._vitals = vitals
+        self._health = health
         self._tasks: set[asyncio.Task[None]] = set()
         self._fixed = {
             b"/v1/predictions": HttpRoute("predictions", "review", READ, self._read_page),
@@ -176,15 +175,15 @@ class RestRoutes:
 
     def ready(self) -> HttpResponse:
         """Tell whether the server answers all that it should."""
-        if self._vitals.draining:
+        if self._health.draining:
             return coded_response("overloaded", "The server is stopping.", retry_after_s=1.0)
         failing = [e.name for e in self.endpoints.endpoints.values() if e.trouble is not None]
         if failing:
             message = f"Not ready: {', '.join(sorted(failing))}. GET /v1/endpoints says why."
             return coded_response("overloaded", message, retry_after_s=1.0)
-        if self._vitals.peers is None:
+        if self._health.peers is None:
             return HttpResponse(200, b'{"status":"ready"}')
-        return _ready_team(self._vitals.peers.readiness())
+        return _ready_team(self._health.peers.readiness())
 
     def _metrics(self, request: HttpRequest) -> None:
         def answer(written: bytes | ClewlineError) -> None:
@@ -196,13 +195,13 @@ class RestRoutes:
         def write(
             read: Callable[[], list[MetricFamily]],
         ) -> None:  # milliseconds, of many endpoints
-            later(self.endpoints.threads, lambda: shared_metrics.exposition_text(read()), answer)
+            later(self.endpoints.threads, lambda: exposition_text(read()), answer)
 
-        own = metrics.collect(self.endpoints, self._vitals)
-        if self._vitals.peers is None:
+        own = metrics.collect(self.endpoints, self._health)
+        if self._health.peers is None:
             write(lambda: own)
         else:
-            self._vitals.peers.gather(own, write)
+            self._health.peers.gather(own, write)
 
     def _openapi(self) -> HttpResponse:
         return HttpResponse(200, _encode(openapi.document(self.endpoints.endpoints.values())))

@@ -142,7 +142,7 @@ class Streamed:
 
     def _observe(self, status: int) -> None:
         seconds = time.perf_counter() - self._request.started
-        self._endpoint.times.answered(status, seconds)
+        self._endpoint.statistics.record_request(status, seconds)
 
 
 def cut(ask: PredictRequest, loaded: LoadedRevision) -> list[Piece]:

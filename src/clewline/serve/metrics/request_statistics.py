@@ -1,10 +1,8 @@
 """
-What is counted of endpoints, kept so cheaply that nobody has to turn it off.
+Counts and histograms of endpoints, kept so cheaply that nobody has to turn them off.
 
-    Book ─► Times of an endpoint ─► Histogram of requests, of waiting, of batches …
-
-A batch is counted, not its rows. An endpoint has `EndpointStatistics` from its first load or
-call on; beyond `ENDPOINTS` of them, all further ones share one.
+A batch is counted, not its rows. An endpoint has statistics of its own from its
+first load or call on; beyond `ENDPOINTS` of them, all further ones share one.
 """
 
 from __future__ import annotations
@@ -14,21 +12,21 @@ from bisect import bisect_left
 from clewline.serve.log.frame import RoutePath
 
 SECONDS = tuple(float(f"{step}e{power}") for power in range(-5, 1) for step in (1, 2, 5))
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 ENDPOINTS = 500
-"""Endpoints that are counted each by itself; a scrape of all of them takes some 40 ms."""
+"""Endpoints with statistics of their own. One scrape of all of them takes some 80 ms."""
 ARMS = 64
-"""Arms, and nodes, of an endpoint that are counted each by itself."""
+"""Arms, and nodes, of one endpoint with statistics of their own."""
 OTHERS = "(others)"
-"""Under which name the rest is counted together."""
+"""The name under which the rest is counted together."""
 
 
 class BucketHistogram:
-    """How many observations fell under each bound, and their sum."""
+    """The number of observations up to each bound, and the sum of all."""
 
     __slots__ = ("bounds", "counts", "total")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)  # the last: above every bound
         self.total = 0.0
@@ -40,17 +38,17 @@ class BucketHistogram:
 
 
 class ArmStatistics:
-    """What is counted of the rows that went one way: to an arm of a route, to one model."""
+    """The rows that took one arm of a route to one model."""
 
     __slots__ = ("rows", "seconds")
 
     def __init__(self) -> None:
         self.rows = 0
-        self.seconds = BucketHistogram(SECONDS)  # in its nodes, of a batch
+        self.seconds = BucketHistogram()  # in the nodes on the way, per batch
 
 
 class EndpointStatistics:
-    """What is counted of one endpoint. Only the loop's thread touches it."""
+    """The statistics of one endpoint. Only the loop's thread changes them."""
 
     __slots__ = (
         "arms",
@@ -69,88 +67,71 @@ class EndpointStatistics:
     def __init__(self, *, shared: bool = False) -> None:
         self.shared = shared  # by several endpoints
         self.requests: dict[int, BucketHistogram] = {}  # HTTP status → seconds to the answer
-        self.queue = BucketHistogram(SECONDS)  # of a request, until its batch begins
-        self.compute = BucketHistogram(SECONDS)  # of a batch
-        self.log = BucketHistogram(SECONDS)  # of a frame, until it is durable
+        self.queue = BucketHistogram()  # of a request, until its batch begins
+        self.compute = BucketHistogram()  # of a batch
+        self.log = BucketHistogram()  # of a batch, until it is durable
         self.batch_rows = BucketHistogram(ROWS)
         self.rows = 0  # predictions answered
-        self.failed_rows = 0  # rows whose node raised
-        self.unlogged = 0  # frames that the log did not take
-        self.nodes: dict[str, BucketHistogram] = {}  # node → seconds of a batch
-        self.arms: dict[tuple[str, str], ArmStatistics] = {}  # (arm, model) → what went there
+        self.failed_rows = 0  # rows for which a node raised
+        self.unlogged = 0  # batches that could not be logged
+        self.nodes: dict[str, BucketHistogram] = {}  # node → seconds per batch
+        self.arms: dict[tuple[str, str], ArmStatistics] = {}  # by (arm, model)
 
-    def answered(self, status: int, seconds: float) -> None:
-        """Count a request that has its answer, by the HTTP status that it maps to."""
+    def record_request(self, status: int, seconds: float) -> None:
+        """Count an answered request under its HTTP status."""
         histogram = self.requests.get(status)
         if histogram is None:
-            histogram = self.requests[status] = BucketHistogram(SECONDS)
+            histogram = self.requests[status] = BucketHistogram()
         histogram.observe(seconds)
 
-    def asked(self, status: int) -> int:
-        """Say how many requests were answered with a status."""
-        histogram = self.requests.get(status)
-        return 0 if histogram is None else sum(histogram.counts)
-
-    def went(self, ways: tuple[tuple[RoutePath, int], ...]) -> None:
-        """Count the ways of a batch, each with how many rows went it."""
+    def record_paths(self, paths: tuple[tuple[RoutePath, int], ...]) -> None:
+        """Count a batch: the paths that its rows took, and how many rows took each."""
         if self.shared:
             return
-        if len(ways) == 1 and len(ways[0][0].path) == 1:
-            self._went(ways[0][0], ways[0][1])
-            name, spent_us = ways[0][0].path[0]
-            self._node(name).observe(spent_us / 1e6)
-            return
         nodes: dict[str, float] = {}
-        for way, rows in ways:
-            self._went(way, rows)
-            nodes.update(way.path)  # of a batch, whichever ways lead through it
+        for path, rows in paths:
+            arm = self.arms.get((path.arm, path.model))
+            if arm is None:
+                key = (path.arm, path.model) if len(self.arms) < ARMS else (OTHERS, "")
+                arm = self.arms.setdefault(key, ArmStatistics())
+            arm.rows += rows
+            arm.seconds.observe(sum([spent_us for _, spent_us in path.path]) / 1e6)
+            nodes.update(path.path)  # a node's time is of the batch, whichever paths cross it
         for name, spent_us in nodes.items():
-            self._node(name).observe(spent_us / 1e6)
-
-    def _went(self, way: RoutePath, rows: int) -> None:
-        arm = self.arms.get((way.arm, way.model))
-        if arm is None:
-            key = (way.arm, way.model) if len(self.arms) < ARMS else (OTHERS, "")
-            arm = self.arms.setdefault(key, ArmStatistics())
-        arm.rows += rows
-        arm.seconds.observe(sum([spent_us for _, spent_us in way.path]) / 1e6)
-
-    def _node(self, name: str) -> BucketHistogram:
-        histogram = self.nodes.get(name)
-        if histogram is None:
-            key = name if len(self.nodes) < ARMS else OTHERS
-            histogram = self.nodes.setdefault(key, BucketHistogram(SECONDS))
-        return histogram
+            node = self.nodes.get(name)
+            if node is None:
+                name = name if len(self.nodes) < ARMS else OTHERS
+                node = self.nodes.setdefault(name, BucketHistogram())
+            node.observe(spent_us / 1e6)
 
 
 class RequestStatistics:
     """
-    The `EndpointStatistics` of the endpoints of a server.
+    The statistics of all endpoints of a server.
 
     Args:
-        endpoints: So many have their own; further ones share.
+        endpoints: Number of endpoints with statistics of their own; further ones share.
     """
 
     def __init__(self, endpoints: int = ENDPOINTS) -> None:
         self.others = EndpointStatistics(shared=True)
-        self._endpoints = endpoints
-        self._opened = 0
+        self._unused = endpoints
 
-    def open(self) -> EndpointStatistics:
-        """Give an endpoint what it is counted in, from now to the end of the process."""
-        if self._opened >= self._endpoints:
+    def for_new_endpoint(self) -> EndpointStatistics:
+        """Return the statistics in which a further endpoint is counted until the process ends."""
+        if not self._unused:
             return self.others
-        self._opened += 1
+        self._unused -= 1
         return EndpointStatistics()
 
 
 class LoadStatistics:
-    """What is counted of loading revisions. Only the loop's thread touches it."""
+    """Counts of revisions that were loaded. Only the loop's thread changes them."""
 
     __slots__ = ("cold_calls", "evictions", "failed", "seconds")
 
     def __init__(self) -> None:
-        self.seconds = BucketHistogram(SECONDS)  # of a load, whether it succeeds or not
+        self.seconds = BucketHistogram()  # of a load, whether it succeeds or not
         self.failed = 0  # loads that failed
         self.cold_calls = 0  # requests that had to wait for a load
         self.evictions = 0  # revisions that made room for others

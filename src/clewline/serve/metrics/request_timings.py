@@ -1,4 +1,4 @@
-"""When a request that is traced went through each part, for whoever records spans of it."""
+"""When a traced request passed each stage. A tracer makes spans of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class RequestTimings(msgspec.Struct, eq=False):
-    """Times of `time.perf_counter`, 0 where a request has not come so far."""
+    """Times of `time.perf_counter`; 0 for a stage that the request has not reached."""
 
     arrived: float = 0.0
     waited: float = 0.0  # until its endpoint was loaded
     begun: float = 0.0  # its first batch
-    answered: float = 0.0  # its last batch, and not yet logged
+    answered: float = 0.0  # its last batch, which is not logged yet
     logged: float = 0.0
     ids: list[bytes] = []  # of its predictions
-    trails: list[RowTrace] = []  # how each of its rows went
+    trails: list[RowTrace] = []  # one for each of its rows
