@@ -122,7 +122,7 @@ def site(project: Project, run_http, call) -> Iterator[Callable[..., Site]]:
 
 def bearer(project: Project, *roles: str) -> str:
     with Store.open(project.store_root) as store:
-        return f"Authorization: Bearer {access.add(store, roles).text}"
+        return f"Authorization: Bearer {access.add_token(store, roles).text}"
 
 
 def test_each_role_opens_its_routes_and_no_others(project, site):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from conftest import Loans
 
 ROW: dict[str, Any] = {"age": 39, "hours": 40.5, "job": "nurse"}
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 CRASH, HANG, EXIT = 50.001, 50.002, 50.003
 """Hours that the project's function does not survive; the model's sample has two decimals."""
 
