@@ -10,7 +10,7 @@ import pytest
 
 from clewline import scaffold
 from clewline.errors import Conflict, NotFound
-from clewline.model.seal import Sealer, verify
+from clewline.model.seal import Sealer, verify_signature
 from clewline.project import Project
 
 
@@ -28,7 +28,7 @@ def clone(made: Project, to: Path) -> Path:
 def seals_hold(project: Project) -> bool:
     assert project.public_key is not None
     sealer = Sealer.read(project.private_key)
-    return verify(project.public_key, b"package", sealer.sign(b"package"))
+    return verify_signature(project.public_key, b"package", sealer.sign(b"package"))
 
 
 def test_a_project_has_a_store_and_a_key_that_only_its_owner_reads(made: Project) -> None:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clewline.errors import InvalidConfig
+from clewline.evaluation.metrics import Interval
 from clewline.model import gate
-from clewline.model.gate import GateCandidate, GateLimit, Score
+from clewline.model.gate import GateCandidate, GateLimit
 
 FILE = """\
 # What is asked.
@@ -26,13 +27,13 @@ income:
 """
 GOOD = GateCandidate(
     ref="income@2",
-    scores={"accuracy": Score(0.95, 0.93, 0.97), "log_loss": Score(0.2, 0.1, 0.3)},
+    metrics={"accuracy": Interval(0.95, 0.93, 0.97), "log_loss": Interval(0.2, 0.1, 0.3)},
     headline="accuracy",
     size_bytes=1_000_000,
     latency_ms=3.0,
     beats_baseline=True,
     baseline="the rule always <=50K, accuracy 0.76 [0.75, 0.77]",
-    gain=Score(0.19, 0.17, 0.21),
+    gain=Interval(0.19, 0.17, 0.21),
     test="a" * 64,
 )
 
@@ -77,11 +78,11 @@ def test_every_line_is_judged_and_says_where_it_stands(asked: gate.Gate) -> None
 
 def test_a_refusal_names_the_line_with_value_and_bound(asked: gate.Gate) -> None:
     weak = candidate(
-        scores={"accuracy": Score(0.871, 0.85, 0.89), "log_loss": Score(0.31, 0.3, 0.33)},
+        metrics={"accuracy": Interval(0.871, 0.85, 0.89), "log_loss": Interval(0.31, 0.3, 0.33)},
         size_bytes=30_000_000,
         latency_ms=60.25,
         beats_baseline=False,
-        gain=Score(-0.01, -0.02, 0.01),
+        gain=Interval(-0.01, -0.02, 0.01),
     )
     assert failures(asked, weak, candidate(ref="income@1")) == [
         "gate.yaml:5: metrics.accuracy: at least 0.9; found 0.871 [0.85, 0.89]",
@@ -96,22 +97,22 @@ def test_a_refusal_names_the_line_with_value_and_bound(asked: gate.Gate) -> None
 
 
 def test_what_was_not_measured_does_not_pass(asked: gate.Gate) -> None:
-    bare = candidate(scores={}, headline=None, beats_baseline=None, latency_ms=None)
+    bare = candidate(metrics={}, headline=None, beats_baseline=None, latency_ms=None)
     failed = failures(asked, bare, candidate(ref="income@1"))
     assert len(failed) == 5  # all but the size
     assert "not measured (nothing was)" in failed[0]
 
 
 def test_nan_passes_no_line(asked: gate.Gate) -> None:
-    nan = Score(float("nan"), float("nan"), float("nan"))
-    mine = candidate(scores={"accuracy": nan, "log_loss": nan})
+    nan = Interval(float("nan"), float("nan"), float("nan"))
+    mine = candidate(metrics={"accuracy": nan, "log_loss": nan})
     assert len(failures(asked, mine, candidate(ref="income@1"))) == 3
 
 
 def test_a_difference_inside_the_champions_interval_may_be_chance(asked: gate.Gate) -> None:
     champion = candidate(ref="income@1")  # 0.95 [0.93, 0.97]
-    inside = candidate(scores={**GOOD.scores, "accuracy": Score(0.931, 0.91, 0.95)})
-    below = candidate(scores={**GOOD.scores, "accuracy": Score(0.929, 0.91, 0.95)})
+    inside = candidate(metrics={**GOOD.metrics, "accuracy": Interval(0.931, 0.91, 0.95)})
+    below = candidate(metrics={**GOOD.metrics, "accuracy": Interval(0.929, 0.91, 0.95)})
     assert failures(asked, inside, champion) == []
     assert len(failures(asked, below, champion)) == 1
 
@@ -129,18 +130,18 @@ def test_a_metric_that_is_better_when_smaller_is_compared_the_other_way(
     value: float, middle: float, wide: float
 ) -> None:
     """Turning the sign of all figures, and the direction with it, turns no answer."""
-    mine, theirs = Score(value, value, value), Score(middle, middle - wide, middle + wide)
-    turned = Score(-theirs.value, -theirs.high, -theirs.low)
-    assert gate.worse("accuracy", mine, theirs) == gate.worse(
-        "rmse", Score(-value, -value, -value), turned
+    mine, theirs = Interval(value, value, value), Interval(middle, middle - wide, middle + wide)
+    turned = Interval(-theirs.value, -theirs.high, -theirs.low)
+    assert gate.is_worse("accuracy", mine, theirs) == gate.is_worse(
+        "rmse", Interval(-value, -value, -value), turned
     )
 
 
 @given(value=st.floats(allow_nan=True), low=st.floats(-1, 0), high=st.floats(0, 1))
 def test_a_bound_includes_its_ends(value: float, low: float, high: float) -> None:
-    assert GateLimit(low, high).holds(low)
-    assert GateLimit(low, high).holds(high)
-    assert GateLimit(low, high).holds(value) == (low <= value <= high)
+    assert GateLimit(low, high).allows(low)
+    assert GateLimit(low, high).allows(high)
+    assert GateLimit(low, high).allows(value) == (low <= value <= high)
 
 
 def test_a_model_that_the_file_does_not_name_is_asked_nothing(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_model_that_the_file_does_not_name_is_asked_nothing(tmp_path: Path) ->
         ("income:\n  latency: {max: 5}", "Did you mean 'latency_ms'"),
         ("income:\n  size_bytes: {most: 5}", "unknown field `most`"),
         ("income:\n  metrics: {accuracy: {min: high}}", "Expected `float"),
-        ("income:\n  metrics:\n    accuracy: {}", "line 3: metrics.accuracy states no bound"),
+        ("income:\n  metrics:\n    accuracy: {}", "line 3: metrics.accuracy states no limit"),
         ("income: [", "not YAML"),
         ("just text", "names no model"),
         ("income: 5", "line 1"),

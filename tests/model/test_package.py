@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from clewline.errors import Conflict, IntegrityError, NotFound
 from clewline.model import package, seal
-from clewline.model.package import PackageMetadata
+from clewline.model.package import PackageDraft, PackageMetadata
 from clewline.signature.field import Field, Output, Signature
+from clewline.store.digest import Digest
 
 SIGNATURE = Signature(
     fields=(Field(name="age", kind="integer", bounds=(17, 90)),),
@@ -25,7 +26,7 @@ FILES = {
     "profile.json": b"{}",
     "background.json": b'[{"age": 39}]',
 }
-ABOUT = PackageMetadata(
+METADATA = PackageMetadata(
     name="income",
     number=3,
     runtime="onnx",
@@ -36,6 +37,13 @@ ABOUT = PackageMetadata(
 )
 
 
+def write_package(
+    folder: Path, files: dict[str, bytes], metadata: PackageMetadata, key: Path
+) -> Digest:
+    with PackageDraft(folder.parent, files) as draft:
+        return draft.publish(folder, metadata, seal.Sealer.read(key))
+
+
 class Sealed:
     """A key and a package sealed with it."""
 
@@ -43,7 +51,7 @@ class Sealed:
         self.key = root / "keys" / "seal.key"
         self.public = seal.make_keys(self.key)
         self.folder = root / "models" / "income" / "3"
-        self.digest = package.write_package(self.folder, FILES, ABOUT, self.key)
+        self.digest = write_package(self.folder, FILES, METADATA, self.key)
 
     def open(self) -> package.Package:
         return package.open_package(self.folder, self.public, self.digest)
@@ -73,7 +81,7 @@ def test_what_is_written_is_what_is_opened(sealed: Sealed) -> None:
     assert opened.files == FILES
     assert opened.signature == SIGNATURE
     assert opened.manifest.ref == "income@3"
-    assert opened.manifest.data == ABOUT.data
+    assert opened.manifest.data == METADATA.data
     assert opened.digest == sealed.digest
     assert opened.size_bytes == sum(map(len, FILES.values()))
 
@@ -178,7 +186,7 @@ def test_a_package_sealed_with_another_key_is_refused(sealed: Sealed, tmp_path: 
     other = tmp_path / "other.key"
     seal.make_keys(other)
     shutil.rmtree(sealed.folder)
-    package.write_package(sealed.folder, FILES, ABOUT, other)
+    write_package(sealed.folder, FILES, METADATA, other)
     with pytest.raises(IntegrityError, match=r"not with the project's"):
         sealed.open()
 
@@ -186,16 +194,16 @@ def test_a_package_sealed_with_another_key_is_refused(sealed: Sealed, tmp_path: 
 def test_another_sealed_package_in_its_place_is_refused(sealed: Sealed) -> None:
     """The seal holds, and the digest that the catalog recorded does not."""
     shutil.rmtree(sealed.folder)
-    other = msgspec.structs.replace(ABOUT, number=2)
-    package.write_package(sealed.folder, FILES, other, sealed.key)
-    with pytest.raises(IntegrityError, match="not the one recorded"):
+    other = msgspec.structs.replace(METADATA, number=2)
+    write_package(sealed.folder, FILES, other, sealed.key)
+    with pytest.raises(IntegrityError, match="not the recorded"):
         sealed.open()
     assert package.open_package(sealed.folder, sealed.public).manifest.ref == "income@2"
 
 
 def test_a_package_is_never_written_over(sealed: Sealed) -> None:
     with pytest.raises(Conflict):
-        package.write_package(sealed.folder, FILES, ABOUT, sealed.key)
+        write_package(sealed.folder, FILES, METADATA, sealed.key)
     sealed.open()
     assert [path.name for path in sealed.folder.parent.iterdir()] == ["3"]  # no draft is left
 
@@ -211,7 +219,7 @@ def test_a_file_name_that_leaves_the_folder_or_is_ours_is_refused(
 ) -> None:
     seal.make_keys(tmp_path / "key")
     with pytest.raises(ValueError, match="name of a file"):
-        package.write_package(tmp_path / "p", {**FILES, name: b""}, ABOUT, tmp_path / "key")
+        write_package(tmp_path / "p", {**FILES, name: b""}, METADATA, tmp_path / "key")
     assert not (tmp_path / "p").exists()
 
 

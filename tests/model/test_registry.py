@@ -14,7 +14,7 @@ import pytest
 from clewline.errors import IntegrityError, InvalidConfig, NotFound, StoreFull, UsageError
 from clewline.model import seal
 from clewline.model.promote import promote
-from clewline.model.registry import LEFT, Registry
+from clewline.model.registry import UNREGISTERED, Registry
 from clewline.model.verify import verify
 from clewline.project import Project
 from clewline.store.records import ModelVersion
@@ -104,7 +104,7 @@ def test_packages_that_changed_places_are_not_opened(registry: Registry) -> None
     one.rename(aside)
     two.rename(one)
     aside.rename(two)
-    with pytest.raises(IntegrityError, match="not the one recorded"):
+    with pytest.raises(IntegrityError, match="not the recorded"):
         registry.open("income@1")
 
 
@@ -145,7 +145,7 @@ def test_what_a_killed_registration_left_is_moved_aside_not_deleted(
     (left / "model.onnx").write_bytes(b"precious")
     version = add(registry, b"a")
     assert registry.open("income@1").digest == version.package
-    aside = [path for path in (project.store_root / "tmp").iterdir() if path.name.startswith(LEFT)]
+    aside = (project.store_root / "tmp").glob(f"{UNREGISTERED}*")
     assert [(path / "model.onnx").read_bytes() for path in aside] == [b"precious"]
 
 

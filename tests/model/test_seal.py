@@ -28,9 +28,9 @@ def test_only_the_same_message_and_key_verify(tmp_path: Path) -> None:
     public = seal.make_keys(tmp_path / "a")
     other = seal.make_keys(tmp_path / "b")
     signature = Sealer.read(tmp_path / "a").sign(b"message")
-    assert seal.verify(public, b"message", signature)
-    assert not seal.verify(public, b"massage", signature)
-    assert not seal.verify(other, b"message", signature)
+    assert seal.verify_signature(public, b"message", signature)
+    assert not seal.verify_signature(public, b"massage", signature)
+    assert not seal.verify_signature(other, b"message", signature)
 
 
 def test_the_bundle_key_follows_from_the_one_secret(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_missing_or_foreign_key_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="not a private key"):
         Sealer.read(tmp_path / "text")
     with pytest.raises(InvalidConfig, match=r"clewline\.toml"):
-        seal.verify("c2hvcnQ=", b"", b"")
+        seal.verify_signature("c2hvcnQ=", b"", b"")
 
 
 def test_a_seal_holds_for_its_bytes_alone(tmp_path: Path) -> None:
@@ -54,10 +54,10 @@ def test_a_seal_holds_for_its_bytes_alone(tmp_path: Path) -> None:
     public = seal.make_keys(tmp_path / "a")
     digest = digest_bytes(b"manifest")
     good = Sealer.read(tmp_path / "a").seal(digest)
-    seal.check(good, public, digest)
+    seal.check_seal(good, public, digest)
     for place in range(len(good)):
         for bit in range(8):
             bad = bytearray(good)
             bad[place] ^= 1 << bit
             with pytest.raises(IntegrityError):
-                seal.check(bytes(bad), public, digest)
+                seal.check_seal(bytes(bad), public, digest)

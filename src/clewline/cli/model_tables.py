@@ -126,12 +126,12 @@ def _changed(changed: list[str]) -> str:
 
 
 def _metrics(report: dict[str, Any]) -> Table:
-    from clewline.model.promote import scores
+    from clewline.model.promote import report_metrics
 
     baseline = report.get("baseline") or {}
     rule = _scores(baseline)
     table = _table("metric", "value", "interval", "plain rule")
-    for name, score in scores(report).items():
+    for name, score in report_metrics(report).items():
         interval = f"[{score.low:.4g}, {score.high:.4g}]"
         table.add_row(name, f"{score.value:.4g}", interval.replace("[", r"\["), rule.get(name, ""))
     table.caption = f"plain rule: {baseline.get('rule', 'none')}"
@@ -140,9 +140,9 @@ def _metrics(report: dict[str, Any]) -> Table:
 
 
 def _scores(baseline: dict[str, Any]) -> dict[str, str]:
-    from clewline.model.promote import scores
+    from clewline.model.promote import report_metrics
 
-    return {name: f"{score.value:.4g}" for name, score in scores(baseline).items()}
+    return {name: f"{score.value:.4g}" for name, score in report_metrics(baseline).items()}
 
 
 def _fields(package: Package) -> Table:
@@ -165,7 +165,7 @@ def difference(left: str, right: str, found: Sequence[VersionDifference]) -> Non
         return
     table = _table("", left, right)
     for item in found:
-        table.add_row(item.what, *(_plain(text) for text in (item.left, item.right)))
+        table.add_row(item.property, *(_plain(text) for text in (item.left, item.right)))
     console().print(table)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clewline.errors import ClewlineError
 from clewline.model.package import DRAFT
-from clewline.model.registry import LEFT, Registry
+from clewline.model.registry import UNREGISTERED, Registry
 from clewline.model.seal import Sealer
 from clewline.model.verify import verify
 from clewline.project import Project
@@ -81,7 +81,7 @@ def _left(registry: Registry) -> Iterator[Finding]:
                 "The next registration of that name moves it to .clewline/tmp; remove it there.",
             )
     for path in sorted((project.store_root / "tmp").glob("*")):
-        if path.name.startswith(LEFT):
+        if path.name.startswith(UNREGISTERED):
             what = f"{path} is a package that nothing registered."
             yield Finding("unregistered package", what, "Remove it, unless the catalog is older.")
         elif path.name.startswith(DRAFT) and not _is_alive(path):

@@ -1,5 +1,5 @@
 """
-The OMS bundle of a package, for tools of others.
+The OMS bundle of a package, for other tools.
 
 OpenSSF Model Signing 1.0: an in-toto statement with the SHA-256 of every file
 of the package but the bundle itself, in a DSSE envelope, in a Sigstore bundle.
@@ -29,37 +29,43 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from clewline.errors import IntegrityError
-from clewline.model.seal import Sealer
+from clewline.model.seal import RESTORE, Sealer
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
-def public_pem(sealer: Sealer) -> str:
-    """Give the key that others check the bundle with, as PEM."""
+def bundle_public_key(sealer: Sealer) -> str:
+    """Return the key that checks the bundle, as PEM."""
     key = sealer.p256.public_key()
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def make_bundle(name: str, sha256: Mapping[str, str], sealer: Sealer) -> bytes:
+def create_bundle(name: str, sha256: Mapping[str, str], sealer: Sealer) -> bytes:
     """
-    Make the bundle.
+    Create the bundle.
 
     Args:
         name: The subject, such as `income@3`.
         sha256: File name → hexadecimal SHA-256, of every other file of the package.
-        sealer: Whose key signs.
+        sealer: Signs the bundle.
     """
     payload = _statement(name, sha256)
     signature = sealer.p256.sign(_signed(payload), ec.ECDSA(SHA256()))
-    return _bundle(payload, base64.b64encode(signature).decode(), public_pem(sealer))
+    return _bundle(payload, base64.b64encode(signature).decode(), bundle_public_key(sealer))
 
 
 def check_bundle(data: bytes, name: str, sha256: Mapping[str, str], pem: str) -> None:
     """
-    Check a bundle to the byte: it says this of these files, by this key.
+    Check every byte of a bundle.
+
+    Args:
+        data: The bundle.
+        name: The subject that it must name.
+        sha256: File name → hexadecimal SHA-256, of every other file of the package.
+        pem: The public key that must have signed it.
 
     Raises:
-        IntegrityError: It does not.
+        IntegrityError: It states something else, or its signature is not valid.
     """
     try:
         text = msgspec.json.decode(data)["dsseEnvelope"]["signatures"][0]["sig"]
@@ -68,15 +74,14 @@ def check_bundle(data: bytes, name: str, sha256: Mapping[str, str], pem: str) ->
         payload = _statement(name, sha256)
         text = base64.b64encode(signature).decode()  # without loose bits at the end
         if not isinstance(key, ec.EllipticCurvePublicKey) or data != _bundle(payload, text, pem):
-            raise IntegrityError("model.sig is not the bundle that was written.", _MEND)
+            raise IntegrityError("model.sig is not the bundle that was written.", RESTORE)
         key.verify(signature, _signed(payload), ec.ECDSA(SHA256()))
     except (msgspec.MsgspecError, LookupError, TypeError, ValueError, binascii.Error) as error:
-        raise IntegrityError("model.sig cannot be read as an OMS bundle.", _MEND) from error
+        raise IntegrityError("model.sig cannot be read as an OMS bundle.", RESTORE) from error
     except InvalidSignature as error:
-        raise IntegrityError("model.sig was changed: its signature fails.", _MEND) from error
-
-
-_MEND = "Restore the package from a backup, or register the model again."
+        raise IntegrityError(
+            "model.sig was changed: its signature is not valid.", RESTORE
+        ) from error
 
 
 def _statement(name: str, sha256: Mapping[str, str]) -> bytes:

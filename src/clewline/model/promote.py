@@ -1,4 +1,4 @@
-"""Moving an alias to a version, past the gate."""
+"""Moving an alias to a version that passes the gate."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clewline.errors import CheckFailed, Conflict, Fault, GateRefused, NotFound, UsageError
-from clewline.model import gate, git_anchor, registry_chain
+from clewline.evaluation.metrics import Interval
+from clewline.model import git_anchor, registry_chain
+from clewline.model.gate import Gate, GateCandidate, GateVerdict, judge_version, read_gate
 from clewline.model.package import BACKGROUND, Package
 from clewline.model.registry import Registry, load_predictor
-from clewline.model.seal import Sealer
 from clewline.store.records import Alias, ModelVersion
 from clewline.store.ref import require_alias_name
 
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
 
 LATENCY_ROWS = 64
 """Background rows that are timed, one at a time."""
+ATTEMPTS = 10
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of moving an alias."""
+    """What moving an alias did."""
 
     model: str  # name@number
     alias: str
-    before: str | None  # who held it
-    moved: bool  # False when it was there already
-    verdicts: list[gate.GateVerdict] | None  # None when gate.yaml asks nothing of this model
-    forced: str | None  # the reason why lines that failed were overruled
+    before: str | None  # the version that held it
+    moved: bool  # False if the version held it already
+    verdicts: list[GateVerdict] | None  # None if gate.yaml asks nothing of this model
+    forced: str | None  # the reason for overruling lines that failed
     anchored: str | None = None  # the Git ref that holds the head of the chain
 
 
@@ -40,80 +42,64 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
     Move an alias to a version that passes `gate.yaml`.
 
     Args:
-        registry: Where both are.
-        ref: The version.
+        registry: Holds both.
+        ref: The version, such as `income@3`.
         alias: Such as `champion`.
-        force: Why it is to be moved though lines fail; recorded in the chain.
+        force: The reason for moving it even if lines fail; recorded in the chain.
 
     Raises:
+        UsageError: The alias is not a name, or the reason is empty.
+        NotFound: There is no such version, or the private key is missing.
         GateRefused: Lines fail, and no reason to overrule them was given.
         IntegrityError: The package is not what was registered.
-        Fault: The alias was moved, and Git would not take the head of the chain.
+        Conflict: The alias of `not_worse_than` was moved each time the version was judged.
+        Fault: The alias was moved, but Git did not take the head of the chain.
     """
     require_alias_name(alias)
     if force is not None and not force.strip():
         raise UsageError("The reason to overrule the gate is empty.", "Say why, in words.")
     version, sealer = registry.get(ref), registry.sealer()
-    promotion = _judge_and_move(registry, version, alias, force, sealer)
-    return msgspec.structs.replace(promotion, anchored=_anchor(registry, promotion))
-
-
-def latency_ms(opened: Package) -> float | None:
-    """Time the model on background rows, one at a time: the median; None without rows."""
-    from clewline.signature.check import Checker
-
-    checker = Checker(opened.signature)
-    rows = checker.decode(opened.files[BACKGROUND])[:LATENCY_ROWS]
-    columns = [checker.columns([row]).columns for row in rows]
-    model = load_predictor(opened)
-    try:
-        model.predict(columns[0])  # the first call also allocates
-        return median(_timed(model.predict, row) for row in columns) * 1000
-    finally:
-        model.close()
-
-
-def gate_candidate(opened: Package, latency: float | None = None) -> gate.GateCandidate:
-    """Gather what the gate judges from a package that was checked."""
-    manifest = opened.manifest
-    report: dict[str, Any] = manifest.report or {}
-    return gate.GateCandidate(
-        ref=manifest.ref,
-        scores=scores(report),
-        headline=report.get("headline"),
-        size_bytes=opened.size_bytes,
-        latency_ms=latency,
-        beats_baseline=report["verdict"] == "better" if "verdict" in report else None,
-        baseline=_baseline(report),
-        gain=_score(report["gain"]) if report.get("gain") else None,
-        test=(manifest.data.get("test") or {}).get("artifact"),
-    )
-
-
-def scores(report: dict[str, Any]) -> dict[str, gate.Score]:
-    """Give the metrics of a manifest's report with their intervals."""
-    return {name: _score(interval) for name, interval in report.get("metrics", {}).items()}
-
-
-def _judge_and_move(
-    registry: Registry, version: ModelVersion, alias: str, force: str | None, sealer: Sealer
-) -> Promotion:
-    catalog = registry.store.catalog
-    asked = gate.read_gate(registry.project.gate, version.name)
-    against = asked.rules.not_worse_than if asked else None
-    for _ in range(10):
-        rival = _holder(catalog, version.name, against)
-        verdicts = _judge(registry, asked, version, rival)
-        overruled = _refuse(version, alias, verdicts, force)
+    catalog, name = registry.store.catalog, version.name
+    gate = read_gate(registry.project.gate, name)
+    rival_alias = gate.rules.not_worse_than if gate else None
+    for _ in range(ATTEMPTS):
+        rival = _holder(catalog, name, rival_alias)
+        verdicts = _judge(registry, gate, version, rival)
+        failed = [verdict for verdict in verdicts or () if not verdict.passed]
+        if failed and force is None:
+            raise GateRefused(
+                f"{version.ref} may not be {alias}: {'; '.join(map(str, failed))}.",
+                "Register a better version, change gate.yaml, or overrule it with --force REASON.",
+                tuple(verdicts or ()),
+            )
         with catalog.transaction() as transaction:
-            # The one that it was held against may have lost its alias while it was judged.
-            if _holder(transaction, version.name, against) == rival:
-                return _move(transaction, version, alias, verdicts, overruled, sealer)
-    raise Conflict(f"The alias {against} was moved each time we judged.", "Try again.")
+            # The rival may have lost its alias while the version was judged.
+            if _holder(transaction, name, rival_alias) != rival:
+                continue
+            before = transaction.get(Alias, name, alias)
+            promotion = Promotion(
+                model=version.ref,
+                alias=alias,
+                before=f"{name}@{before.number}" if before else None,
+                moved=before is None or before.number != version.number,
+                verdicts=verdicts,
+                forced=force if failed else None,
+            )
+            if promotion.moved:
+                body = msgspec.to_builtins(promotion)
+                del body["moved"], body["anchored"]
+                link = registry_chain.append_link(
+                    transaction, registry_chain.PROMOTED, body, sealer
+                )
+                transaction.replace(
+                    Alias(name=name, alias=alias, number=version.number, moved=link.created)
+                )
+        return msgspec.structs.replace(promotion, anchored=_anchor(registry, promotion))
+    raise Conflict(f"The alias {rival_alias} was moved each time we judged.", "Try again.")
 
 
 def _anchor(registry: Registry, promotion: Promotion) -> str | None:
-    """Write the head of the chain into Git; what was done stays done when that fails."""
+    """Write the head of the chain into Git; if that fails, the alias stays moved."""
     head = registry_chain.last_link(registry.store.catalog)
     try:
         return git_anchor.write_anchor(registry.project, head) if head else None
@@ -121,72 +107,24 @@ def _anchor(registry: Registry, promotion: Promotion) -> str | None:
         raise Fault(
             f"{promotion.model} is {promotion.alias}, but the head of the registry's chain is not "
             f"in Git: {error.message}",
-            "Mend the repository, and promote again: that only writes the head.",
+            "Repair the Git repository and promote again: that only writes the head.",
         ) from error
 
 
 def _judge(
-    registry: Registry, asked: gate.Gate | None, version: ModelVersion, rival: ModelVersion | None
-) -> list[gate.GateVerdict] | None:
-    opened = registry.read(version)
-    if asked is None:
+    registry: Registry, gate: Gate | None, version: ModelVersion, rival: ModelVersion | None
+) -> list[GateVerdict] | None:
+    package = registry.read(version)
+    if gate is None:
         return None
-    mine = gate_candidate(opened, latency_ms(opened) if asked.rules.latency_ms else None)
-    return gate.judge_version(asked, mine, _rival(registry, rival) if rival else None)
-
-
-def _rival(registry: Registry, version: ModelVersion) -> gate.GateCandidate:
-    """Gather what is known of the alias's holder; a damaged one must not bar its successor."""
+    mine = gate_candidate(package, measure_latency(package) if gate.rules.latency_ms else None)
+    if rival is None:
+        return judge_version(gate, mine, None)
     try:
-        return gate_candidate(registry.read(version))
-    except (CheckFailed, NotFound) as error:
-        return gate.GateCandidate(ref=version.ref, problem=error.message)
-
-
-def _refuse(
-    version: ModelVersion, alias: str, verdicts: list[gate.GateVerdict] | None, force: str | None
-) -> str | None:
-    """Give the reason that overrules what failed; None when nothing did."""
-    failed = [verdict for verdict in verdicts or () if not verdict.passed]
-    if not failed:
-        return None
-    if force is None:
-        lines = "; ".join(map(str, failed))
-        raise GateRefused(
-            f"{version.ref} may not be {alias}: {lines}.",
-            "Register a better version, change gate.yaml, or overrule it with --force REASON.",
-            tuple(verdicts or ()),
-        )
-    return force
-
-
-def _move(
-    transaction: Transaction,
-    version: ModelVersion,
-    alias: str,
-    verdicts: list[gate.GateVerdict] | None,
-    overruled: str | None,
-    sealer: Sealer,
-) -> Promotion:
-    before = transaction.get(Alias, version.name, alias)
-    promotion = Promotion(
-        model=version.ref,
-        alias=alias,
-        before=f"{version.name}@{before.number}" if before else None,
-        moved=before is None or before.number != version.number,
-        verdicts=verdicts,
-        forced=overruled,
-    )
-    if promotion.moved:
-        body = msgspec.to_builtins(promotion)
-        told = {key: body[key] for key in ("model", "alias", "before", "verdicts", "forced")}
-        link = registry_chain.next_link(
-            registry_chain.last_link(transaction), registry_chain.PROMOTED, told, sealer
-        )
-        moved = Alias(name=version.name, alias=alias, number=version.number, moved=link.created)
-        transaction.replace(moved)
-        transaction.add(link)
-    return promotion
+        theirs = gate_candidate(registry.read(rival))
+    except (CheckFailed, NotFound) as error:  # a damaged holder must not bar its successor
+        theirs = GateCandidate(ref=rival.ref, problem=error.message)
+    return judge_version(gate, mine, theirs)
 
 
 def _holder(records: Catalog | Transaction, name: str, alias: str | None) -> ModelVersion | None:
@@ -194,20 +132,50 @@ def _holder(records: Catalog | Transaction, name: str, alias: str | None) -> Mod
     return records.get(ModelVersion, name, held.number) if held else None
 
 
-def _score(interval: dict[str, float | None]) -> gate.Score:
-    ends = (interval.get(end) for end in ("value", "low", "high"))
-    # JSON has no NaN, and writes null.
-    return gate.Score(*(float("nan") if end is None else end for end in ends))
+def measure_latency(package: Package) -> float | None:
+    """Return the median time of one background row, in milliseconds; None without rows."""
+    from clewline.signature.check import Checker
+
+    checker = Checker(package.signature)
+    rows = checker.decode(package.files[BACKGROUND])[:LATENCY_ROWS]
+    columns = [checker.columns([row]).columns for row in rows]
+    model = load_predictor(package)
+    try:
+        model.predict(columns[0])  # the first call also allocates
+        times_s = []
+        for row in columns:
+            start = perf_counter()
+            model.predict(row)
+            times_s.append(perf_counter() - start)
+        return median(times_s) * 1000
+    finally:
+        model.close()
 
 
-def _baseline(report: dict[str, Any]) -> str:
+def gate_candidate(package: Package, latency_ms: float | None = None) -> GateCandidate:
+    """Return what the gate judges of a checked package."""
+    manifest = package.manifest
+    report: dict[str, Any] = manifest.report or {}
     baseline, headline = report.get("baseline") or {}, report.get("headline")
-    score = scores(baseline).get(headline or "")
-    reached = f", {headline} {score}" if score else ""
-    return f"the rule {baseline.get('rule')}{reached}"
+    score = report_metrics(baseline).get(headline or "")
+    return GateCandidate(
+        ref=manifest.ref,
+        metrics=report_metrics(report),
+        headline=headline,
+        size_bytes=package.size_bytes,
+        latency_ms=latency_ms,
+        beats_baseline=report["verdict"] == "better" if "verdict" in report else None,
+        baseline=f"the rule {baseline.get('rule')}" + (f", {headline} {score}" if score else ""),
+        gain=_interval(report["gain"]) if report.get("gain") else None,
+        test=(manifest.data.get("test") or {}).get("artifact"),
+    )
 
 
-def _timed(predict: Any, row: Any) -> float:
-    start = perf_counter()
-    predict(row)
-    return perf_counter() - start
+def report_metrics(report: dict[str, Any]) -> dict[str, Interval]:
+    """Return the metrics of a manifest's report, or of its baseline."""
+    return {name: _interval(interval) for name, interval in report.get("metrics", {}).items()}
+
+
+def _interval(interval: dict[str, float | None]) -> Interval:
+    ends = (interval.get(end) for end in ("value", "low", "high"))
+    return Interval(*(float("nan") if end is None else end for end in ends))  # JSON has no NaN

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 ALGORITHM = "ed25519"
 PACKAGE = b"clewline package seal 1\n"
 """Stands before a signed package digest, so that no signature serves two purposes."""
+RESTORE = "Restore the package from a backup, or register the model again."
+"""The fix of every error about a damaged package."""
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 class Seal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who vouches for a package: the content of `seal.json`."""
+    """The content of `seal.json`: the key and the signature that vouch for a package."""
 
     algorithm: str
     key: str  # base64 of the raw public key
@@ -45,17 +47,16 @@ class Seal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def make_keys(private: Path) -> str:
     """
-    Make the project's key pair.
+    Create the project's key pair.
 
     Args:
-        private: Where the private key goes; it must not exist yet. Mode 0600,
-            in a folder of mode 0700.
+        private: Path of the new private key. It gets mode 0600, in a folder of mode 0700.
 
     Returns:
         The public key, for `[keys] public` in `clewline.toml`.
 
     Raises:
-        Conflict: There is a key at `private` already.
+        Conflict: There is already a key at `private`.
     """
     key = Ed25519PrivateKey.generate()
     private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,18 +64,23 @@ def make_keys(private: Path) -> str:
         file = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise Conflict(
-            f"There is a private key at {private} already.",
-            "Keep it: packages sealed with it could not be checked with another.",
+            f"There is already a private key at {private}.",
+            "Keep it: packages sealed with it cannot be checked with another key.",
         ) from error
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
     with os.fdopen(file, "wb") as out:
-        out.write(_pem(key))
+        out.write(pem)
         out.flush()
         os.fsync(out.fileno())
     return _public_text(key.public_key())
 
 
 class Sealer:
-    """Signs with the project's private key. May be used from any thread."""
+    """Signs with the project's private key. Safe to use from any thread."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -86,15 +92,15 @@ class Sealer:
         Read the private key.
 
         Raises:
-            NotFound: There is no file.
-            InvalidConfig: The file is not an Ed25519 key.
+            NotFound: The file does not exist.
+            InvalidConfig: The file does not hold an Ed25519 key.
         """
         try:
             key = serialization.load_pem_private_key(private.read_bytes(), password=None)
         except FileNotFoundError as error:
             raise NotFound(
                 f"The project's private key is not at {private}, so nothing can be sealed.",
-                "Restore it from a backup, or register where the key is.",
+                "Restore the key from a backup, or register on the machine that has it.",
             ) from error
         except (ValueError, TypeError) as error:
             raise InvalidConfig(
@@ -105,21 +111,26 @@ class Sealer:
         return cls(key)
 
     def sign(self, message: bytes) -> bytes:
-        """Sign; 64 bytes."""
+        """Return the signature of a message, 64 bytes."""
         return self._key.sign(message)
 
     def seal(self, package: Digest) -> bytes:
-        """Give the bytes of `seal.json` for a package of that digest."""
+        """Return the bytes of `seal.json` for a package with this digest."""
         signature = self.sign(PACKAGE + package.encode())
-        return encode(Seal(ALGORITHM, self.public, package, base64.b64encode(signature).decode()))
+        return encode_seal(
+            Seal(ALGORITHM, self.public, package, base64.b64encode(signature).decode())
+        )
 
     @cached_property
     def p256(self) -> EllipticCurvePrivateKey:
         """
-        Give the ECDSA P-256 key for the bundle.
+        Return the ECDSA P-256 key for the bundle.
 
-        The tools that read OMS bundles accept no Ed25519 keys, so this one is
-        derived from ours: one secret to keep.
+        Tools that read OMS bundles accept no Ed25519 keys. This key is derived from the
+        Ed25519 key, so that there is one secret to keep.
+
+        Source:
+            RFC 5869 (HKDF); NIST FIPS 186-5, A.2.1 (extra random bits).
         """
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.hazmat.primitives.hashes import SHA256
@@ -131,70 +142,67 @@ class Sealer:
         return ec.derive_private_key(number % (P256_ORDER - 1) + 1, ec.SECP256R1())
 
 
-def verify(public: str, message: bytes, signature: bytes) -> bool:
+def verify_signature(public: str, message: bytes, signature: bytes) -> bool:
     """
-    Tell whether the key's owner signed the message.
+    Return whether the key's owner signed the message.
 
     Raises:
         InvalidConfig: `public` is not a public key.
+
+    Source:
+        RFC 8032 (Ed25519).
     """
     try:
-        _public_key(public).verify(signature, message)
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public, validate=True))
+    except (ValueError, binascii.Error) as error:
+        raise InvalidConfig(
+            f"{public!r} is not a public key (base64 of 32 bytes).",
+            "Put back the line that `clewline init` wrote into clewline.toml under [keys].",
+        ) from error
+    try:
+        key.verify(signature, message)
     except InvalidSignature:
         return False
     return True
 
 
-def check(data: bytes, public: str, package: Digest) -> None:
+def check_seal(data: bytes, public: str, package: Digest) -> None:
     """
-    Check the bytes of a `seal.json`: by this key, for this package, to the byte.
+    Check every byte of a `seal.json`.
+
+    Args:
+        data: The bytes.
+        public: The key that must have made it.
+        package: The digest that it must vouch for.
 
     Raises:
-        IntegrityError: It is not so.
+        IntegrityError: The key, the digest or the signature is another, or bytes were changed.
     """
     try:
         seal = msgspec.json.decode(data, type=Seal)
         signature = base64.b64decode(seal.signature, validate=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error) as error:
-        raise IntegrityError("seal.json cannot be read as a seal.", _MEND) from error
+        raise IntegrityError("seal.json cannot be read as a seal.", RESTORE) from error
     if seal.key != public:
         raise IntegrityError(
             f"seal.json was made with the key {seal.key}, not with the project's, {public}.",
             "A package of another project must be registered here before it is served.",
         )
     if seal.package != package:
-        raise IntegrityError("manifest.json is not the one that was sealed.", _MEND)
-    # Base64 leaves bits at the end that decode to nothing: only the one right text is taken.
+        raise IntegrityError("manifest.json is not the one that was sealed.", RESTORE)
+    # Several base64 texts decode to the same bytes; only the canonical one is accepted.
     exact = Seal(ALGORITHM, public, package, base64.b64encode(signature).decode())
-    if not verify(public, PACKAGE + package.encode(), signature) or encode(exact) != data:
-        raise IntegrityError("seal.json was changed: its signature does not hold.", _MEND)
+    if (
+        not verify_signature(public, PACKAGE + package.encode(), signature)
+        or encode_seal(exact) != data
+    ):
+        raise IntegrityError("seal.json was changed: its signature is not valid.", RESTORE)
 
 
-def encode(seal: Seal) -> bytes:
-    """Give the one way to write a seal."""
+def encode_seal(seal: Seal) -> bytes:
+    """Return the only accepted text of a seal."""
     return msgspec.json.format(msgspec.json.encode(seal), indent=2) + b"\n"
-
-
-_MEND = "Restore the package from a backup, or register the model again."
-
-
-def _pem(key: Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
 
 
 def _public_text(key: Ed25519PublicKey) -> str:
     return base64.b64encode(key.public_bytes_raw()).decode()
-
-
-def _public_key(text: str) -> Ed25519PublicKey:
-    try:
-        return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
-    except (ValueError, binascii.Error) as error:
-        raise InvalidConfig(
-            f"{text!r} is not a public key (base64 of 32 bytes).",
-            "Put back the line that `clewline init` wrote into clewline.toml under [keys].",
-        ) from error
