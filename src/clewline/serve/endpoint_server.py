@@ -112,7 +112,7 @@ class EndpointServer:
         self._store: Store
         self._states: LearnedStates
         self._log: LogWriter
-        self._once: Idempotency
+        self._idempotency: Idempotency
         self._follower: CatalogFollower
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -136,8 +136,8 @@ class EndpointServer:
         for name in self._names or ():
             revisions.require_live(self._store.catalog, name)
         self._log = self._opened.enter_context(LogWriter(self.project.log))
-        self._once = Idempotency(self.project.log)
-        self._opened.callback(self._once.close)
+        self._idempotency = Idempotency(self.project.log)
+        self._opened.callback(self._idempotency.close)
         self._follower = CatalogFollower(self._store, self._names)
         self._states = LearnedStates(self._store.catalog)
         await self._catch_up()
@@ -217,7 +217,7 @@ class EndpointServer:
         def go(settle: Reply) -> None:
             self._begin(endpoint, Request(self, ask, settle, patient=True))
 
-        self._once.claim(endpoint.name, ask, waiter.finish, go)
+        self._idempotency.claim(endpoint.name, ask, waiter.finish, go)
 
     def when_loaded(self, endpoint: ServedEndpoint, then: WhenServed) -> None:
         """
@@ -241,7 +241,7 @@ class EndpointServer:
     @property
     def replays(self) -> int:
         """Requests with an idempotency key that got an answer which was there already."""
-        return self._once.replays
+        return self._idempotency.replays
 
     @property
     def restarts(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clewline.errors import Fault, StoreFull, StoreReadOnly
+from clewline.errors import ClewlineError, Fault, StoreFull, StoreReadOnly
 
 # EFBIG is what a limit on the size of files gives.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -18,6 +18,24 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 class NotDurable(OSError):
     """A write did not reach the disk, and the kernel forgets it: trying again proves nothing."""
+
+
+def disk_error(error: OSError, place: Path) -> ClewlineError:
+    """Return what a disk error means: a `StoreFull`, `StoreReadOnly` or `Fault`."""
+    if error.errno in _FULL:
+        return StoreFull(
+            f"The disk under {place} is full ({error.strerror}); nothing was recorded in part.",
+            "Free some space and run it again.",
+        )
+    if error.errno in _READ_ONLY:
+        return StoreReadOnly(
+            f"{place} cannot be written ({error.strerror}).",
+            "Mount the disk writable, or give this user the right to write there.",
+        )
+    return Fault(
+        f"The disk under {place} failed ({error.strerror}).",
+        "Look after the disk, then run it again.",
+    )
 
 
 @contextmanager
@@ -33,21 +51,8 @@ def disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise StoreFull(
-                f"The disk under {place} is full ({error.strerror}); nothing was recorded in part.",
-                "Free some space and run it again.",
-            ) from error
-        if error.errno in _READ_ONLY:
-            raise StoreReadOnly(
-                f"{place} cannot be written ({error.strerror}).",
-                "Mount the disk writable, or give this user the right to write there.",
-            ) from error
-        if error.errno == errno.EIO:
-            raise Fault(
-                f"The disk under {place} failed ({error.strerror}).",
-                "Look after the disk, then run it again.",
-            ) from error
+        if error.errno in (*_FULL, *_READ_ONLY, errno.EIO):
+            raise disk_error(error, place) from error
         raise
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clewline.errors import ClewlineError, Conflict, Fault, StoreFull
+from clewline.errors import ClewlineError, Conflict, Fault, Overloaded, StoreFull
+from clewline.serve.idempotency.claim_thread import body_digest
 from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.idempotency.key_claims import KeyClaims
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
@@ -31,7 +33,7 @@ class Server:
     """One server's keys; answers by writing a frame, when it is told to."""
 
     def __init__(self, log: Path, make: Callable[..., LoggedBatch]) -> None:
-        self.once = Idempotency(log)
+        self.idempotency = Idempotency(log)
         self.writer = LogWriter(log)
         self.make = make
         self.begun: list[Reply] = []
@@ -41,7 +43,7 @@ class Server:
         future: asyncio.Future[PredictResponse | ClewlineError] = (
             asyncio.get_running_loop().create_future()
         )
-        self.once.claim("income", ask, future.set_result, self.go)
+        self.idempotency.claim("income", ask, future.set_result, self.go)
         return future
 
     def go(self, reply: Reply) -> None:
@@ -54,7 +56,7 @@ class Server:
         return PredictResponse("income#12", frame.answers, frame.ids[:16])
 
     def close(self) -> None:
-        self.once.close()
+        self.idempotency.close()
         self.writer.close()
 
 
@@ -118,7 +120,7 @@ def full_disk() -> Iterator[None]:
 def test_a_key_is_free_again_though_the_disk_was_full_when_its_request_failed(
     servers: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clewline.serve.idempotency.idempotency.OWED_S", 0.01)
+    monkeypatch.setattr("clewline.serve.idempotency.claim_thread.RETRY_S", 0.01)
 
     async def main() -> None:
         one, other = servers(), servers()
@@ -179,6 +181,76 @@ def test_another_body_under_the_same_key_is_refused_by_every_server(
     asyncio.run(main())
 
 
+def test_another_body_is_refused_at_once_while_another_server_answers_the_key(
+    servers: Callable[[], Server],
+) -> None:
+    async def main() -> None:
+        one, other = servers(), servers()
+        one.ask()
+        await one.came.get()
+        foreign = other.ask(PredictRequest(b"{}", key="k"))
+        assert isinstance(await asyncio.wait_for(foreign, 5), Conflict)
+        one.begun[0](one.log())
+        one.close()
+        other.close()
+
+    asyncio.run(main())
+
+
+def test_another_body_is_refused_after_a_restart(servers: Callable[[], Server]) -> None:
+    async def main() -> None:
+        one = servers()
+        one.log()
+        one.close()
+        other = servers()  # it knows the key from the log alone
+        foreign = other.ask(PredictRequest(b"{}", key="k"))
+        assert isinstance(await asyncio.wait_for(foreign, 5), Conflict)
+        assert isinstance(await asyncio.wait_for(other.ask(), 5), PredictResponse)
+        assert not other.begun
+        other.close()
+
+    asyncio.run(main())
+
+
+def test_claims_that_somebody_else_holds_refuse_a_key_after_a_bounded_wait(
+    tmp_path: Path, servers: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clewline.serve.idempotency.key_claims.LOCK_S", 0.1)
+
+    async def main() -> None:
+        server = servers()
+        first = server.ask()
+        await server.came.get()
+        holder = sqlite3.connect(tmp_path / "claims" / "claims.sqlite")
+        holder.execute("BEGIN IMMEDIATE")
+        refused = await asyncio.wait_for(server.ask(PredictRequest(BODY, key="another")), 10)
+        assert isinstance(refused, Overloaded)
+        holder.close()
+        server.begun[0](server.log())
+        assert isinstance(await first, PredictResponse)
+        again = server.ask(PredictRequest(BODY, key="another"))
+        await asyncio.wait_for(server.came.get(), 5)
+        server.begun[1](server.log())
+        assert isinstance(await again, PredictResponse)
+        server.close()
+
+    asyncio.run(main())
+
+
+def test_only_this_user_may_read_or_lock_the_claims(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        claims = KeyClaims(tmp_path / "claims")
+    finally:
+        os.umask(before)
+    with claims.transaction():
+        assert claims.take(b"mark", b"body") is None
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "claims").iterdir()}
+    assert modes == {0o600}
+    assert (tmp_path / "claims").stat().st_mode & 0o777 == 0o700
+    claims.close()
+
+
 def test_what_was_logged_as_a_failure_of_the_model_may_be_tried_again(
     servers: Callable[[], Server],
 ) -> None:
@@ -214,10 +286,8 @@ time.sleep(60)
 def test_the_key_of_a_killed_server_is_looked_up_in_the_log_and_else_taken_over(
     tmp_path: Path, servers: Callable[[], Server], logged: bool
 ) -> None:
-    from clewline.serve.idempotency import idempotency as module
-
     mark = key_hash("income", "k").hex()
-    body = module._digest("json", "", BODY).hex()
+    body = body_digest("json", "", BODY).hex()
 
     async def main() -> None:
         survivor = servers()
@@ -243,12 +313,12 @@ def test_a_key_is_dropped_by_its_owner_alone(tmp_path: Path) -> None:
     with one.transaction():
         assert one.take(b"mark", b"body") is None
     with other.transaction():
-        other.drop(b"mark")
+        other.settle(b"mark", None)
         held = other.take(b"mark", b"body")
     assert held is not None
     assert held.owner == one.owner
     with one.transaction():
-        one.drop(b"mark")
+        one.settle(b"mark", None)
     with other.transaction():
         assert other.take(b"mark", b"body") is None
     one.close()
