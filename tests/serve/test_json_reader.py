@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from clewline.errors import InvalidInput, TooManyRows
-from clewline.serve.formats import CheckedRows
+from clewline.serve.formats import RequestRows
 from clewline.serve.json_reader import PORTION_ROWS, SMALL_BYTES, JsonReader
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
@@ -32,7 +32,7 @@ def _some(count: int) -> list[dict[str, Any]]:
     return [{"age": row + 0.5, "job": "x" * 80 if row % 3 else None} for row in range(count)]
 
 
-def _read(reader: JsonReader, body: bytes) -> CheckedRows:
+def _read(reader: JsonReader, body: bytes) -> RequestRows:
     *_, last = reader.read_large(body)
     assert last is not None
     return last

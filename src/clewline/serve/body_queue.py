@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from clewline.errors import ClewlineError, Fault
-from clewline.serve.formats import CheckedRows
+from clewline.serve.formats import RequestRows
 
 logger = logging.getLogger(__name__)
 
-Done = Callable[[CheckedRows | ClewlineError], None]
+Done = Callable[[RequestRows | ClewlineError], None]
 
 
 class BodyQueue:
@@ -20,12 +20,12 @@ class BodyQueue:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[Iterator[CheckedRows | None], Done, Callable[[], bool]]] = (
+        self._waiting: deque[tuple[Iterator[RequestRows | None], Done, Callable[[], bool]]] = (
             deque()
         )
 
     def read(
-        self, reading: Iterator[CheckedRows | None], done: Done, is_over: Callable[[], bool]
+        self, reading: Iterator[RequestRows | None], done: Done, is_over: Callable[[], bool]
     ) -> None:
         """
         Take a reading.
@@ -41,7 +41,7 @@ class BodyQueue:
 
     def _step(self) -> None:
         reading, done, is_over = self._waiting[0]
-        outcome: CheckedRows | ClewlineError | None
+        outcome: RequestRows | ClewlineError | None
         try:
             outcome = Fault("Nobody waits for the answer.") if is_over() else next(reading)
         except ClewlineError as error:

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.serve.formats import CheckedRows, too_many_rows
+from clewline.serve.formats import RequestRows, too_many_rows
 from clewline.signature import accepted_limits as accepted_bounds
 from clewline.signature import json_rows
 from clewline.signature.check import Checker, refused_rows
@@ -64,7 +64,7 @@ class JsonReader:
         self._fields = {field.name for field in checker.signature.fields}
         self._decode = _envelope_decoder(checker)
 
-    def read(self, body: bytes) -> CheckedRows:
+    def read(self, body: bytes) -> RequestRows:
         """
         Read a small body.
 
@@ -75,9 +75,9 @@ class JsonReader:
         """
         if self._is_envelope(body):
             return self._fast(body) or self._exact(body)
-        return CheckedRows(self._bare(body))
+        return RequestRows(self._bare(body))
 
-    def read_large(self, body: bytes) -> Iterator[CheckedRows | None]:
+    def read_large(self, body: bytes) -> Iterator[RequestRows | None]:
         """
         Read a large body: None after each portion of the work, the rows at the end.
 
@@ -85,7 +85,7 @@ class JsonReader:
             InvalidInput: As `read`.
         """
         if not self._is_envelope(body):
-            yield CheckedRows(self._bare(body))
+            yield RequestRows(self._bare(body))
             return
         outer = _outer(body)
         entities = _texts(outer)
@@ -158,7 +158,7 @@ class JsonReader:
         json_rows.parse_exactly(body)
         raise MalformedInput(f"The body is no object: {_head(body)}.", _SHAPE)
 
-    def _fast(self, body: bytes) -> CheckedRows | None:
+    def _fast(self, body: bytes) -> RequestRows | None:
         """Read an envelope in one pass; None when that refuses, or cannot be sure."""
         if self._decode is None:
             return None
@@ -172,7 +172,7 @@ class JsonReader:
             return None
         return self._whole(rows, entities)
 
-    def _exact(self, body: bytes) -> CheckedRows:
+    def _exact(self, body: bytes) -> RequestRows:
         """Read an envelope key by key, and say what is wrong with it if anything is."""
         pairs = json_rows.parse_exactly(body)
         envelope = dict(pairs)
@@ -189,12 +189,12 @@ class JsonReader:
             raise _no_texts()
         return self._whole(self._checker.settle(rows), entities)
 
-    def _whole(self, rows: list[Any], entities: list[str] | None) -> CheckedRows:
+    def _whole(self, rows: list[Any], entities: list[str] | None) -> RequestRows:
         if len(rows) > self._max_rows:
             raise too_many_rows(self._max_rows)
         if entities is not None and len(entities) != len(rows):
             raise _other_entities(len(entities), len(rows))
-        return CheckedRows(rows, entities)
+        return RequestRows(rows, entities)
 
 
 def _envelope_decoder(checker: Checker) -> Callable[[bytes], Any] | None:

@@ -15,7 +15,7 @@ from clewline.serve import formats
 from clewline.serve.batcher import PredictCall, late
 from clewline.serve.body_queue import BodyQueue
 from clewline.serve.deadlines import Deadlines
-from clewline.serve.formats import JSON, CheckedRows
+from clewline.serve.formats import JSON, RequestRows
 from clewline.serve.json_reader import SMALL_BYTES
 from clewline.serve.log.writer import LoggedRequest
 from clewline.serve.predict_request import PredictRequest
@@ -156,7 +156,7 @@ class Request(Waiter):
     def _read_format(self, serving: ServedRevision) -> None:
         ask, loaded = self._ask, serving.loaded
 
-        def read() -> CheckedRows:
+        def read() -> RequestRows:
             format = formats.load_format(ask.format)
             return format.read_rows(ask.body, ask.detail, loaded.checker, loaded.max_rows)
 
@@ -165,7 +165,7 @@ class Request(Waiter):
         else:
             _on_thread(self._home, read, self._settle)
 
-    def _settle(self, read: CheckedRows | ClewlineError) -> None:
+    def _settle(self, read: RequestRows | ClewlineError) -> None:
         """Hand the rows to the lane, or say what is wrong with them."""
         if self.over:
             return
@@ -203,19 +203,19 @@ class Request(Waiter):
 
 
 def _on_thread(
-    home: Home, read: Callable[[], CheckedRows], then: Callable[[CheckedRows | ClewlineError], None]
+    home: Home, read: Callable[[], RequestRows], then: Callable[[RequestRows | ClewlineError], None]
 ) -> None:
     """Read on a thread, and go on with the rows on the loop's."""
     threads = home.threads
     loop = home.loop
 
-    def done(future: Future[CheckedRows | ClewlineError]) -> None:
+    def done(future: Future[RequestRows | ClewlineError]) -> None:
         loop.call_soon_threadsafe(then, future.result())
 
     threads.submit(_read, read).add_done_callback(done)
 
 
-def _read(read: Callable[[], CheckedRows]) -> CheckedRows | ClewlineError:
+def _read(read: Callable[[], RequestRows]) -> RequestRows | ClewlineError:
     try:
         return read()
     except ClewlineError as error:

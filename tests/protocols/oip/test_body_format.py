@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clewline.errors import ClewlineError, FieldProblem, InvalidInput, MalformedInput, TooManyRows
 from clewline.protocols.oip.body_format import OIP, OIP_BINARY
-from clewline.protocols.oip.tensor_data import DTYPES, write_elements
+from clewline.protocols.oip.tensor_data import DTYPES, pack_strings
 from clewline.serve.formats import load_format
 from clewline.serve.json_reader import JsonReader
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
@@ -84,7 +84,7 @@ def binary(asked: dict[str, Any]) -> tuple[bytes, str]:
         if each["datatype"] == "BYTES":
             elements = [parameters.get("null") if x is None else x for x in each["data"]]
             raws.append(
-                write_elements([x if isinstance(x, bytes) else x.encode() for x in elements])
+                pack_strings([x if isinstance(x, bytes) else x.encode() for x in elements])
             )
         else:
             numbers = np.array([math.nan if x is None else x for x in each["data"]])

@@ -20,7 +20,7 @@ from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.oip.grpc import OipGrpc
 from clewline.protocols.oip.grpc_messages import CLASSES, SERVICE
-from clewline.protocols.oip.tensor_data import write_elements
+from clewline.protocols.oip.tensor_data import pack_strings
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker
 
@@ -100,7 +100,7 @@ def request(*, raw: bool = False, **more: Any) -> Any:
         if not raw:
             getattr(tensor.contents, place).extend(elements)
         elif datatype == "BYTES":
-            made.raw_input_contents.append(write_elements(elements))
+            made.raw_input_contents.append(pack_strings(elements))
         else:
             made.raw_input_contents.append(np.array(elements).tobytes())
     return made
@@ -131,7 +131,7 @@ def test_typed_and_raw_contents_are_answered_alike_each_in_its_way(calls, income
     labels, shares = (tensor.contents for tensor in typed.outputs)
     assert list(labels.bytes_contents) == [each["label"].encode() for each in native]
     assert list(shares.fp64_contents) == [x for e in native for x in e["probabilities"].values()]
-    assert raw.raw_output_contents[0] == write_elements(labels.bytes_contents)
+    assert raw.raw_output_contents[0] == pack_strings(labels.bytes_contents)
     assert np.frombuffer(raw.raw_output_contents[1]).tolist() == list(shares.fp64_contents)
     assert typed.parameters["revision"].string_param == "income#1"
 

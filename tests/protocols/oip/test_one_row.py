@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from clewline.errors import ClewlineError
 from clewline.protocols.oip.body_format import OIP, OIP_BINARY
-from clewline.protocols.oip.one_row import HEADERS, Usual
-from clewline.protocols.oip.tensor_data import write_elements
+from clewline.protocols.oip.one_row import HEADERS, OneRowReader
+from clewline.protocols.oip.tensor_data import pack_strings
 from clewline.serve.formats import load_format
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
@@ -58,7 +58,7 @@ def request(row: dict[str, Any], shape: list[int], **more: Any) -> bytes:
 
 
 def raw(age: bytes, job: bytes, hours: float, note: bytes, **more: Any) -> tuple[bytes, str]:
-    contents = [age, write_elements([job]), struct.pack("<d", hours), write_elements([note])]
+    contents = [age, pack_strings([job]), struct.pack("<d", hours), pack_strings([note])]
     inputs = [
         {"name": name, "shape": [1], "datatype": datatype}
         | {"parameters": {"binary_data_size": len(content)}}
@@ -148,7 +148,7 @@ def test_only_so_many_headers_are_remembered():
     for number in range(HEADERS + 3):
         body, detail = raw(struct.pack("<q", 1), b"nurse", 1.0, b"n", id=str(number))
         outcome(body, one, detail)
-    remembered: Usual = planner(one).usual
+    remembered: OneRowReader = reader_of(one).one_row
     assert len(remembered._headers) == 3
     assert remembered.read(body, int(detail)) == [1.0, 1.0, "nurse", "n"]
 
@@ -159,11 +159,11 @@ def test_another_look_becomes_the_usual_one_when_it_comes_often():
     other = request(USUAL, [1, 1])
     for _ in range(100):
         outcome(other, one)
-    assert planner(one).usual.read(other, None) == [39.0, 40.5, "nurse", "n"]
-    assert planner(one).usual.read(request(USUAL, [1]), None) is None
+    assert reader_of(one).one_row.read(other, None) == [39.0, 40.5, "nurse", "n"]
+    assert reader_of(one).one_row.read(request(USUAL, [1]), None) is None
 
 
-def planner(one: Checker) -> Any:
-    from clewline.protocols.oip.body_format import _planners
+def reader_of(one: Checker) -> Any:
+    from clewline.protocols.oip.body_format import _readers
 
-    return _planners[one]
+    return _readers[one]

@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from clewline.errors import InvalidInput, MalformedInput
-from clewline.serve.formats import CheckedRows, too_many_rows
+from clewline.serve.formats import RequestRows, too_many_rows
 from clewline.signature import json_rows
 from clewline.signature.check import Checker
 from clewline.signature.field import Field
@@ -45,7 +45,7 @@ _LOCAL = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?", 
 class MlflowRequests:
     """Reads a request in JSON."""
 
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of a request."""
         reader = _readers.get(checker)
         if reader is None:
@@ -100,7 +100,7 @@ class Reader:
         # A text may be a date-time without its offset; only the exact way mends that.
         self._is_plain = all(field.kind != "datetime" for field in fields)
 
-    def quick(self, body: bytes, max_rows: int) -> CheckedRows | None:
+    def quick(self, body: bytes, max_rows: int) -> RequestRows | None:
         """Read a table as callers mostly send it, where everything is plainly right; else None."""
         if body.startswith(b'{"dataframe_records"'):
             return self._quick_records(body, max_rows)
@@ -108,7 +108,7 @@ class Reader:
             return self._quick_split(body, max_rows)
         return None
 
-    def _quick_records(self, body: bytes, max_rows: int) -> CheckedRows | None:
+    def _quick_records(self, body: bytes, max_rows: int) -> RequestRows | None:
         if body.count(b'"dataframe_records"') > 1:
             return None
         try:
@@ -118,9 +118,9 @@ class Reader:
             rows = self._checker.decode(records) if records.startswith(b"[") else []
         except (msgspec.DecodeError, UnicodeError, RecursionError, InvalidInput):
             return None  # a column too many, or a time without offset: the exact way decides
-        return CheckedRows(rows) if 0 < len(rows) <= max_rows else None
+        return RequestRows(rows) if 0 < len(rows) <= max_rows else None
 
-    def _quick_split(self, body: bytes, max_rows: int) -> CheckedRows | None:
+    def _quick_split(self, body: bytes, max_rows: int) -> RequestRows | None:
         try:
             table = _decode_usual(body).dataframe_split
             places = self._places(table.columns)
@@ -135,9 +135,9 @@ class Reader:
                 rows.append(msgspec.convert(row, row_type))
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
-        return CheckedRows(rows)
+        return RequestRows(rows)
 
-    def exact(self, body: bytes, max_rows: int) -> CheckedRows:
+    def exact(self, body: bytes, max_rows: int) -> RequestRows:
         """Read any request, and say what is wrong with it if anything is."""
         rows, entities = sent(body, self._scalars)
         if not rows:
@@ -145,7 +145,7 @@ class Reader:
         if len(rows) > max_rows:
             raise too_many_rows(max_rows)
         checked = self._checker.settle([self._named(row) for row in rows])
-        return CheckedRows(checked, _entities(entities, len(checked)))
+        return RequestRows(checked, _entities(entities, len(checked)))
 
     def _places(self, columns: list[str]) -> list[tuple[str, int]] | None:
         """Find each field among the columns; None unless each is there once."""

@@ -1,415 +1,396 @@
 """
-Inference requests of the Open Inference Protocol as rows.
+The body formats `oip` and `oip-binary`: inference requests as rows.
 
-Two ways to send the rows of a signature are read:
+A request may send the rows of a signature in two ways:
 
-    a tensor a field      named as the field, shape [n] or [n, 1], of a tensor field [n, …]
-    one tensor for all    under another name, shape [n, fields], where all fields are numbers,
+    one tensor per field  named as the field, shape [n] or [n, 1], of a tensor field [n, …]
+    one tensor for all    under another name, shape [n, fields], if all fields are numbers,
                           integers or booleans, in the order of the signature
 
-Null is JSON null, NaN in a tensor of floats, or in BYTES the text that the
-input's parameter `null` names. `entities` is a parameter of the request.
+Null is JSON null, NaN in a tensor of floats, or in BYTES the string that the parameter `null`
+of the input names. `entities` is a parameter of the request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.protocols.oip import tensor_data
 from clewline.protocols.oip.infer_request import (
     SHAPE,
-    Input,
+    InferInput,
+    InferRequest,
     Parameters,
-    Whole,
-    exact,
-    header_length,
-    quick,
+    ReceivedRequest,
+    decode_exactly,
+    decode_quickly,
+    json_length,
 )
-from clewline.protocols.oip.one_row import Usual
-from clewline.protocols.oip.tensor_data import BYTES, DATATYPES, Misfit
+from clewline.protocols.oip.one_row import OneRowReader
+from clewline.protocols.oip.tensor_data import (
+    BYTES,
+    DATATYPES,
+    TensorMismatch,
+    flat_elements,
+    raw_array,
+    raw_strings,
+    values_of,
+)
 from clewline.protocols.oip.tensor_reader import (
     CONTENT_TYPES,
     NULL,
-    UNSURE,
-    Column,
+    Elements,
+    TensorReader,
     datatype_of,
-    fits,
+    field_takes,
 )
-from clewline.serve.formats import CheckedRows, too_many_rows
+from clewline.serve.formats import RequestRows, too_many_rows
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field import Signature
 from clewline.signature.field_rules import is_encodable, printable_text
 from clewline.signature.json_rows import NameSuggestions, printable_json
 
-MATRIX_KINDS = frozenset({"number", "integer", "boolean"})
-MATRIX = "input"
-"""What metadata calls the one tensor for all fields; a request may call it otherwise."""
-ENTITIES = "entities"
-PLANS = 64
-"""Ways to send the rows of one signature that are remembered."""
-
-Key = tuple[tuple[str, str, str | None, str | None], ...]
-
-
-class OipRequests:
-    """Reads a request that is JSON alone."""
-
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
-        """Read and check the rows of a request."""
-        return read(body, None, checker, max_rows)
-
-    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
-        """Write each row as a JSON object of what its tensors hold."""
-        return objects(exact(body, None))
-
-
-class OipBinaryRequests:
-    """Reads JSON of `detail` bytes, and the raw tensors that follow it."""
-
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
-        """Read and check the rows of a request."""
-        return read(body, header_length(detail, body), checker, max_rows)
-
-    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
-        """Write each row as a JSON object of what its tensors hold."""
-        return objects(exact(body, header_length(detail, body)))
-
-
-FORMAT = OipRequests()
-BINARY_FORMAT = OipBinaryRequests()
 OIP = "oip"
 """An inference request in JSON alone."""
 OIP_BINARY = "oip-binary"
 """One with raw tensors behind the JSON; the detail is the length of the JSON."""
+MATRIX_KINDS = frozenset({"number", "integer", "boolean"})
+MATRIX = "input"
+"""The name of the one tensor for all fields in metadata; a request may name it otherwise."""
+ENTITIES = "entities"
+LAYOUTS = 64
+"""Layouts that are remembered for one signature."""
 
 
-class Plan:
-    """Which tensor of a request holds which field, for requests of one shape."""
+class OipFormat:
+    """
+    Reads inference requests.
 
-    def __init__(self, columns: list[tuple[int, Column]], is_matrix: bool) -> None:
-        self.columns = columns  # in the order of a row
-        self.is_matrix = is_matrix  # all in one tensor: then the place is that of the field in it
-        self.ones = [(place, column.one, column.raw_one) for place, column in columns]
-        self.is_simple = not is_matrix and all(c.field.kind != "tensor" for _, c in columns)
+    Args:
+        is_binary: Whether raw tensors may follow the JSON; then the detail is its length.
+    """
+
+    def __init__(self, *, is_binary: bool) -> None:
+        self._is_binary = is_binary
+
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
+        """Read and check the rows of a request."""
+        reader = _readers.get(checker)
+        if reader is None:
+            reader = _readers[checker] = InferRequestReader(checker)
+        return reader.read(body, self._json_bytes(body, detail), max_rows)
+
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
+        """Return each row as a JSON object: the name of each tensor, and its data for the row."""
+        received = decode_exactly(body, self._json_bytes(body, detail))
+        columns = {
+            tensor.name: _column_as_json(received, place)
+            for place, tensor in enumerate(received.request.inputs)
+        }
+        rows = zip(*columns.values(), strict=True)
+        return [msgspec.json.encode(dict(zip(columns, row, strict=True))) for row in rows]
+
+    def _json_bytes(self, body: bytes, detail: str) -> int | None:
+        return json_length(detail, body) if self._is_binary else None
 
 
-class Planner:
-    """Makes and keeps the plans of one signature."""
+FORMAT = OipFormat(is_binary=False)
+BINARY_FORMAT = OipFormat(is_binary=True)
+
+
+class _TensorKey(NamedTuple):
+    """What decides how a tensor is read."""
+
+    name: str
+    datatype: str
+    content_type: str | None
+    null: str | None
+
+
+class _TensorLayout(NamedTuple):
+    """Which tensor holds which field, for requests with the same tensor keys."""
+
+    readers: list[tuple[int, TensorReader]]  # (place of its tensor, reader) in the order of a row
+    is_matrix: bool  # all fields in one tensor: the place is that of the field in it
+
+    def elements(self, received: ReceivedRequest, rows: int) -> list[Elements]:
+        """Split the one tensor for all fields by field; raises `TensorMismatch`."""
+        tensor, span = received.request.inputs[0], received.spans[0]
+        width = len(self.readers)
+        if span is None:
+            found: Elements = flat_elements(tensor.data, tensor.shape)
+        else:
+            found = raw_array(received.body, span, tensor.datatype, rows * width)
+        return [found[place::width] for place, _ in self.readers]
+
+
+class InferRequestReader:
+    """Reads the requests to endpoints of one signature."""
 
     def __init__(self, checker: Checker) -> None:
-        self._rules = checker.rules
+        self._row_type, self._rules = checker.row_type, checker.rules
         self._fields = [field.name for field in checker.signature.fields]
-        self._nearest = NameSuggestions(self._fields)
-        self._plans: dict[Key, Plan] = {}
+        self._suggestions = NameSuggestions(self._fields)
+        self._layouts: dict[tuple[_TensorKey, ...], _TensorLayout] = {}
         self._takes_matrix = takes_matrix(checker.signature)
-        self.usual = Usual()
+        self.one_row = OneRowReader()
 
-    def plan(self, inputs: Sequence[Input]) -> Plan:
+    def read(self, body: bytes, json_bytes: int | None, max_rows: int) -> RequestRows:
+        """Read and check the rows of a request; `json_bytes` is None if the whole body is JSON."""
+        if (row := self.one_row.read(body, json_bytes)) is not None:
+            return RequestRows([self._row_type(*row)])
+        received = decode_quickly(body, json_bytes)
+        if received is not None and received.request.inputs:
+            layout = self._layout(received.request)
+            columns = self._quick_columns(layout, received, max_rows)
+            if columns is not None:
+                rows = list(map(self._row_type, *columns))
+                entities = entities_of(received.request.parameters, len(rows))
+                if len(rows) == 1 and entities is None and not layout.is_matrix:
+                    self.one_row.learn(layout.readers, received, json_bytes)
+                return RequestRows(rows, entities)
+        received = decode_exactly(body, json_bytes)
+        if not received.request.inputs:
+            raise MalformedInput("There are no inputs.", SHAPE)
+        columns = self._exact_columns(self._layout(received.request), received, max_rows)
+        rows = list(map(self._row_type, *columns))
+        return RequestRows(rows, entities_of(received.request.parameters, len(rows)))
+
+    # ---- which tensor holds which field
+
+    def _layout(self, request: InferRequest) -> _TensorLayout:
         """
-        Give the plan for inputs like these.
+        Return the layout of a request.
 
         Raises:
-            InvalidInput: Inputs are missing, unknown, there twice, or of another datatype.
+            MalformedInput: The content type of the request is unknown.
+            InvalidInput: Inputs are missing, unknown, repeated, or of another datatype.
         """
-        key = tuple([_key(each) for each in inputs])
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._made(key)
-            if len(self._plans) < PLANS:
-                self._plans[key] = plan
-        return plan
+        content = None if request.parameters is None else request.parameters.get("content_type")
+        if content is not None and content not in CONTENT_TYPES:
+            raise MalformedInput(
+                f"The content type {printable_text(repr(content))} is not read here.",
+                f"Send one of {', '.join(CONTENT_TYPES)}, or none.",
+            )
+        keys = tuple(map(_tensor_key, request.inputs))
+        layout = self._layouts.get(keys)
+        if layout is None:
+            layout = self._new_layout(keys)
+            if len(self._layouts) < LAYOUTS:
+                self._layouts[keys] = layout
+        return layout
 
-    def _made(self, key: Key) -> Plan:
-        if self._takes_matrix and len(key) == 1 and key[0][0] not in self._fields:
-            self._check_matrix(key[0])
-            return Plan(self._columns(lambda name: (self._fields.index(name), key[0])), True)
-        self._check(key)
-        places = {each[0]: (place, each) for place, each in enumerate(key)}
-        return Plan(self._columns(places.__getitem__), False)
-
-    def _columns(self, find: Callable[[str], tuple[int, Any]]) -> list[tuple[int, Column]]:
-        found = []
+    def _new_layout(self, keys: tuple[_TensorKey, ...]) -> _TensorLayout:
+        is_matrix = self._takes_matrix and len(keys) == 1 and keys[0].name not in self._fields
+        if is_matrix:
+            self._check_matrix(keys[0])
+            places = {name: (place, keys[0]) for place, name in enumerate(self._fields)}
+        else:
+            self._check_tensors(keys)
+            places = {key.name: (place, key) for place, key in enumerate(keys)}
+        readers = []
         for rule in self._rules:
-            place, (_, datatype, content, null) = find(rule.field.name)
-            found.append((place, Column(rule, datatype, content, null)))
-        return found
+            place, key = places[rule.field.name]
+            reader = TensorReader(rule, key.datatype, key.content_type, key.null)
+            readers.append((place, reader))
+        return _TensorLayout(readers, is_matrix)
 
-    def _check_matrix(self, tensor: tuple[str, str, str | None, str | None]) -> None:
-        name, datatype = tensor[:2]
-        problem = _misfit(tensor)
-        if problem is None and not all(fits(rule.field, datatype) for rule in self._rules):
-            problem = _wrong(name, datatype, "a datatype that every field may have, such as FP64")
-        _raise([] if problem is None else [problem])
+    def _check_matrix(self, key: _TensorKey) -> None:
+        problem = _key_problem(key)
+        if problem is None and not all(field_takes(rule.field, key.datatype) for rule in self._rules):
+            expected = "a datatype that every field may have, such as FP64"
+            problem = _tensor_problem(key.name, key.datatype, expected)
+        _refuse([] if problem is None else [problem])
 
-    def _check(self, key: Key) -> None:
+    def _check_tensors(self, keys: tuple[_TensorKey, ...]) -> None:
         """Refuse by name whatever is wrong with the inputs as a whole."""
-        names = [each[0] for each in key]
+        names = {key.name for key in keys}
         fields = {rule.field.name: rule.field for rule in self._rules}
-        problems = []
-        for name, field in fields.items():
-            if name not in names:
-                expected = f"a tensor of {datatype_of(field)}; the input is missing"
-                problems.append(FieldProblem(0, name, None, expected))
-        for place, each in enumerate(key):
-            name, datatype = each[:2]
+        problems = [
+            FieldProblem(0, name, None, f"a tensor of {datatype_of(field)}; the input is missing")
+            for name, field in fields.items()
+            if name not in names
+        ]
+        seen = set[str]()
+        for key in keys:
+            name, expected = key.name, None
             if name not in fields:
-                expected = f"no such input{self._nearest.hint(name)}"
-                problems.append(_wrong(name, datatype, expected))
-            elif name in names[:place]:
-                problems.append(_wrong(name, datatype, "one input of this name"))
-            elif (problem := _misfit(each)) is not None:
+                expected = f"no such input{self._suggestions.hint(name)}"
+            elif name in seen:
+                expected = "one input of this name"
+            elif (problem := _key_problem(key)) is not None:
                 problems.append(problem)
-            elif not fits(fields[name], datatype):
+            elif not field_takes(fields[name], key.datatype):
                 expected = f"a tensor of {datatype_of(fields[name])}"
-                problems.append(_wrong(name, datatype, expected))
-        _raise(problems)
+            if expected is not None:
+                problems.append(_tensor_problem(name, key.datatype, expected))
+            seen.add(name)
+        _refuse(problems)
+
+    # ---- from tensors to columns
+
+    def _quick_columns(
+        self, layout: _TensorLayout, received: ReceivedRequest, max_rows: int
+    ) -> list[list[Any]] | None:
+        """Return the values of each field if everything is plainly right, else None."""
+        shape = received.request.inputs[0].shape
+        rows = shape[0] if shape else 0
+        if rows > max_rows:
+            raise too_many_rows(max_rows)
+        if rows == 0 or (layout.is_matrix and shape != [rows, len(layout.readers)]):
+            return None
+        columns = []
+        try:
+            parts = layout.elements(received, rows) if layout.is_matrix else None
+        except TensorMismatch:
+            return None
+        for number, (place, reader) in enumerate(layout.readers):
+            if parts is None:
+                values = reader.quick(received, place, rows)
+            else:
+                values = reader.quick_values(parts[number], rows)
+            if values is None:
+                return None
+            columns.append(values)
+        return columns
+
+    def _exact_columns(
+        self, layout: _TensorLayout, received: ReceivedRequest, max_rows: int
+    ) -> list[list[Any]]:
+        """
+        Return the values of each field, decided one by one.
+
+        Raises:
+            MalformedInput: There are no rows.
+            TooManyRows: There are more than `max_rows`.
+            InvalidInput: Tensors or values are refused; `fields` names each one.
+        """
+        rows = self._count_rows(layout, received, max_rows)
+        refused: list[FieldProblem] = []
+        broken: list[FieldProblem] = []
+        columns = []
+        try:
+            parts = layout.elements(received, rows) if layout.is_matrix else None
+        except TensorMismatch as mismatch:
+            name = received.request.inputs[0].name
+            raise _misfit([_tensor_problem(name, mismatch.found, mismatch.expected)]) from mismatch
+        for number, (place, reader) in enumerate(layout.readers):
+            try:
+                values = parts[number] if parts else reader.elements(received, place, rows)
+                columns.append(reader.exact_values(values, rows, refused))
+            except TensorMismatch as mismatch:
+                name = reader.field.name
+                broken.append(_tensor_problem(name, mismatch.found, mismatch.expected))
+        _refuse(broken)
+        if refused:
+            raise refused_rows(sorted(refused, key=lambda problem: problem.row), rows)
+        return columns
+
+    def _count_rows(self, layout: _TensorLayout, received: ReceivedRequest, max_rows: int) -> int:
+        """Count the rows, in which all tensors agree; raises as `_exact_columns`."""
+        inputs = received.request.inputs
+        rows = inputs[0].shape[0] if inputs[0].shape else -1
+        if rows == 0:
+            raise MalformedInput("There are no rows.", "Send at least one.")
+        if rows > max_rows:
+            raise too_many_rows(max_rows)
+        problems = []
+        if layout.is_matrix:
+            width = len(layout.readers)
+            if inputs[0].shape != [rows, width]:
+                expected = f"the shape [n, {width}], a column for each field"
+                problems.append(_shape_problem(inputs[0].name, inputs[0].shape, expected))
+        else:
+            for place, reader in layout.readers:
+                shape = inputs[place].shape
+                if rows < 0 or not reader.fits(shape, rows):
+                    wanted = ", ".join(map(str, [rows if rows > 0 else "n", *reader.shape]))
+                    problems.append(_shape_problem(reader.field.name, shape, f"shape [{wanted}]"))
+        _refuse(problems)
+        return rows
+
+
+_readers: WeakKeyDictionary[Checker, InferRequestReader] = WeakKeyDictionary()
 
 
 def takes_matrix(signature: Signature) -> bool:
-    """Tell whether one tensor may hold all fields."""
+    """Return whether one tensor may hold all fields."""
     return all(field.kind in MATRIX_KINDS for field in signature.fields)
-
-
-def read(body: bytes, header_bytes: int | None, checker: Checker, max_rows: int) -> CheckedRows:
-    """Read and check the rows of a request; `header_bytes` is None when it is JSON alone."""
-    planner = _planners.get(checker)
-    if planner is None:
-        planner = _planners[checker] = Planner(checker)
-    if (row := planner.usual.read(body, header_bytes)) is not None:
-        return CheckedRows([checker.row_type(*row)])
-    whole = quick(body, header_bytes)
-    if whole is not None and whole.request.inputs:
-        _check_content(whole.request.parameters)
-        plan = planner.plan(whole.request.inputs)
-        if (rows := _quickly(plan, whole, checker, max_rows)) is not None:
-            entities = entities_of(whole.request.parameters, len(rows))
-            if len(rows) == 1 and plan.is_simple and entities is None:
-                planner.usual.learn(plan.columns, whole, header_bytes)
-            return CheckedRows(rows, entities)
-    whole = exact(body, header_bytes)
-    if not whole.request.inputs:
-        raise MalformedInput("There are no inputs.", SHAPE)
-    _check_content(whole.request.parameters)
-    rows = _exactly(planner.plan(whole.request.inputs), whole, checker, max_rows)
-    return CheckedRows(rows, entities_of(whole.request.parameters, len(rows)))
 
 
 def entities_of(parameters: Parameters | None, rows: int) -> list[str] | None:
     """
-    Read whom the rows are about: a list of texts, or a text (of one row, or JSON of a list).
+    Read the entities of the rows: a list of strings, or a string (one entity, or a JSON list).
 
     Raises:
-        MalformedInput: It is neither, or there is not one a row.
+        MalformedInput: The parameter is neither, or there is not one entity per row.
     """
-    if not parameters or (said := parameters.get(ENTITIES)) is None:
+    if not parameters or (sent := parameters.get(ENTITIES)) is None:
         return None
-    if isinstance(said, str) and said.startswith("["):
+    if isinstance(sent, str) and sent.startswith("["):
         try:
-            said = msgspec.json.decode(said)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise _no_entities() from error
-    entities = [said] if isinstance(said, str) else said
-    if not isinstance(entities, list) or not all(map(_is_text, entities)):
-        raise _no_entities()
+            sent = msgspec.json.decode(sent)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            sent = None
+    entities = [sent] if isinstance(sent, str) else sent
+    if not isinstance(entities, list) or not all(
+        isinstance(each, str) and is_encodable(each) for each in entities
+    ):
+        raise MalformedInput(
+            f"The parameter {ENTITIES} is no list of texts.",
+            "Send one string per row, as a list or as the JSON of one.",
+        )
     if len(entities) != rows:
         raise MalformedInput(
             f"There are {len(entities)} entities and {rows} rows.",
-            "Send one entity a row, or leave entities out.",
+            "Send one entity per row, or leave entities out.",
         )
     return entities
 
 
-def objects(whole: Whole) -> list[bytes]:
-    """Write each row as a JSON object: the name of each tensor, and what it holds for the row."""
-    columns = {}
-    for place, tensor in enumerate(whole.request.inputs):
-        columns[tensor.name] = _rows_of(whole, place)
-    names = list(columns)
-    return [
-        msgspec.json.encode(dict(zip(names, values, strict=True)))
-        for values in zip(*columns.values(), strict=True)
-    ]
+def _tensor_key(tensor: InferInput) -> _TensorKey:
+    if not tensor.parameters:
+        return _TensorKey(tensor.name, tensor.datatype, None, None)
+    content, null = tensor.parameters.get("content_type"), tensor.parameters.get(NULL)
+    if not isinstance(content, str | None) or not isinstance(null, str | None):
+        expected = f"texts in content_type and {NULL}"
+        raise _misfit([_tensor_problem(tensor.name, content, expected)])
+    return _TensorKey(tensor.name, tensor.datatype, content, null)
 
 
-def _check_content(parameters: Parameters | None) -> None:
-    """Refuse a content type of the whole request that is not known; each input is a column."""
-    content = None if parameters is None else parameters.get("content_type")
-    if content is not None and content not in CONTENT_TYPES:
-        raise MalformedInput(
-            f"The content type {printable_text(repr(content))} is not read here.",
-            f"Send one of {', '.join(CONTENT_TYPES)}, or none.",
-        )
-
-
-_planners: WeakKeyDictionary[Checker, Planner] = WeakKeyDictionary()
-
-
-def _quickly(plan: Plan, whole: Whole, checker: Checker, max_rows: int) -> list[Any] | None:
-    """Read rows where everything is plainly right, else None."""
-    inputs = whole.request.inputs
-    rows = inputs[0].shape[0] if inputs[0].shape else 0
-    if not 0 < rows <= max_rows:
-        return None
-    if plan.is_matrix:
-        return _quick_matrix(plan, whole, checker, rows)
-    if rows == 1 and plan.is_simple and (row := _quick_row(plan, whole)) is not None:
-        return [checker.row_type(*row)]
-    columns = []
-    for place, column in plan.columns:
-        values = column.quick(whole, place, rows)
-        if values is None:
-            return None
-        columns.append(values)
-    row_type = checker.row_type
-    return [row_type(*row) for row in zip(*columns, strict=True)]
-
-
-def _quick_row(plan: Plan, whole: Whole) -> list[Any] | None:
-    """Read the row of a request that has one."""
-    inputs, body, places = whole.request.inputs, whole.body, whole.places
-    row = []
-    for place, one, raw_one in plan.ones:
-        tensor, raw = inputs[place], places[place]
-        if tensor.shape != [1] and tensor.shape != [1, 1]:
-            return None
-        if raw is not None:
-            row.append(raw_one(body, raw[0], raw[1]))
-        elif type(tensor.data) is list and len(tensor.data) == 1:
-            row.append(one(tensor.data[0]))
-        else:
-            return None
-    for value in row:
-        if value is UNSURE:
-            return None
-    return row
-
-
-def _quick_matrix(plan: Plan, whole: Whole, checker: Checker, rows: int) -> list[Any] | None:
-    tensor, raw = whole.request.inputs[0], whole.places[0]
-    width = len(plan.columns)
-    if tensor.shape != [rows, width]:
-        return None
-    try:
-        elements = _matrix_elements(whole, tensor, raw, rows * width)
-    except Misfit:
-        return None
-    columns = []
-    for place, column in plan.columns:
-        values = column.settle(elements[place::width])
-        if values is None:
-            return None
-        columns.append(values)
-    return [checker.row_type(*row) for row in zip(*columns, strict=True)]
-
-
-def _matrix_elements(
-    whole: Whole, tensor: Input, raw: tuple[int, int] | None, size: int
-) -> list[Any]:
-    if raw is None:
-        return tensor_data.flat(tensor.data, tensor.shape)
-    return tensor_data.raw_values(whole.body, *raw, tensor.datatype, size)
-
-
-def _exactly(plan: Plan, whole: Whole, checker: Checker, max_rows: int) -> list[Any]:
-    """Read rows value by value, and name every one that is refused."""
-    rows = _count(plan, whole, max_rows)
-    problems: list[FieldProblem] = []
-    broken: list[FieldProblem] = []
-    columns = []
-    elements = _exact_matrix(whole, rows, len(plan.columns)) if plan.is_matrix else []
-    for place, column in plan.columns:
-        if plan.is_matrix:
-            columns.append(column.judged(elements[place :: len(plan.columns)], problems))
-            continue
-        try:
-            columns.append(column.exact(whole, place, rows, problems))
-        except Misfit as misfit:
-            broken.append(_wrong(column.field.name, misfit.found, misfit.expected))
-    _raise(broken)
-    if problems:
-        raise refused_rows(sorted(problems, key=lambda problem: problem.row), rows)
-    return [checker.row_type(*row) for row in zip(*columns, strict=True)]
-
-
-def _exact_matrix(whole: Whole, rows: int, width: int) -> list[Any]:
-    tensor, raw = whole.request.inputs[0], whole.places[0]
-    try:
-        return _matrix_elements(whole, tensor, raw, rows * width)
-    except Misfit as misfit:
-        raise _misfits([_wrong(tensor.name, misfit.found, misfit.expected)]) from misfit
-
-
-def _count(plan: Plan, whole: Whole, max_rows: int) -> int:
-    """
-    Count the rows, in which all tensors agree.
-
-    Raises:
-        MalformedInput: There are none.
-        TooManyRows: There are more than `max_rows`.
-        InvalidInput: A tensor has another shape.
-    """
-    inputs = whole.request.inputs
-    rows = inputs[0].shape[0] if inputs[0].shape else -1
-    if rows == 0:
-        raise MalformedInput("There are no rows.", "Send at least one.")
-    if rows > max_rows:
-        raise too_many_rows(max_rows)
-    problems = []
-    if plan.is_matrix:
-        if inputs[0].shape[1:] != [len(plan.columns)] or rows < 0:
-            expected = f"the shape [n, {len(plan.columns)}], a column for each field"
-            problems.append(_wrong(inputs[0].name, f"shape {inputs[0].shape}"[:200], expected))
-    else:
-        for place, column in plan.columns:
-            shape = inputs[place].shape
-            if rows < 0 or not column.fits(shape, rows):
-                wanted = [rows if rows > 0 else "n", *column.shape]
-                shown = str(wanted).replace("'", "")
-                problems.append(_wrong(column.field.name, f"shape {shape}"[:200], f"shape {shown}"))
-    _raise(problems)
-    return rows
-
-
-def _key(tensor: Input) -> tuple[str, str, str | None, str | None]:
-    parameters = tensor.parameters
-    if not parameters:
-        return tensor.name, tensor.datatype, None, None
-    content, null = parameters.get("content_type"), parameters.get(NULL)
-    if not (content is None or isinstance(content, str)) or not (
-        null is None or isinstance(null, str)
-    ):
-        raise _misfits([_wrong(tensor.name, content, f"texts in content_type and {NULL}")])
-    return tensor.name, tensor.datatype, content, null
-
-
-def _misfit(key: tuple[str, str, str | None, str | None]) -> FieldProblem | None:
-    """Say what is wrong with a datatype or content type, whatever the field."""
+def _key_problem(key: _TensorKey) -> FieldProblem | None:
+    """Return what is wrong with a datatype or content type, whatever the field."""
     name, datatype, content, null = key
     if datatype not in DATATYPES:
-        return _wrong(name, datatype, f"a datatype of {', '.join(DATATYPES)}")
+        return _tensor_problem(name, datatype, f"a datatype of {', '.join(DATATYPES)}")
     if content is not None and content not in CONTENT_TYPES:
-        return _wrong(name, content, f"a content type of {', '.join(CONTENT_TYPES)}")
+        return _tensor_problem(name, content, f"a content type of {', '.join(CONTENT_TYPES)}")
     if datatype != BYTES and (null is not None or content in ("str", "base64", "datetime")):
-        return _wrong(name, datatype, f"BYTES, for the content type {content} or for {NULL}")
+        expected = f"BYTES, for the content type {content} or for {NULL}"
+        return _tensor_problem(name, datatype, expected)
     return None
 
 
-def _wrong(name: str, found: Any, expected: str) -> FieldProblem:
-    """Make a problem of a tensor as a whole; it stands at its first row."""
+def _tensor_problem(name: str, found: Any, expected: str) -> FieldProblem:
+    """Return a problem of a tensor as a whole; it stands at its first row."""
     return FieldProblem(0, printable_text(name), printable_json(found), expected)
 
 
-def _raise(problems: list[FieldProblem]) -> None:
+def _shape_problem(name: str, shape: Sequence[int], expected: str) -> FieldProblem:
+    return _tensor_problem(name, f"shape {shape}"[:200], expected)
+
+
+def _refuse(problems: list[FieldProblem]) -> None:
     if problems:
-        raise _misfits(problems)
+        raise _misfit(problems)
 
 
-def _misfits(problems: list[FieldProblem]) -> InvalidInput:
+def _misfit(problems: list[FieldProblem]) -> InvalidInput:
     first = problems[0]
     found = "it is missing" if first.value is None else repr(first.value)
     more = f" {len(problems) - 1} more inputs do not fit." if len(problems) > 1 else ""
@@ -421,36 +402,23 @@ def _misfits(problems: list[FieldProblem]) -> InvalidInput:
     )
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and is_encodable(value)
-
-
-def _no_entities() -> MalformedInput:
-    return MalformedInput(
-        f"The parameter {ENTITIES} is no list of texts.",
-        "Send one text a row, as a list or as the JSON of one.",
-    )
-
-
-def _rows_of(whole: Whole, place: int) -> list[Any]:
-    """Give what a tensor holds for each row, as JSON can say it."""
-    tensor, raw = whole.request.inputs[place], whole.places[place]
-    size = tensor_data.size_of(tensor.shape)
-    if raw is None:
-        elements = [_sayable(element) for element in tensor_data.flat(tensor.data, tensor.shape)]
+def _column_as_json(received: ReceivedRequest, place: int) -> list[Any]:
+    """Return the data of a tensor for each row, as JSON can hold it; NaN is null."""
+    tensor, span = received.request.inputs[place], received.spans[place]
+    size = prod(tensor.shape)
+    if span is None:
+        elements = [
+            None if isinstance(each, str) and type(each) is not str else each
+            for each in flat_elements(tensor.data, tensor.shape)
+        ]
     elif tensor.datatype == BYTES:
-        found = tensor_data.raw_elements(whole.body, *raw, size)
-        elements = [element.decode("utf-8", "backslashreplace") for element in found]
+        strings = raw_strings(received.body, span, size)
+        elements = [each.decode("utf-8", "backslashreplace") for each in strings]
     else:
-        elements = tensor_data.raw_values(whole.body, *raw, tensor.datatype, size)
+        elements = values_of(raw_array(received.body, span, tensor.datatype, size), tensor.datatype)
     null = (tensor.parameters or {}).get(NULL)
     elements = [None if element == null else element for element in elements]
     rows, width = tensor.shape[0], size // tensor.shape[0]
     if tensor.shape[1:] in ([], [1]):
         return elements
     return [elements[row * width : (row + 1) * width] for row in range(rows)]
-
-
-def _sayable(value: Any) -> Any:
-    """Give NaN as null, which is what it says here."""
-    return None if isinstance(value, str) and type(value) is not str else value

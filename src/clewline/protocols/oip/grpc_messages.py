@@ -1,176 +1,268 @@
 """
-The messages of the Open Inference Protocol over gRPC, made from a description in Python.
+The gRPC messages of the Open Inference Protocol, and what they become.
 
-Names and numbers of the fields are the protocol's; nothing is generated into
-files, so no compiler of protobuf is needed and any version of its library will do.
+The classes are made from `open_inference.proto` when this module is imported. Nothing is
+generated into files, so no protobuf compiler is needed and any version of its library will do.
+
+A request becomes what it would be over REST with raw tensors: JSON, and the tensors behind it.
+The log keeps that, so a replay needs no protobuf.
 """
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+import msgspec
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf.message import DecodeError
+
+from clewline.errors import BodyTooLarge, MalformedInput
+from clewline.protocols.oip.infer_request import (
+    MOST_INPUTS,
+    SIZE,
+    InferInput,
+    InferOptions,
+    Parameters,
+    RequestedOutput,
+    too_many_inputs,
+)
+from clewline.protocols.oip.infer_response import InferResponse
+from clewline.protocols.oip.tensor_data import BYTES, DTYPES, pack_strings
+from clewline.signature.field_rules import printable_text
 
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
-
-Fields = dict[str, tuple[int, str]]
-"""Name → number and type; `*` before a type for many, `map` for parameters, else a message."""
-
-_PARAMETER: Fields = {
-    "bool_param": (1, "bool"),
-    "int64_param": (2, "int64"),
-    "string_param": (3, "string"),
-    "double_param": (4, "double"),
-    "uint64_param": (5, "uint64"),
+CONTENTS: dict[str, str] = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
 }
-_NAMED: Fields = {"name": (1, "string"), "version": (2, "string")}
-_TENSOR: Fields = {
-    "name": (1, "string"),
-    "datatype": (2, "string"),
-    "shape": (3, "*int64"),
-    "parameters": (4, "map"),
-    "contents": (5, "InferTensorContents"),
-}
-_DESCRIBED: Fields = {"name": (1, "string"), "datatype": (2, "string"), "shape": (3, "*int64")}
-_MOVE: Fields = {"repository_name": (1, "string"), "model_name": (2, "string")}
+"""Datatype → where its elements stand in typed contents; FP16 and BF16 have no such place."""
+MOST_PARAMETERS = 1024
+"""Parameters of one request or tensor."""
+MOST_ELEMENTS = 4 << 20
+"""Elements of one tensor in typed contents; raw contents hold more."""
 
-MESSAGES: dict[str, Fields] = {
-    "ServerLiveRequest": {},
-    "ServerLiveResponse": {"live": (1, "bool")},
-    "ServerReadyRequest": {},
-    "ServerReadyResponse": {"ready": (1, "bool")},
-    "ModelReadyRequest": _NAMED,
-    "ModelReadyResponse": {"ready": (1, "bool")},
-    "ServerMetadataRequest": {},
-    "ServerMetadataResponse": {
-        "name": (1, "string"),
-        "version": (2, "string"),
-        "extensions": (3, "*string"),
-    },
-    "ModelMetadataRequest": _NAMED,
-    "ModelMetadataResponse.TensorMetadata": _DESCRIBED,
-    "ModelMetadataResponse": {
-        "name": (1, "string"),
-        "versions": (2, "*string"),
-        "platform": (3, "string"),
-        "inputs": (4, "*ModelMetadataResponse.TensorMetadata"),
-        "outputs": (5, "*ModelMetadataResponse.TensorMetadata"),
-    },
-    "InferTensorContents": {
-        "bool_contents": (1, "*bool"),
-        "int_contents": (2, "*int32"),
-        "int64_contents": (3, "*int64"),
-        "uint_contents": (4, "*uint32"),
-        "uint64_contents": (5, "*uint64"),
-        "fp32_contents": (6, "*float"),
-        "fp64_contents": (7, "*double"),
-        "bytes_contents": (8, "*bytes"),
-    },
-    "ModelInferRequest.InferInputTensor": _TENSOR,
-    "ModelInferRequest.InferRequestedOutputTensor": {
-        "name": (1, "string"),
-        "parameters": (2, "map"),
-    },
-    "ModelInferRequest": {
-        "model_name": (1, "string"),
-        "model_version": (2, "string"),
-        "id": (3, "string"),
-        "parameters": (4, "map"),
-        "inputs": (5, "*ModelInferRequest.InferInputTensor"),
-        "outputs": (6, "*ModelInferRequest.InferRequestedOutputTensor"),
-        "raw_input_contents": (7, "*bytes"),
-    },
-    "ModelInferResponse.InferOutputTensor": _TENSOR,
-    "ModelInferResponse": {
-        "model_name": (1, "string"),
-        "model_version": (2, "string"),
-        "id": (3, "string"),
-        "parameters": (4, "map"),
-        "outputs": (5, "*ModelInferResponse.InferOutputTensor"),
-        "raw_output_contents": (6, "*bytes"),
-    },
-    "RepositoryIndexRequest": {"repository_name": (1, "string"), "ready": (2, "bool")},
-    "RepositoryIndexResponse.ModelIndex": {
-        "name": (1, "string"),
-        "version": (2, "string"),
-        "state": (3, "string"),
-        "reason": (4, "string"),
-    },
-    "RepositoryIndexResponse": {"models": (1, "*RepositoryIndexResponse.ModelIndex")},
-    "RepositoryModelLoadRequest": _MOVE | {"parameters": (3, "map")},
-    "RepositoryModelLoadResponse": {},
-    "RepositoryModelUnloadRequest": _MOVE | {"parameters": (3, "map")},
-    "RepositoryModelUnloadResponse": {},
-}
-"""Message → its fields; one with a dot in its name stands inside another."""
-
-_Type = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {
-    "bool": _Type.TYPE_BOOL,
-    "int32": _Type.TYPE_INT32,
-    "int64": _Type.TYPE_INT64,
-    "uint32": _Type.TYPE_UINT32,
-    "uint64": _Type.TYPE_UINT64,
-    "float": _Type.TYPE_FLOAT,
-    "double": _Type.TYPE_DOUBLE,
-    "string": _Type.TYPE_STRING,
-    "bytes": _Type.TYPE_BYTES,
-}
+_encode = msgspec.json.encode
 
 
-def _file() -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(
-        name="clewline/open_inference.proto", package=PACKAGE, syntax="proto3"
-    )
-    parameter = file.message_type.add(name="InferParameter")
-    parameter.oneof_decl.add(name="parameter_choice")
-    for name, (number, kind) in _PARAMETER.items():
-        _add(parameter, name, number, kind).oneof_index = 0
-    made: dict[str, descriptor_pb2.DescriptorProto] = {}
-    for path in sorted(MESSAGES, key=lambda path: path.count(".")):
-        outer, _, name = path.rpartition(".")
-        made[path] = (made[outer].nested_type if outer else file.message_type).add(name=name)
-        for field, (number, kind) in MESSAGES[path].items():
-            if kind == "map":
-                _add_map(made[path], path, field, number)
-            else:
-                _add(made[path], field, number, kind)
-    return file
-
-
-def _add(
-    message: descriptor_pb2.DescriptorProto, name: str, number: int, kind: str
-) -> descriptor_pb2.FieldDescriptorProto:
-    label = _Type.LABEL_REPEATED if kind.startswith("*") else _Type.LABEL_OPTIONAL
-    kind = kind.removeprefix("*")
-    field = message.field.add(name=name, number=number, label=label)
-    if kind in _SCALARS:
-        field.type = _SCALARS[kind]
-    else:
-        field.type = _Type.TYPE_MESSAGE
-        field.type_name = f".{PACKAGE}.{kind}"
-    return field
-
-
-def _add_map(message: descriptor_pb2.DescriptorProto, path: str, name: str, number: int) -> None:
-    """A map is many entries of key and value, as protobuf itself has it."""
-    entry = message.nested_type.add(name=f"{name.capitalize()}Entry")
-    entry.options.map_entry = True
-    _add(entry, "key", 1, "string")
-    _add(entry, "value", 2, "InferParameter")
-    _add(message, name, number, f"*{path}.{entry.name}")
-
-
-def _classes() -> dict[str, Any]:
+def _message_classes() -> dict[str, Any]:
+    """Make the class of each message; one inside another has a dot in its name."""
+    file = _parse(Path(__file__).with_name("open_inference.proto").read_text("utf-8"))
     # A pool of its own: another library may have the same names in the common one.
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(_file())
+    pool.Add(file)
+    names = [
+        f"{outer.name}.{each.name}" if each is not outer else outer.name
+        for outer in file.message_type
+        for each in (outer, *outer.nested_type)
+        if not each.options.map_entry
+    ]
     return {
-        path: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{path}"))
-        for path in (*MESSAGES, "InferParameter")
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+        for name in names
     }
 
 
-CLASSES: dict[str, Any] = _classes()
+def _parse(text: str) -> descriptor_pb2.FileDescriptorProto:
+    """Read the proto language as far as `open_inference.proto` uses it, a line at a time."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="clewline/open_inference.proto", package=PACKAGE, syntax="proto3"
+    )
+    open_messages: list[descriptor_pb2.DescriptorProto] = []
+    choices: list[str] = []
+    for line in text.splitlines():
+        if found := re.match(r"\s*message (\w+) \{(\})?", line):
+            inside = open_messages[-1].nested_type if open_messages else file.message_type
+            message = inside.add(name=found[1])
+            if not found[2]:
+                open_messages.append(message)
+        elif found := re.match(r"\s*oneof (\w+) \{", line):
+            choices.append(open_messages[-1].oneof_decl.add(name=found[1]).name)
+        elif found := re.match(r"\s*map<string, (\w+)> (\w+) = (\d+);", line):
+            # A map is many entries of key and value.
+            message, path = open_messages[-1], ".".join(each.name for each in open_messages)
+            entry = message.nested_type.add(name=f"{found[2].capitalize()}Entry")
+            entry.options.map_entry = True
+            _add_field(entry, "string", "key", 1)
+            _add_field(entry, found[1], "value", 2)
+            _add_field(message, f"{path}.{entry.name}", found[2], int(found[3]), repeated=True)
+        elif found := re.match(r"\s*(repeated )?([\w.]+) (\w+) = (\d+);", line):
+            number, repeated = int(found[4]), bool(found[1])
+            field = _add_field(open_messages[-1], found[2], found[3], number, repeated=repeated)
+            if choices:
+                field.oneof_index = 0
+        elif line.strip() == "}":
+            _ = choices.pop() if choices else open_messages.pop()
+    return file
+
+
+def _add_field(
+    message: descriptor_pb2.DescriptorProto,
+    kind: str,
+    name: str,
+    number: int,
+    *,
+    repeated: bool = False,
+) -> descriptor_pb2.FieldDescriptorProto:
+    field_type = descriptor_pb2.FieldDescriptorProto
+    label = field_type.LABEL_REPEATED if repeated else field_type.LABEL_OPTIONAL
+    field = message.field.add(name=name, number=number, label=label)
+    if kind[0].islower():
+        field.type = field_type.Type.Value(f"TYPE_{kind.upper()}")
+    else:
+        field.type, field.type_name = field_type.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
+    return field
+
+
+CLASSES: dict[str, Any] = _message_classes()
 """Message → its class."""
+
+
+class ReceivedInference(msgspec.Struct):
+    """A request as the endpoints are asked, and what its answer needs."""
+
+    model: str
+    version: str
+    body: bytes
+    detail: str
+    options: InferOptions
+    is_raw: bool
+
+
+def read_message(name: str, data: bytes) -> Any:
+    """
+    Read a message.
+
+    Raises:
+        MalformedInput: The bytes are no message of this kind.
+    """
+    try:
+        return CLASSES[name].FromString(data)
+    except DecodeError as error:
+        raise MalformedInput(
+            f"The message is no {name}.", "Use the messages of the Open Inference Protocol."
+        ) from error
+
+
+def write_message(name: str, content: Any) -> bytes:
+    """Write a struct or a dictionary as a message; what the message does not have is left out."""
+    message = CLASSES[name]()
+    json_format.ParseDict(msgspec.to_builtins(content), message, ignore_unknown_fields=True)
+    return bytes(message.SerializeToString())
+
+
+def read_inference(data: bytes) -> ReceivedInference:
+    """
+    Read a request to infer.
+
+    Raises:
+        MalformedInput: It is none, or its contents are not one for each input, of its datatype.
+        BodyTooLarge: It has more inputs, parameters or typed elements than one request may have.
+    """
+    request = read_message("ModelInferRequest", data)
+    inputs, raws = request.inputs, list(request.raw_input_contents)
+    if len(inputs) > MOST_INPUTS:
+        raise too_many_inputs(len(inputs))
+    if raws and (len(raws) != len(inputs) or any(each.HasField("contents") for each in inputs)):
+        raise MalformedInput(
+            f"There are {len(raws)} raw contents for {len(inputs)} inputs, or typed ones beside.",
+            "Send raw contents for every input, or typed ones.",
+        )
+    contents = raws or list(map(_raw_contents, inputs))
+    described = [
+        InferInput(
+            tensor.name,
+            list(tensor.shape),
+            tensor.datatype,
+            _read_parameters(tensor.parameters) | {SIZE: len(content)},
+        )
+        for tensor, content in zip(inputs, contents, strict=True)
+    ]
+    outputs = [
+        RequestedOutput(each.name, _read_parameters(each.parameters)) for each in request.outputs
+    ]
+    options = InferOptions(
+        id=request.id or None,
+        parameters=_read_parameters(request.parameters),
+        outputs=outputs or None,
+    )
+    asked: dict[str, Any] = {"inputs": described}
+    if options.id or options.parameters or options.outputs:
+        asked = {"id": options.id, "parameters": options.parameters, **asked}
+        asked["outputs"] = options.outputs
+    header = _encode(asked)
+    body, detail = b"".join([header, *contents]), str(len(header))
+    name, version = request.model_name, request.model_version
+    return ReceivedInference(name, version, body, detail, options, bool(raws))
+
+
+def write_inference(name: str, request: ReceivedInference, answer: InferResponse) -> bytes:
+    """Write an answer; its tensors are raw when those of the request were, or one has to be."""
+    is_raw = request.is_raw or any(each.datatype not in CONTENTS for each in answer.tensors)
+    message = CLASSES["ModelInferResponse"](
+        model_name=name, model_version=answer.model_version, id=request.options.id or ""
+    )
+    for key, value in answer.parameters.items():
+        message.parameters[key].string_param = value
+    for tensor in answer.tensors:
+        output = message.outputs.add(
+            name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
+        )
+        if is_raw:
+            message.raw_output_contents.append(tensor.raw())
+            continue
+        elements = tensor.elements
+        if tensor.datatype == BYTES:
+            elements = [str(element).encode() for element in elements]
+        getattr(output.contents, CONTENTS[tensor.datatype]).extend(elements)
+    return bytes(message.SerializeToString())
+
+
+def _read_parameters(found: Any) -> Parameters:
+    """Read the parameters of a message; one without a value is left out."""
+    if len(found) > MOST_PARAMETERS:
+        raise BodyTooLarge(f"There are more than {MOST_PARAMETERS} parameters.", "Send fewer.")
+    chosen = {name: each.WhichOneof("parameter_choice") for name, each in found.items()}
+    return {name: getattr(found[name], choice) for name, choice in chosen.items() if choice}
+
+
+def _raw_contents(tensor: Any) -> bytes:
+    """Return typed contents as raw bytes; raises as `read_inference`."""
+
+    def refused(what: str) -> MalformedInput:
+        return MalformedInput(
+            f"The input {printable_text(tensor.name)!r} {what}.",
+            "Send its elements where its datatype has them, or raw.",
+        )
+
+    place = CONTENTS.get(tensor.datatype)
+    named = {field.name for field, _ in tensor.contents.ListFields()}
+    if place is None or not named <= {place}:
+        found = ", ".join(sorted(named)) or "no contents"
+        raise refused(f"has {found} for {printable_text(tensor.datatype)!r}")
+    elements = getattr(tensor.contents, place)
+    if len(elements) > MOST_ELEMENTS:
+        raise BodyTooLarge(
+            f"The input {printable_text(tensor.name)!r} has more than {MOST_ELEMENTS} elements.",
+            "Send raw contents, or fewer rows at once.",
+        )
+    if tensor.datatype == BYTES:
+        return pack_strings(elements)
+    try:
+        # As a list: out of protobuf's own kind of array numpy would wrap what does not fit.
+        return np.array(list(elements), DTYPES[tensor.datatype]).tobytes()
+    except OverflowError as error:
+        raise refused(f"has elements that {tensor.datatype} does not hold") from error

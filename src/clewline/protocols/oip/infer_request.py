@@ -1,8 +1,10 @@
 """
 The JSON of an inference request: one quick msgspec pass, and an exact one where that is not sure.
 
-After the JSON may follow raw tensors, one for each input that says
-`binary_data_size`, in the order of the inputs.
+Raw tensors may follow the JSON, one for each input that says `binary_data_size`, in the order
+of the inputs.
+
+Source: Open Inference Protocol v2 and its extension for binary tensor data.
 """
 
 from __future__ import annotations
@@ -13,16 +15,19 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta
 
-from clewline.errors import MalformedInput
-from clewline.signature import json_rows
-from clewline.signature.json_rows import JsonObject
+from clewline.errors import BodyTooLarge, MalformedInput
+from clewline.signature.json_rows import JsonObject, parse_exactly
 
 SHAPE = 'Send {"inputs": [{"name": …, "shape": […], "datatype": …, "data": […]}, …]}.'
 SIZE = "binary_data_size"
+MOST_INPUTS = 16_384
+"""Inputs of one request: as many as a CSV may have columns."""
+MOST_BRACKETS = 1 << 20
+"""Arrays and objects in the JSON of one request: reading more would take over 0.1 s at a time."""
 Parameters = dict[str, Any]
 
 
-class Input(msgspec.Struct, gc=False):
+class InferInput(msgspec.Struct, gc=False):
     """One input tensor; its data is here, or raw behind the JSON."""
 
     name: str
@@ -32,76 +37,106 @@ class Input(msgspec.Struct, gc=False):
     data: Any = UNSET
 
 
-class Output(msgspec.Struct, gc=False):
-    """One output tensor that is asked for."""
+class RequestedOutput(msgspec.Struct, gc=False):
+    """One output tensor that a request names."""
 
     name: str
     parameters: Parameters | None = None
 
 
-class Request(msgspec.Struct, gc=False):
-    """An inference request."""
+class InferOptions(msgspec.Struct, gc=False, kw_only=True):
+    """What a request asks for beside its rows."""
 
-    inputs: list[Input]
     id: str | None = None
     parameters: Parameters | None = None
-    outputs: list[Output] | None = None
+    outputs: list[RequestedOutput] | None = None
 
 
-class Whole(NamedTuple):
-    """A request, and for each input where its raw data lies in the body; None where it has none."""
+class InferRequest(InferOptions, gc=False, kw_only=True):
+    """An inference request."""
 
-    request: Request
+    inputs: list[InferInput]
+
+
+class ReceivedRequest(NamedTuple):
+    """A request, its body, and the part of the body that holds the raw data of each input."""
+
+    request: InferRequest
     body: bytes
-    places: list[tuple[int, int] | None]
+    spans: list[tuple[int, int] | None]  # None for an input with JSON data
 
 
-_decode = msgspec.json.Decoder(Request).decode
+_decode = msgspec.json.Decoder(InferRequest).decode
+_decode_options = msgspec.json.Decoder(InferOptions).decode
 
 
-def quick(body: bytes, header_bytes: int | None) -> Whole | None:
+def decode_quickly(body: bytes, json_bytes: int | None) -> ReceivedRequest | None:
     """
-    Read a request in one pass; None when that refuses or cannot be sure.
+    Read a request in one pass; return None if that refuses it or cannot be sure.
 
     Args:
         body: The JSON, and raw data behind it.
-        header_bytes: The length of the JSON; None when it is all of the body.
-    """
-    header = body if header_bytes is None else body[:header_bytes]
-    try:
-        request = _decode(header)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    # msgspec keeps the last of repeated keys without a word, so the keys are counted.
-    inputs = request.inputs
-    datas = [each.data for each in inputs]
-    raws = datas.count(UNSET)
-    if header.count(b'":') != _keys(request) + 4 * len(inputs) - raws or _has_far_colons(header):
-        return None
-    if not raws and header_bytes is None:
-        return Whole(request, body, [None] * len(inputs))
-    return Whole(request, body, places(inputs, len(header), len(body)))
-
-
-def exact(body: bytes, header_bytes: int | None) -> Whole:
-    """
-    Read a request key by key; otherwise as `quick`.
-
-    Numbers in its data are as `clewline.signature.json_rows.parse_exactly` gives them.
+        json_bytes: The length of the JSON; None if the whole body is JSON.
 
     Raises:
-        MalformedInput: It is not what a request is; says where.
+        BodyTooLarge: There are more than `MOST_BRACKETS` arrays and objects or `MOST_INPUTS`
+            inputs.
+        MalformedInput: The raw data is more or less than the inputs say.
     """
-    header = body if header_bytes is None else body[:header_bytes]
-    document = _plain(json_rows.parse_exactly(header))
+    text = _json_part(body, json_bytes)
     try:
-        request = msgspec.convert(document, Request)
+        request = _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    # msgspec keeps the last of repeated keys without a word, so the keys are counted. A colon
+    # that stands apart from its key is not counted.
+    inputs = request.inputs
+    raws = [each.data for each in inputs].count(UNSET)
+    colons = text.count(b'":')
+    if colons != _count_keys(request) + 4 * len(inputs) - raws or (
+        text.count(b":") != colons
+        and any(colon in text for colon in (b" :", b"\t:", b"\n:", b"\r:"))
+    ):
+        return None
+    if not raws and json_bytes is None:
+        return ReceivedRequest(_checked(request), body, [None] * len(inputs))
+    return ReceivedRequest(_checked(request), body, raw_spans(inputs, len(text), len(body)))
+
+
+def decode_exactly(body: bytes, json_bytes: int | None) -> ReceivedRequest:
+    """
+    Read a request key by key; otherwise as `decode_quickly`.
+
+    Numbers in its data are as `clewline.signature.json_rows.parse_exactly` returns them.
+
+    Raises:
+        BodyTooLarge: As `decode_quickly`.
+        MalformedInput: It is no inference request; says where.
+    """
+    text = _json_part(body, json_bytes)
+    try:
+        request = msgspec.convert(_plain(parse_exactly(text)), InferRequest)
     except msgspec.ValidationError as error:
         raise MalformedInput(f"The body is no inference request: {error}.", SHAPE) from error
-    return Whole(request, body, places(request.inputs, len(header), len(body)))
+    return ReceivedRequest(
+        _checked(request), body, raw_spans(request.inputs, len(text), len(body))
+    )
 
 
-def header_length(detail: str, body: bytes) -> int:
+def decode_options(body: bytes, json_bytes: int | None) -> InferOptions:
+    """
+    Read what a request asks for beside its rows.
+
+    Raises:
+        BodyTooLarge, MalformedInput: As `decode_exactly`.
+    """
+    try:
+        return _decode_options(body if json_bytes is None else body[:json_bytes])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_exactly(body, json_bytes).request
+
+
+def json_length(detail: str, body: bytes) -> int:
     """
     Read the length of the JSON before raw data.
 
@@ -116,9 +151,9 @@ def header_length(detail: str, body: bytes) -> int:
     return int(detail)
 
 
-def places(inputs: Sequence[Input], start: int, end: int) -> list[tuple[int, int] | None]:
+def raw_spans(inputs: Sequence[InferInput], start: int, end: int) -> list[tuple[int, int] | None]:
     """
-    Find where the raw data of each input lies.
+    Find the part of the body that holds the raw data of each input.
 
     Raises:
         MalformedInput: An input has two kinds of data or none, or there is more or less of it.
@@ -132,8 +167,13 @@ def places(inputs: Sequence[Input], start: int, end: int) -> list[tuple[int, int
             place += size
         elif size is None and each.data is not UNSET:
             found.append(None)
+        elif size is None:
+            raise MalformedInput(f"The input {each.name[:200]!r} has no data.", SHAPE)
         else:
-            raise _no_data(each.name, size)
+            raise MalformedInput(
+                f"The input {each.name[:200]!r} has data beside {SIZE}, or that is no length.",
+                f"Send data, or {SIZE} and so many bytes behind the JSON.",
+            )
     if place != end:
         raise MalformedInput(
             f"{end - start} bytes follow the JSON, and the inputs name {place - start}.",
@@ -142,33 +182,37 @@ def places(inputs: Sequence[Input], start: int, end: int) -> list[tuple[int, int
     return found
 
 
-def _no_data(name: str, size: Any) -> MalformedInput:
-    if size is None:
-        return MalformedInput(f"The input {name[:200]!r} has no data.", SHAPE)
-    return MalformedInput(
-        f"The input {name[:200]!r} has data beside {SIZE}, or that is no length.",
-        f"Send data, or {SIZE} and so many bytes behind the JSON.",
+def too_many_inputs(count: int) -> BodyTooLarge:
+    """Return the error for a request of more than `MOST_INPUTS` inputs."""
+    return BodyTooLarge(
+        f"The request has {count} inputs, and may have {MOST_INPUTS}.", "Send fewer inputs."
     )
 
 
-def _keys(request: Request) -> int:
-    """Count the keys around the tensors when none is repeated and none unknown."""
-    count = 1 + (request.id is not None)
-    for each in request.inputs:
+def _json_part(body: bytes, json_bytes: int | None) -> bytes:
+    text = body if json_bytes is None else body[:json_bytes]
+    if len(text) > MOST_BRACKETS and text.count(b"[") + text.count(b"{") > MOST_BRACKETS:
+        raise BodyTooLarge(
+            f"The JSON has more than {MOST_BRACKETS} arrays and objects.",
+            "Send flat data, raw tensors, or fewer rows at once.",
+        )
+    return text
+
+
+def _checked(request: InferRequest) -> InferRequest:
+    if len(request.inputs) > MOST_INPUTS:
+        raise too_many_inputs(len(request.inputs))
+    return request
+
+
+def _count_keys(request: InferRequest) -> int:
+    """Count the keys around the tensors if none is repeated and none unknown."""
+    outputs = request.outputs or ()
+    count = 1 + (request.id is not None) + (request.outputs is not None) + len(outputs)
+    for each in (request, *request.inputs, *outputs):
         if each.parameters is not None:
             count += 1 + len(each.parameters)
-    if request.parameters is not None:
-        count += 1 + len(request.parameters)
-    for output in request.outputs or ():
-        count += 1 if output.parameters is None else 2 + len(output.parameters)
-    return count + (request.outputs is not None)
-
-
-def _has_far_colons(header: bytes) -> bool:
-    """Tell whether a colon may stand behind its key with space between, which is not counted."""
-    if header.count(b":") == header.count(b'":'):
-        return False
-    return any(colon in header for colon in (b" :", b"\t:", b"\n:", b"\r:"))
+    return count
 
 
 def _plain(value: Any) -> Any:
@@ -176,15 +220,15 @@ def _plain(value: Any) -> Any:
     Turn parsed objects into dictionaries.
 
     Raises:
-        MalformedInput: A key stands in one twice.
+        MalformedInput: A key stands in one object twice.
     """
     if isinstance(value, JsonObject):
-        plain = {key: _plain(item) for key, item in value}
-        if len(plain) < len(value):
-            keys = [key for key, _ in value]
-            twice = next(key for key in plain if keys.count(key) > 1)
-            raise MalformedInput(f"The key {twice[:200]!r} stands twice in one object.", SHAPE)
+        plain: dict[str, Any] = {}
+        for key, item in value:
+            if key in plain:
+                raise MalformedInput(f"The key {key[:200]!r} stands twice in one object.", SHAPE)
+            plain[key] = _plain(item)
         return plain
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item) if isinstance(item, list | tuple) else item for item in value]
     return value

@@ -9,7 +9,7 @@ from clewline.serve.formats.body_format import (
     PARQUET,
     READ_ON_THREAD,
     BodyFormat,
-    CheckedRows,
+    RequestRows,
     load_format,
     too_many_rows,
 )
@@ -23,7 +23,7 @@ __all__ = [
     "PARQUET",
     "READ_ON_THREAD",
     "BodyFormat",
-    "CheckedRows",
+    "RequestRows",
     "load_format",
     "too_many_rows",
 ]

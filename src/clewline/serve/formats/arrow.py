@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import CheckedRows, too_many_rows
+from clewline.serve.formats import RequestRows, too_many_rows
 from clewline.serve.formats.columns import read_details
 from clewline.serve.formats.tables import (
     DECODED_BYTES,
@@ -39,7 +39,7 @@ _DICTIONARY, _BATCH = 2, 3
 class Arrow:
     """Reads Arrow IPC of either kind."""
 
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of a body."""
         return rows_in(_frame(body, max_rows), read_details(detail), checker, max_rows)
 

@@ -34,7 +34,7 @@ READ_ON_THREAD = frozenset({ARROW, PARQUET})
 """Formats that are always read on a thread, because the first body imports a large library."""
 
 
-class CheckedRows(msgspec.Struct, frozen=True, gc=False):
+class RequestRows(msgspec.Struct, frozen=True, gc=False):
     """The rows of one request, decoded and checked."""
 
     rows: list[Row]  # of the checker's row type, one or more
@@ -44,7 +44,7 @@ class CheckedRows(msgspec.Struct, frozen=True, gc=False):
 class BodyFormat(Protocol):
     """Reads one format. Stateless; called from any thread."""
 
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """
         Read and check the rows of a body.
 

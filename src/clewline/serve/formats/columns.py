@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import FieldProblem, MalformedInput, UnknownFormat
-from clewline.serve.formats import CheckedRows, too_many_rows
+from clewline.serve.formats import RequestRows, too_many_rows
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field_rules import EXACT, FieldRule, Refusal, is_encodable, printable_text
 from clewline.signature.json_rows import NameSuggestions, printable_json
@@ -116,7 +116,7 @@ def strange_columns(names: Iterable[str], checker: Checker) -> list[FieldProblem
     return problems
 
 
-def with_entities(rows: list[Any], entities: list[str] | None) -> CheckedRows:
+def with_entities(rows: list[Any], entities: list[str] | None) -> RequestRows:
     """
     Put rows and whom they are about together.
 
@@ -128,7 +128,7 @@ def with_entities(rows: list[Any], entities: list[str] | None) -> CheckedRows:
             f"There are {len(entities)} entities and {len(rows)} rows.",
             "Send one entity a row, or leave entities out.",
         )
-    return CheckedRows(rows, entities)
+    return RequestRows(rows, entities)
 
 
 def take_entities(

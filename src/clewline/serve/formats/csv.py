@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import CheckedRows, too_many_rows
+from clewline.serve.formats import RequestRows, too_many_rows
 from clewline.serve.formats.columns import (
     Details,
     read_details,
@@ -50,7 +50,7 @@ csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
 class Csv:
     """Reads text/csv."""
 
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of a body."""
         details = read_details(detail)
         names, lines = _lines(body, details, max_rows)

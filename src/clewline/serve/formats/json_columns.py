@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import CheckedRows
+from clewline.serve.formats import RequestRows
 from clewline.serve.formats.columns import require_count, rows_of, with_entities
 from clewline.signature import json_rows
 from clewline.signature.check import Checker
@@ -32,7 +32,7 @@ _decode = msgspec.json.Decoder(_Body).decode
 class JsonColumns:
     """Reads columns of JSON."""
 
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of a body."""
         found = _quick(body)
         if found is None:

@@ -11,7 +11,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import CheckedRows, too_many_rows
+from clewline.serve.formats import RequestRows, too_many_rows
 from clewline.serve.formats.columns import read_details
 from clewline.serve.formats.tables import (
     DECODED_BYTES,
@@ -47,7 +47,7 @@ _PAGE_KINDS = (5, 7, 8)  # data, dictionary, data of version 2; the first field 
 class Parquet:
     """Reads Parquet."""
 
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of a body."""
         return rows_in(_frame(body, max_rows), read_details(detail), checker, max_rows)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import CheckedRows, too_many_rows
+from clewline.serve.formats import RequestRows, too_many_rows
 from clewline.serve.formats.columns import with_entities
 from clewline.signature.check import Checker
 
@@ -17,7 +17,7 @@ from clewline.signature.check import Checker
 class JsonRows:
     """Reads `[{…}, …]`."""
 
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> CheckedRows:
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of an array."""
         if not body.lstrip(b" \t\r\n").startswith(b"["):
             raise MalformedInput("The body is no JSON array.", "Send [{…}, …].")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from clewline.errors import BodyTooLarge, FieldProblem, MalformedInput
-from clewline.serve.formats import CheckedRows
+from clewline.serve.formats import RequestRows
 from clewline.serve.formats.columns import (
     Details,
     require_count,
@@ -62,7 +62,7 @@ def too_large() -> BodyTooLarge:
     )
 
 
-def rows_in(frame: pl.DataFrame, details: Details, checker: Checker, max_rows: int) -> CheckedRows:
+def rows_in(frame: pl.DataFrame, details: Details, checker: Checker, max_rows: int) -> RequestRows:
     """
     Check the rows of a table.
 

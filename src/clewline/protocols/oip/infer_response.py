@@ -1,0 +1,183 @@
+"""
+From the answer of an endpoint to the tensors that a request asked for, for REST and gRPC alike.
+
+A classifier answers `label` and `probabilities`, a regressor or a model of arrays `value`; ids
+and the rest are parameters. A number that is not finite is NaN in a tensor, null in JSON.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from clewline.errors import BadRequest, Fault, InvalidInput, NotSupported
+from clewline.protocols.oip.infer_request import InferOptions
+from clewline.protocols.oip.model_metadata import label_datatype, output_tensors, value_datatype
+from clewline.protocols.oip.tensor_data import BYTES, DTYPES, pack_strings
+from clewline.protocols.request_headers import checked_key, deadline_in
+from clewline.serve.answer_writer import label_name
+from clewline.serve.predict_request import PredictRequest
+from clewline.serve.predict_response import PredictResponse
+from clewline.signature.field import Output
+from clewline.signature.field_rules import printable_text
+from clewline.signature.json_rows import NameSuggestions
+
+LARGE_ROWS = 256
+"""An answer of more rows is written on a thread; below, it takes under a millisecond."""
+
+
+class OutputTensor(msgspec.Struct, gc=False):
+    """An output: its elements row by row, of the type that its datatype has."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    elements: list[Any]
+
+    def raw(self) -> bytes:
+        """Return the elements as raw bytes."""
+        if self.datatype == BYTES:
+            return pack_strings([str(element).encode() for element in self.elements])
+        if self.datatype == "FP64":  # a few of them: numpy takes three times as long
+            return struct.pack(f"<{len(self.elements)}d", *self.elements)
+        return np.array(self.elements, DTYPES[self.datatype]).tobytes()
+
+
+class InferResponse(msgspec.Struct, gc=False):
+    """An answer as the protocol gives it."""
+
+    model_version: str
+    parameters: dict[str, str]
+    tensors: list[OutputTensor]
+
+
+class _Prediction(msgspec.Struct, gc=False):
+    id: str
+    model: str = ""
+    arm: str = ""
+    label: Any = None
+    value: Any = msgspec.UNSET  # a number, or nested lists of them
+    probabilities: dict[str, float | None] | None = None
+    flags: list[dict[str, Any]] | None = None
+
+
+_decode = msgspec.json.Decoder(list[_Prediction]).decode
+
+
+def check_outputs(options: InferOptions, output: Output) -> None:
+    """
+    Accept a request that names only outputs which the endpoint has.
+
+    Raises:
+        InvalidInput: It names another; the message suggests the nearest.
+        NotSupported: It asks for classification, or for shared memory.
+    """
+    if not options.outputs:
+        return
+    names = [tensor.name for tensor in output_tensors(output)]
+    for wanted in options.outputs:
+        if wanted.name not in names:
+            hint = NameSuggestions(names).hint(wanted.name)
+            raise InvalidInput(
+                f"There is no output {printable_text(wanted.name)!r}{hint}",
+                f"The outputs are {', '.join(names)}.",
+            )
+        for parameter in wanted.parameters or ():
+            if parameter == "classification" or parameter.startswith("shared_memory"):
+                raise NotSupported(
+                    f"The parameter {parameter} of an output is not supported.", "Leave it out."
+                )
+
+
+def apply_parameters(asked: PredictRequest, options: InferOptions) -> None:
+    """
+    Add the idempotency key and the timeout among a request's parameters to what is asked.
+
+    Raises:
+        BadRequest: They are not right.
+    """
+    parameters = options.parameters or {}
+    key = parameters.get("idempotency_key")
+    if asked.key is None and key is not None:
+        if not isinstance(key, str):
+            raise BadRequest("idempotency_key is no text.", "Send a string.")
+        asked.key = checked_key(key)
+    for name, unit_ms in (("timeout", 1e-3), ("timeout_ms", 1.0)):
+        wait = parameters.get(name)
+        if isinstance(wait, bool) or not isinstance(wait, int | float | str | None):
+            raise BadRequest(f"{name} is no number.", "Send a number above 0, or leave it out.")
+        if wait:  # Triton's clients send 0 for none
+            asked.deadline = min(asked.deadline, deadline_in(wait, unit_ms))
+
+
+def infer_response(
+    answer: PredictResponse, output: Output, options: InferOptions
+) -> InferResponse:
+    """
+    Turn an answer into the tensors that were asked for.
+
+    Raises:
+        Fault: A prediction is not what the output says.
+    """
+    rows = _decode(b"[" + b",".join(answer.predictions) + b"]")
+    tensors = _value_tensors(rows, output) if output.labels is None else _labels(rows, output)
+    if options.outputs:
+        by_name = {tensor.name: tensor for tensor in tensors}
+        tensors = [by_name[wanted.name] for wanted in options.outputs if wanted.name in by_name]
+    version = answer.revision.rpartition("#")[2]
+    return InferResponse(version, _parameters(answer.revision, rows), tensors)
+
+
+def _value_tensors(rows: list[_Prediction], output: Output) -> list[OutputTensor]:
+    elements = [row.value for row in rows]
+    if msgspec.UNSET in elements:
+        raise Fault("A prediction has no value.", "The server's log has it.")
+    datatype, shape = "FP64", [len(rows)]
+    if output.task == "tensor":
+        datatype, shape = value_datatype(output), [len(rows), *(output.shape or ())]
+        for _ in output.shape or ():
+            elements = [element for each in elements for element in each]
+    return [OutputTensor("value", datatype, shape, list(map(_number, elements)))]
+
+
+def _labels(rows: list[_Prediction], output: Output) -> list[OutputTensor]:
+    assert output.labels is not None
+    labels, datatype = [row.label for row in rows], label_datatype(output.labels)
+    if datatype == BYTES:
+        labels = [label_name(label) for label in labels]
+    tensors = [OutputTensor("label", datatype, [len(rows)], labels)]
+    shares = [row.probabilities for row in rows]
+    if None not in shares:
+        names = [label_name(label) for label in output.labels]
+        elements = [_number(share.get(name)) for share in shares if share for name in names]
+        shape = [len(rows), len(names)]
+        tensors.append(OutputTensor("probabilities", "FP64", shape, elements))
+    return tensors
+
+
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def _parameters(revision: str, rows: list[_Prediction]) -> dict[str, str]:
+    """Return what has no tensor as strings: parameters are scalars over gRPC."""
+    found = {
+        "revision": revision,
+        "prediction_ids": ",".join([row.id for row in rows]),
+        "model": _joined([row.model for row in rows]),
+    }
+    if any(row.arm for row in rows):
+        found["arm"] = _joined([row.arm for row in rows])
+    flags = [{"row": number} | flag for number, row in enumerate(rows) for flag in row.flags or ()]
+    if flags:
+        found["flags"] = msgspec.json.encode(flags).decode()
+    return found
+
+
+def _joined(texts: list[str]) -> str:
+    """Join strings by commas, one per row; a string that all rows have stands once."""
+    return texts[0] if len(set(texts)) == 1 else ",".join(texts)

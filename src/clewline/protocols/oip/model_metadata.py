@@ -1,0 +1,172 @@
+"""
+An endpoint as a model of the Open Inference Protocol, for REST and gRPC alike.
+
+The inputs and outputs of the metadata follow from the endpoint's signature. The version of a
+model is the number of the endpoint's live revision.
+
+Source: Open Inference Protocol v2, and Triton's extension for model repositories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from clewline import __version__
+from clewline.errors import NotFound, NotSupported
+from clewline.protocols.oip.body_format import MATRIX, takes_matrix
+from clewline.protocols.oip.tensor_data import BYTES
+from clewline.protocols.oip.tensor_reader import datatype_of
+from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
+from clewline.signature.field import Field, Output
+from clewline.signature.field_rules import printable_text
+
+NAME = "clewline"
+EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
+
+
+class OipServerMetadata(msgspec.Struct):
+    """What a server says of itself."""
+
+    name: str = NAME
+    version: str = __version__
+    extensions: tuple[str, ...] = EXTENSIONS
+
+
+class TensorMetadata(msgspec.Struct, omit_defaults=True):
+    """A tensor as metadata describes it; -1 stands for the number of rows."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] = {}
+
+
+class ModelMetadata(msgspec.Struct):
+    """What a server says of an endpoint; the parameters name the one tensor for all fields."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: dict[str, Any]
+
+
+class ModelState(msgspec.Struct):
+    """An endpoint in the index of the repository."""
+
+    name: str
+    version: str
+    state: str  # READY, LOADING or UNAVAILABLE
+    reason: str
+
+
+def describe_model(serving: ServedRevision, name: str) -> ModelMetadata:
+    """Describe an endpoint that is loaded."""
+    signature, revision = serving.loaded.signature, serving.loaded.revision
+    parameters: dict[str, Any] = {"content_type": "pd"}
+    if takes_matrix(signature):
+        shape = [-1, len(signature.fields)]
+        parameters["or_one_input"] = TensorMetadata(MATRIX, "FP64", shape, {"content_type": "np"})
+    inputs = [_input_tensor(field) for field in signature.fields]
+    outputs = output_tensors(signature.output)
+    return ModelMetadata(name, [str(revision.number)], NAME, inputs, outputs, parameters)
+
+
+def output_tensors(output: Output) -> list[TensorMetadata]:
+    """Describe what an endpoint answers."""
+    if output.task == "tensor":
+        return [TensorMetadata("value", value_datatype(output), [-1, *(output.shape or ())])]
+    if output.labels is None:
+        return [TensorMetadata("value", "FP64", [-1])]
+    label = TensorMetadata("label", label_datatype(output.labels), [-1])
+    if not output.has_probabilities:
+        return [label]
+    order = {"labels": msgspec.json.encode(output.labels).decode()}
+    return [label, TensorMetadata("probabilities", "FP64", [-1, len(output.labels)], order)]
+
+
+def value_datatype(output: Output) -> str:
+    """Return the datatype of answers that are arrays."""
+    return datatype_of(Field(name=output.name, kind="tensor", dtype=output.dtype, shape=()))
+
+
+def label_datatype(labels: Sequence[Any]) -> str:
+    """
+    Return the datatype that holds labels of these types.
+
+    >>> label_datatype([0, 1]), label_datatype(["no", "yes"]), label_datatype([False, True])
+    ('INT64', 'BYTES', 'BOOL')
+    """
+    types = set(map(type, labels))
+    if types == {bool}:
+        return "BOOL"
+    if types == {int} and all(-(2**63) <= label < 2**63 for label in labels):
+        return "INT64"
+    return "FP64" if types <= {int, float} else BYTES
+
+
+def list_models(endpoints: EndpointServer, *, ready: bool) -> list[ModelState]:
+    """List the endpoints, or only those that answer."""
+    found = []
+    states = {"ready": "READY", "cold": "READY", "loading": "LOADING"}
+    for name, endpoint in sorted(endpoints.endpoints.items()):
+        state = states.get(endpoint.state, "UNAVAILABLE")
+        reason: str = "" if endpoint.state == "ready" else endpoint.state
+        if endpoint.state == "failed" and endpoint.trouble is not None:
+            reason = str(endpoint.trouble)
+        if state == "READY" or not ready:
+            found.append(ModelState(name, live_version(endpoint), state, reason))
+    return found
+
+
+def is_ready(endpoint: ServedEndpoint) -> bool:
+    """Return whether an endpoint answers; a cold one does, after it is loaded."""
+    return endpoint.state in ("ready", "cold")
+
+
+def live_version(endpoint: ServedEndpoint) -> str:
+    """Return the number of the revision that answers, or that would."""
+    if endpoint.serving is not None:
+        return str(endpoint.serving.loaded.revision.number)
+    return str(endpoint.wanted)
+
+
+def check_version(endpoint: ServedEndpoint, version: str) -> None:
+    """
+    Accept a request that names no version, or the live one.
+
+    Raises:
+        NotFound: It names another; the message names the live one.
+    """
+    if version and version != (live := live_version(endpoint)):
+        raise NotFound(
+            f"{endpoint.name} has no version {printable_text(version)} here; "
+            f"the live one is {live}.",
+            "Name that, or none.",
+        )
+
+
+def check_load_parameters(parameters: Any) -> None:
+    """
+    Accept a request to load or unload, unless it brings a model along.
+
+    Raises:
+        NotSupported: It does.
+    """
+    for name in parameters if isinstance(parameters, dict) else ():
+        if name == "config" or name.startswith("file:"):
+            raise NotSupported(
+                f"A model's {name} is not taken over the wire.",
+                "`clewline endpoints apply` makes a revision; load answers with it.",
+            )
+
+
+def _input_tensor(field: Field) -> TensorMetadata:
+    shape = [-1, *(field.shape or ())] if field.kind == "tensor" else [-1]
+    kinds = {"datetime": "datetime", "category": "str", "text": "str"}
+    parameters = {"content_type": kinds.get(field.kind, "np"), "nullable": field.nullable}
+    return TensorMetadata(field.name, datatype_of(field), shape, parameters)
