@@ -20,9 +20,9 @@ from clewline.protocols.error_responses import coded_response, error_response, r
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse
 from clewline.protocols.mlflow.routes import Mlflow
-from clewline.protocols.oip.rest import OipRest
+from clewline.protocols.oip.rest import OipRestRoutes
 from clewline.protocols.rest.routes import RestRoutes
-from clewline.protocols.route import HttpRoute, RouteFinder
+from clewline.protocols.route import HttpRoute, RouteFinder, error_route
 from clewline.serve.access import TokenChecker
 from clewline.serve.endpoint_server import EndpointServer
 
@@ -43,7 +43,7 @@ def make_app(
     rest = RestRoutes(endpoints, health)
     protocols: tuple[RouteFinder, ...] = (
         rest,
-        OipRest(endpoints, rest.ready),
+        OipRestRoutes(endpoints, rest.ready),
         Mlflow(endpoints, rest.ready),
     )
     return HttpApp(protocols, token_checker, health, log=log, behind_proxy=behind_proxy)
@@ -123,11 +123,10 @@ class HttpApp:
                         self._known[path] = route
                     return route
         except ClewlineError as error:
-            return _dead_end(error)
+            return error_route("unknown", error)
         shown = path.decode("utf-8", "replace")[:SHOWN_CHARACTERS]
-        return _dead_end(
-            NotFound(f"There is nothing at {shown}.", "GET /openapi.json lists the routes.")
-        )
+        fix = "GET /openapi.json lists the routes."
+        return error_route("unknown", NotFound(f"There is nothing at {shown}.", fix))
 
     def _check(self, request: HttpRequest, route: HttpRoute) -> None:
         if route.role is None:
@@ -174,18 +173,6 @@ def _nothing(request: HttpRequest) -> None:
 
 REFUSED = HttpRoute("refused", None, (), _nothing)
 """What a request is counted as that the server itself refuses."""
-
-
-def _dead_end(error: ClewlineError) -> HttpRoute:
-    """Give a route that leads to an error, for those who may know that there is nothing."""
-
-    def handle(request: HttpRequest) -> None:
-        raise error
-
-    def admit(request: HttpRequest) -> HttpResponse:
-        raise error
-
-    return HttpRoute("unknown", "any", (), handle, admit)
 
 
 def _dressed(route: HttpRoute, response: HttpResponse) -> HttpResponse:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import msgspec
 
+from clewline.errors import ClewlineError
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import ServedEndpoint
@@ -28,6 +29,17 @@ class HttpRoute(msgspec.Struct, eq=False):
         None  # gives an error the protocol's own shape
     )
     keep: bool = True  # found once and remembered; False where paths have no end, as ids have none
+
+
+def error_route(
+    name: str, error: ClewlineError, dress: Callable[[HttpResponse], HttpResponse] | None = None
+) -> HttpRoute:
+    """Return a route that raises, for any caller who shows a valid token."""
+
+    def fail(request: HttpRequest) -> NoReturn:
+        raise error
+
+    return HttpRoute(name, "any", (), fail, fail, dress=dress, keep=False)
 
 
 class RouteFinder(Protocol):

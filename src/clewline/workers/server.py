@@ -31,7 +31,7 @@ from clewline.workers.peers import Peers
 from clewline.workers.worker_table import WorkerState
 
 if TYPE_CHECKING:
-    from clewline.protocols.oip.grpc import OipGrpc
+    from clewline.protocols.oip.grpc import OipGrpcServer
 
 GARBAGE = 20_000
 """Objects between two collections: a request makes some twenty, and none in a cycle."""
@@ -153,7 +153,7 @@ class PredictionServer:
             http.close()
             await self._close()
 
-    async def _drain(self, http: HttpServer, grpc: OipGrpc | None) -> None:
+    async def _drain(self, http: HttpServer, grpc: OipGrpcServer | None) -> None:
         """Answer the requests that were taken; near the end, send callers elsewhere."""
         drain_s = self._limits.drain_s
         self._until = time.monotonic() + drain_s
@@ -198,15 +198,17 @@ class PredictionServer:
         self._closing.callback(token_checker.close)
         return app
 
-    def _listen_grpc(self, app: HttpApp, port: int) -> OipGrpc:
+    def _listen_grpc(self, app: HttpApp, port: int) -> OipGrpcServer:
         """Take the port of gRPC."""
         try:
-            from clewline.protocols.oip.grpc import OipGrpc
+            from clewline.protocols.oip.grpc import OipGrpcServer
         except ImportError as error:
             message = f"gRPC cannot be served: {error}."
             raise NotSupported(message, install_command("grpc")) from error
         ready = RestRoutes(self.endpoints, app.health).ready
-        grpc = OipGrpc(self.endpoints, app.token_checker, ready, app.health, self._limits, app.log)
+        grpc = OipGrpcServer(
+            self.endpoints, app.token_checker, ready, app.health, self._limits, app.log
+        )
         options, certificate = self.options, None
         if options.tls_cert is not None and options.tls_key is not None:
             certificate = Path(options.tls_cert), Path(options.tls_key)

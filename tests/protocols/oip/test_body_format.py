@@ -13,8 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clewline.errors import ClewlineError, FieldProblem, InvalidInput, MalformedInput, TooManyRows
+from clewline.errors import (
+    BodyTooLarge,
+    ClewlineError,
+    FieldProblem,
+    InvalidInput,
+    MalformedInput,
+    TooManyRows,
+)
 from clewline.protocols.oip.body_format import OIP, OIP_BINARY
+from clewline.protocols.oip.infer_request import MOST_INPUTS
 from clewline.protocols.oip.tensor_data import DTYPES, pack_strings
 from clewline.serve.formats import load_format
 from clewline.serve.json_reader import JsonReader
@@ -83,9 +91,7 @@ def binary(asked: dict[str, Any]) -> tuple[bytes, str]:
         parameters = dict(each.get("parameters", {}))
         if each["datatype"] == "BYTES":
             elements = [parameters.get("null") if x is None else x for x in each["data"]]
-            raws.append(
-                pack_strings([x if isinstance(x, bytes) else x.encode() for x in elements])
-            )
+            raws.append(pack_strings([x if isinstance(x, bytes) else x.encode() for x in elements]))
         else:
             numbers = np.array([math.nan if x is None else x for x in each["data"]])
             raws.append(numbers.astype(DTYPES[each["datatype"]]).tobytes())
@@ -480,3 +486,22 @@ def test_a_raw_number_has_the_bytes_of_its_datatype_and_no_others(
         with pytest.raises(InvalidInput) as caught:
             ask(wrong)
         assert f"{len(raw)} bytes for {rows} elements" in caught.value.fields[0].expected
+
+
+def test_work_without_end_is_refused_before_it_is_begun():
+    nested = b'{"inputs":[{"name":"a","shape":[4000000,1],"datatype":"FP64","data":[%b]}]}'
+    inputs = [{"name": "", "shape": [], "datatype": "", "data": []}] * (MOST_INPUTS + 1)
+    for body, message in (
+        (nested % b",".join([b"[1]"] * 4_000_000), "arrays and objects"),
+        (msgspec.json.encode({"inputs": inputs}), f"may have {MOST_INPUTS}"),
+    ):
+        with pytest.raises(BodyTooLarge, match=message):
+            read(body)
+
+
+def test_many_inputs_and_many_keys_that_stand_twice_are_refused_in_linear_time():
+    inputs = [{"name": f"x{n}", "shape": [1], "datatype": "FP64", "data": [1]} for n in range(9999)]
+    assert len(problems({"inputs": inputs})) == len(inputs) + len(DATATYPES)
+    keys = b",".join(b'"k%d":1' % (n // 2) for n in range(200_000))
+    with pytest.raises(MalformedInput, match="'k0' stands twice"):
+        read(b'{"inputs":[],"parameters":{%b}}' % keys)

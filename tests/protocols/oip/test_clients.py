@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from clewline.protocols.health import ServerHealth
-from clewline.protocols.oip.grpc import OipGrpc
+from clewline.protocols.oip.grpc import OipGrpcServer
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker
 
@@ -28,7 +28,7 @@ def found(income: Any, clients: Path) -> dict[str, Any]:
     """What the client printed."""
     health = ServerHealth()
     ready = RestRoutes(income.endpoints, health).ready
-    served = OipGrpc(income.endpoints, TokenChecker(income.project), ready, health)
+    served = OipGrpcServer(income.endpoints, TokenChecker(income.project), ready, health)
 
     async def start() -> int:
         port = served.listen("127.0.0.1", 0)

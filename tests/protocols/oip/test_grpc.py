@@ -15,11 +15,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clewline.errors import BodyTooLarge
 from clewline.protocols.access_log import AccessLog
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.limits import HttpLimits
-from clewline.protocols.oip.grpc import OipGrpc
-from clewline.protocols.oip.grpc_messages import CLASSES, SERVICE
+from clewline.protocols.oip.grpc import OipGrpcServer
+from clewline.protocols.oip.grpc_messages import (
+    CLASSES,
+    MOST_ELEMENTS,
+    MOST_PARAMETERS,
+    SERVICE,
+    read_inference,
+)
+from clewline.protocols.oip.infer_request import MOST_INPUTS
 from clewline.protocols.oip.tensor_data import pack_strings
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker
@@ -42,7 +50,7 @@ class Calls:
         token_checker = TokenChecker(up.project, required=required)
         limits = HttpLimits(body_bytes=100_000, drain_s=5.0)
         ready = RestRoutes(up.endpoints, self.health).ready
-        self.served = OipGrpc(up.endpoints, token_checker, ready, self.health, limits, log)
+        self.served = OipGrpcServer(up.endpoints, token_checker, ready, self.health, limits, log)
         self.port = self.run(self._start(pem))
         address = f"127.0.0.1:{self.port}"
         self.channel = grpc.insecure_channel(address) if pem is None else trusting(address, pem)
@@ -321,3 +329,18 @@ def test_the_trace_of_a_call_comes_from_its_metadata(calls: Calls, income: Any) 
     finally:
         income.endpoints.tracer = None
     assert carriers == [{"traceparent": parent}]
+
+
+def test_more_inputs_parameters_or_elements_than_a_request_may_have_are_refused():
+    many = CLASSES["ModelInferRequest"](model_name="income")
+    for _ in range(MOST_INPUTS + 1):
+        many.inputs.add(datatype="BOOL")
+    keyed = CLASSES["ModelInferRequest"](model_name="income")
+    for number in range(MOST_PARAMETERS + 1):
+        keyed.parameters[str(number)].bool_param = True
+    typed = CLASSES["ModelInferRequest"](model_name="income")
+    contents = typed.inputs.add(datatype="BOOL").contents
+    contents.bool_contents.extend([True] * (MOST_ELEMENTS + 1))
+    for message, wanted in ((many, "inputs"), (keyed, "parameters"), (typed, "elements")):
+        with pytest.raises(BodyTooLarge, match=wanted):
+            read_inference(message.SerializeToString())

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clewline.protocols.oip.grpc import CODES
-from clewline.protocols.oip.grpc_messages import MESSAGES
+from clewline.protocols.oip.grpc_messages import CLASSES
 from clewline.serve.prediction_replay import replay
 
 INFER = "/v2/models/income/infer"
@@ -229,7 +229,7 @@ def test_a_body_with_bytes_changed_never_fails_the_server(income, data):
 
 def test_every_route_and_every_status_of_grpc_is_documented():
     text = (Path(__file__).parents[3] / "docs" / "oip.md").read_text()
-    for name in MESSAGES:
+    for name in CLASSES:
         if name.endswith("Request"):
             assert f"`{name.removesuffix('Request')}`" in text
     for status, code in CODES.items():

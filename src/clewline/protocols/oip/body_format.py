@@ -59,6 +59,8 @@ OIP = "oip"
 """An inference request in JSON alone."""
 OIP_BINARY = "oip-binary"
 """One with raw tensors behind the JSON; the detail is the length of the JSON."""
+TensorKey = tuple[str, str, str | None, str | None]
+"""What decides how a tensor is read: name, datatype, content type and null; quick to make."""
 MATRIX_KINDS = frozenset({"number", "integer", "boolean"})
 MATRIX = "input"
 """The name of the one tensor for all fields in metadata; a request may name it otherwise."""
@@ -103,15 +105,6 @@ FORMAT = OipFormat(is_binary=False)
 BINARY_FORMAT = OipFormat(is_binary=True)
 
 
-class _TensorKey(NamedTuple):
-    """What decides how a tensor is read."""
-
-    name: str
-    datatype: str
-    content_type: str | None
-    null: str | None
-
-
 class _TensorLayout(NamedTuple):
     """Which tensor holds which field, for requests with the same tensor keys."""
 
@@ -136,7 +129,7 @@ class InferRequestReader:
         self._row_type, self._rules = checker.row_type, checker.rules
         self._fields = [field.name for field in checker.signature.fields]
         self._suggestions = NameSuggestions(self._fields)
-        self._layouts: dict[tuple[_TensorKey, ...], _TensorLayout] = {}
+        self._layouts: dict[tuple[TensorKey, ...], _TensorLayout] = {}
         self._takes_matrix = takes_matrix(checker.signature)
         self.one_row = OneRowReader()
 
@@ -185,31 +178,30 @@ class InferRequestReader:
                 self._layouts[keys] = layout
         return layout
 
-    def _new_layout(self, keys: tuple[_TensorKey, ...]) -> _TensorLayout:
-        is_matrix = self._takes_matrix and len(keys) == 1 and keys[0].name not in self._fields
+    def _new_layout(self, keys: tuple[TensorKey, ...]) -> _TensorLayout:
+        is_matrix = self._takes_matrix and len(keys) == 1 and keys[0][0] not in self._fields
         if is_matrix:
             self._check_matrix(keys[0])
             places = {name: (place, keys[0]) for place, name in enumerate(self._fields)}
         else:
             self._check_tensors(keys)
-            places = {key.name: (place, key) for place, key in enumerate(keys)}
+            places = {key[0]: (place, key) for place, key in enumerate(keys)}
         readers = []
         for rule in self._rules:
             place, key = places[rule.field.name]
-            reader = TensorReader(rule, key.datatype, key.content_type, key.null)
-            readers.append((place, reader))
+            readers.append((place, TensorReader(rule, *key[1:])))
         return _TensorLayout(readers, is_matrix)
 
-    def _check_matrix(self, key: _TensorKey) -> None:
+    def _check_matrix(self, key: TensorKey) -> None:
         problem = _key_problem(key)
-        if problem is None and not all(field_takes(rule.field, key.datatype) for rule in self._rules):
+        if problem is None and not all(field_takes(rule.field, key[1]) for rule in self._rules):
             expected = "a datatype that every field may have, such as FP64"
-            problem = _tensor_problem(key.name, key.datatype, expected)
+            problem = _tensor_problem(key[0], key[1], expected)
         _refuse([] if problem is None else [problem])
 
-    def _check_tensors(self, keys: tuple[_TensorKey, ...]) -> None:
+    def _check_tensors(self, keys: tuple[TensorKey, ...]) -> None:
         """Refuse by name whatever is wrong with the inputs as a whole."""
-        names = {key.name for key in keys}
+        names = {key[0] for key in keys}
         fields = {rule.field.name: rule.field for rule in self._rules}
         problems = [
             FieldProblem(0, name, None, f"a tensor of {datatype_of(field)}; the input is missing")
@@ -218,17 +210,17 @@ class InferRequestReader:
         ]
         seen = set[str]()
         for key in keys:
-            name, expected = key.name, None
+            (name, datatype, *_), expected = key, None
             if name not in fields:
                 expected = f"no such input{self._suggestions.hint(name)}"
             elif name in seen:
                 expected = "one input of this name"
             elif (problem := _key_problem(key)) is not None:
                 problems.append(problem)
-            elif not field_takes(fields[name], key.datatype):
+            elif not field_takes(fields[name], datatype):
                 expected = f"a tensor of {datatype_of(fields[name])}"
             if expected is not None:
-                problems.append(_tensor_problem(name, key.datatype, expected))
+                problems.append(_tensor_problem(name, datatype, expected))
             seen.add(name)
         _refuse(problems)
 
@@ -353,17 +345,17 @@ def entities_of(parameters: Parameters | None, rows: int) -> list[str] | None:
     return entities
 
 
-def _tensor_key(tensor: InferInput) -> _TensorKey:
+def _tensor_key(tensor: InferInput) -> TensorKey:
     if not tensor.parameters:
-        return _TensorKey(tensor.name, tensor.datatype, None, None)
+        return tensor.name, tensor.datatype, None, None
     content, null = tensor.parameters.get("content_type"), tensor.parameters.get(NULL)
     if not isinstance(content, str | None) or not isinstance(null, str | None):
         expected = f"texts in content_type and {NULL}"
         raise _misfit([_tensor_problem(tensor.name, content, expected)])
-    return _TensorKey(tensor.name, tensor.datatype, content, null)
+    return tensor.name, tensor.datatype, content, null
 
 
-def _key_problem(key: _TensorKey) -> FieldProblem | None:
+def _key_problem(key: TensorKey) -> FieldProblem | None:
     """Return what is wrong with a datatype or content type, whatever the field."""
     name, datatype, content, null = key
     if datatype not in DATATYPES:

@@ -26,17 +26,35 @@ from clewline.protocols.error_responses import STATUS
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.http.request import HttpResponse
-from clewline.protocols.oip import grpc_requests as oip_wire
-from clewline.protocols.oip import metadata as oip
 from clewline.protocols.oip.body_format import OIP_BINARY
-from clewline.protocols.oip.grpc_messages import CLASSES, SERVICE
-from clewline.protocols.oip.rest import check_move
+from clewline.protocols.oip.grpc_messages import (
+    SERVICE,
+    ReceivedInference,
+    read_inference,
+    read_message,
+    write_inference,
+    write_message,
+)
+from clewline.protocols.oip.infer_response import (
+    LARGE_ROWS,
+    apply_parameters,
+    check_outputs,
+    infer_response,
+)
+from clewline.protocols.oip.model_metadata import (
+    OipServerMetadata,
+    check_load_parameters,
+    check_version,
+    describe_model,
+    is_ready,
+    list_models,
+)
+from clewline.protocols.oip.rest import LARGE_BYTES
 from clewline.protocols.request_headers import checked_key
 from clewline.serve.access import Need, TokenChecker
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
-from clewline.signature.field import Output
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +85,7 @@ CALLS = 8192
 GONE = 499
 """What a call is counted as whose caller has gone, or whose deadline is over."""
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -88,7 +107,7 @@ class _Call:
 Handler = Callable[[bytes, _Call], Awaitable[bytes]]
 
 
-class OipGrpc:
+class OipGrpcServer:
     """
     Serves endpoints over gRPC. Lives on the loop's thread.
 
@@ -153,7 +172,10 @@ class OipGrpc:
         try:
             if certificate is None:
                 return int(self._server.add_insecure_port(address))
-            return int(self._server.add_secure_port(address, _credentials(*certificate)))
+            chain, key = certificate
+            pair = (key.read_bytes(), chain.read_bytes())
+            credentials = grpc.ssl_server_credentials([pair])
+            return int(self._server.add_secure_port(address, credentials))
         except RuntimeError as error:
             raise Conflict(
                 f"Port {port} on {host} cannot be listened on.",
@@ -183,12 +205,12 @@ class OipGrpc:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                name: grpc.unary_unary_rpc_method_handler(self._guarded(name, need, handler))
+                name: grpc.unary_unary_rpc_method_handler(self._guard(name, need, handler))
                 for name, (need, handler) in methods.items()
             },
         )
 
-    def _guarded(
+    def _guard(
         self, name: str, need: Need | None, handler: Handler
     ) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """Put around a method what all share: access, errors by the one table, and counting."""
@@ -249,97 +271,91 @@ class OipGrpc:
             call.identity = self._token_checker.check(presented, peer, need)
 
     async def _live(self, data: bytes, call: _Call) -> bytes:
-        return _written("ServerLiveResponse", live=True)
+        return write_message("ServerLiveResponse", {"live": True})
 
     async def _ready(self, data: bytes, call: _Call) -> bytes:
-        return _written("ServerReadyResponse", ready=self._is_ready().status == 200)
+        return write_message("ServerReadyResponse", {"ready": self._is_ready().status == 200})
 
     async def _metadata(self, data: bytes, call: _Call) -> bytes:
-        said = oip.ServerMetadata()
-        return _written(
-            "ServerMetadataResponse",
-            name=said.name,
-            version=said.version,
-            extensions=said.extensions,
-        )
+        return write_message("ServerMetadataResponse", OipServerMetadata())
 
     async def _model_ready(self, data: bytes, call: _Call) -> bytes:
-        request = oip_wire.message("ModelReadyRequest", data)
+        request = read_message("ModelReadyRequest", data)
         endpoint = self.endpoints.get(request.name)
-        oip.check_version(endpoint, request.version)
-        return _written("ModelReadyResponse", ready=oip.is_ready(endpoint))
+        check_version(endpoint, request.version)
+        return write_message("ModelReadyResponse", {"ready": is_ready(endpoint)})
 
     async def _model(self, data: bytes, call: _Call) -> bytes:
-        request = oip_wire.message("ModelMetadataRequest", data)
+        request = read_message("ModelMetadataRequest", data)
         endpoint = self.endpoints.get(request.name)
-        oip.check_version(endpoint, request.version)
+        check_version(endpoint, request.version)
         serving = await self._loaded(endpoint)
-        return oip_wire.metadata(oip.metadata(serving, endpoint.name))
+        return write_message("ModelMetadataResponse", describe_model(serving, endpoint.name))
 
     async def _index(self, data: bytes, call: _Call) -> bytes:
-        request = oip_wire.message("RepositoryIndexRequest", data)
-        response = CLASSES["RepositoryIndexResponse"]()
-        for each in oip.index(self.endpoints, ready=request.ready):
-            response.models.add(
-                name=each.name, version=each.version, state=each.state, reason=each.reason
-            )
-        return bytes(response.SerializeToString())
+        request = read_message("RepositoryIndexRequest", data)
+        models = list_models(self.endpoints, ready=request.ready)
+        return write_message("RepositoryIndexResponse", {"models": models})
 
     async def _load(self, data: bytes, call: _Call) -> bytes:
-        request = oip_wire.message("RepositoryModelLoadRequest", data)
-        check_move(dict.fromkeys(request.parameters))
+        request = read_message("RepositoryModelLoadRequest", data)
+        check_load_parameters(dict.fromkeys(request.parameters))
         await self.endpoints.load(request.model_name)
         return b""
 
     async def _unload(self, data: bytes, call: _Call) -> bytes:
-        request = oip_wire.message("RepositoryModelUnloadRequest", data)
+        request = read_message("RepositoryModelUnloadRequest", data)
         await self.endpoints.unload(request.model_name)
         return b""
 
     async def _infer(self, data: bytes, call: _Call) -> bytes:
-        request = await self._do(len(data) > oip.LARGE_BYTES, oip_wire.inference, data)
+        request = await self._do(len(data) > LARGE_BYTES, read_inference, data)
         endpoint = self.endpoints.get(request.model)
         call.endpoint, status = endpoint.name, 200
         try:
-            return await self._answered(endpoint, request, call)
+            return await self._predict(endpoint, request, call)
         except ClewlineError as error:
             status = STATUS.get(error.code, 500)
             raise
         finally:
             endpoint.statistics.record_request(status, time.perf_counter() - call.started)
 
-    async def _answered(
-        self, endpoint: ServedEndpoint, request: oip_wire.Inference, call: _Call
+    async def _predict(
+        self, endpoint: ServedEndpoint, request: ReceivedInference, call: _Call
     ) -> bytes:
-        oip.check_version(endpoint, request.version)
+        check_version(endpoint, request.version)
         serving = endpoint.serving or await self._loaded(endpoint)
         output = serving.loaded.signature.output
-        oip.check_outputs(request.options, output)
-        found: asyncio.Future[PredictResponse | ClewlineError] = _future()
-        ask = PredictRequest(request.body, OIP_BINARY, request.detail, abandoned=found.cancelled)
-        _read_metadata(ask, call.context)
+        check_outputs(request.options, output)
+        found = asyncio.get_running_loop().create_future()
+        asked = PredictRequest(request.body, OIP_BINARY, request.detail, abandoned=found.cancelled)
+        _read_metadata(asked, call.context)
         if (remaining_s := call.context.time_remaining()) is not None:
-            ask.deadline = call.started + remaining_s
-        oip.complete(ask, request.options.parameters)
-        self.endpoints.predict(endpoint, ask, _settling(found))
-        result = await found
+            asked.deadline = call.started + remaining_s
+        apply_parameters(asked, request.options)
+        self.endpoints.predict(endpoint, asked, _settler(found))
+        result: PredictResponse | ClewlineError = await found
         if isinstance(result, ClewlineError):
             raise result
         call.rows, call.first_id = len(result.predictions), result.first_id
-        large = len(result.predictions) > oip.LARGE_ROWS
-        return await self._do(large, _answer, endpoint.name, request, result, output)
 
-    async def _do(self, large: bool, work: Callable[..., T], *arguments: Any) -> T:
+        def write(answer: PredictResponse) -> bytes:
+            tensors = infer_response(answer, output, request.options)
+            return write_inference(endpoint.name, request, tensors)
+
+        return await self._do(call.rows > LARGE_ROWS, write, result)
+
+    async def _do(self, large: bool, work: Callable[[A], T], argument: A) -> T:
         """Do what takes long on a thread, and anything else at once."""
         if not large:
-            return work(*arguments)
+            return work(argument)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.endpoints.threads, work, *arguments)
+        return await loop.run_in_executor(self.endpoints.threads, work, argument)
 
     async def _loaded(self, endpoint: ServedEndpoint) -> ServedRevision:
-        found: asyncio.Future[ServedRevision | ClewlineError] = _future()
-        self.endpoints.when_loaded(endpoint, _settling(found))
-        serving = await found
+        found = asyncio.get_running_loop().create_future()
+        self.endpoints.when_loaded(endpoint, _settler(found))
+        serving: ServedRevision | ClewlineError = await found
         if isinstance(serving, ClewlineError):
             raise serving
         return serving
@@ -356,17 +372,7 @@ def peer_address(peer: str) -> str:
     return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
-def _answer(
-    name: str, request: oip_wire.Inference, answer: PredictResponse, output: Output
-) -> bytes:
-    return oip_wire.answer(name, request, oip.outcome(answer, output, request.options))
-
-
-def _future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
-
-
-def _settling(future: asyncio.Future[Any]) -> Callable[[Any], None]:
+def _settler(future: asyncio.Future[Any]) -> Callable[[Any], None]:
     """Make the callback that gives a future its result, unless nobody waits any more."""
 
     def settle(result: Any) -> None:
@@ -376,27 +382,19 @@ def _settling(future: asyncio.Future[Any]) -> Callable[[Any], None]:
     return settle
 
 
-def _read_metadata(ask: PredictRequest, context: Any) -> None:
+def _read_metadata(asked: PredictRequest, context: Any) -> None:
     """Take the idempotency key and the trace context from the call's metadata."""
     carrier: dict[str, str] = {}
     for key, value in context.invocation_metadata() or ():
         if key == "idempotency-key":
-            ask.key = checked_key(value)
+            asked.key = checked_key(value)
         elif key in ("traceparent", "tracestate"):
             carrier[key] = value
     if "traceparent" in carrier:
-        ask.trace = carrier
+        asked.trace = carrier
 
 
 async def _abort(context: Any, error: ClewlineError, status: int) -> None:
     """End a call with an error; raises, as gRPC has it."""
     code = CODES.get(status, grpc.StatusCode.INTERNAL)
     await context.abort(code, str(error)[:DETAIL_CHARACTERS], ((CODE, error.code),))
-
-
-def _written(kind: str, **fields: Any) -> bytes:
-    return bytes(CLASSES[kind](**fields).SerializeToString())
-
-
-def _credentials(chain: Path, key: Path) -> grpc.ServerCredentials:
-    return grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])

@@ -218,9 +218,7 @@ def write_inference(name: str, request: ReceivedInference, answer: InferResponse
     for key, value in answer.parameters.items():
         message.parameters[key].string_param = value
     for tensor in answer.tensors:
-        output = message.outputs.add(
-            name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
-        )
+        output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if is_raw:
             message.raw_output_contents.append(tensor.raw())
             continue

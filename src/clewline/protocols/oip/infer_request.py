@@ -118,9 +118,7 @@ def decode_exactly(body: bytes, json_bytes: int | None) -> ReceivedRequest:
         request = msgspec.convert(_plain(parse_exactly(text)), InferRequest)
     except msgspec.ValidationError as error:
         raise MalformedInput(f"The body is no inference request: {error}.", SHAPE) from error
-    return ReceivedRequest(
-        _checked(request), body, raw_spans(request.inputs, len(text), len(body))
-    )
+    return ReceivedRequest(_checked(request), body, raw_spans(request.inputs, len(text), len(body)))
 
 
 def decode_options(body: bytes, json_bytes: int | None) -> InferOptions:

@@ -114,9 +114,7 @@ def apply_parameters(asked: PredictRequest, options: InferOptions) -> None:
             asked.deadline = min(asked.deadline, deadline_in(wait, unit_ms))
 
 
-def infer_response(
-    answer: PredictResponse, output: Output, options: InferOptions
-) -> InferResponse:
+def infer_response(answer: PredictResponse, output: Output, options: InferOptions) -> InferResponse:
     """
     Turn an answer into the tensors that were asked for.
 

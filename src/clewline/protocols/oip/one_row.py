@@ -98,11 +98,9 @@ def _json_reader(readers: Readers, received: ReceivedRequest) -> RowReader | Non
             ("name", Literal[each.name]),
             ("shape", tuple[one] if len(each.shape) == 1 else tuple[one, one]),
             ("datatype", Literal[each.datatype]),
-            ("data", tuple[element]),
+            ("data", tuple[element]),  # type: ignore[valid-type]
         ]
-        types.append(
-            msgspec.defstruct("UsualInput", fields, gc=False, forbid_unknown_fields=True)
-        )
+        types.append(msgspec.defstruct("UsualInput", fields, gc=False, forbid_unknown_fields=True))
     request = msgspec.defstruct(
         "UsualRequest",
         [("inputs", tuple[tuple(types)]), ("id", str | None, None)],  # type: ignore[misc]

@@ -10,79 +10,100 @@ The Open Inference Protocol v2 over REST, with the extensions for raw tensors an
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
 
-from clewline.errors import (
-    ClewlineError,
-    MalformedInput,
-    NotFound,
-    NotSupported,
-    Overloaded,
-)
+from clewline.errors import ClewlineError, Fault, MalformedInput, NotFound, Overloaded
 from clewline.protocols.error_responses import error_response
 from clewline.protocols.http.request import HttpRequest, HttpResponse
-from clewline.protocols.oip import metadata as oip
 from clewline.protocols.oip.body_format import OIP, OIP_BINARY
-from clewline.protocols.oip.infer_request import exact, header_length
-from clewline.protocols.oip.metadata import Options, Tensor
+from clewline.protocols.oip.infer_request import InferOptions, decode_options, json_length
+from clewline.protocols.oip.infer_response import (
+    LARGE_ROWS,
+    InferResponse,
+    apply_parameters,
+    check_outputs,
+    infer_response,
+)
+from clewline.protocols.oip.model_metadata import (
+    OipServerMetadata,
+    check_load_parameters,
+    check_version,
+    describe_model,
+    is_ready,
+    list_models,
+)
 from clewline.protocols.request_headers import later, when_asked
-from clewline.protocols.route import POST, READ, HttpRoute
+from clewline.protocols.route import POST, READ, HttpRoute, error_route
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 
+logger = logging.getLogger(__name__)
+
 HEADER_LENGTH = b"inference-header-content-length"
 OCTETS = b"application/octet-stream"
+LARGE_BYTES = 128 << 10
+"""The options of a larger request are read on a thread; below, it takes under a millisecond."""
 T = TypeVar("T")
-_MODELS = b"/v2/models/"
-_REPOSITORY = b"/v2/repository/models/"
 _encode = msgspec.json.encode
-_decode_options = msgspec.json.Decoder(Options).decode
 
 
-class OipRest:
+class OipRestRoutes:
     """
     Finds the routes of the protocol and answers them. Lives on the loop's thread.
 
     Args:
-        endpoints: What is served.
-        ready: Tells whether the server is ready, as `/health/ready` does.
+        endpoints: The endpoints that are served.
+        ready: Returns the answer of `/health/ready`.
     """
 
     def __init__(self, endpoints: EndpointServer, ready: Callable[[], HttpResponse]) -> None:
         self.endpoints = endpoints
         self._is_ready = ready
         self._tasks: set[asyncio.Task[None]] = set()
+        server = _read("oip.server", "any", lambda: _json(OipServerMetadata()))
         self._fixed = {
-            b"/v2": _read("oip.server", "any", self._server),
-            b"/v2/": _read("oip.server", "any", self._server),
-            b"/v2/health/live": _read("oip.live", None, self._live),
+            b"/v2": server,
+            b"/v2/": server,
+            b"/v2/health/live": _read("oip.live", None, lambda: _json({"live": True})),
             b"/v2/health/ready": _read("oip.ready", None, self._ready),
             b"/v2/repository/index": _route("oip.index", "any", POST, self._index),
         }
 
     def find(self, path: bytes) -> HttpRoute | None:
-        """Find the route of a path; one that leads to an error where there is none below /v2."""
-        if (route := self._fixed.get(path)) is not None:
+        """Find the route of a path; return one that raises if there is none below /v2."""
+        route = self._fixed.get(path)
+        if route is not None:
             return route
         if not path.startswith(b"/v2/"):
             return None
+        text = path.decode("utf-8", "replace")
+        error: ClewlineError = NotFound(
+            f"There is nothing at {text[:200]}.", "docs/oip.md lists the routes."
+        )
         try:
-            return self._of_model(path) or self._of_repository(path) or _nowhere(path)
-        except ClewlineError as error:
-            return _dead_end(error)
+            match text.split("/")[2:]:
+                case ["models", name, *rest] if name:
+                    route = self._model_route(name, rest)
+                case ["repository", "models", name, "load" | "unload" as verb]:
+                    route = self._repository_route(name, verb)
+        except ClewlineError as raised:
+            error = raised
+        return route or error_route("oip.unknown", error, dressed)
 
-    def _of_model(self, path: bytes) -> HttpRoute | None:
-        parts = path.removeprefix(_MODELS).decode("utf-8", "replace").split("/")
-        if not path.startswith(_MODELS) or not parts[0]:
-            return None
-        name, version, verb = _apart(parts)
-        if verb not in ("", "ready", "infer"):
+    def _model_route(self, name: str, rest: list[str]) -> HttpRoute | None:
+        """Find the route of NAME[/versions/V][/VERB]."""
+        version = ""
+        if len(rest) >= 2 and rest[0] == "versions" and rest[1]:
+            version, rest = rest[1], rest[2:]
+        verb = rest[0] if rest else ""
+        if len(rest) > 1 or verb not in ("", "ready", "infer"):
             return None
         endpoint = self.endpoints.get(name)
         if verb == "infer":
@@ -99,49 +120,36 @@ class OipRest:
             "oip.model", "any", READ, lambda request: self._model(request, endpoint, version)
         )
 
-    def _of_repository(self, path: bytes) -> HttpRoute | None:
-        parts = path.removeprefix(_REPOSITORY).decode("utf-8", "replace").split("/")
-        if not path.startswith(_REPOSITORY) or len(parts) != 2 or parts[1] not in _MOVES:
-            return None
-        name, verb = parts
+    def _repository_route(self, name: str, verb: str) -> HttpRoute:
         self.endpoints.get(name)
         move = self.endpoints.load if verb == "load" else self.endpoints.unload
         return _route(
             f"oip.{verb}", "operate", POST, lambda request: self._move(request, move, name)
         )
 
-    def _server(self) -> HttpResponse:
-        return HttpResponse(200, _encode(oip.ServerMetadata()))
-
-    def _live(self) -> HttpResponse:
-        return HttpResponse(200, b'{"live":true}')
-
     def _ready(self) -> HttpResponse:
         response = self._is_ready()
-        if response.status != 200:
-            return dressed(response)
-        return HttpResponse(200, b'{"live":true,"ready":true}')
+        return _json({"live": True, "ready": True}) if response.status == 200 else dressed(response)
 
     def _model(self, request: HttpRequest, endpoint: ServedEndpoint, version: str) -> None:
-        oip.check_version(endpoint, version)
+        check_version(endpoint, version)
 
-        def then(serving: ServedRevision | ClewlineError) -> None:
-            if isinstance(serving, ClewlineError):
-                request.answer(dressed(error_response(serving)))
+        def answer(found: ServedRevision | ClewlineError) -> None:
+            if isinstance(found, ClewlineError):
+                request.answer(dressed(error_response(found)))
             else:
-                request.answer(HttpResponse(200, _encode(oip.metadata(serving, endpoint.name))))
+                request.answer(_json(describe_model(found, endpoint.name)))
 
-        self.endpoints.when_loaded(endpoint, then)
+        self.endpoints.when_loaded(endpoint, answer)
 
     def _index(self, request: HttpRequest) -> None:
-        asked = _object(request.body)
-        listed = oip.index(self.endpoints, ready=asked.get("ready") is True)
-        request.answer(HttpResponse(200, _encode(listed)))
+        only_ready = _object(request.body).get("ready") is True
+        request.answer(_json(list_models(self.endpoints, ready=only_ready)))
 
     def _move(
         self, request: HttpRequest, move: Callable[[str], Coroutine[Any, Any, None]], name: str
     ) -> None:
-        check_move(_object(request.body).get("parameters"))
+        check_load_parameters(_object(request.body).get("parameters"))
 
         async def do() -> None:
             try:
@@ -158,11 +166,10 @@ class OipRest:
     def _infer(self, request: HttpRequest, endpoint: ServedEndpoint, version: str) -> None:
         inference = _Inference(self.endpoints, request, endpoint, version)
         length = request.headers.get(HEADER_LENGTH)
-        if length is None:
-            when_asked(request, self.endpoints.threads, inference.begin, OIP)
-        else:
-            detail = length.strip().decode("latin-1")
-            when_asked(request, self.endpoints.threads, inference.begin, OIP_BINARY, detail)
+        format, detail = OIP, ""
+        if length is not None:
+            format, detail = OIP_BINARY, length.strip().decode("latin-1")
+        when_asked(request, self.endpoints.threads, inference.begin, format, detail)
 
 
 class _Inference:
@@ -181,93 +188,94 @@ class _Inference:
         self._request = request
         self._endpoint = endpoint
         self._version = version
-        self._options: Options
+        self._options: InferOptions
         self._output: Any
 
-    def begin(self, ask: PredictRequest | ClewlineError) -> None:
+    def begin(self, asked: PredictRequest | ClewlineError) -> None:
         """Ask the endpoint, once it is loaded."""
-        if isinstance(ask, ClewlineError):
-            self._refuse(ask)
-            return
-        serving = self._endpoint.serving
-        if serving is not None:
-            self._ask(ask, serving)
+        if isinstance(asked, ClewlineError):
+            self._refuse(asked)
+        elif (serving := self._endpoint.serving) is not None:
+            self._ask(asked, serving)
         else:
-            self._endpoints.when_loaded(self._endpoint, lambda found: self._ask(ask, found))
+            self._endpoints.when_loaded(self._endpoint, lambda found: self._ask(asked, found))
+
+    def _ask(self, asked: PredictRequest, serving: ServedRevision | ClewlineError) -> None:
+        if isinstance(serving, ClewlineError):
+            self._refuse(serving)
+            return
+        self._output = output = serving.loaded.signature.output
+
+        def read_options() -> InferOptions:
+            check_version(self._endpoint, self._version)
+            length = None if asked.format == OIP else json_length(asked.detail, asked.body)
+            options = decode_options(asked.body, length)
+            check_outputs(options, output)
+            apply_parameters(asked, options)
+            return options
+
+        def predict(options: InferOptions) -> None:
+            self._options = options
+            self._endpoints.predict(self._endpoint, asked, self)
+
+        self._do(read_options, predict, large=len(asked.body) > LARGE_BYTES)
 
     def __call__(self, result: PredictResponse | ClewlineError) -> None:
-        """Answer with what became of it."""
+        """Answer with the outcome."""
         if isinstance(result, ClewlineError):
             self._refuse(result)
             return
         self._request.rows = len(result.predictions)
         self._request.first_id = result.first_id
 
-        def work() -> HttpResponse:
-            return self._response(oip.outcome(result, self._output, self._options))
+        def write() -> HttpResponse:
+            return self._write(infer_response(result, self._output, self._options))
 
-        self._do(work, self._settle, large=len(result.predictions) > oip.LARGE_ROWS)
+        self._do(write, self._answer, large=len(result.predictions) > LARGE_ROWS)
 
-    def _ask(self, ask: PredictRequest, serving: ServedRevision | ClewlineError) -> None:
-        if isinstance(serving, ClewlineError):
-            self._refuse(serving)
-            return
-        self._output = output = serving.loaded.signature.output
+    def _do(self, work: Callable[[], T], then: Callable[[T], None], *, large: bool) -> None:
+        """Do what takes long on a thread, and anything else at once; refuse if it raises."""
 
-        def work() -> Options:
-            oip.check_version(self._endpoint, self._version)
-            options = options_of(ask)
-            oip.check_outputs(options, output)
-            oip.complete(ask, options.parameters)
-            return options
-
-        def then(options: Options | ClewlineError) -> None:
-            if isinstance(options, ClewlineError):
-                self._refuse(options)
+        def settle(done: T | ClewlineError) -> None:
+            if isinstance(done, ClewlineError):
+                self._refuse(done)
             else:
-                self._options = options
-                self._endpoints.predict(self._endpoint, ask, self)
+                then(done)
 
-        self._do(work, then, large=len(ask.body) > oip.LARGE_BYTES)
-
-    def _do(
-        self, work: Callable[[], T], then: Callable[[T | ClewlineError], None], *, large: bool
-    ) -> None:
-        """Do what takes long on a thread, and anything else at once."""
         if large:
-            later(self._endpoints.threads, work, then)
+            later(self._endpoints.threads, work, settle)
             return
         try:
             done: T | ClewlineError = work()
         except ClewlineError as error:
             done = error
-        then(done)
+        except Exception:  # it would leave this caller, and all others of its batch, unanswered
+            logger.exception("a part of a request failed")
+            done = Fault("The server failed on this request.", "Its log has the reason.")
+        settle(done)
 
-    def _settle(self, response: HttpResponse | ClewlineError) -> None:
-        if isinstance(response, ClewlineError):
-            self._refuse(response)
-        else:
-            self._answer(response)
-
-    def _response(self, outcome: oip.Outcome) -> HttpResponse:
+    def _write(self, answer: InferResponse) -> HttpResponse:
         """Write an answer: JSON, and behind it the tensors that were wanted raw."""
-        options = self._options
-        outputs, raws = [], []
-        for tensor in outcome.tensors:
-            if oip.is_binary(options, tensor.name):
+        options, outputs, raws = self._options, [], []
+        for tensor in answer.tensors:
+            described: dict[str, Any] = {
+                "name": tensor.name,
+                "datatype": tensor.datatype,
+                "shape": tensor.shape,
+            }
+            if _is_wanted_raw(options, tensor.name):
                 raws.append(tensor.raw())
-                outputs.append(_described(tensor, len(raws[-1])))
+                described["parameters"] = {"binary_data_size": len(raws[-1])}
             else:
-                outputs.append(_described(tensor, None))
+                described["data"] = tensor.elements
+            outputs.append(described)
         said: dict[str, Any] = {
             "model_name": self._endpoint.name,
-            "model_version": outcome.model_version,
+            "model_version": answer.model_version,
         }
         if options.id is not None:
             said["id"] = options.id
-        said["parameters"] = outcome.parameters
-        said["outputs"] = outputs
-        body = _encode(said)
+        body = _encode(said | {"parameters": answer.parameters, "outputs": outputs})
         if not raws:
             return HttpResponse(200, body)
         length = (HEADER_LENGTH, b"%d" % len(body))
@@ -282,21 +290,6 @@ class _Inference:
         self._request.answer(response)
 
 
-def options_of(ask: PredictRequest) -> Options:
-    """
-    Read what a request asks for beside its rows.
-
-    Raises:
-        MalformedInput: It is no inference request.
-    """
-    length = None if ask.format == OIP else header_length(ask.detail, ask.body)
-    try:
-        return _decode_options(ask.body if length is None else ask.body[:length])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        request = exact(ask.body, length).request
-        return Options(request.id, request.parameters, request.outputs)
-
-
 def dressed(response: HttpResponse) -> HttpResponse:
     """Give an error the protocol's shape: its message under `error`, and what else it says."""
     said = msgspec.json.decode(response.body)["error"]
@@ -304,60 +297,26 @@ def dressed(response: HttpResponse) -> HttpResponse:
     return msgspec.structs.replace(response, body=_encode(said))
 
 
-def check_move(parameters: Any) -> None:
-    """
-    Let a request to load or unload pass, unless it brings a model along.
-
-    Raises:
-        NotSupported: It does.
-    """
-    names = parameters if isinstance(parameters, dict) else {}
-    for name in names:
-        if name == "config" or name.startswith("file:"):
-            raise NotSupported(
-                f"A model's {name} is not taken over the wire.",
-                "`clewline endpoints apply` makes a revision; load answers with it.",
-            )
-
-
-_MOVES = ("load", "unload")
-
-
-def _described(tensor: Tensor, size: int | None) -> dict[str, Any]:
-    head: dict[str, Any] = {
-        "name": tensor.name,
-        "datatype": tensor.datatype,
-        "shape": tensor.shape,
-    }
-    if size is None:
-        head["data"] = tensor.elements
-    else:
-        head["parameters"] = {"binary_data_size": size}
-    return head
+def _is_wanted_raw(options: InferOptions, name: str) -> bool:
+    for wanted in options.outputs or ():
+        if wanted.name == name and wanted.parameters and "binary_data" in wanted.parameters:
+            return bool(wanted.parameters["binary_data"])
+    return bool(options.parameters and options.parameters.get("binary_data_output"))
 
 
 def _model_ready(endpoint: ServedEndpoint, version: str) -> HttpResponse:
-    oip.check_version(endpoint, version)
-    if not oip.is_ready(endpoint):
-        raise endpoint.trouble or _not_ready(endpoint)
-    return HttpResponse(200, _encode({"name": endpoint.name, "ready": True}))
-
-
-def _not_ready(endpoint: ServedEndpoint) -> ClewlineError:
+    check_version(endpoint, version)
+    if is_ready(endpoint):
+        return _json({"name": endpoint.name, "ready": True})
+    if endpoint.trouble is not None:
+        raise endpoint.trouble
     if endpoint.state == "unloaded":
-        return NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
-    return Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
+        raise NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
+    raise Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
 
 
-def _apart(parts: list[str]) -> tuple[str, str, str]:
-    """Take NAME[/versions/V][/VERB] apart; a verb that there is not where it is none of these."""
-    name, rest = parts[0], parts[1:]
-    version = ""
-    if len(rest) >= 2 and rest[0] == "versions" and rest[1]:
-        version, rest = rest[1], rest[2:]
-    if len(rest) > 1:
-        return name, version, "?"
-    return name, version, rest[0] if rest else ""
+def _json(value: Any) -> HttpResponse:
+    return HttpResponse(200, _encode(value))
 
 
 def _read(name: str, role: Need | None, answer: Callable[[], HttpResponse]) -> HttpRoute:
@@ -381,23 +340,6 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedInput(f"The body is no JSON object: {error}.", "Send one, or none.") from (
-            error
-        )
-
-
-def _nowhere(path: bytes) -> HttpRoute:
-    shown = path.decode("utf-8", "replace")[:200]
-    return _dead_end(NotFound(f"There is nothing at {shown}.", "docs/oip.md lists the routes."))
-
-
-def _dead_end(error: ClewlineError) -> HttpRoute:
-    """Give a route that leads to an error, for those who may know that there is nothing."""
-
-    def handle(request: HttpRequest) -> None:
-        raise error
-
-    def admit(request: HttpRequest) -> HttpResponse:
-        raise error
-
-    return HttpRoute("oip.unknown", "any", (), handle, admit, dress=dressed, keep=False)
+        raise MalformedInput(
+            f"The body is no JSON object: {error}.", "Send one, or none."
+        ) from error

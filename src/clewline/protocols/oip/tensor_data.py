@@ -60,7 +60,11 @@ def datatype_of_dtype(dtype: str) -> str:
     ('FP32', 'BOOL')
     """
     wanted = np.dtype(dtype)
-    return "BOOL" if dtype == "bool" else next(n for n in DTYPES if n != "BOOL" and DTYPES[n] == wanted)
+    return (
+        "BOOL"
+        if dtype == "bool"
+        else next(n for n in DTYPES if n != "BOOL" and DTYPES[n] == wanted)
+    )
 
 
 def flat_elements(data: Any, shape: Sequence[int]) -> list[Any]:

@@ -80,7 +80,9 @@ class TensorReader:
 
     def fits(self, shape: list[int], rows: int) -> bool:
         """Return whether a tensor of this shape has one value per row for so many rows."""
-        return shape == [rows, *self.shape] or (not self.is_tensor and shape == [rows, 1])
+        if self.is_tensor:
+            return shape == [rows, *self.shape]
+        return shape == [rows] or shape == [rows, 1]
 
     def elements(self, received: ReceivedRequest, place: int, rows: int) -> Elements:
         """
@@ -105,12 +107,17 @@ class TensorReader:
 
     def quick(self, received: ReceivedRequest, place: int, rows: int) -> list[Any] | None:
         """Return one value per row of a request if all of them are plainly right, else None."""
-        span = received.spans[place]
-        if not self.fits(received.request.inputs[place].shape, rows):
+        tensor, span = received.request.inputs[place], received.spans[place]
+        if not self.fits(tensor.shape, rows):
             return None
-        if span is not None and rows == 1 and not self.is_tensor:  # NumPy takes far longer for one
-            value = self.raw_one(received.body, *span)
-            return None if value is UNSURE else [value]
+        if rows == 1 and not self.is_tensor:  # NumPy and sets take far longer for one value
+            if span is not None:
+                value = self.raw_one(received.body, *span)
+                return None if value is UNSURE else [value]
+            if type(tensor.data) is list and len(tensor.data) == 1:
+                value = self.one(tensor.data[0])
+                if value is not UNSURE:
+                    return [value]
         try:
             return self.quick_values(self.elements(received, place, rows), rows)
         except TensorMismatch:
@@ -134,11 +141,10 @@ class TensorReader:
     ) -> list[Any]:
         """Return one value per row; add each one that is refused to `problems`."""
         values = elements if isinstance(elements, list) else values_of(elements, self.datatype)
-        judge, size = self._judge, prod(self.shape)
+        size = prod(self.shape)
         if self.is_tensor:  # the elements of a row are one value
-            judge = self._judge_tensor
             values = [values[row * size : (row + 1) * size] for row in range(rows)]
-        found = [judge(value) for value in values]
+        found = [*map(self._judge_tensor if self.is_tensor else self._judge, values)]
         for row, outcome in enumerate(found):
             if isinstance(outcome, Refusal):
                 said = f"array of {size}" if self.is_tensor else printable_json(values[row])
