@@ -307,7 +307,7 @@ def keys_twice(log: Path) -> list[str]:
         with open_windowed(segment.frames) as frames:
             keyed = [decode_frame(frames, slot) for slot in scan_frames(frames, 0) if slot.keyed]
         for frame in keyed:
-            seen.update(f"{frame.endpoint} {part.idempotency_key}" for part in frame.parts)
+            seen.update(f"{frame.endpoint} {part.idempotency_key}" for part in frame.requests)
     return [key for key, times in seen.items() if times > 1 and not key.endswith(" None")]
 
 
@@ -324,7 +324,7 @@ def count(project: Project, answered: list[Request], outcome: Outcome) -> None:
             outcome.lost.append(first)
             continue
         # A request is logged as one part of one frame.
-        recorded = logged.frame.answers[logged.row : logged.row + len(predictions)]
+        recorded = logged.batch.answers[logged.row : logged.row + len(predictions)]
         if recorded != [bytes(prediction) for prediction in predictions]:
             outcome.changed.append(first)
     found = log_check.check_log(project, deep=False)

@@ -188,7 +188,7 @@ class Predictions:
 
     def get(self, prediction: str) -> LoggedPrediction:
         """
-        One prediction, by its id: `.input`, `.answer` (JSON), `.frame`.
+        One prediction, by its id: `.input`, `.answer` (JSON), `.batch`.
 
         Raises:
             NotFound: It is not in the log.

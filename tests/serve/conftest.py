@@ -122,7 +122,7 @@ def frame() -> MakeFrame:
             model="income@3",
             package=Digest("ab" * 32),
             time=1_795_000_000.0,
-            parts=parts,
+            requests=parts,
             answers=[msgspec.json.encode({"label": "<=50K", "row": i}) for i in range(rows)],
             path=[("model", 81.0)],
         )

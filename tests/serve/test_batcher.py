@@ -60,7 +60,7 @@ class Doubler:
             model="double@1",
             package=Digest("ab" * 32),
             time=0.0,
-            parts=parts,
+            requests=parts,
             answers=predictions.answers,
             path=list(predictions.trails[-1].way.path),
         )
@@ -113,10 +113,8 @@ def test_all_calls_of_a_turn_go_through_one_batch_and_one_frame(run: Run, tmp_pa
 
     run(test)
     assert doubler.batches == [[1, 2, 3, 4]]
-    assert (
-        len({item.place.offset for item in log_reader.latest_predictions(tmp_path, limit=10).items})
-        == 1
-    )
+    items = log_reader.latest_predictions(tmp_path, limit=10).items
+    assert len({item.location.offset for item in items}) == 1
 
 
 def test_what_cannot_be_logged_fails_and_the_lane_goes_on(run: Run) -> None:
@@ -160,7 +158,7 @@ def test_a_large_call_goes_through_in_pieces_between_its_neighbours(
         assert large.answers == [b"%d" % (2 * row) for row in range(3 * BATCH_ROWS)]
         for place in (0, 3 * BATCH_ROWS - 1):
             logged = log_reader.get_prediction(tmp_path, id_text(large.ids[place]))
-            assert (logged.row, len(logged.frame.answers)) == (place, 3 * BATCH_ROWS)
+            assert (logged.row, len(logged.batch.answers)) == (place, 3 * BATCH_ROWS)
 
     run(test)
     assert max(map(len, doubler.batches)) <= BATCH_ROWS
@@ -270,7 +268,7 @@ def test_a_node_that_raises_leaves_an_id_a_row_in_the_log(run: Run, tmp_path: Pa
     assert len(error.ids) == 2
     logged = log_reader.get_prediction(tmp_path, error.ids[1])
     assert logged.answer == b'{"error":1}'
-    assert logged.frame.parts[0].count == 2
+    assert logged.batch.requests[0].count == 2
     assert log_reader.get_prediction(tmp_path, id_text(calls[0].ids[0])).answer == b"2"
 
 

@@ -300,7 +300,7 @@ def test_an_array_of_rows_is_read_small_and_large(project: Project, count: int) 
 
     run(project, test)
     (first, *_) = log_reader.latest_predictions(project.log, limit=1).items
-    part = first.frame.parts[0]
+    part = first.batch.requests[0]
     assert (part.format, part.detail, part.body) == (JSON_ROWS, about, body)
 
 

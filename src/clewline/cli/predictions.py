@@ -111,24 +111,24 @@ def compact() -> None:
 
 def shown(logged: LoggedPrediction) -> Shown:
     """Give a prediction as --json prints it."""
-    frame = logged.frame
+    frame = logged.batch
     return Shown(
         id=logged.id,
         time=id_time_s(logged.id),
         endpoint=frame.endpoint,
         revision=f"{frame.endpoint}#{frame.revision}",
-        model=logged.way.model,
+        model=logged.route_path.model,
         package=logged.package,
-        arm=logged.way.arm,
-        choices=list(logged.way.choices),
+        arm=logged.route_path.arm,
+        choices=list(logged.route_path.choices),
         input=logged.input,
         answer=msgspec.Raw(logged.answer),
         entity=logged.entity,
         batch_rows=len(frame.answers),
         batch_row=logged.row,
-        path=list(logged.way.path),
-        segment=str(logged.place.segment),
-        offset=logged.place.offset,
+        path=list(logged.route_path.path),
+        segment=str(logged.location.segment),
+        offset=logged.location.offset,
     )
 
 

@@ -37,7 +37,7 @@ def why(project: Project, identifier: str, *, full: bool = False) -> Node:
     logged = get_prediction(project.log, identifier)
     node = prediction_node(logged, full=full)
     node.facts += [("shadow", shadow_said(*one)) for one in shadows(project, logged.id).items()]
-    revision = RecordRef("revision", f"{logged.frame.endpoint}#{logged.frame.revision}")
+    revision = RecordRef("revision", f"{logged.batch.endpoint}#{logged.batch.revision}")
     with closing(CatalogReader(project.store_root / FILE)) as reader:
         node.children = [why_record(reader, revision, full=full)]
     return node
@@ -45,7 +45,7 @@ def why(project: Project, identifier: str, *, full: bool = False) -> Node:
 
 def prediction_node(logged: LoggedPrediction, *, full: bool = False) -> Node:
     """A prediction as a node of the line, without what it leads to."""
-    frame = logged.frame
+    frame = logged.batch
     answer = msgspec.json.decode(logged.answer)
     row = msgspec.json.decode(logged.input)
     facts = [("row", named(row, len(row) if full else FIELDS_SHOWN))]
@@ -57,8 +57,8 @@ def prediction_node(logged: LoggedPrediction, *, full: bool = False) -> Node:
     facts.append(("answered", moment(id_time_s(logged.id))))
     size = len(frame.answers)
     place = f"row {logged.row + 1} of {size}" if size > 1 else "alone"
-    facts += [("arm", chosen(choice)) for choice in logged.way.choices]
-    took = some(f"{node} {spent_us:.0f} µs" for node, spent_us in logged.way.path)
+    facts += [("arm", chosen(choice)) for choice in logged.route_path.choices]
+    took = some(f"{node} {spent_us:.0f} µs" for node, spent_us in logged.route_path.path)
     facts.append(("batch", f"{place}, {took}"))
     return Node(ref=logged.id, kind="prediction", title=headline(answer), facts=facts)
 

@@ -161,7 +161,7 @@ class LoadedRevision:
             model=model,
             package=self.revision.packages[model] if model else Digest(""),
             time=time.time(),
-            parts=parts,
+            requests=parts,
             answers=predictions.answers,
             path=[] if self._is_graph else list(last.path),
         )

@@ -73,7 +73,7 @@ def replay(project: Project, identifier: str) -> PredictionReplay:
         IntegrityError: The frame or the package is not what was recorded.
     """
     logged = get_prediction(project.log, identifier)
-    frame = logged.frame
+    frame = logged.batch
     with closing(CatalogReader(project.store_root / FILE)) as reader:
         states = _states(reader, frame)
         revision = _revision(reader, frame)
@@ -88,7 +88,7 @@ def replay(project: Project, identifier: str) -> PredictionReplay:
         id=logged.id,
         equal=all(one.equal for one in compared),
         revision=f"{frame.endpoint}#{frame.revision}",
-        model=logged.way.model,
+        model=logged.route_path.model,
         package=logged.package,
         runtime=some(dict.fromkeys(manifest.runtime for manifest in manifests)),
         batch_rows=len(frame.answers),
@@ -118,7 +118,7 @@ class _Again:
         for row in only:
             known = tuple(
                 msgspec.structs.replace(choice, arm="", propensity=0.0)
-                for choice in frame.way(row).choices
+                for choice in frame.route_path(row).choices
             )
             groups.setdefault(known, []).append(row)
         found: dict[int, _Row] = {}
@@ -146,7 +146,7 @@ class _Row(NamedTuple):
 
 def _states(reader: CatalogReader, frame: LoggedBatch) -> dict[tuple[str, int], RouterState | None]:
     """Read the states of routers that the frame names; 0 is none."""
-    named = {(one.node, one.state) for way in frame.ways for one in way.choices}
+    named = {(one.node, one.state) for way in frame.paths for one in way.choices}
     return {
         (node, state): reader.get(RouterState, frame.endpoint, node, state) if state else None
         for node, state in named
@@ -155,7 +155,7 @@ def _states(reader: CatalogReader, frame: LoggedBatch) -> dict[tuple[str, int], 
 
 def _entities(frame: LoggedBatch) -> list[str | None]:
     entities: list[str | None] = []
-    for part in frame.parts:
+    for part in frame.requests:
         entities += part.entities or [None] * part.count
     return entities
 
@@ -168,7 +168,7 @@ def _revision(reader: CatalogReader, frame: LoggedBatch) -> Revision:
             f"The log says {name} answered, and the catalog has no such revision.",
             "Restore the catalog from a backup that holds it.",
         )
-    logged = frame.packages if frame.ways else {frame.model: frame.package}
+    logged = frame.packages if frame.paths else {frame.model: frame.package}
     for model, package in logged.items():
         pinned = revision.packages.get(model)
         if pinned != package:
@@ -181,14 +181,14 @@ def _revision(reader: CatalogReader, frame: LoggedBatch) -> Revision:
 
 
 def _compare(logged: LoggedPrediction, again: _Again) -> list[Compared]:
-    frame, row = logged.frame, logged.row
+    frame, row = logged.batch, logged.row
     rows = _all_rows(frame, again.loaded.checker)
     answered = again.answer(frame, rows, list(range(len(rows))))
     mine, alone = answered[row], again.answer(frame, rows, [row])[0]
     same = sum(old == new.answer for old, new in zip(frame.answers, answered, strict=True))
     size = len(answered)
     return [
-        *_routes(logged.way, mine.trail.way),
+        *_routes(logged.route_path, mine.trail.way),
         *_nodes(logged, mine.trail),
         *_fields(frame.answers[row], mine.answer),
         _bytes("answer, every byte", frame.answers[row], mine.answer),
@@ -211,9 +211,9 @@ def _routes(old: RoutePath, new: RoutePath) -> list[Compared]:
 
 def _nodes(logged: LoggedPrediction, trail: RowTrace) -> list[Compared]:
     """Compare what each node made of the row, by its mark; an endpoint of one model has none."""
-    if not logged.frame.marks:
+    if not logged.batch.checksums:
         return []
-    old = _marks(logged.way, logged.frame.marks[logged.row])
+    old = _marks(logged.route_path, logged.batch.checksums[logged.row])
     new = _marks(trail.way, trail.marks)
     return [
         Compared(f"node {node}", old.get(node, "not passed"), new.get(node, "not passed"), same)
@@ -229,7 +229,7 @@ def _marks(way: RoutePath, marks: bytes) -> dict[str, str]:
 
 def _all_rows(frame: LoggedBatch, checker: Checker) -> list[Any]:
     reader = JsonReader(checker)
-    rows = [row for part in frame.parts for row in _rows(part, reader, checker)]
+    rows = [row for part in frame.requests for row in _rows(part, reader, checker)]
     if len(rows) != len(frame.answers):
         raise IntegrityError(
             f"The frame in the log holds {len(rows)} rows and {len(frame.answers)} answers."

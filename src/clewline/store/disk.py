@@ -102,8 +102,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
-    """Put a whole file in place of `path`."""
+    """Put a whole file, which only this user may read, in place of `path`."""
     with replacing(path) as aside:
+        aside.touch(0o600)
         aside.write_bytes(data)
         if durable:
             sync_file(aside)

@@ -130,13 +130,13 @@ def test_the_log_has_the_nodes_arm_and_propensity_of_each_row(served: Served) ->
     for row, identifier in enumerate(served.ids):
         found = get_prediction(served.project.log, identifier)
         answer = msgspec.json.decode(found.answer)
-        (choice,) = found.way.choices
+        (choice,) = found.route_path.choices
         assert (choice.arm, choice.propensity, found.entity) == (answer["arm"], 0.5, f"c-{row}")
-        nodes = [node for node, _ in found.way.path]
+        nodes = [node for node, _ in found.route_path.path]
         assert len(nodes) == (3 if choice.arm == "one" else 6)
-        assert all(spent_us >= 0 for _, spent_us in found.way.path)
-        assert found.package.count("+") == found.way.model.count("+")
-        assert len(served.frame.marks[row]) == 4 * len(nodes)
+        assert all(spent_us >= 0 for _, spent_us in found.route_path.path)
+        assert found.package.count("+") == found.route_path.model.count("+")
+        assert len(served.frame.checksums[row]) == 4 * len(nodes)
 
 
 def test_every_prediction_replays_by_the_same_arm_bit_for_bit(served: Served) -> None:
@@ -149,22 +149,24 @@ def test_every_prediction_replays_by_the_same_arm_bit_for_bit(served: Served) ->
 
 
 def test_a_replay_says_which_node_differs(served: Served, tmp_path: Path) -> None:
-    row = [choice.choices[0].arm for choice in map(served.frame.way, range(12))].index("more")
-    path = [node for node, _ in served.frame.way(row).path]
-    marks = list(served.frame.marks)
+    row = [choice.choices[0].arm for choice in map(served.frame.route_path, range(12))].index(
+        "more"
+    )
+    path = [node for node, _ in served.frame.route_path(row).path]
+    marks = list(served.frame.checksums)
     changed = bytearray(marks[row])
     changed[4 * path.index("more/b")] ^= 1
     marks[row] = bytes(changed)
-    result = replayed(served, tmp_path, row, marks=marks)
+    result = replayed(served, tmp_path, row, checksums=marks)
     assert [one.what for one in result.compared if not one.equal] == ["node more/b"]
 
 
 def test_a_replay_says_when_another_arm_was_logged(served: Served, tmp_path: Path) -> None:
-    way = served.frame.way(0)
+    way = served.frame.route_path(0)
     other = msgspec.structs.replace(way.choices[0], arm="other", propensity=0.25)
-    ways = list(served.frame.ways)
-    ways[served.frame.taken[0]] = msgspec.structs.replace(way, choices=(other,))
-    result = replayed(served, tmp_path, 0, ways=ways)
+    ways = list(served.frame.paths)
+    ways[served.frame.path_of_row[0]] = msgspec.structs.replace(way, choices=(other,))
+    result = replayed(served, tmp_path, 0, paths=ways)
     differing = {one.what.split(" by ")[0] for one in result.compared if not one.equal}
     assert differing == {"arm", "propensity"}
 
@@ -204,7 +206,7 @@ def test_compacted_rows_have_model_arm_and_propensity(served: Served) -> None:
     compaction.compact(served.project.log)
     table = pl.read_parquet(compaction.parquet_files(served.project.log)).sort("id")
     assert table["propensity"].to_list() == [0.5] * 12
-    assert table["arm"].to_list() == [served.frame.way(row).arm for row in range(12)]
+    assert table["arm"].to_list() == [served.frame.route_path(row).arm for row in range(12)]
     assert set(table["model"]) == {"income@1", "income@1+income@2"}
     assert table["error"].null_count() == 12
 
@@ -216,7 +218,7 @@ def test_a_frame_of_one_model_has_no_byte_for_graphs(
     loaded = LoadedRevision.load(applied(project, "one"), SharedModels(project))
     frame = answered(loaded, BODY)
     loaded.close()
-    assert (frame.ways, frame.marks, frame.packages) == ([], [], {})
+    assert (frame.paths, frame.checksums, frame.packages) == ([], [], {})
     assert len(msgspec.msgpack.encode(list(msgspec.structs.astuple(frame)[:9]))) == packed(frame)
     assert replay(project, logged(project, frame).ids[0]).equal
 
@@ -283,7 +285,7 @@ def test_a_stack_gives_the_answers_of_its_branches_to_a_model(shop: Shop, tmp_pa
     row = dict.fromkeys(fields, 2.0) | {"age": 40}
     frame = answered(loaded, msgspec.json.encode({"rows": [row]}))
     loaded.close()
-    assert frame.way(0).model == "price@1+visits@1+income@1"
+    assert frame.route_path(0).model == "price@1+visits@1+income@1"
     assert replay(project, logged(project, frame).ids[0]).equal
 
 
@@ -311,8 +313,8 @@ def test_a_router_follows_what_was_learned_and_a_replay_takes_the_state_of_then(
             states.refresh()
         served.append(logged(project, answered(loaded, BODY)))
         loaded.close()
-    numbers = [{c.state for way in one.frame.ways for c in way.choices} for one in served]
+    numbers = [{c.state for way in one.frame.paths for c in way.choices} for one in served]
     assert numbers == [{0}, {0}, {1}, {2}]
-    assert served[2].frame.way(0).choices[0].propensity in (0.995, 0.005)
+    assert served[2].frame.route_path(0).choices[0].propensity in (0.995, 0.005)
     for one in served:
         assert replay(project, one.ids[5]).equal

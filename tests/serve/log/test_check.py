@@ -1,4 +1,4 @@
-"""The doctor names what is wrong with the log, and mends what can be mended."""
+"""The doctor names what is wrong with the log, and fixes what can be fixed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_any_flipped_byte_of_a_segment_is_named_and_mending_does_not_hide_it(
     assert found_all(project, frames)
 
 
-def test_any_flipped_byte_of_an_index_is_named_and_mended(
+def test_any_flipped_byte_of_an_index_is_named_and_fixed(
     project: Project, frames: list[LoggedBatch]
 ) -> None:
     good = path_of(project, ".index").read_bytes()
@@ -99,7 +99,17 @@ def test_frames_that_were_cut_off_later_are_named_and_not_forgotten(
         find_prediction(project.log, id_text(frames[-1].ids[:16]))
 
 
-def test_what_a_killed_writer_left_is_named_and_mended(
+def test_a_closed_segment_that_was_removed_is_named(
+    project: Project, frames: list[LoggedBatch]
+) -> None:
+    path = path_of(project, ".frames")
+    path.unlink()
+    for deep in (True, False):
+        (finding,) = check_log(project, deep=deep)
+        assert (finding.kind, str(path) in finding.what) == ("lost segment", True)
+
+
+def test_what_a_killed_writer_left_is_named_and_fixed(
     project: Project, frames: list[LoggedBatch]
 ) -> None:
     path_of(project, ".index").unlink()

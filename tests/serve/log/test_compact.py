@@ -38,8 +38,8 @@ def test_every_prediction_has_one_row_sorted_by_id(tmp_path: Path, frame: MakeFr
     logged = get_prediction(tmp_path, row["id"])
     assert (row["row"], row["answer"]) == (bytes(logged.input).decode(), logged.answer.decode())
     assert (row["label"], row["entity"], row["batch_rows"]) == ("<=50K", "c-1", 3)
-    place = logged.place._replace(offset=row["offset"])
-    assert read_batch(place) == logged.frame
+    place = logged.location._replace(offset=row["offset"])
+    assert read_batch(place) == logged.batch
 
 
 def test_a_second_compaction_finds_nothing_to_do(tmp_path: Path, frame: MakeFrame) -> None:

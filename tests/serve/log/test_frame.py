@@ -49,7 +49,7 @@ def frames(draw: st.DrawFn) -> LoggedBatch:
         model=draw(texts),
         package=Digest("ab" * 32),
         time=draw(st.floats(0, 4e9)),
-        parts=draw(st.lists(parts, max_size=3)),
+        requests=draw(st.lists(parts, max_size=3)),
         answers=[draw(st.binary(max_size=50))] * rows,
         path=draw(st.lists(st.tuples(texts, st.floats(0, 1e9)), max_size=2)),
     )
@@ -61,7 +61,7 @@ def test_a_frame_comes_back_as_it_was_packed(frame: LoggedBatch) -> None:
     slot = find_frame(data, 0)
     assert slot is not None
     assert (slot.offset, slot.end, slot.rows) == (0, len(data), len(frame.ids) // 16)
-    assert slot.keyed == sum(part.idempotency_key is not None for part in frame.parts)
+    assert slot.keyed == sum(part.idempotency_key is not None for part in frame.requests)
     assert decode_frame(data, slot) == frame
     assert frame_ids(data, slot) == frame.ids
 

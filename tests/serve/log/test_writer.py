@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from clewline.errors import Fault, IntegrityError, NotFound, StoreFull, StoreReadOnly
-from clewline.serve.log.closing import close_orphans
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
 from clewline.serve.log.reader import (
     find_prediction,
@@ -23,6 +22,7 @@ from clewline.serve.log.reader import (
     read_batch,
 )
 from clewline.serve.log.segment import HOUR_MS, hours, segments
+from clewline.serve.log.segment_index import close_orphans
 from clewline.serve.log.writer import LogWriter
 from clewline.store.ids import id_text, prediction_id
 
@@ -61,9 +61,9 @@ def test_what_is_done_is_found_by_a_reader_while_the_writer_goes_on(
         assert write(log, batch, durability) is None
         for row, identifier in enumerate(texts(batch)):
             found = get_prediction(tmp_path, identifier)
-            assert found.frame == batch
+            assert found.batch == batch
             assert (found.row, found.answer) == (row, batch.answers[row])
-            assert bytes(found.input) == batch.parts[row].body
+            assert bytes(found.input) == batch.requests[row].body
             assert found.entity == f"c-{row}"
 
 
@@ -213,7 +213,7 @@ def test_a_flipped_byte_is_noticed_and_the_other_frames_are_found(
     for at in range(size, 2 * size, 29):
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
         for batch in (batches[0], batches[2]):
-            assert get_prediction(tmp_path, texts(batch)[1]).frame == batch
+            assert get_prediction(tmp_path, texts(batch)[1]).batch == batch
         if is_closed:
             with pytest.raises(IntegrityError, match="checksum"):
                 find_prediction(tmp_path, texts(batches[1])[0])
@@ -254,7 +254,7 @@ def test_a_callback_that_fails_does_not_stop_the_log(
     with LogWriter(tmp_path) as log:
         log.append(frame(), "process", broken)
         assert write(log, frame()) is None
-    assert "was told" in caplog.text
+    assert "the callback of a logged batch failed" in caplog.text
 
 
 def test_keys_of_requests_are_found_after_a_restart(tmp_path: Path, frame: MakeFrame) -> None:
@@ -302,7 +302,7 @@ for n in range(1_000_000):
     ids = prediction_ids(3)
     parts = [LoggedRequest("json", b"{{}}" + b" " * (n % 900), 1)] * 3
     frame = LoggedBatch(ids=b"".join(ids), endpoint="e", revision=1, model="m@1", package="",
-                        time=0.0, parts=parts, answers=[b"1"] * 3, path=[])
+                        time=0.0, requests=parts, answers=[b"1"] * 3, path=[])
     if n % 3 == 0 and log.write_now(frame):
         tell(ids)
     else:
@@ -334,12 +334,25 @@ def test_nothing_that_was_answered_is_lost_to_kill_9(tmp_path: Path) -> None:
 def test_a_living_writer_s_segment_is_left_alone(tmp_path: Path, frame: MakeFrame) -> None:
     with LogWriter(tmp_path) as log:
         write(log, frame())
-        assert close_orphans(tmp_path) == []
+        close_orphans(tmp_path)
         LogWriter(tmp_path).close()
+        assert not list(tmp_path.glob("*/*.index"))
         assert only_segment(tmp_path).with_suffix(".frames").exists()
         batch = frame()
         assert write(log, batch) is None
     assert find_prediction(tmp_path, texts(batch)[0])
+
+
+def test_only_this_user_may_read_or_lock_the_log(tmp_path: Path, frame: MakeFrame) -> None:
+    before = os.umask(0)
+    try:
+        with LogWriter(tmp_path / "log") as log:
+            assert log.write_now(frame(key="k"))
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "log").rglob("*")}
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o700
+    assert modes == {0o700, 0o600}
 
 
 def mount(path: Path, *options: str) -> Iterator[Path]:

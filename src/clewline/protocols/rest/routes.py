@@ -267,8 +267,8 @@ def _shown(logged: log_reader.LoggedPrediction) -> dict[str, Any]:
     return {
         "id": logged.id,
         "time": id_time_s(logged.id),
-        "endpoint": logged.frame.endpoint,
-        "revision": f"{logged.frame.endpoint}#{logged.frame.revision}",
+        "endpoint": logged.batch.endpoint,
+        "revision": f"{logged.batch.endpoint}#{logged.batch.revision}",
         "entity": logged.entity,
         "row": logged.input,
         "answer": msgspec.Raw(logged.answer),

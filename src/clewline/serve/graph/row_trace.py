@@ -51,9 +51,9 @@ def frame_with_traces(
     return msgspec.structs.replace(
         frame,
         packages={model: pinned[model] for model in sorted(models)},
-        ways=ways,
-        taken=[places[id(trail.way)] for trail in found],
-        marks=[trail.marks for trail in found],
+        paths=ways,
+        path_of_row=[places[id(trail.way)] for trail in found],
+        checksums=[trail.marks for trail in found],
     )
 
 

@@ -240,7 +240,7 @@ class ShadowRunner:
             model="",
             package=Digest(""),
             time=time.time(),
-            parts=[],
+            requests=[],
             answers=answers,
             path=[],
         )

@@ -180,7 +180,7 @@ class ClaimThread:
             if isinstance(known, LogLocation):
                 return _response(log_reader.read_batch(known), known.position, body)
             logged = log_reader.find_prediction(self._log, known)
-            return None if logged is None else _response(logged.frame, logged.part[0], body)
+            return None if logged is None else _response(logged.batch, logged.request[0], body)
         except ClewlineError as error:
             return error
         except Exception as error:  # its segment was removed, or the disk fails
@@ -211,10 +211,10 @@ class _Failure(msgspec.Struct):
 
 def _response(batch: LoggedBatch, index: int, body: bytes) -> PredictResponse | Conflict | None:
     """Return the response to a request of a batch; None if the model failed on it."""
-    request = batch.parts[index]
+    request = batch.requests[index]
     if body_digest(request.format, request.detail, request.body) != body:
         return _other_body()
-    first = sum(earlier.count for earlier in batch.parts[:index])
+    first = sum(earlier.count for earlier in batch.requests[:index])
     answers = batch.answers[first : first + request.count]
     if any(bytes(msgspec.json.decode(answer, type=_Failure).error) for answer in answers):
         return None

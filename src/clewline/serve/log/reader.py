@@ -2,24 +2,24 @@
 Reading the prediction log: one prediction among millions, pages of the latest.
 
 Only the standard library, msgspec and our own readers are imported here, so
-that `clewline why ID` starts quickly. Reads beside writers, and on a read-only
+that `clewline why ID` starts quickly. It reads beside writers, and on a read-only
 disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from clewline.errors import IntegrityError, NotFound
 from clewline.serve.log.frame import (
     ID_BYTES,
-    ByteSource,
     LoggedBatch,
     LoggedRequest,
     RoutePath,
@@ -34,23 +34,32 @@ from clewline.serve.log.segment import (
     find_open,
     hour_of,
     hours,
-    index_marks,
-    key_tail,
-    open_marks,
+    open_entries,
+    read_if_there,
+    read_keys,
     segments,
 )
-from clewline.serve.log.windowed_file import BISECT_BYTES, LOOK_UP_BYTES, WALK_BYTES, open_windowed
+from clewline.serve.log.segment_index import read_index
+from clewline.serve.log.windowed_file import (
+    BISECT_BYTES,
+    LOOK_UP_BYTES,
+    WALK_BYTES,
+    open_windowed,
+)
 from clewline.store.ids import id_bytes, id_text
 
-TRIES = 5
-"""Looks at a folder whose files a writer renames meanwhile, before we give up."""
+ATTEMPTS = 5
+"""Number of looks at a folder in which a writer renames files meanwhile."""
+ENTRIES_READ = 200
+"""Entries of an index that are read at once for a page."""
+FRAMES_KEPT = 16
+"""Frames that are kept decoded while a page is read."""
 
-
-MARKS_READ = 200
+T = TypeVar("T")
 
 
 class LogLocation(NamedTuple):
-    """Where a mark leads: a frame of a segment, and the row or part in it."""
+    """A frame of a segment, and the row or request in it."""
 
     segment: Path
     offset: int
@@ -58,50 +67,50 @@ class LogLocation(NamedTuple):
 
 
 class LoggedPrediction(NamedTuple):
-    """A prediction as it was logged: its frame, and its row in the batch."""
+    """A prediction as it was logged: its batch, and its row in the batch."""
 
     id: str
-    frame: LoggedBatch
+    batch: LoggedBatch
     row: int
-    place: LogLocation
+    location: LogLocation
 
     @property
     def answer(self) -> bytes:
         """The answer as it was sent, JSON."""
-        return self.frame.answers[self.row]
+        return self.batch.answers[self.row]
 
     @property
-    def way(self) -> RoutePath:
-        """How the row was answered: model, nodes with their times, arm and propensities."""
-        return self.frame.way(self.row)
+    def route_path(self) -> RoutePath:
+        """The path of the row: model, nodes with their times, arm and propensities."""
+        return self.batch.route_path(self.row)
 
     @property
     def package(self) -> str:
         """The digest of the package that answered; of several, joined by `+` as the models are."""
-        return self.frame.package_of(self.row)
+        return self.batch.package_of(self.row)
 
     @property
-    def part(self) -> tuple[int, int]:
-        """The index of its part, and its row in that part."""
+    def request(self) -> tuple[int, int]:
+        """The index of its request in the batch, and its row in that request."""
         row = self.row
-        for index, part in enumerate(self.frame.parts):
-            if row < part.count:
+        for index, request in enumerate(self.batch.requests):
+            if row < request.count:
                 return index, row
-            row -= part.count
-        raise IntegrityError(f"The frame of {self.id} has no part for its row {self.row}.")
+            row -= request.count
+        raise IntegrityError(f"The frame of {self.id} has no request for its row {self.row}.")
 
     @property
     def entity(self) -> str | None:
-        """Whom or what the row is about, when the caller said so."""
-        index, row = self.part
-        entities = self.frame.parts[index].entities
+        """The entity that the row is about, if the caller named one."""
+        index, row = self.request
+        entities = self.batch.requests[index].entities
         return entities[row] if entities else None
 
     @property
     def input(self) -> msgspec.Raw:
         """The row as it came, JSON."""
-        index, row = self.part
-        return request_rows(self.frame.parts[index])[row]
+        index, row = self.request
+        return request_rows(self.batch.requests[index])[row]
 
 
 class PredictionPage(NamedTuple):
@@ -113,20 +122,14 @@ class PredictionPage(NamedTuple):
 
 def find_prediction(log: Path, identifier: str | bytes) -> LoggedPrediction | None:
     """
-    Find a prediction by its id; None when it is not in the log.
+    Find a prediction by its id; None if it is not in the log.
 
     Raises:
-        NotFound: The text is no prediction id.
+        NotFound: The string is no prediction id.
         IntegrityError: It was logged, and its frame is damaged.
     """
     raw = id_bytes(identifier) if isinstance(identifier, str) else identifier
-    for last in range(TRIES - 1, -1, -1):
-        try:
-            return _find(log, raw)
-        except FileNotFoundError:
-            if not last:
-                raise
-    return None
+    return _try_again(lambda: _find(log, raw))
 
 
 def get_prediction(log: Path, identifier: str) -> LoggedPrediction:
@@ -159,34 +162,28 @@ def latest_predictions(
 
     Args:
         log: The folder of the log.
-        limit: How many at most.
+        limit: Maximum number of predictions.
         before: Only those older than this id: the `next` of the page before.
         endpoint: Only those of this endpoint.
         look_at: Predictions to look at before an unfinished page is returned, so
-            that an endpoint with few predictions costs no walk over all others.
+            that an endpoint with few predictions does not make us read all others.
     """
     bound = id_bytes(before) if before else b"\xff" * 16
-    for last in range(TRIES - 1, -1, -1):
-        try:
-            return _page(log, bound, limit, endpoint, look_at)
-        except FileNotFoundError:
-            if not last:
-                raise
-    return PredictionPage([], None)
+    return _try_again(lambda: _page(log, bound, limit, endpoint, look_at))
 
 
-def read_batch(place: LogLocation) -> LoggedBatch:
+def read_batch(location: LogLocation) -> LoggedBatch:
     """
-    Read the frame that a place leads to.
+    Read the batch at a location.
 
     Raises:
         IntegrityError: It is damaged.
     """
-    with open_windowed(place.segment) as frames:
-        slot = find_frame(frames, place.offset)
-        if slot is None:
-            raise _damaged(place.segment, place.offset)
-        return decode_frame(frames, slot)
+    with open_windowed(location.segment) as frames:
+        span = find_frame(frames, location.offset)
+        if span is None:
+            raise _damaged(location.segment, location.offset)
+        return decode_frame(frames, span)
 
 
 def logged_keys(log: Path, since_s: float) -> dict[bytes, LogLocation]:
@@ -198,29 +195,34 @@ def logged_keys(log: Path, since_s: float) -> dict[bytes, LogLocation]:
         since_s: Leave out the hours before this time, in seconds since the epoch.
 
     Returns:
-        By `key_hash` of endpoint and key; `position` is the part in the frame.
-        The first of two with one key.
+        Locations by the `key_hash` of endpoint and key; `position` is the request in the
+        batch. The first of two requests with one key.
     """
     found: dict[bytes, LogLocation] = {}
     oldest = int(since_s * 1000) // HOUR_MS
     for hour in sorted(hour for hour in hours(log) if hour >= oldest - 1):
         for segment in segments(log, hour):
-            for mark in _key_marks(segment):
-                found.setdefault(mark.id, LogLocation(segment.frames, mark.offset, mark.position))
+            if segment.index is not None and not segment.keys.exists():
+                continue
+            ids = read_if_there(segment.ids)
+            with open_windowed(segment.frames) as frames:
+                keys = read_keys(segment, ids, frames)
+            for mark, offset, position in ENTRY.iter_unpack(keys):
+                found.setdefault(mark, LogLocation(segment.frames, offset, position))
     return found
 
 
-def request_rows(part: LoggedRequest) -> list[msgspec.Raw]:
+def request_rows(request: LoggedRequest) -> list[msgspec.Raw]:
     """
-    Read the rows of a part as they came, JSON each.
+    Read the rows of a request as they came, JSON each.
 
     Raises:
-        IntegrityError: Its format is not known, or the rows are not as many as it says.
+        IntegrityError: Its format is not known, or the number of rows is not as recorded.
     """
-    rows = _rows(part)
-    if len(rows) != part.count:
+    rows = _rows(request)
+    if len(rows) != request.count:
         raise IntegrityError(
-            f"A part of the prediction log says {part.count} rows and holds {len(rows)}."
+            f"A request in the prediction log has {len(rows)} rows, but {request.count} recorded."
         )
     return rows
 
@@ -229,100 +231,91 @@ class _Envelope(msgspec.Struct):
     rows: msgspec.Raw = msgspec.Raw(b"")
 
 
-def _rows(part: LoggedRequest) -> list[msgspec.Raw]:
-    if part.format == "json-rows":
-        return msgspec.json.decode(part.body, type=list[msgspec.Raw])
-    if part.format != "json":
-        return _rows_in_format(part)
-    rows = bytes(msgspec.json.decode(part.body, type=_Envelope).rows)
+def _rows(request: LoggedRequest) -> list[msgspec.Raw]:
+    if request.format == "json-rows":
+        return msgspec.json.decode(request.body, type=list[msgspec.Raw])
+    if request.format != "json":
+        from clewline.serve import formats  # numpy and more, which few requests need
+
+        format = formats.load_format(request.format)
+        return [msgspec.Raw(row) for row in format.rows_as_json(request.body, request.detail)]
+    rows = bytes(msgspec.json.decode(request.body, type=_Envelope).rows)
     # A bare row's `rows` is the value of a field, which may be an array, but not of objects.
     if not rows.startswith(b"[") or not rows[1:].lstrip(b" \t\r\n").startswith(b"{"):
-        return [msgspec.Raw(part.body)]
+        return [msgspec.Raw(request.body)]
     return msgspec.json.decode(rows, type=list[msgspec.Raw])
 
 
-def _rows_in_format(part: LoggedRequest) -> list[msgspec.Raw]:
-    from clewline.serve import formats  # numpy and more, which few parts need
-
-    format = formats.load_format(part.format)
-    return [msgspec.Raw(row) for row in format.rows_as_json(part.body, part.detail)]
-
-
 def _find(log: Path, identifier: bytes) -> LoggedPrediction | None:
-    near = _near(log, identifier)
-    # An index is held against its checksum only when nothing was found: 2 ms a segment.
+    ms, hour = int.from_bytes(identifier[:6], "big"), hour_of(identifier)
+    near = [
+        segment
+        for each in (hour, hour + 1, hour - 1)
+        for segment in segments(log, each)
+        if segment.first_ms <= ms <= segment.last_ms
+    ]
+    # An index is compared with its checksum only if nothing was found: 2 ms a segment.
     for verify in (False, True):
         for segment in near:
-            if found := _look(segment, identifier, verify=verify):
+            if found := _find_in(segment, identifier, verify=verify):
                 return found
     return None
 
 
-def _near(log: Path, identifier: bytes) -> list[Segment]:
-    ms, hour = int.from_bytes(identifier[:6], "big"), hour_of(identifier)
-    return [
-        segment
-        for near in (hour, hour + 1, hour - 1)
-        for segment in segments(log, near)
-        if segment.first_ms <= ms <= segment.last_ms
-    ]
-
-
-def _look(segment: Segment, identifier: bytes, *, verify: bool) -> LoggedPrediction | None:
-    ids = _bytes(segment.ids)  # before the frames, so that it names none that we do not see
+def _find_in(segment: Segment, identifier: bytes, *, verify: bool) -> LoggedPrediction | None:
+    ids = read_if_there(segment.ids)  # before the frames, so that it names none that we do not see
     with open_windowed(segment.frames) as frames:
-        mark = _mark(segment, ids, frames, identifier, verify=verify)
-        if mark is None:
+        index = entry = None
+        if segment.index is not None:
+            with open_windowed(segment.index, BISECT_BYTES) as file:
+                index = read_index(file, len(frames), verify=verify)
+                entry = None if index is None else index.find(identifier)
+        if index is None:
+            entry = find_open(ids, frames, identifier)
+        if entry is None:
             return None
-        slot = find_frame(frames, mark.offset)
-        if slot is None:
+        span = find_frame(frames, entry.offset)
+        if span is None:
             if not verify:
                 return None  # index or frame is damaged: the second look tells which
-            raise _damaged(segment.frames, mark.offset, id_text(identifier))
-        frame = decode_frame(frames, slot)
-    start = mark.position * ID_BYTES
-    if frame.ids[start : start + ID_BYTES] != identifier:
+            raise _damaged(segment.frames, entry.offset, id_text(identifier))
+        batch = decode_frame(frames, span)
+    start = entry.position * ID_BYTES
+    if batch.ids[start : start + ID_BYTES] != identifier:
         return None
-    place = LogLocation(segment.frames, mark.offset, mark.position)
-    return LoggedPrediction(id_text(identifier), frame, mark.position, place)
+    return _logged(segment, entry, batch)
 
 
-def _mark(
-    segment: Segment, ids: bytes, frames: ByteSource, identifier: bytes, *, verify: bool
-) -> IndexEntry | None:
-    if segment.index is not None:
-        with open_windowed(segment.index, BISECT_BYTES) as index:
-            marks = index_marks(index, len(frames), verify=verify)
-            if marks is not None:
-                return marks.find(identifier)
-    return find_open(ids, frames, identifier)
+def _logged(segment: Segment, entry: IndexEntry, batch: LoggedBatch) -> LoggedPrediction:
+    location = LogLocation(segment.frames, entry.offset, entry.position)
+    return LoggedPrediction(id_text(entry.id), batch, entry.position, location)
 
 
 def _page(
     log: Path, bound: bytes, limit: int, endpoint: str | None, look_at: int
 ) -> PredictionPage:
     items: list[LoggedPrediction] = []
-    frames: dict[tuple[Path, int], LoggedBatch] = {}
-    for looked, (mark, segment) in enumerate(_newest_first(log, bound), 1):
-        place = LogLocation(segment.frames, mark.offset, mark.position)
-        frame = frames.get(place[:2])
-        if frame is None:
-            frames = {place[:2]: read_batch(place), **dict(list(frames.items())[:16])}
-            frame = frames[place[:2]]
-        if endpoint is None or frame.endpoint == endpoint:
-            items.append(LoggedPrediction(id_text(mark.id), frame, mark.position, place))
+    batches: dict[tuple[Path, int], LoggedBatch] = {}
+    for looked, (entry, segment) in enumerate(_newest_first(log, bound), 1):
+        place = segment.frames, entry.offset
+        if place not in batches:
+            if len(batches) > FRAMES_KEPT:
+                del batches[next(iter(batches))]
+            batches[place] = read_batch(LogLocation(*place, 0))
+        if endpoint is None or batches[place].endpoint == endpoint:
+            items.append(_logged(segment, entry, batches[place]))
         if len(items) == limit or looked == look_at:
-            return PredictionPage(items, id_text(mark.id))
+            return PredictionPage(items, id_text(entry.id))
     return PredictionPage(items, None)
 
 
 class _Cursor(NamedTuple):
-    """A segment in the merge: `key` sorts by its next mark, or by the latest that it may hold."""
+    """A segment in the merge. `key` sorts by its next entry, or by the latest that it may hold."""
 
     key: int
     order: int
     segment: Segment
-    mark: IndexEntry | None  # None: it was not opened yet
+    entry: IndexEntry | None  # None: it was not opened yet
     rest: Iterator[IndexEntry]
 
 
@@ -333,74 +326,56 @@ def _newest_first(log: Path, bound: bytes) -> Iterator[tuple[IndexEntry, Segment
     order = count()
     while cursors or waiting:
         # The folder of an hour may hold ids of the hour after it.
-        while waiting and (not cursors or _hour(cursors[0]) <= waiting[-1] + 1):
+        while waiting and (not cursors or (-cursors[0].key >> 80) // HOUR_MS <= waiting[-1] + 1):
             for segment in segments(log, waiting.pop()):
-                latest_ms = -((segment.last_ms + 1) << 80)
-                marks = _descending(segment, bound)
-                heappush(cursors, _Cursor(latest_ms, next(order), segment, None, marks))
+                latest = -((segment.last_ms + 1) << 80)
+                entries = _descending(segment, bound)
+                heappush(cursors, _Cursor(latest, next(order), segment, None, entries))
         if not cursors:
             return
         cursor = heappop(cursors)
-        if cursor.mark is not None:
-            yield cursor.mark, cursor.segment
-        mark = next(cursor.rest, None)
-        if mark is not None:
-            key = -int.from_bytes(mark.id, "big")
-            heappush(cursors, cursor._replace(key=key, order=next(order), mark=mark))
-
-
-def _hour(cursor: _Cursor) -> int:
-    return (-cursor.key >> 80) // HOUR_MS
+        if cursor.entry is not None:
+            yield cursor.entry, cursor.segment
+        entry = next(cursor.rest, None)
+        if entry is not None:
+            key = -int.from_bytes(entry.id, "big")
+            heappush(cursors, cursor._replace(key=key, order=next(order), entry=entry))
 
 
 def _descending(segment: Segment, bound: bytes) -> Iterator[IndexEntry]:
-    """The marks before an id, latest first. Holds no file open between them."""
+    """Read the entries before an id, latest first. Holds no file open between them."""
     if segment.first_ms > int.from_bytes(bound[:6], "big"):
         return
-    marks = _marks_before(segment, bound)
-    if marks is None:
-        ids = _bytes(segment.ids)
+    entries = _entries_before(segment, bound)
+    if entries is None:
+        ids = read_if_there(segment.ids)
         with open_windowed(segment.frames, WALK_BYTES) as frames:
-            found = open_marks(ids, frames)
-        pieces = (found[start : start + ENTRY.size] for start in range(0, len(found), ENTRY.size))
-        for piece in sorted((piece for piece in pieces if piece[:ID_BYTES] < bound), reverse=True):
-            yield IndexEntry(*ENTRY.unpack(piece))
-    while marks:
-        yield from marks
-        marks = _marks_before(segment, marks[-1].id)
+            found = open_entries(ids, frames)
+        every = (IndexEntry(*entry) for entry in ENTRY.iter_unpack(found))
+        yield from sorted((entry for entry in every if entry.id < bound), reverse=True)
+    while entries:
+        yield from entries
+        entries = _entries_before(segment, entries[-1].id)
 
 
-def _marks_before(segment: Segment, bound: bytes) -> list[IndexEntry] | None:
-    """The latest marks before an id, by the index; None when no index can be trusted."""
+def _entries_before(segment: Segment, bound: bytes) -> list[IndexEntry] | None:
+    """Read the latest entries before an id from the index; None if there is no sound index."""
     if segment.index is None:
         return None
-    with open_windowed(segment.index, LOOK_UP_BYTES) as index:
-        marks = index_marks(index, segment.frames.stat().st_size)
-        if marks is None:
+    with open_windowed(segment.index, LOOK_UP_BYTES) as file:
+        index = read_index(file, segment.frames.stat().st_size)
+        if index is None:
             return None
-        last = marks.position(bound)
-        return [marks[place] for place in range(last - 1, max(-1, last - 1 - MARKS_READ), -1)]
+        last = index.position(bound)
+        return [index[place] for place in range(last - 1, max(-1, last - 1 - ENTRIES_READ), -1)]
 
 
-def _key_marks(segment: Segment) -> list[IndexEntry]:
-    known = _bytes(segment.keys)
-    marks = [
-        IndexEntry(*mark)
-        for mark in ENTRY.iter_unpack(known[: len(known) - len(known) % ENTRY.size])
-    ]
-    if segment.index is None:
-        ids = _bytes(segment.ids)
-        with open_windowed(segment.frames) as frames:
-            tail = key_tail(ids, frames)
-        marks.extend(mark for mark in tail if mark not in set(marks))
-    return marks
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""  # nothing was marked yet, or it was closed meanwhile: the frames tell
+def _try_again(look: Callable[[], T]) -> T:
+    """Look again if a writer has renamed a file meanwhile."""
+    for _ in range(ATTEMPTS - 1):
+        with suppress(FileNotFoundError):
+            return look()
+    return look()
 
 
 def _damaged(segment: Path, offset: int, identifier: str | None = None) -> IntegrityError:

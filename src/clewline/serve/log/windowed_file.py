@@ -1,9 +1,8 @@
 """
 The bytes of a file as they were when it was opened, read in windows.
 
-No memory map: a page that cannot be read any more, because the writer took back
-a torn frame or the disk failed, would end the process with SIGBUS. Here it is
-fewer bytes than asked for, or an OSError.
+A memory map would end the process with SIGBUS if a page cannot be read any more, because
+the writer took back a torn frame or the disk failed. Here that is fewer bytes, or an OSError.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ WALK_BYTES = 1 << 20
 
 
 class WindowedFile:
-    """A file's bytes up to the size that it had when it was opened; one thread at a time."""
+    """The bytes of a file up to the size that it had when it was opened. Use by one thread."""
 
     def __init__(self, file: int, window_bytes: int) -> None:
         self._file = file
@@ -32,16 +31,20 @@ class WindowedFile:
         return self._size
 
     def read(self, start: int, end: int) -> bytes:
-        """Read bytes `start` to `end`; fewer when the file ends before."""
+        """Read bytes `start` to `end`; fewer if the file ends before."""
         end = min(end, self._size)
         if start >= end:
             return b""
         if start < self._start or end > self._start + len(self._window):
-            self._move(start, end)
+            # Read a whole window, in the direction in which the file is being read.
+            backwards = start < self._start
+            first = max(0, min(start, end - self._window_bytes)) if backwards else start
+            last = min(max(end, first + self._window_bytes), self._size)
+            self._start, self._window = first, _pread(self._file, last - first, first)
         return self._window[start - self._start : end - self._start]
 
     def find(self, pattern: bytes, start: int) -> int:
-        """Tell where `pattern` comes next, from `start` on; -1 when it does not."""
+        """Return the first offset from `start` on where `pattern` stands; -1 if nowhere."""
         while start < self._size:
             piece = self.read(start, start + self._window_bytes)
             at = piece.find(pattern)
@@ -52,18 +55,10 @@ class WindowedFile:
             start += len(piece) - len(pattern) + 1
         return -1
 
-    def _move(self, start: int, end: int) -> None:
-        """Read the window that holds these bytes, and what is likely to be asked next."""
-        backwards = start < self._start
-        first = max(0, min(start, end - self._window_bytes)) if backwards else start
-        last = min(max(end, first + self._window_bytes), self._size)
-        self._start = first
-        self._window = _pread(self._file, last - first, first) if last > first else b""
-
 
 @contextmanager
 def open_windowed(path: Path, window_bytes: int = LOOK_UP_BYTES) -> Iterator[WindowedFile]:
-    """Open a file: with `WALK_BYTES` to go through it, with less to look something up."""
+    """Open a file; `WALK_BYTES` suit reading all of it, fewer a look-up."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield WindowedFile(file, window_bytes)

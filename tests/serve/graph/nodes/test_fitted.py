@@ -75,7 +75,7 @@ def test_a_model_gets_what_the_preprocessing_makes_and_a_replay_the_same(
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids if pid is not None)
     values = [msgspec.json.decode(answer)["value"] for answer in frame.answers]
     assert np.allclose(values, [84.25, 117.0])
-    assert [node for node, _ in frame.way(0).path] == ["scale-1", "model"]
+    assert [node for node, _ in frame.route_path(0).path] == ["scale-1", "model"]
     with LogWriter(project.log) as log:
         assert log.write_now(frame)
     assert replay(project, id_text(frame.ids[:16])).equal
