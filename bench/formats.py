@@ -16,8 +16,8 @@ import polars as pl
 from shared.income import ROWS, sample
 from shared.keep import keep
 
-from clewline.serve import formats
-from clewline.serve.formats import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
+from clewline.serve.formats import body_format
+from clewline.serve.formats.body_format import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
 from clewline.serve.json_reader import MAX_ROWS, JsonReader
 from clewline.signature.check import Checker
 from clewline.signature.field import Output, Signature
@@ -43,7 +43,7 @@ def reader(format: str, body: bytes, checker: Checker, reader: JsonReader) -> Ca
     """Read as the server does: a large body of JSON rows in portions."""
     if format == JSON:
         return lambda: list(reader.read_large(body))
-    named = formats.load_format(format)
+    named = body_format.load_format(format)
     return lambda: named.read_rows(body, "", checker, MAX_ROWS)
 
 

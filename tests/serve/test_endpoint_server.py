@@ -18,7 +18,7 @@ from clewline.errors import DeadlineExceeded, IntegrityError, NotFound, Overload
 from clewline.project import Project
 from clewline.serve import endpoint_server as endpoints_module
 from clewline.serve.endpoint_server import EndpointServer
-from clewline.serve.formats import JSON_ROWS
+from clewline.serve.formats.body_format import JSON_ROWS
 from clewline.serve.log import reader as log_reader
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from clewline.errors import InvalidInput, TooManyRows
-from clewline.serve.formats import RequestRows
+from clewline.serve.formats.body_format import RequestRows
 from clewline.serve.json_reader import PORTION_ROWS, SMALL_BYTES, JsonReader
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature

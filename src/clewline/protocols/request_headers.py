@@ -30,7 +30,7 @@ from clewline.errors import (
     UnknownFormat,
 )
 from clewline.protocols.http.server import HttpLimits, HttpRequest
-from clewline.serve.formats import JSON
+from clewline.serve.formats.body_format import JSON
 from clewline.serve.predict_request import PredictRequest
 
 logger = logging.getLogger(__name__)

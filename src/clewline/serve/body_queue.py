@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from clewline.errors import ClewlineError, Fault
-from clewline.serve.formats import RequestRows
+from clewline.serve.formats.body_format import RequestRows
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.serve.formats import RequestRows, too_many_rows
+from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.signature import accepted_limits as accepted_bounds
 from clewline.signature import json_rows
 from clewline.signature.check import Checker, refused_rows

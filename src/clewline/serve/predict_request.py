@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from clewline.serve.formats import JSON
+from clewline.serve.formats.body_format import JSON
 from clewline.serve.metrics.request_timings import RequestTimings
 
 

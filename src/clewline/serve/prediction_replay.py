@@ -22,7 +22,7 @@ import msgspec
 
 from clewline.errors import IntegrityError, ModelFailed
 from clewline.project import Project
-from clewline.serve import formats
+from clewline.serve.formats import body_format
 from clewline.serve.graph.row_trace import CHECKSUM_BYTES, RowTrace
 from clewline.serve.json_reader import JsonReader
 from clewline.serve.loaded_revision import LoadedRevision
@@ -241,7 +241,9 @@ def _rows(part: LoggedRequest, reader: JsonReader, checker: Checker) -> list[Any
     if part.format == "json":
         return reader.read(part.body).rows
     rows: list[Any] = (
-        formats.load_format(part.format).read_rows(part.body, part.detail, checker, part.count).rows
+        body_format.load_format(part.format)
+        .read_rows(part.body, part.detail, checker, part.count)
+        .rows
     )
     return rows
 

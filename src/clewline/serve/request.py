@@ -11,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from clewline.errors import ClewlineError, Fault
-from clewline.serve import formats
 from clewline.serve.batcher import PredictCall, late
 from clewline.serve.body_queue import BodyQueue
 from clewline.serve.deadlines import Deadlines
-from clewline.serve.formats import JSON, RequestRows
+from clewline.serve.formats import body_format
+from clewline.serve.formats.body_format import JSON, RequestRows
 from clewline.serve.json_reader import SMALL_BYTES
 from clewline.serve.log.writer import LoggedRequest
 from clewline.serve.predict_request import PredictRequest
@@ -157,10 +157,10 @@ class Request(Waiter):
         ask, loaded = self._ask, serving.loaded
 
         def read() -> RequestRows:
-            format = formats.load_format(ask.format)
+            format = body_format.load_format(ask.format)
             return format.read_rows(ask.body, ask.detail, loaded.checker, loaded.max_rows)
 
-        if len(ask.body) <= SMALL_BYTES and ask.format not in formats.READ_ON_THREAD:
+        if len(ask.body) <= SMALL_BYTES and ask.format not in body_format.READ_ON_THREAD:
             self._settle(_read(read))
         else:
             _on_thread(self._home, read, self._settle)

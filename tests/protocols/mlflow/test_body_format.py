@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clewline.errors import ClewlineError, InvalidInput, MalformedInput, TooManyRows
 from clewline.protocols.mlflow.body_format import MLFLOW
-from clewline.serve.formats import load_format
+from clewline.serve.formats.body_format import load_format
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
 

@@ -24,7 +24,7 @@ from clewline.errors import (
 from clewline.protocols.oip.body_format import OIP, OIP_BINARY
 from clewline.protocols.oip.infer_request import MOST_INPUTS
 from clewline.protocols.oip.tensor_data import DTYPES, pack_strings
-from clewline.serve.formats import load_format
+from clewline.serve.formats.body_format import load_format
 from clewline.serve.json_reader import JsonReader
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker

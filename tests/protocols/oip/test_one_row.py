@@ -14,7 +14,7 @@ from clewline.errors import ClewlineError
 from clewline.protocols.oip.body_format import OIP, OIP_BINARY
 from clewline.protocols.oip.one_row import HEADERS, OneRowReader
 from clewline.protocols.oip.tensor_data import pack_strings
-from clewline.serve.formats import load_format
+from clewline.serve.formats.body_format import load_format
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature

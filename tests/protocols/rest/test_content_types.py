@@ -191,7 +191,7 @@ def test_for_a_caller_that_goes_away_no_more_is_computed(income, call):
 
 def test_a_model_with_a_field_rows_or_columns_can_be_asked_in_every_way():
     from clewline.protocols.rest.content_types import format_of_json
-    from clewline.serve.formats import JSON, JSON_COLUMNS, load_format
+    from clewline.serve.formats.body_format import JSON, JSON_COLUMNS, load_format
     from clewline.serve.json_reader import JsonReader
     from clewline.signature.check import Checker
     from clewline.signature.field import Field, Output, Signature

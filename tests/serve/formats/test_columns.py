@@ -24,8 +24,9 @@ from clewline.errors import (
     TooManyRows,
     UnknownFormat,
 )
-from clewline.serve.formats import ARROW, CSV, JSON_COLUMNS, PARQUET, arrow, load_format, parquet
-from clewline.serve.formats.columns import Details, require_charset, write_details
+from clewline.serve.formats import arrow, parquet
+from clewline.serve.formats.body_format import ARROW, CSV, JSON_COLUMNS, PARQUET, load_format
+from clewline.serve.formats.columns import FormatDetails, require_charset, write_details
 from clewline.serve.json_reader import JsonReader
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
@@ -245,7 +246,7 @@ def test_csv_reads_quoted_cells_charsets_and_what_programs_write():
     (row,) = read(CSV, b"\xef\xbb\xbf" + head + line)
     assert msgspec.structs.astuple(row)[:4] == (39.0, 40.5, True, row.f3)
     assert 'a "b",\r\nc' in msgspec.structs.astuple(row)
-    latin = write_details(Details(charset=require_charset("Latin1")))
+    latin = write_details(FormatDetails(charset=require_charset("Latin1")))
     body = (head + "é,39,,0,,,".encode("latin-1") + face + b"\n").replace(b"\r\n", b"\r")
     (row,) = read(CSV, body, latin)
     assert "é" in msgspec.structs.astuple(row)
@@ -267,7 +268,7 @@ def test_csv_that_is_none_is_malformed(body):
 @pytest.mark.parametrize("format", [CSV, ARROW, PARQUET])
 def test_a_column_of_entities_is_taken_out(format):
     rows = [ROW, ROW]
-    detail = write_details(Details(entities="who"))
+    detail = write_details(FormatDetails(entities="who"))
     if format == CSV:
         body = as_csv(rows)
         body = b"\r\n".join(
@@ -280,7 +281,7 @@ def test_a_column_of_entities_is_taken_out(format):
         body = out.getvalue()
     assert load_format(format).read_rows(body, detail, CHECKER, MAX_ROWS).entities == ["c-1", "c-2"]
     with pytest.raises(MalformedInput, match=r"no column 'whom'.*'who'"):
-        read(format, body, write_details(Details(entities="whom")))
+        read(format, body, write_details(FormatDetails(entities="whom")))
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -25,7 +25,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from clewline.errors import InvalidInput, MalformedInput
-from clewline.serve.formats import RequestRows, too_many_rows
+from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.signature import json_rows
 from clewline.signature.check import Checker
 from clewline.signature.field import Field

@@ -49,7 +49,7 @@ from clewline.protocols.oip.tensor_reader import (
     datatype_of,
     field_takes,
 )
-from clewline.serve.formats import RequestRows, too_many_rows
+from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field import Signature
 from clewline.signature.field_rules import is_encodable, printable_text

@@ -9,8 +9,8 @@ import msgspec
 
 from clewline.errors import UnknownFormat
 from clewline.protocols.http.request import HttpRequest
-from clewline.serve.formats import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
-from clewline.serve.formats.columns import Details, require_charset, write_details
+from clewline.serve.formats.body_format import ARROW, CSV, JSON, JSON_COLUMNS, PARQUET
+from clewline.serve.formats.columns import FormatDetails, require_charset, write_details
 from clewline.signature.field_rules import printable_text
 
 JSON_TYPE = b"application/json"
@@ -74,7 +74,7 @@ def sent(request: HttpRequest) -> Sent:
         return _JSON
     charset = _charset(parameters) if format == CSV else "utf-8"
     entities = request.query.get("entities") if b"?" in request.target else None
-    return Sent(format, write_details(Details(charset, entities)))
+    return Sent(format, write_details(FormatDetails(charset, entities)))
 
 
 def format_of_json(body: bytes) -> str:

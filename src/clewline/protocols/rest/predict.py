@@ -21,7 +21,7 @@ from clewline.protocols.rest.content_types import (
 )
 from clewline.protocols.rest.streams import Streamed
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint
-from clewline.serve.formats import JSON
+from clewline.serve.formats.body_format import JSON
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 

@@ -19,9 +19,9 @@ from clewline.protocols.error_responses import error_response
 from clewline.protocols.http.request import HttpRequest, HttpResponse, ResponseStream
 from clewline.protocols.request_headers import later
 from clewline.protocols.rest.content_types import NDJSON_TYPE
-from clewline.serve import formats
 from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
-from clewline.serve.formats import JSON, JSON_ROWS
+from clewline.serve.formats import body_format
+from clewline.serve.formats.body_format import JSON, JSON_ROWS
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
@@ -157,7 +157,7 @@ def cut(ask: PredictRequest, loaded: LoadedRevision) -> list[Piece]:
     if ask.format == JSON:
         bodies, entities = loaded.json_reader.pieces(ask.body, PIECE_ROWS, STREAM_ROWS)
     else:
-        read = formats.load_format(ask.format).read_rows(
+        read = body_format.load_format(ask.format).read_rows(
             ask.body, ask.detail, loaded.checker, STREAM_ROWS
         )
         names = [rule.field.name for rule in loaded.checker.rules]

@@ -1,52 +1,52 @@
 """
 From columns of values to checked rows, by the same rules as JSON rows.
 
-What is plainly right is taken a column at once; every other column is decided
-value by value, so that each bad row and field is named.
+A column that is plainly right is taken at once; every other column is decided value by value,
+so that each bad row and field is named.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from clewline.errors import FieldProblem, MalformedInput, UnknownFormat
-from clewline.serve.formats import RequestRows, too_many_rows
+from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field_rules import EXACT, FieldRule, Refusal, is_encodable, printable_text
 from clewline.signature.json_rows import NameSuggestions, printable_json
 
 CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16")
 MOST_PROBLEMS = 10_000
-"""Bad values of one column that are named."""
+"""Bad values of one column that an error names."""
 
 _SAFE = math.nextafter(EXACT, 0.0)
 
 
-class Details(msgspec.Struct, omit_defaults=True, frozen=True):
-    """What a format must know beside the bytes, as JSON in the detail of an `Ask`."""
+class FormatDetails(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What a format must know beside the bytes, as JSON in the detail of a request."""
 
     charset: str = "utf-8"  # of text/csv
-    entities: str | None = None  # the column that says whom a row is about
+    entities: str | None = None  # the column that names the entity of a row
 
 
-def write_details(details: Details) -> str:
-    """Write details; nothing when there are none."""
+def write_details(details: FormatDetails) -> str:
+    """Write details; an empty string if there are none."""
     text = msgspec.json.encode(details).decode()
     return "" if text == "{}" else text
 
 
-def read_details(detail: str) -> Details:
-    """Read what `write_details` wrote."""
-    return msgspec.json.decode(detail, type=Details) if detail else Details()
+def read_details(detail: str) -> FormatDetails:
+    """Read details that `write_details` wrote."""
+    return msgspec.json.decode(detail, type=FormatDetails) if detail else FormatDetails()
 
 
 def require_charset(charset: str) -> str:
     """
-    Give a charset in its usual spelling.
+    Return a charset in its usual spelling.
 
     Raises:
         UnknownFormat: It is not read here.
@@ -61,72 +61,69 @@ def require_charset(charset: str) -> str:
     return name
 
 
-def rows_of(
-    values: Mapping[str, Sequence[Any]], count: int, checker: Checker, max_rows: int
-) -> list[Any]:
+def rows_from_columns(
+    values: Mapping[str, Sequence[Any]],
+    count: int,
+    checker: Checker,
+    max_rows: int,
+    entities: list[str] | None = None,
+) -> RequestRows:
     """
     Check columns and turn them into rows.
 
     Args:
         values: The values of each column, in any order; None is null.
-        count: How many values each has.
+        count: The number of values of each.
         checker: Checks them.
-        max_rows: How many there may be.
+        max_rows: The most rows that are accepted.
+        entities: The entity of each row.
 
     Raises:
-        MalformedInput: There are no rows.
+        MalformedInput: There are no rows, or not one entity per row.
         TooManyRows: There are more than `max_rows`.
-        InvalidInput: Columns are missing or unknown, or values are refused; names every one.
+        InvalidInput: Columns are missing or unknown, or values are refused; `fields` names each.
     """
     require_count(count, max_rows)
-    problems = strange_columns(values, checker)
-    columns = []
-    for rule in checker.rules:
-        column = values.get(rule.field.name)
-        if column is not None:
-            columns.append(_column(rule, column, problems))
+    rules = {rule.field.name: rule for rule in checker.rules}
+    problems = [
+        FieldProblem(0, name, None, f"{rule.expected}; the column is missing")
+        for name, rule in rules.items()
+        if name not in values
+    ]
+    suggestions = NameSuggestions(rules)
+    for name in values:
+        if name not in rules:
+            expected = f"no such field{suggestions.hint(name)}"
+            problems.append(FieldProblem(0, printable_text(name), None, expected))
+    columns = [
+        _checked_column(rule, values[name], problems)
+        for name, rule in rules.items()
+        if name in values
+    ]
     if problems:
         raise refused_rows(sorted(problems, key=lambda problem: problem.row), count)
-    row_type = checker.row_type
-    return list(map(row_type, *columns))
+    return with_entities(list(map(checker.row_type, *columns)), entities)
 
 
 def require_count(count: int, max_rows: int) -> None:
-    """Raise unless there are rows, and not too many; as `rows_of`."""
+    """Raise unless there are rows, and not too many; as `rows_from_columns`."""
     if count == 0:
         raise MalformedInput("There are no rows.", "Send at least one.")
     if count > max_rows:
         raise too_many_rows(max_rows)
 
 
-def strange_columns(names: Iterable[str], checker: Checker) -> list[FieldProblem]:
-    """Name the columns that are missing, and those that the signature does not know."""
-    found = list(names)
-    known = {rule.field.name: rule for rule in checker.rules}
-    problems = [
-        FieldProblem(0, name, None, f"{rule.expected}; the column is missing")
-        for name, rule in known.items()
-        if name not in found
-    ]
-    nearest = NameSuggestions(known)
-    for name in found:
-        if name not in known:
-            expected = f"no such field{nearest.hint(name)}"
-            problems.append(FieldProblem(0, printable_text(name), None, expected))
-    return problems
-
-
 def with_entities(rows: list[Any], entities: list[str] | None) -> RequestRows:
     """
-    Put rows and whom they are about together.
+    Return rows with their entities.
 
     Raises:
-        MalformedInput: They are not as many.
+        MalformedInput: There is not one entity per row.
     """
     if entities is not None and len(entities) != len(rows):
         raise MalformedInput(
             f"There are {len(entities)} entities and {len(rows)} rows.",
-            "Send one entity a row, or leave entities out.",
+            "Send one entity per row, or leave entities out.",
         )
     return RequestRows(rows, entities)
 
@@ -138,7 +135,7 @@ def take_entities(
     Take the column of entities out, unless it is a field too.
 
     Raises:
-        MalformedInput: There is no such column, or a value in it is no text or integer.
+        MalformedInput: There is no such column, or a value in it is no string or integer.
     """
     if column is None:
         return None
@@ -163,9 +160,11 @@ def take_entities(
     return [str(value) for value in found]
 
 
-def _column(rule: FieldRule, values: Sequence[Any], problems: list[FieldProblem]) -> Sequence[Any]:
-    """Give a column as rows hold it; adds what is refused to `problems`."""
-    quick = _quick(rule, values)
+def _checked_column(
+    rule: FieldRule, values: Sequence[Any], problems: list[FieldProblem]
+) -> Sequence[Any]:
+    """Return a column as rows hold it; add what is refused to `problems`."""
+    quick = _quick_column(rule, values)
     if quick is not None:
         return quick
     found, refused = [], 0
@@ -175,30 +174,25 @@ def _column(rule: FieldRule, values: Sequence[Any], problems: list[FieldProblem]
         if isinstance(outcome, Refusal):
             refused += 1
             if refused <= MOST_PROBLEMS:
-                said = printable_json(value)
-                problems.append(FieldProblem(row, rule.field.name, said, outcome.expected))
+                shown = printable_json(value)
+                problems.append(FieldProblem(row, rule.field.name, shown, outcome.expected))
     return found
 
 
-def _quick(rule: FieldRule, values: Sequence[Any]) -> Sequence[Any] | None:
-    """Give a column as rows hold it where all of it is plainly right, else None."""
-    types = set(map(type, values))
-    if type(None) not in types:
-        return _quick_whole(rule, values, types)
-    if not rule.field.nullable:
-        return None
-    present = [value for value in values if value is not None]
-    found = _quick_whole(rule, present, types - {type(None)}) if present else present
-    if found is None:
-        return None
-    rest = iter(found)
-    return [None if value is None else next(rest) for value in values]
-
-
-def _quick_whole(rule: FieldRule, values: Sequence[Any], types: set[type]) -> Sequence[Any] | None:
-    kind = rule.field.kind
-    if kind in ("category", "text"):
-        return values if types == {str} and _are_texts(rule, values) else None
+def _quick_column(rule: FieldRule, values: Sequence[Any]) -> Sequence[Any] | None:
+    """Return a column as rows hold it if all of it is plainly right, else None."""
+    types, kind = set(map(type, values)), rule.field.kind
+    if type(None) in types:
+        if not rule.field.nullable:
+            return None
+        present = [value for value in values if value is not None]
+        found = _quick_column(rule, present) if present else present
+        rest = iter(found or ())
+        return None if found is None else [None if v is None else next(rest) for v in values]
+    if kind in ("category", "text") and types == {str}:
+        if rule.levels is not None:
+            return values if set(values).issubset(rule.levels) else None
+        return values if is_encodable("".join(values)) else None
     if kind == "boolean":
         return values if types == {bool} else None
     if kind not in ("number", "integer") or not types <= {int, float}:
@@ -209,22 +203,12 @@ def _quick_whole(rule: FieldRule, values: Sequence[Any], types: set[type]) -> Se
         floats = values if types == {float} else list(map(float, values))
     except OverflowError:
         return None
-    # An integer that was rounded here lies beyond the limits, too.
+    # An integer that was rounded here lies beyond the limits, too. The sum is NaN where one of
+    # them is, which neither least nor greatest need show.
     if not (low <= min(floats) and max(floats) <= high):
         return None
-    if types == {int}:
-        return floats
-    # The sum is NaN where one of them is, which neither least nor greatest need show.
-    if math.isnan(sum(floats)) or (kind == "integer" and not _are_whole(floats)):
+    if types != {int} and (
+        math.isnan(sum(floats)) or (kind == "integer" and not all(map(float.is_integer, floats)))
+    ):
         return None
     return floats
-
-
-def _are_whole(values: Sequence[Any]) -> bool:
-    return all(float(value).is_integer() for value in values)
-
-
-def _are_texts(rule: FieldRule, values: Sequence[str]) -> bool:
-    if rule.levels is not None:
-        return set(values).issubset(rule.levels)
-    return is_encodable("".join(values))

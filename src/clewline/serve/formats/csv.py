@@ -1,8 +1,11 @@
 """
-Comma-separated values with a header line, as RFC 4180 writes them, typed by the signature.
+The body format `csv`: comma-separated values with a header line, typed by the signature.
 
-An empty cell is null where its field is nullable, and an empty text in a field
-of texts that is not. A tensor is the JSON of its arrays.
+Python's `csv` cuts the cells; numbers are read here, because an integer must stay exact and
+each refused cell must be named. An empty cell is null if its field is nullable, and an empty
+string in a text field that is not. A tensor is the JSON of its arrays.
+
+Source: RFC 4180.
 """
 
 from __future__ import annotations
@@ -10,24 +13,23 @@ from __future__ import annotations
 import codecs
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
 import msgspec
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import RequestRows, too_many_rows
+from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.serve.formats.columns import (
-    Details,
+    FormatDetails,
     read_details,
-    rows_of,
+    rows_from_columns,
     take_entities,
-    with_entities,
 )
-from clewline.signature import json_rows
 from clewline.signature.check import Checker
 from clewline.signature.field_rules import EXACT, FieldRule, UnrepresentableNumber, printable_text
+from clewline.signature.json_rows import parse_exactly
 
 LONGEST_CELL = 16 << 20
 """Characters of one cell: as many as a body may have bytes."""
@@ -36,47 +38,44 @@ LONGEST_NUMBER = 310
 """Digits; an integer with more is beyond every float64."""
 
 _HEADER = "Send a header line with the names of the fields, then one line a row."
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$")
 _WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _WHOLE_WITH_ZEROS = re.compile(r"([+-]?[0-9]+)\.0*", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
-_NOT_FINITE = frozenset({"nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"})
-_DIGITS = frozenset("0123456789-")
-_NUMERAL = frozenset("0123456789+-.eE")
-_TRUTH = {"true": True, "false": False, "1": True, "0": False}
+_NOT_FINITE = re.compile(r"nan|[+-]?inf(?:inity)?", re.ASCII | re.IGNORECASE)
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
 
 
-class Csv:
+class CsvFormat:
     """Reads text/csv."""
 
     def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of a body."""
         details = read_details(detail)
         names, lines = _lines(body, details, max_rows)
-        cells: dict[str, Sequence[Any]] = dict(zip(names, zip(*lines, strict=True), strict=False))
-        if not lines:
-            cells = dict.fromkeys(names, ())
+        columns = zip(*lines, strict=True) if lines else [()] * len(names)
+        cells: dict[str, Sequence[Any]] = dict(zip(names, columns, strict=True))
         entities = take_entities(cells, details.entities, checker)
         for rule in checker.rules:
             if (column := cells.get(rule.field.name)) is not None:
-                cells[rule.field.name] = _typed(rule, column)
-        return with_entities(rows_of(cells, len(lines), checker, max_rows), entities)
+                cells[rule.field.name] = _typed_cells(rule, column)
+        return rows_from_columns(cells, len(lines), checker, max_rows, entities)
 
     def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
-        """Write each row as a JSON object of texts; an empty cell is null."""
-        details = read_details(detail)
-        names, lines = _lines(body, details, len(body))
+        """Return each row as a JSON object of strings; an empty cell is null."""
+        names, lines = _lines(body, read_details(detail), len(body))
         return [
             msgspec.json.encode({n: cell or None for n, cell in zip(names, line, strict=True)})
             for line in lines
         ]
 
 
-FORMAT = Csv()
+FORMAT = CsvFormat()
 
 
-def _lines(body: bytes, details: Details, max_rows: int) -> tuple[list[str], list[list[str]]]:
+def _lines(body: bytes, details: FormatDetails, max_rows: int) -> tuple[list[str], list[list[str]]]:
     """
     Cut a body into its header and its lines, each as long as the header.
 
@@ -84,7 +83,15 @@ def _lines(body: bytes, details: Details, max_rows: int) -> tuple[list[str], lis
         MalformedInput: It is no CSV of this kind; says where.
         TooManyRows: There are more than `max_rows` lines.
     """
-    reader = csv.reader(_text(body, details.charset), strict=True)
+    charset = details.charset
+    try:
+        text = (body.removeprefix(codecs.BOM_UTF8) if charset == "utf-8" else body).decode(charset)
+    except UnicodeDecodeError as error:
+        raise MalformedInput(
+            f"The body is not {charset}: {error.reason} at byte {error.start}.",
+            "Name the charset in the content type: text/csv; charset=iso-8859-1.",
+        ) from error
+    reader = csv.reader(iter(_LINE.findall(text)), strict=True)
     try:
         names = next(reader, [])
         _check_names(names)
@@ -104,69 +111,54 @@ def _lines(body: bytes, details: Details, max_rows: int) -> tuple[list[str], lis
     return names, lines
 
 
-def _text(body: bytes, charset: str) -> Iterator[str]:
-    """Give the lines of a body, line breaks and all."""
-    body = body.removeprefix(codecs.BOM_UTF8) if charset == "utf-8" else body
-    try:
-        text = body.decode(charset)
-    except UnicodeDecodeError as error:
-        raise MalformedInput(
-            f"The body is not {charset}: {error.reason} at byte {error.start}.",
-            "Name the charset in the content type: text/csv; charset=iso-8859-1.",
-        ) from error
-    return iter(re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$", text))
-
-
 def _check_names(names: list[str]) -> None:
     if not names:
         raise MalformedInput("The body is empty.", _HEADER)
     if len(names) > MOST_COLUMNS:
         raise MalformedInput(f"There are more than {MOST_COLUMNS} columns.", _HEADER)
-    seen = set()
+    seen = set[str]()
     for name in names:
         if name in seen:
             raise MalformedInput(f"Two columns are named {printable_text(name)!r}.", _HEADER)
         seen.add(name)
 
 
-def _typed(rule: FieldRule, cells: Sequence[str]) -> Sequence[Any]:
-    """Give cells as values of the kind that a field has; what is none stays a text."""
+def _typed_cells(rule: FieldRule, cells: Sequence[str]) -> Sequence[Any]:
+    """Return cells as values of the kind of a field; a cell that is none stays a string."""
     kind = rule.field.kind
     if kind in ("category", "text"):
-        if rule.field.nullable and "" in cells:
-            return [cell or None for cell in cells]
-        return cells
+        has_null = rule.field.nullable and "" in cells
+        return [cell or None for cell in cells] if has_null else cells
     if kind in ("number", "integer"):
-        return _numbers(cells)
+        return _quick_numbers(cells) or [_number(cell) if cell else None for cell in cells]
     if kind == "boolean":
-        return [_truth(cell) if cell else None for cell in cells]
+        return [_BOOLEANS.get(cell.lower(), cell) if cell else None for cell in cells]
     if kind == "tensor":
         return [_array(cell) if cell else None for cell in cells]
     return [cell or None for cell in cells]
 
 
-def _numbers(cells: Sequence[str]) -> list[Any]:
+def _quick_numbers(cells: Sequence[str]) -> list[Any] | None:
+    """Return short and small numbers; None if any cell is something else."""
     letters = set("".join(cells))
-    to: Any = int if letters <= _DIGITS else float
-    if letters <= _NUMERAL:
-        try:
-            values = [to(cell) if cell and len(cell) < 18 else None for cell in cells]
-        except ValueError:
-            values = []
-        # What is long or large is read exactly below.
-        if values and all((v is None) == (not c) for v, c in zip(values, cells, strict=True)):
-            present = [value for value in values if value is not None]
-            if not present or (max(present) < EXACT and min(present) > -EXACT):
-                return values
-    return [_number(cell) if cell else None for cell in cells]
+    if not letters <= set("0123456789+-.eE") or any(len(cell) >= 18 for cell in cells):
+        return None
+    number: Any = int if letters <= set("0123456789-") else float
+    try:
+        values = [number(cell) if cell else None for cell in cells]
+    except ValueError:
+        return None
+    present = [value for value in values if value is not None]
+    is_small = not present or (max(present) < EXACT and min(present) > -EXACT)
+    return values if is_small else None
 
 
 def _number(cell: str) -> Any:
-    """Read a number exactly; a text where it is none."""
+    """Read a number exactly; return a string if it is none."""
     if len(cell) <= LONGEST_NUMBER and _WHOLE.fullmatch(cell):
         return int(cell)
     if not _DECIMAL.fullmatch(cell):
-        return UnrepresentableNumber(cell) if cell.lower() in _NOT_FINITE else cell
+        return UnrepresentableNumber(cell) if _NOT_FINITE.fullmatch(cell) else cell
     value = float(cell)
     if value in (float("inf"), float("-inf")):
         return UnrepresentableNumber(cell)
@@ -175,12 +167,8 @@ def _number(cell: str) -> Any:
     return value
 
 
-def _truth(cell: str) -> Any:
-    return _TRUTH.get(cell.lower(), cell)
-
-
 def _array(cell: str) -> Any:
     try:
-        return json_rows.parse_exactly(cell.encode("utf-8", "surrogatepass"))
+        return parse_exactly(cell.encode("utf-8", "surrogatepass"))
     except MalformedInput:
         return cell

@@ -1,78 +1,38 @@
 """
-Parquet.
+The body format `parquet`.
 
-A small file may unpack to very much: its footer and the head of every page say
-to how much, and are looked at before Polars decodes.
+A small file may unpack to very much: its footer and the head of every page say to how much, and
+the guard reads them before Polars decodes. It reads Thrift by hand: Polars and PyArrow show the
+footer alone, not the heads of pages, which decide what is allocated, and the Thrift packages
+bring code for services to what takes 60 lines.
+
+Source: parquet.thrift, and the specification of Thrift's compact protocol.
 """
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any
+import struct
+from typing import Any
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats import RequestRows, too_many_rows
-from clewline.serve.formats.columns import read_details
-from clewline.serve.formats.tables import (
-    DECODED_BYTES,
-    DECODED_VALUES,
-    decoded,
-    objects,
-    rows_in,
-    too_large,
-)
-from clewline.serve.formats.thrift import BadThrift, Reader
-from clewline.signature.check import Checker
-
-if TYPE_CHECKING:
-    import polars as pl
+from clewline.serve.formats.body_format import too_many_rows
+from clewline.serve.formats.tables import TableFormat, malformed_table, require_small
 
 MAGIC = b"PAR1"
 FOOTER_BYTES = 1 << 20
 MOST_PAGES = 20_000
 LONGEST_FIXED = 64
 """Bytes of a value of fixed length; a decimal has 16, and longer ones are no value of a field."""
+DEEPEST = 32
+MOST_METADATA_VALUES = 2_000_000
 WHAT = "Parquet"
 
 # Numbers of fields, as parquet.thrift gives them.
 _SCHEMA, _ROWS, _GROUPS = 2, 3, 4
-_TYPE_LENGTH = 2
-_COLUMNS = 1
-_META = 3
+_TYPE_LENGTH, _COLUMNS, _GROUP_ROWS, _META = 2, 1, 3, 3
 _NUM_VALUES, _UNCOMPRESSED, _COMPRESSED, _DATA_AT, _DICTIONARY_AT = 5, 6, 7, 9, 11
 _PAGE_UNCOMPRESSED, _PAGE_COMPRESSED = 2, 3
 _PAGE_KINDS = (5, 7, 8)  # data, dictionary, data of version 2; the first field counts values
-
-
-class Parquet:
-    """Reads Parquet."""
-
-    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
-        """Read and check the rows of a body."""
-        return rows_in(_frame(body, max_rows), read_details(detail), checker, max_rows)
-
-    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
-        """Write each row as a JSON object."""
-        return objects(_frame(body, DECODED_VALUES))
-
-
-FORMAT = Parquet()
-
-
-def _frame(body: bytes, max_rows: int) -> pl.DataFrame:
-    try:
-        guard(body, max_rows)
-    except BadThrift as error:
-        raise _malformed(str(error)) from error
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise _malformed("its metadata is not what it should be") from error
-
-    def read() -> pl.DataFrame:
-        import polars as pl
-
-        return pl.read_parquet(io.BytesIO(body))
-
-    return decoded(read, WHAT)
 
 
 def guard(body: bytes, max_rows: int) -> None:
@@ -80,27 +40,31 @@ def guard(body: bytes, max_rows: int) -> None:
     Look at what a file says that it holds.
 
     Raises:
-        MalformedInput, BadThrift: It is no Parquet.
+        MalformedInput: It is no Parquet.
         TooManyRows: It has more than `max_rows` rows.
         BodyTooLarge: It holds more than is decoded.
-        AttributeError, IndexError, KeyError, TypeError: Its metadata is of other types.
     """
-    footer = _footer(body)
-    rows = sum(_natural(group[3]) for group in footer[_GROUPS])
-    if max(rows, _natural(footer[_ROWS])) > max_rows:
-        raise too_many_rows(max_rows)
-    if any(element.get(_TYPE_LENGTH, 0) > LONGEST_FIXED for element in footer[_SCHEMA]):
-        raise _malformed(f"it has values of a fixed length over {LONGEST_FIXED} bytes")
-    size = values = pages = 0
-    for group in footer[_GROUPS]:
-        for column in group[_COLUMNS]:
-            meta = column[_META]
-            chunk = _chunk(body, meta, MOST_PAGES - pages)
-            size += max(chunk[0], _natural(meta[_UNCOMPRESSED]))
-            values += max(chunk[1], _natural(meta[_NUM_VALUES]))
-            pages += chunk[2]
-            if size > DECODED_BYTES or values > DECODED_VALUES:
-                raise too_large()
+    try:
+        footer = _footer(body)
+        rows = sum(_natural(group[_GROUP_ROWS]) for group in footer[_GROUPS])
+        if max(rows, _natural(footer[_ROWS])) > max_rows:
+            raise too_many_rows(max_rows)
+        if any(element.get(_TYPE_LENGTH, 0) > LONGEST_FIXED for element in footer[_SCHEMA]):
+            raise _malformed(f"it has values of a fixed length over {LONGEST_FIXED} bytes")
+        size = values = pages = 0
+        for group in footer[_GROUPS]:
+            for column in group[_COLUMNS]:
+                meta = column[_META]
+                chunk = _chunk(body, meta, MOST_PAGES - pages)
+                size += max(chunk[0], _natural(meta[_UNCOMPRESSED]))
+                values += max(chunk[1], _natural(meta[_NUM_VALUES]))
+                pages += chunk[2]
+                require_small(values, size)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise _malformed("its metadata is not what it should be") from error
+
+
+FORMAT = TableFormat(WHAT, guard, lambda pl, body, file: pl.read_parquet(file))
 
 
 def _footer(body: bytes) -> dict[int, Any]:
@@ -111,11 +75,11 @@ def _footer(body: bytes) -> dict[int, Any]:
         raise _malformed("its footer is longer than it")
     if size > FOOTER_BYTES:
         raise _malformed(f"its footer is over {FOOTER_BYTES} bytes")
-    return Reader(body[-8 - size : -8]).read()
+    return _ThriftReader(body[-8 - size : -8]).read()
 
 
 def _chunk(body: bytes, meta: dict[int, Any], most_pages: int) -> tuple[int, int, int]:
-    """Add what the heads of a column's pages say: bytes when decompressed, values, pages."""
+    """Add what the heads of a column's pages say: decompressed bytes, values, pages."""
     start = _natural(meta[_DATA_AT])
     if 0 < (dictionary := _natural(meta.get(_DICTIONARY_AT, 0))) < start:
         start = dictionary
@@ -123,7 +87,7 @@ def _chunk(body: bytes, meta: dict[int, Any], most_pages: int) -> tuple[int, int
     if end > len(body):
         raise _malformed("a column lies beyond it")
     size = values = pages = 0
-    reader = Reader(body, start)
+    reader = _ThriftReader(body, start)
     while reader.place < end:
         pages += 1
         if pages > most_pages:
@@ -131,8 +95,7 @@ def _chunk(body: bytes, meta: dict[int, Any], most_pages: int) -> tuple[int, int
         page = reader.read()
         size += _natural(page[_PAGE_UNCOMPRESSED])
         values += sum(_natural(page[kind][1]) for kind in _PAGE_KINDS if kind in page)
-        if size > DECODED_BYTES or values > DECODED_VALUES:
-            raise too_large()
+        require_small(values, size)
         reader.place += _natural(page[_PAGE_COMPRESSED])
     return size, values, pages
 
@@ -144,4 +107,78 @@ def _natural(value: Any) -> int:
 
 
 def _malformed(reason: str) -> MalformedInput:
-    return MalformedInput(f"The body is no {WHAT}: {reason}.", f"Send {WHAT}, whole.")
+    return malformed_table(WHAT, reason)
+
+
+class _ThriftReader:
+    """
+    Reads structs as dictionaries: number of a field → value, structs and lists within.
+
+    Args:
+        data: The bytes.
+        place: The place of the first struct; afterwards, where the next would begin.
+    """
+
+    def __init__(self, data: bytes, place: int = 0) -> None:
+        self.data = data
+        self.place = place
+        self._left = MOST_METADATA_VALUES
+
+    def read(self, depth: int = 0) -> dict[int, Any]:
+        """Read one struct; raises `MalformedInput` if there is none."""
+        if depth > DEEPEST:
+            raise _malformed("it is nested too deeply")
+        found: dict[int, Any] = {}
+        number = 0
+        while (head := self._bytes(1)[0]) != 0:
+            step, kind = head >> 4, head & 15
+            number = number + step if step else self._zigzag()
+            found[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
+        return found
+
+    def _value(self, kind: int, depth: int) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise _malformed("it has too many values")
+        match kind:
+            case 1 | 2:  # in a list each has a byte of its own
+                return self._bytes(1)[0] == 1
+            case 3:
+                return self._bytes(1)[0]
+            case 4 | 5 | 6:
+                return self._zigzag()
+            case 7:
+                return struct.unpack("<d", self._bytes(8))[0]
+            case 8:
+                return self._bytes(self._varint())
+            case 9 | 10:
+                head = self._bytes(1)[0]
+                size, kind = head >> 4, head & 15
+                size = self._varint() if size == 15 else size
+                if size > len(self.data) or depth > DEEPEST:
+                    raise _malformed("a list is longer than it")
+                return [self._value(kind, depth + 1) for _ in range(size)]
+            case 12:
+                return self.read(depth + 1)
+        raise _malformed(f"it has a value of the unknown type {kind}")
+
+    def _bytes(self, size: int) -> bytes:
+        self.place += size
+        if self.place > len(self.data):
+            raise _malformed("it is cut off")
+        return self.data[self.place - size : self.place]
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while True:
+            (byte,) = self._bytes(1)
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+            if shift > 63:
+                raise _malformed("a number is too long")
+
+    def _zigzag(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)

@@ -1,12 +1,14 @@
 """
-Tables that Polars has decoded, as columns of values.
+Tables that Polars decodes (Arrow and Parquet), as columns of values.
 
-Polars is imported here, at the first call; it is told of no more than a guard
-has counted in the metadata before. NaN is null, as in every table.
+Polars allocates what the metadata of a body says, and a failed allocation ends the process: a
+guard looks at the metadata of every batch or page before. Polars is imported when the first
+body is decoded. NaN is null, as in every table.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,17 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from clewline.errors import BodyTooLarge, FieldProblem, MalformedInput
-from clewline.serve.formats import RequestRows
+from clewline.serve.formats.body_format import RequestRows
 from clewline.serve.formats.columns import (
-    Details,
+    read_details,
     require_count,
-    rows_of,
+    rows_from_columns,
     take_entities,
-    with_entities,
 )
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field_rules import FieldRule, printable_text
-from clewline.signature.json_rows import NameSuggestions
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,148 +33,164 @@ T = TypeVar("T")
 FIRST_MICROS, LAST_MICROS = -62_135_510_400e6, 253_402_214_400e6
 """Since the epoch: the years 1 to 9999 less a day, so that any offset may be added."""
 DECODED_BYTES = 64 << 20
-"""What the columns of one body may come to when they are decoded."""
+"""The most bytes that the columns of one body may have when they are decoded."""
 DECODED_VALUES = 16 << 20
-"""Values in them, nulls and elements of lists too."""
+"""The most values in them, with nulls and elements of lists."""
 
 
-def decoded(read: Callable[[], T], what: str) -> T:
+class TableFormat:
     """
-    Let Polars decode.
+    Reads tables of one kind.
+
+    Args:
+        what: The name of the kind in errors.
+        guard: Called with a body and the most rows: refuses what would decode to too much.
+        decode: Given Polars and a body as a file, returns the table.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        guard: Callable[[bytes, int], None],
+        decode: Callable[[Any, bytes, io.BytesIO], pl.DataFrame],
+    ) -> None:
+        self._what, self._guard, self._decode = what, guard, decode
+
+    def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
+        """Read and check the rows of a body."""
+        frame = self._frame(body, max_rows)
+        require_count(frame.height, max_rows)
+        named = read_details(detail).entities
+        rules = {rule.field.name: rule for rule in checker.rules}
+        columns: dict[str, Sequence[Any]] = {}
+        problems = []
+        for name in frame.columns:
+            rule = rules.get(name)
+            if rule is None and name != named:
+                columns[name] = ()
+            elif rule is not None and not _may_hold(frame[name], rule):
+                problems.append(FieldProblem(0, name, str(frame[name].dtype), rule.expected))
+            else:
+                columns[name] = _values(frame[name])
+        if problems:
+            raise refused_rows(problems, frame.height)
+        entities = take_entities(columns, named, checker)
+        return rows_from_columns(columns, frame.height, checker, max_rows, entities)
+
+    def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
+        """Return each row as a JSON object; what JSON does not have, as a string."""
+        frame = self._frame(body, DECODED_VALUES)
+        columns = {name: _values(frame[name]) for name in frame.columns}
+        return [
+            msgspec.json.encode(dict(zip(columns, row, strict=True)), enc_hook=str)
+            for row in zip(*columns.values(), strict=True)
+        ]
+
+    def _frame(self, body: bytes, max_rows: int) -> pl.DataFrame:
+        self._guard(body, max_rows)
+
+        def decode() -> pl.DataFrame:
+            import polars as pl
+
+            return self._decode(pl, body, io.BytesIO(body))
+
+        return _decoded(decode, self._what)
+
+
+def malformed_table(what: str, reason: str) -> MalformedInput:
+    """Return the error for a body that is no table of a kind."""
+    return MalformedInput(f"The body is no {what}: {reason}.", f"Send {what}, whole.")
+
+
+def require_small(values: int, size: int) -> None:
+    """
+    Accept a table of so many values and bytes.
 
     Raises:
-        MalformedInput: It refuses, or panics, which is no `Exception`.
+        BodyTooLarge: They are more than is decoded.
     """
-    try:
-        return read()
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:
-        said = str(error).split("\n")[0][:200]
-        raise MalformedInput(f"The body is no {what}: {said}.", f"Send {what}, whole.") from error
+    if values > DECODED_VALUES or size > DECODED_BYTES:
+        raise too_large()
 
 
 def too_large() -> BodyTooLarge:
-    """Make the error for a body that unpacks to more than is read."""
+    """Return the error for a body that decodes to more than is read."""
     return BodyTooLarge(
         f"Decoded, the body is over {DECODED_BYTES} bytes or {DECODED_VALUES} values.",
         "Send fewer rows at once.",
     )
 
 
-def rows_in(frame: pl.DataFrame, details: Details, checker: Checker, max_rows: int) -> RequestRows:
-    """
-    Check the rows of a table.
-
-    Raises:
-        MalformedInput, TooManyRows, InvalidInput: As `rows_of`.
-        BodyTooLarge: Values come to more than `DECODED_BYTES`.
-    """
-    require_count(frame.height, max_rows)
-    rules = {rule.field.name: rule for rule in checker.rules}
-    problems = []
-    columns: dict[str, Sequence[Any]] = {}
-    for name in frame.columns:
-        rule = rules.get(name)
-        if rule is None and name != details.entities:
-            columns[name] = ()
-        elif rule is not None and rule.field.kind == "tensor":
-            if not _may_be(frame[name], rule):
-                problems.append(FieldProblem(0, name, str(frame[name].dtype), rule.expected))
-                continue
-            columns[name] = _values(frame[name])
-        else:
-            columns[name] = _values(frame[name])
-    if problems:
-        raise refused_rows(problems, frame.height)
-    entities = take_entities(columns, details.entities, checker)
-    return with_entities(rows_of(columns, frame.height, checker, max_rows), entities)
+def _decoded(decode: Callable[[], T], what: str) -> T:
+    """Let Polars decode; if it refuses, or panics, which is no `Exception`, it is no table."""
+    try:
+        return decode()
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise malformed_table(what, str(error).split("\n")[0][:200]) from error
 
 
-def objects(frame: pl.DataFrame) -> list[bytes]:
-    """Write each row as a JSON object; what JSON does not have, as text."""
-    columns = {name: _values(frame[name]) for name in frame.columns}
-    return [
-        msgspec.json.encode(dict(zip(columns, row, strict=True)), enc_hook=str)
-        for row in zip(*columns.values(), strict=True)
-    ]
+def _may_hold(series: pl.Series, rule: FieldRule) -> bool:
+    """Return whether lists hold no more elements than tensors of the field's shape would."""
+    if rule.field.kind != "tensor":
+        return True
+    most = min(len(series) * prod(rule.field.shape or ()), DECODED_VALUES)
+    return _flattened(series, most) is not None
 
 
-def require_column(names: Sequence[str], column: str | None) -> None:
-    """Raise unless the column of entities, if one is named, is there."""
-    if column is not None and column not in names:
-        hint = NameSuggestions(names).hint(column)
-        raise MalformedInput(
-            f"There is no column {printable_text(column)!r} of entities{hint}.",
-            "?entities= names a column of the body.",
-        )
-
-
-def _may_be(series: pl.Series, rule: FieldRule) -> bool:
-    """Tell whether lists hold no more elements than tensors of a shape would."""
+def _flattened(series: pl.Series, most: int) -> pl.Series | None:
+    """Return the elements inside lists of lists; None if there are more than `most`."""
     import polars as pl
 
-    most = len(series) * prod(rule.field.shape or ())
     while isinstance(series.dtype, pl.List | pl.Array):
         if isinstance(series.dtype, pl.Array):
             total = len(series) * (series.dtype.size or 0)
         else:
             total = int(series.list.len().sum() or 0)
-        if total > min(most, DECODED_VALUES):
-            return False
+        if total > most:
+            return None
+        if not total:
+            return series.clear()
         series = series.explode()
-    return True
+    return series
 
 
 def _values(series: pl.Series) -> list[Any]:
-    """Give the values of a column, a NaN as None."""
+    """Return the values of a column; a NaN is None, and a moment that is refused is a string."""
     import polars as pl
 
-    _require_small(series)
-    if series.dtype == pl.Datetime("ns") and (series.to_physical() % 1000 != 0).any():
-        # A datetime would drop the nanoseconds; as texts they are refused.
-        return series.to_physical().cast(pl.String).to_list()
+    _require_small_values(series)
     if series.dtype.is_float():
         series = series.fill_nan(None)
-    return decoded(lambda: _listed(series), "table of values that Python has")
-
-
-def _listed(series: pl.Series) -> list[Any]:
-    """Give Python values; moments outside of the years 1 to 9999 as texts, which are refused."""
-    import polars as pl
-
     if isinstance(series.dtype, pl.Datetime | pl.Date):
-        unit = {"ns": 1000, "us": 1, "ms": 1 / 1000}.get(getattr(series.dtype, "time_unit", ""))
         count = series.to_physical()
-        micros = count.cast(pl.Float64) * 86_400e6 if unit is None else count / unit
-        if not micros.is_between(FIRST_MICROS, LAST_MICROS).all():
-            return list(count.cast(pl.String).to_list())
-    return list(series.to_list())
+        unit = getattr(series.dtype, "time_unit", "d")
+        micros = count.cast(pl.Float64) * {"d": 86_400e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}[unit]
+        if (
+            # A datetime would drop the nanoseconds, and has the years 1 to 9999 alone.
+            (series.dtype == pl.Datetime("ns") and (count % 1000 != 0).any())
+            or not micros.is_between(FIRST_MICROS, LAST_MICROS).all()
+        ):
+            return count.cast(pl.String).to_list()
+    return _decoded(series.to_list, "table of values that Python has")
 
 
-def _require_small(series: pl.Series) -> None:
-    """Raise unless the Python values of a column come to little: views may share their bytes."""
+def _require_small_values(series: pl.Series) -> None:
+    """Raise if the Python values of a column take much: views may share their bytes."""
     import polars as pl
 
-    dtype = series.dtype
-    if isinstance(dtype, pl.Categorical | pl.Enum):
-        series, dtype = series.cast(pl.String), pl.String()
+    flat = _flattened(series, DECODED_VALUES)
+    if flat is None:
+        raise too_large()
+    dtype = flat.dtype
     if isinstance(dtype, pl.Struct):
         raise MalformedInput(
             f"The column {printable_text(series.name)!r} holds structs.", "Send one column a field."
         )
-    size = 0
+    if isinstance(dtype, pl.Categorical | pl.Enum):
+        flat, dtype = flat.cast(pl.String), pl.String()
     if dtype == pl.String:
-        size = int(series.str.len_bytes().sum())
+        require_small(0, int(flat.str.len_bytes().sum()))
     elif dtype == pl.Binary:
-        size = int(series.bin.size().sum())
-    elif isinstance(dtype, pl.List):
-        size = int(series.list.len().sum() or 0)
-        if size <= DECODED_VALUES and size:
-            _require_small(series.explode())
-    elif isinstance(dtype, pl.Array):
-        size = len(series) * (dtype.size or 0)
-        if size <= DECODED_VALUES and size:
-            _require_small(series.explode())
-    if size > DECODED_BYTES or (dtype.is_nested() and size > DECODED_VALUES):
-        raise too_large()
+        require_small(0, int(flat.bin.size().sum()))

@@ -235,9 +235,9 @@ def _rows(request: LoggedRequest) -> list[msgspec.Raw]:
     if request.format == "json-rows":
         return msgspec.json.decode(request.body, type=list[msgspec.Raw])
     if request.format != "json":
-        from clewline.serve import formats  # numpy and more, which few requests need
+        from clewline.serve.formats import body_format  # numpy and more, which few requests need
 
-        format = formats.load_format(request.format)
+        format = body_format.load_format(request.format)
         return [msgspec.Raw(row) for row in format.rows_as_json(request.body, request.detail)]
     rows = bytes(msgspec.json.decode(request.body, type=_Envelope).rows)
     # A bare row's `rows` is the value of a field, which may be an array, but not of objects.
