@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clewline.serve.batch_cost import BatchCost
+from clewline.serve.batcher import BatchCost
 
 
 @given(

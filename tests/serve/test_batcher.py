@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from clewline.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
-from clewline.serve.batch_cost import BatchCost
-from clewline.serve.batcher import BATCH_ROWS, BatchAnswer, Batcher, PredictCall, late
+from clewline.serve.batcher import BATCH_ROWS, BatchAnswer, BatchCost, Batcher, PredictCall, late
 from clewline.serve.graph.row_trace import RowTrace
 from clewline.serve.log import reader as log_reader
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, RoutePath

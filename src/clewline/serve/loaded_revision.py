@@ -14,8 +14,7 @@ import numpy as np
 from clewline.errors import Fault, InvalidInput, ModelFailed
 from clewline.project import Project
 from clewline.serve.answer_writer import AnswerWriter
-from clewline.serve.batch_cost import BatchCost
-from clewline.serve.batcher import BatchAnswer
+from clewline.serve.batcher import BatchAnswer, BatchCost
 from clewline.serve.graph import functions
 from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
 from clewline.serve.graph.builder import Builder, Functions, Node, Shadowing, States

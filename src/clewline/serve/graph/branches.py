@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 
-from clewline.serve.batch_cost import BatchCost
+from clewline.serve.batcher import BatchCost
 from clewline.serve.graph.batch import Batch, NodeAnswers
 from clewline.serve.graph.edges import AlignedNode
 
