@@ -23,14 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from clewline.project import Project
-from clewline.protocols.http.server import (
-    HttpApplication,
-    HttpLimits,
-    HttpRefusal,
-    HttpRequest,
-    HttpResponse,
-    HttpServer,
-)
+from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import HttpApplication, HttpRefusal, HttpRequest, HttpResponse
+from clewline.protocols.http.server import HttpServer
 from clewline.protocols.http.tls import Certificate
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.workers import server as servers
@@ -42,6 +37,7 @@ class Echo:
     def __init__(self) -> None:
         self.kept: list[HttpRequest] = []
         self.handled = 0
+        self.answers = 0
         self.refused = 0
         self.targets: list[str] = []
 
@@ -64,6 +60,9 @@ class Echo:
 
     def admit(self, request: HttpRequest) -> HttpResponse | None:
         return HttpResponse(404, b"{}") if request.target == b"/nowhere" else None
+
+    def answered(self, request: HttpRequest) -> None:
+        self.answers += 1
 
     def screen(self, request: HttpRequest) -> HttpResponse | None:
         return HttpResponse(401, b"{}") if request.target == b"/private" else None

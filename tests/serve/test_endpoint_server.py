@@ -20,6 +20,7 @@ from clewline.serve import endpoint_server as endpoints_module
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import JSON_ROWS
 from clewline.serve.log import reader as log_reader
+from clewline.serve.predict import predict
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 from clewline.store.records import LiveRevision, Revision
@@ -91,7 +92,7 @@ def asked(
 ) -> asyncio.Future[Any]:
     """Ask an endpoint; the future gets the answer or the error as its result."""
     answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    endpoints.predict(endpoints.get(name), ask or PredictRequest(BODY), answered.set_result)
+    predict(endpoints, endpoints.get(name), ask or PredictRequest(BODY), answered.set_result)
     return answered
 
 
@@ -162,7 +163,7 @@ def test_what_cannot_be_loaded_says_why_and_is_tried_again_after_a_pause(
         assert isinstance(await asked(endpoints, "e01"), IntegrityError)
         assert sum(endpoints.load_statistics.seconds.counts) == loads, "it is not hammered"
         package.write_bytes(whole)
-        endpoints.get("e01").hurry()
+        endpoints.get("e01").retry_now()
         assert isinstance(await asked(endpoints, "e01"), PredictResponse)
         assert endpoints.ready
 
@@ -368,7 +369,7 @@ def test_a_deadline_and_the_end_wait_for_no_model_that_stands_still(project: Pro
 def test_what_stands_still_is_left_behind(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints_module, "LEAST_S", 0.05)
+    monkeypatch.setattr(endpoints_module, "MIN_CLOSE_S", 0.05)
 
     async def main() -> None:
         endpoints = EndpointServer(project)

@@ -3,8 +3,8 @@ The application behind the HTTP server: finds the route, checks access, counts, 
 
     request ─► route of its path ─► token ─► method ─► route.handle
 
-What all routes share stands here once: errors become answers by the one table,
-and a caller who may not ask learns of no name that is there.
+This module has what all routes share: one table turns errors into answers, and a caller
+without access does not learn which names exist.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from urllib.parse import unquote_to_bytes
 
 from clewline.errors import ClewlineError, NotFound
@@ -27,7 +28,7 @@ from clewline.serve.access import TokenChecker
 from clewline.serve.endpoint_server import EndpointServer
 
 KNOWN_PATHS = 65_536
-"""Paths whose routes are remembered; others are found anew each time."""
+"""Maximum paths whose routes are kept; other routes are found anew for each request."""
 SHOWN_CHARACTERS = 200
 
 
@@ -38,7 +39,7 @@ def make_app(
     log: AccessLog | None = None,
     behind_proxy: bool = False,
 ) -> HttpApp:
-    """Make the application of all protocols over HTTP."""
+    """Return the application with all protocols over HTTP."""
     health = ServerHealth()
     rest = RestRoutes(endpoints, health)
     protocols: tuple[RouteFinder, ...] = (
@@ -54,11 +55,11 @@ class HttpApp:
     The application of a server. Lives on the loop's thread.
 
     Args:
-        protocols: Where routes are found; the first that knows a path has it.
-        token_checker: Who may ask what.
-        health: What the routes tell of the server as a whole.
-        log: Where each request leaves a line.
-        behind_proxy: Whether the last address of X-Forwarded-For is to be believed.
+        protocols: Find the routes; the first protocol that knows a path has it.
+        token_checker: Checks the caller's access.
+        health: The state of the server as a whole.
+        log: Gets a line for each request.
+        behind_proxy: Whether to trust the last address in X-Forwarded-For.
     """
 
     def __init__(
@@ -76,75 +77,91 @@ class HttpApp:
         self.token_checker = token_checker
         self.log = log
         self._behind_proxy = behind_proxy
-        self._known: dict[bytes, HttpRoute] = {}  # path → route, of paths that were asked before
+        self._known_routes: dict[bytes, HttpRoute] = {}  # by path
 
     def handle(self, request: HttpRequest) -> None:
-        """Answer a request, now or later."""
+        """Find the route, check access, and have the request answered, now or later."""
         request.started = time.perf_counter()
         if self._behind_proxy:
-            _believe_proxy(request)
-        route = self._known.get(request.target) or self._find(request)
-        request.route = route
-        request.settled = self._settled
+            _trust_proxy(request)
+        route = request.route = self._known_routes.get(request.target) or self._find(request)
         try:
             if self.token_checker.required or b"authorization" in request.headers:
-                self._check(request, route)
+                self._check_access(request, route)
             if request.method in route.methods or not route.methods:
+                request.is_handled = True
                 route.handle(request)
             else:
                 request.answer(_dressed(route, _wrong_method(request, route)))
         except ClewlineError as error:
             request.answer(_dressed(route, error_response(error)))
 
+    def answered(self, request: HttpRequest) -> None:
+        """Count a request that has its answer, and leave its line in the access log."""
+        route, reply = request.route, request.reply
+        assert reply is not None
+        if request.is_handled and route.endpoint is not None:
+            seconds = time.perf_counter() - request.started
+            route.endpoint.statistics.record_request(reply.status, seconds)
+        self.health.statuses[route.name, reply.status] += 1
+        if self.log is not None:
+            self.log.note(request, route, reply)
+
     def screen(self, request: HttpRequest) -> HttpResponse | None:
-        """Let only those send a large body who may ask at all."""
-        return self._judge(request, by_head=False)
+        """Refuse a large body from a caller who has no access."""
+        return self._refusal_by_head(request, is_whole=False)
 
     def admit(self, request: HttpRequest) -> HttpResponse | None:
-        """Judge a request by its head, before its body is sent."""
-        return self._judge(request, by_head=True)
+        """Refuse a request by its head, before its body is sent."""
+        return self._refusal_by_head(request, is_whole=True)
 
-    def refuse(self, request: HttpRequest, refused: HttpRefusal) -> HttpResponse:
-        """Give the answer to what the HTTP server refuses."""
-        response = refusal_response(refused)
-        if request.settled is None:  # else it is counted when the request has its answer
+    def refuse(self, request: HttpRequest, refusal: HttpRefusal) -> HttpResponse:
+        """Return the answer to a request that the HTTP server refuses."""
+        response = refusal_response(refusal)
+        if request.route is None:  # otherwise `answered` counts it
             self._note(request, REFUSED, response)
         return response
 
     def _find(self, request: HttpRequest) -> HttpRoute:
-        """Find a route; where there is none, one that says so."""
-        path = _path(request.target)
-        if (known := self._known.get(path)) is not None:
+        """Find a route; if there is none, return one that answers so."""
+        path = request.target.partition(b"?")[0]
+        if not path.startswith(b"/") and b"://" in path:  # absolute form: without the origin
+            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+        if b"%" in path:
+            path = unquote_to_bytes(path)
+        if (known := self._known_routes.get(path)) is not None:
             return known
         try:
             for protocol in self._protocols:
                 if (route := protocol.find(path)) is not None:
-                    if route.keep and b"%" not in path and len(self._known) < KNOWN_PATHS:
-                        self._known[path] = route
+                    if route.keep and b"%" not in path and len(self._known_routes) < KNOWN_PATHS:
+                        self._known_routes[path] = route
                     return route
-        except ClewlineError as error:
-            return error_route("unknown", error)
+        except ClewlineError as failure:
+            return error_route("unknown", failure)
         shown = path.decode("utf-8", "replace")[:SHOWN_CHARACTERS]
-        fix = "GET /openapi.json lists the routes."
-        return error_route("unknown", NotFound(f"There is nothing at {shown}.", fix))
+        return error_route(
+            "unknown",
+            NotFound(f"There is nothing at {shown}.", "GET /openapi.json lists the routes."),
+        )
 
-    def _check(self, request: HttpRequest, route: HttpRoute) -> None:
-        if route.role is None:
-            return
-        header = request.headers.get(b"authorization")
-        presented = None if header is None else header.decode("latin-1")
-        request.identity = self.token_checker.check(presented, request.peer_address, route.role)
+    def _check_access(self, request: HttpRequest, route: HttpRoute) -> None:
+        if route.role is not None:
+            header = request.headers.get(b"authorization")
+            presented = None if header is None else header.decode("latin-1")
+            request.identity = self.token_checker.check(presented, request.peer_address, route.role)
 
-    def _judge(self, request: HttpRequest, *, by_head: bool) -> HttpResponse | None:
+    def _refusal_by_head(self, request: HttpRequest, *, is_whole: bool) -> HttpResponse | None:
+        """Return why a request is refused by its head; `is_whole`: for more than missing access."""
         if self._behind_proxy:
-            _believe_proxy(request)
+            _trust_proxy(request)
         route = self._find(request)
         response = None
         try:
-            self._check(request, route)
-            if by_head and request.method not in route.methods and route.methods:
+            self._check_access(request, route)
+            if is_whole and route.methods and request.method not in route.methods:
                 response = _wrong_method(request, route)
-            elif by_head and route.admit is not None:
+            elif is_whole and route.admit is not None:
                 response = route.admit(request)
         except ClewlineError as error:
             response = error_response(error)
@@ -153,15 +170,7 @@ class HttpApp:
             self._note(request, route, response)
         return response
 
-    def _settled(self, request: HttpRequest) -> None:
-        reply = request.reply
-        assert reply is not None
-        self.health.statuses[request.route.name, reply.status] += 1
-        if self.log is not None:
-            self.log.note(request, request.route, reply)
-
     def _note(self, request: HttpRequest, route: HttpRoute, response: HttpResponse) -> None:
-        """Count an answer, and leave its line in the log."""
         self.health.statuses[route.name, response.status] += 1
         if self.log is not None:
             self.log.note(request, route, response)
@@ -172,32 +181,22 @@ def _nothing(request: HttpRequest) -> None:
 
 
 REFUSED = HttpRoute("refused", None, (), _nothing)
-"""What a request is counted as that the server itself refuses."""
+"""The route under which a request is counted that the server itself refuses."""
 
 
 def _dressed(route: HttpRoute, response: HttpResponse) -> HttpResponse:
-    """Give an error the shape that the route's protocol has for it."""
+    """Return an error in the shape of the route's protocol."""
     return response if route.dress is None else route.dress(response)
 
 
 def _wrong_method(request: HttpRequest, route: HttpRoute) -> HttpResponse:
     allowed = b", ".join(route.methods)
-    message = f"{request.method.decode()} is not answered here. Use {allowed.decode()}."
+    message = f"The method {request.method.decode()} is not allowed. Use {allowed.decode()}."
     return coded_response("method_not_allowed", message, headers=((b"allow", allowed),))
 
 
-def _path(target: bytes) -> bytes:
-    """Give the path of a target: without query, without the origin of an absolute form."""
-    path = target.partition(b"?")[0]
-    if not path.startswith(b"/") and b"://" in path:
-        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-    return unquote_to_bytes(path) if b"%" in path else path
-
-
-def _believe_proxy(request: HttpRequest) -> None:
-    """Take the caller's address from the proxy: the last one, which the proxy itself has seen."""
+def _trust_proxy(request: HttpRequest) -> None:
+    """Take the caller's address from the proxy: the last address, which the proxy itself saw."""
     last = request.headers.get(b"x-forwarded-for", b"").rpartition(b",")[2].strip()
-    try:
-        request.came_for(str(ipaddress.ip_address(last.decode("latin-1"))))
-    except ValueError:
-        return  # none was given: the connection's own address stands
+    with suppress(ValueError):  # none was given: the connection's own address stands
+        request.forwarded_for = str(ipaddress.ip_address(last.decode("latin-1")))

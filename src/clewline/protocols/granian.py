@@ -1,44 +1,41 @@
 """
-The same application behind Granian, instead of the HTTP server of our own.
+The same application behind Granian, in place of our own HTTP server.
 
     CLEWLINE_PROJECT=FOLDER granian --interface rsgi --loop uvloop --factory \\
         clewline.protocols.granian:application
 
-It is there so that the choice of the server stays reversible: `http.py` answers about
-twice as many requests a second, Granian speaks HTTP/2 and TLS. What a request may ask
-(`Limits.body_bytes`) is held here; heads and idle times are Granian's own settings.
-One worker: metrics and readiness are of one process. Bound beyond loopback,
-callers need tokens there as well.
+It keeps the choice of the server reversible: our own answers about twice as many requests a
+second, Granian has HTTP/2. The size of a body (`HttpLimits.body_bytes`) is limited here; heads
+and idle times are settings of Granian. Use one worker: metrics and readiness are of one
+process. Beyond loopback, callers need tokens here as well.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from clewline import project
 from clewline.errors import ClewlineError, UsageError
 from clewline.project import Project
-from clewline.protocols.app import make_app
+from clewline.protocols.app import HttpApp, make_app
 from clewline.protocols.error_responses import error_response
-from clewline.protocols.http.server import (
-    HttpLimits,
-    HttpRefusal,
-    HttpRequest,
-    HttpResponse,
-    ResponseStream,
-)
+from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse, ResponseStream
 from clewline.serve.access import TokenChecker, is_loopback
 from clewline.serve.endpoint_server import EndpointServer
 
+logger = logging.getLogger(__name__)
+
 
 def application() -> RsgiApplication:
-    """Make the application of the project that CLEWLINE_PROJECT, or the folder, names."""
+    """Return the application of the project in CLEWLINE_PROJECT or in the current folder."""
     return RsgiApplication(project.find())
 
 
 class RsgiApplication:
-    """Turns RSGI calls into requests, and their answers back."""
+    """Answers RSGI calls."""
 
     def __init__(self, served: Project, limits: HttpLimits | None = None) -> None:
         self._endpoints = EndpointServer(served, None)
@@ -48,11 +45,11 @@ class RsgiApplication:
         self._opened: asyncio.Task[None]
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to load the endpoints; requests wait until they are there."""
+        """Start to load the endpoints; requests wait until they are loaded."""
         self._opened = loop.create_task(self._open())
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Close the log and give back the models."""
+        """Close the log and the models."""
         self._app.health.draining = True
         loop.run_until_complete(self._endpoints.close())
         self._token_checker.close()
@@ -65,24 +62,39 @@ class RsgiApplication:
             _send(scope, protocol, error_response(error))
             return
         self._token_checker.required = not _is_bound_to_loopback(scope.server)
-        call = _Call(asyncio.get_running_loop(), _host(scope.client))
-        request = _request(scope, call)
-        if (refusal := await self._read(request, protocol)) is not None:
+        request = self._request(scope)
+        if (refusal := await self._read_body(request, protocol)) is not None:
             _send(scope, protocol, refusal)
             return
         self._app.handle(request)
-        response = await call.answered(protocol)
+        response = await request.answered(protocol)
         if request.stream is None:
             _send(scope, protocol, response)
         else:
-            await call.stream(scope, protocol, response, request.stream)
+            await request.send_stream(scope, protocol, response, request.stream)
+
+    def _request(self, scope: Any) -> RsgiRequest:
+        query = f"?{scope.query_string}" if scope.query_string else ""
+        return RsgiRequest(
+            client=_host(scope.client),
+            ready=asyncio.get_running_loop().create_future(),
+            more=asyncio.Event(),
+            app=self._app,
+            method=scope.method.encode(),
+            target=f"{scope.path}{query}".encode(),
+            version=scope.http_version,
+            headers={
+                name.encode(): value.encode("latin-1", "replace")
+                for name, value in scope.headers.items()
+            },
+        )
 
     async def _open(self) -> None:
         self._token_checker.open()
         await self._endpoints.open()
 
-    async def _read(self, request: HttpRequest, protocol: Any) -> HttpResponse | None:
-        """Read the body; give the answer if it may not come in, or is larger than allowed."""
+    async def _read_body(self, request: HttpRequest, protocol: Any) -> HttpResponse | None:
+        """Read the body; return the refusal if it is not admitted, or too large."""
         if (refusal := self._app.screen(request)) is not None:
             return refusal
         pieces: list[bytes] = []
@@ -90,7 +102,7 @@ class RsgiApplication:
         async for piece in protocol:
             room -= len(piece)
             if room < 0:
-                message = f"The body is over {self._limits.body_bytes} bytes."
+                message = f"The body has more than {self._limits.body_bytes} bytes."
                 refused = HttpRefusal(413, message, "Send fewer rows at once.")
                 return self._app.refuse(request, refused)
             pieces.append(bytes(piece))
@@ -98,64 +110,82 @@ class RsgiApplication:
         return None
 
 
-class _Call:
-    """The peer of one request: resolves a future with its answer, and passes on its stream."""
+class RsgiRequest(HttpRequest):
+    """A request that came through Granian: its answer resolves a future."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: str) -> None:
-        self.lost = False
-        self.is_full = False
-        self.address = address
-        self.request: HttpRequest
-        self._ready: asyncio.Future[HttpResponse] = loop.create_future()
-        self._more = asyncio.Event()
-        self._leaving: asyncio.Future[None]
-        self._aborted = False
+    app: HttpApp
+    client: str
+    ready: asyncio.Future[HttpResponse]
+    more: asyncio.Event
+    is_lost: bool = False
+    is_aborted: bool = False
+
+    @property
+    def address(self) -> str:
+        return self.client
+
+    @property
+    def is_full(self) -> bool:
+        return False
+
+    def is_abandoned(self) -> bool:
+        return self.is_lost
+
+    def answer(self, response: HttpResponse) -> None:
+        assert self.reply is None, "a request is answered once"
+        self.reply = response
+        self.conclude()
+        self.flush()
+
+    def conclude(self) -> None:
+        try:
+            self.app.answered(self)
+        except Exception:  # the answer leaves nevertheless
+            logger.exception("a request could not be counted and logged")
 
     def flush(self) -> None:
-        """Resolve with the answer, or say that its stream goes on."""
-        reply = self.request.reply
-        if reply is not None and not self._ready.done():
-            self._ready.set_result(reply)
-        self._more.set()
+        if self.reply is not None and not self.ready.done():
+            self.ready.set_result(self.reply)
+        self.more.set()
 
     def abort(self) -> None:
-        """End the stream so that it is not taken for a whole."""
-        self._aborted = True
+        self.is_aborted = True
         self.flush()
 
     async def answered(self, protocol: Any) -> HttpResponse:
         """Wait for the answer, and note when the caller leaves before it."""
+
+        def left(leaving: asyncio.Future[None]) -> None:
+            self.is_lost = self.is_lost or not leaving.cancelled()
+
         leaving = asyncio.ensure_future(protocol.client_disconnect())
-        leaving.add_done_callback(self._left)
+        leaving.add_done_callback(left)
         try:
-            return await self._ready
+            return await self.ready
         finally:
             leaving.cancel()
 
-    async def stream(
+    async def send_stream(
         self, scope: Any, protocol: Any, head: HttpResponse, stream: ResponseStream
     ) -> None:
-        """Pass the pieces on as the caller takes them."""
+        """Send the pieces as the caller takes them."""
         out = protocol.response_stream(head.status, _headers(head))
         try:
             while True:
-                self._more.clear()
+                self.more.clear()
                 pieces = stream.take()
                 stream.wake()
                 for piece in pieces if scope.method != "HEAD" else ():
                     await out.send_bytes(piece)
-                if self._aborted:
-                    raise ConnectionAbortedError("the answer could not be finished")
+                if self.is_aborted:
+                    raise ConnectionAbortedError("the answer could not be completed")
                 if stream.ended and not pieces:
                     return
                 if not pieces:
-                    await self._more.wait()
+                    await self.more.wait()
         finally:
-            self.lost = True
+            self.is_lost = True
             stream.wake()
-
-    def _left(self, leaving: asyncio.Future[None]) -> None:
-        self.lost = self.lost or not leaving.cancelled()
 
 
 def _send(scope: Any, protocol: Any, response: HttpResponse) -> None:
@@ -177,15 +207,3 @@ def _is_bound_to_loopback(address: str) -> bool:
         return is_loopback(_host(address))
     except UsageError:
         return False
-
-
-def _request(scope: Any, call: _Call) -> HttpRequest:
-    request = call.request = HttpRequest(call)
-    query = f"?{scope.query_string}" if scope.query_string else ""
-    request.method = scope.method.encode()
-    request.target = f"{scope.path}{query}".encode()
-    request.version = scope.http_version
-    request.headers = {
-        name.encode(): value.encode("latin-1", "replace") for name, value in scope.headers.items()
-    }
-    return request

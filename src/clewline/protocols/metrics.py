@@ -195,7 +195,7 @@ def _add_server(add: Add, endpoints: EndpointServer, health: ServerHealth) -> No
     for (route, status), count in health.statuses.items():
         add("clewline_http_requests_total", count, route=route, code=str(status))
     add("clewline_connections", health.connections())
-    add("clewline_replays_total", endpoints.replays)
+    add("clewline_replays_total", endpoints.idempotency.replays)
     for code in {**dict.fromkeys(REFUSALS), **health.refused}:
         add("clewline_refused_callers_total", health.refused[code], reason=code)
     log, certificate = health.access_log, health.certificate

@@ -10,25 +10,23 @@ import msgspec
 from clewline.errors import ClewlineError
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.serve.access import Need
-from clewline.serve.endpoint_server import ServedEndpoint
+from clewline.serve.served_endpoint import ServedEndpoint
 
 READ = (b"GET", b"HEAD")
 POST = (b"POST",)
 
 
 class HttpRoute(msgspec.Struct, eq=False):
-    """Where requests of one path go, and who may send them."""
+    """What answers the requests of one path, and who may send them."""
 
-    name: str  # for metrics and logs: "predict", "oip.infer", "mlflow.invocations" …
+    name: str  # in metrics and logs: "predict", "oip.infer", "mlflow.invocations" …
     role: Need | None  # None: open to everyone, as health is; "any": any valid token
-    methods: tuple[bytes, ...]  # others are told which ones there are
-    handle: Callable[[HttpRequest], None]  # answers now or later; may raise a ClewlineError at once
-    admit: Callable[[HttpRequest], HttpResponse | None] | None = None  # judges by the head alone
-    endpoint: ServedEndpoint | None = None
-    dress: Callable[[HttpResponse], HttpResponse] | None = (
-        None  # gives an error the protocol's own shape
-    )
-    keep: bool = True  # found once and remembered; False where paths have no end, as ids have none
+    methods: tuple[bytes, ...]  # empty: all
+    handle: Callable[[HttpRequest], None]  # answers now or later; may raise ClewlineError at once
+    admit: Callable[[HttpRequest], HttpResponse | None] | None = None  # refuses by the head alone
+    endpoint: ServedEndpoint | None = None  # counts the requests
+    dress: Callable[[HttpResponse], HttpResponse] | None = None  # shapes errors for the protocol
+    keep: bool = True  # found once and kept; False where paths are without number, as ids are
 
 
 def error_route(
@@ -43,12 +41,12 @@ def error_route(
 
 
 class RouteFinder(Protocol):
-    """What each protocol offers to the application."""
+    """The routes of one protocol."""
 
     def find(self, path: bytes) -> HttpRoute | None:
         """
-        Find the route of a path (without query, decoded); None when it is none of this protocol's.
+        Return the route of a path (without query, decoded); None if the protocol has none.
 
         Raises:
-            ClewlineError: It is, and what it names is not there.
+            ClewlineError: The path belongs to the protocol, but names what does not exist.
         """

@@ -2,7 +2,7 @@
 The endpoints of a server: loaded when they are needed, swapped when another revision
 goes live, evicted when memory is short, drained at the end.
 
-No HTTP here: a protocol hands over what it was asked and gets the answer by a callback.
+`clewline.serve.predict` answers a request to one of them. Nothing here knows HTTP.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -38,31 +39,33 @@ from clewline.serve.model_cache.allocator_trim import AllocatorTrim
 from clewline.serve.model_cache.cache import ModelCache
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.observers import RequestTracer, WorkObserver
-from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import Reply
-from clewline.serve.request import Request, Waiter
-from clewline.serve.served_endpoint import EndpointState, ServedEndpoint, ServedRevision, WhenServed
+from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision, WhenServed
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
-
-__all__ = ["EndpointServer", "EndpointState", "ServedEndpoint", "ServedRevision"]
 
 logger = logging.getLogger(__name__)
 
 WATCH_S = 0.5
-"""How often the catalog is asked whether another revision went live."""
+"""Time between two checks of the catalog for another live revision."""
 EAGER = 64
-"""Up to so many endpoints are loaded at the start; of more, those that are pinned."""
+"""With up to this many endpoints all are loaded at the start; with more, only pinned ones."""
 MODEL_BYTES = 1 << 30
-"""What the models in memory may cost, unless the server is told otherwise."""
+"""Default memory budget of loaded models."""
 LOADERS = 2
-"""Revisions that are loaded at once."""
+"""Maximum revisions that are loaded at the same time."""
 DRAIN_S = 30.0
-"""How long the end of a server waits for what is under way."""
-LEAST_S = 2.0
-"""What closing gets, however long the draining took."""
+"""How long a stopping server waits for requests under way."""
+MIN_CLOSE_S = 2.0
+"""Minimum time for closing, however long the draining took."""
 NEAR = 500
-"""Names that are compared to find the nearest one."""
+"""Maximum names that are compared to find the nearest one."""
+
+
+class UnderWay(Protocol):
+    """A caller who waits for an answer."""
+
+    def give_up(self, error: ClewlineError) -> None:
+        """Answer with an error now."""
 
 
 class EndpointServer:
@@ -70,12 +73,12 @@ class EndpointServer:
     All endpoints of a server. Lives on the loop's thread; revisions are loaded on others.
 
     Args:
-        project: Whose endpoints.
-        names: Only these; all that were applied if None.
-        max_rows: Rows that one request may have.
-        queue_rows: Rows of one endpoint that may wait.
-        model_bytes: What the models in memory may cost; beyond, those that were not
-            used for longest are let go, unless they are pinned or in use.
+        project: Has the endpoints.
+        names: Serve only these; None serves all that were applied.
+        max_rows: Maximum rows of one request.
+        queue_rows: Maximum rows of one endpoint that may wait.
+        model_bytes: Memory budget of loaded models. Beyond it the least recently used
+            are evicted, unless they are pinned or in use.
     """
 
     def __init__(
@@ -89,17 +92,18 @@ class EndpointServer:
     ) -> None:
         self.project = project
         self.endpoints: dict[str, ServedEndpoint] = {}
-        self.failure: ClewlineError | None = None  # why the catalog is followed no more
+        self.failure: ClewlineError | None = None  # why the catalog can no longer be followed
         self.watched: WorkObserver | None = None
         self.tracer: RequestTracer | None = None
         self.load_statistics = LoadStatistics()
         self.statistics = RequestStatistics()
         self.model_cache = ModelCache(model_bytes)
-        self.under_way: dict[Waiter, None] = {}
+        self.under_way: dict[UnderWay, None] = {}
         self.threads = ThreadPoolExecutor((os.cpu_count() or 1) + 2, "clewline-compute")
         self.loop: asyncio.AbstractEventLoop
         self.deadlines: Deadlines
         self.body_queue: BodyQueue
+        self.idempotency: Idempotency
         self.shadows = ShadowRunner(project.shadow)
         self._branches = ThreadPoolExecutor(os.cpu_count() or 1, "clewline-branch")
         self._loaders = ThreadPoolExecutor(LOADERS, "clewline-load")
@@ -112,22 +116,21 @@ class EndpointServer:
         self._store: Store
         self._states: LearnedStates
         self._log: LogWriter
-        self._idempotency: Idempotency
         self._follower: CatalogFollower
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
-        self._opened = ExitStack()  # closes what was opened, the last first
+        self._opened = ExitStack()  # closes everything, the last opened first
         self._opened.callback(self.shadows.close)
         for threads in (self._branches, self.threads, self._follower_thread, self._loaders):
             self._opened.callback(threads.shutdown)
 
     async def open(self) -> None:
         """
-        Open the log and load what is loaded at the start; what cannot be says so when asked.
+        Open the log and load endpoints; one that cannot be loaded answers with the reason.
 
         Raises:
-            NotFound: There is no store, or no endpoint of a name that was given.
-            StoreReadOnly, StoreFull: Predictions could not be logged.
+            NotFound: There is no store, or no endpoint with a given name.
+            StoreReadOnly, StoreFull: The log cannot be written.
         """
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines()
@@ -136,8 +139,8 @@ class EndpointServer:
         for name in self._names or ():
             revisions.require_live(self._store.catalog, name)
         self._log = self._opened.enter_context(LogWriter(self.project.log))
-        self._idempotency = Idempotency(self.project.log)
-        self._opened.callback(self._idempotency.close)
+        self.idempotency = Idempotency(self.project.log)
+        self._opened.callback(self.idempotency.close)
         self._follower = CatalogFollower(self._store, self._names)
         self._states = LearnedStates(self._store.catalog)
         await self._catch_up()
@@ -146,14 +149,14 @@ class EndpointServer:
 
     async def close(self, drain_s: float = DRAIN_S) -> bool:
         """
-        Answer what is under way, then let go of everything.
+        Answer the requests under way, then close everything.
 
         Args:
-            drain_s: How long to wait; then the rest is told that the server stops.
+            drain_s: How long to wait for them; then the rest get `Overloaded`.
 
         Returns:
-            False when something stands still, such as a disk: its threads are left behind,
-            and the process should end without waiting for them.
+            False if something hangs, such as a disk. Its threads are left behind, and the
+            process should end without waiting for them.
         """
         self._stopping = True
         until = time.monotonic() + drain_s
@@ -165,26 +168,26 @@ class EndpointServer:
         self.give_up()
         for endpoint in self.endpoints.values():
             self._release(endpoint)
-        return await self._let_go(until)
+        return await self._close_all(until)
 
     def give_up(self) -> None:
-        """Tell everybody who still waits that the server stops."""
-        for waiter in list(self.under_way):
-            waiter.give_up(_stopping())
+        """Answer every waiting caller that the server is stopping."""
+        for caller in list(self.under_way):
+            caller.give_up(_stopping())
         for endpoint in self.endpoints.values():
-            endpoint.tell(_stopping())
+            endpoint.notify(_stopping())
 
     @property
     def ready(self) -> bool:
-        """Tell whether every endpoint answers with the revision that it should."""
+        """Whether every endpoint answers with its live revision."""
         return self.failure is None and all(e.trouble is None for e in self.endpoints.values())
 
     def get(self, name: str) -> ServedEndpoint:
         """
-        Get an endpoint.
+        Return an endpoint.
 
         Raises:
-            NotFound: This server has none of that name; names the nearest.
+            NotFound: This server has no endpoint with that name; suggests the nearest name.
         """
         endpoint = self.endpoints.get(name)
         if endpoint is None:
@@ -193,37 +196,12 @@ class EndpointServer:
             raise NotFound(f"There is no endpoint {name!r} here.", hint)
         return endpoint
 
-    def predict(self, endpoint: ServedEndpoint, ask: PredictRequest, reply: Reply) -> None:
-        """
-        Answer a request; an endpoint that is not in memory is loaded first.
-
-        A deadline, of the request or the endpoint, is met with `DeadlineExceeded`.
-        A request with an idempotency key is computed to its end all the same, so
-        that who tries again finds the answer.
-
-        Args:
-            endpoint: Who is asked.
-            ask: The rows as they came, and how long the caller waits.
-            reply: Called once, now or later, with the answer or the reason why there is none.
-        """
-        if self.tracer is not None:
-            reply = self.tracer.follow(endpoint.name, ask, reply)
-        if ask.key is None:
-            self._begin(endpoint, Request(self, ask, reply))
-            return
-        waiter = Waiter(self, reply)
-        waiter.wait_until(self._deadline(endpoint, ask))
-
-        def go(settle: Reply) -> None:
-            self._begin(endpoint, Request(self, ask, settle, patient=True))
-
-        self._idempotency.claim(endpoint.name, ask, waiter.finish, go)
-
     def when_loaded(self, endpoint: ServedEndpoint, then: WhenServed) -> None:
         """
-        Call `then` with what answers for an endpoint, or with why nothing does.
+        Call `then` with the revision that answers for an endpoint, or the reason why none does.
 
-        At once when it is in memory; else it is loaded first, once for all who wait.
+        It is called at once if the revision is in memory. Otherwise the revision is loaded
+        first, once for all callers who wait.
         """
         if endpoint.serving is not None:
             self.model_cache.used(endpoint.serving)
@@ -233,44 +211,44 @@ class EndpointServer:
         elif (refusal := endpoint.refusal) is not None:
             then(refusal)
         elif len(endpoint.waiting) >= self._queue_rows:
-            then(Overloaded(f"{self._queue_rows} requests wait already.", "Try again in 1 s."))
+            then(
+                Overloaded(
+                    f"{self._queue_rows} requests wait for the endpoint to load.",
+                    "Try again in 1 s.",
+                )
+            )
         else:
             endpoint.waiting.append(then)
             self._load(endpoint)
 
     @property
-    def replays(self) -> int:
-        """Requests with an idempotency key that got an answer which was there already."""
-        return self._idempotency.replays
-
-    @property
     def restarts(self) -> dict[str, int]:
-        """How often the process of an isolated model was started again, by `name@number`."""
+        """Number of restarts of each isolated model's process, by `name@number`."""
         return self._pool.restarts()
 
     @property
     def router_states(self) -> dict[tuple[str, str], int]:
-        """The number of what each router has learned, by endpoint and node."""
+        """The number of each router's learned state, by endpoint and node."""
         return self._states.numbers()
 
     async def load(self, name: str) -> None:
         """
-        Let an endpoint answer again, here now and soon in every server of the project.
+        Load an endpoint, here now and soon in every server of the project.
 
         Raises:
             NotFound: There is no such endpoint.
-            ClewlineError: It could not be loaded.
+            ClewlineError: The endpoint could not be loaded.
         """
         endpoint = self.get(name)
         await self._persist(name, unloaded=False)
-        endpoint.hurry()
+        endpoint.retry_now()
         found = await self._settled(endpoint)
         if isinstance(found, ClewlineError):
             raise found
 
     async def unload(self, name: str) -> None:
         """
-        Let an endpoint answer no more, here now and soon in every server of the project.
+        Unload an endpoint, here now and soon in every server of the project.
 
         Raises:
             NotFound: There is no such endpoint.
@@ -280,7 +258,7 @@ class EndpointServer:
 
     def fail(self, name: str, error: ClewlineError) -> None:
         """
-        Let an endpoint answer nothing but `error`, until another revision goes live.
+        Make an endpoint answer only with `error`, until another revision goes live.
 
         Raises:
             NotFound: There is no such endpoint.
@@ -288,32 +266,16 @@ class EndpointServer:
         endpoint = self.get(name)
         endpoint.fail(error, for_good=True)
         self._release(endpoint)
-        endpoint.tell(error)
-
-    # ---- requests
-
-    def _begin(self, endpoint: ServedEndpoint, request: Request) -> None:
-        serving = endpoint.serving
-        if serving is not None:
-            self.model_cache.used(serving)
-            request.begin(serving)
-        else:
-            self.load_statistics.cold_calls += 1
-            request.wait()
-            self.when_loaded(endpoint, request.loaded)
-
-    def _deadline(self, endpoint: ServedEndpoint, ask: PredictRequest) -> float:
-        timeout_s = None if endpoint.serving is None else endpoint.serving.timeout_s
-        return ask.deadline if timeout_s is None else min(ask.deadline, _in(timeout_s))
+        endpoint.notify(error)
 
     def _settled(self, endpoint: ServedEndpoint) -> asyncio.Future[ServedRevision | ClewlineError]:
-        """Wait until an endpoint is loaded, or could not be."""
+        """Return a future of the loaded revision, or of the reason why there is none."""
         found: asyncio.Future[ServedRevision | ClewlineError] = self.loop.create_future()
         self.when_loaded(endpoint, found.set_result)
         return found
 
     def _near(self, name: str) -> str | None:
-        """Find the nearest name; among some thousand, only those that begin alike."""
+        """Find the nearest name; among thousands, only names that begin alike."""
         names: Iterable[str] = self.endpoints
         if len(self.endpoints) > NEAR:
             names = [known for known in names if known[:2] == name[:2]][:NEAR]
@@ -328,21 +290,21 @@ class EndpointServer:
                 await self._catch_up()
             except ClewlineError as error:
                 if self.failure is None:
-                    logger.error("live revisions are followed no more: %s", error)
+                    logger.error("live revisions can no longer be followed: %s", error)
                 self.failure = error
             except Exception:
-                logger.exception("the catalog could not be asked for live revisions")
+                logger.exception("live revisions could not be read from the catalog")
             else:
                 self.failure = None
             self._try_again()
 
     def _changes(self) -> list[LiveRevision]:
-        """Tell what went live, and read what routers have learned; on a thread."""
+        """Return the revisions that went live, and read the routers' states; on a thread."""
         self._states.refresh()
         return self._follower.changes()
 
     async def _catch_up(self) -> None:
-        """Follow what changed since the last time."""
+        """Apply the changes since the last time."""
         lives = await self.loop.run_in_executor(self._follower_thread, self._changes)
         total = len(self.endpoints.keys() | {live.endpoint for live in lives})
         pinned: set[str] = set()
@@ -352,7 +314,7 @@ class EndpointServer:
             self._follow(live, eager=total <= EAGER or live.endpoint in pinned)
 
     def _pinned(self, lives: list[LiveRevision]) -> set[str]:
-        """Tell which endpoints are to stay in memory."""
+        """Return the endpoints that must stay in memory."""
         found = set()
         for live in lives:
             revision = self._store.catalog.get(Revision, live.endpoint, live.number)
@@ -361,7 +323,7 @@ class EndpointServer:
         return found
 
     def _follow(self, live: LiveRevision, *, eager: bool) -> None:
-        """Take over what the catalog says of an endpoint."""
+        """Apply the catalog's record of an endpoint."""
         endpoint = self.endpoints.get(live.endpoint)
         if endpoint is None:
             endpoint = self.endpoints[live.endpoint] = ServedEndpoint(
@@ -374,24 +336,26 @@ class EndpointServer:
         if live.unloaded:
             self._release(endpoint)
             if endpoint.refusal is not None:
-                endpoint.tell(endpoint.refusal)
+                endpoint.notify(endpoint.refusal)
         elif (is_new or was_unloaded) and (eager or endpoint.serving or endpoint.waiting):
             self._load(endpoint)
 
     def _try_again(self) -> None:
-        """Load again what failed some time ago, where an older revision still answers."""
+        """Retry failed loads of endpoints that an older revision still answers."""
         for endpoint in self.endpoints.values():
             if endpoint.failure is not None and endpoint.serving and endpoint.may_retry:
                 self._load(endpoint)
 
     async def _persist(self, name: str, *, unloaded: bool) -> None:
-        live = await self.loop.run_in_executor(self._loaders, _mark, self.project, name, unloaded)
+        live = await self.loop.run_in_executor(
+            self._loaders, _persist_unloaded, self.project, name, unloaded
+        )
         self._follow(live, eager=False)
 
     # ---- loading, swapping, evicting
 
     def _load(self, endpoint: ServedEndpoint) -> None:
-        """Load the wanted revision on a thread, unless it is being loaded already."""
+        """Load the live revision on a thread, unless that is under way."""
         if endpoint.loading or self._stopping:
             return
         endpoint.loading = True
@@ -412,7 +376,9 @@ class EndpointServer:
         with nullcontext() if watched is None else watched.loading(name, number):
             revision = self._store.catalog.get(Revision, name, number)
             if revision is None:
-                raise NotFound(f"There is no revision {name}#{number}.", "Apply it again.")
+                raise NotFound(
+                    f"There is no revision {name}#{number}.", "Run `clewline endpoints apply`."
+                )
             return LoadedRevision.load(
                 revision,
                 self._pool,
@@ -425,7 +391,7 @@ class EndpointServer:
     def _loaded(
         self, endpoint: ServedEndpoint, number: int, start: float, loading: Future[LoadedRevision]
     ) -> None:
-        """Let what was loaded answer, or say why it does not."""
+        """Put a loaded revision to work, or record why it could not be loaded."""
         endpoint.loading = False
         self.load_statistics.seconds.observe(time.perf_counter() - start)
         error = loading.exception()
@@ -438,22 +404,22 @@ class EndpointServer:
         else:
             logger.error("%s#%d could not be loaded", endpoint.name, number, exc_info=error)
             self.load_statistics.failed += 1
-            endpoint.fail(as_ours(error))
+            endpoint.fail(load_error(error))
             assert endpoint.failure is not None
-            endpoint.tell(endpoint.failure)
+            endpoint.notify(endpoint.failure)
 
     def _load_wanted(self, endpoint: ServedEndpoint) -> None:
-        """Load what is wanted by now, if somebody waits for it."""
+        """Load the revision that is live by now, if somebody waits for it."""
         if self._stopping:
-            endpoint.tell(_stopping())
+            endpoint.notify(_stopping())
         elif (refusal := endpoint.refusal) is not None:
-            endpoint.tell(refusal)
+            endpoint.notify(refusal)
         elif endpoint.waiting or endpoint.serving is not None:
             self._load(endpoint)
 
     def _swap(self, endpoint: ServedEndpoint, loaded: LoadedRevision) -> None:
-        """Let new requests go to another revision; those under way stay with theirs."""
-        lane = Batcher(
+        """Send new requests to another revision; those under way stay with theirs."""
+        batcher = Batcher(
             loaded,
             self._log,
             revisions.durability(loaded.revision),
@@ -465,16 +431,16 @@ class EndpointServer:
             ref=loaded.ref,
         )
         before = endpoint.serving
-        serving = endpoint.serving = ServedRevision(loaded, lane, self._close)
+        serving = endpoint.serving = ServedRevision(loaded, batcher, self._close)
         endpoint.succeed()
         self.model_cache.add(serving)
         if before is not None:
             self.model_cache.remove(before)
             before.release()
-            logger.info("%s answers now, in place of %s", loaded.ref, before.loaded.ref)
+            logger.info("%s answers now; it replaced %s", loaded.ref, before.loaded.ref)
         if len(self.model_cache) > EAGER:
             self._allocator.loaded()
-        endpoint.tell(serving)
+        endpoint.notify(serving)
         self._evict(serving)
 
     def _evict(self, keep: ServedRevision) -> None:
@@ -491,22 +457,22 @@ class EndpointServer:
         return partial(self.watched.computing, revision.endpoint, revision.number, loaded.timeout_s)
 
     def _release(self, endpoint: ServedEndpoint) -> None:
-        """Let an endpoint answer no more with what it has."""
+        """Stop answering with an endpoint's current revision."""
         serving, endpoint.serving = endpoint.serving, None
         if serving is not None:
             self.model_cache.remove(serving)
             serving.release()
 
     def _close(self, serving: ServedRevision) -> None:
-        """Give back what nobody needs any more, on a thread."""
+        """Close a revision that nobody uses, on a thread."""
         if self._stopping:
             serving.loaded.close()
             return
         self._loaders.submit(serving.loaded.close)
         self._allocator.freed(sum(serving.models.values()))
 
-    async def _let_go(self, until: float) -> bool:
-        """Close everything on a thread of its own, which a disk that stands still may hold."""
+    async def _close_all(self, until: float) -> bool:
+        """Close everything on a thread of its own, because a disk may hang."""
         self.deadlines.close()
         closed = asyncio.Event()
 
@@ -514,45 +480,42 @@ class EndpointServer:
             try:
                 self._opened.close()
             except Exception:
-                logger.exception("the endpoints were not closed well")
+                logger.exception("the endpoints could not be closed cleanly")
             if not self.loop.is_closed():
                 self.loop.call_soon_threadsafe(closed.set)
 
         threading.Thread(target=close, name="clewline-close", daemon=True).start()
-        limit_s = max(until - time.monotonic(), LEAST_S)
+        limit_s = max(until - time.monotonic(), MIN_CLOSE_S)
         try:
             await asyncio.wait_for(closed.wait(), limit_s)
         except TimeoutError:
-            logger.error("something stands still, and was left behind")
+            logger.error("closing hangs, and was left behind")
             return False
         return True
 
 
-def as_ours(error: BaseException) -> ClewlineError:
-    """Explain why a revision could not be loaded."""
-    if isinstance(error, NotFound):  # the endpoint is there: what it needs is lost
+def load_error(error: BaseException) -> ClewlineError:
+    """Return the reason why a revision could not be loaded as one of our errors."""
+    if isinstance(error, NotFound):  # the endpoint exists: what it needs is lost
         return IntegrityError(error.message, error.fix)
     if isinstance(error, ClewlineError):
         return error
     return Fault(
-        f"It could not be loaded: {type(error).__name__}: {error}.", "See the server's log."
+        f"The revision could not be loaded: {type(error).__name__}: {error}.",
+        "The server's log has the traceback.",
     )
 
 
-def _mark(project: Project, name: str, unloaded: bool) -> LiveRevision:
-    """Write down whether an endpoint is to answer; every server of the project follows."""
+def _persist_unloaded(project: Project, name: str, unloaded: bool) -> LiveRevision:
+    """Record whether an endpoint is unloaded; every server of the project follows."""
     with Store.open(project.store_root) as store, store.catalog.transaction() as transaction:
         live = transaction.get(LiveRevision, name)
         if live is None:
-            raise NotFound(f"There is no endpoint {name!r}.", "Apply it.")
+            raise NotFound(f"There is no endpoint {name!r}.", "Run `clewline endpoints apply`.")
         if live.unloaded != unloaded:
             live = msgspec.structs.replace(live, unloaded=unloaded, moved=time.time())
             transaction.replace(live)
         return live
-
-
-def _in(seconds: float) -> float:
-    return time.perf_counter() + seconds
 
 
 def _stopping() -> Overloaded:

@@ -29,7 +29,7 @@ import msgspec
 
 from clewline import errors
 from clewline.errors import ClewlineError, Fault
-from clewline.protocols.http import listener
+from clewline.protocols.http.listener import listening_sockets, reserve_port
 from clewline.serve.metrics.shared_metrics import SharedMetrics
 from clewline.workers.messages import (
     ForbidRevision,
@@ -202,10 +202,10 @@ class Supervisor:
     def _listen(self) -> None:
         options = self._options
         if options.grpc_port is not None:
-            self._reserved = listener.reserve(options.host, options.grpc_port)
+            self._reserved = reserve_port(options.host, options.grpc_port)
             grpc_port = self._reserved.getsockname()[1]
             options = msgspec.structs.replace(options, grpc_port=grpc_port)
-        taken = listener.listen(options.host, options.port, options.workers)
+        taken = listening_sockets(options.host, options.port, options.workers)
         self._options = msgspec.structs.replace(options, port=taken[0].getsockname()[1])
         self._seats = [_Seat(number, each) for number, each in enumerate(taken)]
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from clewline.protocols.http.connection import KNOWN_HEAD_BYTES, KNOWN_HEADS, HttpConnection
+from clewline.protocols.http.connection import MAX_KNOWN_HEAD_BYTES, MAX_KNOWN_HEADS, HttpConnection
 
 HEAD = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -22,13 +22,13 @@ def said(body: bytes, target: bytes = b"/a") -> bytes:
 def parsed(monkeypatch) -> list[bytes]:
     """What was given to the parser."""
     found: list[bytes] = []
-    feed = HttpConnection._feed
+    feed = HttpConnection._parse
 
     def noted(self: HttpConnection, data: bytes) -> None:
         found.append(data)
         feed(self, data)
 
-    monkeypatch.setattr(HttpConnection, "_feed", noted)
+    monkeypatch.setattr(HttpConnection, "_parse", noted)
     return found
 
 
@@ -145,10 +145,10 @@ def test_a_head_that_is_cut_anywhere_is_read_whole(knowing, server):
 
 
 def test_heads_that_all_differ_do_not_pile_up(caller, heads):
-    for number in range(KNOWN_HEADS + 10):
+    for number in range(MAX_KNOWN_HEADS + 10):
         caller.send(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
         assert caller.answer()[2] == said(b"", b"/%d" % number)
-        assert len(heads) <= KNOWN_HEADS
+        assert len(heads) <= MAX_KNOWN_HEADS
     assert len(heads) == 10
     caller.send(b"GET /3 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert caller.answer()[2] == said(b"", b"/3")
@@ -160,7 +160,7 @@ def test_heads_that_all_differ_do_not_pile_up(caller, heads):
         b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         b"GET /a HTTP/1.0\r\n\r\n",
         b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * KNOWN_HEAD_BYTES),
+        b"GET /a HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * MAX_KNOWN_HEAD_BYTES),
         b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n",
     ],

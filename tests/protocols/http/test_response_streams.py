@@ -175,7 +175,8 @@ def test_a_stream_that_is_given_up_is_not_taken_for_whole(server, caller):
 
 @pytest.mark.parametrize("how", ["drain", "half-close"])
 def test_a_stream_under_way_is_finished_when_the_connection_is_to_end(server, caller, how):
-    caller.send(STREAM)
+    ending = b"Connection: close\r\n\r\n" if how == "half-close" else b"\r\n"
+    caller.send(STREAM.removesuffix(b"\r\n"), ending)
     (request,) = kept(server)
     stream = begun(server, request)
     caller.head()

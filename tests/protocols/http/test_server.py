@@ -191,8 +191,20 @@ def test_a_bad_head_is_refused_instead_of_continue(caller, target, length, statu
     assert caller.ended()
 
 
-def test_a_half_closed_connection_still_gets_its_answers(server, caller):
-    caller.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n", GET)
+def test_a_caller_who_sends_a_fin_has_left(server, caller):
+    caller.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
+    while not server.echo.kept:
+        time.sleep(0.005)
+    caller.half_close()
+    assert caller.ended()
+    assert server.echo.kept[0].is_abandoned()
+    server.call(server.echo.release)
+    assert not server.server.shared.connections
+
+
+def test_a_caller_who_asked_for_close_may_half_close_and_gets_the_answers(server, caller):
+    last = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    caller.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n", last)
     caller.half_close()
     while not server.echo.kept:
         time.sleep(0.005)

@@ -113,7 +113,7 @@ def test_the_callers_half_close_by_the_book_still_gets_its_answers(server, clien
                     incoming.write(caller.recv(1 << 16))
 
         until_done(tls.do_handshake)
-        tls.write(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
+        tls.write(b"GET /later HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         with pytest.raises(ssl.SSLWantReadError):
             tls.unwrap()
         caller.sendall(outgoing.read())

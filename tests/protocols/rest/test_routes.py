@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from clewline.errors import NotFound, StoreReadOnly
-from clewline.protocols.http.server import HttpLimits
+from clewline.protocols.http.limits import HttpLimits
 from clewline.serve.log import reader as log_reader
 
 ROW = {"age": 39, "hours": 40.5, "job": "nurse"}
@@ -391,7 +391,7 @@ def test_a_new_revision_answers_without_losing_a_request(loans, up, caplog):
     assert not failures
     assert set(seen) == {("income#1", "income@1"), ("income#2", "income@2")}
     assert logged_count(server) == len(seen)
-    assert "income#2 answers now, in place of income#1" in caplog.messages
+    assert "income#2 answers now; it replaced income#1" in caplog.messages
 
 
 def test_a_new_endpoint_is_served_without_a_restart(loans, up):

@@ -1,4 +1,4 @@
-"""One request over HTTP and the place to answer it, whatever server stands around it."""
+"""One request over HTTP and its answer, whichever server received it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 JSON = b"application/json"
 
 STREAM_BYTES = 64 << 10
-"""What a stream keeps for a caller that does not read, before it says that it is full."""
+"""What a stream keeps for a caller who does not read, before it counts as full."""
 
 
 class HttpResponse(msgspec.Struct, frozen=True, gc=False):
@@ -33,112 +33,91 @@ class HttpRefusal(Exception):
 
 
 class HttpApplication(Protocol):
-    """What a server calls, always on the loop's thread. None of it may block or raise."""
+    """What a server calls, always on the loop's thread. No method may block."""
 
     def handle(self, request: HttpRequest) -> None:
-        """Take a whole request; `request.answer` now or later, on this same thread, once."""
+        """Take a whole request; call `request.answer` once, now or later, on this thread."""
+
+    def answered(self, request: HttpRequest) -> None:
+        """Count and log a request that `handle` got, after its answer; called once."""
 
     def screen(self, request: HttpRequest) -> HttpResponse | None:
-        """Judge by the head whether a large body may come in at all. None: it may."""
+        """Return the refusal of a large body, by its head alone; None lets it in."""
 
     def admit(self, request: HttpRequest) -> HttpResponse | None:
-        """Judge a request by its head, when its caller waits for `100 Continue`. None: go on."""
+        """Return the refusal of a request whose caller waits for `100 Continue`; None admits it."""
 
-    def refuse(self, request: HttpRequest, refused: HttpRefusal) -> HttpResponse:
-        """Give the answer to a request that the server refuses; much of it may be missing."""
-
-
-class RequestPeer(Protocol):
-    """Where an request came from, and where its answer goes."""
-
-    lost: bool  # nobody would read an answer
-
-    @property
-    def address(self) -> str:
-        """The caller's IP address; empty where there is none, as over a socket of files."""
-
-    @property
-    def is_full(self) -> bool:
-        """Tell that the caller has left so much unread that more should wait."""
-
-    def flush(self) -> None:
-        """Send what has been answered."""
-
-    def abort(self) -> None:
-        """Drop the connection, so that the caller notices that its answer is cut off."""
+    def refuse(self, request: HttpRequest, refusal: HttpRefusal) -> HttpResponse:
+        """Return the answer to a request that the server refuses; much of it may be missing."""
 
 
-class HttpRequest:
-    """One request, and the place to answer it."""
+class HttpRequest(msgspec.Struct, eq=False, kw_only=True):
+    """
+    One request. Each server has a class of its own, which takes the answer to the caller.
 
-    __slots__ = (
-        "_forwarded",
-        "_peer",
-        "_query",
-        "body",
-        "first_id",
-        "headers",
-        "identity",
-        "keep_alive",
-        "method",
-        "reply",
-        "route",
-        "rows",
-        "settled",
-        "started",
-        "stream",
-        "target",
-        "version",
-    )
+    A struct, because msgspec makes one in a fifth of the time of a class with `__init__`.
+    """
 
-    def __init__(self, peer: RequestPeer) -> None:
-        self._peer = peer
-        self._query: dict[str, str] | None = None
-        self._forwarded: str | None = None
-        self.method = b""
-        self.target = b""  # as it came: path and query
-        self.version = "1.1"
-        self.headers: dict[bytes, bytes] = {}  # names in lower case
-        self.body: bytes = b""
-        self.keep_alive = True
-        self.reply: HttpResponse | None = None
-        self.stream: ResponseStream | None = None
-        # What the application notes on the way, for metrics and the access log.
-        self.started = 0.0  # of `time.perf_counter`
-        self.identity: str | None = None  # the id of the token that was shown
-        self.rows = 0  # that were answered
-        self.first_id = b""  # of the first prediction, 16 bytes
-        self.route: Any = None  # where the application sent it
-        self.settled: Callable[[HttpRequest], None] | None = None  # called once, after the answer
+    method: bytes = b""
+    target: bytes = b""  # as it came: path and query
+    version: str = "1.1"
+    headers: dict[bytes, bytes] = {}  # names in lower case
+    body: bytes = b""
+    keep_alive: bool = True
+    reply: HttpResponse | None = None
+    stream: ResponseStream | None = None
+    forwarded_for: str | None = None  # the caller's address, as a trusted proxy gave it
+    # Noted by the application, for metrics and the access log.
+    started: float = 0.0  # of `time.perf_counter`
+    identity: str | None = None  # the id of the caller's token
+    rows: int = 0  # that were answered
+    first_id: bytes = b""  # of the first prediction, 16 bytes
+    route: Any = None  # set by `HttpApplication.handle`
+    is_handled: bool = False  # the route got it: access and method were right
+    parsed_query: dict[str, str] | None = None
 
     @property
     def query(self) -> dict[str, str]:
-        """The parameters after the `?` of the target; of one that comes twice, the last."""
-        if self._query is None:
+        """The parameters of the target's query; if one is repeated, its last value."""
+        if self.parsed_query is None:
             text = self.target.partition(b"?")[2].decode("latin-1")
-            self._query = dict(parse_qsl(text, keep_blank_values=True)) if text else {}
-        return self._query
+            self.parsed_query = dict(parse_qsl(text, keep_blank_values=True)) if text else {}
+        return self.parsed_query
 
     @property
     def peer_address(self) -> str:
-        """The caller's IP address, as a trusted proxy gave it or as the connection has it."""
-        return self._peer.address if self._forwarded is None else self._forwarded
+        """The caller's IP address, from a trusted proxy or from the connection."""
+        return self.address if self.forwarded_for is None else self.forwarded_for
 
-    def came_for(self, address: str) -> None:
-        """Say for whom a trusted proxy asks."""
-        self._forwarded = address
+    @property
+    def address(self) -> str:
+        """The IP address of the connection; empty if it has none, as over a Unix socket."""
+        raise NotImplementedError
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the caller has left so much unread that more should wait."""
+        raise NotImplementedError
 
     def is_abandoned(self) -> bool:
-        """Tell that the caller has gone, so that nobody would read an answer."""
-        return self._peer.lost
+        """Return whether the caller has gone, so that nobody would read an answer."""
+        raise NotImplementedError
 
     def answer(self, response: HttpResponse) -> None:
-        """Answer; it is sent as soon as all earlier requests of the connection are answered."""
-        assert self.reply is None, "a request is answered once"
-        self.reply = response
-        if self.settled is not None:
-            self.settled(self)
-        self._peer.flush()
+        """Answer, once; it is sent after the answers to earlier requests of the connection."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Send what has been answered so far."""
+        raise NotImplementedError
+
+    def conclude(self) -> None:
+        """Have the application count and log a streamed answer that has ended."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Drop the connection, so that the caller notices that the answer is incomplete."""
+        raise NotImplementedError
 
     def start(self, head: HttpResponse) -> ResponseStream:
         """
@@ -149,11 +128,11 @@ class HttpRequest:
         """
         assert self.reply is None, "a request is answered once"
         self.reply = head
-        self.stream = stream = ResponseStream(self, self._peer)
+        self.stream = stream = ResponseStream(self)
         if head.body:
             stream.send(head.body)
         else:
-            self._peer.flush()
+            self.flush()
         return stream
 
 
@@ -161,25 +140,15 @@ class ResponseStream:
     """
     The body of one answer, in pieces, on the loop's thread.
 
-    Pieces leave in order, after the answers to earlier requests of the connection.
-    When the caller has gone, pieces are thrown away and nobody has to wait:
-    `Exchange.is_abandoned` tells whoever wants to stop early.
+    Pieces leave in order, after the answers to earlier requests of the connection. If the
+    caller has gone, pieces are dropped and nobody waits; `HttpRequest.is_abandoned` tells
+    a producer to stop early.
     """
 
-    __slots__ = (
-        "_bytes",
-        "_peer",
-        "_pieces",
-        "_request",
-        "_waiter",
-        "begun",
-        "ended",
-        "sent_bytes",
-    )
+    __slots__ = ("_bytes", "_pieces", "_request", "_waiter", "begun", "ended", "sent_bytes")
 
-    def __init__(self, request: HttpRequest, peer: RequestPeer) -> None:
+    def __init__(self, request: HttpRequest) -> None:
         self._request = request
-        self._peer = peer
         self._pieces: deque[bytes] = deque()
         self._bytes = 0
         self._waiter: Callable[[], None] | None = None
@@ -188,24 +157,18 @@ class ResponseStream:
         self.sent_bytes = 0
 
     def send(self, data: bytes) -> bool:
-        """
-        Send a piece of any size.
-
-        Returns:
-            Whether there is room for more; if not, the next piece should wait for
-            `when_writable`.
-        """
+        """Send a piece; return False if the next one should wait for `when_writable`."""
         assert not self.ended, "nothing is sent after the end"
-        if self._peer.lost or not data:
+        if self._request.is_abandoned() or not data:
             return True
         self._pieces.append(data)
         self._bytes += len(data)
         self.sent_bytes += len(data)
-        self._peer.flush()
+        self._request.flush()
         return not self._is_full
 
     def when_writable(self, then: Callable[[], None]) -> None:
-        """Call back once, now or later, as soon as there is room or the caller has gone."""
+        """Call `then` once, as soon as there is room or the caller has gone."""
         assert self._waiter is None, "one waits at a time"
         if self._is_full:
             self._waiter = then
@@ -213,35 +176,33 @@ class ResponseStream:
             then()
 
     def end(self) -> None:
-        """Say that the body is whole."""
+        """Complete the body."""
         assert not self.ended, "a stream ends once"
         self.ended = True
-        if self._request.settled is not None:
-            self._request.settled(self._request)
-        self._peer.flush()
+        self._request.conclude()
+        self._request.flush()
 
     def abort(self) -> None:
-        """Give up: the connection is dropped, so that the caller takes no half for a whole."""
-        if self.ended:
-            return
-        self.ended = True
-        if self._request.settled is not None:
-            self._request.settled(self._request)
-        self._peer.abort()
+        """Drop the connection, so that the caller does not take half a body for a whole one."""
+        if not self.ended:
+            self.ended = True
+            self._request.conclude()
+            self._request.abort()
 
     @property
     def _is_full(self) -> bool:
-        return not self._peer.lost and (self._bytes > STREAM_BYTES or self._peer.is_full)
+        request = self._request
+        return not request.is_abandoned() and (self._bytes > STREAM_BYTES or request.is_full)
 
-    # ---- for the peer
+    # ---- for the server
 
     def take(self) -> deque[bytes]:
-        """Give the pieces that were not sent yet."""
+        """Return the pieces that were not sent yet."""
         pieces, self._pieces, self._bytes = self._pieces, deque(), 0
         return pieces
 
     def wake(self) -> None:
-        """Call whoever waits, if there is room now or the caller has gone."""
+        """Call the waiting producer if there is room now or the caller has gone."""
         if self._waiter is not None and not self._is_full:
             waiter, self._waiter = self._waiter, None
             waiter()

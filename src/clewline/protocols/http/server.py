@@ -1,67 +1,47 @@
 """
 An HTTP/1.1 server on asyncio.
 
-    bytes ─► Connection (parser, limits) ─► Application.handle(request)
-    bytes ◄─ Connection (order, back-pressure) ◄─ request.answer(Response)
+    bytes ─► HttpConnection (parser, limits) ─► application.handle(request)
+    bytes ◄─ HttpConnection (order, back-pressure) ◄─ request.answer(response)
 
-The application is plain callbacks on the loop's thread, no coroutine a request,
-so that it can gather what arrived over all connections in one turn of the loop.
-Between the bytes and the connection TLS may stand.
+The application has plain callbacks on the loop's thread, not a coroutine per request, so
+that it can batch what arrived over all connections in one turn of the loop. A TLS layer may
+stand between the bytes and the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import resource
 import socket
 import time
 from email.utils import formatdate
 
-from clewline.errors import Conflict
-from clewline.protocols.http.accepting import Acceptor
 from clewline.protocols.http.connection import HttpConnection, ServerConnections
 from clewline.protocols.http.limits import HttpLimits
-from clewline.protocols.http.request import (
-    HttpApplication,
-    HttpRefusal,
-    HttpRequest,
-    HttpResponse,
-    ResponseStream,
-)
+from clewline.protocols.http.listener import Acceptor, listening_socket
+from clewline.protocols.http.request import HttpApplication
 from clewline.protocols.http.tls import Certificate, TlsLayer
-
-__all__ = [
-    "HttpApplication",
-    "HttpLimits",
-    "HttpRefusal",
-    "HttpRequest",
-    "HttpResponse",
-    "HttpServer",
-    "ResponseStream",
-]
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
-"""How often deadlines are looked at; the clock that they are set by has this grain."""
+"""Time between two checks of deadlines; the clock that sets them is as coarse."""
 REFRESH_S = 1.0
-"""How often the files of a certificate are looked at."""
-BACKLOG = 1024
-"""Connections that the system holds until they are accepted; beyond it a caller waits a second."""
+"""Time between two checks of the certificate's files."""
 RESERVED_FILES = 256
-"""Files that are open beside connections: models, the log, the catalog."""
+"""Open files beside connections: of models, the log, the catalog."""
 
 
 class HttpServer:
     """
-    Listens, owns its connections, and drains them when told to stop.
+    An HTTP server: it listens, owns its connections, and drains them when it stops.
 
     Args:
-        application: Who answers.
-        limits: What callers may ask.
-        certificate: With one, TLS is spoken, and nothing else.
+        application: Answers the requests.
+        limits: Sizes and times that callers must keep to.
+        certificate: If given, the server accepts TLS only.
     """
 
     def __init__(
@@ -79,24 +59,25 @@ class HttpServer:
 
     def listen(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """
-        Take the address; callers wait in its queue until `start`.
+        Listen on an address, and return the port; callers wait in its queue until `start`.
 
-        Returns:
-            The port, which the system chose when `port` is 0.
+        Args:
+            host: An IP address.
+            port: 0 lets the system choose.
 
         Raises:
             Conflict: Another process listens there.
         """
-        taken = listening_socket(host, port)
-        self.take(taken)
-        return int(taken.getsockname()[1])
+        listening = listening_socket(host, port)
+        self.take(listening)
+        return int(listening.getsockname()[1])
 
     def take(self, *sockets: socket.socket) -> None:
-        """Answer on sockets that listen already, too, from `start` on; closes them at the end."""
+        """Add sockets that listen already; the server closes them at the end."""
         self._sockets += sockets
 
     async def start(self) -> None:
-        """Begin to answer on every socket that was taken."""
+        """Begin to answer on every socket."""
         loop = asyncio.get_running_loop()
         if self._ticker is None:
             _allow_files(self.shared.limits.connections)
@@ -106,10 +87,10 @@ class HttpServer:
 
     async def hand_over(self, wait_s: float) -> None:
         """
-        Stop listening, while another process goes on with the same sockets.
+        Stop listening, while another process continues with the same sockets.
 
-        A connection that is idle now is closed after its next answer, so that no
-        request is lost on its way; what is idle for `wait_s` is for `drain`.
+        An idle connection is closed after its next answer, so that no request is lost on its
+        way. Connections that stay idle for `wait_s` are left to `drain`.
         """
         self.shared.draining = True
         for listener in self._listeners:
@@ -119,7 +100,7 @@ class HttpServer:
             await asyncio.sleep(0.01)
 
     async def drain(self) -> None:
-        """Stop listening, answer what is under way, then close every connection."""
+        """Stop listening, answer the requests under way, then close every connection."""
         shared = self.shared
         shared.draining = True
         for listener in self._listeners:
@@ -132,7 +113,7 @@ class HttpServer:
         self.close()
 
     def close(self) -> None:
-        """Let go of the addresses and of every connection, at once."""
+        """Close the addresses and every connection at once."""
         for listener in self._listeners:
             listener.close()
         for taken in self._sockets:
@@ -161,7 +142,7 @@ class HttpServer:
 
 
 def _allow_files(connections: int) -> None:
-    """Raise the limit of open files as far as the connections need and the system allows."""
+    """Raise the limit of open files as far as connections need it and the system allows."""
     wanted = connections + RESERVED_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted or soft == resource.RLIM_INFINITY:
@@ -170,29 +151,7 @@ def _allow_files(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
     if allowed < wanted:
         logger.warning(
-            "%d connections are allowed, and only %d files: raise the limit (ulimit -n)",
+            "the limit is %d connections, but only %d open files: raise it (ulimit -n)",
             connections,
             allowed,
         )
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Make a socket that listens on an address; raises as `HttpServer.listen`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    # REUSEADDR lets a restarted server have its port back at once; on Linux it
-    # never lets two servers listen on one port, as REUSEPORT would.
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise Conflict(
-                f"Port {port} on {host} cannot be listened on: {error.strerror}.",
-                "Stop the server that holds it, or choose another one with --port N.",
-            ) from error
-        raise
-    listening.setblocking(False)
-    return listening

@@ -9,7 +9,6 @@ Those at the root are of the only endpoint, or of the one named `default`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +18,14 @@ from clewline.errors import ClewlineError, Fault, NotFound, Overloaded, UnknownF
 from clewline.protocols.error_responses import error_response
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.mlflow.body_format import MLFLOW
-from clewline.protocols.request_headers import later, when_asked
+from clewline.protocols.request_headers import run_on_thread, when_read
 from clewline.protocols.route import POST, READ, HttpRoute
 from clewline.serve.access import Need
-from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint
+from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.predict import predict
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
+from clewline.serve.served_endpoint import ServedEndpoint
 from clewline.signature.field_rules import printable_text
 
 VERSION = b"3.17.0"
@@ -143,7 +144,7 @@ class Mlflow:
         except ClewlineError as error:
             invocation(error)
             return
-        when_asked(request, self.endpoints.threads, invocation.begin, format)
+        when_read(request, self.endpoints.threads, invocation.begin, format)
 
     def _ping(self) -> HttpResponse:
         response = self._is_ready()
@@ -167,7 +168,7 @@ class _Invocation:
         if isinstance(ask, ClewlineError):
             self(ask)
         else:
-            self._endpoints.predict(self._endpoint, ask, self)
+            predict(self._endpoints, self._endpoint, ask, self)
 
     def __call__(self, result: PredictResponse | ClewlineError) -> None:
         if isinstance(result, ClewlineError):
@@ -176,7 +177,7 @@ class _Invocation:
         self._request.rows = len(result.predictions)
         self._request.first_id = result.first_id
         if len(result.predictions) > LARGE_ROWS:
-            later(self._endpoints.threads, lambda: written(result), self._settle)
+            run_on_thread(self._endpoints.threads, lambda: written(result), self._settle)
         else:
             self._settle(_tried(result))
 
@@ -185,8 +186,6 @@ class _Invocation:
             response = dressed(error_response(body))
         else:
             response = HttpResponse(200, body)
-        seconds = time.perf_counter() - self._request.started
-        self._endpoint.statistics.record_request(response.status, seconds)
         self._request.answer(response)
 
 

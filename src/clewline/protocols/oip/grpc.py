@@ -52,9 +52,11 @@ from clewline.protocols.oip.model_metadata import (
 from clewline.protocols.oip.rest import LARGE_BYTES
 from clewline.protocols.request_headers import checked_key
 from clewline.serve.access import Need, TokenChecker
-from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
+from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.predict import predict
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
+from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 
 logger = logging.getLogger(__name__)
 
@@ -333,7 +335,7 @@ class OipGrpcServer:
         if (remaining_s := call.context.time_remaining()) is not None:
             asked.deadline = call.started + remaining_s
         apply_parameters(asked, request.options)
-        self.endpoints.predict(endpoint, asked, _settler(found))
+        predict(self.endpoints, endpoint, asked, _settler(found))
         result: PredictResponse | ClewlineError = await found
         if isinstance(result, ClewlineError):
             raise result

@@ -19,7 +19,8 @@ from clewline.errors import NotFound, NotSupported
 from clewline.protocols.oip.body_format import MATRIX, takes_matrix
 from clewline.protocols.oip.tensor_data import BYTES
 from clewline.protocols.oip.tensor_reader import datatype_of
-from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
+from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 from clewline.signature.field import Field, Output
 from clewline.signature.field_rules import printable_text
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -37,12 +36,14 @@ from clewline.protocols.oip.model_metadata import (
     is_ready,
     list_models,
 )
-from clewline.protocols.request_headers import later, when_asked
+from clewline.protocols.request_headers import run_on_thread, when_read
 from clewline.protocols.route import POST, READ, HttpRoute, error_route
 from clewline.serve.access import Need
-from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
+from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.predict import predict
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
+from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class OipRestRoutes:
         format, detail = OIP, ""
         if length is not None:
             format, detail = OIP_BINARY, length.strip().decode("latin-1")
-        when_asked(request, self.endpoints.threads, inference.begin, format, detail)
+        when_read(request, self.endpoints.threads, inference.begin, format, detail)
 
 
 class _Inference:
@@ -214,11 +215,11 @@ class _Inference:
             apply_parameters(asked, options)
             return options
 
-        def predict(options: InferOptions) -> None:
+        def ask(options: InferOptions) -> None:
             self._options = options
-            self._endpoints.predict(self._endpoint, asked, self)
+            predict(self._endpoints, self._endpoint, asked, self)
 
-        self._do(read_options, predict, large=len(asked.body) > LARGE_BYTES)
+        self._do(read_options, ask, large=len(asked.body) > LARGE_BYTES)
 
     def __call__(self, result: PredictResponse | ClewlineError) -> None:
         """Answer with the outcome."""
@@ -243,7 +244,7 @@ class _Inference:
                 then(done)
 
         if large:
-            later(self._endpoints.threads, work, settle)
+            run_on_thread(self._endpoints.threads, work, settle)
             return
         try:
             done: T | ClewlineError = work()
@@ -285,8 +286,6 @@ class _Inference:
         self._answer(dressed(error_response(error)))
 
     def _answer(self, response: HttpResponse) -> None:
-        seconds = time.perf_counter() - self._request.started
-        self._endpoint.statistics.record_request(response.status, seconds)
         self._request.answer(response)
 
 

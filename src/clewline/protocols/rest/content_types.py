@@ -1,9 +1,8 @@
-"""What a request to predict sends and what it wants back: media types, and their formats."""
+"""The content types of requests to predict and of their answers, and the formats behind them."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 import msgspec
 
@@ -27,16 +26,12 @@ READ: dict[bytes, str] = {
 }
 """Content type of a body → its format."""
 WRITTEN = (JSON_TYPE, NDJSON_TYPE, CSV_TYPE, ARROW_TYPE)
-"""Content types of answers; the first is for callers that do not mind."""
+"""Content types of answers; the first is the default."""
 
 PLAIN = frozenset({b"*/*", JSON_TYPE, b"application/*"})
-"""What `Accept` says of callers that want JSON."""
+"""Values of `Accept` that JSON satisfies."""
 _COLUMNS = re.compile(rb'\s*\{\s*"columns"\s*:\s*\{')
 _ENTITIES = re.compile(rb'\s*\{\s*"entities"\s*:')
-
-
-class NotAcceptable(Exception):
-    """The caller takes none of what is written here."""
 
 
 class _Peek(msgspec.Struct):
@@ -46,23 +41,14 @@ class _Peek(msgspec.Struct):
 _peek = msgspec.json.Decoder(_Peek).decode
 
 
-class Sent(NamedTuple):
-    """The format of a body, and what is to be known beside it."""
-
-    format: str
-    detail: str
-
-
-def sent(request: HttpRequest) -> Sent:
+def body_format(request: HttpRequest) -> tuple[str, str]:
     """
-    Tell the format of a body by its head.
+    Return the name of a body's format, and what the format must know beside the body.
 
     Raises:
-        UnknownFormat: The content type is not read here.
+        UnknownFormat: The content type is not supported.
     """
     header = request.headers.get(b"content-type", b"")
-    if header == JSON_TYPE:
-        return _JSON
     kind, _, parameters = header.partition(b";")
     kind = kind.strip().lower()
     format = READ.get(kind)
@@ -71,18 +57,20 @@ def sent(request: HttpRequest) -> Sent:
         known = ", ".join(known.decode() for known in READ)
         raise UnknownFormat(f"The content type is {shown}.", f"Send the rows as one of {known}.")
     if format == JSON:
-        return _JSON
-    charset = _charset(parameters) if format == CSV else "utf-8"
+        return JSON, ""
+    charset = "utf-8"
+    if format == CSV and (stated := _parameter(parameters, b"charset")) is not None:
+        charset = require_charset(stated.decode("latin-1"))
     entities = request.query.get("entities") if b"?" in request.target else None
-    return Sent(format, write_details(FormatDetails(charset, entities)))
+    return format, write_details(FormatDetails(charset, entities))
 
 
 def format_of_json(body: bytes) -> str:
     """
-    Tell rows of JSON from columns.
+    Return whether a JSON body has rows or columns, as the name of the format.
 
-    No field's value is an object, so that `columns` with one is never a row, not
-    even of a model with a field of this name.
+    A field's value is never an object, so `{"columns": {…}}` is never a row, not even for a
+    model with a field called `columns`.
     """
     if body.startswith(b'{"rows"') or b'"columns"' not in body:
         return JSON
@@ -97,53 +85,29 @@ def format_of_json(body: bytes) -> str:
     return JSON
 
 
-def wanted(request: HttpRequest) -> bytes:
-    """
-    Choose the content type of an answer by `Accept`.
-
-    Raises:
-        NotAcceptable: None that is written here is taken.
-    """
+def accepted_type(request: HttpRequest) -> bytes | None:
+    """Return the content type of the answer by the `Accept` header; None if we have none of it."""
     header = request.headers.get(b"accept")
     if header is None or header in PLAIN:
         return JSON_TYPE
     best, chosen = 0.0, None
     for part in header.lower().split(b","):
         kind, _, parameters = part.partition(b";")
-        quality = _quality(parameters)
-        offered = _offered(kind.strip())
+        kind = kind.strip()
+        offered = kind if kind in WRITTEN else JSON_TYPE if kind in PLAIN else None
+        offered = CSV_TYPE if kind == b"text/*" else offered
+        try:
+            quality = float(_parameter(parameters, b"q") or b"1")
+        except ValueError:
+            quality = 0.0
         if offered is not None and quality > best:
             best, chosen = quality, offered
-    if chosen is None:
-        raise NotAcceptable(header)
     return chosen
 
 
-_JSON = Sent(JSON, "")
-
-
-def _offered(kind: bytes) -> bytes | None:
-    if kind in WRITTEN:
-        return kind
-    if kind in PLAIN:
-        return JSON_TYPE
-    return CSV_TYPE if kind == b"text/*" else None
-
-
-def _quality(parameters: bytes) -> float:
+def _parameter(parameters: bytes, name: bytes) -> bytes | None:
     for parameter in parameters.split(b";"):
-        name, _, value = parameter.strip().partition(b"=")
-        if name == b"q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
-
-
-def _charset(parameters: bytes) -> str:
-    for parameter in parameters.split(b";"):
-        name, _, value = parameter.strip().partition(b"=")
-        if name.lower() == b"charset":
-            return require_charset(value.decode("latin-1"))
-    return "utf-8"
+        found, _, value = parameter.strip().partition(b"=")
+        if found.lower() == name:
+            return value
+    return None

@@ -1,141 +1,126 @@
-"""Requests to predict over native REST: any body that is read, any answer that is written."""
+"""POST /v1/endpoints/NAME/predict: any body that we read, any answer that we write."""
 
 from __future__ import annotations
 
-import time
+from functools import partial
 
 from clewline.errors import ClewlineError
 from clewline.protocols.error_responses import coded_response, error_response
 from clewline.protocols.http.request import HttpRequest, HttpResponse
-from clewline.protocols.request_headers import coding_of, later, when_asked
+from clewline.protocols.request_headers import content_coding, run_on_thread, when_read
 from clewline.protocols.rest.answer_tables import table_of
 from clewline.protocols.rest.content_types import (
     JSON_TYPE,
     NDJSON_TYPE,
     PLAIN,
     WRITTEN,
-    NotAcceptable,
+    accepted_type,
+    body_format,
     format_of_json,
-    sent,
-    wanted,
 )
-from clewline.protocols.rest.streams import Streamed
-from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint
+from clewline.protocols.rest.streams import StreamedPrediction
+from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import JSON
+from clewline.serve.predict import predict
 from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import PredictResponse
+from clewline.serve.predict_response import PredictResponse, Reply
+from clewline.serve.served_endpoint import ServedEndpoint
+
+SPECIAL = frozenset({b"content-encoding", b"idempotency-key", b"timeout-ms", b"traceparent"})
+"""Headers that say more of a request than its content type."""
 
 
-def predict(endpoints: EndpointServer, request: HttpRequest, endpoint: ServedEndpoint) -> None:
+def handle_predict(server: EndpointServer, endpoint: ServedEndpoint, request: HttpRequest) -> None:
     """Answer a request to predict, now or later."""
-    prediction = _Prediction(endpoints, request, endpoint)
-    if _is_usual(request):
-        body = request.body
-        ask = PredictRequest(body, format_of_json(body), abandoned=request.is_abandoned)
-        endpoints.predict(endpoint, ask, prediction)
+    headers, body = request.headers, request.body
+    if (
+        headers.get(b"content-type") == JSON_TYPE
+        and headers.get(b"accept", b"*/*") in PLAIN
+        and SPECIAL.isdisjoint(headers)
+        and b"?" not in request.target
+    ):  # nearly always: plain JSON for plain JSON
+        format = JSON if body.startswith(b'{"rows"') else format_of_json(body)
+        asked = PredictRequest(body, format, abandoned=request.is_abandoned)
+        predict(server, endpoint, asked, partial(answer_json, request))
         return
+    reply: Reply = partial(answer_json, request)
     try:
-        prediction.content_type = wanted(request)
-        format, detail = sent(request)
+        content_type = accepted_type(request)
+        format, detail = body_format(request)
     except ClewlineError as error:
-        prediction(error)
-    except NotAcceptable:
-        prediction.answer(not_acceptable())
-    else:
-        when_asked(request, endpoints.threads, prediction.begin, format, detail)
+        reply(error)
+        return
+    if content_type is None:
+        request.answer(not_acceptable())
+        return
+    if content_type not in (JSON_TYPE, NDJSON_TYPE):
+        reply = partial(answer_table, server, request, content_type)
+
+    def begin(asked: PredictRequest | ClewlineError) -> None:
+        try:
+            if isinstance(asked, ClewlineError):
+                raise asked
+            if asked.format == JSON:
+                asked.format = format_of_json(asked.body)
+            if content_type == NDJSON_TYPE:
+                StreamedPrediction(server, request, endpoint).begin(asked)
+            else:
+                predict(server, endpoint, asked, reply)
+        except ClewlineError as error:
+            reply(error)
+
+    when_read(request, server.threads, begin, format, detail)
+
+
+def answer_json(request: HttpRequest, result: PredictResponse | ClewlineError) -> None:
+    """Answer with the predictions as JSON, or with an error."""
+    if isinstance(result, ClewlineError):
+        request.answer(error_response(result))
+        return
+    request.rows, request.first_id = len(result.predictions), result.first_id
+    body = b'{"revision":"%b","predictions":[%b]}' % (
+        result.revision.encode(),
+        b",".join(result.predictions),
+    )
+    request.answer(HttpResponse(200, body))
+
+
+def answer_table(
+    server: EndpointServer,
+    request: HttpRequest,
+    content_type: bytes,
+    result: PredictResponse | ClewlineError,
+) -> None:
+    """Answer with the predictions as CSV or Arrow, or with an error."""
+    if isinstance(result, ClewlineError):
+        request.answer(error_response(result))
+        return
+    request.rows, request.first_id = len(result.predictions), result.first_id
+
+    def written(table: bytes | ClewlineError) -> None:
+        if isinstance(table, ClewlineError):
+            request.answer(error_response(table))
+        else:
+            request.answer(HttpResponse(200, table, content_type))
+
+    run_on_thread(server.threads, lambda: table_of(result, content_type), written)
 
 
 def admit(request: HttpRequest) -> HttpResponse | None:
-    """Refuse by the head what would not be read or could not be answered."""
-    try:
-        wanted(request)
-        sent(request)
-        coding_of(request)
-    except ClewlineError as error:
-        return error_response(error)
-    except NotAcceptable:
-        return not_acceptable()
-    return None
+    """
+    Return the refusal of a request by its head alone; None admits it.
+
+    Raises:
+        UnknownFormat: The content type or the coding is not supported.
+    """
+    body_format(request)
+    content_coding(request)
+    return not_acceptable() if accepted_type(request) is None else None
 
 
 def not_acceptable() -> HttpResponse:
-    """Make the answer to callers that take nothing which is written here."""
+    """Return the answer to a caller who accepts no format that we write."""
     known = ", ".join(kind.decode() for kind in WRITTEN)
     return coded_response(
-        "not_acceptable", f"Nothing that Accept names is written here. Take {known}."
+        "not_acceptable", f"The Accept header names no available format. Accept one of {known}."
     )
-
-
-def _is_usual(request: HttpRequest) -> bool:
-    """Tell a request of plain JSON for plain JSON, which says nothing that matters beside."""
-    headers = request.headers
-    return (
-        headers.get(b"content-type") == JSON_TYPE
-        and headers.get(b"accept", b"*/*") in PLAIN
-        and _SPECIAL.isdisjoint(headers)
-        and b"?" not in request.target
-    )
-
-
-_SPECIAL = frozenset({b"content-encoding", b"idempotency-key", b"timeout-ms", b"traceparent"})
-
-
-class _Prediction:
-    """The answer that is owed to a request to predict; called with what became of it."""
-
-    __slots__ = ("_endpoint", "_endpoints", "_request", "content_type")
-
-    def __init__(
-        self, endpoints: EndpointServer, request: HttpRequest, endpoint: ServedEndpoint
-    ) -> None:
-        self.content_type = JSON_TYPE
-        self._endpoints = endpoints
-        self._request = request
-        self._endpoint = endpoint
-
-    def begin(self, ask: PredictRequest | ClewlineError) -> None:
-        """Ask the endpoint."""
-        if isinstance(ask, ClewlineError):
-            self(ask)
-            return
-        if ask.format == JSON:
-            ask.format = format_of_json(ask.body)
-        if self.content_type != NDJSON_TYPE:
-            self._endpoints.predict(self._endpoint, ask, self)
-            return
-        try:
-            Streamed(self._endpoints, self._request, self._endpoint).begin(ask)
-        except ClewlineError as error:
-            self(error)
-
-    def __call__(self, result: PredictResponse | ClewlineError) -> None:
-        if isinstance(result, ClewlineError):
-            self.answer(error_response(result))
-            return
-        self._request.rows = len(result.predictions)
-        self._request.first_id = result.first_id
-        if self.content_type != JSON_TYPE:
-            self._as_table(result)
-            return
-        body = b'{"revision":"%b","predictions":[%b]}' % (
-            result.revision.encode(),
-            b",".join(result.predictions),
-        )
-        self.answer(HttpResponse(200, body))
-
-    def answer(self, response: HttpResponse) -> None:
-        """Give the answer, and note it."""
-        seconds = time.perf_counter() - self._request.started
-        self._endpoint.statistics.record_request(response.status, seconds)
-        self._request.answer(response)
-
-    def _as_table(self, result: PredictResponse) -> None:
-        content_type = self.content_type
-
-        def then(written: bytes | ClewlineError) -> None:
-            if isinstance(written, ClewlineError):
-                self.answer(error_response(written))
-            else:
-                self.answer(HttpResponse(200, written, content_type))
-
-        later(self._endpoints.threads, lambda: table_of(result, content_type), then)

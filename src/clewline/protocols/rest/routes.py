@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,13 +22,14 @@ from clewline.protocols import metrics, openapi
 from clewline.protocols.error_responses import coded_response, error_response
 from clewline.protocols.health import Readiness, ServerHealth
 from clewline.protocols.http.request import HttpRequest, HttpResponse
-from clewline.protocols.request_headers import later
-from clewline.protocols.rest import predict
+from clewline.protocols.request_headers import run_on_thread
+from clewline.protocols.rest.predict import admit, handle_predict
 from clewline.protocols.route import POST, READ, HttpRoute
 from clewline.serve.access import Need
-from clewline.serve.endpoint_server import EndpointServer, ServedEndpoint, ServedRevision
+from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.log import reader as log_reader
 from clewline.serve.metrics.metric_families import MetricFamily, exposition_text
+from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 from clewline.signature.field_rules import printable_text
 from clewline.signature.json_rows import NameSuggestions
 from clewline.store.ids import id_time_s
@@ -90,8 +92,8 @@ class RestRoutes:
             "predict",
             "predict",
             POST,
-            lambda request: predict.predict(self.endpoints, request, endpoint),
-            predict.admit,
+            partial(handle_predict, self.endpoints, endpoint),
+            admit,
             endpoint,
         )
 
@@ -129,7 +131,7 @@ class RestRoutes:
         def answer(page: HttpResponse | ClewlineError) -> None:
             request.answer(error_response(page) if isinstance(page, ClewlineError) else page)
 
-        later(self.endpoints.threads, lambda: self._page(asked), answer)
+        run_on_thread(self.endpoints.threads, lambda: self._page(asked), answer)
 
     def _page(self, asked: Asked) -> HttpResponse:
         """Read a page of the log; on a thread."""
@@ -195,7 +197,7 @@ class RestRoutes:
         def write(
             read: Callable[[], list[MetricFamily]],
         ) -> None:  # milliseconds, of many endpoints
-            later(self.endpoints.threads, lambda: exposition_text(read()), answer)
+            run_on_thread(self.endpoints.threads, lambda: exposition_text(read()), answer)
 
         own = metrics.collect(self.endpoints, self._health)
         if self._health.peers is None:

@@ -1,0 +1,278 @@
+"""
+One request to predict, from its bytes to its answer.
+
+    predict ─► claim the idempotency key ─► load the endpoint ─► read the rows ─► batcher ─► reply
+
+Each step goes on at once where it can: a keyless JSON row for a loaded endpoint is in the
+batcher's queue when `predict` returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+
+from clewline.errors import ClewlineError, Fault
+from clewline.serve.batcher import PredictCall, late
+from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.formats.body_format import JSON, READ_ON_THREAD, RequestRows, load_format
+from clewline.serve.json_reader import SMALL_BYTES
+from clewline.serve.log.frame import LoggedRequest
+from clewline.serve.predict_request import PredictRequest
+from clewline.serve.predict_response import PredictResponse, Reply
+from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
+
+logger = logging.getLogger(__name__)
+
+
+def predict(
+    server: EndpointServer, endpoint: ServedEndpoint, request: PredictRequest, reply: Reply
+) -> None:
+    """
+    Answer a request; an endpoint that is not in memory is loaded first.
+
+    If the deadline of the request or of the endpoint passes, the caller gets
+    `DeadlineExceeded`. A request with an idempotency key is still computed to its end,
+    so that a retry finds the answer.
+
+    Args:
+        server: Serves the endpoint.
+        endpoint: Answers.
+        request: The rows as they came, and how long the caller waits.
+        reply: Called once, now or later, with the answer or the reason why there is none.
+    """
+    if server.tracer is not None:
+        reply = server.tracer.follow(endpoint.name, request, reply)
+    if request.key is None:
+        Prediction(server, endpoint, request, reply, request.deadline, request.abandoned).begin()
+        return
+    caller = WaitingCaller(server, reply)
+    deadline, serving = request.deadline, endpoint.serving
+    if serving is not None and serving.timeout_s is not None:
+        deadline = min(deadline, time.perf_counter() + serving.timeout_s)
+    caller.wait_until(deadline)
+
+    def compute(settle: Reply) -> None:
+        # Computed to its end though its own caller may leave: others may wait for the answer.
+        Prediction(server, endpoint, request, settle, None, None).begin()
+
+    server.idempotency.claim(endpoint.name, request, caller.finish, compute)
+
+
+class WaitingCaller:
+    """A caller who gets one answer, at the latest at a deadline."""
+
+    __slots__ = ("_reply", "_server", "_timer", "is_answered")
+
+    def __init__(self, server: EndpointServer, reply: Reply) -> None:
+        self.is_answered = False
+        self._server = server
+        self._reply = reply
+        self._timer: int | None = None
+        server.under_way[self] = None
+
+    def wait_until(self, deadline: float) -> None:
+        """Answer with `DeadlineExceeded` at a deadline, a time of `time.perf_counter`."""
+        if deadline < math.inf:
+            if self._timer is not None:
+                self._server.deadlines.forget(self._timer, self.expire)
+            self._timer = self._server.deadlines.add(deadline, self.expire)
+
+    def expire(self) -> None:
+        """End the wait: the deadline has passed."""
+        self.give_up(late())
+
+    def give_up(self, error: ClewlineError) -> None:
+        """Answer with an error now, whatever is still computed."""
+        self.finish(error)
+
+    def finish(self, result: PredictResponse | ClewlineError) -> None:
+        """Answer, unless that was done before. If the answer cannot be written, say so instead."""
+        if self.is_answered:
+            return
+        self.is_answered = True
+        if self._timer is not None:
+            self._server.deadlines.forget(self._timer, self.expire)
+        del self._server.under_way[self]
+        try:
+            self._reply(result)
+        except Exception as error:
+            logger.exception("an answer could not be written")
+            self._reply(
+                Fault(
+                    f"The answer could not be written: {type(error).__name__}.",
+                    "The server's log has the reason.",
+                )
+            )
+
+
+class Prediction(WaitingCaller):
+    """A request that is computed: its rows are read, batched and answered by one revision."""
+
+    __slots__ = (
+        "_abandoned",
+        "_arrived",
+        "_call",
+        "_deadline",
+        "_endpoint",
+        "_request",
+        "_serving",
+    )
+
+    def __init__(
+        self,
+        server: EndpointServer,
+        endpoint: ServedEndpoint,
+        request: PredictRequest,
+        reply: Reply,
+        deadline: float | None,
+        abandoned: Callable[[], bool] | None,
+    ) -> None:
+        self.is_answered = False
+        self._server = server
+        self._reply = reply
+        self._timer = None
+        self._endpoint = endpoint
+        self._request = request
+        self._deadline = deadline
+        self._abandoned = abandoned
+        self._arrived = time.perf_counter()
+        self._serving: ServedRevision | None = None
+        self._call: PredictCall | None = None
+        server.under_way[self] = None
+
+    def begin(self) -> None:
+        """Have the rows answered by the endpoint's revision, once that is in memory."""
+        serving = self._endpoint.serving
+        if serving is not None:
+            self._server.model_cache.used(serving)
+            self._read(serving)
+            return
+        self._server.load_statistics.cold_calls += 1
+        if self._deadline is not None:
+            self.wait_until(self._deadline)
+        self._server.when_loaded(self._endpoint, self._loaded)
+
+    def _loaded(self, serving: ServedRevision | ClewlineError) -> None:
+        if self._request.stamps is not None:
+            self._request.stamps.waited = time.perf_counter()
+        if isinstance(serving, ClewlineError):
+            self.finish(serving)
+        elif not self.is_answered:
+            self._read(serving)
+
+    def _read(self, serving: ServedRevision) -> None:
+        """Read the rows: at once, a portion a turn, or on a thread, whatever keeps turns short."""
+        self._serving = serving
+        serving.users += 1
+        request, loaded = self._request, serving.loaded
+        if self._deadline is not None:
+            if serving.timeout_s is not None:
+                self._deadline = min(self._deadline, self._arrived + serving.timeout_s)
+            if self._deadline < math.inf:
+                self.wait_until(self._deadline)
+                if self._deadline <= time.perf_counter():
+                    self.expire()
+                    return
+        if request.format != JSON:
+            format = load_format(request.format)
+
+            def read() -> RequestRows:
+                return format.read_rows(
+                    request.body, request.detail, loaded.checker, loaded.max_rows
+                )
+
+            if len(request.body) > SMALL_BYTES or request.format in READ_ON_THREAD:
+                server = self._server
+                server.threads.submit(_read_rows, read).add_done_callback(
+                    lambda done: server.loop.call_soon_threadsafe(self._submit, done.result())
+                )
+            else:
+                self._submit(_read_rows(read))
+        elif len(request.body) <= SMALL_BYTES:
+            try:
+                self._submit(loaded.json_reader.read(request.body))
+            except Exception as error:
+                self._submit(_read_error(error))
+        else:
+            reading: Iterator[RequestRows | None] = loaded.json_reader.read_large(request.body)
+            self._server.body_queue.read(reading, self._submit, self._is_over)
+
+    def _submit(self, rows: RequestRows | ClewlineError) -> None:
+        """Put the rows into the batcher's queue, or say what is wrong with them."""
+        serving, request = self._serving, self._request
+        assert serving is not None
+        if self.is_answered or isinstance(rows, ClewlineError):
+            if isinstance(rows, ClewlineError):
+                self.finish(rows)
+            return
+        call = PredictCall(
+            rows.rows,
+            LoggedRequest(
+                request.format,
+                request.body,
+                len(rows.rows),
+                rows.entities,
+                request.key,
+                request.detail,
+            ),
+            self._answered,
+            self._abandoned,
+            math.inf if self._deadline is None else self._deadline,
+            stamps=request.stamps,
+            arrived=self._arrived,
+        )
+        try:
+            serving.batcher.submit(call)
+        except ClewlineError as error:
+            self.finish(error)
+        else:
+            self._call = call
+
+    def _answered(self, call: PredictCall) -> None:
+        serving = self._serving
+        assert serving is not None
+        if call.error is not None:
+            self.finish(call.error)
+        else:
+            self.finish(PredictResponse(serving.loaded.ref, call.answers, call.ids[0]))
+
+    def finish(self, result: PredictResponse | ClewlineError) -> None:
+        """Answer, unless that was done before, and let the revision go."""
+        if self.is_answered:
+            return
+        self._call = None  # it refers to us: without the cycle no garbage is left
+        serving = self._serving
+        try:
+            super().finish(result)
+        finally:
+            if serving is not None:
+                serving.users -= 1
+                if not serving.users:
+                    serving.close_when_idle()
+
+    def give_up(self, error: ClewlineError) -> None:
+        """Answer with an error now; rows that wait are not computed."""
+        if self._call is None or self._serving is None:
+            self.finish(error)
+        else:
+            self._serving.batcher.give_up(self._call, error)
+
+    def _is_over(self) -> bool:
+        return self.is_answered or (self._abandoned is not None and self._abandoned())
+
+
+def _read_rows(read: Callable[[], RequestRows]) -> RequestRows | ClewlineError:
+    try:
+        return read()
+    except Exception as error:
+        return _read_error(error)
+
+
+def _read_error(error: Exception) -> ClewlineError:
+    if isinstance(error, ClewlineError):
+        return error
+    logger.error("a body could not be read", exc_info=error)
+    return Fault("The body could not be read.", "The server's log has the reason.")
