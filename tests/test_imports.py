@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "clewline"
 # A part may import itself and what stands before it.
 LINE = (
     "errors",
+    "formatting",
     "entry_points",
     "config",
     "signature",

@@ -94,7 +94,7 @@ def test_a_step_that_spoke_before_its_beginning_was_durable_is_not_lost(
     bench: Any, tmp_path: Path
 ) -> None:
     dead = subprocess.run(
-        [sys.executable, "-c", "from clewline.store.process import *; print(this_process())"],
+        [sys.executable, "-c", "from clewline.store.locks import *; print(this_process())"],
         capture_output=True,
         text=True,
         check=True,

@@ -15,8 +15,8 @@ from clewline.project import Project
 from .conftest import add
 
 
-def kinds(project: Project) -> list[str]:
-    return [finding.kind for finding in model_findings(project)]
+def codes(project: Project) -> list[str]:
+    return [finding.code for finding in model_findings(project)]
 
 
 def test_nothing_is_wrong_with_a_new_registry(registry: Registry) -> None:
@@ -30,31 +30,31 @@ def test_a_flipped_byte_is_named_with_version_and_file(registry: Registry) -> No
     path.chmod(0o644)
     path.write_bytes(b"b")
     (found,) = model_findings(registry.project)
-    assert found.kind == "damaged package"
-    assert "income@1" in found.what
-    assert "model.onnx changed" in found.what
+    assert found.code == "damaged_package"
+    assert found.values["model"] == "income@1"
+    assert "model.onnx changed" in found.values["problem"]
 
 
 def test_a_key_that_others_can_read_or_that_is_another_one_is_named(project: Project) -> None:
     project.private_key.chmod(0o644)
-    assert kinds(project) == ["open key"]
+    assert codes(project) == ["exposed_key"]
     project.private_key.unlink()
     seal.make_keys(project.private_key)
-    assert kinds(project) == ["wrong key"]
+    assert codes(project) == ["wrong_key"]
     project.private_key.write_text("no key")
-    assert kinds(project) == ["unreadable key"]
+    assert codes(project) == ["unreadable_key"]
 
 
 def test_what_killed_registrations_leave_is_named(registry: Registry) -> None:
     project = registry.project
     (project.packages / "income" / "1").mkdir(parents=True)
-    assert kinds(project) == ["unregistered package"]
+    assert codes(project) == ["unregistered_package"]
     add(registry, b"a")
-    assert kinds(project) == ["unregistered package"]  # moved aside
+    assert codes(project) == ["unregistered_package"]  # moved aside
     package.PackageDraft(project.store_root / "tmp", {"a": b""})
-    assert kinds(project) == ["unregistered package"]  # a draft of a living process is no leftover
+    assert codes(project) == ["unregistered_package"]  # a draft of a living process is no leftover
     (project.store_root / "tmp" / f"{package.DRAFT}999999999-00").mkdir()
-    assert sorted(kinds(project)) == ["half-written package", "unregistered package"]
+    assert sorted(codes(project)) == ["unfinished_package", "unregistered_package"]
 
 
 def test_the_doctor_changes_nothing(registry: Registry, tmp_path: Path) -> None:
@@ -72,4 +72,4 @@ def test_a_project_without_a_public_key_is_told_so(registry: Registry, broken: s
 
     add(registry, b"a")
     project = dataclasses.replace(registry.project, public_key=broken)
-    assert set(kinds(project)) == {"wrong key", "no public key"}
+    assert set(codes(project)) == {"wrong_key", "unverifiable_registry"}

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from clewline.cli import predictions as command
+from clewline.cli.lineage_text import node_text
 from clewline.errors import IntegrityError, NotFound
 from clewline.project import Project
-from clewline.serve import line
 from clewline.serve import revision as revisions
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
+from clewline.serve.prediction_lineage import why_prediction
 from clewline.serve.prediction_replay import replay
 from clewline.store.ids import id_text, prediction_id
 from clewline.store.reader import FILE, CatalogReader
@@ -100,14 +101,14 @@ def test_a_log_that_names_another_package_than_the_revision_is_refused(
 
 
 def test_a_prediction_that_is_not_logged_is_not_found(served: Served) -> None:
-    for function in (replay, line.why):
+    for function in (replay, why_prediction):
         with pytest.raises(NotFound, match="is in the log"):
             function(served.project, prediction_id())
 
 
 def test_the_line_of_a_prediction_leads_to_revision_and_model(served: Served) -> None:
-    node = line.why(served.project, served.ids[1])
-    facts = dict(node.facts)
+    node = why_prediction(served.project, served.ids[1])
+    facts = dict(node_text(node).facts)
     assert node.kind == "prediction"
     assert facts["row"] == "age=97, hours=1.25"
     assert facts["about"] == "q"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clewline.store.blobs import Blobs
+from clewline.store.blobs import FileBlobStore
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.records import (
     Alias,
@@ -237,5 +237,5 @@ def _mounted(place: Path) -> bool:
 
 
 @pytest.fixture
-def blobs_on_tmpfs(small_disk: Path) -> Blobs:
-    return Blobs.create(small_disk / "blobs")
+def blobs_on_tmpfs(small_disk: Path) -> FileBlobStore:
+    return FileBlobStore.create(small_disk / "blobs")

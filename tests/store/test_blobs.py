@@ -1,4 +1,4 @@
-"""Blobs in packs and files: what is kept, what is noticed, what is ignored."""
+"""FileBlobStore in packs and files: what is kept, what is noticed, what is ignored."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from hypothesis import strategies as st
 
 from clewline.errors import BlobCorrupt, BlobMissing, Fault, StoreFull
 from clewline.store import packs
-from clewline.store.blobs import LOOSE_OVER, Blobs
+from clewline.store.blobs import LARGE_OVER, FileBlobStore
 from clewline.store.digest import Digest, digest_bytes
-from clewline.store.pack import HEADER_BYTES, frame, scan
+from clewline.store.packs import HEADER_BYTES, pack_record, scan_pack
 from clewline.testing.blob_store import BlobStoreContract
 
-LARGE = b"large " * (LOOSE_OVER // 6 + 1)
+LARGE = b"large " * (LARGE_OVER // 6 + 1)
 
 
 class TestBlobs(BlobStoreContract):
     """Our blobs keep the contract of stores of blobs."""
 
-    def open(self, place: Path) -> Blobs:
-        return Blobs.create(place / "blobs")
+    def open(self, place: Path) -> FileBlobStore:
+        return FileBlobStore.create(place / "blobs")
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    return Blobs.create(tmp_path / "blobs")
+def blobs(tmp_path: Path) -> FileBlobStore:
+    return FileBlobStore.create(tmp_path / "blobs")
 
 
-def pack_files(blobs: Blobs) -> list[Path]:
+def pack_files(blobs: FileBlobStore) -> list[Path]:
     return sorted((blobs.root / "packs").glob("*.pack"))
 
 
@@ -54,12 +54,14 @@ def spoil(path: Path, offset: int) -> None:
 
 
 @pytest.mark.parametrize("data", [b"small", LARGE], ids=["packed", "loose"])
-def test_a_flipped_byte_is_noticed_on_read(blobs: Blobs, tmp_path: Path, data: bytes) -> None:
+def test_a_flipped_byte_is_noticed_on_read(
+    blobs: FileBlobStore, tmp_path: Path, data: bytes
+) -> None:
     digest = blobs.put(data)
     blobs.close()
-    path = pack_files(blobs)[0] if len(data) < LOOSE_OVER else blobs._loose.path(digest)
+    path = pack_files(blobs)[0] if len(data) < LARGE_OVER else blobs._large.path(digest)
     spoil(path, path.stat().st_size - 2)
-    for reader in (blobs, Blobs(blobs.root)):
+    for reader in (blobs, FileBlobStore(blobs.root)):
         with pytest.raises(BlobCorrupt, match=digest):
             reader.get(digest)
         with pytest.raises(BlobCorrupt, match=digest):
@@ -68,15 +70,15 @@ def test_a_flipped_byte_is_noticed_on_read(blobs: Blobs, tmp_path: Path, data: b
 
 
 @pytest.mark.parametrize("data", [b"small", LARGE], ids=["packed", "loose"])
-def test_a_damaged_blob_is_mended_by_storing_it_again(blobs: Blobs, data: bytes) -> None:
+def test_a_damaged_blob_is_mended_by_storing_it_again(blobs: FileBlobStore, data: bytes) -> None:
     digest = blobs.put(data)
     blobs.close()
-    path = pack_files(blobs)[0] if len(data) < LOOSE_OVER else blobs._loose.path(digest)
+    path = pack_files(blobs)[0] if len(data) < LARGE_OVER else blobs._large.path(digest)
     spoil(path, path.stat().st_size - 2)
-    again = Blobs(blobs.root)
+    again = FileBlobStore(blobs.root)
     again.put(data)
     again.close()
-    assert Blobs(blobs.root).get(digest) == data
+    assert FileBlobStore(blobs.root).get(digest) == data
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,12 +89,12 @@ def test_a_damaged_blob_is_mended_by_storing_it_again(blobs: Blobs, data: bytes)
 def test_any_flipped_byte_costs_at_most_the_blob_that_it_stands_in(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], where: float
 ) -> None:
-    blobs = Blobs.create(tmp_path_factory.mktemp("blobs"))
+    blobs = FileBlobStore.create(tmp_path_factory.mktemp("blobs"))
     digests = [blobs.put(content) for content in contents]
     blobs.close()
     path = pack_files(blobs)[0]
     spoil(path, int(where * path.stat().st_size))
-    again = Blobs(blobs.root)
+    again = FileBlobStore(blobs.root)
     lost = 0
     for digest, content in zip(digests, contents, strict=True):
         try:
@@ -108,12 +110,12 @@ def test_a_pack_that_was_cut_anywhere_keeps_what_is_whole_and_takes_more(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], cut: float
 ) -> None:
     """However a killed writer left its pack, reading and the next writer go on."""
-    root = Blobs.create(tmp_path_factory.mktemp("blobs")).root
-    frames = [frame(bytes.fromhex(digest_bytes(content)), content) for content in contents]
+    root = FileBlobStore.create(tmp_path_factory.mktemp("blobs")).root
+    frames = [pack_record(bytes.fromhex(digest_bytes(content)), content) for content in contents]
     whole = b"".join(frames)
     kept = whole[: int(cut * len(whole))]
     (root / "packs" / "0-cut.pack").write_bytes(kept)
-    again = Blobs(root)
+    again = FileBlobStore(root)
     end = 0
     for content, framed in zip(contents, frames, strict=True):
         end += len(framed)
@@ -122,44 +124,46 @@ def test_a_pack_that_was_cut_anywhere_keeps_what_is_whole_and_takes_more(
     digest = again.put(b"more, longer than any of the others: " + bytes(100))
     again.close()
     assert len(pack_files(again)) == 1
-    found = scan(pack_files(again)[0])
+    found = scan_pack(pack_files(again)[0])
     assert not found.torn
     assert found.damaged == []
-    assert Blobs(root).has(digest)
+    assert FileBlobStore(root).has(digest)
 
 
-def test_a_pack_with_a_damaged_end_is_left_as_it_is(blobs: Blobs) -> None:
+def test_a_pack_with_a_damaged_end_is_left_as_it_is(blobs: FileBlobStore) -> None:
     digest = blobs.put(b"the last blob of its pack")
     blobs.close()
     path = pack_files(blobs)[0]
     spoil(path, 8)
     before = path.read_bytes()
-    again = Blobs(blobs.root)
+    again = FileBlobStore(blobs.root)
     again.put(b"another")
     again.close()
     assert path.read_bytes() == before
     assert len(pack_files(blobs)) == 2
     spoil(path, 8)
-    assert Blobs(blobs.root).get(digest) == b"the last blob of its pack"
+    assert FileBlobStore(blobs.root).get(digest) == b"the last blob of its pack"
 
 
 def test_a_missing_or_damaged_index_is_done_without(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    blobs: FileBlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packs, "INDEX_AFTER", 0)
     digests = [blobs.put(b"%d" % i) for i in range(50)]
     blobs.close()
     index = pack_files(blobs)[0].with_suffix(".idx")
-    assert [len(Blobs(blobs.root).get(digest)) for digest in digests] == [1] * 10 + [2] * 40
+    assert [len(FileBlobStore(blobs.root).get(digest)) for digest in digests] == [1] * 10 + [2] * 40
     for damage in (lambda: spoil(index, 100), lambda: index.write_bytes(b""), index.unlink):
         damage()
-        assert sorted(Blobs(blobs.root).digests()) == sorted(digests)
+        assert sorted(FileBlobStore(blobs.root).digests()) == sorted(digests)
 
 
 # Packs
 
 
-def test_a_full_pack_is_followed_by_another(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_pack_is_followed_by_another(
+    blobs: FileBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(packs, "FULL_COUNT", 10)
     monkeypatch.setattr(packs, "INDEX_AFTER", 3)
     digests = []
@@ -168,21 +172,21 @@ def test_a_full_pack_is_followed_by_another(blobs: Blobs, monkeypatch: pytest.Mo
         blobs.flush()
     blobs.close()
     assert len(pack_files(blobs)) == 5
-    again = Blobs(blobs.root)
+    again = FileBlobStore(blobs.root)
     assert [again.get(digest) for digest in digests] == [b"%d" % i for i in range(45)]
     assert sorted(again.digests()) == sorted(digests)
 
 
-def test_processes_one_after_another_fill_the_same_pack(blobs: Blobs) -> None:
+def test_processes_one_after_another_fill_the_same_pack(blobs: FileBlobStore) -> None:
     for i in range(5):
-        again = Blobs(blobs.root)
+        again = FileBlobStore(blobs.root)
         again.put(b"%d" % i)
         again.close()
     assert len(pack_files(blobs)) == 1
 
 
-def test_two_open_stores_never_write_the_same_pack(blobs: Blobs) -> None:
-    other = Blobs(blobs.root)
+def test_two_open_stores_never_write_the_same_pack(blobs: FileBlobStore) -> None:
+    other = FileBlobStore(blobs.root)
     for i in range(20):
         (blobs if i % 2 else other).put(b"%d" % i)
         blobs.flush()
@@ -190,30 +194,30 @@ def test_two_open_stores_never_write_the_same_pack(blobs: Blobs) -> None:
     assert len(pack_files(blobs)) == 2
     blobs.close()
     other.close()
-    assert len(list(Blobs(blobs.root).digests())) == 20
+    assert len(list(FileBlobStore(blobs.root).digests())) == 20
 
 
-def test_two_open_stores_of_one_process_take_large_blobs(blobs: Blobs) -> None:
-    other = Blobs(blobs.root)
+def test_two_open_stores_of_one_process_take_large_blobs(blobs: FileBlobStore) -> None:
+    other = FileBlobStore(blobs.root)
     digests = [each.put(LARGE + end) for each, end in ((blobs, b"1"), (other, b"2"))]
     blobs.close()
     other.close()
-    assert all(Blobs(blobs.root).get(digest) for digest in digests)
+    assert all(FileBlobStore(blobs.root).get(digest) for digest in digests)
 
 
-def test_a_large_blob_may_be_stored_before_and_after_a_fork(blobs: Blobs) -> None:
+def test_a_large_blob_may_be_stored_before_and_after_a_fork(blobs: FileBlobStore) -> None:
     digest = blobs.put(LARGE)
     if (child := os.fork()) == 0:
         blobs.put(LARGE)
         blobs.flush()
-        os._exit(0 if Blobs(blobs.root).get(digest) == LARGE else 1)
+        os._exit(0 if FileBlobStore(blobs.root).get(digest) == LARGE else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert blobs.get(digest) == LARGE
     blobs.close()
-    assert Blobs(blobs.root).get(digest) == LARGE
+    assert FileBlobStore(blobs.root).get(digest) == LARGE
 
 
-def test_threads_that_put_the_same_at_once_store_it_once(blobs: Blobs) -> None:
+def test_threads_that_put_the_same_at_once_store_it_once(blobs: FileBlobStore) -> None:
     everyone = threading.Barrier(4)
 
     def work() -> None:
@@ -233,10 +237,10 @@ def test_threads_that_put_the_same_at_once_store_it_once(blobs: Blobs) -> None:
     assert blobs._buffered_bytes == 0
 
 
-def test_content_that_is_stored_takes_no_more_space(blobs: Blobs, tmp_path: Path) -> None:
+def test_content_that_is_stored_takes_no_more_space(blobs: FileBlobStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(LARGE)
     for _ in range(3):
-        again = Blobs(blobs.root)
+        again = FileBlobStore(blobs.root)
         again.put(b"small")
         again.put(LARGE)
         again.put_file(tmp_path / "file")
@@ -251,8 +255,8 @@ def test_content_that_is_stored_takes_no_more_space(blobs: Blobs, tmp_path: Path
 WRITER = """
 import sys
 from pathlib import Path
-from clewline.store.blobs import Blobs
-blobs = Blobs(Path(sys.argv[1]))
+from clewline.store.blobs import FileBlobStore
+blobs = FileBlobStore(Path(sys.argv[1]))
 i = 0
 while True:
     group = [blobs.put(b"%s %d %d " % (sys.argv[2].encode(), i, k) * 50) for k in range(20)]
@@ -264,7 +268,7 @@ while True:
 """
 
 
-def test_writers_that_are_killed_lose_nothing_that_they_flushed(blobs: Blobs) -> None:
+def test_writers_that_are_killed_lose_nothing_that_they_flushed(blobs: FileBlobStore) -> None:
     """Three processes write at once and are killed at any moment, three times over."""
     promised: set[Digest] = set()
     for round_ in range(3):
@@ -283,14 +287,14 @@ def test_writers_that_are_killed_lose_nothing_that_they_flushed(blobs: Blobs) ->
             os.kill(writer.pid, signal.SIGKILL)
         for writer in writers:
             promised.update(*(_digests(line) for line in writer.communicate()[0].splitlines(True)))
-    again = Blobs(blobs.root)
+    again = FileBlobStore(blobs.root)
     assert promised <= set(again.digests())
     for digest in again.digests():
         assert digest_bytes(again.get(digest)) == digest
     again.put(b"and on it goes")
     again.close()
     assert not list((blobs.root / "incoming").iterdir())
-    assert not any(scan(path).torn for path in pack_files(blobs))
+    assert not any(scan_pack(path).torn for path in pack_files(blobs))
 
 
 def _digests(line: bytes) -> list[Digest]:
@@ -302,8 +306,8 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from clewline.errors import StoreFull
-from clewline.store.blobs import Blobs
-blobs = Blobs(Path(sys.argv[1]))
+from clewline.store.blobs import FileBlobStore
+blobs = FileBlobStore(Path(sys.argv[1]))
 first = blobs.put(b"before")
 blobs.flush()
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
@@ -318,24 +322,24 @@ assert blobs.get(small[-1]) == b"199" * 1000
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 blobs.put(b"large" * 400_000)
 blobs.close()
-again = Blobs(Path(sys.argv[1]))
+again = FileBlobStore(Path(sys.argv[1]))
 assert [again.get(digest) for digest in small] == [b"%d" % i * 1000 for i in range(200)]
 assert again.get(first) == b"before"
 assert len(list(again.digests())) == 202
 """
 
 
-def test_on_a_full_disk_what_was_put_waits_for_space(blobs: Blobs) -> None:
+def test_on_a_full_disk_what_was_put_waits_for_space(blobs: FileBlobStore) -> None:
     """A limit on the size of files fails like a disk without space."""
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(blobs.root)], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("is full") == 3
-    assert not any(scan(path).torn for path in pack_files(blobs))
+    assert not any(scan_pack(path).torn for path in pack_files(blobs))
 
 
-def test_on_a_full_file_system_nothing_is_half_stored(blobs_on_tmpfs: Blobs) -> None:
+def test_on_a_full_file_system_nothing_is_half_stored(blobs_on_tmpfs: FileBlobStore) -> None:
     """A real file system of 1 MiB runs full, and has space again."""
     blobs = blobs_on_tmpfs
     kept = blobs.put(b"kept")
@@ -346,17 +350,17 @@ def test_on_a_full_file_system_nothing_is_half_stored(blobs_on_tmpfs: Blobs) -> 
     with pytest.raises(StoreFull, match="full"):
         blobs.put(LARGE)
     assert not list((blobs.root / "incoming").iterdir())
-    other = Blobs(blobs.root)
+    other = FileBlobStore(blobs.root)
     assert other.get(kept) == b"kept"
     assert all(digest_bytes(other.get(digest)) == digest for digest in other.digests())
-    assert not any(scan(path).torn for path in pack_files(blobs))
+    assert not any(scan_pack(path).torn for path in pack_files(blobs))
     subprocess.run(["mount", "-o", "remount,size=8M", str(blobs.root.parent)], check=True)
     blobs.close()
-    assert all(Blobs(blobs.root).has(digest) for digest in small)
+    assert all(FileBlobStore(blobs.root).has(digest) for digest in small)
 
 
 def test_after_a_failed_fsync_nothing_more_is_trusted(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    blobs: FileBlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel drops what it could not write and says so once."""
     kept = blobs.put(b"kept")
@@ -378,7 +382,7 @@ def test_after_a_failed_fsync_nothing_more_is_trusted(
 
 @pytest.mark.parametrize("moment", ["at the end", "before the next pack"])
 def test_what_a_failed_fsync_lost_is_never_called_durable(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, moment: str
+    blobs: FileBlobStore, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """The index of a pack says what need not be synchronised any more."""
     monkeypatch.setattr(packs, "FULL_COUNT", 3)
@@ -400,7 +404,9 @@ def test_what_a_failed_fsync_lost_is_never_called_durable(
     assert not list((blobs.root / "packs").glob("*.idx"))
 
 
-def test_a_full_disk_is_no_lasting_harm_wherever_it_is_noticed(blobs_on_tmpfs: Blobs) -> None:
+def test_a_full_disk_is_no_lasting_harm_wherever_it_is_noticed(
+    blobs_on_tmpfs: FileBlobStore,
+) -> None:
     """Space for the bytes of a large blob, and then none for the folder that it belongs in."""
     blobs, place = blobs_on_tmpfs, blobs_on_tmpfs.root.parent
     remount = ["mount", "-o", "remount,size=16M,nr_inodes={}", str(place)]
@@ -412,28 +418,28 @@ def test_a_full_disk_is_no_lasting_harm_wherever_it_is_noticed(blobs_on_tmpfs: B
         blobs.flush()
     subprocess.run([each.format(1000) for each in remount], check=True)
     blobs.close()
-    assert all(Blobs(blobs.root).get(digest) for digest in digests)
+    assert all(FileBlobStore(blobs.root).get(digest) for digest in digests)
 
 
 def test_large_blobs_whose_admission_stopped_halfway_are_admitted_by_the_next_flush(
-    blobs: Blobs,
+    blobs: FileBlobStore,
 ) -> None:
     digests = [blobs.put(LARGE + bytes([i])) for i in range(3)]
-    blocked = blobs._loose.path(digests[1])
+    blocked = blobs._large.path(digests[1])
     blocked.mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
         blobs.flush()
     blocked.rmdir()
     assert all(blobs.get(digest) for digest in digests)
     blobs.close()
-    assert all(Blobs(blobs.root).get(digest) for digest in digests)
+    assert all(FileBlobStore(blobs.root).get(digest) for digest in digests)
 
 
 def test_blobs_of_another_process_are_made_durable_before_they_are_relied_on(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    blobs: FileBlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record may name what another process wrote and did not yet synchronise."""
-    other = Blobs(blobs.root)
+    other = FileBlobStore(blobs.root)
     other.put(b"written, not synchronised")
     other._write_buffer()
     blobs._packs.refresh()
@@ -452,7 +458,7 @@ def test_blobs_of_another_process_are_made_durable_before_they_are_relied_on(
 
 
 def test_blobs_that_a_killed_writer_left_are_made_durable_before_they_are_relied_on(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    blobs: FileBlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever goes on with its pack cannot know what it had come to synchronise."""
     if (child := os.fork()) == 0:
@@ -475,11 +481,11 @@ def test_blobs_that_a_killed_writer_left_are_made_durable_before_they_are_relied
 
 
 def test_a_large_blob_takes_its_name_only_when_its_bytes_are_durable(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    blobs: FileBlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a power loss a name would otherwise stand for a part of the blob."""
     digest = blobs.put(LARGE)
-    stored = blobs._loose.path(digest)
+    stored = blobs._large.path(digest)
     synchronised: list[tuple[str, bool]] = []
     fsync = os.fsync
 

@@ -15,7 +15,7 @@ import pytest
 from clewline.errors import StoreReadOnly
 from clewline.store import locks
 from clewline.store.catalog import Catalog
-from clewline.store.process import life
+from clewline.store.locks import process_state
 from clewline.store.records import Run
 from clewline.store.store import Store
 from clewline.testing.catalog import CatalogContract
@@ -146,11 +146,11 @@ def test_a_catalog_without_the_right_to_write_says_so(store: Store, tmp_path: Pa
 
 def test_a_lock_names_its_holder_while_it_is_held_and_nobody_after(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with locks.hold(path, timeout_s=1):
-        assert life(locks.holder(path) or "") == "alive"
-        assert locks.is_held(path)
-    assert locks.holder(path) is None
-    assert not locks.is_held(path)
+    with locks.hold_lock(path, timeout_s=1):
+        assert process_state(locks.lock_holder(path) or "") == "alive"
+        assert locks.is_locked(path)
+    assert locks.lock_holder(path) is None
+    assert not locks.is_locked(path)
 
 
 def test_a_lock_is_free_when_its_holder_gives_it_back_whatever_was_forked_meanwhile(
@@ -158,13 +158,13 @@ def test_a_lock_is_free_when_its_holder_gives_it_back_whatever_was_forked_meanwh
 ) -> None:
     """A worker of a step may live as long as the run, and holds what was open at its birth."""
     path = tmp_path / "lock"
-    with locks.hold(path, timeout_s=1):
+    with locks.hold_lock(path, timeout_s=1):
         if (child := os.fork()) == 0:
             signal.pause()
     try:
-        with locks.hold(path, timeout_s=0):
-            assert locks.is_held(path)
-        assert not locks.is_held(path)
+        with locks.hold_lock(path, timeout_s=0):
+            assert locks.is_locked(path)
+        assert not locks.is_locked(path)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from clewline.cli.doctor import finding_text
 from clewline.errors import NotFound
-from clewline.store import locks
-from clewline.store.blobs import LOOSE_OVER
+from clewline.store.blobs import LARGE_OVER
 from clewline.store.digest import Digest
-from clewline.store.doctor import Finding, check, mend
-from clewline.store.process import this_process
+from clewline.store.doctor import Finding, check_store, fix_store
+from clewline.store.locks import hold_lock, this_process
 from clewline.store.records import Artifact, Run, StepRun
 from clewline.store.store import Store
 
@@ -34,8 +34,8 @@ def closed(line: Line) -> Store:
             digest=Digest("1" * 64),
             kind="table",
             format="ipc",
-            blob=line.store.blobs.put(b"large" * LOOSE_OVER),
-            size_bytes=5 * LOOSE_OVER,
+            blob=line.store.blobs.put(b"large" * LARGE_OVER),
+            size_bytes=5 * LARGE_OVER,
             created=1.0,
         )
     )
@@ -58,49 +58,50 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(data)
 
 
-def kinds(found: list[Finding]) -> list[str]:
-    assert all(finding.what.endswith(".") and finding.fix.endswith(".") for finding in found)
-    return sorted(finding.kind for finding in found)
+def codes(found: list[Finding]) -> list[str]:
+    for finding in found:
+        assert all(part.endswith(".") for part in finding_text(finding)[1:])
+    return sorted(finding.code for finding in found)
 
 
 def test_a_sound_store_gives_no_finding(closed: Store) -> None:
-    assert check(closed.root) == []
+    assert check_store(closed.root) == []
 
 
 def test_no_store_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="clewline init"):
-        check(tmp_path)
+        check_store(tmp_path)
 
 
 @pytest.mark.parametrize("where", [pack, loose], ids=["packed", "loose"])
 def test_a_flipped_byte_is_named(closed: Store, where: object) -> None:
     path = where(closed)  # type: ignore[operator]
     flip(path, path.stat().st_size - 1)
-    found = check(closed.root)
-    assert kinds(found) == ["flipped byte"]
-    assert path.name in found[0].what
-    assert check(closed.root, deep=False) == []
+    found = check_store(closed.root)
+    assert codes(found) == ["damaged_blob"]
+    assert path.name in finding_text(found[0])[1]
+    assert check_store(closed.root, deep=False) == []
 
 
 def test_a_flipped_byte_in_a_header_is_named_with_the_blob_that_it_costs(closed: Store) -> None:
     flip(pack(closed), 20)
-    assert kinds(check(closed.root)) == ["flipped byte", "missing blob"]
+    assert codes(check_store(closed.root)) == ["damaged_pack", "missing_blob"]
 
 
 def test_a_damaged_blob_that_was_stored_again_is_no_finding(closed: Store) -> None:
     path = loose(closed)
     flip(path, 5)
-    assert kinds(check(closed.root)) == ["flipped byte"]
+    assert codes(check_store(closed.root)) == ["damaged_blob"]
     with Store.open(closed.root) as store:
-        store.blobs.put(b"large" * LOOSE_OVER)
-    assert check(closed.root) == []
+        store.blobs.put(b"large" * LARGE_OVER)
+    assert check_store(closed.root) == []
 
 
 def test_a_missing_blob_is_named_with_who_needs_it(closed: Store) -> None:
     loose(closed).unlink()
-    found = check(closed.root, deep=False)
-    assert kinds(found) == ["missing blob"]
-    assert "the table 111111111111" in found[0].what
+    found = check_store(closed.root, deep=False)
+    assert codes(found) == ["missing_blob"]
+    assert "the table of artifact 111111111111" in finding_text(found[0])[1]
 
 
 def test_a_blob_that_no_record_names_is_an_orphan(closed: Store) -> None:
@@ -108,10 +109,10 @@ def test_a_blob_that_no_record_names_is_an_orphan(closed: Store) -> None:
         orphan = store.blobs.put(b"nobody's")
         # A live writer may be about to record it.
         store.blobs.flush()
-        assert check(closed.root) == []
-    found = check(closed.root)
-    assert kinds(found) == ["orphan blob"]
-    assert orphan[:12] in found[0].what
+        assert check_store(closed.root) == []
+    found = check_store(closed.root)
+    assert codes(found) == ["orphan_blobs"]
+    assert orphan[:12] in finding_text(found[0])[1]
 
 
 def test_what_a_snapshot_mentions_is_no_orphan_and_may_be_needed(line: Line) -> None:
@@ -119,27 +120,26 @@ def test_what_a_snapshot_mentions_is_no_orphan_and_may_be_needed(line: Line) -> 
     snapshot = line.store.blobs.put(b'{"files": {"a.py": "%s"}}' % file.encode())
     line.store.record(line.run(id="0" * 12, snapshot=snapshot))
     line.store.close()
-    assert check(line.store.root) == []
+    assert check_store(line.store.root) == []
     gone = Digest("2" * 64)
-    found = check(line.store.root, inside={"snapshot": lambda data: [gone]})
-    assert kinds(found) == ["missing blob"]
-    assert "code snapshot of run 0000" in found[0].what
+    found = check_store(line.store.root, inside={"snapshot": lambda data: [gone]})
+    assert codes(found) == ["missing_blob"]
+    assert "code snapshot of run 0000" in finding_text(found[0])[1]
 
 
-def test_the_end_of_a_pack_that_was_being_written_is_named_and_mended(closed: Store) -> None:
+def test_the_end_of_a_pack_that_was_being_written_is_named_and_fixed(closed: Store) -> None:
     with pack(closed).open("ab") as file:
         file.write(pack(closed).read_bytes()[:60])
-    found = check(closed.root)
-    assert kinds(found) == ["half-written record"]
-    mend(closed.root)
-    assert check(closed.root) == []
+    found = check_store(closed.root)
+    assert codes(found) == ["unfinished_pack"]
+    fix_store(closed.root)
+    assert check_store(closed.root) == []
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from clewline.store import locks
-from clewline.store.process import this_process
+from clewline.store.locks import hold_lock, this_process
 from clewline.store.records import Run, StepRun
 from clewline.store.store import Store
 store = Store.open(Path(sys.argv[1]))
@@ -148,19 +148,19 @@ store.record(
     StepRun(id="d" * 12 + "/00-s", run="d" * 12, index=0, name="s", status="running", started=1.0),
 )
 store.blobs.put(b"aside" * 1_000_000)
-with locks.hold(store.root / "locks" / "catalog", timeout_s=1):
+with hold_lock(store.root / "locks" / "catalog", timeout_s=1):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_process_leaves_is_named_and_mended(closed: Store) -> None:
+def test_what_a_killed_process_leaves_is_named_and_fixed(closed: Store) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, str(closed.root)])
     assert killed.returncode == -signal.SIGKILL
-    found = check(closed.root)
-    assert kinds(found) == ["half-written record", "half-written record", "stale lock"]
-    assert any("Run dddddddddddd of p" in finding.what for finding in found)
-    mend(closed.root)
-    assert check(closed.root) == []
+    found = check_store(closed.root)
+    assert codes(found) == ["stale_lock", "unfinished_blob", "unfinished_run"]
+    assert any("Run dddddddddddd of p" in finding_text(finding)[1] for finding in found)
+    fix_store(closed.root)
+    assert check_store(closed.root) == []
     with Store.open(closed.root) as store:
         statuses = [store.catalog.find(kind, order="-started") for kind in (Run, StepRun)]
         assert all(any(each.status == "interrupted" for each in found) for found in statuses)
@@ -170,29 +170,29 @@ def test_a_stale_lock_locks_nobody_out(closed: Store) -> None:
     path = closed.root / "locks" / "catalog"
     host, _, start = this_process().rsplit(":", 2)
     path.write_text(f"{host}:999999999:{start}")
-    assert kinds(check(closed.root)) == ["stale lock"]
+    assert codes(check_store(closed.root)) == ["stale_lock"]
     with Store.open(closed.root) as store:
         store.record(Run(id="e" * 12, pipeline="p", status="done", started=1.0))
-    assert check(closed.root) == []
+    assert check_store(closed.root) == []
 
 
 def test_what_living_processes_hold_is_left_alone(closed: Store) -> None:
     with Store.open(closed.root) as store:
         run = Run(id="e" * 12, pipeline="p", status="running", process=this_process(), started=1.0)
         store.record(run)
-        store.blobs.put(b"aside" * LOOSE_OVER)
-        with locks.hold(closed.root / "locks" / "own", timeout_s=1):
-            assert check(closed.root) == []
-        mend(closed.root)
+        store.blobs.put(b"aside" * LARGE_OVER)
+        with hold_lock(closed.root / "locks" / "own", timeout_s=1):
+            assert check_store(closed.root) == []
+        fix_store(closed.root)
         assert store.catalog.get(Run, run.id) == run
 
 
 def test_a_record_that_refers_to_nothing_is_named(closed: Store) -> None:
     with closing(sqlite3.connect(closed.catalog.path)) as connection, connection:
         connection.execute("DELETE FROM run")
-    found = check(closed.root)
-    assert kinds(found) == ["damaged catalog", "orphan blob"]
-    assert "step_run → run" in found[0].what
+    found = check_store(closed.root)
+    assert codes(found) == ["dangling_records", "orphan_blobs"]
+    assert "step_run → run" in finding_text(found[0])[1]
 
 
 def test_a_flipped_byte_in_the_catalog_is_named(closed: Store) -> None:
@@ -203,5 +203,5 @@ def test_a_flipped_byte_in_the_catalog_is_named(closed: Store) -> None:
             "SELECT rootpage FROM sqlite_master WHERE name = 'ix_edge_target'"
         ).fetchone()[0]
     flip(path, (page - 1) * size + 5)
-    assert "damaged catalog" in kinds(check(closed.root))
+    assert "damaged_catalog" in codes(check_store(closed.root))
     assert os.path.getsize(path) % size == 0

@@ -25,11 +25,12 @@ from clewline.errors import (
     StoreNewer,
     StoreReadOnly,
 )
-from clewline.store import lineage, upgrade
+from clewline.store import lineage, migrations
 from clewline.store.digest import Digest, digest_bytes
-from clewline.store.doctor import check, mend
+from clewline.store.doctor import check_store, fix_store
 from clewline.store.reader import VERSIONS, CatalogReader
 from clewline.store.records import Edge, ModelVersion, Record, Run, StepRun
+from clewline.store.ref import resolve
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def test_folders_that_a_copy_of_the_store_left_out_are_made_again(root: Path) ->
         shutil.rmtree(root / name)
     with Store.open(root, write=False) as store:
         assert not store.blobs.has(kept)
-    assert [finding.kind for finding in check(root)] == []
+    assert [finding.code for finding in check_store(root)] == []
     with Store.open(root) as store:
         assert store.blobs.get(store.blobs.put(b"x")) == b"x"
         store.blobs.flush()
@@ -99,10 +100,10 @@ def test_a_catalog_whose_making_was_cut_short_is_made_whole(store: Store) -> Non
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     sqlite3.connect(path).close()
-    assert not upgrade.is_current(path)
+    assert not migrations.is_current(path)
     with Store.open(store.root) as again:
         again.record(run())
-        assert upgrade.is_current(path)
+        assert migrations.is_current(path)
 
 
 def test_what_is_no_catalog_is_a_fault(store: Store) -> None:
@@ -122,7 +123,7 @@ def test_the_migrations_make_the_schema_that_the_code_knows(store: Store) -> Non
     from clewline.store.schema import metadata
 
     config = Config()
-    config.set_main_option("script_location", str(Path(upgrade.__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     scripts = ScriptDirectory.from_config(config)
     assert [script.revision for script in scripts.walk_revisions()][::-1] == list(VERSIONS)
     database = engine(store.catalog.path)
@@ -147,10 +148,10 @@ def test_a_store_on_a_read_only_mount_is_read_and_not_written(disk: Disk) -> Non
     assert store.catalog.get(Run, "a" * 12) == run()
     assert store.blobs.get(digest) == b"hello"
     reader = store.catalog.reader
-    assert lineage.why(reader, lineage.resolve(reader, "aaaa")).ref == "a" * 12
-    assert [finding.kind for finding in check(root)] == ["orphan blob"]
+    assert lineage.why(reader, resolve(reader, "aaaa")).ref == "a" * 12
+    assert [finding.code for finding in check_store(root)] == ["orphan_blobs"]
     with pytest.raises(StoreReadOnly):
-        mend(root)
+        fix_store(root)
     with pytest.raises(StoreReadOnly):
         store.record(run("b" * 12))
     store.blobs.put(b"new")
@@ -199,7 +200,7 @@ def test_on_a_full_disk_nothing_is_half_recorded(small_disk: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=16M", str(small_disk)], check=True)
         store.record(step(2 * done))
         assert store.catalog.count(StepRun) == 2 * done + 1
-        assert [finding.kind for finding in check(store.root)] == []
+        assert [finding.code for finding in check_store(store.root)] == []
 
 
 LIMITED = """
@@ -233,7 +234,7 @@ def test_where_files_may_not_grow_nothing_is_half_recorded(store: Store) -> None
     assert (done.returncode, done.stderr) == (0, "")
     assert "is full" in done.stdout
     assert store.catalog.get(Run, "last") is not None
-    assert {finding.kind for finding in check(store.root)} <= {"orphan blob"}
+    assert {finding.code for finding in check_store(store.root)} <= {"orphan_blobs"}
 
 
 # Order and kill
@@ -285,8 +286,14 @@ def test_killed_writers_leave_no_record_without_its_blob_and_lose_none(store: St
             assert len(steps) > index
             assert all(again.blobs.get(each.logs or Digest("")) for each in steps)
         again.record(run("f" * 12, status="done"))
-        kinds = {finding.kind for finding in check(store.root)}
-        assert kinds <= {"half-written record", "orphan blob", "stale lock"}
+        kinds = {finding.code for finding in check_store(store.root)}
+        assert kinds <= {
+            "unfinished_blob",
+            "unfinished_pack",
+            "unfinished_run",
+            "orphan_blobs",
+            "stale_lock",
+        }
 
 
 def test_a_record_is_written_only_after_its_blobs(

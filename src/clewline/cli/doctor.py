@@ -1,57 +1,186 @@
-"""`clewline doctor`: checks all that a project keeps, and says how to mend what it finds."""
+"""`clewline doctor`: checks everything that a project keeps, and says how to fix what it finds."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from clewline import project
 from clewline.cli.output import console, emit
-from clewline.store import doctor as store_doctor
-from clewline.store.doctor import Finding
+from clewline.formatting import format_count, format_list, format_size, short_digest
+from clewline.store.doctor import Finding, check_store, fix_store
+
+_BACKUP = (
+    "Run the step that made it again without the cache: storing it again repairs it. "
+    "Or restore it from a backup."
+)
+_CATALOG_BACKUP = "Restore `catalog.db` from a backup."
+_FIX = "Run `clewline doctor --fix`."
+_REGISTRY = (
+    "Someone, or a restored backup, changed the registry's history. Compare it with a backup and "
+    "with the heads in Git before you trust an alias."
+)
+
+# code → title, what happened, what to do next; both are formatted with the finding's values
+_TEXTS = {
+    "unfinished_blob": (
+        "half-written blob",
+        "{path} was being written when its process died. Nothing refers to it.",
+        _FIX,
+    ),
+    "unfinished_pack": (
+        "half-written blob",
+        "{path} ends in the middle of a blob, at byte {offset}: its process was killed. "
+        "Nothing refers to it.",
+        _FIX,
+    ),
+    "damaged_pack": (
+        "damaged blob",
+        "{path} holds a damaged record at byte {offset}.",
+        _BACKUP,
+    ),
+    "damaged_blob": ("damaged blob", "The blob {blob} in {place} is damaged.", _BACKUP),
+    "missing_blob": (
+        "missing blob",
+        "The blob {blob}, the {what} of {of}, is not in the store.",
+        _BACKUP,
+    ),
+    "orphan_blobs": (
+        "unused blobs",
+        "{count} ({size}) belong to no record: {examples}.",
+        "They take space and do no harm. The same content uses them when it is stored again.",
+    ),
+    "damaged_catalog": ("damaged catalog", "SQLite reports of {path}: {reason}.", _CATALOG_BACKUP),
+    "dangling_records": (
+        "damaged catalog",
+        "{count} in {path} refer to records that are not there: {tables}.",
+        _CATALOG_BACKUP,
+    ),
+    "unfinished_run": (
+        "unfinished run",
+        "Run {run} of {pipeline} is recorded as running, but its process is dead.",
+        "Run `clewline doctor --fix`; it marks the run as interrupted.",
+    ),
+    "stale_lock": (
+        "stale lock",
+        "{path} names {process}, which is dead. The lock holds nobody up.",
+        _FIX,
+    ),
+    "exposed_key": (
+        "exposed key",
+        "Other users can read the private key {path} (mode {mode}).",
+        "Run `chmod 600 {path}`.",
+    ),
+    "unreadable_key": ("unreadable key", "{message}", "{fix}"),
+    "wrong_key": (
+        "wrong key",
+        "{path} is not the private half of the public key in clewline.toml.",
+        "Restore the wrong one of the two files from Git or a backup.",
+    ),
+    "unverifiable_registry": ("no public key", "{message}", "{fix}"),
+    "damaged_package": (
+        "damaged package",
+        "{model}: {problem}",
+        "Restore it from a backup, or register the model again and promote that version.",
+    ),
+    "rewritten_registry": ("rewritten registry", "{problem}", _REGISTRY),
+    "unregistered_package": (
+        "unregistered package",
+        "{path} is in no record: its registration was killed, or the catalog is an older one.",
+        "Remove it, unless the catalog is an older one.",
+    ),
+    "unfinished_package": (
+        "half-written package",
+        "{path} was being written when its process died.",
+        "Run `rm -r {path}`.",
+    ),
+    "damaged_log_index": (
+        "damaged index",
+        "{path} does not match its frames.",
+        _FIX,
+    ),
+    "damaged_frames": (
+        "damaged log",
+        "{path} is damaged between byte {start} and byte {end}: a frame there does not match its "
+        "checksum.",
+        "Restore the file from a backup. Without one, the predictions of that frame are lost; "
+        "every other prediction is found.",
+    ),
+    "lost_log_segment": (
+        "lost segment",
+        "{path} is gone, but its index {index} is there.",
+        "Restore the file from a backup. Without one, its predictions are lost.",
+    ),
+    "unfinished_frame": (
+        "half-written frame",
+        "{path} ends in the middle of a frame, at byte {offset} of {size_bytes}: its writer was "
+        "killed before anything in that frame was answered. Readers skip it.",
+        "Run `clewline doctor --fix`, or start a server.",
+    ),
+    "unfinished_log_file": (
+        "half-written file",
+        "{path} was being written when its process died. Nothing refers to it.",
+        _FIX,
+    ),
+}
 
 
 def doctor(
     *,
     quick: Annotated[bool, Parameter(negative="")] = False,
-    mend: Annotated[bool, Parameter(negative="")] = False,
+    fix: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """
-    Check store, packages, registry, key and log. Exit status 1 when something is found.
+    Check store, packages, registry, key and log; exit with 1 if something is wrong.
 
     Parameters
     ----------
     quick
-        Do not read and verify every blob, package and segment of the log.
-    mend
-        First mend what needs no judgement: half-written records, stale locks, runs whose
+        Do not read and verify every blob, package and log segment.
+    fix
+        First fix what needs no judgement: half-written records, stale locks, runs whose
         process is dead, indexes of the log.
     """
     from clewline.flow.values import INSIDE
-    from clewline.model.doctor import model_findings as model_findings
-    from clewline.serve.log import check as log_check
+    from clewline.model.doctor import model_findings
+    from clewline.serve.log.check import check_log, fix_log
 
     here = project.find()
-    if mend:
-        store_doctor.mend(here.store_root)
-        log_check.fix_log(here)
-    deep = not quick
-    found = store_doctor.check(here.store_root, deep=deep, inside=INSIDE)
-    found += model_findings(here, deep=deep)
-    found += log_check.check_log(here, deep=deep)
+    if fix:
+        fix_store(here.store_root)
+        fix_log(here)
+    found = check_store(here.store_root, deep=not quick, inside=INSIDE)
+    found += model_findings(here, deep=not quick)
+    found += check_log(here, deep=not quick)
     emit(found, show)
-    if found:
+    if not all(finding.harmless for finding in found):
         raise SystemExit(1)
 
 
 def show(found: list[Finding]) -> None:
-    """Print what was found."""
+    """Print findings, the harmless ones last."""
     from rich.text import Text
 
     out = console()
-    if not found:
+    if all(finding.harmless for finding in found):
         out.print("All is well.")
-    for finding in found:
-        out.print(Text.assemble((finding.kind, "bold red"), "  ", finding.what))
-        out.print(Text(f"  {finding.fix}", "dim"))
+    for finding in sorted(found, key=lambda finding: finding.harmless):
+        title, what, fix = finding_text(finding)
+        style = "dim" if finding.harmless else "bold red"
+        out.print(Text.assemble((title, style), "  ", what))
+        out.print(Text(f"  {fix}", "dim"))
+
+
+def finding_text(finding: Finding) -> tuple[str, str, str]:
+    """Return the title of a finding, a sentence about what is wrong, and one about what to do."""
+    values: dict[str, Any] = dict(finding.values)
+    if finding.code == "orphan_blobs":
+        values["count"] = format_count(len(values["blobs"]), "blob")
+        values["size"] = format_size(values["size_bytes"])
+        values["examples"] = format_list(map(short_digest, values["blobs"]), 3)
+    elif finding.code == "dangling_records":
+        values["count"] = format_count(values["records"], "record")
+        values["tables"] = format_list(values["tables"])
+    title, what, fix = _TEXTS[finding.code]
+    return title, what.format(**values), fix.format(**values)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clewline.cli.output import console, message
+from clewline.formatting import format_list, format_time, short_digest
 from clewline.serve import revision as revisions
 from clewline.serve.graph.difference import RevisionChange
 from clewline.serve.graph.problems import Problem
 from clewline.serve.graph.tree import Tree, below, of_revision, title
-from clewline.store.phrases import short, some, when
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,8 +62,8 @@ def listing(listed: Sequence[Listed]) -> None:
             f"[bold]{item.endpoint}[/bold]",
             item.revision or "",
             item.state,
-            some(dict.fromkeys(item.models), 4),
-            when(item.since) if item.since else "",
+            format_list(dict.fromkeys(item.models), 4),
+            format_time(item.since) if item.since else "",
         )
     console().print(table)
 
@@ -74,7 +74,7 @@ def endpoint(live: Revision, state: LiveRevision, history: Sequence[Revision]) -
     timeout = revisions.timeout_ms(live)
     said = [
         "unloaded" if state.unloaded else "live",
-        f"since {when(state.moved)},",
+        f"since {format_time(state.moved)},",
         f"logged by {revisions.durability(live)}",
         *([f"within {timeout:g} ms"] if timeout else []),
         *(["pinned in memory"] if revisions.is_pinned(live) else []),
@@ -84,8 +84,8 @@ def endpoint(live: Revision, state: LiveRevision, history: Sequence[Revision]) -
     out.print(_pinned(live))
     past = _table("revision", "applied", "models")
     for item in history:
-        models = some(dict.fromkeys(item.models.values()), 4)
-        past.add_row(item.ref, when(item.created), models)
+        models = format_list(dict.fromkeys(item.models.values()), 4)
+        past.add_row(item.ref, format_time(item.created), models)
     out.print(past)
 
 
@@ -171,7 +171,7 @@ def applied(
 ) -> None:
     """Print what came of applying one file."""
     ref, out = revision.ref, console()
-    models = some(dict.fromkeys(revision.models.values()), 4)
+    models = format_list(dict.fromkeys(revision.models.values()), 4)
     if not is_new:
         out.print(f"{ref} was live already: {models}")
         return
@@ -185,9 +185,9 @@ def _pinned(live: Revision) -> Table:
 
     table = Table.grid(padding=(0, 2))
     for name, digest in live.packages.items():
-        table.add_row("", "[dim]package[/dim]", name, short(digest))
+        table.add_row("", "[dim]package[/dim]", name, short_digest(digest))
     if live.code is not None:
-        table.add_row("", "[dim]code[/dim]", short(live.code), "")
+        table.add_row("", "[dim]code[/dim]", short_digest(live.code), "")
     if live.accepted.get("fields"):
         table.add_row("", "[dim]accepted[/dim]", ", ".join(live.accepted["fields"]), "")
     return table

@@ -11,6 +11,7 @@ from clewline.cli import endpoint_tables as tables
 from clewline.cli.endpoint_tables import Checked, Listed
 from clewline.cli.output import console, emit
 from clewline.errors import InvalidConfig, NotFound
+from clewline.formatting import format_count
 from clewline.project import Project, find
 from clewline.serve import endpoint_file as specs
 from clewline.serve import revision as revisions
@@ -19,7 +20,6 @@ from clewline.serve.graph import functions as codes
 from clewline.serve.graph.difference import RevisionChange, revision_changes
 from clewline.serve.graph.problems import InvalidEndpoint
 from clewline.serve.graph.resolver import ImportedVersions, RevisionDraft, source_of
-from clewline.store.phrases import counted
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
 
@@ -233,7 +233,7 @@ def _drafts(
     if refused:
         told = "\n".join(error.message for error in refused)
         raise InvalidConfig(
-            f"{counted(len(refused), 'file')} of {len(names)} cannot be applied, "
+            f"{format_count(len(refused), 'file')} of {len(names)} cannot be applied, "
             f"so none was:\n{told}",
             "Mend them, or name the others: clewline endpoints apply NAME ….",
         )
@@ -259,4 +259,4 @@ def _print_applied(
         tables.applied(each.revision, each.is_new, change, was)
     if len(applied) > 10:
         new = sum(each.is_new for each in applied)
-        console().print(f"{counted(new, 'new revision')}, {len(applied) - new} as they were.")
+        console().print(f"{format_count(new, 'new revision')}, {len(applied) - new} as they were.")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from clewline.cli.output import console, message
-from clewline.store.phrases import number, size, when
+from clewline.formatting import format_number, format_size, format_time
 from clewline.store.records import ModelVersion, Run
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def versions(
             " ".join(aliases.get(ref, [])),
             version.task,
             " ".join(
-                f"{name} {number(value)}" for name, value in list(version.metrics.items())[:1]
+                f"{name} {format_number(value)}"
+                for name, value in list(version.metrics.items())[:1]
             ),
             version.runtime,
-            size(version.size_bytes),
+            format_size(version.size_bytes),
             _day(version.created),
             version.run or "",
         )
@@ -72,7 +73,7 @@ def _about(package: Package, run: Run | None) -> list[tuple[str, str]]:
     changed = code.get("changed") or []
     told = [
         ("answers", _answers(package)),
-        ("served by", f"{manifest.runtime}, {size(package.size_bytes)}"),
+        ("served by", f"{manifest.runtime}, {format_size(package.size_bytes)}"),
         ("equality", str(manifest.equality.get("sentence", "not recorded"))),
         ("run", _ran(run) if run else manifest.run or "none"),
         ("code", f"commit {str(code.get('commit') or 'none')[:12]}, {_changed(changed)}"),
@@ -81,7 +82,7 @@ def _about(package: Package, run: Run | None) -> list[tuple[str, str]]:
         told.append(("class", _class(manifest.encoding)))
     for name, table in manifest.data.items():
         told.append((f"{name} data", f"{table['rows']:,} rows, {str(table['artifact'])[:12]}"))
-    told.append(("registered", when(manifest.created)))
+    told.append(("registered", format_time(manifest.created)))
     told.append(("package", f"{package.digest[:12]}, sealed, every byte checked just now"))
     return told
 

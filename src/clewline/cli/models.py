@@ -12,7 +12,7 @@ from cyclopts import App
 from clewline.cli import model_tables as tables
 from clewline.cli.models_import import import_
 from clewline.cli.output import emit, message
-from clewline.cli.paging import Limit, Offset
+from clewline.cli.parameters import Limit, Offset
 from clewline.errors import GateRefused
 from clewline.model.registry import Registry
 from clewline.project import find

@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import Parameter
 
 from clewline.cli.output import emit, message
-from clewline.cli.sizes import in_bytes
+from clewline.cli.parameters import parse_size
 from clewline.errors import UsageError
 from clewline.project import find
 from clewline.store.store import Store
@@ -72,7 +72,7 @@ def import_(
     )
     with Store.open(project.store_root) as store:
         registered = import_model(
-            project, store, wanted, DownloadLimits(size_bytes=in_bytes(max_size))
+            project, store, wanted, DownloadLimits(size_bytes=parse_size(max_size))
         )
     emit(msgspec.to_builtins(registered), lambda _: message(f"registered {registered.ref}"))
 

@@ -1,4 +1,4 @@
-"""`clewline predictions`: what was answered."""
+"""`clewline predictions`: lists, shows and compacts predictions."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from cyclopts import App
 
-from clewline.cli.output import console, emit, message
-from clewline.cli.paging import Limit
-from clewline.project import find as find_project
-from clewline.serve.line import (
+from clewline.cli.lineage_text import (
     FIELDS_SHOWN,
-    chosen,
-    headline,
-    moment,
-    shadow_said,
-    shadows,
+    answer_text,
+    choice_text,
+    path_text,
+    shadow_text,
 )
+from clewline.cli.output import console, emit, message
+from clewline.cli.parameters import Limit
+from clewline.formatting import format_count, format_list, format_time_ms, format_values
+from clewline.project import find as find_project
 from clewline.serve.log.frame import RouteChoice
 from clewline.serve.log.reader import LoggedPrediction, get_prediction, latest_predictions
+from clewline.serve.prediction_lineage import read_shadows
 from clewline.store.ids import id_time_s
-from clewline.store.phrases import counted, named, some
 
 if TYPE_CHECKING:
     from clewline.serve.log.compact import CompactionResult
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 SHOWN = 40  # characters of a value that came out equal
 
-app = App(name="predictions", help="List and show predictions.")
+app = App(name="predictions", help="List, show and compact predictions.")
 
 
-class Shown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class PredictionView(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A prediction as --json prints it."""
 
     id: str
@@ -51,13 +51,13 @@ class Shown(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     path: list[tuple[str, float]]  # nodes, with microseconds
     segment: str
     offset: int
-    shadows: dict[str, dict[str, Any]] = {}  # what each said of the row beside the answer
+    shadows: dict[str, dict[str, Any]] = {}  # name → what it answered beside
 
 
-class Listed(msgspec.Struct, frozen=True):
-    """A page of predictions."""
+class PredictionList(msgspec.Struct, frozen=True):
+    """A page of predictions as --json prints it."""
 
-    predictions: list[Shown]
+    predictions: list[PredictionView]
     next: str | None  # goes into --before
 
 
@@ -69,36 +69,38 @@ def list_(*, endpoint: str | None = None, limit: Limit = 20, before: str | None 
     Parameters
     ----------
     endpoint
-        Only those of this endpoint.
+        List only the predictions of this endpoint.
     limit
-        How many at most.
+        Maximum number of predictions.
     before
-        Only those older than this prediction: for the next page.
+        List only predictions older than this one, for the next page.
     """
     project = find_project()
     page = latest_predictions(project.log, endpoint=endpoint, limit=limit, before=before)
-    emit(Listed([shown(item) for item in page.items], page.next), show_page)
+    emit(PredictionList([prediction_view(item) for item in page.items], page.next), show_page)
 
 
 @app.command
 def show(prediction: str, /) -> None:
     """
-    Show one prediction: the row as it came, the answer as it was sent, where it was logged.
+    Show one prediction: its row, its answer and where it was logged.
 
     Parameters
     ----------
     prediction
-        Its id.
+        Id of the prediction.
     """
     project = find_project()
     logged = get_prediction(project.log, prediction)
-    item = msgspec.structs.replace(shown(logged), shadows=shadows(project, logged.id))
+    item = msgspec.structs.replace(
+        prediction_view(logged), shadows=read_shadows(project, logged.id)
+    )
     emit(item, show_one)
 
 
 @app.command
 def compact() -> None:
-    """Write the closed segments of the log as Parquet, beside the log, for analysis."""
+    """Write the closed segments of the log as Parquet files beside it, for analysis."""
     from clewline.serve.log.compact import compact as compact_log
     from clewline.serve.log.compact import parquet_files
 
@@ -109,10 +111,10 @@ def compact() -> None:
     emit(done, lambda done: show_compacted(done, len(parquet_files(project.log)), str(project.log)))
 
 
-def shown(logged: LoggedPrediction) -> Shown:
-    """Give a prediction as --json prints it."""
+def prediction_view(logged: LoggedPrediction) -> PredictionView:
+    """Return a prediction as --json prints it."""
     frame = logged.batch
-    return Shown(
+    return PredictionView(
         id=logged.id,
         time=id_time_s(logged.id),
         endpoint=frame.endpoint,
@@ -132,37 +134,35 @@ def shown(logged: LoggedPrediction) -> Shown:
     )
 
 
-def show_page(page: Listed) -> None:
+def show_page(page: PredictionList) -> None:
     """Print a page as a table."""
     if not page.predictions and page.next is None:
         message("No predictions yet.")
         return
     for item in page.predictions:
-        said = headline(msgspec.json.decode(item.answer))
-        console().print(
-            f"{item.id}  {moment(item.time)}  {item.revision}  {item.model}  {said}", markup=False
-        )
+        parts = (item.id, format_time_ms(item.time), item.revision, item.model)
+        answer = answer_text(msgspec.json.decode(item.answer))
+        console().print("  ".join((*parts, answer)), markup=False)
     if page.next is not None:
         message(f"More: --before {page.next}")
 
 
-def show_one(item: Shown) -> None:
+def show_one(item: PredictionView) -> None:
     """Print one prediction."""
     answer = msgspec.json.decode(item.answer)
-    nodes = some(f"{node} {spent_us:.0f} µs" for node, spent_us in item.path)
     lines = [
         ("prediction", item.id),
-        ("answered", moment(item.time)),
+        ("answered", format_time_ms(item.time)),
         ("revision", item.revision),
         ("model", f"{item.model}, package {_short(item.package)}"),
-        ("arm", some(map(chosen, item.choices)) if item.choices else None),
+        ("arm", format_list(map(choice_text, item.choices)) if item.choices else None),
         ("about", item.entity),
-        ("batch", f"row {item.batch_row + 1} of {item.batch_rows}, {nodes}"),
+        ("batch", f"row {item.batch_row + 1} of {item.batch_rows}, {path_text(item.path)}"),
         ("logged", f"{item.segment}, byte {item.offset}"),
         ("row", _json(msgspec.json.decode(item.input))),
         ("answer", _json(answer)),
     ]
-    lines += [("shadow", shadow_said(name, said)) for name, said in item.shadows.items()]
+    lines += [("shadow", shadow_text(*each)) for each in item.shadows.items()]
     for name, value in lines:
         if value is not None:
             console().print(f"{name:<12}{value}", markup=False)
@@ -171,14 +171,15 @@ def show_one(item: Shown) -> None:
 def show_compacted(done: CompactionResult, files: int, log: str) -> None:
     """Print what a compaction did."""
     console().print(
-        f"Compacted {counted(done.segments, 'segment')} with "
-        f"{counted(done.predictions, 'prediction')}; {counted(files, 'file')} under {log}/parquet.",
+        f"Compacted {format_count(done.segments, 'segment')} with "
+        f"{format_count(done.predictions, 'prediction')}; "
+        f"{format_count(files, 'file')} under {log}/parquet.",
         markup=False,
     )
 
 
 def show_replay(replay: PredictionReplay) -> None:
-    """Print what the replay of a prediction compared, and what it came to."""
+    """Print what the replay of a prediction compared, and whether it came out equal."""
     print_ = console().print
     print_(f"prediction  {replay.id}", markup=False)
     print_(f"revision    {replay.revision}", markup=False)
@@ -187,7 +188,7 @@ def show_replay(replay: PredictionReplay) -> None:
         markup=False,
     )
     place = f"row {replay.batch_row + 1} of a batch of {replay.batch_rows}"
-    row = named(msgspec.json.decode(replay.input), FIELDS_SHOWN)
+    row = format_values(msgspec.json.decode(replay.input), FIELDS_SHOWN)
     print_(f"row         {place}: {row}", markup=False)
     width = max(len(one.what) for one in replay.compared)
     for one in replay.compared:
@@ -203,7 +204,6 @@ def show_replay(replay: PredictionReplay) -> None:
 
 
 def _both(one: Compared) -> str:
-    """What was recorded, in short, and what the replay gave where that is something else."""
     if one.recorded != one.replayed:
         return f"{one.recorded}  replayed {one.replayed}"
     long = len(one.recorded) > SHOWN
@@ -211,7 +211,6 @@ def _both(one: Compared) -> str:
 
 
 def _short(packages: str) -> str:
-    """Digests, joined by `+`, in short."""
     return "+".join(package[:12] for package in packages.split("+"))
 
 

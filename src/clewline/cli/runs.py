@@ -9,7 +9,7 @@ from cyclopts import App
 
 from clewline.cli.live import MARKS, seconds, told, when
 from clewline.cli.output import console, emit
-from clewline.cli.paging import Limit, Offset
+from clewline.cli.parameters import Limit, Offset
 
 if TYPE_CHECKING:
     from clewline.flow.runs import RunDifference

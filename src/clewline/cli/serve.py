@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from clewline import project as projects
 from clewline.cli.output import message
-from clewline.cli.sizes import in_bytes
+from clewline.cli.parameters import parse_size
 from clewline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def serve(
         port=port,
         workers=workers,
         grpc_port=grpc_port,
-        model_bytes=None if model_memory is None else in_bytes(model_memory),
+        model_bytes=None if model_memory is None else parse_size(model_memory),
         tls_cert=tls_cert,
         tls_key=tls_key,
         require_tokens=require_tokens,

@@ -11,9 +11,9 @@ from cyclopts import App, Parameter
 
 from clewline.cli.output import console, emit, message
 from clewline.errors import UsageError
+from clewline.formatting import format_time
 from clewline.project import find
 from clewline.serve import access
-from clewline.store.phrases import when
 from clewline.store.records import Token
 from clewline.store.store import Store
 
@@ -127,8 +127,8 @@ def print_list(tokens: list[Listed]) -> None:
     for token in tokens:
         state = "in force" if token.in_force else "expired"
         if token.revoked is not None:
-            state = f"revoked {when(token.revoked)}"
+            state = f"revoked {format_time(token.revoked)}"
         elif token.expires is not None:
-            state += f" {'until' if token.in_force else 'since'} {when(token.expires)}"
+            state += f" {'until' if token.in_force else 'since'} {format_time(token.expires)}"
         roles = ", ".join(token.roles)
         console().print(f"{token.id}  {roles:<24}  {state:<34}  {token.note}", markup=False)

@@ -1,4 +1,4 @@
-"""`clewline why` and `clewline impact`: the line back and the line forward."""
+"""`clewline why` and `clewline impact`: the lineage back and the lineage forward."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from clewline import project
+from clewline.cli.lineage_text import node_text
 from clewline.cli.output import console, emit
-from clewline.store import lineage, reader
-from clewline.store.lineage import Node
+from clewline.formatting import format_count
+from clewline.store import lineage
+from clewline.store.lineage import LineageNode
+from clewline.store.reader import FILE, CatalogReader
 from clewline.store.ref import resolve
 
 if TYPE_CHECKING:
@@ -36,96 +39,96 @@ _COLOURS = {
 }
 
 
-def why(thing: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
+def why(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
     """
-    Follow the line back: what made this?
+    Follow the lineage back: what made this?
 
     Parameters
     ----------
-    thing
-        A prediction, run, step, version (`income@3`), revision (`income#12`), digest, name, path.
+    ref
+        Prediction, run, step, version (income@3), revision (income#12), digest, name or path.
     full
-        Show every step, not code and data alone.
+        Show every step, not only runs, code and data.
     """
     here = project.find()
-    if _PREDICTION.fullmatch(thing):
-        from clewline.serve import line
+    if _PREDICTION.fullmatch(ref):
+        from clewline.serve.prediction_lineage import why_prediction
 
-        emit(line.why(here, thing, full=full), show)
-        return
-    catalog = _catalog(here)
-    emit(lineage.why(catalog, resolve(catalog, thing), full=full), show)
+        node: LineageNode = why_prediction(here, ref, full=full)
+    else:
+        catalog = CatalogReader(here.store_root / FILE)
+        node = lineage.why(catalog, resolve(catalog, ref), full=full)
+    emit(node, lambda node: show(node, full=full))
 
 
-def impact(thing: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
+def impact(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
     """
-    Follow the line forward: what came of this?
+    Follow the lineage forward: what came of this?
 
     Parameters
     ----------
-    thing
-        A prediction, run, step, version (`income@3`), revision (`income#12`), digest, name, path.
+    ref
+        Prediction, run, step, version (income@3), revision (income#12), digest, name or path.
     full
         Show every step and every run.
     """
     here = project.find()
-    if _PREDICTION.fullmatch(thing):
-        from clewline.serve import line
-        from clewline.serve.log import reader as log_reader
+    if _PREDICTION.fullmatch(ref):
+        from clewline.serve.log.reader import get_prediction
+        from clewline.serve.prediction_lineage import prediction_node
 
-        emit(line.prediction_node(log_reader.get_prediction(here.log, thing)), show)
-        return
-    catalog = _catalog(here)
-    found = resolve(catalog, thing, prefer="model")
-    emit(lineage.impact(catalog, found, full=full), show)
+        node: LineageNode = prediction_node(get_prediction(here.log, ref))
+    else:
+        catalog = CatalogReader(here.store_root / FILE)
+        node = lineage.impact(catalog, resolve(catalog, ref, prefer="model"), full=full)
+    emit(node, lambda node: show(node, forward=True, full=full))
 
 
-def show(node: Node) -> None:
-    """Print a line as a tree; on a terminal, a long fact goes on beneath where it began."""
+def show(node: LineageNode, *, forward: bool = False, full: bool = False) -> None:
+    """Print a lineage as a tree; on a terminal, a long fact goes on beneath where it began."""
     out = console()
-    out.print(tree(node, out.width if out.is_terminal else None))
+    width = out.width if out.is_terminal else None
+    out.print(lineage_tree(node, width, forward=forward, full=full))
 
 
-def tree(node: Node, width: int | None = None) -> Tree:
-    """Draw a line: one node a branch, its facts beneath its title, of any depth."""
+def lineage_tree(
+    node: LineageNode, width: int | None = None, *, forward: bool = False, full: bool = False
+) -> Tree:
+    """Draw a lineage: one node a branch, its facts beneath its title, of any depth."""
+    from rich.text import Text
     from rich.tree import Tree
 
-    root = Tree(_label(node, width), guide_style="dim")
+    root = Tree("", guide_style="dim")
     waiting = [(root, node, width)]
     while waiting:
         branch, each, room = waiting.pop()
+        branch.label = _label(each, room, forward=forward, full=full)
         less = room and room - GUIDE
-        waiting.extend((branch.add(_label(child, less)), child, less) for child in each.children)
+        waiting.extend((branch.add(""), child, less) for child in each.children)
+        if each.omitted:
+            branch.add(Text(f"{format_count(each.omitted, 'more run')}; --full shows all", "dim"))
     return root
 
 
-def _label(node: Node, room: int | None) -> Text:
+def _label(node: LineageNode, room: int | None, *, forward: bool, full: bool) -> Text:
     from rich.text import Text
 
-    colour = _COLOURS.get(node.kind, "dim")
-    label = Text.assemble(
-        (f"{node.kind} " if node.kind else "", "dim"), (_tidy(node.title), colour)
-    )
-    width = max((len(name) for name, _ in node.facts), default=0)
-    for name, value in node.facts:
+    title, facts = node_text(node, forward=forward, full=full)
+    label = Text.assemble((f"{node.kind} ", "dim"), (_relative(title), _COLOURS[node.kind]))
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, value in facts:
         head = f"  {name.ljust(width)}  " if name else "  "
+        lines = [_relative(value)]
+        if room is not None:
+            fits = max(room - len(head), NARROWEST)
+            lines = textwrap.wrap(
+                lines[0], fits, break_long_words=False, break_on_hyphens=False
+            ) or [""]
         label.append(f"\n{head}", "dim")
-        label.append(f"\n{' ' * len(head)}".join(_folded(_tidy(value), room, len(head))))
+        label.append(f"\n{' ' * len(head)}".join(lines))
     return label
 
 
-def _folded(text: str, room: int | None, used: int) -> list[str]:
-    """A text in lines that fit, where it is known how much room there is."""
-    if room is None:
-        return [text]
-    fits = max(room - used, NARROWEST)
-    return textwrap.wrap(text, fits, break_long_words=False, break_on_hyphens=False) or [""]
-
-
-def _tidy(title: str) -> str:
-    """Paths below the current directory as relative ones."""
-    return title.replace(f"{Path.cwd()}/", "")
-
-
-def _catalog(here: project.Project) -> reader.CatalogReader:
-    return reader.CatalogReader(here.store_root / reader.FILE)
+def _relative(text: str) -> str:
+    """Shorten paths below the current directory."""
+    return text.replace(f"{Path.cwd()}/", "")

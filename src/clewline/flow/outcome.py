@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clewline.flow import values
-from clewline.store.blob_store import BlobStore
+from clewline.store.blobs import BlobStore
 from clewline.store.records import Artifact
 
 # Kinds whose values can be copied in memory; the others are read from the store.

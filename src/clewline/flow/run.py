@@ -26,7 +26,7 @@ from clewline.flow.params import describe_signature, to_record
 from clewline.flow.run_recorder import RunEvent, RunRecorder
 from clewline.flow.runs import close_dead_runs, merged_metrics
 from clewline.store.ids import run_id
-from clewline.store.process import this_process
+from clewline.store.locks import this_process
 from clewline.store.records import Edge, Run, RunStatus, StepRun
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from clewline.flow import step_log
 from clewline.flow.code.snapshot import Snapshot
 from clewline.flow.environment import Environment, environment_differences
 from clewline.store.digest import Digest
-from clewline.store.process import life
+from clewline.store.locks import process_state
 from clewline.store.records import Run, SeenFile, StepRun
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def as_it_is(store: Store, run: Run) -> Run:
     """A run that says "running" is running only while its process lives."""
     if run.status != "running":
         return run
-    status = "interrupted" if life(run.process) == "dead" else "running"
+    status = "interrupted" if process_state(run.process) == "dead" else "running"
     return replace(run, status=status, metrics=merged_metrics(_steps(store, run)))
 
 
@@ -145,7 +145,7 @@ def close_dead_runs(store: Store) -> list[str]:
         The ids of these runs.
     """
     running = store.catalog.find(Run, status="running", order="started", limit=None)
-    dead = [run for run in running if life(run.process) == "dead"]
+    dead = [run for run in running if process_state(run.process) == "dead"]
     for run in dead:
         _close(store, run)
     return [run.id for run in dead]

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from clewline.errors import NotSupported
+from clewline.formatting import format_size
 from clewline.hub.web import (
     WIRE_ERRORS,
     DownloadLimits,
@@ -20,7 +21,6 @@ from clewline.hub.web import (
     open_url,
 )
 from clewline.store.disk import disk_errors
-from clewline.store.phrases import size
 
 _PIECE = 1 << 18
 
@@ -105,7 +105,7 @@ def require_size(count: int | None, url: str, bounds: DownloadLimits) -> None:
     """
     if count is not None and count > bounds.size_bytes:
         raise NotSupported(
-            f"{url} is larger than {size(bounds.size_bytes)}: {size(count)}.",
+            f"{url} is larger than {format_size(bounds.size_bytes)}: {format_size(count)}.",
             "Raise the bound if that is right: clewline models import … --max-size 2GiB.",
         )
 
@@ -157,6 +157,6 @@ def _piece(answer: HubResponse) -> bytes:
 def _require_pace(url: str, count: int, seconds: float, bounds: DownloadLimits) -> None:
     if seconds > bounds.grace_s and count < seconds * bounds.slowest:
         raise TooSlow(
-            f"{url} gave {size(count)} in {seconds:.0f} s and is given up.",
+            f"{url} gave {format_size(count)} in {seconds:.0f} s and is given up.",
             "Try again later; or bring the file on a disk: clewline models import FILE.",
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clewline.errors import ClewlineError, IntegrityError, InvalidInput, NotFound
+from clewline.formatting import format_size
 from clewline.hub import address as addresses
 from clewline.hub import file_cache, huggingface, input_files
 from clewline.hub.address import Address
@@ -28,7 +29,6 @@ from clewline.model.registry import Registry
 from clewline.project import Project
 from clewline.store.digest import digest_bytes
 from clewline.store.disk import disk_errors
-from clewline.store.phrases import size
 from clewline.store.records import ModelVersion
 from clewline.store.ref import require_model_name
 from clewline.store.store import Store
@@ -89,7 +89,7 @@ def unpinned_error(address: Address, bounds: DownloadLimits = BOUNDS) -> Invalid
     """Say which digest a file has that was named without one."""
     sha256, count, commit = _found(address, bounds)
     at = f", commit {commit}" if commit else ""
-    much = f" ({size(count)}{at})" if count is not None else ""
+    much = f" ({format_size(count)}{at})" if count is not None else ""
     return InvalidInput(
         f"{address.text} has no pinned digest. What is there now{much} is sha256:{sha256}.",
         "See that this is the file which you trust, by what its publisher says; then pin it: "

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from clewline.formatting import format_time
 from clewline.model.package import Package
 from clewline.model.promote import report_metrics
-from clewline.store.phrases import when
 from clewline.store.records import Run
 
 
@@ -65,7 +65,7 @@ def _properties(package: Package, run: Run | None) -> Iterator[tuple[str, str]]:
         yield f"field {field.name}", ", ".join(parts)
     for name, text in manifest.versions.items():
         yield f"version of {name}", text
-    yield "registered", when(manifest.created)
+    yield "registered", format_time(manifest.created)
 
 
 def _short(digest: Any) -> str:

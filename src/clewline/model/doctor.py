@@ -17,12 +17,6 @@ from clewline.store.doctor import Finding
 from clewline.store.records import ModelVersion
 from clewline.store.store import Store
 
-_REGISTER_AGAIN = "Restore it from a backup, or register the model again and promote that version."
-_REWRITTEN = (
-    "Somebody, or a restored backup, changed the registry's history: compare it with a backup and "
-    "with the heads in Git before you trust an alias."
-)
-
 
 def model_findings(project: Project, *, deep: bool = True) -> list[Finding]:
     """
@@ -45,48 +39,39 @@ def _key(project: Project) -> Iterator[Finding]:
         return  # where models are only served, the private key need not be
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        what = f"The private key {path} can be read by others (mode {mode:o})."
-        yield Finding("open key", what, f"chmod 600 {path}")
+        yield Finding("exposed_key", {"path": str(path), "mode": f"{mode:o}"})
     try:
         public = Sealer.read(path).public
     except ClewlineError as error:
-        yield Finding("unreadable key", error.message, error.fix or "")
+        yield Finding("unreadable_key", {"message": error.message, "fix": error.fix or ""})
         return
     if public != project.public_key:
-        what = f"{path} is not the private half of the public key in clewline.toml."
-        yield Finding("wrong key", what, "Restore the file that is wrong from Git or a backup.")
+        yield Finding("wrong_key", {"path": str(path)})
 
 
 def _registered(registry: Registry, deep: bool) -> Iterator[Finding]:
     try:
         found = verify(registry, packages=deep)
     except ClewlineError as error:
-        yield Finding("no public key", error.message, error.fix or "")
+        yield Finding("unverifiable_registry", {"message": error.message, "fix": error.fix or ""})
         return
     for check in found.versions:
         if check.problem:
-            what = f"{check.model}: {check.problem}"
-            yield Finding("damaged package", what, _REGISTER_AGAIN)
+            yield Finding("damaged_package", {"model": check.model, "problem": check.problem})
     for problem in found.problems:
-        yield Finding("rewritten registry", f"{problem[0].upper()}{problem[1:]}.", _REWRITTEN)
+        yield Finding("rewritten_registry", {"problem": f"{problem[0].upper()}{problem[1:]}."})
 
 
 def _left(registry: Registry) -> Iterator[Finding]:
     project = registry.project
     for path in sorted(project.packages.glob("*/*")):
         if not _is_registered(registry, path):
-            yield Finding(
-                "unregistered package",
-                f"{path} is in no record: its registration was killed, or the catalog is older.",
-                "The next registration of that name moves it to .clewline/tmp; remove it there.",
-            )
+            yield Finding("unregistered_package", {"path": str(path)})
     for path in sorted((project.store_root / "tmp").glob("*")):
         if path.name.startswith(UNREGISTERED):
-            what = f"{path} is a package that nothing registered."
-            yield Finding("unregistered package", what, "Remove it, unless the catalog is older.")
+            yield Finding("unregistered_package", {"path": str(path)})
         elif path.name.startswith(DRAFT) and not _is_alive(path):
-            what = f"{path} was being written when its process died."
-            yield Finding("half-written package", what, f"rm -r {path}")
+            yield Finding("unfinished_package", {"path": str(path)})
 
 
 def _is_registered(registry: Registry, path: Path) -> bool:

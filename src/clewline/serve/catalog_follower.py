@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from clewline.store import upgrade
+from clewline.store import migrations
 from clewline.store.records import LiveRevision
 from clewline.store.store import Store
 
@@ -27,7 +27,7 @@ class CatalogFollower:
         self._store = store
         self._names = names
         self._known: dict[str, LiveRevision] = {}
-        self._version: int | None = None  # of the data, as this thread's connection counts
+        self._version: tuple[int, int] | None = None  # of the data, as this thread counts
         self._all_due = 0.0
         self._owes_all = True  # something was written since all were read
 
@@ -41,7 +41,7 @@ class CatalogFollower:
         catalog = self._store.catalog
         version = catalog.reader.data_version()
         if version != self._version:
-            upgrade.is_current(catalog.path)
+            migrations.is_current(catalog.path)
             found = self._newest()
             self._version, self._owes_all = version, True
         else:

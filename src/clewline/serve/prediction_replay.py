@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clewline.errors import IntegrityError, ModelFailed
+from clewline.formatting import format_list
 from clewline.project import Project
 from clewline.serve.formats import body_format
 from clewline.serve.graph.row_trace import CHECKSUM_BYTES, RowTrace
@@ -30,7 +31,6 @@ from clewline.serve.log.frame import ID_BYTES, LoggedBatch, LoggedRequest, Route
 from clewline.serve.log.reader import LoggedPrediction, get_prediction
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.signature.check import Checker
-from clewline.store.phrases import some
 from clewline.store.reader import FILE, CatalogReader
 from clewline.store.records import Revision, RouterState
 
@@ -90,7 +90,7 @@ def replay(project: Project, identifier: str) -> PredictionReplay:
         revision=f"{frame.endpoint}#{frame.revision}",
         model=logged.route_path.model,
         package=logged.package,
-        runtime=some(dict.fromkeys(manifest.runtime for manifest in manifests)),
+        runtime=format_list(dict.fromkeys(manifest.runtime for manifest in manifests)),
         batch_rows=len(frame.answers),
         batch_row=logged.row,
         input=logged.input,

@@ -1,8 +1,7 @@
 """
 The catalog: records in SQLite, written in transactions, read without waiting.
 
-Reading goes through `store.reader` and loads nothing slow; SQLAlchemy is loaded
-by the first write.
+Reading goes through `store.reader` and loads nothing slow; the first write loads SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -16,41 +15,41 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clewline.errors import Conflict, NotFound, StoreReadOnly
-from clewline.store import locks, reader
+from clewline.errors import Conflict, NotFound
 from clewline.store.disk import disk_errors
-from clewline.store.edges import require_forward
-from clewline.store.reader import BUSY_S, CatalogReader, translated
+from clewline.store.edges import artifact_uses, require_forward
+from clewline.store.locks import hold_lock
+from clewline.store.reader import (
+    BUSY_S,
+    CatalogReader,
+    RecordQueries,
+    require_writable,
+    translated,
+)
 from clewline.store.records import Edge, Record, StepRun
-from clewline.store.rows import R, encode, key_of, named
-from clewline.store.uses import uses_of
+from clewline.store.rows import describe, encode, key_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 
-class Transaction:
+class Transaction(RecordQueries):
     """
     Reads and writes that happen together or not at all.
 
-    Between its beginning and its end nobody else writes, so that what it read
-    still holds when it writes. For one thread, inside its `with` only.
+    Between its beginning and its end nobody else writes, so that what it read still holds when
+    it writes. For one thread, inside its `with` only.
     """
 
-    def __init__(self, connection: Connection, raw: sqlite3.Connection) -> None:
-        self._connection, self._raw = connection, raw
+    def __init__(self, connection: Connection) -> None:
+        self._writer = connection
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        self._raw = raw
 
-    def get(self, kind: type[R], *key: Any) -> R | None:
-        """Get the record with these keys; None when there is none."""
-        return reader.get(self._raw, kind, *key)
-
-    def find(self, kind: type[R], **how: Any) -> list[R]:
-        """Find records; see `CatalogReader.find`."""
-        return reader.find(self._raw, kind, **how)
-
-    def count(self, kind: type[R], **how: Any) -> int:
-        """Count records; see `CatalogReader.count`."""
-        return reader.count(self._raw, kind, **how)
+    def connection(self) -> sqlite3.Connection:
+        """Return the connection of the transaction."""
+        return self._raw
 
     def add(self, *records: Record) -> None:
         """
@@ -62,22 +61,22 @@ class Transaction:
         from clewline.store import schema
 
         for kind, group in groupby(records, type):
-            self._write(schema.add(kind), list(group))
+            self._write(schema.insert_new(kind), list(group))
 
     def replace(self, *records: Record) -> None:
         """Insert records, or replace those with the same keys."""
         from clewline.store import schema
 
         for kind, group in groupby(records, type):
-            self._write(schema.replace(kind), list(group))
+            self._write(schema.insert_or_replace(kind), list(group))
 
     def record(self, *records: Record) -> None:
         """
         Insert records; keys that are taken are replaced where the kind may change.
 
-        Artifacts, edges and seen files say the same however often they are said.
-        A model version, revision or link of the chain never changes: the same
-        one again is nothing new, another one is refused.
+        Artifacts, edges and seen files say the same however often they are said. A model
+        version, revision or link of the chain never changes: the same one again is nothing new,
+        another one is refused.
 
         Raises:
             Conflict: A record that never changes is there with other content.
@@ -87,7 +86,7 @@ class Transaction:
         for kind, group in groupby(records, type):
             fixed = kind not in schema.MUTABLE and kind not in schema.FIRST_COUNTS
             fresh = [item for item in group if not (fixed and self._is_there(item))]
-            self._write(schema.put(kind), fresh)
+            self._write(schema.upsert(kind), fresh)
 
     def _is_there(self, record: Record) -> bool:
         there = self.get(type(record), *key_of(record))
@@ -105,25 +104,21 @@ class Transaction:
         from sqlalchemy.exc import IntegrityError
 
         try:
-            self._connection.execute(statement, [encode(record) for record in records])
+            self._writer.execute(statement, [encode(record) for record in records])
         except IntegrityError as error:
-            taken = next((record for record in records if self._holds_key(record)), records[0])
-            raise _taken(taken) from error
-        uses = [use for record in records if isinstance(record, StepRun) for use in uses_of(record)]
-        if uses:
-            self.record(*uses)
-
-    def _holds_key(self, record: Record) -> bool:
-        return self.get(type(record), *key_of(record)) is not None
+            taken = (each for each in records if self.get(type(each), *key_of(each)) is not None)
+            raise _taken(next(taken, records[0])) from error
+        steps = [record for record in records if isinstance(record, StepRun)]
+        self.record(*(use for step in steps for use in artifact_uses(step)))
 
 
-class Catalog:
+class Catalog(RecordQueries):
     """
     Records, behind one writer at a time and any number of readers.
 
-    Thread-safe, and safe between processes: a writer waits for the other, for as
-    long as ten minutes, and never shows "database is locked". What a finished
-    transaction wrote is durable. Fit to be shared by a whole process.
+    Thread-safe, and safe between processes: a writer waits for the other, for as long as ten
+    minutes, and never shows "database is locked". What a finished transaction wrote is durable.
+    Fit to be shared by a whole process.
     """
 
     def __init__(
@@ -135,7 +130,7 @@ class Catalog:
         Args:
             path: The SQLite file.
             lock: The file of the writers' lock.
-            before_write: Called before a transaction begins; it settles what was promised earlier.
+            before_write: Called before a transaction begins, to write what waits to be written.
         """
         self.path = path
         self.reader = CatalogReader(path)
@@ -146,28 +141,9 @@ class Catalog:
         self._engine: Engine | None = None
         self._pid = os.getpid()
 
-    def get(self, kind: type[R], *key: Any) -> R | None:
-        """Get the record with these keys, in the order of `KEYS`; None when there is none."""
-        return self.reader.get(kind, *key)
-
-    def find(
-        self,
-        kind: type[R],
-        *,
-        order: str = "",
-        limit: int | None = 50,
-        offset: int = 0,
-        prefix: dict[str, str] | None = None,
-        **equal: Any,
-    ) -> list[R]:
-        """Find records; see `CatalogReader.find`."""
-        return self.reader.find(
-            kind, order=order, limit=limit, offset=offset, prefix=prefix, **equal
-        )
-
-    def count(self, kind: type[R], *, prefix: dict[str, str] | None = None, **equal: Any) -> int:
-        """Count records; see `CatalogReader.count`."""
-        return self.reader.count(kind, prefix=prefix, **equal)
+    def connection(self) -> sqlite3.Connection:
+        """Return this thread's reading connection."""
+        return self.reader.connection()
 
     @contextmanager
     def transaction(self, *, settle: bool = True) -> Iterator[Transaction]:
@@ -185,8 +161,19 @@ class Catalog:
         """
         if settle and self._before_write is not None:
             self._before_write()
-        with self._turn(), self._errors(), self._begin() as connection:
-            yield Transaction(connection, _raw(connection))
+        if self._writing == threading.get_ident():
+            raise RuntimeError("a transaction inside a transaction of the same thread")
+        # SQLite's own waiting polls and is unfair, and before 3.51.3 two processes
+        # that reset the write-ahead log at once could damage it: so one at a time.
+        with self._mutex, hold_lock(self._lock, timeout_s=BUSY_S), self._errors():
+            if self._engine is None or self._pid != os.getpid():
+                self._engine, self._pid = engine(self.path), os.getpid()
+            self._writing = threading.get_ident()
+            try:
+                with self._engine.begin() as connection:
+                    yield Transaction(connection)
+            finally:
+                self._writing = None
 
     def close(self) -> None:
         """Close the writing connection and this thread's reading one."""
@@ -194,26 +181,6 @@ class Catalog:
         if self._engine is not None and self._pid == os.getpid():
             self._engine.dispose()
         self._engine = None
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait for the other threads, then for the other processes."""
-        # SQLite's own waiting polls and is unfair, and before 3.51.3 two processes
-        # that reset the write-ahead log at once could damage it: so one at a time.
-        me = threading.get_ident()
-        if self._writing == me:
-            raise RuntimeError("a transaction inside a transaction of the same thread")
-        with self._mutex, locks.hold(self._lock, timeout_s=BUSY_S):
-            self._writing = me
-            try:
-                yield
-            finally:
-                self._writing = None
-
-    @contextmanager
-    def _begin(self) -> Iterator[Connection]:
-        with self._connected().begin() as connection:
-            yield connection
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -225,19 +192,13 @@ class Catalog:
         except IntegrityError as error:
             raise NotFound(
                 f"A record refers to one that is not in the catalog: {error.orig}.",
-                "Record what it refers to first, or in the same call.",
+                "Record that one first, or in the same call.",
             ) from error
-        except DBAPIError as error:
-            if isinstance(error.orig, sqlite3.Error):
-                raise translated(error.orig, self.path) from error
+        except (DBAPIError, sqlite3.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(cause, sqlite3.Error):
+                raise translated(cause, self.path) from error
             raise
-        except sqlite3.Error as error:
-            raise translated(error, self.path) from error
-
-    def _connected(self) -> Engine:
-        if self._engine is None or self._pid != os.getpid():
-            self._engine, self._pid = engine(self.path), os.getpid()
-        return self._engine
 
 
 def engine(path: Path) -> Engine:
@@ -246,21 +207,13 @@ def engine(path: Path) -> Engine:
     from sqlalchemy.pool import StaticPool
 
     made = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=StaticPool)
-
-    def begin(connection: Connection) -> None:
-        # A transaction that begins as a reader cannot always become a writer.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    event.listen(made, "begin", begin)
+    # A transaction that begins as a reader cannot always become a writer.
+    event.listen(made, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return made
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise StoreReadOnly(
-            f"The catalog {path} cannot be written.",
-            "Mount the disk writable, or give this user the right to write there.",
-        )
+    require_writable(path)
     connection = sqlite3.connect(
         path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
     )
@@ -270,15 +223,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _raw(connection: Connection) -> sqlite3.Connection:
-    raw = connection.connection.driver_connection
-    if not isinstance(raw, sqlite3.Connection):
-        raise TypeError(f"expected a connection of sqlite3, got {raw!r}")
-    return raw
-
-
 def _taken(record: Record) -> Conflict:
     return Conflict(
-        f"{named(record)} is recorded already, with other content, and never changes.",
-        "Take the next number, or read the one that is there.",
+        f"{describe(record)} is recorded already, with other content, and never changes.",
+        "Use the next number, or read the one that is there.",
     )

@@ -1,4 +1,4 @@
-"""BLAKE3 digests: the identity of every value and every byte."""
+"""BLAKE3 digests: the identity of every value and every file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are durable when we say so, and what the disk's errors mean."""
+"""Files that are durable when we say so, and the meaning of the disk's errors."""
 
 from __future__ import annotations
 
@@ -9,51 +9,58 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clewline.errors import ClewlineError, Fault, StoreFull, StoreReadOnly
+from clewline.errors import Fault, StoreFull, StoreReadOnly
 
 # EFBIG is what a limit on the size of files gives.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_DENIED = (errno.EACCES, errno.EPERM)
 
 
 class NotDurable(OSError):
     """A write did not reach the disk, and the kernel forgets it: trying again proves nothing."""
 
 
-def disk_error(error: OSError, place: Path) -> ClewlineError:
-    """Return what a disk error means: a `StoreFull`, `StoreReadOnly` or `Fault`."""
-    if error.errno in _FULL:
-        return StoreFull(
-            f"The disk under {place} is full ({error.strerror}); nothing was recorded in part.",
-            "Free some space and run it again.",
-        )
-    if error.errno in _READ_ONLY:
-        return StoreReadOnly(
-            f"{place} cannot be written ({error.strerror}).",
-            "Mount the disk writable, or give this user the right to write there.",
-        )
-    return Fault(
-        f"The disk under {place} failed ({error.strerror}).",
-        "Look after the disk, then run it again.",
-    )
-
-
 @contextmanager
 def disk_errors(place: Path) -> Iterator[None]:
     """
-    Raise what a full or unwritable disk means.
+    Translate errors of the disk under a place.
 
     Raises:
-        StoreFull: No space, quota or file size left.
-        StoreReadOnly: The place cannot be written.
+        StoreFull: No space, quota or file size is left.
+        StoreReadOnly: The place cannot be written, or this user may not use it.
         Fault: The disk failed.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in (*_FULL, *_READ_ONLY, errno.EIO):
-            raise disk_error(error, place) from error
-        raise
+        if not is_disk_error(error):
+            raise
+        raise disk_error(error, place) from error
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Return whether an error comes from a full, unwritable or failing disk."""
+    return error.errno in (*_FULL, *_DENIED, errno.EROFS, errno.EIO)
+
+
+def disk_error(error: OSError, place: Path) -> Fault:
+    """Return what a disk error means: a `StoreFull`, `StoreReadOnly` or `Fault`."""
+    reason = error.strerror
+    if error.errno in _FULL:
+        return StoreFull(
+            f"The disk under {place} is full ({reason}); nothing was recorded in part.",
+            "Free some space and run it again.",
+        )
+    if error.errno == errno.EROFS:
+        return StoreReadOnly(
+            f"{place} cannot be written ({reason}).", "Mount the file system writable."
+        )
+    if error.errno in _DENIED:
+        return StoreReadOnly(
+            f"This user cannot use {error.filename or place} ({reason}).",
+            "Give this user the right to read and write there, or run as its owner.",
+        )
+    return Fault(f"The disk under {place} failed ({reason}).", "Check the disk and run it again.")
 
 
 def write_all(file: int, data: bytes | bytearray | memoryview) -> None:
@@ -77,19 +84,26 @@ def sync(file: int) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the bytes of a file durable, whoever wrote them."""
-    _sync(path, os.O_RDONLY)
+    """Make the bytes of a file, or the names in a folder, durable, whoever wrote them."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        sync(handle)
+    finally:
+        os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+sync_folder = sync_file
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that only its owner may enter, where it is not there."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """
-    Give a path to write to, which takes the place of `path` once the block has ended well.
+    Yield a path to write to, which takes the place of `path` once the block has ended well.
 
     Readers see the old file or the new, never a part.
     """
@@ -102,19 +116,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
-    """Put a whole file, which only this user may read, in place of `path`."""
+    """Put a whole file, which only its owner may read, in place of `path`."""
     with replacing(path) as aside:
-        aside.touch(0o600)
-        aside.write_bytes(data)
-        if durable:
-            sync_file(aside)
+        file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(file, data)
+            if durable:
+                sync(file)
+        finally:
+            os.close(file)
     if durable:
         sync_folder(path.parent)
-
-
-def _sync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        sync(handle)
-    finally:
-        os.close(handle)

@@ -1,7 +1,7 @@
 """
-Checking a store: what is missing, damaged, left over or half done, and how to mend it.
+Checking a store: what is missing, damaged, left over or half done, and fixing what can be fixed.
 
-Reads only. While others write, what is theirs and not finished is left out.
+`check_store` reads only. What other processes are writing meanwhile is left out.
 """
 
 from __future__ import annotations
@@ -12,137 +12,120 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from clewline.errors import BlobCorrupt, BlobMissing
-from clewline.store import locks, reader
-from clewline.store.blobs import Blobs
+from clewline.formatting import short_digest
+from clewline.store import reader
+from clewline.store.blobs import FileBlobStore, LargeBlobs
 from clewline.store.catalog import Catalog
 from clewline.store.digest import Digest, digest_bytes, digest_file
-from clewline.store.loose import LooseFiles, leftovers
-from clewline.store.pack import Scan, scan
-from clewline.store.phrases import counted, short, size, some
-from clewline.store.process import life
-from clewline.store.reader import CatalogReader
+from clewline.store.locks import hold_lock, is_locked, is_stale, lock_holder, process_state
+from clewline.store.packs import scan_pack
+from clewline.store.reader import BUSY_S, FILE, CatalogReader
 from clewline.store.records import Artifact, CacheEntry, Revision, Run, StepRun
 
-Inside = Mapping[str, Callable[[bytes], Iterable[Digest]]]
-"""Format of a blob → the blobs that such a blob needs."""
+BlobsInside = Mapping[str, Callable[[bytes], Iterable[Digest]]]
+"""Format of a blob → a function that lists the blobs which such a blob needs."""
 
 _MENTION = re.compile(rb"[0-9a-f]{64}")
-_YOUNG_S = 3600.0
-_FROM_BACKUP = (
-    "Run again without the cache what made it: stored again it is mended. Or bring it back "
-    "from a backup."
-)
-_CUT_OFF = "Nothing refers to it; `clewline doctor --mend` removes it, as does the next write."
+_YOUNG_S = 3600.0  # a large blob may have been written so long before its record is
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """Something that is not as it should be."""
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """
+    A thing that is not as it should be.
 
-    kind: str
-    what: str
-    fix: str
+    The sentences for people stand in `clewline.cli.doctor`, by `code`.
+    """
+
+    code: str  # such as "missing_blob"
+    values: dict[str, Any] = {}  # those of the case, such as the blob and the record that needs it
+    fixable: bool = False  # by `clewline doctor --fix`
+    harmless: bool = False  # takes space and nothing else
 
 
-def check(root: Path, *, deep: bool = True, inside: Inside | None = None) -> list[Finding]:
+def check_store(
+    root: Path, *, deep: bool = True, inside: BlobsInside | None = None
+) -> list[Finding]:
     """
     Check a store.
 
     Args:
         root: The folder `.clewline` of a project.
         deep: Read and verify every blob, not their headers alone.
-        inside: What blobs need that name others: by the format of their artifact, or
-            "snapshot". A blob that any of them mentions is no orphan in any case.
+        inside: Lists the blobs that a blob needs: by the format of its artifact, or "snapshot".
+            A blob that any of them mentions is never an orphan.
 
     Returns:
-        What was found; nothing when all is well.
+        What was found; nothing when the store is sound.
 
     Raises:
         NotFound: There is no store.
         StoreNewer: A newer clewline wrote it.
     """
-    catalog = CatalogReader(root / reader.FILE)
-    found = _Blobs(root / "blobs", deep)
+    catalog = CatalogReader(root / FILE)
     # The blobs first: a record that comes meanwhile finds its blobs among them.
-    findings = [*found.findings(), *_catalog(root / reader.FILE)]
-    needs = _Needs(catalog, found.blobs, inside or {})
-    findings += _missing(needs, found)
-    findings += _orphans(needs, found)
-    findings += _unfinished(catalog)
-    findings += _locks(root / "locks")
+    found = _StoredBlobs(root / "blobs", deep)
+    findings = [*found.findings, *_catalog_findings(root / FILE)]
+    needs = _NeededBlobs(catalog, found.store, inside or {})
+    for digest, (what, of) in needs.needed.items():
+        known = digest in found.sound or digest in found.damaged
+        if not known and not found.store.has(digest):  # it may have come while we looked
+            findings.append(Finding("missing_blob", {"blob": digest, "what": what, "of": of}))
+    orphans = found.sound.keys() - needs.needed.keys() - needs.mentioned - found.in_progress
+    if orphans:
+        values = {
+            "blobs": sorted(orphans),
+            "size_bytes": sum(found.sound[digest] for digest in orphans),
+        }
+        findings.append(Finding("orphan_blobs", values, harmless=True))
+    for run in _dead_runs(catalog):
+        values = {"run": run.id, "pipeline": run.pipeline}
+        findings.append(Finding("unfinished_run", values, fixable=True))
+    for path in _stale_locks(root):
+        values = {"path": str(path), "process": lock_holder(path)}
+        findings.append(Finding("stale_lock", values, fixable=True))
     return findings
 
 
-def mend(root: Path) -> None:
+def fix_store(root: Path) -> None:
     """
-    Mend what needs no judgement: half-written records, stale locks, runs of dead processes.
+    Fix what needs no judgement: half-written records, stale locks, runs of dead processes.
 
     Raises:
         StoreReadOnly: The store cannot be written.
     """
-    with closing(Blobs(root / "blobs")) as blobs:
+    with closing(FileBlobStore(root / "blobs")) as blobs:
         blobs.recover()
-    for path in _stale(root / "locks"):
-        with locks.hold(path, timeout_s=reader.BUSY_S):
-            continue  # let go, a lock names nobody
-    with closing(Catalog(root / reader.FILE, root / "locks" / "catalog")) as catalog:
-        for run in _dead(catalog.reader):
-            _interrupt(catalog, run)
+    for path in _stale_locks(root):
+        with hold_lock(path, timeout_s=BUSY_S):
+            pass  # a lock that was released names nobody
+    with closing(Catalog(root / FILE, root / "locks" / "catalog")) as catalog:
+        for run in _dead_runs(catalog.reader):
+            with catalog.transaction() as transaction:
+                steps = transaction.find(StepRun, run=run.id, status="running", limit=None)
+                for record in (run, *steps):
+                    transaction.replace(msgspec.structs.replace(record, status="interrupted"))
 
 
-class _Blobs:
+class _StoredBlobs:
     """The blobs that are there, whole or not."""
 
     def __init__(self, root: Path, deep: bool) -> None:
-        self.blobs = Blobs(root)
+        self.store = FileBlobStore(root)
         self.deep = deep
-        self.packs = root / "packs"
-        self.loose = LooseFiles(root)
         self.sound: dict[Digest, int] = {}  # and their sizes
         self.damaged: dict[Digest, str] = {}  # and where they lie
         self.in_progress: set[Digest] = set()
-
-    def findings(self) -> list[Finding]:
-        """Look at every file, and tell what is wrong with them."""
-        found = [
-            finding for path in sorted(self.packs.glob("*.pack")) for finding in self._pack(path)
-        ]
-        self._large()
-        found += [
-            Finding(
-                "half-written record",
-                f"{path} was being written when its process died.",
-                _CUT_OFF,
-            )
-            for path in leftovers(self.loose.incoming)
-        ]
-        found += [
-            Finding("flipped byte", f"The blob {digest} in {place} is damaged.", _FROM_BACKUP)
-            for digest, place in self.damaged.items()
-            if digest not in self.sound
-        ]
-        return found
-
-    def _pack(self, path: Path) -> Iterator[Finding]:
-        is_written = locks.is_held(path)
-        content = scan(path)
-        for entry in content.entries:
-            digest = Digest(entry.digest.hex())
-            if self.deep and digest_bytes(_read(path, entry.offset, entry.length)) != digest:
-                self.damaged[digest] = f"{path} at byte {entry.offset}"
-                continue
-            self.sound[digest] = entry.length
-            if is_written:
-                self.in_progress.add(digest)
-        if not is_written:
-            yield from _pack_findings(path, content)
-
-    def _large(self) -> None:
-        for digest in self.loose:
-            path = self.loose.path(digest)
+        self.findings: list[Finding] = []
+        for path in sorted((root / "packs").glob("*.pack")):
+            self._read_pack(path)
+        large = LargeBlobs(root)
+        for digest in large:
+            path = large.path(digest)
             if self.deep and digest_file(path) != digest:
                 self.damaged[digest] = str(path)
                 continue
@@ -150,145 +133,93 @@ class _Blobs:
             self.sound[digest] = status.st_size
             if time.time() - status.st_mtime < _YOUNG_S:
                 self.in_progress.add(digest)
+        for path in large.leftovers():
+            self.findings.append(Finding("unfinished_blob", {"path": str(path)}, fixable=True))
+        for digest, place in self.damaged.items():
+            if digest not in self.sound:
+                values = {"blob": digest, "place": place}
+                self.findings.append(Finding("damaged_blob", values))
+
+    def _read_pack(self, path: Path) -> None:
+        is_written = is_locked(path)
+        content = scan_pack(path)
+        with path.open("rb") as file:
+            for entry in content.entries:
+                digest = Digest(entry.digest.hex())
+                file.seek(entry.offset)
+                if self.deep and digest_bytes(file.read(entry.length)) != digest:
+                    self.damaged[digest] = f"{path} at byte {entry.offset}"
+                    continue
+                self.sound[digest] = entry.length
+                if is_written:
+                    self.in_progress.add(digest)
+        if is_written:
+            return
+        if content.torn:
+            values = {"path": str(path), "offset": content.end}
+            self.findings.append(Finding("unfinished_pack", values, fixable=True))
+        for offset in content.damaged:
+            values = {"path": str(path), "offset": offset}
+            self.findings.append(Finding("damaged_pack", values))
 
 
-class _Needs:
-    """Which blobs the records need, and which are mentioned."""
+class _NeededBlobs:
+    """The blobs that the records need, and those that are mentioned inside of them."""
 
-    def __init__(self, catalog: CatalogReader, blobs: Blobs, inside: Inside) -> None:
+    def __init__(self, catalog: CatalogReader, blobs: FileBlobStore, inside: BlobsInside) -> None:
         self.blobs, self.inside = blobs, inside
-        self.needed: dict[Digest, str] = {}  # and by whom
+        self.needed: dict[Digest, tuple[str, str]] = {}  # and for what, of which record
         self.mentioned: set[Digest] = set()
         for artifact in catalog.find(Artifact, limit=None):
-            self._need(artifact.blob, f"{artifact.kind} {short(artifact.digest)}", artifact.format)
+            name = f"artifact {short_digest(artifact.digest)}"
+            self._add(artifact.blob, artifact.kind, name, artifact.format)
         for run in catalog.find(Run, limit=None):
-            self._need(run.snapshot, f"code snapshot of run {run.id}", "snapshot")
-            self._need(run.environment, f"environment of run {run.id}", "environment")
+            self._add(run.snapshot, "code snapshot", f"run {run.id}", "snapshot")
+            self._add(run.environment, "environment", f"run {run.id}")
         for revision in catalog.find(Revision, limit=None):
-            by = f"code of revision {revision.endpoint}#{revision.number}"
-            self._need(revision.code, by, "snapshot")
+            self._add(revision.code, "code snapshot", f"revision {revision.ref}", "snapshot")
         for step in catalog.find(StepRun, limit=None):
-            self._need(step.logs, f"log of step {step.id}", "log")
+            self._add(step.logs, "log", f"step {step.id}")
         for entry in catalog.find(CacheEntry, limit=None):
-            self._need(entry.parts, f"key of step {entry.step_run}", "parts")
+            self._add(entry.parts, "cache key", f"step {entry.step_run}")
 
-    def _need(self, digest: Digest | None, by: str, form: str) -> None:
+    def _add(self, digest: Digest | None, what: str, of: str, form: str = "") -> None:
         if digest is None or digest in self.needed:
             return
-        self.needed[digest] = by
-        look = self.inside.get(form)
-        if look is None and form != "snapshot":
+        self.needed[digest] = (what, of)
+        list_needed = self.inside.get(form)
+        if list_needed is None and form != "snapshot":
             return
         try:
             data = self.blobs.get(digest)
         except (BlobMissing, BlobCorrupt):
-            return  # named already, as missing or damaged
+            return  # it is a finding already
         self.mentioned.update(Digest(text.decode()) for text in _MENTION.findall(data))
-        for inner in look(data) if look else ():
-            self.needed.setdefault(inner, by)
+        for inner in list_needed(data) if list_needed else ():
+            self.needed.setdefault(inner, (what, of))
 
 
-def _pack_findings(path: Path, content: Scan) -> Iterator[Finding]:
-    if content.torn:
-        yield Finding(
-            "half-written record",
-            f"{path} ends in the middle of a blob, at byte {content.end}: its process was killed.",
-            _CUT_OFF,
-        )
-    for offset in content.damaged:
-        yield Finding(
-            "flipped byte", f"{path} holds a damaged record at byte {offset}.", _FROM_BACKUP
-        )
-
-
-def _catalog(path: Path) -> Iterator[Finding]:
-    fix = "Bring back `catalog.db` from a backup."
+def _catalog_findings(path: Path) -> Iterator[Finding]:
     with closing(reader.connect(path)) as connection:
         try:
             said = [row[0] for row in connection.execute("PRAGMA integrity_check(5)")]
-            loose = connection.execute("PRAGMA foreign_key_check").fetchall()
+            dangling = connection.execute("PRAGMA foreign_key_check").fetchall()
         except sqlite3.DatabaseError as error:
-            said, loose = [str(error)], []
+            said, dangling = [str(error)], []
     for text in said:
         if text != "ok":
-            yield Finding("damaged catalog", f"SQLite says of {path}: {text}.", fix)
-    if loose:
-        tables = some(sorted({f"{row[0]} → {row[2]}" for row in loose}))
-        yield Finding(
-            "damaged catalog",
-            f"{counted(len(loose), 'record')} in {path} refer to records that are not there: "
-            f"{tables}.",
-            fix,
-        )
+            yield Finding("damaged_catalog", {"path": str(path), "reason": text})
+    if dangling:
+        tables = sorted({f"{row[0]} → {row[2]}" for row in dangling})
+        values = {"path": str(path), "records": len(dangling), "tables": tables}
+        yield Finding("dangling_records", values)
 
 
-def _missing(needs: _Needs, found: _Blobs) -> list[Finding]:
-    return [
-        Finding("missing blob", f"The blob {digest}, the {by}, is not in the store.", _FROM_BACKUP)
-        for digest, by in needs.needed.items()
-        if digest not in found.sound
-        and digest not in found.damaged
-        # What came while we looked is not missing.
-        and not needs.blobs.has(digest)
-    ]
-
-
-def _orphans(needs: _Needs, found: _Blobs) -> list[Finding]:
-    known = needs.needed.keys() | needs.mentioned | found.in_progress
-    orphans = sorted(found.sound.keys() - known)
-    if not orphans:
-        return []
-    space = size(sum(found.sound[digest] for digest in orphans))
-    return [
-        Finding(
-            "orphan blob",
-            f"{counted(len(orphans), 'blob')} ({space}) belong to no record: "
-            f"{some(map(short, orphans), 3)}. A full disk or a killed process leaves such.",
-            "They take space and do no harm; stored again, the same content uses them.",
-        )
-    ]
-
-
-def _unfinished(catalog: CatalogReader) -> list[Finding]:
-    return [
-        Finding(
-            "half-written record",
-            f"Run {run.id} of {run.pipeline} says that it is running, and its process is dead.",
-            "`clewline doctor --mend` marks it as interrupted.",
-        )
-        for run in _dead(catalog)
-    ]
-
-
-def _dead(catalog: CatalogReader) -> list[Run]:
+def _dead_runs(catalog: CatalogReader) -> list[Run]:
     running = catalog.find(Run, status="running", limit=None)
-    return [run for run in running if life(run.process) == "dead"]
+    return [run for run in running if process_state(run.process) == "dead"]
 
 
-def _interrupt(catalog: Catalog, run: Run) -> None:
-    with catalog.transaction() as transaction:
-        steps = transaction.find(StepRun, run=run.id, status="running", limit=None)
-        for record in (run, *steps):
-            transaction.replace(msgspec.structs.replace(record, status="interrupted"))
-
-
-def _locks(folder: Path) -> list[Finding]:
-    return [
-        Finding(
-            "stale lock",
-            f"{path} names {locks.holder(path)}, which is dead.",
-            "It locks nobody out; `clewline doctor --mend` clears it, as does its next holder.",
-        )
-        for path in _stale(folder)
-    ]
-
-
-def _stale(folder: Path) -> list[Path]:
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in paths if locks.is_stale(path)]
-
-
-def _read(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(length)
+def _stale_locks(root: Path) -> list[Path]:
+    folder = root / "locks"
+    return [path for path in sorted(folder.iterdir()) if is_stale(path)] if folder.is_dir() else []

@@ -1,7 +1,7 @@
 """
 Reading the catalog: the standard library and msgspec, nothing that loads slowly.
 
-What answers `why` in a fifth of a second reads through here.
+`clewline why` reads through here, to answer within 0.2 s.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 from urllib.parse import quote
 
 from clewline.errors import Conflict, Fault, NotFound, StoreFull, StoreNewer, StoreReadOnly
-from clewline.store.rows import R, count_query, decode, find_query, table
+from clewline.store.rows import R, decode, table
 
 FILE = "catalog.db"
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001",)
 """Every version of the schema, oldest first; the last is ours."""
 
 BUSY_S = 600.0
@@ -27,32 +27,20 @@ BUSY_S = 600.0
 _CANNOT_GROW = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
-class CatalogReader:
-    """
-    Reads records. Each read sees everything committed before it began.
+class RecordQueries:
+    """Reads records over the connection that a subclass gives."""
 
-    May be used from any thread and after a fork; each thread has a connection of
-    its own, which lives until the thread ends or `close` is called in it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """
-        Open a catalog for reading.
-
-        Raises:
-            NotFound: There is no such file.
-        """
-        if not path.is_file():
-            raise NotFound(
-                f"There is no catalog at {path}.",
-                "`clewline init` makes a project, or completes a clone.",
-            )
-        self.path = path
-        self._local = threading.local()
+    def connection(self) -> sqlite3.Connection:
+        """Return the connection to read over."""
+        raise NotImplementedError
 
     def get(self, kind: type[R], *key: Any) -> R | None:
         """Get the record with these keys, in the order of `KEYS`; None when there is none."""
-        return get(self._connection(), kind, *key)
+        try:
+            row = self._rows(table(kind).by_keys, key)
+        except OverflowError:  # a number over 64 bits, which no record has
+            return None
+        return decode(kind, row[0]) if row else None
 
     def find(
         self,
@@ -70,31 +58,74 @@ class CatalogReader:
         Args:
             kind: The kind of record.
             order: The field to order by, `-field` for descending; the keys by default.
-            limit: At most so many; None for all.
-            offset: Leave out so many at the start.
+            limit: How many at most; None for all.
+            offset: How many to leave out at the start.
             prefix: Field → how its text begins.
             equal: Field → its value; None finds the records without one.
 
         Raises:
             UsageError: The kind has no such field.
         """
-        return find(
-            self._connection(),
-            kind,
-            order=order,
-            limit=limit,
-            offset=offset,
-            prefix=prefix,
-            **equal,
-        )
+        where, values = table(kind).where(equal, prefix)
+        page = f" LIMIT {-1 if limit is None else int(limit)} OFFSET {int(offset)}"
+        query = table(kind).select + where + table(kind).order_by(order) + page
+        return [decode(kind, row) for row in self._rows(query, values)]
 
     def count(self, kind: type[R], *, prefix: dict[str, str] | None = None, **equal: Any) -> int:
         """Count records; the arguments are those of `find`."""
-        return count(self._connection(), kind, prefix=prefix, **equal)
+        where, values = table(kind).where(equal, prefix)
+        return int(self._rows(f'SELECT count(*) FROM "{table(kind).name}"{where}', values)[0][0])
 
-    def data_version(self) -> int:
-        """Give a number that changes when another connection has committed; per thread."""
-        return int(self._connection().execute("PRAGMA data_version").fetchone()[0])
+    def _rows(self, query: str, values: tuple[Any, ...]) -> list[Any]:
+        connection = self.connection()
+        try:
+            return connection.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise translated(error, _path_of(connection)) from error
+
+
+class CatalogReader(RecordQueries):
+    """
+    Reads records. Each read sees everything that was committed before it began.
+
+    May be used from any thread and after a fork; each thread has a connection of its own, which
+    lives until the thread ends or `close` is called in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Open a catalog for reading.
+
+        Raises:
+            NotFound: There is no such file.
+        """
+        if not path.is_file():
+            raise NotFound(
+                f"There is no catalog at {path}.",
+                "`clewline init` makes a project, or completes a clone.",
+            )
+        self.path = path
+        self._local = threading.local()
+
+    def data_version(self) -> tuple[int, int]:
+        """
+        Return a value that changes when another connection has committed; per thread.
+
+        Raises:
+            Fault: The file was deleted.
+        """
+        connection = self.connection()
+        try:
+            file = self.path.stat().st_ino
+        except FileNotFoundError as error:
+            raise Fault(
+                f"The catalog {self.path} was deleted while it was in use.",
+                "Restore it from a backup, then start this process again.",
+            ) from error
+        if file != self._local.file:  # another file lies there now, such as a restored backup
+            self.close()
+            connection = self.connection()
+        return file, int(connection.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Close this thread's connection; the next read opens another."""
@@ -103,13 +134,14 @@ class CatalogReader:
             connection.close()
         self._local.connection = None
 
-    def _connection(self) -> sqlite3.Connection:
+    def connection(self) -> sqlite3.Connection:
+        """Return this thread's connection, opened when there is none in this process."""
         local = self._local
         connection: sqlite3.Connection | None = getattr(local, "connection", None)
-        # SQLite's connections do not survive a fork.
         if connection is None or local.pid != os.getpid():
+            local.file = self.path.stat().st_ino if self.path.exists() else 0
             connection = connect(self.path)
-            version(connection)
+            schema_version(connection)
             local.connection, local.pid = connection, os.getpid()
         return connection
 
@@ -125,26 +157,24 @@ def connect(path: Path) -> sqlite3.Connection:
         if not (isinstance(error, sqlite3.OperationalError) and _is_unwritten_medium(path)):
             raise translated(error, path) from error
         # Without a place for the shared-memory file SQLite reads a WAL database
-        # only when told that nobody else writes, which is so on such a medium.
+        # only when it may assume that nobody else writes, which is so on such a medium.
         connection = _open(f"{address}&immutable=1")
     return connection
 
 
-def version(connection: sqlite3.Connection) -> str | None:
+def schema_version(connection: sqlite3.Connection) -> str | None:
     """
-    Tell the version of a catalog's schema; None before the first.
+    Return the version of a catalog's schema; None before the first.
 
     Raises:
         StoreNewer: A newer clewline wrote it.
     """
-    path = Path(_file(connection))
+    path = _path_of(connection)
     try:
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
-            return None
-        raise translated(error, path) from error
     except sqlite3.DatabaseError as error:
+        if "no such table" in str(error):  # SQLite has no code of its own for this
+            return None
         raise translated(error, path) from error
     if row is not None and row[0] not in VERSIONS:
         raise StoreNewer(
@@ -155,46 +185,28 @@ def version(connection: sqlite3.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-def get(connection: sqlite3.Connection, kind: type[R], *key: Any) -> R | None:
-    """Get the record with these keys over a connection."""
-    try:
-        row = _rows(connection, table(kind).by_keys, key)
-    except OverflowError:  # a number over 64 bits, which no record bears
-        return None
-    return decode(kind, row[0]) if row else None
+def require_writable(path: Path) -> None:
+    """
+    Check that a catalog can be written, or made in its folder.
 
+    Asks for the right without opening the file: closing any descriptor of a file drops the
+    POSIX locks that SQLite holds on it in this process.
 
-def find(
-    connection: sqlite3.Connection,
-    kind: type[R],
-    *,
-    order: str = "",
-    limit: int | None = 50,
-    offset: int = 0,
-    prefix: dict[str, str] | None = None,
-    **equal: Any,
-) -> list[R]:
-    """Find records over a connection; see `CatalogReader.find`."""
-    query, values = find_query(
-        kind, equal=equal, prefix=prefix, order=order, limit=limit, offset=offset
-    )
-    return [decode(kind, row) for row in _rows(connection, query, values)]
-
-
-def count(
-    connection: sqlite3.Connection,
-    kind: type[R],
-    *,
-    prefix: dict[str, str] | None = None,
-    **equal: Any,
-) -> int:
-    """Count records over a connection."""
-    query, values = count_query(kind, equal=equal, prefix=prefix)
-    return int(_rows(connection, query, values)[0][0])
+    Raises:
+        StoreReadOnly: Its medium or its permissions forbid it.
+    """
+    for place in (path, path.parent) if path.exists() else (path.parent,):
+        if not os.access(place, os.W_OK):
+            read_only = place.exists() and os.statvfs(place).f_flag & os.ST_RDONLY
+            raise StoreReadOnly(
+                f"The catalog {path} cannot be written: "
+                f"{'the file system is read-only' if read_only else 'permission denied'}.",
+                "Mount the file system writable, or give this user the right to write there.",
+            )
 
 
 def translated(error: sqlite3.Error, path: Path) -> Exception:
-    """Give the error of ours that says what an error of SQLite means."""
+    """Return the error of ours that says what an error of SQLite means."""
     extended = getattr(error, "sqlite_errorcode", 0)
     code = extended & 0xFF  # the primary one
     if code == sqlite3.SQLITE_FULL or extended in _CANNOT_GROW:
@@ -205,16 +217,16 @@ def translated(error: sqlite3.Error, path: Path) -> Exception:
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StoreReadOnly(
             f"The catalog {path} cannot be written: {error}.",
-            "Mount the disk writable, or give this user the right to write there.",
+            "Mount the file system writable, or give this user the right to write there.",
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Conflict(
             f"Another process has held the catalog {path} for {BUSY_S:.0f} s.",
-            "`clewline doctor` names it; end it if it hangs.",
+            "`clewline doctor` names it; if it hangs, end it.",
         )
     return Fault(
         f"The catalog {path} cannot be used: {error}.",
-        "`clewline doctor` checks the store and says how to mend it.",
+        "`clewline doctor` checks the store and says how to fix it.",
     )
 
 
@@ -229,21 +241,13 @@ def _open(address: str) -> sqlite3.Connection:
     )
 
 
-def _rows(connection: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> list[Any]:
-    try:
-        return connection.execute(query, values).fetchall()
-    except sqlite3.DatabaseError as error:
-        raise translated(error, Path(_file(connection))) from error
-
-
-def _file(connection: sqlite3.Connection) -> str:
-    return next(
-        (row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main"), FILE
-    )
+def _path_of(connection: sqlite3.Connection) -> Path:
+    databases = connection.execute("PRAGMA database_list")
+    return Path(next((row[2] for row in databases if row[1] == "main"), FILE))
 
 
 def _is_unwritten_medium(path: Path) -> bool:
-    """Whether the file system is read-only and no log of another's writes lies beside it."""
+    """Return whether the file system is read-only and no log of another's writes lies beside."""
     log = path.with_name(f"{path.name}-wal")
     read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     return (read_only or not os.access(path.parent, os.W_OK)) and not (

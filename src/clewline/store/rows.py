@@ -1,15 +1,15 @@
 """
-How a record stands in a table: one column a field.
+How a record stands in a table, one column for each field, and the queries that read it.
 
-Text, numbers and null stay as they are; a field that holds more (a dictionary,
-a list) is MessagePack, which keeps NaN and the difference between 1 and 1.0.
+Text, numbers and null stay as they are; a field that holds more (a dictionary, a list) is
+MessagePack, which keeps NaN and the difference between 1 and 1.0.
 """
 
 from __future__ import annotations
 
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -20,62 +20,90 @@ from clewline.errors import NotStorable, UsageError
 from clewline.store.records import Record
 
 R = TypeVar("R", bound=Record)
-Query = tuple[str, tuple[Any, ...]]
 ColumnType = Literal["text", "integer", "real", "packed"]
 
-_unpack = msgspec.msgpack.decode
 _AFTER_ALL_TEXT = "\U0010ffff"
 _SCALARS: dict[Any, ColumnType] = {str: "text", int: "integer", float: "real"}
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table."""
+class RecordField:
+    """One field of a kind of record: a column of its table."""
 
     name: str
     type: ColumnType
     nullable: bool
-    key: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RecordTable:
     """The table of one kind of record."""
 
     name: str
-    columns: tuple[Column, ...]
+    fields: dict[str, RecordField]
     keys: tuple[str, ...]
-    names: tuple[str, ...]
     packed: tuple[int, ...]  # positions of the packed columns
     select: str
     by_keys: str
 
-    def column(self, name: str) -> Column:
+    def quoted(self, name: str) -> str:
         """
-        Find a column by name.
+        Return a field's name as SQL writes it.
 
         Raises:
             UsageError: The kind has no such field.
         """
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise UsageError(
-            f"Records of {self.name} have no field {name!r}.", f"They have {', '.join(self.names)}."
-        )
+        if name not in self.fields:
+            raise UsageError(
+                f"Records of {self.name} have no field {name!r}.",
+                f"They have {', '.join(self.fields)}.",
+            )
+        return f'"{name}"'
+
+    def where(
+        self, equal: dict[str, Any], prefix: dict[str, str] | None
+    ) -> tuple[str, tuple[Any, ...]]:
+        """Write the WHERE of a query, and the values that it binds."""
+        parts: list[str] = []
+        values: list[Any] = []
+        for name, value in equal.items():
+            parts.append(f"{self.quoted(name)} {'IS NULL' if value is None else '= ?'}")
+            values.extend(() if value is None else (value,))
+        for name, start in (prefix or {}).items():
+            parts.append(f"{self.quoted(name)} >= ? AND {self.quoted(name)} < ?")
+            values.extend((start, start + _AFTER_ALL_TEXT))
+        return (f" WHERE {' AND '.join(parts)}" if parts else ""), tuple(values)
+
+    def order_by(self, order: str) -> str:
+        """Write the ORDER BY of a query: a field, `-field` for descending; the keys break ties."""
+        terms = {order.lstrip("-"): "DESC" if order.startswith("-") else "ASC"} if order else {}
+        for key in self.keys:
+            terms.setdefault(key, "ASC")
+        return " ORDER BY " + ", ".join(f"{self.quoted(name)} {way}" for name, way in terms.items())
 
 
 @cache
-def table(kind: type[Record]) -> Table:
+def table(kind: type[Record]) -> RecordTable:
     """Describe the table of a kind of record."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
     hints = get_type_hints(kind)
-    fields = kind.__struct_fields__
-    columns = tuple(_column(field, hints[field], field in kind.KEYS) for field in fields)
-    packed = tuple(i for i, column in enumerate(columns) if column.type == "packed")
-    select = f'SELECT {", ".join(map(_quoted, fields))} FROM "{name}"'
-    by_keys = f"{select} WHERE {' AND '.join(f'{_quoted(key)} = ?' for key in kind.KEYS)}"
-    return Table(name, columns, kind.KEYS, fields, packed, select, by_keys)
+    fields = {field: _field(field, hints[field]) for field in kind.__struct_fields__}
+    packed = tuple(i for i, field in enumerate(fields.values()) if field.type == "packed")
+    columns = ", ".join(f'"{field}"' for field in fields)
+    by_keys = " AND ".join(f'"{key}" = ?' for key in kind.KEYS)
+    columns = ", ".join(f'"{field}"' for field in fields)
+    by_keys = " AND ".join(f'"{key}" = ?' for key in kind.KEYS)
+    select = f'SELECT {columns} FROM "{name}"'
+    return RecordTable(name, fields, kind.KEYS, packed, select, f"{select} WHERE {by_keys}")
+
+
+def _field(name: str, hint: Any) -> RecordField:
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    plain = [getattr(kind, "__supertype__", kind) for kind in kinds if kind is not type(None)]
+    if get_origin(plain[0]) is Literal:
+        plain = [str]
+    column_type = _SCALARS.get(plain[0], "packed") if len(plain) == 1 else "packed"
+    return RecordField(name, column_type, type(None) in kinds)
 
 
 def decode(kind: type[R], row: Sequence[Any]) -> R:
@@ -83,116 +111,50 @@ def decode(kind: type[R], row: Sequence[Any]) -> R:
     values, here = list(row), table(kind)
     for position in here.packed:
         if values[position] is not None:
-            values[position] = _unpack(values[position])
-    return kind(**dict(zip(here.names, values, strict=True)))
+            values[position] = msgspec.msgpack.decode(values[position])
+    return kind(**dict(zip(here.fields, values, strict=True)))
 
 
 def encode(record: Record) -> dict[str, Any]:
     """
-    Make a row of a record, as a dictionary of column to value.
+    Make a row of a record, as a dictionary from column to value.
 
     Raises:
-        NotStorable: A field holds what MessagePack cannot say.
+        NotStorable: A field holds what MessagePack cannot encode.
     """
     return {
-        column.name: _encoded(record, column, getattr(record, column.name))
-        for column in table(type(record)).columns
+        field.name: _encoded(record, field, getattr(record, field.name))
+        for field in table(type(record)).fields.values()
     }
 
 
-def find_query(
-    kind: type[Record],
-    *,
-    equal: Mapping[str, Any],
-    prefix: Mapping[str, str] | None,
-    order: str,
-    limit: int | None,
-    offset: int,
-) -> Query:
-    """Write the query of `find`. An order is a field, `-field` for descending; keys break ties."""
-    here = table(kind)
-    where, values = _where(here, equal, prefix or {})
-    ordered = f" ORDER BY {_order(here, order)}"
-    page = f" LIMIT {-1 if limit is None else int(limit)} OFFSET {int(offset)}"
-    return here.select + where + ordered + page, values
-
-
-def count_query(
-    kind: type[Record], *, equal: Mapping[str, Any], prefix: Mapping[str, str] | None
-) -> Query:
-    """Write the query of `count`."""
-    here = table(kind)
-    where, values = _where(here, equal, prefix or {})
-    return f'SELECT count(*) FROM "{here.name}"{where}', values
-
-
-def key_of(record: Record) -> tuple[Any, ...]:
-    """Give the values of a record's keys."""
-    return tuple(getattr(record, key) for key in record.KEYS)
-
-
-def named(record: Record) -> str:
-    """Name a record in a message: `model version income@3`."""
-    return f"{table(type(record)).name.replace('_', ' ')} {'@'.join(map(str, key_of(record)))}"
-
-
-def _column(name: str, hint: Any, key: bool) -> Column:
-    kinds: tuple[Any, ...] = (hint,)
-    if get_origin(hint) in (Union, types.UnionType):
-        kinds = get_args(hint)
-    nullable = type(None) in kinds
-    plain = [getattr(kind, "__supertype__", kind) for kind in kinds if kind is not type(None)]
-    if get_origin(plain[0]) is Literal:
-        plain = [str]
-    column_type = _SCALARS.get(plain[0], "packed") if len(plain) == 1 else "packed"
-    return Column(name, column_type, nullable, key)
-
-
-def _encoded(record: Record, column: Column, value: Any) -> Any:
+def _encoded(record: Record, field: RecordField, value: Any) -> Any:
     try:
-        if column.type == "packed" and value is not None:
-            return msgspec.msgpack.encode(value, enc_hook=_plain)
+        if field.type == "packed" and value is not None:
+            return msgspec.msgpack.encode(value, enc_hook=_numpy_scalar)
         if isinstance(value, str) and not value.isascii():
-            value.encode()  # a file's name may be bytes that are no text
+            value.encode()  # the name of a file may hold bytes that are not text
         return value
     except (NotImplementedError, TypeError, OverflowError, UnicodeEncodeError) as error:
         raise NotStorable(
-            f"The field {column.name!r} of {ascii(named(record))[1:-1]} cannot be recorded: "
+            f"The field {field.name!r} of {ascii(describe(record))[1:-1]} cannot be recorded: "
             f"{error}.",
             "Use text, numbers of at most 64 bits, booleans, null, lists and dictionaries.",
         ) from error
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's scalars as Python's."""
+def _numpy_scalar(value: Any) -> Any:
     item = getattr(value, "item", None)
     if callable(item) and getattr(value, "shape", None) == ():
         return item()
     raise NotImplementedError(f"{value!r} is a {type(value).__module__}.{type(value).__qualname__}")
 
 
-def _where(
-    here: Table, equal: Mapping[str, Any], prefix: Mapping[str, str]
-) -> tuple[str, tuple[Any, ...]]:
-    parts: list[str] = []
-    values: list[Any] = []
-    for name, value in equal.items():
-        column = _quoted(here.column(name).name)
-        parts.append(f"{column} IS NULL" if value is None else f"{column} = ?")
-        values.extend(() if value is None else (value,))
-    for name, start in prefix.items():
-        column = _quoted(here.column(name).name)
-        parts.append(f"{column} >= ? AND {column} < ?")
-        values.extend((start, start + _AFTER_ALL_TEXT))
-    return (f" WHERE {' AND '.join(parts)}" if parts else ""), tuple(values)
+def key_of(record: Record) -> tuple[Any, ...]:
+    """Return the values of a record's keys."""
+    return tuple(getattr(record, key) for key in record.KEYS)
 
 
-def _order(here: Table, order: str) -> str:
-    terms = {order.lstrip("-"): "DESC" if order.startswith("-") else "ASC"} if order else {}
-    for key in here.keys:
-        terms.setdefault(key, "ASC")
-    return ", ".join(f"{_quoted(here.column(name).name)} {way}" for name, way in terms.items())
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
+def describe(record: Record) -> str:
+    """Name a record in a message: `model version income@3`."""
+    return f"{table(type(record)).name.replace('_', ' ')} {'@'.join(map(str, key_of(record)))}"

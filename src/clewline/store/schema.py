@@ -78,33 +78,33 @@ metadata = MetaData()
 
 @cache
 def table(kind: type[Record]) -> Table:
-    """Give the table of a kind of record."""
+    """Return the table of a kind of record."""
     return metadata.tables[rows.table(kind).name]
 
 
 @cache
-def add(kind: type[Record]) -> Insert:
+def insert_new(kind: type[Record]) -> Insert:
     """Insert, and fail when the keys are taken."""
     return insert(table(kind))
 
 
 @cache
-def put(kind: type[Record]) -> Insert:
+def upsert(kind: type[Record]) -> Insert:
     """
-    Insert; keys that are taken are replaced, left or refused, as the kind wants it.
+    Insert; keys that are taken are replaced, left or refused, as the kind requires.
 
     An upsert, not `INSERT OR REPLACE`: that one deletes, and what refers to the
     row with it.
     """
     if kind in MUTABLE:
-        return replace(kind)
+        return insert_or_replace(kind)
     if kind in FIRST_COUNTS:
         return insert(table(kind)).on_conflict_do_nothing()
-    return add(kind)
+    return insert_new(kind)
 
 
 @cache
-def replace(kind: type[Record]) -> Insert:
+def insert_or_replace(kind: type[Record]) -> Insert:
     """Insert, or replace the record with these keys."""
     statement = insert(table(kind))
     others = [name for name in kind.__struct_fields__ if name not in kind.KEYS]
@@ -134,7 +134,7 @@ def _define(kind: type[Record]) -> None:
     Table(
         described.name,
         metadata,
-        *(Column(c.name, _TYPES[c.type], nullable=c.nullable) for c in described.columns),
+        *(Column(c.name, _TYPES[c.type], nullable=c.nullable) for c in described.fields.values()),
         PrimaryKeyConstraint(*described.keys, name=f"pk_{described.name}"),
         *references,
         *indexes,

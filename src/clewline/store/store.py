@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from clewline.errors import NotFound
-from clewline.store import reader, upgrade
-from clewline.store.blobs import Blobs
+from clewline.store import migrations
+from clewline.store.blobs import FileBlobStore
 from clewline.store.catalog import Catalog
-from clewline.store.disk import disk_errors, sync_folder
+from clewline.store.disk import disk_errors, make_folder, sync_folder
+from clewline.store.reader import FILE, require_writable
 from clewline.store.recorder import Recorder
 from clewline.store.records import Record
 
@@ -22,24 +23,29 @@ class Store:
     """
     What a project has recorded.
 
-    May be used from any thread, by any number of processes at once. A record is
-    durable only after the blobs that it speaks of.
+    May be used from any thread, by any number of processes at once. A record is durable only
+    after the blobs that it names.
     """
 
     def __init__(self, root: Path) -> None:
         """Open a store that is there and at our version; `open` checks both."""
         self.root = root
-        self.blobs = Blobs(root / "blobs")
-        self.catalog = Catalog(
-            root / reader.FILE, root / "locks" / "catalog", before_write=self._settle
-        )
+        self.blobs = FileBlobStore(root / "blobs")
+        lock = root / "locks" / "catalog"
+        self.catalog = Catalog(root / FILE, lock, before_write=self._drain_recorders)
         self._recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
     @classmethod
     def create(cls, root: Path) -> Store:
-        """Make a store, or open the one that is there."""
-        make_folders(root)
-        upgrade.upgrade(root / reader.FILE, root / "locks" / "upgrade")
+        """
+        Make a store that only its owner can read, or open the one that is there.
+
+        Raises:
+            StoreFull, StoreReadOnly: It cannot be written.
+            StoreNewer: A newer clewline wrote the catalog that is there.
+        """
+        _make_folders(root)
+        migrations.upgrade(root / FILE, root / "locks" / "upgrade")
         with disk_errors(root):
             sync_folder(root)
         return cls(root)
@@ -58,18 +64,18 @@ class Store:
             StoreNewer: A newer clewline wrote the catalog.
             StoreReadOnly: It is to be written and cannot be, or is older and cannot be upgraded.
         """
-        path = root / reader.FILE
+        path = root / FILE
         if not path.is_file():
             raise NotFound(
                 f"There is no store at {root}.",
                 "`clewline init` makes a project, or completes a clone.",
             )
         if write:
-            upgrade.require_writable(root)
+            require_writable(path)
             if not all((root / name).is_dir() for name in (*FOLDERS, "blobs/packs")):
-                make_folders(root)  # a copy or a backup may have left empty ones out
-        if not upgrade.is_current(path):
-            upgrade.upgrade(path, root / "locks" / "upgrade")
+                _make_folders(root)  # a copy or a backup may have left empty ones out
+        if not migrations.is_current(path):
+            migrations.upgrade(path, root / "locks" / "upgrade")
         return cls(root)
 
     def record(self, *records: Record) -> None:
@@ -82,17 +88,17 @@ class Store:
             StoreFull: The disk is full; none of them was recorded.
             StoreReadOnly: The store cannot be written.
         """
-        self._settle()
+        self._drain_recorders()
         self._write(records)
 
     def recorder(self) -> Recorder:
         """Begin to record in groups, on a thread; drain or close it at the end."""
-        made = Recorder(self._write)
-        self._recorders.add(made)
-        return made
+        recorder = Recorder(self._write)
+        self._recorders.add(recorder)
+        return recorder
 
     def close(self) -> None:
-        """Make everything durable and let go of files and connections, of all in any case."""
+        """Make everything durable and close all files and connections, whatever fails."""
         with ExitStack() as last_first:
             last_first.callback(self.catalog.close)
             last_first.callback(self.blobs.close)
@@ -110,15 +116,13 @@ class Store:
         with self.catalog.transaction(settle=False) as transaction:
             transaction.record(*records)
 
-    def _settle(self) -> None:
+    def _drain_recorders(self) -> None:
         for recorder in list(self._recorders):
             recorder.drain()
 
 
-def make_folders(root: Path) -> None:
-    """Make the folders of a store, where they are not there."""
+def _make_folders(root: Path) -> None:
     with disk_errors(root):
-        for name in FOLDERS:
-            (root / name).mkdir(parents=True, exist_ok=True)
-        (root / "keys").chmod(0o700)
-    Blobs.create(root / "blobs")
+        for folder in (root, *(root / name for name in FOLDERS)):
+            make_folder(folder)
+    FileBlobStore.create(root / "blobs")

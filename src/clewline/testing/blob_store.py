@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from clewline.errors import BlobMissing
-from clewline.store.blob_store import BlobStore
+from clewline.store.blobs import BlobStore
 from clewline.store.digest import digest_bytes
 
 SIZES = (0, 1, 47, 4096, (1 << 20) - 1, (1 << 20) + 1, 5 << 20)

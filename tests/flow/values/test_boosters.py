@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from clewline.errors import IntegrityError, NotStorable
 from clewline.flow import values
 from clewline.flow.values.trusted import load_skops
-from clewline.store.blobs import Blobs
+from clewline.store.blobs import FileBlobStore
 
 lgb = pytest.importorskip("lightgbm")
 xgb = pytest.importorskip("xgboost")
@@ -56,7 +56,7 @@ NAMES = (
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_booster_comes_back_with_its_digest_and_its_answers(name: str, tmp_path: Path) -> None:
-    model, blobs = fitted(name), Blobs(tmp_path)
+    model, blobs = fitted(name), FileBlobStore(tmp_path)
     artifact = values.save(model, blobs)
     assert artifact.kind == "model"
     back = values.load(artifact, blobs)
@@ -82,7 +82,7 @@ def test_a_booster_that_holds_a_function_is_not_stored(tmp_path: Path) -> None:
 
     model = xgb.XGBRegressor(n_estimators=2, n_jobs=1, objective=squared).fit(X, Y)
     with pytest.raises(NotStorable):
-        values.save(model, Blobs(tmp_path))
+        values.save(model, FileBlobStore(tmp_path))
 
 
 def test_bytes_that_are_no_skops_file_are_refused() -> None:

@@ -174,7 +174,7 @@ def test_the_doctor_misses_a_part_of_a_stored_value_that_is_gone(tmp_path):
         assert check(store.root, inside=values.INSIDE) == []
         store.record(broken)
     found = check(tmp_path / "store", inside=values.INSIDE)
-    assert [finding.kind for finding in found] == ["missing blob"]
+    assert [finding.code for finding in found] == ["missing_blob"]
 
 
 # ── arrays ──────────────────────────────────────────────────────────────────

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from clewline.cli import predictions as command
+from clewline.cli.lineage_text import node_text
 from clewline.errors import Fault, ModelFailed
 from clewline.project import Project
 from clewline.serve import endpoint_file as spec
-from clewline.serve import line
 from clewline.serve import revision as revisions
 from clewline.serve.graph.routers.states import LearnedStates, learn
 from clewline.serve.graph.shadow_runner import ShadowRunner
@@ -25,6 +25,7 @@ from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.reader import get_prediction
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
+from clewline.serve.prediction_lineage import read_shadows, why_prediction
 from clewline.serve.prediction_replay import PredictionReplay, replay
 from clewline.store.ids import id_text, prediction_ids
 from clewline.store.store import Store
@@ -185,13 +186,13 @@ def replayed(served: Served, root: Path, row: int, **changes: Any) -> Prediction
 def test_what_shadows_said_is_shown_beside_the_prediction(
     served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = line.shadows(served.project, served.ids[3])["challenger"]
+    said = read_shadows(served.project, served.ids[3])["challenger"]
     assert said["model"] == "income@2"
     assert said["agrees"] == (
         said["label"] == msgspec.json.decode(served.frame.answers[3])["label"]
     )
-    node = line.why(served.project, served.ids[3])
-    facts = Counter(name for name, _ in node.facts)
+    node = why_prediction(served.project, served.ids[3])
+    facts = Counter(name for name, _ in node_text(node).facts)
     assert (facts["shadow"], facts["arm"]) == (1, 1)
     monkeypatch.setattr(command, "find_project", lambda: served.project)
     command.show(served.ids[3])
@@ -252,7 +253,8 @@ def test_rows_whose_node_raised_are_logged_and_replay_to_the_same_failure(
     served = logged(project, frame)
     answer = msgspec.json.decode(frame.answers[0])
     assert answer["error"]["code"] == "model_failed"
-    assert "failed: The node" in line.why(project, served.ids[0]).title
+    node = why_prediction(project, served.ids[0])
+    assert "failed: The node" in node_text(node).title
     assert replay(project, served.ids[0]).equal
     compaction.compact(project.log)
     assert "KeyError" in pl.read_parquet(compaction.parquet_files(project.log))["error"][0]

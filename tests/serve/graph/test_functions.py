@@ -14,7 +14,7 @@ import pytest
 from clewline.errors import InvalidConfig, NotFound
 from clewline.project import Project
 from clewline.serve.graph import functions
-from clewline.store.blobs import Blobs
+from clewline.store.blobs import FileBlobStore
 from clewline.store.store import Store
 
 
@@ -197,7 +197,10 @@ def test_code_is_read_back_whole(project: Project) -> None:
     with Store.open(project.store_root) as store:
         digest = found.store(store.blobs)
     assert digest == found.digest
-    assert functions.stored_files(project, digest, Blobs(project.store_root / "blobs")) == found
+    assert (
+        functions.stored_files(project, digest, FileBlobStore(project.store_root / "blobs"))
+        == found
+    )
 
 
 def test_closed_code_leaves_memory_without_a_collection(project: Project) -> None:

@@ -66,10 +66,10 @@ def test_any_flipped_byte_of_a_segment_is_named_and_mending_does_not_hide_it(
     for at in range(0, len(good), 53):
         path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
         (finding,) = check_log(project)
-        assert (finding.kind, str(path) in finding.what) == ("flipped byte", True)
+        assert (finding.code, str(path) in finding.values["path"]) == ("damaged_frames", True)
         assert check_log(project, deep=False) == []
     fix_log(project)
-    assert [finding.kind for finding in check_log(project)] == ["flipped byte"]
+    assert [finding.code for finding in check_log(project)] == ["damaged_frames"]
     path.write_bytes(good)
     assert found_all(project, frames)
 
@@ -81,7 +81,7 @@ def test_any_flipped_byte_of_an_index_is_named_and_fixed(
     for at in range(0, len(good), 5):
         path = path_of(project, ".index")
         path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
-        assert [finding.kind for finding in check_log(project)] == ["damaged index"], at
+        assert [finding.code for finding in check_log(project)] == ["damaged_log_index"], at
         fix_log(project)
         assert check_log(project) == []
         assert found_all(project, frames)
@@ -94,7 +94,7 @@ def test_frames_that_were_cut_off_later_are_named_and_not_forgotten(
     good = path.read_bytes()
     path.write_bytes(good[:-1])
     fix_log(project)
-    assert {finding.kind for finding in check_log(project)} == {"flipped byte"}
+    assert {finding.code for finding in check_log(project)} == {"damaged_frames"}
     with pytest.raises(IntegrityError):
         find_prediction(project.log, id_text(frames[-1].ids[:16]))
 
@@ -106,7 +106,7 @@ def test_a_closed_segment_that_was_removed_is_named(
     path.unlink()
     for deep in (True, False):
         (finding,) = check_log(project, deep=deep)
-        assert (finding.kind, str(path) in finding.what) == ("lost segment", True)
+        assert (finding.code, str(path) in finding.values["path"]) == ("lost_log_segment", True)
 
 
 def test_what_a_killed_writer_left_is_named_and_fixed(
@@ -116,7 +116,7 @@ def test_what_a_killed_writer_left_is_named_and_fixed(
     path = path_of(project, ".frames")
     path.write_bytes(path.read_bytes()[:-1])
     (finding,) = check_log(project)
-    assert finding.kind == "half-written record"
+    assert finding.code == "unfinished_frame"
     fix_log(project)
     assert check_log(project) == []
     assert found_all(project, frames[:-1])

@@ -13,7 +13,7 @@ import msgspec
 from clewline.errors import IntegrityError, NotStorable
 from clewline.flow.code.firstparty import listing, walk
 from clewline.flow.utf8 import is_utf8
-from clewline.store import json_blob
+from clewline.store.blobs import decode_struct, encode_struct
 from clewline.store.digest import Digest, digest_file
 
 LARGEST_BYTES = 64 << 20
@@ -54,12 +54,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """As the bytes of a blob; equal snapshots give equal bytes."""
-        return json_blob.encode(self)
+        return encode_struct(self)
 
     @classmethod
     def decode(cls, data: bytes) -> Snapshot:
         """From the bytes of a blob."""
-        return json_blob.decode(data, cls, "The code snapshot")
+        return decode_struct(data, cls, "The code snapshot")
 
     def blobs(self) -> set[Digest]:
         """The blobs that a restore needs."""

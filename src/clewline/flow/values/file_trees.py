@@ -14,7 +14,7 @@ import msgspec
 from clewline.errors import IntegrityError, NotFound, NotStorable
 from clewline.flow.utf8 import is_utf8
 from clewline.flow.values.pieces import framed, joined, text_bytes
-from clewline.store import json_blob
+from clewline.store.blobs import decode_struct, encode_struct
 from clewline.store.digest import Digest, digest_file
 
 
@@ -59,12 +59,12 @@ class FileTree(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """As the bytes of a blob."""
-        return json_blob.encode(self)
+        return encode_struct(self)
 
     @classmethod
     def decode(cls, data: bytes) -> FileTree:
         """From the bytes of a blob."""
-        return json_blob.decode(data, cls, "The list of a stored folder")
+        return decode_struct(data, cls, "The list of a stored folder")
 
 
 def file_piece(digest: Digest) -> bytes:

@@ -221,11 +221,11 @@ class RestRoutes:
 
     def _prediction(self, identifier: str) -> HttpResponse:
         """Read a prediction and its line; on a thread, since it reads files."""
-        from clewline.serve import line
+        from clewline.serve.prediction_lineage import why_prediction
 
         try:
             logged = log_reader.get_prediction(self.endpoints.project.log, identifier)
-            why = line.why(self.endpoints.project, identifier)
+            why = why_prediction(self.endpoints.project, identifier)
         except ClewlineError as error:
             return error_response(error)
         except Exception:

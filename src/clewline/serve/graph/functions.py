@@ -24,7 +24,7 @@ from clewline.flow.code.import_closure import import_closure
 from clewline.flow.code.isolated_modules import IsolatedModules
 from clewline.flow.code.snapshot import BlobSource, Snapshot
 from clewline.project import Project
-from clewline.store.blobs import Blobs
+from clewline.store.blobs import FileBlobStore
 from clewline.store.digest import Digest, digest_bytes
 
 __all__ = [
@@ -54,7 +54,7 @@ class FunctionFiles(msgspec.Struct, frozen=True):
         """The digest that the snapshot has in the blobs, stored or not."""
         return digest_bytes(self._snapshot().encode())
 
-    def store(self, blobs: Blobs) -> Digest:
+    def store(self, blobs: FileBlobStore) -> Digest:
         """Put the files and their snapshot into the blobs."""
         for content in self.files.values():
             blobs.put(content)
@@ -104,7 +104,7 @@ def stored_files(
     Raises:
         BlobMissing, BlobCorrupt: The snapshot is not what was recorded.
     """
-    source = blobs or Blobs(project.store_root / "blobs")
+    source = blobs or FileBlobStore(project.store_root / "blobs")
     file_digests = Snapshot.decode(source.get(digest)).files
     return FunctionFiles({path: source.get(each) for path, each in file_digests.items()})
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from clewline.entry_points import load_entry_point
-from clewline.store.phrases import duration
+from clewline.formatting import format_duration
 from clewline.store.records import Revision
 
 Tree = dict[str, Any]
@@ -104,7 +104,7 @@ def _shares(weights: dict[str, float]) -> str:
 
 
 def _ramp(ramp: Tree) -> str:
-    return f"to {_shares(ramp['to'])} in {duration(ramp['over_s'])}"
+    return f"to {_shares(ramp['to'])} in {format_duration(ramp['over_s'])}"
 
 
 def _rules(rules: list[Tree]) -> str:

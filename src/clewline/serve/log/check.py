@@ -16,7 +16,6 @@ from clewline.store.doctor import Finding
 
 YOUNG_S = 3600.0
 """A temporary file younger than this may still be in use."""
-_BACKUP = "Restore the file from a backup; without one, its predictions are lost."
 
 
 def check_log(project: Project, *, deep: bool = True) -> list[Finding]:
@@ -32,12 +31,10 @@ def check_log(project: Project, *, deep: bool = True) -> list[Finding]:
         for segment in all_segments(log):
             found += _check_open(segment) if segment.index is None else _check(segment, deep=deep)
         for segment in all_segments(log, lost=True):
-            what = f"{segment.frames} is gone, but its index {segment.index} is there."
-            found.append(Finding("lost segment", what, _BACKUP))
+            values = {"path": str(segment.frames), "index": str(segment.index)}
+            found.append(Finding("lost_log_segment", values))
         for path in _leftovers(log):
-            what = f"{path} was being written when its process died."
-            fix = "Nothing refers to it; `clewline doctor --fix` removes it."
-            found.append(Finding("half-written record", what, fix))
+            found.append(Finding("unfinished_log_file", {"path": str(path)}, fixable=True))
     return found
 
 
@@ -61,8 +58,7 @@ def fix_log(project: Project) -> None:
 def _check(segment: Segment, *, deep: bool) -> Iterator[Finding]:
     end = _index_end(segment, deep=deep)
     if end is None:
-        fix = "`clewline doctor --fix` makes it again from the frames, which are whole."
-        yield Finding("damaged index", f"{segment.index} does not fit its frames.", fix)
+        yield Finding("damaged_log_index", {"path": str(segment.index)}, fixable=True)
     with open_windowed(segment.frames, WALK_BYTES) as frames:
         if deep:
             spans = list(scan_frames(frames))
@@ -84,12 +80,8 @@ def _check_open(segment: Segment) -> Iterator[Finding]:
     end = spans[-1].end if spans else 0
     yield from _damage(segment, spans, end)
     if end < size:
-        yield Finding(
-            "half-written record",
-            f"{segment.frames} ends in the middle of a frame, at byte {end} of {size}: its writer "
-            "was killed before anything in that frame was answered.",
-            "Readers skip it; `clewline doctor --fix` or the next start of a server closes it.",
-        )
+        values = {"path": str(segment.frames), "offset": end, "size_bytes": size}
+        yield Finding("unfinished_frame", values, fixable=True)
 
 
 def _damage(segment: Segment, spans: list[FrameSpan], end: int) -> Iterator[Finding]:
@@ -98,8 +90,8 @@ def _damage(segment: Segment, spans: list[FrameSpan], end: int) -> Iterator[Find
     stops = [*(span.offset for span in spans), end]
     for start, stop in zip(starts, stops, strict=True):
         if start < stop:
-            what = f"{segment.frames} is damaged between byte {start} and byte {stop}: "
-            yield Finding("flipped byte", what + "a frame does not match its checksum.", _BACKUP)
+            values = {"path": str(segment.frames), "start": start, "end": stop}
+            yield Finding("damaged_frames", values)
 
 
 def _index_end(segment: Segment, *, deep: bool) -> int | None:

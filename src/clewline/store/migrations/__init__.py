@@ -1,1 +1,45 @@
-"""Versions of the catalog's schema; Alembic's scripts lie in `versions`."""
+"""Bringing a catalog to our version of the schema; Alembic's scripts lie in `versions`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+from clewline.store.locks import hold_lock
+from clewline.store.reader import BUSY_S, VERSIONS, connect, schema_version
+
+
+def is_current(path: Path) -> bool:
+    """
+    Return whether a catalog is at our version of the schema.
+
+    Raises:
+        StoreNewer: A newer clewline wrote it.
+    """
+    with closing(connect(path)) as connection:
+        return schema_version(connection) == VERSIONS[-1]
+
+
+def upgrade(path: Path, lock: Path, *, timeout_s: float = BUSY_S) -> None:
+    """Make the catalog, or bring it to our version, whole or not at all."""
+    with hold_lock(lock, timeout_s=timeout_s):
+        if not path.exists():
+            # SQLite would make it readable to all, and its log beside it in the same mode.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        elif is_current(path):
+            return
+        from alembic import command
+        from alembic.config import Config
+
+        from clewline.store.catalog import engine
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+        database = engine(path)
+        try:
+            with database.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        finally:
+            database.dispose()

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations over the connection that `upgrade` gives it."""
+"""Alembic's entry: runs the migrations over the connection that `upgrade` passes."""
 
 from alembic import context
 

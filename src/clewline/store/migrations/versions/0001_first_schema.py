@@ -55,6 +55,8 @@ def upgrade() -> None:
         sa.Column("models", sa.LargeBinary(), nullable=False),
         sa.Column("packages", sa.LargeBinary(), nullable=False),
         sa.Column("accepted", sa.LargeBinary(), nullable=False),
+        sa.Column("graph", sa.LargeBinary(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=True),
         sa.Column("created", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("endpoint", "number", name="pk_revision"),
         sqlite_with_rowid=False,
@@ -90,6 +92,7 @@ def upgrade() -> None:
         sa.Column("endpoint", sa.Text(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("moved", sa.Float(), nullable=False),
+        sa.Column("unloaded", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(
             ["endpoint", "number"],
             ["revision.endpoint", "revision.number"],
@@ -100,6 +103,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("endpoint", name="pk_live_revision"),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_live_revision_moved", "live_revision", ["moved"], unique=False)
     op.create_table(
         "model_version",
         sa.Column("name", sa.Text(), nullable=False),
@@ -223,3 +227,25 @@ def upgrade() -> None:
         "ix_cache_entry_function_created", "cache_entry", ["function", "created"], unique=False
     )
     op.create_index("ix_cache_entry_step_run", "cache_entry", ["step_run"], unique=False)
+    op.create_table(
+        "token",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("roles", sa.LargeBinary(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.Column("expires", sa.Float(), nullable=True),
+        sa.Column("revoked", sa.Float(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_token"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "router_state",
+        sa.Column("endpoint", sa.Text(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint", "node", "number", name="pk_router_state"),
+        sqlite_with_rowid=False,
+    )
