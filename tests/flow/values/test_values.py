@@ -38,7 +38,7 @@ from clewline.errors import IntegrityError, NotFound, NotStorable, NotSupported
 from clewline.flow import values
 from clewline.store import Store
 from clewline.store.digest import digest_bytes
-from clewline.store.doctor import check
+from clewline.store.doctor import check_store
 
 QUIET = settings(
     max_examples=60,
@@ -171,9 +171,9 @@ def test_the_doctor_misses_a_part_of_a_stored_value_that_is_gone(tmp_path):
         broken = msgspec.structs.replace(
             folder, digest=digest_bytes(b"other"), blob=store.blobs.put(forged)
         )
-        assert check(store.root, inside=values.INSIDE) == []
+        assert check_store(store.root, inside=values.INSIDE) == []
         store.record(broken)
-    found = check(tmp_path / "store", inside=values.INSIDE)
+    found = check_store(tmp_path / "store", inside=values.INSIDE)
     assert [finding.code for finding in found] == ["missing_blob"]
 
 
