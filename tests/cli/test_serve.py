@@ -61,13 +61,13 @@ def test_a_server_says_where_it_is_refuses_a_second_on_its_port_and_stops_when_t
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--port", "70000"], 2, "70000 is no port"),
-        (["--host", "0.0.0.0"], 2, "beyond loopback"),
-        (["--host", "example"], 2, "no IP address"),
+        (["--port", "70000"], 2, "--port must be at most 65535 (got 70000)"),
+        (["--host", "0.0.0.0"], 2, "no token is in force"),
+        (["--host", "example"], 2, "not an IP address"),
         (["nope", "--port", "0"], 2, "There is no endpoint 'nope'"),
     ],
 )
-def test_a_wrong_call_is_told(
+def test_a_wrong_call_is_explained(
     project: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, said: str
 ) -> None:
     assert main.status(["serve", *words]) == status

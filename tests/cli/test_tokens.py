@@ -32,7 +32,7 @@ def test_a_token_is_printed_alone_and_never_again(run):
     assert status == 0
     assert out.startswith("cl_")
     assert out.count("\n") == 1
-    assert "this once" in err
+    assert "only once" in err
     secret = out.strip().rpartition("_")[2]
     _, listed, _ = run("list")
     assert "predict, review" in listed
@@ -59,12 +59,12 @@ def test_a_token_ends_when_told_and_can_be_revoked(run):
     [
         (["add"], "role"),
         (["add", "--role", "admin"], "admin"),
-        (["add", "--role", "predict", "--expires", "soon"], "no duration"),
+        (["add", "--role", "predict", "--expires", "soon"], "not a duration"),
         (["add", "--role", "predict", "--expires", "0s"], "expired already"),
         (["revoke", "000000000000"], "There is no token"),
     ],
 )
-def test_a_wrong_call_is_told(run, words, said):
+def test_a_wrong_call_is_explained(run, words, said):
     status, out, err = run(*words)
     assert (status, out) == (2, "")
     assert said in err

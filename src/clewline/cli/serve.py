@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -15,156 +16,121 @@ if TYPE_CHECKING:
     from clewline.workers.messages import WorkerReady
     from clewline.workers.options import ServerOptions
 
-PORT = 8470
-CONNECTIONS = 16_384
 WORKERS = 64
 
-Port: TypeAlias = Annotated[int, Parameter(help="0 lets the system choose one.")]
-Host: TypeAlias = Annotated[
-    str, Parameter(help="An IP address; beyond loopback, tokens are asked.")
-]
-Workers: TypeAlias = Annotated[int, Parameter(help="Processes that answer.")]
-GrpcPort: TypeAlias = Annotated[
-    int | None, Parameter(help="Speak gRPC there; 0 lets the system choose one.")
-]
-Memory: TypeAlias = Annotated[
-    str | None, Parameter(help="What loaded models may take in each worker, such as 1GiB.")
-]
-TlsCert: TypeAlias = Annotated[str | None, Parameter(help="A PEM file: the certificate's chain.")]
-TlsKey: TypeAlias = Annotated[str | None, Parameter(help="A PEM file: its private key.")]
-RequireTokens: TypeAlias = Annotated[
-    bool, Parameter(help="Ask for a token on loopback as well.", negative=())
-]
-BehindProxy: TypeAlias = Annotated[
-    bool,
-    Parameter(
-        help="Believe the last address of X-Forwarded-For; only a proxy can reach it.", negative=()
-    ),
-]
-AccessLog: TypeAlias = Annotated[
-    str | None, Parameter(help="A file for a line of JSON per request; - for stdout.")
-]
-Otel: TypeAlias = Annotated[
-    bool, Parameter(help="Record spans; the OTEL_* variables say where they go.", negative=())
-]
-Connections: TypeAlias = Annotated[int, Parameter(help="Of callers, to each worker.")]
 
-
-def serve(
-    *names: str,
-    port: Port = PORT,
-    host: Host = "127.0.0.1",
-    workers: Workers = 1,
-    grpc_port: GrpcPort = None,
-    model_memory: Memory = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    require_tokens: RequireTokens = False,
-    behind_proxy: BehindProxy = False,
-    access_log: AccessLog = None,
-    otel: Otel = False,
-    connections: Connections = CONNECTIONS,
-) -> None:
+@Parameter(name="*", negative_bool=())
+@dataclass(frozen=True)
+class ServeFlags:
     """
-    Start the prediction server; it runs until it is stopped, and then drains.
+    The options of `serve` and `up`.
+
+    Parameters
+    ----------
+    port
+        Listen on this port; 0 lets the system choose.
+    host
+        Listen on this IP address; tokens are required beyond loopback.
+    workers
+        Number of processes that answer.
+    grpc_port
+        Serve gRPC on this port too; 0 lets the system choose.
+    model_memory
+        Limit the memory for loaded models in each worker, such as 1GiB.
+    tls_cert
+        PEM file with the certificate chain.
+    tls_key
+        PEM file with the private key.
+    require_tokens
+        Require a token on loopback too.
+    behind_proxy
+        Trust the last address in X-Forwarded-For; callers must not bypass the proxy.
+    access_log
+        Write a line of JSON for each request to this file, or - for stdout.
+    otel
+        Record spans; the OTEL_* variables say where they go.
+    connections
+        Maximum number of open connections per worker.
+    """
+
+    port: int = 8470
+    host: str = "127.0.0.1"
+    workers: int = 1
+    grpc_port: int | None = None
+    model_memory: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    require_tokens: bool = False
+    behind_proxy: bool = False
+    access_log: str | None = None
+    otel: bool = False
+    connections: int = 16_384
+
+
+Flags = Annotated[ServeFlags | None, Parameter()]
+
+
+def serve(*names: str, flags: Flags = None) -> None:
+    """
+    Start the prediction server. SIGTERM or Ctrl-C stops it, after all requests are answered.
 
     Parameters
     ----------
     names
-        Endpoints to serve; all that were applied when none is named.
+        Endpoints to serve; all that were applied if none is named.
     """
     from clewline.protocols import server_log
+    from clewline.serve.access import parse_address
     from clewline.workers.options import ServerOptions
     from clewline.workers.supervisor import Supervisor
 
-    _check(port, grpc_port, workers, connections, (tls_cert, tls_key))
+    flags = flags or ServeFlags()
+    _check(flags)
     options = ServerOptions(
         project=str(projects.find().root),
         names=list(names) or None,
-        host="127.0.0.1" if host == "localhost" else _address(host),
-        port=port,
-        workers=workers,
-        grpc_port=grpc_port,
-        model_bytes=None if model_memory is None else parse_size(model_memory),
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        require_tokens=require_tokens,
-        behind_proxy=behind_proxy,
-        access_log=access_log,
-        otel=otel,
-        connections=connections,
+        host=str(parse_address(flags.host)),
+        port=flags.port,
+        workers=flags.workers,
+        grpc_port=flags.grpc_port,
+        model_bytes=None if flags.model_memory is None else parse_size(flags.model_memory),
+        tls_cert=flags.tls_cert,
+        tls_key=flags.tls_key,
+        require_tokens=flags.require_tokens,
+        behind_proxy=flags.behind_proxy,
+        access_log=flags.access_log,
+        otel=flags.otel,
+        connections=flags.connections,
     )
     server_log.configure_logging()
-    Supervisor(options, _ready).run()
+    Supervisor(options, _announce).run()
     message("Stopped; every answered prediction is in the log.")
 
 
-def up(
-    *,
-    port: Port = PORT,
-    host: Host = "127.0.0.1",
-    workers: Workers = 1,
-    grpc_port: GrpcPort = None,
-    model_memory: Memory = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    require_tokens: RequireTokens = False,
-    behind_proxy: BehindProxy = False,
-    access_log: AccessLog = None,
-    otel: Otel = False,
-    connections: Connections = CONNECTIONS,
-) -> None:
+def up(*, flags: Flags = None) -> None:
     """Start everything for one machine: today that is the prediction server."""
-    serve(
-        port=port,
-        host=host,
-        workers=workers,
-        grpc_port=grpc_port,
-        model_memory=model_memory,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        require_tokens=require_tokens,
-        behind_proxy=behind_proxy,
-        access_log=access_log,
-        otel=otel,
-        connections=connections,
-    )
+    serve(flags=flags)
 
 
-def _check(
-    port: int,
-    grpc_port: int | None,
-    workers: int,
-    connections: int,
-    tls: tuple[str | None, str | None],
-) -> None:
-    for each in (port, grpc_port or 0):
-        if not 0 <= each <= 65535:
-            raise UsageError(f"{each} is no port.", "Choose one from 0 to 65535.")
-    if port and port == grpc_port:
-        raise UsageError(f"HTTP and gRPC cannot share port {port}.", "Choose another one for gRPC.")
-    if not 1 <= workers <= WORKERS:
-        raise UsageError(f"{workers} workers cannot be.", f"Choose 1 to {WORKERS}.")
-    if connections < 1:
-        raise UsageError(f"{connections} connections cannot be.", "Allow 1 or more.")
-    if (tls[0] is None) != (tls[1] is None):
-        raise UsageError("TLS needs both files.", "Give --tls-cert and --tls-key.")
+def _check(flags: ServeFlags) -> None:
+    limits = {
+        "--port": (flags.port, 0, 65535),
+        "--grpc-port": (flags.grpc_port or 0, 0, 65535),
+        "--workers": (flags.workers, 1, WORKERS),
+        "--connections": (flags.connections, 1, None),
+    }
+    for name, (value, least, most) in limits.items():
+        if value < least or (most is not None and value > most):
+            allowed = f"at least {least}" if most is None or value < least else f"at most {most}"
+            raise UsageError(f"{name} must be {allowed} (got {value}).")
+    if flags.port and flags.port == flags.grpc_port:
+        message_ = f"HTTP and gRPC cannot share port {flags.port}."
+        raise UsageError(message_, "Choose another port with --grpc-port.")
+    if (flags.tls_cert is None) != (flags.tls_key is None):
+        raise UsageError("TLS needs both files.", "Set --tls-cert and --tls-key.")
 
 
-def _address(host: str) -> str:
-    """Give an IP address as it is written shortest."""
-    import ipaddress
-
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError as error:
-        raise UsageError(
-            f"{host!r} is no IP address.", "Use one of this machine's, such as 127.0.0.1 or ::1."
-        ) from error
-
-
-def _ready(ready: WorkerReady, options: ServerOptions) -> None:
-    """Say what is served, and where."""
+def _announce(ready: WorkerReady, options: ServerOptions) -> None:
     url = options.url
     for each in ready.served:
         models = ", ".join(each.models)
@@ -172,9 +138,9 @@ def _ready(ready: WorkerReady, options: ServerOptions) -> None:
     for failure in ready.failures:
         message(f"error: {failure}")
     if (more := ready.endpoints - len(ready.served) - len(ready.failures)) > 0:
-        message(f"And {more} more; GET {url}/v1/endpoints lists them.")
+        message(f"And {more} more: GET {url}/v1/endpoints lists them.")
     if not ready.endpoints:
-        message("There is no endpoint yet: `clewline endpoints apply NAME` makes one; no restart.")
+        message("There is no endpoint yet. Add one with `clewline endpoints apply NAME`.")
     if options.grpc_target is not None:
         message(f"gRPC, for the Open Inference Protocol v2: {options.grpc_target}")
     message(f"Ready on {url}. Stop with Ctrl-C.")

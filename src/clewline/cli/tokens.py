@@ -1,10 +1,10 @@
-"""`clewline tokens`: who may ask a server beyond loopback."""
+"""`clewline tokens`: the tokens of callers."""
 
 from __future__ import annotations
 
 import re
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
@@ -22,8 +22,8 @@ UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 app = App(name="tokens", help="Add, list and revoke the tokens of callers.")
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """A token in a list; its secret is nowhere."""
+class ShownToken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A token without the digest of its secret."""
 
     id: str
     roles: list[str]
@@ -32,6 +32,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     expires: float | None
     revoked: float | None
     in_force: bool
+    token: str = ""  # with the secret, only when it was added
 
 
 @app.command
@@ -42,51 +43,55 @@ def add(
     expires: str | None = None,
 ) -> None:
     """
-    Make a token. It is shown this once: only a digest of it is kept.
+    Add a token, and show it once. Only a digest of it is stored.
 
     Parameters
     ----------
     role
-        What it allows: predict, review (read predictions) or operate (load and unload);
-        give --role several times for several.
+        Allow predict, review (read predictions) or operate (load, unload). May be repeated.
     note
-        Whose it is.
+        Note the owner or the purpose.
     expires
-        When it ends: after so long, such as 90d or 12h. Never if left out.
+        Let the token expire after a duration, such as 90d or 12h.
     """
     ends = None if expires is None else time.time() + duration_s(expires)
     with Store.open(find().store_root) as store:
-        made = access.add_token(store, role, note=note, expires=ends)
-    shown: dict[str, Any] = msgspec.to_builtins(listed(made.token)) | {"token": made.text}
-    emit(shown, lambda _: print_made(made))
+        new = access.add_token(store, role, note=note, expires=ends)
+
+    def show(_: ShownToken) -> None:
+        roles = ", ".join(new.token.roles)
+        message(f"New token for {roles}, shown only once. Send it as Authorization: Bearer TOKEN.")
+        console().print(new.text, markup=False)  # alone on stdout, to be piped into a secret store
+
+    emit(_shown(new.token, new.text), show)
 
 
 @app.command(name="list")
 def list_() -> None:
-    """List tokens, the newest first, without their secrets."""
+    """List all tokens, the newest first, without their secrets."""
     with Store.open(find().store_root, write=False) as store:
         found = store.catalog.find(Token, order="-created", limit=None)
-    emit([listed(token) for token in found], print_list)
+    emit([_shown(token) for token in found], _print_list)
 
 
 @app.command
 def revoke(identifier: str, /) -> None:
     """
-    End a token for good; servers that are up follow within a second.
+    Revoke a token for good. Running servers follow within a second.
 
     Parameters
     ----------
     identifier
-        Its id: the first part after `cl_`, as `clewline tokens list` shows it.
+        The id: the part after `cl_`, as `clewline tokens list` shows it.
     """
     with Store.open(find().store_root) as store:
         revoked = access.revoke_token(store, identifier)
-    emit(listed(revoked), lambda _: console().print(f"{revoked.id} is revoked."))
+    emit(_shown(revoked), lambda _: console().print(f"{revoked.id} is revoked."))
 
 
 def duration_s(text: str) -> float:
     """
-    Read how long something takes, in seconds.
+    Read a duration, in seconds.
 
     >>> duration_s("90d")
     7776000.0
@@ -94,36 +99,28 @@ def duration_s(text: str) -> float:
     found = re.fullmatch(r"(\d{1,6})(s|min|h|d|w)", text)
     if found is None:
         raise UsageError(
-            f"{text!r} is no duration.", f"Write a number and one of {', '.join(UNITS_S)}: 90d."
+            f"{text!r} is not a duration.",
+            f"Write a number and one of {', '.join(UNITS_S)}, such as 90d.",
         )
     return float(int(found[1]) * UNITS_S[found[2]])
 
 
-def listed(token: Token) -> Listed:
-    """Show a token without the digest of its secret."""
-    return Listed(
+def _shown(token: Token, text: str = "") -> ShownToken:
+    return ShownToken(
         id=token.id,
         roles=token.roles,
         note=token.note,
         created=token.created,
         expires=token.expires,
         revoked=token.revoked,
-        in_force=access.why_not(token) is None,
+        in_force=access.token_state(token) == "in force",
+        token=text,
     )
 
 
-def print_made(made: access.NewToken) -> None:
-    """Print a token alone on stdout, so that it can be piped into a secret store."""
-    roles = ", ".join(made.token.roles)
-    message(f"A token for {roles}, shown this once; send it as Authorization: Bearer TOKEN.")
-    console().print(made.text, markup=False)
-
-
-def print_list(tokens: list[Listed]) -> None:
-    """Print a line for each."""
+def _print_list(tokens: list[ShownToken]) -> None:
     if not tokens:
-        message("There are no tokens. `clewline tokens add --role predict` makes one.")
-        return
+        message(f"There are no tokens. {access.ADD_TOKEN}")
     for token in tokens:
         state = "in force" if token.in_force else "expired"
         if token.revoked is not None:

@@ -23,7 +23,7 @@ from clewline.protocols.app import HttpApp, make_app
 from clewline.protocols.error_responses import error_response
 from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse, ResponseStream
-from clewline.serve.access import TokenChecker, is_loopback
+from clewline.serve.access import TokenChecker, tokens_required
 from clewline.serve.endpoint_server import EndpointServer
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,10 @@ class RsgiApplication:
         except ClewlineError as error:
             _send(scope, protocol, error_response(error))
             return
-        self._token_checker.required = not _is_bound_to_loopback(scope.server)
+        try:
+            self._token_checker.required = tokens_required(_host(scope.server), False)
+        except UsageError:  # a socket of the file system, which others may forward to
+            self._token_checker.required = True
         request = self._request(scope)
         if (refusal := await self._read_body(request, protocol)) is not None:
             _send(scope, protocol, refusal)
@@ -200,10 +203,3 @@ def _headers(response: HttpResponse) -> list[tuple[str, str]]:
 
 def _host(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
-
-
-def _is_bound_to_loopback(address: str) -> bool:
-    try:
-        return is_loopback(_host(address))
-    except UsageError:
-        return False

@@ -1,11 +1,10 @@
 """
-Who may ask what: tokens with roles, and how often somebody may be wrong.
+Access to a server: tokens with roles, and a limit on wrong ones.
 
-    cl_ID_SECRET     ID is public, SECRET is shown once; the catalog has its digest alone
+    cl_ID_SECRET     ID is public, SECRET is shown once; the catalog stores only its digest
 
-No HTTP here: every protocol hands over what its caller presented. On loopback
-nobody needs a token, unless the server was told so; one that is presented is
-checked all the same.
+Every protocol passes on what its caller presented. On loopback no token is needed
+unless the server requires it; a token that is presented is checked all the same.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
-from typing import Literal, get_args
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 from blake3 import blake3
@@ -33,142 +33,141 @@ from clewline.errors import (
 )
 from clewline.project import Project
 from clewline.store.records import Token
-from clewline.store.store import Store
+
+if TYPE_CHECKING:
+    from clewline.store.store import Store  # slow to import, and the supervisor needs none
 
 logger = logging.getLogger(__name__)
 
 Role = Literal["predict", "review", "operate"]
 Need = Literal["predict", "review", "operate", "any"]
-"""What a route asks of a token: one role, or any that is valid."""
+"""The role that a route needs, or any valid token."""
+TokenState = Literal["in force", "revoked", "expired"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 POLL_S = 0.5
-"""How often the catalog is asked for tokens: a revoked one works no longer than this."""
+"""Time between two looks at the tokens of the catalog, so that a revoked one stops working."""
 FAILURES = 10
 """Wrong tokens that one address may present …"""
 WINDOW_S = 60.0
-"""… within so long; after that it is told to wait until the first of them is so old."""
+"""… within this time; then it has to wait until the first of them is this old."""
 ADDRESSES = 10_000
-"""Addresses whose failures are remembered, the latest ones."""
+"""Number of addresses of which the failures are remembered, the latest ones."""
 
 PREFIX = "cl_"
 ID_CHARACTERS = 12
 SECRET_BYTES = 32
-ADD_ONE = "`clewline tokens add --role predict` makes one."
+ADD_TOKEN = "Add one with `clewline tokens add --role predict`."
 
 
 class NewToken(msgspec.Struct, frozen=True):
-    """A new token, and the one time that it is shown whole."""
+    """A new token with its secret, which is stored nowhere."""
 
     token: Token
     text: str  # cl_ID_SECRET
 
 
-class BindDecision(msgspec.Struct, frozen=True):
-    """What follows from the address that a server binds."""
-
-    tokens_required: bool
-    warnings: tuple[str, ...] = ()
-
-
 class TokenChecker:
     """
-    Knows the tokens of a project, and follows what becomes of them while it is open.
+    Checks tokens, and follows the catalog while it is open.
 
-    `check` is called on any thread, and waits for nothing.
+    `check` may be called on any thread, and does not block.
 
     Args:
-        project: Whose tokens.
+        project: The project of the tokens.
         required: Whether a caller without a token is refused.
     """
 
     def __init__(self, project: Project, *, required: bool = False) -> None:
         self.required = required
         self._project = project
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, Token] = {}
         self._failures = FailureWindow()
-        self.refused: Counter[str] = Counter()  # code of the error → callers who did not pass
+        self.refused: Counter[str] = Counter()  # code of the error → refused callers
         self._store: Store
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="clewline-tokens", daemon=True)
 
     def open(self) -> None:
         """
-        Read the tokens, and go on to follow them.
+        Read the tokens, and follow their changes.
 
         Raises:
             NotFound: There is no store.
         """
+        from clewline.store.store import Store
+
         self._store = Store.open(self._project.store_root, write=False)
         self.refresh()
         self._thread.start()
 
     def close(self) -> None:
-        """Follow them no longer; what was known stays."""
+        """Stop following changes. The tokens stay known."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def check(self, authorization: str | None, peer: str, need: Need) -> str | None:
         """
-        Let a caller pass, or not.
+        Check a caller.
 
         Args:
-            authorization: What the caller presented: `Bearer cl_ID_SECRET`.
-            peer: The address that it came from.
+            authorization: The header that the caller sent: `Bearer cl_ID_SECRET`.
+            peer: The address of the caller.
             need: The role that is needed.
 
         Returns:
-            The id of the token; None when none was presented and none is required.
+            The id of the token; None if none was presented and none is required.
 
         Raises:
-            Unauthorized: No token, or none that is in force.
-            Forbidden: The token has not the role.
-            TooManyFailures: It is wrong, and so were many before it from there.
+            Unauthorized: There is no token, or it is not in force.
+            Forbidden: The token does not have the role.
+            TooManyFailures: The token is wrong, and so were many before it from this address.
         """
         try:
-            return self._passing(authorization, peer, need)
+            return self._check(authorization, peer, need)
         except ClewlineError as error:
             self.refused[error.code] += 1
             raise
 
-    def _passing(self, authorization: str | None, peer: str, need: Need) -> str | None:
-        text = _presented(authorization)
-        if text is None:
+    def _check(self, authorization: str | None, peer: str, need: Need) -> str | None:
+        scheme, _, text = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer":
             if self.required:
-                raise Unauthorized(
-                    "A token is needed here.", f"Send Authorization: Bearer cl_…; {ADD_ONE}"
-                )
+                fix = f"Send Authorization: Bearer cl_…. {ADD_TOKEN}"
+                raise Unauthorized("A token is needed.", fix)
             return None
-        identifier, secret = _apart(text)
-        known = self._known.get(identifier)
-        if known is None or not known.is_secret(secret):
+        prefix, identifier, secret = [*text.strip().split("_", 2), "", ""][:3]
+        token = self._known.get(identifier) if prefix + "_" == PREFIX else None
+        # In constant time, so that the time does not tell how much of the secret was right.
+        if token is None or not hmac.compare_digest(
+            blake3(secret.encode()).digest(), bytes.fromhex(token.digest)
+        ):
             raise self._fail(peer, "it is not known", "The token is not known.")
-        if (reason := why_not(known.token)) is not None:
-            raise self._fail(peer, f"{identifier} {reason}", f"The token {identifier} {reason}.")
-        if need not in known.roles:
+        if (state := token_state(token)) != "in force":
+            reason = f"{identifier} is {state}"
+            raise self._fail(peer, reason, f"The token {reason}.")
+        if need != "any" and need not in token.roles:
             raise Forbidden(
-                f"The token {identifier} has the role {_listed(known.token.roles)}; "
-                f"{need} is needed.",
-                f"`clewline tokens add --role {need}` makes one that has it.",
+                f"The token {identifier} has the role {', '.join(token.roles)}; {need} is needed.",
+                f"Add a token that has it with `clewline tokens add --role {need}`.",
             )
         return identifier
 
     def refresh(self) -> None:
-        """Read the tokens anew."""
-        found = self._store.catalog.find(Token, limit=None)
-        self._known = {token.id: _Known(token) for token in found}
+        """Read the tokens again."""
+        self._known = {token.id: token for token in self._store.catalog.find(Token, limit=None)}
 
-    def _fail(self, peer: str, which: str, message: str) -> Unauthorized:
-        """Count a wrong token, and log it unless there were too many: never what was presented."""
+    def _fail(self, peer: str, reason: str, message: str) -> Unauthorized:
+        """Count a wrong token, and log it, without what was presented, unless there are many."""
         if (wait_s := self._failures.count(peer)) is not None:
             raise TooManyFailures(
                 f"{FAILURES} wrong tokens came from {peer or 'there'} within {WINDOW_S:.0f} s.",
                 f"Try again in {wait_s:.0f} s.",
                 wait_s,
             )
-        logger.warning("a token was refused that came from %s: %s", peer or "nowhere", which)
-        return Unauthorized(message, ADD_ONE)
+        logger.warning("a token from %s was refused: %s", peer or "an unknown address", reason)
+        return Unauthorized(message, ADD_TOKEN)
 
     def _watch(self) -> None:
         reader, seen = self._store.catalog.reader, None
@@ -178,12 +177,12 @@ class TokenChecker:
                     self.refresh()
                     seen = now
             except Exception:
-                logger.exception("the catalog could not be asked for tokens")
+                logger.exception("the tokens of the catalog could not be read")
         self._store.close()
 
 
 class FailureWindow:
-    """Counts what was wrong, for each address, in a sliding window. Safe on any thread."""
+    """Counts the failures of each address in a sliding window. Any thread may use it."""
 
     def __init__(self, allowed: int = FAILURES, window_s: float = WINDOW_S) -> None:
         self._allowed, self._window_s = allowed, window_s
@@ -195,7 +194,7 @@ class FailureWindow:
         Count one failure.
 
         Returns:
-            Seconds to wait, when there were too many before; None when this one was allowed.
+            The seconds to wait if there were too many before; None if this one was allowed.
         """
         now = time.monotonic() if now is None else now
         network = _network(peer)
@@ -210,43 +209,28 @@ class FailureWindow:
         return None
 
 
-class _Known:
-    """A token of the catalog, ready to be compared."""
-
-    __slots__ = ("digest", "roles", "token")
-
-    def __init__(self, token: Token) -> None:
-        self.token = token
-        self.digest = bytes.fromhex(token.digest)
-        self.roles = frozenset((*token.roles, "any"))
-
-    def is_secret(self, secret: str) -> bool:
-        """Tell whether this is the secret, in a time that says nothing of how near it is."""
-        return hmac.compare_digest(blake3(secret.encode()).digest(), self.digest)
-
-
 def add_token(
     store: Store, roles: Iterable[str], *, note: str = "", expires: float | None = None
 ) -> NewToken:
     """
-    Make a token; its secret is in what is returned, and nowhere else.
+    Add a token. Its secret is in the result, and nowhere else.
 
     Args:
-        store: Where its digest is recorded.
-        roles: Some of `ROLES`; separate: none of them includes another.
-        note: Whose it is.
-        expires: When it ends, in seconds since the epoch; never if None.
+        store: The store that records its digest.
+        roles: Some of `ROLES`; none of them includes another.
+        note: Its owner or purpose.
+        expires: Its expiry, in seconds since the epoch; None for never.
 
     Raises:
-        UsageError: No role, one that is not known, or an end that has passed.
+        UsageError: There is no role, an unknown one, or the expiry has passed.
     """
     wanted = sorted(set(roles))
     if not wanted or not set(wanted) <= set(ROLES):
         named = ", ".join(wanted) or "none"
-        raise UsageError(f"The roles are {named}.", f"Choose among {_listed(ROLES)}.")
+        raise UsageError(f"The roles are {named}.", f"Choose among {', '.join(ROLES)}.")
     now = time.time()
     if expires is not None and expires <= now:
-        raise UsageError("The token would have expired already.", "Give an end that is to come.")
+        raise UsageError("The token has expired already.", "The expiry must lie in the future.")
     secret = secrets.token_hex(SECRET_BYTES)
     token = Token(
         id=secrets.token_hex(ID_CHARACTERS // 2),
@@ -262,7 +246,7 @@ def add_token(
 
 def revoke_token(store: Store, identifier: str) -> Token:
     """
-    End a token for good; every server follows within a second.
+    Revoke a token for good. Every server follows within a second.
 
     Raises:
         NotFound: There is no such token.
@@ -270,40 +254,41 @@ def revoke_token(store: Store, identifier: str) -> Token:
     with store.catalog.transaction() as transaction:
         token = transaction.get(Token, identifier)
         if token is None:
-            raise NotFound(f"There is no token {identifier!r}.", "`clewline tokens list` has them.")
+            fix = "List the tokens with `clewline tokens list`."
+            raise NotFound(f"There is no token {identifier!r}.", fix)
         if token.revoked is None:
             token = msgspec.structs.replace(token, revoked=time.time())
             transaction.replace(token)
     return token
 
 
-def why_not(token: Token) -> str | None:
-    """Tell why a token is not in force; None when it is."""
+def token_state(token: Token) -> TokenState:
+    """Return whether a token is in force, or why not."""
     if token.revoked is not None:
-        return "was revoked"
-    if token.expires is not None and token.expires <= time.time():
-        return "has expired"
-    return None
+        return "revoked"
+    is_over = token.expires is not None and token.expires <= time.time()
+    return "expired" if is_over else "in force"
 
 
-def tokens_in_force(store: Store) -> list[Token]:
-    """List the tokens that open something now."""
-    return [t for t in store.catalog.find(Token, limit=None) if why_not(t) is None]
-
-
-def is_loopback(host: str) -> bool:
+def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """
-    Tell whether only this machine can reach an address.
+    Read an IP address, or `localhost`.
 
     Raises:
-        UsageError: It is no IP address.
+        UsageError: It is neither.
     """
     try:
-        return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host).is_loopback
+        return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError as error:
         raise UsageError(
-            f"{host!r} is no IP address.", "Use one of this machine's, such as 127.0.0.1 or ::1."
+            f"{host!r} is not an IP address.",
+            "Use one of this machine's, such as 127.0.0.1 or ::1.",
         ) from error
+
+
+def tokens_required(host: str, require_tokens: bool) -> bool:
+    """Return whether callers of an address need a token: always beyond loopback."""
+    return require_tokens or not parse_address(host).is_loopback
 
 
 def check_bind(
@@ -313,66 +298,48 @@ def check_bind(
     tls: bool = False,
     behind_proxy: bool = False,
     require_tokens: bool = False,
-) -> BindDecision:
+) -> list[str]:
     """
-    Judge an address before a server binds it.
+    Check an address before a server binds it.
 
     Args:
-        project: Whose tokens.
+        project: The project of the tokens.
         host: The IP address.
         tls: Whether the server speaks TLS.
-        behind_proxy: Whether only a proxy reaches the server, which speaks TLS to the callers.
-        require_tokens: Whether tokens are asked for on loopback as well.
+        behind_proxy: Whether only a proxy, which speaks TLS, reaches the server.
+        require_tokens: Whether tokens are needed on loopback too.
+
+    Returns:
+        Warnings for the operator.
 
     Raises:
-        UsageError: It is no IP address.
+        UsageError: It is not an IP address.
         Forbidden: It is beyond loopback, and no token is in force.
     """
-    loopback = is_loopback(host)
-    required = require_tokens or not loopback
-    warnings: list[str] = []
-    if required:
+    from clewline.store.store import Store
+
+    is_loopback = parse_address(host).is_loopback
+    warnings = []
+    if tokens_required(host, require_tokens):
         with Store.open(project.store_root, write=False) as store:
-            tokens = tokens_in_force(store)
-        if not tokens and not loopback:
-            raise Forbidden(
-                f"{host} is beyond loopback, and there is no token to tell callers apart.", ADD_ONE
-            )
-        if not tokens:
-            warnings.append(f"Tokens are required and none is in force: {ADD_ONE}")
-    if not (loopback or tls or behind_proxy):
+            found = store.catalog.find(Token, limit=None)
+        if all(token_state(token) != "in force" for token in found):
+            if not is_loopback:
+                message = f"Callers beyond this machine reach {host}, and no token is in force."
+                raise Forbidden(message, ADD_TOKEN)
+            warnings.append(f"Tokens are required, but none is in force. {ADD_TOKEN}")
+    if not (is_loopback or tls or behind_proxy):
         warnings.append(
             f"{host} is beyond loopback without TLS: tokens and rows travel in clear text. "
-            "Give --tls-cert and --tls-key, or --behind-proxy if a proxy does it."
+            "Set --tls-cert and --tls-key, or --behind-proxy if a proxy speaks TLS."
         )
-    return BindDecision(required, tuple(warnings))
-
-
-def _presented(authorization: str | None) -> str | None:
-    """Give what follows `Bearer`; None where another scheme, or nothing, is."""
-    if authorization is None:
-        return None
-    scheme, _, text = authorization.partition(" ")
-    return text.strip() if scheme.lower() == "bearer" else None
-
-
-def _apart(text: str) -> tuple[str, str]:
-    """Take a token apart: its id and its secret; two empty texts when it is none."""
-    prefix, identifier, secret = [*text.split("_", 2), "", ""][:3]
-    return (identifier, secret) if prefix + "_" == PREFIX else ("", "")
+    return warnings
 
 
 def _network(peer: str) -> str:
-    """Give what one caller can hardly leave: an IPv4 address, or the /64 of an IPv6 one."""
-    return peer if ":" not in peer else ":".join(_full(peer).split(":")[:4])
-
-
-def _full(peer: str) -> str:
-    try:
-        return ipaddress.ip_address(peer.partition("%")[0]).exploded
-    except ValueError:
+    """Return what a caller can hardly change: an IPv4 address, or the /64 of an IPv6 one."""
+    if ":" not in peer:
         return peer
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+    with suppress(ValueError):
+        peer = ipaddress.ip_address(peer.partition("%")[0]).exploded
+    return ":".join(peer.split(":")[:4])

@@ -25,7 +25,7 @@ from clewline.protocols.http.listener import listening_socket
 from clewline.protocols.http.server import HttpServer
 from clewline.protocols.http.tls import Certificate
 from clewline.protocols.rest.routes import RestRoutes
-from clewline.serve.access import TokenChecker, is_loopback
+from clewline.serve.access import TokenChecker, tokens_required
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.metrics.metric_families import MetricFamily
 from clewline.workers.options import ServerOptions
@@ -180,7 +180,7 @@ class PredictionServer:
 
     def _make_app(self) -> HttpApp:
         options = self.options
-        required = options.require_tokens or not is_loopback(options.host)
+        required = tokens_required(options.host, options.require_tokens)
         token_checker = TokenChecker(self.endpoints.project, required=required)
         log = None
         if options.access_log is not None:

@@ -95,14 +95,14 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._begin_to_stop, True)
         options = self._options
         project = projects.find(Path(options.project))
-        bind = check_bind(
+        warnings = check_bind(
             project,
             options.host,
             tls=options.tls_cert is not None,
             behind_proxy=options.behind_proxy,
             require_tokens=options.require_tokens,
         )
-        for warning in bind.warnings if self._monitor.seat == 0 else ():
+        for warning in warnings if self._monitor.seat == 0 else ():
             logger.warning(warning)
         limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
         self._endpoints = EndpointServer(project, options.names, **limits)
