@@ -15,8 +15,6 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from clewline.client import calls
-
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "clewline" / "client"
 PAGE = ROOT / "docs" / "client.md"
@@ -26,7 +24,6 @@ SECTIONS = {
     "Raises": "Raises",
     "Example": "Example",
 }
-CONSTANTS = {name: repr(value) for name, value in vars(calls).items() if name.isupper()}
 
 MARK = "<!-- What follows is written from the docstrings by scripts/reference.py. -->\n"
 
@@ -49,11 +46,17 @@ def main(arguments: list[str]) -> int:
 def rendered() -> str:
     """Render what follows the mark, and the mark."""
     parts = [MARK]
-    parts += described(SOURCE / "sync.py", "Client")
-    parts += described(SOURCE / "aio.py", "AsyncClient")
+    parts += described(SOURCE / "client.py", "Client")
+    parts += described(SOURCE / "async_client.py", "AsyncClient")
     parts.append("## Answers\n")
-    for name in ("Predictions", "Prediction", "Logged", "EndpointInfo", "Failure"):
-        parts += valued(SOURCE / "answers.py", name)
+    for name in (
+        "PredictResult",
+        "Prediction",
+        "PredictionRecord",
+        "EndpointInfo",
+        "EndpointFailure",
+    ):
+        parts += valued(SOURCE / "results.py", name)
     return "\n".join(parts)
 
 
@@ -115,8 +118,7 @@ def argument(node: ast.arg, default: ast.expr | None) -> str:
     text = node.arg if node.annotation is None else f"{node.arg}: {ast.unparse(node.annotation)}"
     if default is None:
         return text
-    value = ast.unparse(default)
-    return f"{text} = {CONSTANTS.get(value, value)}"
+    return f"{text} = {ast.unparse(default)}"
 
 
 def markdown(text: str) -> str:

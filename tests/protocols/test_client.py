@@ -190,7 +190,7 @@ def test_where_nobody_listens_the_error_says_so_and_the_server_is_not_ready():
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     with Client(url, retries=1) as client:
         assert not client.ready()
-        with pytest.raises(Unreachable, match="See that the server runs"):
+        with pytest.raises(Unreachable, match="Check that the server runs"):
             client.endpoints()
 
 

@@ -4,18 +4,24 @@ A small typed client of the prediction server: `Client`, and `AsyncClient` for a
 It imports neither the server nor NumPy or Polars; it needs httpx (the extra `client`).
 """
 
-from clewline.client.aio import AsyncClient
-from clewline.client.answers import EndpointInfo, Failure, Logged, Prediction, Predictions
-from clewline.client.failures import Unreachable
-from clewline.client.sync import Client
+from clewline.client.async_client import AsyncClient
+from clewline.client.client import Client
+from clewline.client.responses import Unreachable
+from clewline.client.results import (
+    EndpointFailure,
+    EndpointInfo,
+    Prediction,
+    PredictionRecord,
+    PredictResult,
+)
 
 __all__ = [
     "AsyncClient",
     "Client",
+    "EndpointFailure",
     "EndpointInfo",
-    "Failure",
-    "Logged",
+    "PredictResult",
     "Prediction",
-    "Predictions",
+    "PredictionRecord",
     "Unreachable",
 ]

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import httpx
 
-from clewline.client import transport
-from clewline.client.answers import EndpointInfo, Logged, Prediction, Predictions
-from clewline.client.calls import AUTO, PIECE_ROWS, RETRIES, TIMEOUT_S, Calls, Got, Request, Steps
-from clewline.client.rows import RowsLike
-
-T = TypeVar("T")
+from clewline.client.api_calls import ApiCalls, ApiRequest, CallSteps, StepResult, T
+from clewline.client.request_body import RowsLike
+from clewline.client.responses import ApiResponse, ConnectionFailure, trusted_authorities
+from clewline.client.results import EndpointInfo, Prediction, PredictionRecord, PredictResult
 
 
 class AsyncClient:
@@ -33,16 +30,15 @@ class AsyncClient:
         url: str = "http://localhost:8470",
         *,
         token: str | None = None,
-        timeout_s: float = TIMEOUT_S,
-        retries: int = RETRIES,
+        timeout_s: float = 30.0,
+        retries: int = 3,
         verify: bool = True,
         ca_file: str | Path | None = None,
     ) -> None:
-        self._calls = Calls(url, token, retries)
-        context = transport.context_of(url, verify, ca_file)
-        self._http = httpx.AsyncClient(
-            headers=self._calls.headers, timeout=timeout_s, verify=context
-        )
+        self._calls = ApiCalls(url, token, retries)
+        trusted = trusted_authorities(url, verify, ca_file)
+        headers = self._calls.headers
+        self._http = httpx.AsyncClient(headers=headers, timeout=timeout_s, verify=trusted)
 
     async def predict(
         self,
@@ -51,12 +47,11 @@ class AsyncClient:
         *,
         entities: Sequence[str] | None = None,
         timeout_ms: float | None = None,
-        idempotency_key: str | None = AUTO,
-    ) -> Predictions:
+        idempotency_key: str | None = "auto",
+    ) -> PredictResult:
         """Ask an endpoint for predictions, as `Client.predict`."""
-        return await self._run(
-            self._calls.predict(endpoint, rows, entities, timeout_ms, idempotency_key)
-        )
+        call = self._calls.predict(endpoint, rows, entities, timeout_ms, idempotency_key)
+        return await self._run(call)
 
     async def stream(
         self,
@@ -65,14 +60,14 @@ class AsyncClient:
         *,
         entities: Sequence[str] | None = None,
         timeout_ms: float | None = None,
-        piece_rows: int = PIECE_ROWS,
+        piece_rows: int = 1000,
     ) -> AsyncIterator[Prediction]:
         """Ask for the predictions of many rows, as `Client.stream`."""
         for piece in self._calls.pieces(endpoint, rows, entities, timeout_ms, piece_rows):
             for prediction in await self._run(piece):
                 yield prediction
 
-    async def prediction(self, id: str) -> Logged:
+    async def prediction(self, id: str) -> PredictionRecord:
         """Read a prediction from the log, as `Client.prediction`."""
         return await self._run(self._calls.prediction(id))
 
@@ -85,7 +80,7 @@ class AsyncClient:
         return await self._run(self._calls.endpoint(name))
 
     async def ready(self) -> bool:
-        """Tell whether the server answers all that it should, as `Client.ready`."""
+        """Return whether the server is ready, as `Client.ready`."""
         return await self._run(self._calls.ready())
 
     async def load(self, endpoint: str) -> None:
@@ -103,35 +98,24 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _run(self, steps: Steps[T]) -> T:
-        got: Got = None
-        while True:
-            try:
-                step = steps.send(got)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            if isinstance(step, Request):
-                got = await self._send(step)
-            else:
-                await asyncio.sleep(step.seconds)
-
-    async def _send(self, request: Request) -> Got:
+    async def _run(self, steps: CallSteps[T]) -> T:
+        result: StepResult = None
         try:
-            response = await self._http.request(
-                request.method,
-                self._calls.url + request.path,
-                content=request.body or None,
-                headers=request.headers,
-            )
+            while True:
+                step = steps.send(result)
+                if isinstance(step, ApiRequest):
+                    result = await self._send(step)
+                else:
+                    await asyncio.sleep(step.seconds)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _send(self, request: ApiRequest) -> ApiResponse | ConnectionFailure:
+        try:
+            return ApiResponse.of(await self._http.request(**request.arguments(self._calls.url)))
         except httpx.RequestError as error:
-            return transport.lost_by(error)
-        return transport.reply_of(response)
+            return ConnectionFailure.of(error)

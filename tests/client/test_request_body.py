@@ -12,7 +12,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from clewline.client.rows import ARROW, body_of, rows_of
+from clewline.client.request_body import ARROW, encode_rows, rows_of
 from clewline.errors import UsageError
 
 MOMENT = dt.datetime(2024, 5, 1, 12, 0, 0, 250)
@@ -69,43 +69,43 @@ def test_a_time_without_offset_in_a_row_is_left_for_the_server_to_refuse():
 
 
 def test_what_json_cannot_say_is_left_for_the_server_to_refuse():
-    assert b"Infinity" in body_of({"x": float("inf"), "t": "\ud800"}, ["c"]).data
-    assert json.loads(body_of([{"t": "ä"}], None).data) == {"rows": [{"t": "ä"}]}
-    assert msgspec.json.decode(body_of([], ["c"]).data)["entities"] == ["c"]
+    assert b"Infinity" in encode_rows({"x": float("inf"), "t": "\ud800"}, ["c"]).data
+    assert json.loads(encode_rows([{"t": "ä"}], None).data) == {"rows": [{"t": "ä"}]}
+    assert msgspec.json.decode(encode_rows([], ["c"]).data)["entities"] == ["c"]
 
 
 @pytest.mark.parametrize("library", ["polars", "lazy", "arrow"])
 def test_a_table_that_can_be_written_as_arrow_is_sent_so_with_its_entities(library):
     table = tables()[library]
-    body = body_of(table, ["c-1", "c-2"])
+    body = encode_rows(table, ["c-1", "c-2"])
     assert (body.content_type, body.entities) == (ARROW, "entity")
     sent = pl.read_ipc_stream(body.data)
     assert sent.columns == [*COLUMNS, "entity"]
     assert sent["entity"].to_list() == ["c-1", "c-2"]
-    assert body_of(table, None).entities is None
-    taken = body_of(pl.DataFrame({"entity": [1]}), ["c"])
+    assert encode_rows(table, None).entities is None
+    taken = encode_rows(pl.DataFrame({"entity": [1]}), ["c"])
     assert taken.entities == "entity_"
 
 
 def test_a_batch_of_arrow_is_sent_as_a_table():
-    body = body_of(pl.DataFrame(COLUMNS).to_arrow().to_batches()[0], ["a", "b"])
+    body = encode_rows(pl.DataFrame(COLUMNS).to_arrow().to_batches()[0], ["a", "b"])
     assert pl.read_ipc_stream(body.data)["entity"].to_list() == ["a", "b"]
 
 
 def test_a_table_of_pandas_is_sent_as_columns():
-    body = json.loads(body_of(tables()["pandas"], ["c-1", "c-2"]).data)
+    body = json.loads(encode_rows(tables()["pandas"], ["c-1", "c-2"]).data)
     assert body == {
         "columns": {name: [row[name] for row in ROWS] for name in COLUMNS},
         "entities": ["c-1", "c-2"],
     }
     with pytest.raises(UsageError, match="twice"):
-        body_of(pd.DataFrame([[1, 2]], columns=["a", "a"]), None)
+        encode_rows(pd.DataFrame([[1, 2]], columns=["a", "a"]), None)
 
 
 @pytest.mark.parametrize("library", ["polars", "pandas", "arrow"])
 def test_a_table_needs_one_entity_a_row(library):
     with pytest.raises(UsageError, match="1 entities and 2 rows"):
-        body_of(tables()[library], ["c"])
+        encode_rows(tables()[library], ["c"])
 
 
 @pytest.mark.parametrize("data", [3, "text", b"bytes", [3], None, {"a": {1, 2}}, ["ab"]])

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from clewline.client.calls import FIRST_WAIT_S, LONGEST_WAIT_S, Calls, Pause, Request
-from clewline.client.failures import Lost, Reply, Unreachable
+from clewline.client.api_calls import FIRST_WAIT_S, LONGEST_WAIT_S, ApiCalls, ApiRequest, RetryPause
+from clewline.client.responses import ApiResponse, ConnectionFailure, Unreachable
 from clewline.errors import (
     ClewlineError,
     Conflict,
@@ -25,23 +25,23 @@ from clewline.errors import (
 )
 from clewline.protocols.error_responses import error_response
 
-GOOD = Reply(
+GOOD = ApiResponse(
     200, b'{"revision":"income#1","predictions":[{"id":"1","model":"income@1","value":2}]}'
 )
-BUSY = Reply(503, b'{"error":{"code":"overloaded","message":"full"}}', "2")
-LOST = Lost("the connection broke", sent=True)
-REFUSED = Lost("nobody listens", sent=False)
+BUSY = ApiResponse(503, b'{"error":{"code":"overloaded","message":"full"}}', "2")
+LOST = ConnectionFailure("the connection broke", sent=True)
+REFUSED = ConnectionFailure("nobody listens", sent=False)
 
 
-def run(got: list[Any], retries: int = 3, **how: Any) -> tuple[Any, list[Request], list[float]]:
+def run(got: list[Any], retries: int = 3, **how: Any) -> tuple[Any, list[ApiRequest], list[float]]:
     """Play a call of `predict` against answers; give what came of it, requests and pauses."""
     asked = {"entities": None, "timeout_ms": None, "idempotency_key": "auto"} | how
-    steps = Calls("http://localhost", None, retries).predict("income", {"a": 1}, **asked)
+    steps = ApiCalls("http://localhost", None, retries).predict("income", {"a": 1}, **asked)
     requests, pauses = [], []
     step, left = next(steps), list(got)
     while True:
         try:
-            if isinstance(step, Pause):
+            if isinstance(step, RetryPause):
                 pauses.append(step.seconds)
                 step = steps.send(None)
             else:
@@ -73,7 +73,9 @@ def test_the_pause_is_no_shorter_than_the_server_asks_and_no_longer_than_is_reas
     assert max(run([LOST] * 13, retries=12)[2]) <= LONGEST_WAIT_S
 
 
-@pytest.mark.parametrize("got", [LOST, Lost("slow", sent=True, timed_out=True), Reply(502, b"")])
+@pytest.mark.parametrize(
+    "got", [LOST, ConnectionFailure("slow", sent=True, timed_out=True), ApiResponse(502, b"")]
+)
 def test_without_a_key_nothing_is_asked_again_that_may_have_been_done(got):
     result, requests, _ = run([got, GOOD], idempotency_key=None)
     assert isinstance(result, ClewlineError)
@@ -87,7 +89,7 @@ def test_without_a_key_what_was_not_begun_is_asked_again(got):
 
 
 def test_a_deadline_of_the_endpoint_is_asked_about_again_and_one_of_the_caller_is_not():
-    over = Reply(504, b'{"error":{"code":"deadline_exceeded","message":"late"}}')
+    over = ApiResponse(504, b'{"error":{"code":"deadline_exceeded","message":"late"}}')
     assert len(run([over, GOOD])[0]) == 1
     result, requests, _ = run([over, GOOD], timeout_ms=5)
     assert isinstance(result, DeadlineExceeded)
@@ -96,7 +98,7 @@ def test_a_deadline_of_the_endpoint_is_asked_about_again_and_one_of_the_caller_i
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 413, 422, 500, 507])
 def test_what_would_fail_again_is_not_asked_again(status):
-    assert len(run([Reply(status, b"{}"), GOOD])[1]) == 1
+    assert len(run([ApiResponse(status, b"{}"), GOOD])[1]) == 1
 
 
 def test_attempts_end_with_the_reason():
@@ -104,7 +106,7 @@ def test_attempts_end_with_the_reason():
     assert isinstance(result, Unreachable)
     assert "nobody listens" in str(result)
     assert len(requests) == 3
-    late = Lost("30 s are over", sent=True, timed_out=True)
+    late = ConnectionFailure("30 s are over", sent=True, timed_out=True)
     assert isinstance(run([late], retries=0)[0], DeadlineExceeded)
 
 
@@ -113,7 +115,9 @@ def test_an_error_is_of_the_class_that_the_server_raised():
         response = error_response(error)
         headers = dict(response.headers)
         wait = headers.get(b"retry-after", b"").decode()
-        result: ClewlineError = run([Reply(response.status, response.body, wait)], retries=0)[0]
+        result: ClewlineError = run([ApiResponse(response.status, response.body, wait)], retries=0)[
+            0
+        ]
         assert str(result) == str(error)
         return result
 
@@ -134,13 +138,13 @@ def test_an_error_is_of_the_class_that_the_server_raised():
 @pytest.mark.parametrize(
     ("reply", "kind", "said"),
     [
-        (Reply(418, b'{"error":{"code":"teapot","message":"short"}}'), UsageError, "short"),
-        (Reply(500, b"<html>"), Fault, "<html>"),
-        (Reply(404, b'{"error":"not there","code":"not_found"}'), UsageError, "not there"),
-        (Reply(400, b'{"error":{"code":"invalid_input","message":"m","fields":3}}'),
+        (ApiResponse(418, b'{"error":{"code":"teapot","message":"short"}}'), UsageError, "short"),
+        (ApiResponse(500, b"<html>"), Fault, "<html>"),
+        (ApiResponse(404, b'{"error":"not there","code":"not_found"}'), UsageError, "not there"),
+        (ApiResponse(400, b'{"error":{"code":"invalid_input","message":"m","fields":3}}'),
          InvalidInput, "m"),
-        (Reply(200, b'{"revision":1}'), Fault, "something else"),
-        (Reply(200, b"hello"), Fault, "something else"),
+        (ApiResponse(200, b'{"revision":1}'), Fault, "something else"),
+        (ApiResponse(200, b"hello"), Fault, "something else"),
     ],
 )  # fmt: skip
 def test_an_answer_of_another_kind_of_server_is_an_error_that_shows_it(reply, kind, said):
@@ -158,16 +162,16 @@ def test_a_key_that_no_header_can_carry_is_refused_before_it_is_sent(key):
 @pytest.mark.parametrize("url", ["localhost:8470", "ftp://a", "http://", ""])
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(UsageError):
-        Calls(url, None, 0)
+        ApiCalls(url, None, 0)
 
 
 def test_a_name_is_one_segment_of_the_path():
-    steps = Calls("http://localhost", None, 0).endpoint("a/../b?c")
+    steps = ApiCalls("http://localhost", None, 0).endpoint("a/../b?c")
     request = next(steps)
-    assert isinstance(request, Request)
+    assert isinstance(request, ApiRequest)
     assert request.path == "/v1/endpoints/a%2F..%2Fb%3Fc"
     with pytest.raises(UsageError):
-        next(Calls("http://localhost", None, 0).endpoint(".."))
+        next(ApiCalls("http://localhost", None, 0).endpoint(".."))
 
 
 def test_importing_the_client_imports_no_server_and_no_library_of_tables():

@@ -15,22 +15,22 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """
     The answer to one row.
 
-    A classifier gives `label`, and `probabilities` where it knows them; a regressor or a
-    model of tensors gives `value`.
+    A classifier answers `label`, and `probabilities` if it has them; a regressor or a model of
+    tensors answers `value`.
     """
 
-    id: str  # a UUIDv7; `Client.prediction` reads what became of it
+    id: str  # a UUIDv7; `Client.prediction` reads its record
     model: str = ""  # the version that answered, such as `income@3`
     arm: str | None = None  # of a route
     label: str | int | float | bool | None = None
     probabilities: dict[str, float] | None = None  # by label
-    value: Any = None  # a number, or nested lists of them
-    action: str | None = None  # what the endpoint's policy decided
-    flags: tuple[Flag, ...] = ()  # values outside what the training data had shown
+    value: Any = None  # a number, or nested lists of numbers
+    action: str | None = None  # the decision of the endpoint's policy
+    flags: tuple[Flag, ...] = ()  # values outside the range of the training data
 
 
-class Predictions(msgspec.Struct, frozen=True):
-    """The answers to one request, one a row, in the order of the rows."""
+class PredictResult(msgspec.Struct, frozen=True):
+    """The answers to one request, one per row, in the order of the rows."""
 
     revision: str  # of the endpoint, such as `income#12`
     predictions: tuple[Prediction, ...]
@@ -45,20 +45,20 @@ class Predictions(msgspec.Struct, frozen=True):
         return self.predictions[row]
 
 
-class Logged(msgspec.Struct, frozen=True, kw_only=True):
-    """A prediction as the log has it, and the line that leads back to what made it."""
+class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction in the log, and its lineage."""
 
     id: str
     time: float  # seconds since the epoch
     endpoint: str
     revision: str
-    entity: str | None = None  # whom the row was about
-    row: dict[str, Any]  # as it came
+    entity: str | None = None  # the entity that the row was about
+    row: dict[str, Any]  # as it was sent
     answer: dict[str, Any]  # as it was given, or the error in its place
     line: Any = None  # as `clewline why ID --json` prints it
 
 
-class Failure(msgspec.Struct, frozen=True):
+class EndpointFailure(msgspec.Struct, frozen=True):
     """Why the revision that should answer does not."""
 
     revision: str
@@ -72,5 +72,5 @@ class EndpointInfo(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     revision: str | None = None
     models: dict[str, str] = {}  # node → version
-    failure: Failure | None = None
+    failure: EndpointFailure | None = None
     signature: Signature | None = None

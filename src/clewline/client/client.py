@@ -1,0 +1,162 @@
+"""The client that waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from clewline.client.api_calls import ApiCalls, ApiRequest, CallSteps, StepResult, T
+from clewline.client.request_body import RowsLike
+from clewline.client.responses import ApiResponse, ConnectionFailure, trusted_authorities
+from clewline.client.results import EndpointInfo, Prediction, PredictionRecord, PredictResult
+
+
+class Client:
+    """
+    Asks a prediction server. Threads may share one; it keeps connections open until `close`.
+
+    Args:
+        url: URL of the server, such as `http://localhost:8470`.
+        token: The token that `clewline tokens add` printed, if the server requires one.
+        timeout_s: Seconds that one attempt waits for the server.
+        retries: Attempts after the first. Each waits a little longer, and at least as long as the
+            server asks. Only what is safe to send twice is sent again.
+        verify: Whether to verify the certificate of an `https` server.
+        ca_file: PEM file of the certificate authorities to trust; None trusts the system's.
+
+    Raises:
+        UsageError: The URL is not valid, or the file of authorities cannot be read.
+
+    Every call raises the `ClewlineError` that the server reports, such as `InvalidInput` with its
+    `fields`; `Unreachable` if no answer came; `DeadlineExceeded` if it took too long.
+
+    Example:
+        `with Client("http://localhost:8470") as client: client.predict("income", rows)`
+    """
+
+    def __init__(
+        self,
+        url: str = "http://localhost:8470",
+        *,
+        token: str | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 3,
+        verify: bool = True,
+        ca_file: str | Path | None = None,
+    ) -> None:
+        self._calls = ApiCalls(url, token, retries)
+        trusted = trusted_authorities(url, verify, ca_file)
+        self._http = httpx.Client(headers=self._calls.headers, timeout=timeout_s, verify=trusted)
+
+    def predict(
+        self,
+        endpoint: str,
+        rows: RowsLike,
+        *,
+        entities: Sequence[str] | None = None,
+        timeout_ms: float | None = None,
+        idempotency_key: str | None = "auto",
+    ) -> PredictResult:
+        """
+        Ask an endpoint for predictions.
+
+        Args:
+            endpoint: Name of the endpoint.
+            rows: One row as a dict, several rows, or a table of Polars, pandas or Arrow.
+            entities: The entity that each row is about, one string per row.
+            timeout_ms: Milliseconds that the server may take before it answers `DeadlineExceeded`.
+            idempotency_key: A new key for each call unless given. With a key, an attempt whose
+                answer was lost is sent again, gets the first answer, and is logged once. With
+                None, only what the server has not begun is sent again.
+
+        Returns:
+            One prediction per row, in order, and the revision that answered.
+
+        Raises:
+            InvalidInput: The signature refuses rows; `fields` names each problem.
+            NotFound: There is no such endpoint; the message suggests the nearest name.
+            ModelFailed: The model raised; the rows are logged under `ids`.
+        """
+        return self._run(self._calls.predict(endpoint, rows, entities, timeout_ms, idempotency_key))
+
+    def stream(
+        self,
+        endpoint: str,
+        rows: RowsLike,
+        *,
+        entities: Sequence[str] | None = None,
+        timeout_ms: float | None = None,
+        piece_rows: int = 1000,
+    ) -> Iterator[Prediction]:
+        """
+        Ask for the predictions of many rows, and yield them one by one as they come.
+
+        The rows are sent in requests of `piece_rows`, each under its own idempotency key: rows
+        that an error leaves unanswered begin at such a request, and no row is logged twice.
+
+        Args:
+            endpoint: Name of the endpoint.
+            rows: As for `predict`.
+            entities: As for `predict`.
+            timeout_ms: As for `predict`, for each request.
+            piece_rows: Rows per request.
+        """
+        for piece in self._calls.pieces(endpoint, rows, entities, timeout_ms, piece_rows):
+            yield from self._run(piece)
+
+    def prediction(self, id: str) -> PredictionRecord:
+        """Read a prediction from the log, with its lineage."""
+        return self._run(self._calls.prediction(id))
+
+    def endpoints(self) -> list[EndpointInfo]:
+        """List the endpoints of the server."""
+        return self._run(self._calls.endpoints())
+
+    def endpoint(self, name: str) -> EndpointInfo:
+        """Describe an endpoint: its live revision, its models and its signature."""
+        return self._run(self._calls.endpoint(name))
+
+    def ready(self) -> bool:
+        """Return whether the server is ready; False if nothing answers."""
+        return self._run(self._calls.ready())
+
+    def load(self, endpoint: str) -> None:
+        """Load an endpoint that was unloaded; return when it answers again."""
+        self._run(self._calls.move(endpoint, "load"))
+
+    def unload(self, endpoint: str) -> None:
+        """Unload an endpoint: it stops answering, and its memory is freed."""
+        self._run(self._calls.move(endpoint, "unload"))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, steps: CallSteps[T]) -> T:
+        result: StepResult = None
+        try:
+            while True:
+                step = steps.send(result)
+                if isinstance(step, ApiRequest):
+                    result = self._send(step)
+                else:
+                    time.sleep(step.seconds)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    def _send(self, request: ApiRequest) -> ApiResponse | ConnectionFailure:
+        try:
+            return ApiResponse.of(self._http.request(**request.arguments(self._calls.url)))
+        except httpx.RequestError as error:
+            return ConnectionFailure.of(error)
