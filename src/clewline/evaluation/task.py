@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from clewline.errors import InvalidInput
 from clewline.evaluation import metrics
 from clewline.evaluation.baseline import Objective
-from clewline.evaluation.boosters import estimator_of, refusals
 from clewline.evaluation.metrics import Floats, Measure
-from clewline.evaluation.texts import takes_texts
+from clewline.model_families import family_of, refusal_errors
 from clewline.signature import dataframes
 from clewline.signature.field import Task
 
@@ -92,7 +91,8 @@ def ask_model(
     """
     if not len(targets):
         raise InvalidInput("The test table has no rows, so nothing can be measured.")
-    model = estimator_of(model)
+    if (family := family_of(model)) is not None:
+        model = family.as_estimator(model)
     classes = getattr(model, "classes_", None)
     if isinstance(classes, list) and classes:
         raise InvalidInput(
@@ -148,7 +148,7 @@ def _ask(
     """Return the answers; `flat` wants one per row, which may stand in a column."""
     try:
         answers = np.asarray(predict(_model_input(model, features)))
-    except refusals() as error:
+    except refusal_errors() as error:
         raise InvalidInput(
             f"The model refuses the test rows: {error}",
             "Test it on a table like the one that it was trained on. An encoder accepts levels "
@@ -169,7 +169,8 @@ def _ask(
 def _model_input(model: Any, features: Any) -> Any:
     """Select the columns that the model was fitted on; an array if those had no names."""
     table = dataframes.open_table(features)
-    if takes_texts(model) and len(table.columns) == 1:
+    family = family_of(model)
+    if family is not None and family.takes_texts(model) and len(table.columns) == 1:
         return table[table.columns[0]].to_list()
     names = getattr(model, "feature_names_in_", None)
     if names is None:

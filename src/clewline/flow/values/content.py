@@ -17,9 +17,9 @@ import msgspec
 
 from clewline.errors import NotStorable
 from clewline.flow.values import file_trees, json_values
-from clewline.flow.values.boosters import catboost_state, is_booster, is_catboost
 from clewline.flow.values.canonical import Canonical
 from clewline.flow.values.pieces import Undigestible, framed, joined, text_bytes, type_name
+from clewline.model_families import value_family_of
 from clewline.store.digest import Digest
 
 WAYS_OUT = (
@@ -61,7 +61,7 @@ class ValueWalk(Canonical):
             return file_trees.path_piece(Path(value))
         if json_values.is_object(type(value)):
             return self.fields(value)
-        if is_model(value):
+        if value_family_of(value) is not None:
             return joined("model", (ModelWalk().piece(value),))
         if is_figure(value):
             return picture_piece(drawn(value))
@@ -85,20 +85,15 @@ class ModelWalk(Canonical):
         if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
             home = getattr(value, "__module__", "builtins")  # `str.split` has none
             return framed("name", text_bytes(f"{home}:{value.__qualname__}"))
-        if is_catboost(value):
-            return self.named(type_name(type(value)), catboost_state(value))
+        family = value_family_of(value)
+        if family is not None and (state := family.state(value)) is not None:
+            return self.named(type_name(type(value)), state)
         return self.reduced(value)
 
 
 def picture_piece(picture: Picture) -> bytes:
     """The canonical piece of a figure as it was drawn."""
     return framed("picture", picture.media_type.encode() + b" " + picture.data)
-
-
-def is_model(value: Any) -> bool:
-    """Whether a value is a scikit-learn estimator, or a booster of another library."""
-    base = getattr(sys.modules.get("sklearn.base"), "BaseEstimator", None)
-    return (base is not None and isinstance(value, base)) or is_booster(value)
 
 
 def is_figure(value: Any) -> bool:

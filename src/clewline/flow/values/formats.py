@@ -7,7 +7,6 @@ back changed, so what they made is loaded and compared before it is kept.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,17 +14,16 @@ import msgspec
 
 from clewline.errors import IntegrityError, NotStorable
 from clewline.flow.values import json_values
-from clewline.flow.values.boosters import is_booster
 from clewline.flow.values.content import (
     WAYS_OUT,
     Picture,
     digest,
     drawn,
     is_figure,
-    is_model,
     not_storable,
 )
 from clewline.flow.values.pieces import type_name
+from clewline.model_families import family_of_format, value_family_of
 
 COLUMN_WAYS_OUT = (
     "Give each column one type with `astype`, and all column names of one type; "
@@ -54,8 +52,10 @@ def library_form(value: Any) -> StoredForm:
     library = type(value).__module__.partition(".")[0]
     if library in LIBRARIES and (form := LIBRARIES[library](value)) is not None:
         return form
-    if is_model(value):
-        return model_form(value)
+    if (family := value_family_of(value)) is not None:
+        data, notes = family.dump(value), family.describe(value)
+        form = StoredForm(kind="model", format=family.value_format, data=data, meta=notes)
+        return checked(value, form)
     if is_figure(value):
         return drawn_form(drawn(value))
     raise not_storable(value)
@@ -125,39 +125,6 @@ def pandas_form(value: Any) -> StoredForm | None:
     return checked(value, form)
 
 
-def model_form(value: Any) -> StoredForm:
-    """An estimator or a booster, refused when it holds a type that we would not load."""
-    from skops.io import dumps
-
-    from clewline.flow.values.trusted import untrusted
-
-    try:
-        data = dumps(value)
-        refused = untrusted(data)
-    except Exception as error:  # skops lets pass whatever an estimator's attribute raises
-        raise NotStorable(
-            f"The {type_name(type(value))} cannot be stored: {error}.", WAYS_OUT
-        ) from error
-    if refused:
-        raise NotStorable(
-            f"The {type_name(type(value))} holds types that are not trusted to be loaded: "
-            f"{', '.join(refused)}.",
-            "Store an estimator that is its library's own through and through, or its "
-            "parameters as a dict; or keep it out of the store with "
-            "@cl.step(store_output=False).",
-        )
-    return checked(
-        value, StoredForm(kind="model", format="skops", data=data, meta=model_notes(value))
-    )
-
-
-def model_notes(value: Any) -> dict[str, Any]:
-    """What is told of a model beside its bytes."""
-    name = type_name(type(value))
-    library = name.partition(".")[0] if is_booster(value) else "sklearn"
-    return {"class": name, library: sys.modules[library].__version__}
-
-
 def drawn_form(picture: Picture) -> StoredForm:
     """A figure as it was drawn."""
     meta = {"media_type": picture.media_type}
@@ -171,7 +138,8 @@ def checked(value: Any, form: StoredForm) -> StoredForm:
     Arrow and skops each know values that they give back changed.
     """
     try:
-        is_same = digest(LOADERS[form.format](form.data, form.meta)) == digest(value)
+        load = loader(form.format)
+        is_same = load is not None and digest(load(form.data, form.meta)) == digest(value)
     except IntegrityError as error:
         raise NotStorable(
             f"The {type_name(type(value))} cannot be read back: {error.message}", WAYS_OUT
@@ -226,16 +194,17 @@ def load_pandas_series(data: bytes, meta: Mapping[str, Any]) -> Any:
     return series
 
 
-def load_model(data: bytes, meta: Mapping[str, Any]) -> Any:
-    """A scikit-learn estimator."""
-    from clewline.flow.values.trusted import load_skops
-
-    return load_skops(data)
-
-
 def load_picture(data: bytes, meta: Mapping[str, Any]) -> Picture:
     """A figure as it was drawn."""
     return Picture(str(meta.get("media_type", "image/png")), data)
+
+
+def loader(name: str) -> Callable[[bytes, Mapping[str, Any]], Any] | None:
+    """Return what loads a value from the bytes of a format and its notes; None if it is unknown."""
+    if name in LOADERS:
+        return LOADERS[name]
+    family = family_of_format(name)
+    return None if family is None else lambda data, _: family.restore(data)
 
 
 LOADERS: dict[str, Callable[[bytes, Mapping[str, Any]], Any]] = {
@@ -244,7 +213,6 @@ LOADERS: dict[str, Callable[[bytes, Mapping[str, Any]], Any]] = {
     "polars-series-ipc": load_polars_series,
     "pandas-ipc": load_pandas_frame,
     "pandas-series-ipc": load_pandas_series,
-    "skops": load_model,
     "png": load_picture,
 }
 

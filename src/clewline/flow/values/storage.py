@@ -23,7 +23,7 @@ from clewline.flow.code.snapshot import Snapshot
 from clewline.flow.values import file_trees, json_values
 from clewline.flow.values.canonical import CONTAINERS, LEAVES
 from clewline.flow.values.content import Picture, digest, not_storable
-from clewline.flow.values.formats import LOADERS, StoredForm, drawn_form, library_form
+from clewline.flow.values.formats import StoredForm, drawn_form, library_form, loader
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.records import Artifact
 
@@ -148,8 +148,8 @@ def load(artifact: Artifact, blobs: ValueSource) -> Any:
     data = blobs.get(artifact.blob)
     if artifact.format == "json":
         value = json_values.decode(data, lambda part: fetched(part, blobs))
-    elif artifact.format in LOADERS:
-        value = LOADERS[artifact.format](data, artifact.meta)
+    elif (load := loader(artifact.format)) is not None:
+        value = load(data, artifact.meta)
     else:
         raise NotSupported(
             f"The artifact {artifact.digest[:12]} has the format {artifact.format!r}, which this "

@@ -1,6 +1,1 @@
-"""Models in the form that is served: compiled to ONNX and held equal, or as they are."""
-
-from clewline.model.compile.compiler import compile
-from clewline.model.compile.result import Attempt, Compiled, Equality
-
-__all__ = ["Attempt", "Compiled", "Equality", "compile"]
+"""Writing fitted models as ONNX graphs, and verifying that these answer as the originals do."""

@@ -1,243 +1,283 @@
-"""The one call that turns a fitted estimator into what is served."""
+"""Converting a fitted model to the form that is served, and verifying that form."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.errors import IntegrityError, InvalidInput, NotSupported
-from clewline.evaluation.boosters import refusals
-from clewline.model.compile.form import Form, NotLowered
-from clewline.model.compile.hold import (
-    BATCH_SIZES,
+from clewline.errors import ClewlineError, InvalidInput, NotSupported
+from clewline.model.compile.candidate_forms import CandidateForm, NotConvertible
+from clewline.model.compile.equivalence import (
     TOLERANCE,
-    Difference,
+    AnswerDifference,
+    Attempt,
+    CompiledModel,
+    EquivalenceRecord,
+    Predict,
+    batch_record,
     difference,
-    in_each,
     same_bits,
+    versions_of,
 )
-from clewline.model.compile.made import made_rows, tried
-from clewline.model.compile.original import Original, solo
-from clewline.model.compile.own import own_form
-from clewline.model.compile.result import Attempt, Compiled, Equality
-from clewline.model.runtime.frames import FrameKind, columns_of, layout_of, original_frame
+from clewline.model.compile.synthetic_rows import EXTREMES, count_tried, synthetic_rows
+from clewline.model.runtime.frames import (
+    FrameKind,
+    TableLayout,
+    columns_of,
+    frame_of,
+    layout_of,
+    original_frame,
+)
 from clewline.model.runtime.outputs import (
     Outputs,
-    Predictor,
     join_outputs,
+    predict_function,
     stack_rows,
     take_outputs,
     take_rows,
 )
+from clewline.model_families import family_named, family_of, refusal_errors
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
-ONNX_CALLS, SKLEARN_CALLS = 200, 40
-"""Calls at each batch size when bits are compared; a call of scikit-learn takes milliseconds."""
+ONNX_CALLS, OWN_CALLS = 200, 40
+"""Calls at each batch size when bits are compared; a call of a library takes milliseconds."""
 
 SAMPLED = 1000
 """Rows, drawn from all, whose bits are compared."""
 
 ONE_BY_ONE = 2000
-"""Rows that are held again one to a call, where the model is served so."""
-
-
-def compile(
-    model: Any, signature: Signature, *, test: Any, train: Any, frame: FrameKind
-) -> Compiled:
-    """
-    Compile a fitted estimator, or keep it where no form is equal.
-
-    Forms are tried from the fastest to the most general; the first that is held equal
-    to the estimator on every row of `test` and on made rows is served. When none is,
-    the estimator itself is stored in its own format, and the record says why.
-
-    Args:
-        model: A fitted estimator or pipeline. It is not changed.
-        signature: Of the table, its labels those of the model.
-        test: pandas or Polars table with the signature's fields, at least one row.
-        train: The table that the model was trained on; gives levels and column types.
-        frame: What the estimator takes: "polars", "pandas", or "numpy" for a matrix
-            with one column a field.
-
-    Raises:
-        InvalidInput: The model's labels are not the signature's, or `test` is empty.
-        NotSupported: It can neither be compiled nor stored safely.
-    """
-    case = _case(solo(model), signature, test, train, frame)
-    attempts: list[Attempt] = []
-    for form in _forms(case, attempts):
-        held = _held(case, form, tuple(attempts))
-        if isinstance(held, Compiled):
-            return held
-        attempts.append(Attempt(form=form.name, reason=held))
-    return _as_it_is(case, tuple(attempts))
+"""Rows that are compared again in calls of one row, if the model is served in such calls."""
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """What is to be compiled, and the rows to hold it against."""
+class OriginalModel:
+    """The model as it was trained, on one thread: what every converted form is compared with."""
 
-    original: Original
+    model: Any
+    signature: Signature
+    layout: TableLayout
+
+    @property
+    def family(self) -> Any:
+        """The family of the model."""
+        return family_of(self.model)
+
+    @property
+    def final(self) -> Any:
+        """The estimator that decides, without the transformers before it."""
+        return self.family.final_estimator(self.model)
+
+    def answer(self, frame: Any) -> Outputs:
+        """Answer a table as the model takes it; what a model warns of is the point here."""
+        with warnings.catch_warnings(action="ignore"):
+            found: Outputs = self.family.predict(self.model, frame, self.signature)
+            return found
+
+    def answer_rows(self, columns: Columns) -> tuple[Outputs | None, Columns]:
+        """
+        Answer synthetic rows; return the answers, and the rows without those that it refuses.
+
+        An encoder that was told to refuse unseen levels raises on them: such rows have
+        no answer to be equal to.
+        """
+        answers: list[Outputs] = []
+        kept = self._answer_halves(columns, np.arange(len(columns)), answers)
+        return join_outputs(answers) if answers else None, take_rows(columns, kept)
+
+    def _answer_halves(
+        self, columns: Columns, places: NDArray[np.intp], answers: list[Outputs]
+    ) -> NDArray[np.intp]:
+        """Collect answers, halving where rows are refused; return the places that have one."""
+        rows = take_rows(columns, places)
+        try:
+            answers.append(self.answer(frame_of(rows, self.signature, self.layout, floats=True)))
+            return places
+        except refusal_errors():
+            if len(places) <= 1:
+                return places[:0]
+        halves = np.array_split(places, 2)
+        return np.concatenate([self._answer_halves(columns, half, answers) for half in halves])
+
+
+@dataclass(frozen=True, slots=True)
+class OwnForm:
+    """A model as its library stores it, and how it is called."""
+
+    title: str
+    runtime: str  # the family that loads it
+    files: Callable[[int | None], dict[str, bytes]]  # by the rows of a call, None for any number
+    distributions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """A model that is to be converted, and the rows that forms are compared on."""
+
+    original: OriginalModel
     train: Columns
     test: Columns
     answers: Outputs  # of the original on the test table
 
-    @property
-    def signature(self) -> Signature:
-        return self.original.signature
 
+def compile_model(
+    model: Any, signature: Signature, *, test: Any, train: Any, frame: FrameKind
+) -> CompiledModel:
+    """
+    Convert a fitted model, or keep it in its library's format if no converted form is equal.
 
-def _case(model: Any, signature: Signature, test: Any, train: Any, frame: FrameKind) -> Case:
+    Forms are tried from the fastest to the most general; the first that is verified equal
+    to the model on every row of `test` and on synthetic rows is served. If none is,
+    the model itself is stored in its own format, and the record says why.
+
+    Args:
+        model: A fitted estimator, pipeline, booster or transformer. It is not changed.
+        signature: Of the table, its labels those of the model.
+        test: pandas or Polars table with the signature's fields, at least one row.
+        train: The table that the model was trained on; gives levels and column types.
+        frame: What the model takes: "polars", "pandas", "texts" for a list of strings, or
+            "numpy" for a matrix with one column for each field.
+
+    Raises:
+        InvalidInput: The model's labels are not the signature's, or `test` is empty.
+        NotSupported: It can neither be converted nor stored safely.
+    """
     if len(test) == 0:
-        raise InvalidInput("The test table has no rows.", "Pass rows to hold the model against.")
-    original = Original(model, signature, layout_of(train, signature, frame))
+        raise InvalidInput("The test table has no rows.", "Pass rows to compare the model on.")
+    alone = family_of(model).single_threaded(model)
+    original = OriginalModel(alone, signature, layout_of(train, signature, frame))
     try:
-        answers = original.table(original_frame(test, signature, frame))
-    except refusals() as error:
+        answers = original.answer(original_frame(test, signature, frame))
+    except refusal_errors() as error:
         raise InvalidInput(
             f"The model refuses the test rows: {error}",
             "Leave such rows out, or train with an encoder that takes levels that it has not seen "
             '(handle_unknown="ignore").',
         ) from error
-    return Case(original, columns_of(train, signature), columns_of(test, signature), answers)
+    rows = columns_of(train, signature), columns_of(test, signature)
+    case = _Comparison(original, *rows, answers)
+    attempts: list[Attempt] = []
+    for form in _candidates(case, attempts):
+        found = _verified(case, form, tuple(attempts))
+        if isinstance(found, CompiledModel):
+            return found
+        attempts.append(Attempt(form=form.name, reason=found))
+    return _as_it_is(case, tuple(attempts))
 
 
-def _forms(case: Case, attempts: list[Attempt]) -> Iterator[Form]:
-    """Give the forms that the model can be lowered to; those that it cannot go to `attempts`."""
-    from clewline.model.compile.forms import FORMS
-
-    for name, build in FORMS:
+def _candidates(case: _Comparison, attempts: list[Attempt]) -> Iterator[CandidateForm]:
+    """Yield the forms that the model has; those that it does not have go to `attempts`."""
+    for name, build in case.original.family.form_builders(case.original):
         try:
             yield from build(case.original, case.train)
-        except NotLowered as reason:
+        except NotConvertible as reason:
             attempts.append(Attempt(form=name, reason=str(reason)))
 
 
-def _held(case: Case, form: Form, attempts: tuple[Attempt, ...]) -> Compiled | str:
-    """Hold a form against the original; gives the compiled model, or why it is not equal."""
+def _verified(
+    case: _Comparison, form: CandidateForm, attempts: tuple[Attempt, ...]
+) -> CompiledModel | str:
+    """Compare a form with the original; return the compiled model, or why it is not equal."""
+    signature, family = case.original.signature, family_named(form.runtime)
+    synthetic: dict[str, Columns] = {}
+    answers = {"test": case.answers}
+    for kind, rows in synthetic_rows(case.test, signature, form.thresholds).items():
+        found, kept = case.original.answer_rows(rows)
+        if found is not None:
+            synthetic[kind], answers[kind] = kept, found
     try:
         files = form.files()
-        predictor = form.server.load(files, case.signature)
-        made, answers = _made(case, form)
-        rows = stack_rows([case.test, *made.values()])
-        apart = difference(answers, predictor.predict(rows))
-    except (NotLowered, IntegrityError, InvalidInput) as error:
-        return str(error)
-    if apart.reason:
-        return apart.reason
-    size = None if same_bits(predictor, _sample(rows, SAMPLED), ONNX_CALLS) else 1
-    if size is not None:
-        files = form.files(rows_per_call=size)
-        served = form.server.load(files, case.signature)
-        apart = _one_by_one(served, rows, answers, apart, ONE_BY_ONE)
+        predict = predict_function(family.load(files, signature))
+        extremes = synthetic.get(EXTREMES)
+        wanted = join_outputs([answers[kind] for kind in answers if kind != EXTREMES])
+        ordinary = [rows for kind, rows in synthetic.items() if kind != EXTREMES]
+        rows = stack_rows([case.test, *ordinary])
+        apart = difference(wanted, predict(rows))
+        if extremes is not None and apart.reason is None:
+            apart = apart.and_rows(difference(answers[EXTREMES], predict(extremes)))
         if apart.reason:
             return apart.reason
-    equality = _record(case, form, apart, made, attempts, size)
-    return Compiled(files, form.server.name, equality, msgspec.to_builtins(form.encoding(size)))
-
-
-def _one_by_one(
-    served: Predictor, rows: Columns, answers: Outputs, apart: Difference, count: int
-) -> Difference:
-    """Hold rows once more, one to a call as they will be served; gives the larger difference."""
-    places = _places(len(rows), count)
-    alone = difference(take_outputs(answers, places), served.predict(take_rows(rows, places)))
-    return Difference(
-        max(apart.flips, alone.flips),
-        max(apart.largest, alone.largest),
-        apart.identical,
-        apart.rows,
-        alone.rows,
-    )
-
-
-def _made(case: Case, form: Form) -> tuple[dict[str, Columns], Outputs]:
-    made: dict[str, Columns] = {}
-    answers = [case.answers]
-    for kind, rows in made_rows(case.test, case.signature, form.thresholds).items():
-        found, kept = case.original.rows(rows)
-        if found is not None:
-            made[kind] = kept
-            answers.append(found)
-    return made, join_outputs(answers)
-
-
-def _record(
-    case: Case,
-    form: Form,
-    apart: Difference,
-    made: dict[str, Columns],
-    attempts: tuple[Attempt, ...],
-    size: int | None,
-) -> Equality:
-    return Equality(
-        held=True,
+        size = None if same_bits(predict, _sample(rows, SAMPLED), ONNX_CALLS) else 1
+        if size is not None:
+            files = form.files(rows_per_call=size)
+            predict = predict_function(family.load(files, signature))
+            apart = _one_by_one(predict, rows, wanted, apart, ONE_BY_ONE)
+            if apart.reason:
+                return apart.reason
+    except NotConvertible as error:
+        return str(error)
+    except ClewlineError as error:
+        return error.message
+    except Exception as error:  # a converted graph may fail in any way when it is run
+        return f"it fails when it is run: {(str(error).strip().splitlines() or [repr(error)])[0]}"
+    kinds = {kind: len(each) for kind, each in synthetic.items()}
+    equality = EquivalenceRecord(
+        verified=True,
         form=form.name,
-        by=form.by,
+        executed_by=form.executed_by,
         rows=len(case.test),
-        made_rows=sum(map(len, made.values())),
-        made={kind: len(rows) for kind, rows in made.items()},
+        synthetic_rows=sum(kinds.values()),
+        synthetic_kinds=kinds,
         split_thresholds=len(form.thresholds),
-        split_thresholds_tried=tried(form.thresholds),
+        split_thresholds_tried=count_tried(form.thresholds),
+        flips=apart.flips,
+        max_difference=apart.largest,
+        identical_rows=apart.identical,
+        **batch_record(min(len(rows), SAMPLED), ONNX_CALLS, size),
+        rows_one_by_one=apart.one_by_one,
+        attempts=attempts,
+        versions=versions_of(*form.distributions),
+    )
+    return CompiledModel(files, form.runtime, equality, msgspec.to_builtins(form.encoding(size)))
+
+
+def _as_it_is(case: _Comparison, attempts: tuple[Attempt, ...]) -> CompiledModel:
+    """Store the model itself, and compare it with what is loaded again."""
+    own: OwnForm = case.original.family.own_form(case.original)
+    family, signature = family_named(own.runtime), case.original.signature
+    predict = predict_function(family.load(own.files(None), signature))
+    apart = difference(case.answers, predict(case.test))
+    if apart.reason:
+        raise NotSupported(
+            f"The model, stored and loaded again, does not answer as it did: {apart.reason}.",
+            "Does it hold state outside its library, or work on columns that are not fields?",
+        )
+    size = None if same_bits(predict, _sample(case.test, SAMPLED), OWN_CALLS) else 1
+    if size is not None:
+        predict = predict_function(family.load(own.files(size), signature))
+        apart = _one_by_one(predict, case.test, case.answers, apart, OWN_CALLS)
+    equality = EquivalenceRecord(
+        verified=False,
+        form=own.title,
+        reason="; ".join(f"{each.form}: {each.reason}" for each in attempts) or "no ONNX form",
+        rows=len(case.test),
+        synthetic_rows=0,
         flips=apart.flips,
         max_difference=apart.largest,
         identical_rows=apart.identical,
         tolerance=TOLERANCE,
-        **_bits(len(case.test) + sum(map(len, made.values())), ONNX_CALLS, size),
-        rows_one_by_one=apart.alone,
+        **batch_record(min(len(case.test), SAMPLED), OWN_CALLS, size),
+        rows_one_by_one=apart.one_by_one,
         attempts=attempts,
-        versions=_versions(*form.distributions),
+        versions=versions_of(*own.distributions, "numpy"),
     )
+    layout = {"layout": msgspec.to_builtins(case.original.layout)}
+    return CompiledModel(own.files(size), own.runtime, equality, layout)
 
 
-def _bits(rows: int, calls: int, size: int | None) -> dict[str, Any]:
-    """Say at which batch sizes how many rows gave the same bits, or that they did not."""
-    if size is not None:
-        return {"rows_per_call": size}
-    return {
-        "batch_sizes": BATCH_SIZES,
-        "rows_in_batches": in_each(min(rows, SAMPLED), calls),
-    }
-
-
-def _as_it_is(case: Case, attempts: tuple[Attempt, ...]) -> Compiled:
-    """Store the estimator itself, and hold what is loaded again against it."""
-    own = own_form(case.original)
-    predictor = own.load(None, case.signature)
-    apart = difference(case.answers, predictor.predict(case.test))
-    if apart.reason:
-        raise NotSupported(
-            f"The model, stored and loaded again, does not answer as it did: {apart.reason}.",
-            "Does it hold state outside scikit-learn, or work on columns that are not fields?",
-        )
-    size = None if same_bits(predictor, _sample(case.test, SAMPLED), SKLEARN_CALLS) else 1
-    if size is not None:
-        served = own.load(size, case.signature)
-        apart = _one_by_one(served, case.test, case.answers, apart, SKLEARN_CALLS)
-    reason = "; ".join(f"{attempt.form}: {attempt.reason}" for attempt in attempts)
-    equality = Equality(
-        held=False,
-        form=own.title,
-        reason=reason or "no ONNX form",
-        rows=len(case.test),
-        made_rows=0,
-        flips=apart.flips,
-        max_difference=apart.largest,
-        identical_rows=apart.identical,
-        **_bits(len(case.test), SKLEARN_CALLS, size),
-        rows_one_by_one=apart.alone,
-        attempts=attempts,
-        versions=_versions(*own.distributions, "numpy"),
-    )
-    layout = msgspec.to_builtins(case.original.layout)
-    return Compiled(own.files(size), own.runtime, equality, {"layout": layout})
+def _one_by_one(
+    predict: Predict, rows: Columns, answers: Outputs, apart: AnswerDifference, count: int
+) -> AnswerDifference:
+    """Compare rows once more, in calls of one row as they will be served."""
+    places = _places(len(rows), count)
+    alone = difference(take_outputs(answers, places), predict(take_rows(rows, places)))
+    return apart.one_by_one_with(alone)
 
 
 def _sample(rows: Columns, count: int) -> Columns:
@@ -246,7 +286,3 @@ def _sample(rows: Columns, count: int) -> Columns:
 
 def _places(total: int, count: int) -> NDArray[np.intp]:
     return np.random.default_rng(0).permutation(total)[:count].astype(np.intp)
-
-
-def _versions(*names: str) -> dict[str, str]:
-    return {name: version(name) for name in names}

@@ -1,5 +1,5 @@
-"""What executes a model. Kinds register under the entry-point group `clewline.runtimes`."""
+"""What a loaded model is: it takes rows, gives outputs, and is closed; and tables as rows."""
 
-from clewline.model.runtime.outputs import Outputs, Predictor, Runtime, Transformer
+from clewline.model.runtime.outputs import Outputs, Predictor, Transformer
 
-__all__ = ["Outputs", "Predictor", "Runtime", "Transformer"]
+__all__ = ["Outputs", "Predictor", "Transformer"]

@@ -2,7 +2,7 @@
 Tables as the arrays that travel, and arrays as the table that an estimator was trained on.
 
 An estimator sees the frame library and the column types of its training table;
-`Layout` keeps them, so that a row rebuilt from `Columns` meets it as a training row did.
+`TableLayout` keeps them, so that a row rebuilt from `Columns` meets it as a training row did.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clewline.signature.field import NUMERIC, Field, Signature
 FrameKind = Literal["polars", "pandas", "numpy", "texts"]
 
 
-class Column(msgspec.Struct, frozen=True, omit_defaults=True):
+class ColumnLayout(msgspec.Struct, frozen=True, omit_defaults=True):
     """One column of the training table."""
 
     dtype: str
@@ -28,21 +28,21 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
     null: Literal["none", "nan"] = "none"  # how text columns of objects write null
 
 
-class Layout(msgspec.Struct, frozen=True):
+class TableLayout(msgspec.Struct, frozen=True):
     """The frame library and the column types that an estimator was trained with."""
 
     frame: FrameKind
-    columns: dict[str, Column]
+    columns: dict[str, ColumnLayout]
 
     def null_of(self, name: str) -> float | None:
         """Give what stands for null in a text column."""
         return None if self.columns[name].null == "none" else float("nan")
 
 
-def layout_of(table: Any, signature: Signature, frame: FrameKind) -> Layout:
+def layout_of(table: Any, signature: Signature, frame: FrameKind) -> TableLayout:
     """Read the column types of a pandas or Polars table; `frame` says what the estimator takes."""
     read = _polars_column if _is_polars(table) else _pandas_column
-    return Layout(frame, {field.name: read(table[field.name]) for field in signature.fields})
+    return TableLayout(frame, {field.name: read(table[field.name]) for field in signature.fields})
 
 
 def columns_of(table: Any, signature: Signature) -> Columns:
@@ -57,7 +57,7 @@ def columns_of(table: Any, signature: Signature) -> Columns:
 
 
 def frame_of(
-    columns: Columns, signature: Signature, layout: Layout, *, floats: bool = False
+    columns: Columns, signature: Signature, layout: TableLayout, *, floats: bool = False
 ) -> Any:
     """
     Rebuild the table that an estimator takes.
@@ -66,7 +66,7 @@ def frame_of(
         columns: Checked rows.
         signature: Names the columns.
         layout: The library and types of the training table.
-        floats: Leave numbers as float64, so that made rows between two integers can be asked.
+        floats: Leave numbers as float64, so that rows between two integers can be asked.
     """
     series = _values_by_name(columns, signature)
     if layout.frame == "texts":
@@ -95,25 +95,25 @@ def _is_polars(table: Any) -> bool:
     return type(table).__module__.startswith("polars")
 
 
-def _polars_column(series: Any) -> Column:
+def _polars_column(series: Any) -> ColumnLayout:
     import polars as pl
 
     if isinstance(series.dtype, pl.Enum):
-        return Column("Enum", tuple(series.dtype.categories.to_list()))
-    return Column(str(series.dtype))
+        return ColumnLayout("Enum", tuple(series.dtype.categories.to_list()))
+    return ColumnLayout(str(series.dtype))
 
 
-def _pandas_column(series: Any) -> Column:
+def _pandas_column(series: Any) -> ColumnLayout:
     dtype = str(series.dtype)
     if dtype == "category":
         levels = series.cat.categories.tolist()
         if not all(isinstance(level, str) for level in levels):
-            return Column(dtype, None, "nan")
-        return Column(dtype, tuple(levels), "nan")
+            return ColumnLayout(dtype, None, "nan")
+        return ColumnLayout(dtype, tuple(levels), "nan")
     if dtype == "object":
         nulls = series[series.isna()]
-        return Column(dtype, None, "nan" if any(v is not None for v in nulls) else "none")
-    return Column(dtype, None, "nan")
+        return ColumnLayout(dtype, None, "nan" if any(v is not None for v in nulls) else "none")
+    return ColumnLayout(dtype, None, "nan")
 
 
 def _numbers(series: Any, field: Field) -> NDArray[np.float64]:
@@ -128,7 +128,7 @@ def _numbers(series: Any, field: Field) -> NDArray[np.float64]:
     return np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
 
 
-def _matrix(values: list[NDArray[Any]], signature: Signature, layout: Layout) -> NDArray[Any]:
+def _matrix(values: list[NDArray[Any]], signature: Signature, layout: TableLayout) -> NDArray[Any]:
     if all(field.kind in NUMERIC for field in signature.fields):
         return np.column_stack(values).astype(np.float64)
     matrix = np.empty((len(values[0]), len(values)), dtype=object)
@@ -139,7 +139,7 @@ def _matrix(values: list[NDArray[Any]], signature: Signature, layout: Layout) ->
 
 
 def _polars_frame(
-    values: dict[str, NDArray[Any]], signature: Signature, layout: Layout, floats: bool
+    values: dict[str, NDArray[Any]], signature: Signature, layout: TableLayout, floats: bool
 ) -> Any:
     import polars as pl
 
@@ -160,7 +160,7 @@ def _polars_frame(
     return pl.DataFrame(out)
 
 
-def _polars_dtype(column: Column, field: Field) -> Any:
+def _polars_dtype(column: ColumnLayout, field: Field) -> Any:
     import polars as pl
 
     if column.dtype == "Enum":
@@ -180,7 +180,7 @@ def _polars_dtype(column: Column, field: Field) -> Any:
 
 
 def _pandas_frame(
-    values: dict[str, NDArray[Any]], signature: Signature, layout: Layout, floats: bool
+    values: dict[str, NDArray[Any]], signature: Signature, layout: TableLayout, floats: bool
 ) -> Any:
     import pandas as pd
 
@@ -192,7 +192,7 @@ def _pandas_frame(
     )
 
 
-def _pandas_series(values: NDArray[Any], field: Field, layout: Layout, floats: bool) -> Any:
+def _pandas_series(values: NDArray[Any], field: Field, layout: TableLayout, floats: bool) -> Any:
     import pandas as pd
 
     column = layout.columns[field.name]

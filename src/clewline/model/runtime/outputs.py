@@ -1,27 +1,29 @@
-"""The contract of a model runtime."""
+"""Predictors and transformers, the outputs that they give, and rows cut apart and joined."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.entry_points import load_entry_point
+from clewline.errors import InvalidInput
 from clewline.signature.columns import Columns
-from clewline.signature.field import Signature
+from clewline.signature.field import Output
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+Rows = slice | NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
     """
-    Answers, one a row.
+    Answers, one for each row.
 
     A classifier fills `choices` (index into the signature's labels) and
-    `probabilities`; a regressor fills `values`; what answers with arrays, `tensor`.
+    `probabilities`; a regressor fills `values`; a model that answers with arrays, `tensor`.
     """
 
     choices: NDArray[np.int64] | None = None  # shape (n,)
@@ -34,6 +36,15 @@ class Outputs:
             if part is not None:
                 return len(part)
         raise TypeError("outputs that hold no answers have no length")
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.generic] | None, ...]:
+        """All arrays, in the order of the fields."""
+        return (self.choices, self.probabilities, self.values, self.tensor)
+
+    def to_bytes(self) -> list[bytes | None]:
+        """Return the bits of every array."""
+        return [None if array is None else array.tobytes() for array in self.arrays]
 
 
 class Predictor(Protocol):
@@ -54,8 +65,8 @@ class Transformer(Protocol):
     """
     Loaded preprocessing: a package whose signature's task is "transform".
 
-    What `Predictor` promises of threads, bits and memory holds here too. Takes rows
-    of the signature's fields and gives the same rows, in order, as the fields of its
+    What `Predictor` promises about threads, bits and memory holds here too. Takes rows
+    of the signature's fields and returns the same rows, in order, as the fields of its
     output: the columns stand as `signature.transformed` orders them.
     """
 
@@ -64,34 +75,104 @@ class Transformer(Protocol):
     def close(self) -> None: ...
 
 
-class Runtime(Protocol):
+class FunctionPredictor:
     """
-    Loads a model from the verified bytes of a package; never from a path, never by pickle.
+    A function that answers rows, as a `Predictor`.
 
-    A runtime of packages whose task is "transform" gives a `Transformer` instead.
+    Args:
+        answer: Answers rows; raises `InvalidInput` if the model refuses one.
+        rows_per_call: 1 if the model's bits depend on the batch; None if they do not.
+        on_close: Called once, when the predictor is closed.
+        warnings: Sentences about what was noticed at loading.
     """
 
-    name: str
+    def __init__(
+        self,
+        answer: Callable[[Columns], Outputs],
+        rows_per_call: int | None = None,
+        on_close: Callable[[], None] | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        self.warnings = warnings
+        self._answer, self._size, self._on_close = answer, rows_per_call, on_close
 
-    def load(self, files: Mapping[str, bytes], signature: Signature) -> Predictor: ...
+    def predict(self, columns: Columns) -> Outputs:
+        """Answer rows; raises `InvalidInput` if the model refuses one."""
+        return predict_in_batches(self._answer, columns, self._size)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._answer = _closed
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
 
 
-@cache
-def runtime_named(name: str) -> Runtime:
+class FunctionTransformer:
+    """A function that transforms rows, as a `Transformer`; arguments as of `FunctionPredictor`."""
+
+    def __init__(
+        self, change: Callable[[Columns], Columns], rows_per_call: int | None = None
+    ) -> None:
+        self._change, self._size = change, rows_per_call
+
+    def transform(self, columns: Columns) -> Columns:
+        """Transform rows; raises `InvalidInput` if the preprocessing refuses one."""
+        if self._size is None or len(columns) <= self._size:
+            return self._change(columns)
+        return stack_rows([self._change(piece) for piece in _pieces(columns, self._size)])
+
+    def close(self) -> None:
+        """Free the preprocessing."""
+        self._change = _closed
+
+
+def predict_in_batches(
+    predict: Callable[[Columns], Outputs], columns: Columns, size: int | None
+) -> Outputs:
+    """Answer rows, at most `size` in a call; all at once if it is None."""
+    if size is None or len(columns) <= size:
+        return predict(columns)
+    return join_outputs([predict(piece) for piece in _pieces(columns, size)])
+
+
+def predict_function(loaded: Predictor | Transformer) -> Callable[[Columns], Outputs]:
+    """Return what answers rows, also for preprocessing: its columns become outputs."""
+    if isinstance(loaded, Transformer):
+        return lambda columns: columns_as_outputs(loaded.transform(columns))
+    return loaded.predict
+
+
+def columns_as_outputs(columns: Columns) -> Outputs:
+    """Return transformed rows as outputs, so that they are compared as answers are."""
+    texts = columns.texts
+    strings = np.where(np.equal(texts, None), "\x00null", texts).astype(str) if texts.size else None
+    return Outputs(values=columns.numbers, tensor=strings)
+
+
+def label_order(classes: Any, output: Output) -> list[int]:
     """
-    Return the runtime of a name.
+    Return the place of each of the signature's labels among a model's classes.
 
     Raises:
-        NotSupported: No installed distribution offers it.
+        InvalidInput: The two are not the same labels.
     """
-    runtime: Runtime = load_entry_point("clewline.runtimes", name)()
-    return runtime
+    known = [plain_label(label) for label in classes]
+    wanted = [plain_label(label) for label in output.labels or ()]
+    if sorted(map(repr, known)) != sorted(map(repr, wanted)):
+        raise InvalidInput(
+            f"The model answers {known}, but the column {output.name!r} holds {wanted}.",
+            "Pass the target and the tables that the model was trained on.",
+        )
+    return [known.index(label) for label in wanted]
 
 
-Scalar = TypeVar("Scalar", bound=np.generic)
+def plain_label(label: Any) -> Any:
+    """Return a label as a plain Python value."""
+    return label.item() if isinstance(label, np.generic) else label
 
 
-def take_rows(columns: Columns, rows: slice | NDArray[np.intp]) -> Columns:
+def take_rows(columns: Columns, rows: Rows) -> Columns:
     """Take some rows."""
     return Columns(
         np.ascontiguousarray(columns.numbers[rows]),
@@ -100,37 +181,29 @@ def take_rows(columns: Columns, rows: slice | NDArray[np.intp]) -> Columns:
     )
 
 
-def take_outputs(outputs: Outputs, rows: slice | NDArray[np.intp]) -> Outputs:
+def take_outputs(outputs: Outputs, rows: Rows) -> Outputs:
     """Take the answers of some rows."""
-    return Outputs(
-        choices=None if outputs.choices is None else outputs.choices[rows],
-        probabilities=None if outputs.probabilities is None else outputs.probabilities[rows],
-        values=None if outputs.values is None else outputs.values[rows],
-        tensor=None if outputs.tensor is None else outputs.tensor[rows],
-    )
+    return Outputs(*(None if array is None else array[rows] for array in outputs.arrays))  # type: ignore[arg-type]
 
 
 def join_outputs(parts: list[Outputs]) -> Outputs:
-    """Put answers of several calls one behind the other."""
-    first = parts[0]
-    return Outputs(
-        choices=None if first.choices is None else _stack([p.choices for p in parts]),
-        probabilities=None
-        if first.probabilities is None
-        else _stack([p.probabilities for p in parts]),
-        values=None if first.values is None else _stack([p.values for p in parts]),
-        tensor=None if first.tensor is None else _stack([p.tensor for p in parts]),
-    )
-
-
-def _stack(arrays: list[NDArray[Scalar] | None]) -> NDArray[Scalar]:
-    return np.concatenate([array for array in arrays if array is not None])
+    """Join the answers of several calls."""
+    columns = zip(*(part.arrays for part in parts), strict=True)
+    return Outputs(*(None if each[0] is None else np.concatenate(each) for each in columns))  # type: ignore[arg-type]
 
 
 def stack_rows(parts: list[Columns]) -> Columns:
-    """Put rows of several tables one under the other."""
+    """Join the rows of several tables."""
     return Columns(
         np.concatenate([part.numbers for part in parts]),
         np.concatenate([part.texts for part in parts]),
         {name: np.concatenate([part.tensors[name] for part in parts]) for name in parts[0].tensors},
     )
+
+
+def _pieces(columns: Columns, size: int) -> list[Columns]:
+    return [take_rows(columns, slice(at, at + size)) for at in range(0, len(columns), size)]
+
+
+def _closed(*_: object) -> None:
+    raise RuntimeError("The predictor was closed.")

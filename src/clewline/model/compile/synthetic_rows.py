@@ -1,0 +1,184 @@
+"""
+Synthetic rows: where a converted model would differ from its original if it could.
+
+Each takes a row of the test table and changes it: a number to just below, on and just
+above a split threshold; a field to null; a text to a level that nobody has seen, or to
+the words that careless code takes for null; every field drawn from another row; all
+numbers to zero or one, or one of them to a huge value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clewline.model.runtime.outputs import take_rows
+from clewline.signature.columns import Columns
+from clewline.signature.field import Signature
+
+MAX_THRESHOLDS = 4000
+"""Most split thresholds that are tried, drawn evenly at random from all."""
+
+MIXED = 1000
+"""Rows whose fields each come from another row."""
+
+ROWS_PER_NULL = 4
+
+EXTREMES = "extremes"
+"""Kind of the rows of zeros, ones and huge values. Compare them apart from the others: their
+answers may be so large that a difference relative to the largest says nothing of ordinary rows."""
+
+HUGE = (1e6, -1e6, 1e30, -1e30)
+"""What one field at a time is set to; estimators that compute in float32 still take these."""
+
+ODD_TEXTS = ("", "None", "nan", "NaN", "null", "<NA>", "\x00", "never seen")
+"""Texts that are none of a model's levels, or are mistaken for null."""
+
+PROSE = (
+    " ",
+    ".",
+    "a",
+    "A b C dd",
+    "it's under_score and-dash, e-mail@host.org!",
+    "12 345.67 1e9 0x1F",
+    "naïve café Straße ŒUVRE",
+    "İstanbul ISPARTA ı",
+    "日本語 текст עברית العربية",
+    "e\u0301 and \u00e9, \u200bzero\u00a0width",
+    "line\nbreak\ttab\r\nend",
+    "🙂 👍🏽 emoji",
+    "word " * 500,
+    "x" * 5000,
+)
+"""Texts of all alphabets, marks and lengths."""
+
+GLUED = ("{}é", "ß{}", "{}_x", "{}7", "{}'s", "日{}", "{}\u0301", "-{}-")
+
+Edit = Callable[[Columns, int], None]
+
+
+def synthetic_rows(
+    table: Columns, signature: Signature, thresholds: Sequence[tuple[int, float]], seed: int = 0
+) -> dict[str, Columns]:
+    """
+    Return synthetic rows of each kind.
+
+    Args:
+        table: Rows to start from, at least one.
+        signature: Says which fields may be null, and the levels.
+        thresholds: Split points of the model as (index of the numeric field, value).
+        seed: Of the draw.
+    """
+    draw = np.random.default_rng(seed)
+
+    def edited(edits: list[Edit]) -> Columns:
+        rows = take_rows(table, _places(len(table), len(edits), draw))
+        for place, edit in enumerate(edits):
+            edit(rows, place)
+        return rows
+
+    chosen = draw.permutation(len(thresholds))[:MAX_THRESHOLDS]
+    kinds = {
+        "split thresholds": edited(_threshold_edits(signature, [thresholds[i] for i in chosen])),
+        "nulls": edited(_null_edits(signature)),
+        "texts": edited(_text_edits(table, signature)),
+        "mixed": _mixed(table, draw),
+        EXTREMES: edited(_extreme_edits(signature)),
+    }
+    return {kind: rows for kind, rows in kinds.items() if len(rows)}
+
+
+def count_tried(thresholds: Sequence[tuple[int, float]]) -> int:
+    """Return how many thresholds get rows of their own."""
+    return min(len(thresholds), MAX_THRESHOLDS)
+
+
+def _number(field: Any, value: Any) -> Edit:
+    def edit(rows: Columns, place: int) -> None:
+        rows.numbers[place, field] = value
+
+    return edit
+
+
+def _text(field: Any, value: Any) -> Edit:
+    def edit(rows: Columns, place: int) -> None:
+        rows.texts[place, field] = value
+
+    return edit
+
+
+def _threshold_edits(
+    signature: Signature, thresholds: Sequence[tuple[int, float]]
+) -> list[Edit]:
+    edits = []
+    for field, value in thresholds:
+        points = [np.nextafter(value, -np.inf), value, np.nextafter(value, np.inf)]
+        kind = signature.numeric[field].kind
+        if kind in ("integer", "boolean"):
+            points += [np.floor(value), np.floor(value) + 1]
+        edits += [_number(field, p) for p in points if kind != "boolean" or p in (0.0, 1.0)]
+    return edits
+
+
+def _null_edits(signature: Signature) -> list[Edit]:
+    numbers = [i for i, field in enumerate(signature.numeric) if field.nullable]
+    texts = [i for i, field in enumerate(signature.textual) if field.nullable]
+
+    def all_null(rows: Columns, place: int) -> None:
+        rows.numbers[place, numbers] = np.nan
+        rows.texts[place, texts] = None
+
+    edits = [*(_number(i, np.nan) for i in numbers), *(_text(i, None) for i in texts)]
+    return [edit for edit in [*edits, all_null] for _ in range(ROWS_PER_NULL)] if edits else []
+
+
+def _text_edits(table: Columns, signature: Signature) -> list[Edit]:
+    edits = []
+    for index, field in enumerate(signature.textual):
+        is_category = field.kind == "category"
+        levels = (field.levels or ())[:500] if is_category else prose(table.texts[:, index])
+        edits += [_text(index, text) for text in (*ODD_TEXTS, *levels)]
+    return edits
+
+
+def _extreme_edits(signature: Signature) -> list[Edit]:
+    """Set every number to 0 or 1, and one at a time to a huge value; dates stay as they are."""
+    kinds = [field.kind for field in signature.numeric]
+    places = [index for index, kind in enumerate(kinds) if kind != "datetime"]
+    if not places:
+        return []
+    single = [index for index in places if kinds[index] in ("number", "integer")]
+    huge = [_number(i, v) for i in single for v in HUGE if kinds[i] == "number" or abs(v) < 1e9]
+    return [_number(places, 0.0), _number(places, 1.0), *huge]
+
+
+def prose(texts: NDArray[Any]) -> tuple[str, ...]:
+    """
+    Return texts on which cutting out words differs, if it can.
+
+    Words that the model may know are glued to letters, digits and marks: cut in
+    another place they are words that it knows, or no longer are.
+    """
+    words = sorted({word for text in texts[:1000].tolist() if text for word in text.split()})
+    few = [" ".join(words[at : at + 10]) for at in range(0, min(len(words), 2000), 10)]
+    glued = [
+        " ".join(form.format(word) for word in words[at : at + 10])
+        for form in GLUED
+        for at in range(0, min(len(words), 400), 10)
+    ]
+    return (*PROSE, *few, *(text.upper() for text in few[:40]), *glued)
+
+
+def _mixed(table: Columns, draw: np.random.Generator) -> Columns:
+    rows = take_rows(table, _places(len(table), MIXED, draw))
+    for matrix, source in ((rows.numbers, table.numbers), (rows.texts, table.texts)):
+        for column in range(source.shape[1]):
+            matrix[:, column] = source[_places(len(table), MIXED, draw), column]
+    return rows
+
+
+def _places(total: int, count: int, draw: np.random.Generator) -> NDArray[np.intp]:
+    return draw.integers(0, total, count).astype(np.intp)

@@ -1,0 +1,128 @@
+"""Trees as arrays, whichever library grew them, and ensembles that add up their leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clewline.model.compile.candidate_forms import NotConvertible
+
+MAX_NODES = 4_000_000
+
+Link = Literal["mean", "identity", "exp", "sigmoid", "half sigmoid", "softmax"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionTree:
+    """
+    A binary tree, one entry for each node, the root first.
+
+    A row goes left when its value is at most `threshold`; a missing value goes
+    where `nan_left` says. `value` holds what a leaf adds.
+    """
+
+    feature: NDArray[np.int64]
+    threshold: NDArray[np.float64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    leaf: NDArray[np.bool_]
+    nan_left: NDArray[np.bool_]
+    weight: NDArray[np.float64]  # training rows that came by
+    value: NDArray[np.float64]
+
+
+class CategorySet(NamedTuple):
+    """
+    A set of categories that splits ask for, as a column of its own.
+
+    Its feature number follows those of the columns: at most 0.5 goes left. If the set
+    goes left, null goes right with all other categories; if the set goes right, null
+    goes where the split says.
+    """
+
+    column: int
+    codes: frozenset[int]
+    left: bool
+
+
+class CategorySets:
+    """The category sets of an ensemble under construction."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._places: dict[CategorySet, int] = {}
+
+    def feature(self, column: int, codes: frozenset[int], *, left: bool) -> int:
+        """Return the feature that is at most 0.5 for rows whose category goes left."""
+        found = CategorySet(column, codes, left)
+        return self._places.setdefault(found, self._width + len(self._places))
+
+    @property
+    def all(self) -> tuple[CategorySet, ...]:
+        """Every set, in the order of the features."""
+        return tuple(self._places)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEnsemble:
+    """Trees, each adding to one target, and how the sums become answers."""
+
+    trees: list[tuple[int, DecisionTree]]
+    targets: int
+    link: Link
+    count: int = 1  # of estimators, which "mean" divides by
+    zero_is_second: bool = False  # a raw score of exactly 0 is the second label
+    float32: bool = True  # inputs are rounded to float32 before they are compared
+    category_sets: tuple[CategorySet, ...] = ()
+    sparse_zeros_are_null: bool = False  # a zero that a sparse matrix leaves out counts as null
+
+    def __post_init__(self) -> None:
+        if (nodes := sum(len(tree.leaf) for _, tree in self.trees)) > MAX_NODES:
+            raise NotConvertible(f"{nodes:,} nodes are more than {MAX_NODES:,}")
+
+
+def tree_of_rows(rows: Iterable[Iterable[Any]]) -> DecisionTree:
+    """Return a tree from one row for each node, its entries in the order of the fields."""
+    dtypes = (np.int64, np.float64, np.int64, np.int64, np.bool_, np.bool_, np.float64, np.float64)
+    columns = zip(*rows, strict=True)
+    return DecisionTree(*(np.array(c, d) for c, d in zip(columns, dtypes, strict=True)))
+
+
+def constant_tree(value: float) -> DecisionTree:
+    """Return a tree of one leaf, which adds the same to every row."""
+    return tree_of_rows([(0, 0.0, 0, 0, True, False, 0.0, value)])
+
+
+def constant_trees(values: Iterable[float]) -> list[tuple[int, DecisionTree]]:
+    """Return for each target a tree that adds its start value."""
+    return [(target, constant_tree(value)) for target, value in enumerate(values)]
+
+
+def simplified(tree: DecisionTree) -> DecisionTree:
+    """Merge sibling leaves that add the same; every row still gets what it got."""
+    leaf, value = tree.leaf.copy(), tree.value.copy()
+    while True:
+        same = ~leaf & leaf[tree.left] & leaf[tree.right]
+        same &= value[tree.left] == value[tree.right]
+        if not same.any():
+            return _reachable(replace(tree, leaf=leaf, value=value))
+        value[same] = value[tree.left[same]]
+        leaf |= same
+
+
+def _reachable(tree: DecisionTree) -> DecisionTree:
+    keep = np.zeros(len(tree.leaf), dtype=bool)
+    front = np.zeros(1, dtype=np.int64)
+    while len(front):
+        keep[front] = True
+        inner = front[~tree.leaf[front]]
+        front = np.concatenate([tree.left[inner], tree.right[inner]])
+    place = np.cumsum(keep) - 1
+    columns = {name: getattr(tree, name)[keep] for name in DecisionTree.__slots__}
+    for name in ("left", "right"):
+        columns[name] = np.where(columns["leaf"], 0, place[columns[name]])
+    return DecisionTree(**columns)

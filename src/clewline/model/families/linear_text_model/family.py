@@ -1,0 +1,287 @@
+"""
+Linear models over bags of words or characters, without the library that trained them.
+
+    text ─► terms (words, runs of words or of characters) ─► counts of known terms
+         ─► weighed (tf-idf, norm) ─► scores, by a weight for each term ─► labels, or a value
+
+Terms are cut out by Python's own `re` and `str`, as scikit-learn's vectorizers do it, so
+that they are the same in every alphabet. Each row is computed separately: its bits do not
+depend on the batch.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clewline.errors import FieldProblem, IntegrityError, InvalidInput
+from clewline.model.families.family import REGISTER_AGAIN, Family, decode_file, require_files
+from clewline.model.runtime.outputs import FunctionPredictor, Outputs
+from clewline.signature.columns import Columns
+from clewline.signature.field import Signature
+
+SPEC, TERMS, WEIGHTS, BIAS, IDF = "linear_text.json", "terms.json", "weights.npy", "bias.npy", "idf.npy"
+"""The files of a package; `idf.npy` only where terms are weighed by it."""
+
+Floats = NDArray[np.float64]
+
+
+class LinearTextSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How a text becomes numbers, and how these become an answer: file `linear_text.json`."""
+
+    field: str
+    analyzer: Literal["word", "char", "char_wb"]
+    ngrams: tuple[int, int]  # least and most words, or characters, of a term
+    pattern: str | None = None  # of a word
+    lower: bool = True
+    accents: Literal["unicode", "ascii"] | None = None  # how they are taken off
+    stop_words: tuple[str, ...] = ()
+    binary: bool = False  # a term counts once
+    sublinear: bool = False  # 1 + ln(count)
+    idf: bool = False  # whether counts are weighed by `idf.npy`
+    norm: Literal["l1", "l2"] | None = None
+    link: Literal["sigmoid", "softmax", "shares", "labels", "value"]
+
+
+class LinearTextFamily(Family):
+    """Loads JSON and arrays, neither code nor pickle. scikit-learn's models are converted to it."""
+
+    name = "linear_text_model"
+    title = "linear text model"
+
+    def load(self, files: Mapping[str, bytes], signature: Signature) -> FunctionPredictor:
+        """Load a model; errors as of `Family.load`."""
+        require_files(files, SPEC, TERMS, WEIGHTS, BIAS)
+        spec = decode_file(files, SPEC, LinearTextSpec)
+        terms = decode_file(files, TERMS, list[str])
+        if spec.idf:
+            require_files(files, IDF)
+        try:
+            weights, bias = array_of(files[WEIGHTS]), array_of(files[BIAS])
+            idf = array_of(files[IDF]) if spec.idf else None
+            cut = cutter(spec)
+        except (ValueError, EOFError, re.error) as error:
+            raise IntegrityError(
+                f"The files of a linear text model cannot be read: {error}.", REGISTER_AGAIN
+            ) from error
+        if weights.shape != (len(terms), len(bias)) or (idf is not None and len(idf) != len(terms)):
+            raise IntegrityError(
+                f"{len(terms)} terms have weights of the shape {list(weights.shape)}.",
+                REGISTER_AGAIN,
+            )
+        return FunctionPredictor(_Scorer(spec, cut, terms, weights, bias, idf, signature))
+
+
+class _Scorer:
+    """Answers texts by the weights of their terms."""
+
+    def __init__(
+        self,
+        spec: LinearTextSpec,
+        cut: Callable[[str], list[str]],
+        terms: list[str],
+        weights: Floats,
+        bias: Floats,
+        idf: Floats | None,
+        signature: Signature,
+    ) -> None:
+        self._spec, self._cut = spec, cut
+        self._places = {term: place for place, term in enumerate(terms)}
+        self._weights, self._bias, self._idf = np.ascontiguousarray(weights), bias, idf
+        self._column = [field.name for field in signature.textual].index(spec.field)
+
+    def __call__(self, columns: Columns) -> Outputs:
+        """Answer rows; raises `InvalidInput` that names each text which is null."""
+        texts = columns.texts[:, self._column].tolist()
+        if None in texts:
+            places = (row for row, text in enumerate(texts) if text is None)
+            problems = tuple(
+                FieldProblem(row, self._spec.field, None, "a string: not null") for row in places
+            )
+            raise InvalidInput("The model takes no null.", "Send a string.", problems)
+        scores = np.empty((len(texts), len(self._bias)))
+        for row, text in enumerate(texts):
+            scores[row] = self._score(text)
+        return _LINKS[self._spec.link](scores)
+
+    def _score(self, text: str) -> Floats:
+        found = Counter(map(self._places.get, self._cut(text)))
+        found.pop(None, None)
+        if not found:
+            return self._bias
+        places = np.fromiter(found.keys(), np.intp, len(found))
+        numbers = self._weighed(np.fromiter(found.values(), np.float64, len(found)), places)
+        weights = self._weights[places]
+        total: Floats = np.add.reduce(numbers[:, None] * weights, axis=0) + self._bias
+        return total
+
+    def _weighed(self, counts: Floats, places: NDArray[np.intp]) -> Floats:
+        spec = self._spec
+        if spec.binary:
+            counts = np.ones(len(counts))
+        if spec.sublinear:
+            counts = np.log(counts) + 1.0
+        if self._idf is not None:
+            counts = counts * self._idf[places]
+        if spec.norm is None:
+            return counts
+        size = np.abs(counts).sum() if spec.norm == "l1" else math.sqrt((counts * counts).sum())
+        return counts / size if size else counts
+
+
+def array_of(data: bytes) -> Floats:
+    """Read an array of numbers; what is pickled is refused."""
+    found = np.load(io.BytesIO(data), allow_pickle=False)
+    if not isinstance(found, np.ndarray) or found.dtype != np.float64:
+        raise ValueError("a file of float64 holds something else")
+    return found
+
+
+def bytes_of(array: NDArray[Any]) -> bytes:
+    """Write an array as float64."""
+    out = io.BytesIO()
+    np.save(out, np.ascontiguousarray(array, dtype=np.float64), allow_pickle=False)
+    return out.getvalue()
+
+
+# Terms
+
+
+def cutter(spec: LinearTextSpec) -> Callable[[str], list[str]]:
+    """Give what cuts a text into its terms, as scikit-learn's `build_analyzer` does."""
+    parts: dict[str, Callable[[str], list[str]]] = {
+        "word": _words(spec),
+        "char": lambda text: _characters(_SPACES.sub(" ", text), *spec.ngrams),
+        "char_wb": lambda text: _within_words(_SPACES.sub(" ", text), *spec.ngrams),
+    }
+    terms, accents = parts[spec.analyzer], _ACCENTS.get(spec.accents or "")
+
+    def cut(text: str) -> list[str]:
+        if spec.lower:
+            text = text.lower()
+        return terms(text if accents is None else accents(text))
+
+    return cut
+
+
+_SPACES = re.compile(r"\s\s+")
+
+
+def _words(spec: LinearTextSpec) -> Callable[[str], list[str]]:
+    find = re.compile(spec.pattern or "").findall
+    stop, (least, most) = frozenset(spec.stop_words), spec.ngrams
+
+    def words(text: str) -> list[str]:
+        found: list[str] = find(text)
+        if stop:
+            found = [word for word in found if word not in stop]
+        return found if most == 1 else _runs(found, least, most)
+
+    return words
+
+
+def _runs(words: list[str], least: int, most: int) -> list[str]:
+    """Words one after the other, from `least` to `most` of them."""
+    runs = list(words) if least == 1 else []
+    for size in range(max(least, 2), min(most, len(words)) + 1):
+        runs += [" ".join(words[at : at + size]) for at in range(len(words) - size + 1)]
+    return runs
+
+
+def _characters(text: str, least: int, most: int) -> list[str]:
+    length = len(text)
+    sizes = range(least, min(most, length) + 1)
+    return [text[at : at + size] for size in sizes for at in range(length - size + 1)]
+
+
+def _within_words(text: str, least: int, most: int) -> list[str]:
+    """Characters of each word with a space on both sides; what is shorter counts once, whole."""
+    return list(chain.from_iterable(_padded(f" {word} ", least, most) for word in text.split()))
+
+
+def _padded(word: str, least: int, most: int) -> list[str]:
+    length, found = len(word), []
+    for size in range(least, most + 1):
+        found += [word[at : at + size] for at in range(max(length - size, 0) + 1)]
+        if length <= size:
+            break
+    return found
+
+
+def _without_marks(text: str) -> str:
+    if text.isascii():
+        return text
+    apart = unicodedata.normalize("NFKD", text)
+    return "".join(each for each in apart if not unicodedata.combining(each))
+
+
+def _in_ascii(text: str) -> str:
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+
+
+_ACCENTS = {"unicode": _without_marks, "ascii": _in_ascii}
+
+
+# Answers
+
+
+def _value(scores: Floats) -> Outputs:
+    return Outputs(values=scores[:, 0].copy())
+
+
+def _labels(scores: Floats) -> Outputs:
+    return Outputs(choices=_chosen(scores))
+
+
+def _sigmoid(scores: Floats) -> Outputs:
+    high = np.array([_logistic(score) for score in scores[:, 0].tolist()]).reshape(-1)
+    return Outputs(choices=_chosen(scores), probabilities=np.column_stack([1.0 - high, high]))
+
+
+def _shares(scores: Floats) -> Outputs:
+    """Each label against the rest, their probabilities made to sum to 1."""
+    each = np.array([[_logistic(score) for score in row] for row in scores.tolist()])
+    each = each.reshape(scores.shape)
+    return Outputs(choices=_chosen(scores), probabilities=each / each.sum(axis=1, keepdims=True))
+
+
+def _softmax(scores: Floats) -> Outputs:
+    top = scores.max(axis=1, initial=-np.inf)
+    powers = [
+        [math.exp(score - most) for score in row]
+        for row, most in zip(scores.tolist(), top.tolist(), strict=True)
+    ]
+    each = np.array(powers).reshape(scores.shape)
+    return Outputs(choices=_chosen(scores), probabilities=each / each.sum(axis=1, keepdims=True))
+
+
+def _chosen(scores: Floats) -> NDArray[np.int64]:
+    if scores.shape[1] == 1:
+        return (scores[:, 0] > 0).astype(np.int64)
+    return np.asarray(scores.argmax(axis=1), dtype=np.int64)
+
+
+def _logistic(score: float) -> float:
+    if score >= 0:
+        return 1.0 / (1.0 + math.exp(-score))
+    power = math.exp(score)
+    return power / (1.0 + power)
+
+
+_LINKS: dict[str, Callable[[Floats], Outputs]] = {
+    "sigmoid": _sigmoid,
+    "softmax": _softmax,
+    "shares": _shares,
+    "labels": _labels,
+    "value": _value,
+}

@@ -1,0 +1,1 @@
+"""ONNX models: those that clewline compiled, and files that somebody brings."""

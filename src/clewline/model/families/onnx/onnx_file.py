@@ -1,0 +1,186 @@
+"""Registering an ONNX file that somebody brings; it is served as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from clewline.errors import IntegrityError, InvalidInput, NotSupported
+from clewline.model import background
+from clewline.model.compile.candidate_forms import MODEL
+from clewline.model.compile.equivalence import (
+    CompiledModel,
+    EquivalenceRecord,
+    batch_record,
+    same_bits,
+)
+from clewline.model.families import packaging
+from clewline.model.families.family import PackageContents, RegistrationInputs
+from clewline.model.families.onnx.call import CALL, OnnxFileCall
+from clewline.model.families.onnx.family import OnnxFileModel, OnnxFamily, open_session
+from clewline.model.families.onnx.file_signature import read_signature
+from clewline.model.package import BACKGROUND
+from clewline.model.runtime.outputs import take_rows
+from clewline.signature.columns import Columns
+from clewline.signature.field import Signature
+
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+"""Of operators that ONNX Runtime has without other libraries."""
+
+SAMPLED = 200
+"""Rows that are answered at several batch sizes."""
+
+CALLS = 60
+SYNTHETIC_ROWS = 70
+NO_ROWS = "no table was given: there is no profile, and the background sample is synthetic"
+
+
+def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
+    """
+    Make the files of a package.
+
+    Args:
+        data: The file.
+        inputs: A signature, rows, both or neither.
+
+    Raises:
+        InvalidInput: The table or the signature does not fit the file.
+        NotSupported: The file cannot be served; says why.
+    """
+    model = parse(data)
+    require_whole(model)
+    try:
+        session = open_session(data)
+    except IntegrityError as error:
+        raise NotSupported(
+            f"ONNX Runtime cannot load the file: {error.message}",
+            "Export it for an operator set that this ONNX Runtime has, with its own operators.",
+        ) from error
+    signature, call = read_signature(model, session, inputs)
+    notes, rows, test = [NO_ROWS], packaging.no_rows(signature), None
+    if inputs.train is not None:
+        _, _, rows, test, notes = packaging.split_rows(signature, inputs)
+    asked = rows if test is None else test
+    if len(asked):
+        sample = take_rows(asked, slice(0, SAMPLED))
+    else:
+        sample = synthetic_columns(signature, np.random.default_rng(0))
+    call = _with_steady_bits(session, signature, call, sample)
+    files = {MODEL: data, CALL: msgspec.json.encode(call)}
+    equality = _record(model, len(asked), len(rows) > 0, call.rows_per_call)
+    compiled = CompiledModel(files, OnnxFamily.name, equality)
+    described = packaging.describing_files(signature, compiled, rows, test)
+    if not len(rows):
+        made_up = synthetic_columns(signature, np.random.default_rng(0))
+        described[BACKGROUND] = packaging.json_of(background.rows(signature, made_up))
+    evaluated = packaging.LoadedEstimator(OnnxFamily().load(files, signature), signature)
+    return PackageContents(files | described, signature, compiled, notes, evaluated=evaluated)
+
+
+def parse(data: bytes) -> Any | None:
+    """Read the file as ONNX; None where it is something else."""
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception:  # protobuf's errors have no common class
+        return None
+    return model if model.ir_version and (model.graph.node or model.graph.output) else None
+
+
+def require_whole(model: Any) -> None:
+    """
+    Refuse a model that is not all in its file.
+
+    Raises:
+        NotSupported: It has data in other files, or operators of somebody's own.
+    """
+    allowed = DOMAINS | {function.domain for function in model.functions}
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in _nodes(nodes):
+            if node.domain not in allowed:
+                raise NotSupported(
+                    f"The operator {node.op_type} is of the domain {node.domain!r}, which needs a "
+                    "library of its own.",
+                    "Export the model with the operators of ONNX alone.",
+                )
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
+        raise NotSupported(
+            "The file keeps weights in other files beside it.",
+            "Save it as one file: onnx.save(onnx.load(PATH), OTHER, save_as_external_data=False).",
+        )
+
+
+def _nodes(nodes: Any) -> Iterator[Any]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _nodes(graph.node)
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    yield from model.graph.initializer
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in _nodes(nodes):
+            for attribute in node.attribute:
+                yield attribute.t
+                yield from attribute.tensors
+                for inner in (attribute.g, *attribute.graphs):
+                    yield from inner.initializer
+
+
+def synthetic_columns(
+    signature: Signature, draw: np.random.Generator, count: int = SYNTHETIC_ROWS
+) -> Columns:
+    """Return synthetic rows that a signature allows."""
+    numbers = np.empty((count, len(signature.numeric)))
+    for place, field in enumerate(signature.numeric):
+        whole = field.kind in ("integer", "boolean", "datetime")
+        numbers[:, place] = draw.integers(0, 2, count) if whole else draw.normal(size=count)
+    texts = np.empty((count, len(signature.textual)), dtype=object)
+    for place, field in enumerate(signature.textual):
+        texts[:, place] = draw.choice(np.array(field.levels or ("a", "b"), dtype=object), count)
+    tensors = {field.name: _tensor(field, draw, count) for field in signature.tensors}
+    return Columns(numbers, texts, tensors)
+
+
+def _tensor(field: Any, draw: np.random.Generator, count: int) -> NDArray[Any]:
+    shape = (count, *field.shape)
+    if np.dtype(field.dtype).kind == "f":
+        return draw.normal(size=shape).astype(field.dtype)
+    return draw.integers(0, 2, shape).astype(field.dtype)
+
+
+def _with_steady_bits(
+    session: Any, signature: Signature, call: OnnxFileCall, rows: Columns
+) -> OnnxFileCall:
+    """Return the call under which a row has the same bits whichever rows share its batch."""
+    model = OnnxFileModel(session, signature, call)
+    try:
+        model(take_rows(rows, slice(0, 1)))
+        if call.rows_per_call is None and not same_bits(model, rows, CALLS):
+            return msgspec.structs.replace(call, rows_per_call=1)
+    except InvalidInput as error:
+        raise NotSupported(
+            f"The model cannot answer rows of its own signature: {error.message}",
+            "Pass a training table, or a signature with the shapes and levels that it takes.",
+        ) from error
+    return call
+
+
+def _record(model: Any, asked: int, has_rows: bool, size: int | None) -> EquivalenceRecord:
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    producer = f"{model.producer_name} {model.producer_version}".strip() or "an unnamed program"
+    count = asked or SYNTHETIC_ROWS
+    return EquivalenceRecord(
+        verified=False,
+        form="the ONNX file",
+        reason=f"it was brought as it is (by {producer}, operator set {opset})",
+        rows=count if has_rows else 0,
+        synthetic_rows=0 if has_rows else SYNTHETIC_ROWS,
+        **batch_record(min(count, SAMPLED), CALLS, size),
+    )

@@ -1,0 +1,225 @@
+"""What every family does with the tables that it is given, and the files that describe a model."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+import narwhals as nw
+import numpy as np
+from numpy.typing import NDArray
+
+from clewline.errors import InvalidInput
+from clewline.model import background, profile
+from clewline.model.compile.equivalence import CompiledModel
+from clewline.model.families.family import RegistrationInputs
+from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
+from clewline.model.runtime.outputs import Outputs, Predictor
+from clewline.model_families import family_named
+from clewline.signature import dataframes
+from clewline.signature.check import Checker
+from clewline.signature.columns import Columns
+from clewline.signature.field import Field, Signature
+from clewline.signature.infer import infer_signature
+from clewline.signature.json_rows import NameSuggestions
+
+
+def describing_files(
+    signature: Signature, compiled: CompiledModel, train: Columns, test: Columns | None
+) -> dict[str, bytes]:
+    """
+    Make the files of a package that describe its model.
+
+    Args:
+        signature: Of the model.
+        compiled: The model as it will be served.
+        train: Checked rows that it was trained on.
+        test: Checked rows that it has not seen, or None.
+    """
+    if signature.output.task == "transform":  # nobody counts its output
+        measured = profile.measure_fields(signature, train)
+    else:
+        predictor = family_named(compiled.runtime).load(compiled.files, signature)
+        try:
+            measured = profile.measure_profile(signature, train, predictor, test=test)
+        finally:
+            predictor.close()
+    return {
+        SIGNATURE: json_of(signature),
+        EQUALITY: json_of(compiled.equality),
+        PROFILE: json_of(measured),
+        BACKGROUND: json_of(background.rows(signature, train)),
+    }
+
+
+def json_of(value: Any) -> bytes:
+    """Write a value as a file of a package."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def with_probabilities(signature: Signature, has_them: bool) -> Signature:
+    """State whether a classifier gives probabilities with its labels."""
+    output = signature.output
+    if output.labels is None or output.has_probabilities == has_them:
+        return signature
+    output = msgspec.structs.replace(output, has_probabilities=has_them)
+    return msgspec.structs.replace(signature, output=output)
+
+
+def require_train(inputs: RegistrationInputs) -> None:
+    """Raise InvalidInput unless a training table is given."""
+    if inputs.train is None:
+        raise InvalidInput(
+            "No training table is given.", "Pass train=, the rows that the model was fitted on."
+        )
+
+
+def require_target(inputs: RegistrationInputs) -> str:
+    """Return the target; raises InvalidInput unless it and a training table are given."""
+    require_train(inputs)
+    if inputs.target is None:
+        raise InvalidInput("No target is named.", "Pass target=, the column that it predicts.")
+    return inputs.target
+
+
+def fitted_names(model: Any) -> list[str] | None:
+    """Return the columns that an estimator was fitted on; None if they had no names."""
+    names = getattr(model, "feature_names_in_", None)
+    return None if names is None else [str(name) for name in names]
+
+
+def fitted_columns(model: Any, table: Any, target: str | None) -> list[str]:
+    """
+    Name the columns of a table that an estimator takes, in its order.
+
+    Raises:
+        InvalidInput: The table does not have just these columns besides the target.
+    """
+    present = [column for column in dataframes.open_table(table).columns if column != target]
+    names = fitted_names(model)
+    if names is None:
+        count = getattr(model, "n_features_in_", len(present))
+        if count != len(present):
+            raise InvalidInput(
+                f"The model was fitted on {count} columns, but the training table has "
+                f"{len(present)} besides the target.",
+                "Pass the table that it was fitted on, its columns in the same order.",
+            )
+        return present
+    for name in names:
+        if name not in present:
+            raise InvalidInput(
+                f"The model was fitted on a column {name!r}, which the training table does not "
+                f"have{NameSuggestions(present).hint(name)}.",
+                "Pass the table that it was fitted on.",
+            )
+    return names
+
+
+def fields_of(table: Any, columns: list[str]) -> tuple[Field, ...]:
+    """Infer the fields of columns of a table that holds no target."""
+    helper = "\x00target" + "x" * max(map(len, columns), default=0)
+    chosen = dataframes.open_table(table).select(columns).with_columns(nw.lit(0.5).alias(helper))
+    return infer_signature(chosen.to_native(), target=helper, task="regression").fields
+
+
+def select(table: Any, columns: list[str]) -> Any:
+    """Take columns of a table, in order; raises InvalidInput if one is missing."""
+    opened = dataframes.open_table(table)
+    for column in columns:
+        dataframes.require_column(opened, column)
+    return opened.select(columns).to_native()
+
+
+def split_rows(
+    signature: Signature, inputs: RegistrationInputs
+) -> tuple[Any, Any, Columns, Columns | None, list[str]]:
+    """
+    Take the fields of a signature from the tables that are given.
+
+    Test rows that an endpoint would refuse are left out: the training table never showed such.
+
+    Returns:
+        The training table; the table to compare on (the test table, or else the training
+        table); the checked rows of the training table and, if it is given, of the test
+        table; and sentences for the person who registers.
+    """
+    names = [field.name for field in signature.fields]
+    checker = Checker(signature)
+    train = select(inputs.train, names)
+    asked = train if inputs.test is None else select(inputs.test, names)
+    asked, notes = _allowed_rows(checker, asked)
+    test = None if inputs.test is None else checker.table(asked).columns
+    return train, asked, checker.table(train).columns, test, notes
+
+
+def _allowed_rows(checker: Checker, table: Any) -> tuple[Any, list[str]]:
+    try:
+        checker.table(table)
+    except InvalidInput as error:
+        rows = {problem.row for problem in error.fields}
+        opened = dataframes.open_table(table)
+        if not rows or len(rows) >= len(opened):
+            raise
+        first = error.fields[0]
+        note = (
+            f"{len(rows):,} of {len(opened):,} test rows were left out, because an endpoint "
+            f"refuses them: row {first.row}, {first.field} {first.value!r} instead of "
+            f"{first.expected}."
+        )
+        kept = [row for row in range(len(opened)) if row not in rows]
+        return opened[kept, :].to_native(), [note]
+    return table, []
+
+
+def no_rows(signature: Signature) -> Columns:
+    """Return no rows of a signature."""
+    tensors = {f.name: np.zeros((0, *(f.shape or ())), f.dtype) for f in signature.tensors}
+    texts = np.empty((0, len(signature.textual)), dtype=object)
+    return Columns(np.zeros((0, len(signature.numeric))), texts, tensors)
+
+
+def frame_kind(table: Any) -> Literal["polars", "pandas"]:
+    """Say of which library a table is."""
+    pandas = sys.modules.get("pandas")
+    return "pandas" if pandas is not None and isinstance(table, pandas.DataFrame) else "polars"
+
+
+class LoadedEstimator:
+    """
+    A loaded model as an estimator, so that `cl.evaluate` asks it as it will be served.
+
+    Args:
+        predictor: The model; closed with this object.
+        signature: Of the model.
+        read: Turns a table into rows; by default as a request is checked.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        signature: Signature,
+        read: Callable[[Any], Columns] | None = None,
+    ) -> None:
+        self._predictor = predictor
+        self._read = read or (lambda table: Checker(signature).table(table).columns)
+        weakref.finalize(self, predictor.close)
+        self.feature_names_in_ = [field.name for field in signature.fields]
+        labels = signature.output.labels
+        self.classes_ = None if labels is None else np.array(labels, dtype=object)
+        if labels is not None and signature.output.has_probabilities:
+            self.predict_proba = lambda table: self._outputs(table).probabilities
+
+    def predict(self, table: Any) -> NDArray[Any]:
+        """Return the value or the label of each row."""
+        found = self._outputs(table)
+        if self.classes_ is None:
+            assert found.values is not None
+            return found.values
+        return np.asarray(self.classes_[found.choices])
+
+    def _outputs(self, table: Any) -> Outputs:
+        return self._predictor.predict(self._read(table))

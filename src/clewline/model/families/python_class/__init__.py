@@ -1,0 +1,1 @@
+"""Python classes of the project with `predict(table)` or `predict(rows)`."""

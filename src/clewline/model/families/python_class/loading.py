@@ -1,0 +1,177 @@
+"""
+Models that are Python classes, loaded from the code and the files of their package.
+
+The modules are made from the verified bytes, in a namespace of their own: nothing is
+imported from the project that happens to lie around the server, and two versions of
+one module live side by side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clewline.errors import ClewlineError, IntegrityError, InvalidInput, ModelFailed
+from clewline.flow.code.isolated_modules import IsolatedModules
+from clewline.model.families.python_class.requirements import other_versions
+from clewline.model.families.python_class.rows import model_input
+from clewline.model.families.python_class.spec import DeclaredFiles, PythonSpec, decode_spec
+from clewline.model.runtime.outputs import FunctionPredictor, Outputs
+from clewline.model.runtime.private_folder import PrivateFolder
+from clewline.signature import model_answers
+from clewline.signature.columns import Columns
+from clewline.signature.field import Output, Signature
+
+logger = logging.getLogger(__name__)
+
+_numbers = itertools.count(1)
+
+
+def load_python(files: Mapping[str, bytes], signature: Signature) -> FunctionPredictor:
+    """
+    Load the modules of a package and make the object.
+
+    Raises:
+        IntegrityError: A file is missing, or is not what it should be.
+        NotSupported: A library that it needs is not installed.
+        ModelFailed: Its code, or its constructor, raised.
+    """
+    spec = decode_spec(files)
+    warnings = other_versions(spec.requirements, spec.name)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    folder = WrittenFiles(spec.files, files)
+    name = f"clewline_model_{os.getpid()}_{next(_numbers)}"
+    code = {path: files[part.file] for path, part in spec.code.items()}
+    modules = IsolatedModules(name, code, shown="{path}@" + spec.code[spec.module].blake3[:8])
+
+    def let_go() -> None:
+        modules.close()
+        folder.close()
+
+    try:
+        model = construct(spec, modules, folder)
+    except BaseException:
+        let_go()
+        raise
+
+    def answer(columns: Columns) -> Outputs:
+        table = model_input(columns, signature, spec.frame, spec.layout)
+        return ask(model, table, signature.output, len(columns))
+
+    def close() -> None:
+        try:
+            if callable(closing := getattr(model, "close", None)):
+                closing()
+        except Exception:
+            logger.exception("%s: its close() raised", spec.name)
+        let_go()
+
+    return FunctionPredictor(answer, spec.rows_per_call, close, tuple(warnings))
+
+
+def ask(model: Any, table: Any, output: Output, rows: int) -> Outputs:
+    """
+    Answer a table or rows by a Python object.
+
+    Args:
+        model: Has `predict`, and may have `predict_proba` and `classes_`.
+        table: What its `predict` takes.
+        output: Of the signature.
+        rows: How many there are.
+
+    Raises:
+        ModelFailed: It raised, or answered what the output does not say.
+    """
+    who = type(model).__name__
+    order = tuple(getattr(model, "classes_", ()))
+    said = _called(model, "predict", table)
+    found = model_answers.read_answers(said, output, rows, who=who, labels=order)
+    shares = found.probabilities
+    if found.choices is not None and shares is None and hasattr(model, "predict_proba"):
+        asked = _called(model, "predict_proba", table)
+        shares = model_answers.read_probabilities(asked, output, rows, who=who, labels=order)
+    return Outputs(found.choices, shares, found.values)
+
+
+def _called(model: Any, method: str, table: Any) -> Any:
+    try:
+        return getattr(model, method)(table)
+    except (InvalidInput, ModelFailed):
+        raise  # it says itself what is wrong with a row, or with itself
+    except Exception as error:
+        logger.warning("%s.%s raised", type(model).__name__, method, exc_info=True)
+        raise ModelFailed(
+            f"{type(model).__name__}.{method} raised {type(error).__name__}.",
+            "The server's log has the reason.",
+        ) from error
+
+
+def construct(spec: PythonSpec, modules: IsolatedModules, folder: WrittenFiles) -> Any:
+    """Make the object of a package: its class, with the recorded arguments and the files."""
+    try:
+        found: Any = modules.module(spec.module)
+        for part in spec.name.split("."):
+            found = getattr(found, part)
+        return found(**spec.arguments, **folder.paths)
+    except ClewlineError:
+        raise
+    except Exception as error:
+        logger.warning("%s could not be made", spec.name, exc_info=True)
+        raise ModelFailed(
+            f"{spec.name} of {spec.module} cannot be made from its package: "
+            f"{type(error).__name__}: {error}",
+            "Is a library other than when it was registered, or does it need a file that was not "
+            "declared with files=?",
+        ) from error
+
+
+class WrittenFiles:
+    """
+    The files that a Python model is given: read-only copies in a private folder, until `close`.
+
+    Args:
+        declared: Name → file or folder.
+        files: Of the package.
+
+    Raises:
+        IntegrityError: A path leads out of its folder.
+    """
+
+    def __init__(self, declared: Mapping[str, DeclaredFiles], files: Mapping[str, bytes]) -> None:
+        self.paths: dict[str, Path] = {}
+        self._folder = PrivateFolder() if declared else None
+        try:
+            for name, given in declared.items():
+                self.paths[name] = self._write(name, given, files)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Delete them."""
+        if self._folder is not None:
+            self._folder.close()
+        self._folder = None
+
+    def _write(self, name: str, given: DeclaredFiles, files: Mapping[str, bytes]) -> Path:
+        assert self._folder is not None
+        home = self._folder.path / name
+        for path, part in given.parts.items():
+            target = home / path
+            if not target.resolve().is_relative_to(self._folder.path.resolve()):
+                raise IntegrityError(
+                    f"The file {path!r} of {name!r} leads out of its folder.",
+                    "The package was not made by clewline: do not use it.",
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(files[part.file])
+            target.chmod(0o400)
+        if given.is_folder:
+            home.mkdir(exist_ok=True)
+            return home
+        return home / next(iter(given.parts))

@@ -1,0 +1,285 @@
+"""
+Fitted transformers as operations on single columns.
+
+Numbers are lowered by the arithmetic that each class documents. Strings are lowered by
+asking: the fitted transformer itself is called on every level, null and a level that
+it has never seen, and the answers are kept as a table. So whatever an encoder does
+with unknown, infrequent, dropped or missing levels, the table does too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clewline.model.compile.candidate_forms import NotConvertible
+from clewline.model.compile.lowered_columns import (
+    CodeColumn,
+    ColumnOp,
+    LookupTable,
+    LoweredColumn,
+    NumberColumn,
+    UnsupportedColumn,
+    object_array,
+)
+
+
+def lower(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    """
+    Pass columns through a fitted transformer.
+
+    Raises:
+        NotConvertible: Its class mixes columns or rows, or has no lowering.
+    """
+    name = type(step).__name__
+    known = _LOWERINGS.get(name)
+    if known is None or not type(step).__module__.startswith("sklearn."):
+        raise NotConvertible(f"{name} has no lowering")
+    return known(step, columns)
+
+
+def column_groups(step: Any, columns: list[LoweredColumn]) -> list[tuple[Any, list[Any]]]:
+    """Return the parts of a ColumnTransformer, each with its columns; dropped ones are left out."""
+    if step.transformer_weights:
+        raise NotConvertible("ColumnTransformer with transformer_weights has no lowering")
+    groups = []
+    for name, inner, _ in step.transformers_:
+        chosen = [columns[index] for index in step._transformer_to_input_indices[name]]
+        if chosen and not (isinstance(inner, str) and inner == "drop"):
+            groups.append((inner, chosen))
+    return groups
+
+
+def known_texts(steps: list[Any]) -> set[str]:
+    """Return the strings that fitted transformers know: categories, fills, what counts as missing."""
+    found: set[str] = set()
+    for step in steps:
+        values = [value for known in getattr(step, "categories_", ()) for value in known]
+        for name in ("statistics_", "missing_values"):
+            values += np.ravel(np.array(getattr(step, name, []), dtype=object)).tolist()
+        found |= {value for value in values if isinstance(value, str)}
+        for name in ("steps", "transformers_", "transformer_list"):
+            found |= known_texts([part[1] for part in getattr(step, name, ())])
+    return found
+
+
+def _pipeline(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    for _, inner in step.steps:
+        if inner is not None and inner != "passthrough":
+            columns = lower(inner, columns)
+    return columns
+
+
+def _column_transformer(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    groups = column_groups(step, columns)
+    return [
+        column
+        for inner, chosen in groups
+        for column in (chosen if isinstance(inner, str) else lower(inner, chosen))
+    ]
+
+
+def _feature_union(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    if step.transformer_weights:
+        raise NotConvertible("FeatureUnion with transformer_weights has no lowering")
+    parts = [inner for _, inner in step.transformer_list if inner != "drop"]
+    return [
+        column
+        for part in parts
+        for column in (columns if part == "passthrough" else lower(part, columns))
+    ]
+
+
+def _function(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    if step.func is not None:
+        raise NotConvertible("FunctionTransformer with a function has no lowering")
+    return columns
+
+
+# ── numbers ─────────────────────────────────────────────────────────────────
+
+
+def _imputer(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    kept = [
+        _imputed(step.missing_values, fill, column)
+        for fill, column in zip(step.statistics_.tolist(), columns, strict=True)
+        if not _is_nan(fill)
+    ]
+    indicated = step.indicator_.features_.tolist() if step.add_indicator else []
+    return kept + [_indicator(step.missing_values, columns[index]) for index in indicated]
+
+
+def _imputed(missing: Any, fill: Any, column: LoweredColumn) -> LoweredColumn:
+    if isinstance(column, NumberColumn):
+        if not _is_nan(missing):
+            raise NotConvertible(f"SimpleImputer of numbers with missing_values={missing!r}")
+        return column.then(ColumnOp("fill", float(fill)))
+    code = _code(column)
+    values = [fill if _is_missing(value, missing) else value for value in code.values.tolist()]
+    filled = np.array(values, np.float64) if code.encoded else object_array(values)
+    return CodeColumn(code.field, filled, code.refused)
+
+
+def _indicator(missing: Any, column: LoweredColumn) -> LoweredColumn:
+    if isinstance(column, NumberColumn):
+        return NumberColumn(column.field, (*column.ops, ColumnOp("isnan")), column.single)
+    code = _code(column)
+    found = [float(_is_missing(value, missing)) for value in code.values.tolist()]
+    return CodeColumn(code.field, np.array(found), code.refused)
+
+
+def _standard(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    centre, scale = step.mean_ if step.with_mean else None, step.scale_ if step.with_std else None
+    return _scaled(columns, ("sub", centre), ("div", scale))
+
+
+def _robust(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    centre = step.center_ if step.with_centering else None
+    return _scaled(columns, ("sub", centre), ("div", step.scale_ if step.with_scaling else None))
+
+
+def _min_max(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    limits = (float(step.feature_range[0]), float(step.feature_range[1])) if step.clip else None
+    return _scaled(columns, ("mul", step.scale_), ("add", step.min_), clip=limits)
+
+
+def _max_abs(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    limits = (-1.0, 1.0) if getattr(step, "clip", False) else None
+    return _scaled(columns, ("div", step.scale_), clip=limits)
+
+
+def _scaled(
+    columns: list[LoweredColumn],
+    *parts: tuple[Any, NDArray[np.float64] | None],
+    clip: tuple[float, float] | None = None,
+) -> list[LoweredColumn]:
+    out: list[LoweredColumn] = []
+    for index, column in enumerate(columns):
+        ops = [ColumnOp(kind, float(values[index])) for kind, values in parts if values is not None]
+        ops += [] if clip is None else [ColumnOp("clip", clip)]
+        if isinstance(column, NumberColumn):
+            out.append(column.then(*ops))
+            continue
+        code = _code(column)
+        if not code.encoded:
+            raise NotConvertible("a scaler stands before the encoder of a string")
+        scaled = NumberColumn(0, tuple(ops)).apply(code.values)
+        out.append(CodeColumn(code.field, scaled, code.refused))
+    return out
+
+
+# ── encoders ────────────────────────────────────────────────────────────────
+
+
+def _encoder(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    """Ask the encoder about each value of each column, the others held at a level it knows."""
+    candidates = [_candidates(step, index, column) for index, column in enumerate(columns)]
+    base = object_array([categories[0] for categories in step.categories_])
+    asked = [_ask(step, base, index, values) for index, values in enumerate(candidates)]
+    varying = np.array([_varies(answers) for answers, _ in asked])
+    if (varying.sum(axis=0) > 1).any():
+        raise NotConvertible("an encoder mixes columns")
+    out: list[LoweredColumn] = []
+    for place in range(varying.shape[1]):
+        owner = int(varying[:, place].argmax())  # the input column that it depends on
+        answers, failed = asked[owner]
+        out.append(_encoded(columns[owner], candidates[owner], answers[:, place], failed))
+    return out
+
+
+def _candidates(step: Any, index: int, column: LoweredColumn) -> NDArray[Any]:
+    if isinstance(column, NumberColumn):
+        keys = [float(key) for key in step.categories_[index] if key is not None]
+        known = [key for key in keys if not np.isnan(key)]
+        return object_array([*known, max(known, default=0.0) + 1.5, float("nan")])
+    return _code(column).values
+
+
+def _ask(
+    step: Any, base: NDArray[Any], column: int, values: NDArray[Any]
+) -> tuple[NDArray[np.float64], frozenset[int]]:
+    """Return what an encoder makes of the values of a column, and the places that it refuses."""
+    rows = np.empty((len(values), len(base)), dtype=object)
+    rows[:] = base
+    rows[:, column] = values
+    try:
+        return _transformed(step, rows), frozenset()
+    except (ValueError, TypeError):
+        pass
+    answers: list[NDArray[np.float64] | None] = []
+    for index in range(len(rows)):
+        try:
+            answers.append(_transformed(step, rows[index : index + 1])[0])
+        except (ValueError, TypeError):
+            answers.append(None)
+    width = next((len(answer) for answer in answers if answer is not None), 0)
+    filled = [np.full(width, np.nan) if answer is None else answer for answer in answers]
+    return np.array(filled), frozenset(i for i, a in enumerate(answers) if a is None)
+
+
+def _transformed(step: Any, rows: NDArray[Any]) -> NDArray[np.float64]:
+    with warnings.catch_warnings(action="ignore"):
+        found = step.transform(rows)
+    dense = found.toarray() if hasattr(found, "toarray") else found
+    return np.asarray(dense, dtype=np.float64)
+
+
+def _varies(table: NDArray[np.float64]) -> NDArray[np.bool_]:
+    rows = table[~np.isnan(table).all(axis=1)] if len(table) else table
+    first = rows[:1]
+    varies: NDArray[np.bool_] = ~((rows == first) | (np.isnan(rows) & np.isnan(first))).all(axis=0)
+    return varies
+
+
+def _encoded(
+    column: LoweredColumn,
+    candidates: NDArray[Any],
+    values: NDArray[np.float64],
+    failed: frozenset[int],
+) -> LoweredColumn:
+    if isinstance(column, NumberColumn):
+        if len(candidates) - 2 in failed:
+            raise NotConvertible("an encoder of numbers refuses unknown ones; train it to ignore them")
+        *known, unseen, null = map(float, values)
+        pairs = [(float(key), v) for key, v in zip(candidates, known, strict=False) if v != unseen]
+        keys, found = tuple(key for key, _ in pairs), tuple(value for _, value in pairs)
+        return column.then(ColumnOp("lookup", LookupTable(keys, found, unseen, null)))
+    code = _code(column)
+    return CodeColumn(code.field, values, code.refused | failed)
+
+
+def _code(column: LoweredColumn) -> CodeColumn:
+    if isinstance(column, CodeColumn):
+        return column
+    assert isinstance(column, UnsupportedColumn)
+    raise NotConvertible(column.reason)
+
+
+def _is_missing(value: Any, missing: Any) -> bool:
+    if _is_nan(missing):
+        return _is_nan(value)
+    return value is missing or (type(value) is type(missing) and bool(value == missing))
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and bool(np.isnan(value))
+
+
+_LOWERINGS: dict[str, Callable[[Any, list[LoweredColumn]], list[LoweredColumn]]] = {
+    "Pipeline": _pipeline,
+    "ColumnTransformer": _column_transformer,
+    "FeatureUnion": _feature_union,
+    "FunctionTransformer": _function,
+    "SimpleImputer": _imputer,
+    "StandardScaler": _standard,
+    "MinMaxScaler": _min_max,
+    "MaxAbsScaler": _max_abs,
+    "RobustScaler": _robust,
+    "OneHotEncoder": _encoder,
+    "OrdinalEncoder": _encoder,
+    "TargetEncoder": _encoder,
+}

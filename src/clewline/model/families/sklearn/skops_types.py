@@ -1,0 +1,203 @@
+"""
+The types that a skops file may hold for us to load it: one list, ours, not the file's.
+
+skops itself trusts public estimators, NumPy arrays and plain Python values. This
+list adds the compiled and private types that fitted scikit-learn estimators are
+made of, and the functions of scikit-learn's that searches and selectors name.
+Each type only holds data, each function only computes. `skops_audit.py` decides where a
+function may stand and which methods a file may name. Other families add the types of their
+estimators, whose trees stand in the file as bytes that their own readers check.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+from zipfile import BadZipFile
+
+from clewline.entry_points import install_command
+from clewline.errors import IntegrityError, NotStorable, NotSupported
+from clewline.flow.values.content import WAYS_OUT
+from clewline.flow.values.pieces import type_name
+from clewline.model.families.sklearn.skops_audit import unusual_parts
+from clewline.model_families import families
+
+
+def _in(module: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{module}.{name}" for name in names.split())
+
+
+SEARCHES = (
+    *_in(
+        "sklearn.model_selection._split",
+        "GroupKFold GroupShuffleSplit KFold LeaveOneGroupOut LeaveOneOut LeavePGroupsOut LeavePOut "
+        "PredefinedSplit RepeatedKFold RepeatedStratifiedKFold ShuffleSplit StratifiedGroupKFold "
+        "StratifiedKFold StratifiedShuffleSplit TimeSeriesSplit _CVIterableWrapper",
+    ),
+    *_in("sklearn.metrics._scorer", "_CurveScorer _PassthroughScorer _Scorer"),
+    *_in("sklearn.utils._metadata_requests", "MetadataRequest MethodMetadataRequest"),
+)
+"""What a fitted search keeps of how it searched."""
+
+FUNCTIONS = (
+    *_in(
+        "sklearn.metrics._classification",
+        "accuracy_score balanced_accuracy_score brier_score_loss d2_log_loss_score f1_score "
+        "jaccard_score log_loss matthews_corrcoef precision_score recall_score",
+    ),
+    *_in("sklearn.metrics._ranking", "average_precision_score roc_auc_score top_k_accuracy_score"),
+    *_in(
+        "sklearn.metrics._regression",
+        "d2_absolute_error_score explained_variance_score max_error mean_absolute_error "
+        "mean_absolute_percentage_error mean_gamma_deviance mean_poisson_deviance "
+        "mean_squared_error mean_squared_log_error median_absolute_error r2_score "
+        "root_mean_squared_error root_mean_squared_log_error",
+    ),
+    *_in("sklearn.feature_selection._mutual_info", "mutual_info_classif mutual_info_regression"),
+    *_in(
+        "sklearn.feature_selection._univariate_selection",
+        "chi2 f_classif f_oneway f_regression r_regression",
+    ),
+    "scipy._lib.array_api_compat.numpy._aliases.asarray",
+    "sklearn.utils.validation.check_array",
+)
+"""What may stand where a function is expected, and nowhere else; each only computes."""
+
+KERNELS = (
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    *_in(
+        "sklearn.gaussian_process.kernels",
+        "CompoundKernel ConstantKernel DotProduct ExpSineSquared Exponentiation Matern "
+        "PairwiseKernel Product RBF RationalQuadratic Sum WhiteKernel",
+    ),
+)
+
+OWN_TYPES: tuple[str, ...] = (
+    *SEARCHES,
+    *FUNCTIONS,
+    *KERNELS,
+    "builtins.object",  # as a dtype
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "functools.partial",
+    "numpy.dtype",
+    "numpy.random.mtrand.RandomState",
+    "scipy.interpolate._bsplines.BSpline",
+    "sklearn._loss.link.HalfLogitLink",
+    "sklearn._loss.link.IdentityLink",
+    "sklearn._loss.link.Interval",
+    "sklearn._loss.link.LogLink",
+    "sklearn._loss.link.LogitLink",
+    "sklearn._loss.link.MultinomialLogit",
+    "sklearn._loss.loss.AbsoluteError",
+    "sklearn._loss.loss.ExponentialLoss",
+    "sklearn._loss.loss.HalfBinomialLoss",
+    "sklearn._loss.loss.HalfGammaLoss",
+    "sklearn._loss.loss.HalfMultinomialLoss",
+    "sklearn._loss.loss.HalfPoissonLoss",
+    "sklearn._loss.loss.HalfSquaredError",
+    "sklearn._loss.loss.HalfTweedieLoss",
+    "sklearn._loss.loss.HalfTweedieLossIdentity",
+    "sklearn._loss.loss.HuberLoss",
+    "sklearn._loss.loss.PinballLoss",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
+    "sklearn.compose._column_transformer._RemainderColsList",
+    "sklearn.compose._column_transformer.make_column_selector",
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.linear_model._sgd_fast.EpsilonInsensitive",
+    "sklearn.linear_model._sgd_fast.Hinge",
+    "sklearn.linear_model._sgd_fast.Log",
+    "sklearn.linear_model._sgd_fast.ModifiedHuber",
+    "sklearn.linear_model._sgd_fast.SquaredEpsilonInsensitive",
+    "sklearn.linear_model._sgd_fast.SquaredHinge",
+    "sklearn.metrics._dist_metrics.DistanceMetric64",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.metrics._dist_metrics.ManhattanDistance64",
+    "sklearn.metrics._dist_metrics.MinkowskiDistance64",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._ball_tree.BallTree64",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neighbors._kd_tree.KDTree64",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.preprocessing._label.LabelBinarizer",
+    "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
+)
+
+
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFile)
+
+
+@cache
+def trusted_types() -> frozenset[str]:
+    """Return every type and function that a skops file may hold."""
+    others = (kind for each in families() for kind in getattr(each, "skops_types", ()))
+    return frozenset((*OWN_TYPES, *others))
+
+
+def untrusted(data: bytes) -> list[str]:
+    """Name what in a skops file is not trusted; an empty list means that it may load."""
+    from skops.io import get_untrusted_types
+
+    if types := set(get_untrusted_types(data=data)) - trusted_types():
+        return sorted(types)
+    return unusual_parts(data, FUNCTIONS)
+
+
+def dump_skops(value: Any) -> bytes:
+    """
+    Write an estimator as a skops file.
+
+    Raises:
+        NotStorable: skops cannot write it, or it holds types that would not be loaded.
+    """
+    from skops.io import dumps
+
+    name = type_name(type(value))
+    try:
+        data: bytes = dumps(value)
+        refused = untrusted(data)
+    except Exception as error:  # skops lets pass whatever an estimator's attribute raises
+        raise NotStorable(f"The {name} cannot be stored: {error}.", WAYS_OUT) from error
+    if refused:
+        raise NotStorable(
+            f"The {name} holds types that are not trusted to be loaded: {', '.join(refused)}.",
+            "Store an estimator that uses only its library's own types, or its parameters as a "
+            "dict; or keep it out of the store with @cl.step(store_output=False).",
+        )
+    return data
+
+
+def load_skops(data: bytes) -> object:
+    """
+    Load an estimator from the bytes of a skops file.
+
+    Raises:
+        IntegrityError: The file holds what is not on our list, or is no skops file.
+        NotSupported: A library that the file needs is not installed.
+    """
+    from skops.io import loads
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        refused = untrusted(data)
+        if not refused:
+            return loads(data, trusted=list(trusted_types()))
+    except ModuleNotFoundError as error:
+        raise NotSupported(
+            f"This model needs {error.name}, which is not installed.",
+            install_command(str(error.name)),
+        ) from error
+    except (*UNREADABLE, UntrustedTypesFoundException) as error:
+        raise IntegrityError(
+            f"The bytes are not a skops file that can be read: {error}.",
+            "Register the model again from the run that made it.",
+        ) from error
+    raise IntegrityError(
+        f"The skops file holds what is not trusted: {', '.join(refused)}.",
+        "Only the libraries' own estimators are loaded; register the model in another form.",
+    )

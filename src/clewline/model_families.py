@@ -1,0 +1,74 @@
+"""
+The model families that are installed: entry points `clewline.families`, found by name or model.
+
+A family is everything that clewline knows about one kind of model, behind one adapter;
+`clewline.model.families.family.Family` states the contract. No adapter imports its library
+before a model of that library is there.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from clewline.entry_points import load_entry_point, names
+
+GROUP = "clewline.families"
+
+
+@cache
+def family_named(name: str) -> Any:
+    """
+    Return the family of a name, as manifests record it.
+
+    Raises:
+        NotSupported: No installed distribution offers it.
+    """
+    return load_entry_point(GROUP, name)()
+
+
+@cache
+def families() -> tuple[Any, ...]:
+    """Return every installed family, sorted by name."""
+    return tuple(family_named(name) for name in names(GROUP))
+
+
+def family_of(model: Any) -> Any | None:
+    """
+    Return the family of a Python object; None if no family knows it. Imports no library.
+
+    The first class in the type's method resolution order that comes from a family's package
+    decides, so an estimator of a booster's library belongs to the booster, not to scikit-learn.
+    """
+    if (name := getattr(type(model), "model_family", None)) is not None:
+        return family_named(name)
+    if (found := _by_package(model)) is not None:
+        return found
+    return next((each for each in families() if each.detect(model)), None)
+
+
+def value_family_of(value: Any) -> Any | None:
+    """Return the family that stores a value between steps; None if it is no model of a library."""
+    found = _by_package(value)
+    return found if found is not None and found.stores(value) else None
+
+
+def _by_package(model: Any) -> Any | None:
+    packages = _packages()
+    tops = (cls.__module__.partition(".")[0] for cls in type(model).__mro__)
+    return next((packages[top] for top in tops if top in packages), None)
+
+
+@cache
+def _packages() -> dict[str, Any]:
+    return {package: family for family in families() for package in family.packages}
+
+
+def family_of_format(value_format: str) -> Any | None:
+    """Return a family that reads values stored in a format."""
+    return next((each for each in families() if each.value_format == value_format), None)
+
+
+def refusal_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that models raise when they refuse rows, of imported libraries only."""
+    return (ValueError, *(error for family in families() for error in family.refusal_errors()))
