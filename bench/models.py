@@ -16,11 +16,12 @@ import msgspec
 import psutil
 from shared.keep import keep
 
-from clewline.model.compile import Compiled, compile
-from clewline.model.kinds.file import contents_of
-from clewline.model.kinds.kind import Given
+from clewline.model.compile.compiler import compile_model
+from clewline.model.compile.equivalence import CompiledModel
+from clewline.model.families.family import RegistrationInputs
+from clewline.model.families.model_files import convert_bytes
+from clewline.model.families.onnx.family import OnnxFamily
 from clewline.model.runtime.frames import columns_of
-from clewline.model.runtime.onnx import OnnxRuntime
 from clewline.model.runtime.outputs import take_rows
 from clewline.model.runtime.registry import load as runtime_of
 from clewline.signature.field import Signature
@@ -60,11 +61,13 @@ def adult(folder: Path) -> dict[str, Any]:
         train[fields], train["income"]
     )
     started = time.perf_counter()
-    compiled = compile(model, signature, test=test[fields], train=train[fields], frame="pandas")
+    compiled = compile_model(
+        model, signature, test=test[fields], train=train[fields], frame="pandas"
+    )
     found: dict[str, Any] = {"equality": compiled.equality.sentence}
     found["compile_s"] = round(time.perf_counter() - started, 2)
     found |= loading(compiled, signature, copies=1)
-    predictor = OnnxRuntime().load(compiled.files, signature)
+    predictor = OnnxFamily().load(compiled.files, signature)
     rows = columns_of(test, signature)
     for size in BATCHES:
         calls = max(8, 3000 // size)
@@ -190,8 +193,8 @@ def brought(fields: Any, target: Any) -> dict[str, str]:
     numbers = fields.astype("float32")
     model = RandomForestClassifier(20, max_depth=8, random_state=0).fit(numbers.to_numpy(), target)
     data = to_onnx(model, numbers.to_numpy()[:1]).SerializeToString()
-    given = Given(train=numbers.assign(income=target), target="income")
-    return asked(contents_of(data, given, "forest.onnx"), numbers)[1]
+    given = RegistrationInputs(train=numbers.assign(income=target), target="income")
+    return asked(convert_bytes(data, given, "forest.onnx"), numbers)[1]
 
 
 def small() -> dict[str, Any]:
@@ -205,11 +208,11 @@ def small() -> dict[str, Any]:
     signature = infer_signature(table, target="target", labels=(0, 1))
     fields = table.drop(columns="target")
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(fields, table["target"])
-    compiled = compile(model, signature, test=fields, train=fields, frame="pandas")
+    compiled = compile_model(model, signature, test=fields, train=fields, frame="pandas")
     return {"equality": compiled.equality.sentence} | loading(compiled, signature, copies=300)
 
 
-def loading(compiled: Compiled, signature: Any, copies: int) -> dict[str, Any]:
+def loading(compiled: CompiledModel, signature: Any, copies: int) -> dict[str, Any]:
     """Load in a fresh process, whose memory no earlier work has left free."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "model").write_bytes(compiled.files["model.onnx"])
@@ -222,7 +225,7 @@ def loading(compiled: Compiled, signature: Any, copies: int) -> dict[str, Any]:
 def load(folder: Path, copies: int) -> None:
     files = {"model.onnx": (folder / "model").read_bytes()}
     signature = msgspec.json.decode((folder / "signature").read_bytes(), type=Signature)
-    runtime = OnnxRuntime()
+    runtime = OnnxFamily()
     first = runtime.load(files, signature) if copies > 1 else None  # what the library itself takes
     before, started = psutil.Process().memory_info().rss, time.perf_counter()
     kept = [runtime.load(files, signature) for _ in range(copies)]

@@ -145,8 +145,8 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    from clewline.model.compile import compile
-    from clewline.model.kinds.tables import with_probabilities
+    from clewline.model.compile.compiler import compile_model
+    from clewline.model.families.packaging import with_probabilities
     from clewline.model.package import PackageMetadata
     from clewline.signature.infer import infer_signature
 
@@ -159,7 +159,7 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
         infer_signature(table.with_columns(target=target), target="target"),
         hasattr(model, "predict_proba"),
     )
-    compiled = compile(model, signature, test=table[:50], train=table, frame="polars")
+    compiled = compile_model(model, signature, test=table[:50], train=table, frame="polars")
     files = {
         **compiled.files,
         "signature.json": msgspec.json.encode(signature),

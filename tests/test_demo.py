@@ -28,7 +28,7 @@ def test_the_model_is_registered_and_answers(printed: str) -> None:
 
 def test_why_leads_from_the_answer_back_to_the_data(printed: str) -> None:
     line = printed.split("clewline why", 1)[1].split("clewline replay", 1)[0]
-    for word in ("tumours#1", "tumours@1", "held equal", "trees", "commit", "569 rows"):
+    for word in ("tumours#1", "tumours@1", "verified equal", "trees", "commit", "569 rows"):
         assert word in line, line
 
 

@@ -82,7 +82,7 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_tutorial_serves_a_model_and_follows_a_prediction(tutorial: str) -> None:
-    for said in ("wine@1", "wine@2", "wine#1", "held equal", '"label": "barolo"'):
+    for said in ("wine@1", "wine@2", "wine#1", "verified equal", '"label": "barolo"'):
         assert said in tutorial, tutorial
 
 

@@ -41,7 +41,7 @@ def add(registry: Registry, content: bytes, accuracy: float) -> None:
         target="income",
         created=0.0,
         report={"metrics": metric, "headline": "accuracy", "verdict": "better"},
-        equality={"sentence": "ONNX held equal on 12 rows", "form": "folded trees"},
+        equality={"sentence": "ONNX verified equal on 12 rows", "form": "folded trees"},
         data={"train": {"artifact": "ab" * 32, "rows": 32561}},
     )
     registry.add(files, about)
@@ -140,7 +140,7 @@ def test_show_tells_what_it_answers_how_well_and_from_what(call: Call) -> None:
     assert code == 0
     for text in (
         "income: <=50K, >50K",
-        "ONNX held equal on 12 rows",
+        "ONNX verified equal on 12 rows",
         "32,561 rows",
         "[0.89, 0.91]",
         "17 to 90",

@@ -57,7 +57,7 @@ def test_a_file_of_the_hub_is_sealed_and_answers(
     assert package.files["model.onnx"] == onnx_file
     assert f"sha256:{origin.sha256}" == digest
     assert len(msgspec.json.decode(package.files["background.json"])) == 70
-    assert version.runtime == "onnx-file"
+    assert version.runtime == "onnx"
     reader = CatalogReader(store.root / CATALOG)
     line = repr(why(reader, found_on_line(reader, "detector@1")))
     assert f"hf:{FILE}@v1" in line

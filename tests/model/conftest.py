@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import pandas as pd
 import pytest
 
 from clewline.model import seal
+from clewline.model.families.python_class.package_files import with_spec
+from clewline.model.families.python_class.spec import DeclaredFiles, PackagedFile, PythonSpec
 from clewline.model.package import PackageMetadata
-from clewline.model.pythonic.gather import encoded
 from clewline.model.registry import Registry
-from clewline.model.runtime.frames import Column, Layout
-from clewline.model.runtime.python_spec import Declared, Part, Spec
+from clewline.model.runtime.frames import ColumnLayout, TableLayout
 from clewline.project import Project
 from clewline.signature.field import Field, Output, Signature
 from clewline.store.digest import digest_bytes
@@ -108,19 +110,82 @@ def python_package(source: str, *, vocabulary: Any = None, **said: Any) -> dict[
     if vocabulary is not None:
         text = json.dumps(vocabulary)
         given = part("file.vocabulary.json", text)
-        declared["vocabulary"] = Declared(False, {"words.json": given})
+        declared["vocabulary"] = DeclaredFiles(False, {"words.json": given})
         files[given.file] = text.encode()
     columns = said.pop("columns", {})
-    spec = Spec(
+    spec = PythonSpec(
         module="model.py",
         name="Model",
-        layout=Layout("polars", {name: Column(dtype) for name, dtype in columns.items()}),
+        layout=TableLayout(
+            "polars", {name: ColumnLayout(dtype) for name, dtype in columns.items()}
+        ),
         code=parts,
         files=declared,
         **({"arguments": {}, "frame": "rows"} | said),
     )
-    return encoded(spec, files)
+    return with_spec(spec, files)
 
 
-def part(file: str, text: str) -> Part:
-    return Part(file, digest_bytes(text.encode()))
+def part(file: str, text: str) -> PackagedFile:
+    return PackagedFile(file, digest_bytes(text.encode()))
+
+
+ADULT = (
+    "age",
+    "workclass",
+    "fnlwgt",
+    "education",
+    "education-num",
+    "marital-status",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "capital-gain",
+    "capital-loss",
+    "hours-per-week",
+    "native-country",
+    "income",
+)
+
+
+def read_adult(name: str, **options: object) -> pd.DataFrame:
+    """Read a file of the Adult data from CLEWLINE_DATA, or the folder beside the repository."""
+    beside = Path(__file__).parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("CLEWLINE_DATA", beside)) / "adult"
+    table = pd.read_csv(
+        folder / name, names=list(ADULT), skipinitialspace=True, na_values="?", **options
+    )
+    return table.assign(income=table["income"].str.rstrip("."))
+
+
+@pytest.fixture(scope="session")
+def adult() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The first rows of the Adult training and test tables."""
+    return read_adult("adult.data.gz", nrows=3000), read_adult(
+        "adult.test.gz", skiprows=1, nrows=900
+    )
+
+
+@pytest.fixture(scope="session")
+def loans() -> pd.DataFrame:
+    """600 rows: two numbers (one with nulls), an integer, a boolean, two texts, a label."""
+    draw = np.random.default_rng(7)
+    count = 600
+    rate = draw.normal(5.0, 2.0, count)
+    rate[draw.random(count) < 0.1] = np.nan
+    town = draw.choice(["Oslo", "None", "nan", "", "Bergen"], count).astype(object)
+    town[draw.random(count) < 0.1] = None
+    table = pd.DataFrame(
+        {
+            "amount": draw.lognormal(8, 1, count),
+            "rate": rate,
+            "years": draw.integers(1, 40, count),
+            "owner": draw.random(count) < 0.5,
+            "town": pd.Series(town, dtype="str"),
+            "purpose": draw.choice(["car", "home", "boat"], count),
+        }
+    )
+    score = np.nan_to_num(table["rate"]) + table["years"] / 10 + (table["purpose"] == "car") * 2
+    table["paid"] = np.where(score + draw.normal(0, 1, count) > 8, "yes", "no")
+    return table

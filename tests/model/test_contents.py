@@ -44,16 +44,16 @@ def classifier(train: Any = TRAIN) -> Any:
 
 
 @pytest.fixture(scope="module")
-def made() -> contents.Contents:
+def made() -> contents.PackageContents:
     return contents.make(classifier(), train=TRAIN, test=TEST, target="income")
 
 
-def read(made: contents.Contents) -> Profile:
+def read(made: contents.PackageContents) -> Profile:
     return msgspec.json.decode(made.files["profile.json"], type=Profile)
 
 
 def test_a_package_holds_model_signature_equality_profile_and_background(
-    made: contents.Contents,
+    made: contents.PackageContents,
 ) -> None:
     model = "model.onnx" if made.compiled.runtime == "onnx" else "model.skops"
     assert {model, "signature.json", "equality.json", "profile.json", "background.json"} <= set(
@@ -63,7 +63,9 @@ def test_a_package_holds_model_signature_equality_profile_and_background(
     assert made.notes == []
 
 
-def test_the_profile_counts_every_training_row_of_every_field(made: contents.Contents) -> None:
+def test_the_profile_counts_every_training_row_of_every_field(
+    made: contents.PackageContents,
+) -> None:
     found = read(made)
     assert found.rows == 60
     age, job = found.fields["age"], found.fields["job"]
@@ -73,13 +75,13 @@ def test_the_profile_counts_every_training_row_of_every_field(made: contents.Con
     assert (job.levels, job.nulls) == ({"clerk": 20, "cook": 20, "judge": 10}, 10)
 
 
-def test_the_profile_counts_the_answers_to_the_test_rows(made: contents.Contents) -> None:
+def test_the_profile_counts_the_answers_to_the_test_rows(made: contents.PackageContents) -> None:
     output = read(made).output
     assert (output.table, output.rows, output.labels) == ("test", 30, [15, 15])
     assert [sum(histogram.counts) for histogram in output.probabilities or ()] == [30, 30]
 
 
-def test_background_rows_are_what_a_client_may_send(made: contents.Contents) -> None:
+def test_background_rows_are_what_a_client_may_send(made: contents.PackageContents) -> None:
     rows = Checker(made.signature).decode(made.files["background.json"])
     assert len(rows) == 60
     sent = msgspec.json.decode(made.files["background.json"])
@@ -141,7 +143,9 @@ def test_labels_are_counted_where_there_are_no_probabilities() -> None:
     assert not made.signature.output.has_probabilities
 
 
-def test_a_classifier_with_probabilities_says_nothing_of_them(made: contents.Contents) -> None:
+def test_a_classifier_with_probabilities_says_nothing_of_them(
+    made: contents.PackageContents,
+) -> None:
     assert made.signature.output.has_probabilities
     assert b"has_probabilities" not in made.files["signature.json"]
 

@@ -13,7 +13,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from clewline.model import seal
-from clewline.model.compile import compile
+from clewline.model.compile.compiler import compile_model
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
@@ -164,7 +164,7 @@ def _register(registry: Registry) -> None:
     target = np.where(table["age"].to_numpy() + random.normal(0, 9, 300) > 50, ">50K", "<=50K")
     model = RandomForestClassifier(20, random_state=0).fit(table, target)
     signature = infer_signature(table.with_columns(income=target), target="income")
-    compiled = compile(model, signature, test=table, train=table, frame="polars")
+    compiled = compile_model(model, signature, test=table, train=table, frame="polars")
     files = {
         **compiled.files,
         "signature.json": msgspec.json.encode(signature),

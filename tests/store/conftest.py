@@ -143,7 +143,7 @@ class Line:
                 "equality": {
                     "held": True,
                     "rows": 16281,
-                    "made_rows": 4000,
+                    "synthetic_rows": 4000,
                     "flips": 0,
                     "max_difference": 6e-07,
                 },

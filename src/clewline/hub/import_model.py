@@ -23,7 +23,7 @@ from clewline.hub.download import Fetched, declared_size, fetch, require_size
 from clewline.hub.file_cache import CachedFile
 from clewline.hub.web import DownloadLimits, HubRefused, open_url
 from clewline.model import origin
-from clewline.model.kinds.file import require_known
+from clewline.model.families.model_files import family_of_file
 from clewline.model.origin import Origin
 from clewline.model.registry import Registry
 from clewline.project import Project
@@ -164,7 +164,7 @@ def _fetched(store: Store, wanted: ModelImport, sha256: str, bounds: DownloadLim
         )
         if fetched.sha256 != sha256:
             raise _other(address, fetched.sha256, sha256)
-        require_known(path, address.filename)
+        family_of_file(path.read_bytes(), address.filename)
         made = _origin(address, fetched, huggingface.licence(address, bounds))
         return file_cache.cache_file(store, path, made, address.filename)
 
@@ -220,7 +220,7 @@ def _of_disk(
             f"{path} has the digest sha256:{actual}, not sha256:{sha256}.",
             "Find out which of the two is right.",
         )
-    require_known(path, path.name)
+    family_of_file(path.read_bytes(), path.name)
     made = Origin(source=str(path), sha256=actual, size_bytes=count)
     known = file_cache.find_cached(store, actual)
     return known or file_cache.cache_file(store, path, made, path.name)

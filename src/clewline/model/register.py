@@ -18,20 +18,19 @@ from clewline.flow.tracking import log_value
 from clewline.model.origin import Origin
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
+from clewline.model_families import families
 from clewline.store.digest import Digest
 from clewline.store.records import ModelVersion, Run
 from clewline.store.ref import require_model_name
 
 if TYPE_CHECKING:
     from clewline.evaluation.report import Report
-    from clewline.model.contents import Contents
+    from clewline.model.families.family import PackageContents
     from clewline.signature.field import Signature
 
-VERSIONS = ("clewline", "scikit-learn", "numpy", "onnx", "onnxruntime", "skl2onnx", "skops")
+VERSIONS = ("clewline", "numpy")
 ANSWERS = ("binary", "multiclass", "regression")
 """Tasks whose answers a target can be compared with."""
-
-BOOSTERS = {"lightgbm": "lightgbm", "xgboost": "xgboost-cpu", "catboost": "catboost"}
 
 
 @step(cache=False, store_output=False)
@@ -119,7 +118,7 @@ def _register(
         arguments=given["arguments"],
         origin=given["origin"],
     )
-    asked = model if contents.asked is None else contents.asked
+    asked = model if contents.evaluated is None else contents.evaluated
     answers = contents.signature.output.task in ANSWERS
     report = given["report"] or (_evaluated(asked, train, test, target) if answers else None)
     about = _about(context, name, contents, target, report)
@@ -135,7 +134,11 @@ def _register(
 
 
 def _about(
-    context: StepContext, name: str, contents: Contents, target: str | None, report: Report | None
+    context: StepContext,
+    name: str,
+    contents: PackageContents,
+    target: str | None,
+    report: Report | None,
 ) -> PackageMetadata:
     run = context.store.catalog.get(Run, context.run_id)
     compiled = contents.compiled
@@ -159,17 +162,17 @@ def _about(
     )
 
 
-def _logical(context: StepContext, contents: Contents, model: Any) -> dict[str, Digest]:
+def _logical(context: StepContext, contents: PackageContents, model: Any) -> dict[str, Digest]:
     """Give the model's own digest for files whose bytes differ each time they are written."""
     unstable = [name for name in contents.unstable if name in contents.files]
     digest = _digest_of(context, "model", model) if unstable else None
     return {name: digest for name in unstable if digest is not None}
 
 
-def _summary(contents: Contents) -> dict[str, Any]:
-    held = contents.compiled.equality
-    told = ("held", "form", "reason", "rows", "made_rows", "flips", "max_difference")
-    return {name: getattr(held, name) for name in told} | {"sentence": held.sentence}
+def _summary(contents: PackageContents) -> dict[str, Any]:
+    record = contents.compiled.equality
+    names = ("verified", "form", "reason", "rows", "synthetic_rows", "flips", "max_difference")
+    return {name: getattr(record, name) for name in names} | {"sentence": record.sentence}
 
 
 def _evaluated(model: Any, train: Any, test: Any | None, target: str | None) -> Report | None:
@@ -202,8 +205,8 @@ def _digest_of(context: StepContext, name: str, given: Any) -> Digest:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    boosters = [name for module, name in BOOSTERS.items() if module in sys.modules]
-    for name in (*VERSIONS, *boosters):
+    used = [family for family in families() if {*family.packages} & sys.modules.keys()]
+    for name in (*VERSIONS, *(each for family in used for each in family.distributions)):
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # run from a source tree that is not installed
@@ -211,7 +214,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _tell(registered: ModelVersion, contents: Contents, run: str) -> None:
+def _tell(registered: ModelVersion, contents: PackageContents, run: str) -> None:
     lines = [*contents.notes, f"{registered.ref}: {contents.compiled.equality.sentence}"]
     if registered.run != run:
         lines.append(f"{registered.ref} holds just this since run {registered.run}: no new version")

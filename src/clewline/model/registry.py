@@ -204,9 +204,11 @@ class Registry:
 
 def load_predictor(package: Package) -> Predictor:
     """Load the model of a package, from the bytes that were checked."""
-    from clewline.model.runtime.outputs import runtime_named
+    from clewline.model_families import family_named
 
-    return runtime_named(package.manifest.runtime).load(package.files, package.signature)
+    family = family_named(package.manifest.runtime)
+    found: Predictor = family.load(package.files, package.signature)
+    return found
 
 
 def _record(metadata: PackageMetadata, draft: PackageDraft, package: Digest) -> ModelVersion:

@@ -1,4 +1,4 @@
-"""A model is served as ONNX only where it is held equal, and the record says on what."""
+"""A model is served as ONNX only where it is verified equal, and the record says on what."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from clewline.errors import InvalidInput, NotSupported
-from clewline.model.compile import compile
-from clewline.model.compile.hold import BATCH_SIZES, in_batches
+from clewline.model.compile.compiler import compile_model
+from clewline.model.compile.equivalence import BATCH_SIZES
+from clewline.model.families.onnx.family import OnnxFamily
+from clewline.model.families.sklearn.family import SklearnFamily
 from clewline.model.runtime.frames import columns_of
-from clewline.model.runtime.onnx import OnnxRuntime
-from clewline.model.runtime.outputs import take_rows
-from clewline.model.runtime.sklearn import SklearnRuntime
+from clewline.model.runtime.outputs import predict_in_batches, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
 
@@ -67,11 +67,11 @@ def fitted(model, loans, target="paid"):
 
 
 def compiled(model, loans, signature=PAID, frame="pandas"):
-    return compile(model, signature, test=loans[450:], train=loans[:450], frame=frame)
+    return compile_model(model, signature, test=loans[450:], train=loans[:450], frame=frame)
 
 
 def load(result, signature=PAID):
-    runtime = OnnxRuntime() if result.runtime == "onnx" else SklearnRuntime()
+    runtime = OnnxFamily() if result.runtime == "onnx" else SklearnFamily()
     return runtime.load(result.files, signature)
 
 
@@ -94,20 +94,26 @@ FORESTS = {
 def test_trees_answer_from_raw_fields_and_are_held_equal(name, loans):
     result = compiled(fitted(FORESTS[name], loans), loans)
     record = result.equality
-    assert (result.runtime, record.held, record.form) == ("onnx", True, "trees on raw fields")
+    assert (result.runtime, record.verified, record.form) == ("onnx", True, "trees on raw fields")
     assert record.rows == 150
-    assert record.made_rows == sum(record.made.values()) > 1000
-    assert set(record.made) == {"split thresholds", "nulls", "texts", "mixed"}
+    assert record.synthetic_rows == sum(record.synthetic_kinds.values()) > 1000
+    assert set(record.synthetic_kinds) == {
+        "split thresholds",
+        "nulls",
+        "texts",
+        "mixed",
+        "extremes",
+    }
     assert record.split_thresholds_tried == record.split_thresholds > 0
     assert record.flips == 0
     assert record.max_difference < 1e-12
     assert record.rows_per_call is None
-    assert "held equal on" in record.sentence
+    assert "verified equal on" in record.sentence
 
 
 def test_the_record_names_batch_sizes_with_the_rows_compared_and_only_where_bits_agreed(loans):
     record = compiled(fitted(FORESTS["boosted"], loans), loans).equality
-    rows = min(1000, record.rows + record.made_rows)
+    rows = min(1000, record.rows + record.synthetic_rows)
     assert record.batch_sizes == BATCH_SIZES
     assert record.rows_in_batches == (200, 400, rows, rows, rows)
     assert rows == 1000
@@ -125,7 +131,7 @@ def test_a_row_gives_the_same_bits_whatever_batch_it_stands_in(loans):
     rows = columns_of(loans, PAID)
     whole = predictor.predict(rows)
     for size in (*BATCH_SIZES, 3, 33):
-        again = in_batches(predictor, rows, size)
+        again = predict_in_batches(predictor.predict, rows, size)
         assert again.probabilities.tobytes() == whole.probabilities.tobytes()
         assert again.choices.tobytes() == whole.choices.tobytes()
 
@@ -210,8 +216,8 @@ def test_regressors(final, loans):
 def test_other_estimators_go_through_skl2onnx_behind_our_own_lowering(final, loans):
     result = compiled(fitted(prepared(final), loans), loans)
     assert result.runtime == "onnx"
-    assert result.equality.form.startswith("lowered, then skl2onnx")
-    assert result.equality.made["nulls"] > 0
+    assert result.equality.form.startswith("converted by skl2onnx")
+    assert result.equality.synthetic_kinds["nulls"] > 0
     assert (load(result).predict(columns_of(loans[:5], PAID)).probabilities is None) == (
         not hasattr(final, "predict_proba")
     )
@@ -222,7 +228,7 @@ def test_what_onnx_does_not_hold_is_served_by_scikit_learn_with_the_reason(loans
     model = fitted(prepared(LogisticRegression(), numbers=numbers), loans)
     result = compiled(model, loans)
     assert result.runtime == "sklearn"
-    assert not result.equality.held
+    assert not result.equality.verified
     assert "skl2onnx" in (result.equality.reason or "")
     found = load(result).predict(columns_of(loans[:20], PAID))
     np.testing.assert_allclose(found.probabilities, model.predict_proba(loans[NAMES][:20]), 1e-9)
@@ -278,11 +284,11 @@ def test_the_adult_forest_is_held_equal_bit_for_bit(adult):
     transformer = ColumnTransformer([("n", scaled, numeric), ("t", encoded, textual)])
     model = make_pipeline(transformer, RandomForestClassifier(30, random_state=0))
     model.fit(train.drop(columns="income"), train["income"])
-    result = compile(model, signature, test=test, train=train, frame="pandas")
+    result = compile_model(model, signature, test=test, train=train, frame="pandas")
     record = result.equality
-    assert record.held
+    assert record.verified
     assert record.split_thresholds_tried == record.split_thresholds > 2000
-    assert record.made["split thresholds"] == record.split_thresholds * 5
+    assert record.synthetic_kinds["split thresholds"] == record.split_thresholds * 5
     assert (record.flips, record.rows) == (0, 900)
     assert record.max_difference < 1e-15
     rows: Columns = take_rows(columns_of(test, signature), slice(0, 50))

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from clewline.errors import IntegrityError, ModelFailed
+from clewline.model.families.python_class.family import PythonClassFamily
 from clewline.model.isolation import isolated_predictor as module
 from clewline.model.isolation import messages
 from clewline.model.isolation.isolated_predictor import IsolatedPredictor, load_isolated
 from clewline.model.isolation.process import ModelProcess
 from clewline.model.runtime.outputs import Outputs
-from clewline.model.runtime.python import PythonRuntime
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
 
@@ -66,7 +66,7 @@ def files(package: Any) -> dict[str, bytes]:
 
 @pytest.fixture
 def model(files: dict[str, bytes]) -> Iterator[IsolatedPredictor]:
-    loaded = load_isolated("moods@3", "python", SIGNATURE, lambda: files)
+    loaded = load_isolated("moods@3", "python_class", SIGNATURE, lambda: files)
     assert isinstance(loaded, IsolatedPredictor)
     yield loaded
     loaded.close()
@@ -81,9 +81,9 @@ def test_it_answers_as_in_this_process_but_from_another_one_with_nothing_of_ours
     model: IsolatedPredictor, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_KEY", "x")
-    here = PythonRuntime().load(files, SIGNATURE)
+    here = PythonClassFamily().load(files, SIGNATURE)
     assert values(model.predict(asked("one", "one"))) == values(here.predict(asked("one", "one")))
-    other = load_isolated("moods@3", "python", SIGNATURE, lambda: files)
+    other = load_isolated("moods@3", "python_class", SIGNATURE, lambda: files)
     assert isinstance(other, IsolatedPredictor)
     pid, secrets, here = values(other.predict(asked("pid", "secret", "here")))
     other.close()
@@ -166,18 +166,18 @@ def test_closing_ends_a_call_that_hangs(model: IsolatedPredictor) -> None:
 
 def test_what_loading_raises_is_raised_here(files: dict[str, bytes]) -> None:
     with pytest.raises(IntegrityError, match=r"python\.json"):
-        load_isolated("moods@3", "python", SIGNATURE, lambda: {**files, "python.json": b"{"})
+        load_isolated("moods@3", "python_class", SIGNATURE, lambda: {**files, "python.json": b"{"})
 
 
 def test_a_process_that_exits_as_it_loads_is_a_failed_model(package: Any) -> None:
     files = package("import os\nos._exit(7)\n")
     with pytest.raises(ModelFailed, match="moods@3 exited with status 7"):
-        load_isolated("moods@3", "python", SIGNATURE, lambda: files)
+        load_isolated("moods@3", "python_class", SIGNATURE, lambda: files)
 
 
 def test_it_ends_with_its_server_even_while_it_computes(files: dict[str, bytes]) -> None:
     process = ModelProcess("moods@3")
-    head = messages.Load("moods@3", "python", SIGNATURE, list(files))
+    head = messages.Load("moods@3", "python_class", SIGNATURE, list(files))
     message = messages.Message(head, list(messages.file_arrays(list(files.values()))))
     process.ask(message, until=time.monotonic() + 60)
     messages.send(process._channel, messages.rows(asked("hang")))

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from clewline.errors import NotSupported
-from clewline.model.runtime.frames import Column, Layout, columns_of, frame_of, layout_of
+from clewline.model.runtime.frames import ColumnLayout, TableLayout, columns_of, frame_of, layout_of
 from clewline.signature.check import Checker
 from clewline.signature.infer import infer_signature
 
@@ -94,6 +94,6 @@ def test_a_matrix_has_one_column_a_field_and_null_as_it_was():
 def test_a_column_type_that_a_request_cannot_give_is_refused():
     table = pl.DataFrame({"text": ["a", "b"], "y": [0, 1]})
     signature = infer_signature(table, target="y")
-    layout = Layout("polars", {"text": Column("Strange")})
+    layout = TableLayout("polars", {"text": ColumnLayout("Strange")})
     with pytest.raises(NotSupported, match="Strange"):
         frame_of(columns_of(table, signature), signature, layout)

@@ -7,6 +7,9 @@ from typing import Any, Protocol
 MODEL = "model.onnx"
 """The file of a package that holds an ONNX model."""
 
+FEATURES = "features"
+"""The one output of compiled preprocessing: float64 of shape (n, fields of the output)."""
+
 
 class NotConvertible(Exception):
     """A model, or a part of it, does not have this form; the message says which and why."""

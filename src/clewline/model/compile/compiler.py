@@ -150,8 +150,9 @@ def compile_model(
     """
     if len(test) == 0:
         raise InvalidInput("The test table has no rows.", "Pass rows to compare the model on.")
-    alone = family_of(model).single_threaded(model)
-    original = OriginalModel(alone, signature, layout_of(train, signature, frame))
+    layout = layout_of(train, signature, frame)
+    family: Any = family_of(model)
+    original = OriginalModel(family.single_threaded(model), signature, layout)
     try:
         answers = original.answer(original_frame(test, signature, frame))
     except refusal_errors() as error:

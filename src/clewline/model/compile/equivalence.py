@@ -39,7 +39,7 @@ class EquivalenceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     verified: bool
-    form: str  # "trees on raw fields", "lowered, then skl2onnx", or the library that answers
+    form: str  # "trees on raw fields", "converted by skl2onnx", or the library that answers
     executed_by: str = "ONNX"
     reason: str | None = None  # why no converted form is served
     rows: int  # of the test table
@@ -127,15 +127,19 @@ class AnswerDifference:
 def difference(wanted: Outputs, found: Outputs) -> AnswerDifference:
     """Compare answers row by row. A value is compared relative to the largest of its column."""
     rows = len(wanted)
-    pairs = list(zip(wanted.arrays, found.arrays, strict=True))
-    if any((a is None) != (b is None) or a is not None and a.shape != b.shape for a, b in pairs):
+    shapes, found_shapes = (
+        [getattr(array, "shape", None) for array in outputs.arrays] for outputs in (wanted, found)
+    )
+    if shapes != found_shapes:
         return AnswerDifference(rows, math.inf, 0, rows)
     flips = 0
     if wanted.choices is not None and found.choices is not None:
         flips = int(np.count_nonzero(wanted.choices != found.choices))
     largest, same = 0.0, np.ones(rows, dtype=bool)
     if wanted.tensor is not None and found.tensor is not None:
-        flips += int(np.count_nonzero((wanted.tensor != found.tensor).reshape(rows, -1).any(axis=1)))
+        flips += int(
+            np.count_nonzero((wanted.tensor != found.tensor).reshape(rows, -1).any(axis=1))
+        )
     for one, other in ((wanted.probabilities, found.probabilities), (wanted.values, found.values)):
         if one is None or other is None:
             continue

@@ -88,7 +88,7 @@ class CodeColumn:
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedColumn:
-    """A field of a kind that has no lowering; harmless while no one reads it."""
+    """A field of a kind that cannot be converted; harmless while no one reads it."""
 
     reason: str
 
@@ -169,15 +169,16 @@ def raw_columns(
             ops = (ColumnOp("float32"),) if single else ()
             columns[name] = NumberColumn(numeric[name], ops, single)
         else:
-            columns[name] = UnsupportedColumn(f"the {field.kind} field {name!r} cannot be lowered")
-    if unknown := [name for name in names or () if name not in columns]:
+            columns[name] = UnsupportedColumn(
+                f"the {field.kind} field {name!r} cannot be converted"
+            )
+    chosen = list(columns) if names is None else [str(name) for name in names]
+    if unknown := [name for name in chosen if name not in columns]:
         raise NotConvertible(f"it reads the columns {unknown}, which are not fields")
-    return [columns[name] for name in (columns if names is None else names)], levels
+    return [columns[name] for name in chosen], levels
 
 
-def _levels(
-    signature: Signature, train: Columns, known_texts: Set[str]
-) -> list[tuple[str, ...]]:
+def _levels(signature: Signature, train: Columns, known_texts: Set[str]) -> list[tuple[str, ...]]:
     seen: list[set[str]] = [
         {text for text in train.texts[:, index].tolist() if text is not None}
         | set(field.levels or ())

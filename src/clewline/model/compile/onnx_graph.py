@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from clewline.model.compile.candidate_forms import NotConvertible
-from clewline.model.compile.lowered_columns import CodeColumn, ColumnOp, LoweredColumn, NumberColumn
 from clewline.model.compile.encoding import KEY, InputEncoding, TextCodes
+from clewline.model.compile.lowered_columns import CodeColumn, ColumnOp, LoweredColumn, NumberColumn
 from clewline.model.runtime.outputs import label_order
 from clewline.signature.field import Signature
 
@@ -169,7 +169,7 @@ class OnnxGraph:
             case "fill":
                 return self.add("Where", self.add("IsNaN", x), self._row([o.value for o in ops]), x)
             case "clip":
-                low, high = zip(*(op.value for op in ops), strict=True)  # type: ignore[misc]
+                low, high = zip(*(op.value for op in ops), strict=True)
                 return self.add("Min", self.add("Max", x, self._row(low)), self._row(high))
             case "float32":
                 return self.cast(self.cast(x, TensorProto.FLOAT))

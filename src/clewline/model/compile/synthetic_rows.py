@@ -110,9 +110,7 @@ def _text(field: Any, value: Any) -> Edit:
     return edit
 
 
-def _threshold_edits(
-    signature: Signature, thresholds: Sequence[tuple[int, float]]
-) -> list[Edit]:
+def _threshold_edits(signature: Signature, thresholds: Sequence[tuple[int, float]]) -> list[Edit]:
     edits = []
     for field, value in thresholds:
         points = [np.nextafter(value, -np.inf), value, np.nextafter(value, np.inf)]

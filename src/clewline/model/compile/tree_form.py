@@ -28,7 +28,7 @@ from clewline.model.compile.lowered_columns import (
     raw_thresholds,
 )
 from clewline.model.compile.onnx_graph import OnnxGraph, encoding_of
-from clewline.model.compile.trees import CategorySet, DecisionTree, TreeEnsemble, tree_of_rows
+from clewline.model.compile.trees import CategorySet, TreeEnsemble, tree_of_rows
 
 ML_OPSET = 5  # TreeEnsemble, with sums and outputs in float64
 NAME = "trees on raw fields"
@@ -59,7 +59,7 @@ class TreesOnRawFields(OnnxForm):
         sparse: Whether the trees are given a sparse matrix.
 
     Raises:
-        NotConvertible: A column that the trees read cannot be lowered.
+        NotConvertible: A column that the trees read cannot be converted.
     """
 
     name = NAME
@@ -160,7 +160,7 @@ def _membership(
 ) -> CodeColumn:
     """Return for each code of a text field whether its category is in a set."""
     if not isinstance(column, CodeColumn):
-        raise NotConvertible("splits on categories that are numbers cannot be lowered")
+        raise NotConvertible("splits on categories that are numbers cannot be converted")
     codes = column.values if column.encoded else _categories(column, original, levels)
     values = np.where(np.isin(codes, list(asked.codes)) == asked.left, 0.0, 1.0)
     if not asked.left:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-
 import numpy as np
 
 from clewline.errors import InvalidInput
@@ -90,9 +89,7 @@ def _signature(
     output = Output(name=inputs.target or "prediction", task=task, labels=classes)
     fields = found.fields
     if inputs.train is not None:
-        present = [each for each in dataframes.open_table(inputs.train).columns if each != inputs.target]
-        named = _names(model)
-        columns = packaging.fitted_columns(model, inputs.train, inputs.target) if named else present
+        columns = packaging.fitted_columns(model, inputs.train, inputs.target)
         fields = tuple(
             _category(each.name, found.levels[each.name], each.nullable)
             if each.name in found.levels

@@ -270,7 +270,7 @@ class BoosterFamily(EstimatorFamily):
             )
 
     def convert_file(self, model: Any, inputs: RegistrationInputs, name: str) -> PackageContents:
-        """Make the files of a package; a table, a signature, or the file itself gives the fields."""
+        """Make the files of a package; a table, a signature or the file gives the fields."""
         if inputs.signature is None and inputs.target is not None and inputs.train is not None:
             return self.convert(model, inputs)
         return booster_files.convert(self, model, inputs, name)
@@ -313,7 +313,7 @@ def unserved(library: str, objective: str) -> NotSupported:
 def link_of(links: Mapping[str, Any], objective: str, library: str) -> Any:
     """Return how sums become answers; raises NotConvertible if the objective has no such link."""
     if objective not in links:
-        raise NotConvertible(f"{library} with the objective {objective!r} cannot be lowered")
+        raise NotConvertible(f"{library} with the objective {objective!r} cannot be converted")
     return links[objective]
 
 

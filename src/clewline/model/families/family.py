@@ -167,7 +167,7 @@ class Family:
             from_arrow: It is given Arrow or Polars tables.
 
         Raises:
-            NotConvertible: It is no ensemble of trees, or has what cannot be lowered.
+            NotConvertible: It is no ensemble of trees, or has what cannot be converted.
         """
         raise NotImplementedError
 
@@ -210,9 +210,7 @@ def require_files(files: Mapping[str, bytes], *names: str) -> None:
         IntegrityError: One is missing.
     """
     if missing := set(names) - set(files):
-        raise IntegrityError(
-            f"The package has no {', '.join(sorted(missing))}.", REGISTER_AGAIN
-        )
+        raise IntegrityError(f"The package has no {', '.join(sorted(missing))}.", REGISTER_AGAIN)
 
 
 def decode_file(files: Mapping[str, bytes], name: str, kind: type[Decoded]) -> Decoded:

@@ -13,7 +13,8 @@ from typing import Any
 
 from clewline.errors import ClewlineError
 from clewline.model.isolation import messages
-from clewline.model.runtime.outputs import Transformer, runtime_named
+from clewline.model.runtime.outputs import Transformer
+from clewline.model_families import family_named
 
 
 def main(channel: int, lifeline: int) -> None:
@@ -69,7 +70,7 @@ def load(message: messages.Message) -> tuple[messages.Message, Any]:
     if not isinstance(head, messages.Load):
         raise messages.Broken("a model was expected")
     files = {name: array.tobytes() for name, array in zip(head.files, message.arrays, strict=True)}
-    loaded = runtime_named(head.runtime).load(files, head.signature)
+    loaded = family_named(head.runtime).load(files, head.signature)
     return messages.Message(messages.Loaded()), loaded
 
 

@@ -119,7 +119,7 @@ def _popen(channel: int, lifeline: int, folder: Path) -> subprocess.Popen[bytes]
     home = str(folder)
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     return subprocess.Popen(
-        [sys.executable, "-I", "-u", "-c", _START, str(channel), str(lifeline), *_libraries()],
+        [sys.executable, "-I", "-u", "-c", _START, str(channel), str(lifeline), *library_folders()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -130,8 +130,8 @@ def _popen(channel: int, lifeline: int, folder: Path) -> subprocess.Popen[bytes]
     )
 
 
-def _libraries() -> list[str]:
-    """Folders of installed libraries on this process's path, and that of clewline."""
+def library_folders() -> list[str]:
+    """Return the folders of installed libraries on this process's path, and that of clewline."""
     installed = [folder for folder in sys.path if folder and _is_installed(folder)]
     return [*installed, str(Path(CLEWLINE).parent)]
 

@@ -145,9 +145,12 @@ def predict_function(loaded: Predictor | Transformer) -> Callable[[Columns], Out
 
 def columns_as_outputs(columns: Columns) -> Outputs:
     """Return transformed rows as outputs, so that they are compared as answers are."""
-    texts = columns.texts
-    strings = np.where(np.equal(texts, None), "\x00null", texts).astype(str) if texts.size else None
-    return Outputs(values=columns.numbers, tensor=strings)
+    if not columns.texts.size:
+        return Outputs(values=columns.numbers)
+    rows = [
+        ["\x00null" if text is None else text for text in row] for row in columns.texts.tolist()
+    ]
+    return Outputs(values=columns.numbers, tensor=np.array(rows, dtype=str))
 
 
 def label_order(classes: Any, output: Output) -> list[int]:
@@ -189,7 +192,7 @@ def take_outputs(outputs: Outputs, rows: Rows) -> Outputs:
 def join_outputs(parts: list[Outputs]) -> Outputs:
     """Join the answers of several calls."""
     columns = zip(*(part.arrays for part in parts), strict=True)
-    return Outputs(*(None if each[0] is None else np.concatenate(each) for each in columns))  # type: ignore[arg-type]
+    return Outputs(*(None if each[0] is None else np.concatenate(each) for each in columns))
 
 
 def stack_rows(parts: list[Columns]) -> Columns:
@@ -205,5 +208,5 @@ def _pieces(columns: Columns, size: int) -> list[Columns]:
     return [take_rows(columns, slice(at, at + size)) for at in range(0, len(columns), size)]
 
 
-def _closed(*_: object) -> None:
+def _closed(*_: object) -> Any:
     raise RuntimeError("The predictor was closed.")

@@ -21,8 +21,7 @@ from clewline.model.isolation.isolated_predictor import (
 )
 from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from clewline.model.runtime import Predictor
-from clewline.model.runtime.onnx import OnnxPredictor
-from clewline.model.runtime.outputs import runtime_named
+from clewline.model_families import family_named
 from clewline.project import Project
 from clewline.signature.field import Signature
 from clewline.store.digest import Digest, digest_bytes
@@ -33,9 +32,6 @@ MODEL_BYTES = 96 << 10
 """What a loaded model costs however small its files are (measured: some 79 KiB)."""
 FILE_FACTOR = 6
 """What each byte of its files costs (measured: compiled trees 4.4 to 6.1, texts 5.4 to 5.9)."""
-OWN_FILE_FACTORS = {"lightgbm": 2, "xgboost": 2, "catboost": 2}
-"""The same of boosters in the format of their own library, by runtime (measured: 0.7 to 1.9)."""
-
 Key = tuple[str, bool]
 """`name@number`, and whether in a process of its own."""
 
@@ -55,8 +51,9 @@ class LoadedModel:
     lock: AbstractContextManager[object] = field(init=False)  # held around each call
 
     def __post_init__(self) -> None:
-        # ONNX Runtime promises that a session may be run by several threads at once.
-        self.lock = nullcontext() if isinstance(self.predictor, OnnxPredictor) else threading.Lock()
+        family = family_named(self.package.manifest.runtime)
+        is_concurrent = family.concurrent and not self.isolate
+        self.lock = nullcontext() if is_concurrent else threading.Lock()
 
     @property
     def signature(self) -> Signature:
@@ -181,7 +178,7 @@ class SharedModels:
         folder, package = self._open(ref)
         if isolate:
             return self._isolated(ref, folder, package)
-        runtime = runtime_named(package.manifest.runtime)
+        runtime = family_named(package.manifest.runtime)
         predictor = runtime.load(package.files, package.signature)
         size = memory_bytes(package)
         package = msgspec.structs.replace(package, files={})  # only what was made of them stays
@@ -218,7 +215,7 @@ class SharedModels:
 
 def memory_bytes(package: packages.Package) -> int:
     """Estimate what the model of a package takes of memory once it is loaded."""
-    factor = OWN_FILE_FACTORS.get(package.manifest.runtime, FILE_FACTOR)
+    factor = family_named(package.manifest.runtime).memory_factor or FILE_FACTOR
     files = package.files.items()
     return MODEL_BYTES + factor * sum(len(data) for name, data in files if name not in ASIDE)
 

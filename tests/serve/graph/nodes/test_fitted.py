@@ -13,11 +13,10 @@ import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 
-from clewline.model.kinds.estimator import KIND as ESTIMATOR
-from clewline.model.kinds.kind import Given
-from clewline.model.kinds.transform import KIND as TRANSFORM
+from clewline.model.families.family import RegistrationInputs
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
+from clewline.model_families import family_named
 from clewline.project import Project
 from clewline.serve import endpoint_file as spec
 from clewline.serve import revision as revisions
@@ -58,8 +57,8 @@ def test_a_model_gets_what_the_preprocessing_makes_and_a_replay_the_same(
     model = LinearRegression().fit(scaled, target)
     named = "{model: scale@1, isolate: true}" if apart else "scale@1"
     project = shop(tmp_path, {"endpoints/fitted.yaml": GRAPH % named})
-    made = TRANSFORM.contents(scaler, given(table, None))
-    fitted = ESTIMATOR.contents(model, given(scaled.with_columns(y=target), "y"))
+    made = family_named("sklearn").convert(scaler, given(table, None))
+    fitted = family_named("sklearn").convert(model, given(scaled.with_columns(y=target), "y"))
     with Store.open(project.store_root) as store:
         registry = Registry(project, store)
         registry.add(dict(made.files), about("scale", made, "transform"))
@@ -81,5 +80,5 @@ def test_a_model_gets_what_the_preprocessing_makes_and_a_replay_the_same(
     assert replay(project, id_text(frame.ids[:16])).equal
 
 
-def given(train: pl.DataFrame, target: str | None) -> Given:
-    return Given(train=train, test=None, target=target)
+def given(train: pl.DataFrame, target: str | None) -> RegistrationInputs:
+    return RegistrationInputs(train=train, test=None, target=target)

@@ -45,7 +45,7 @@ def tree_ensemble(model: Any, loss: str) -> TreeEnsemble:
         model.save_model(str(path), format="json")
         dump: dict[str, Any] = json.loads(path.read_bytes())
     if "oblivious_trees" not in dump:
-        raise NotConvertible("CatBoost's trees that are not symmetric cannot be lowered")
+        raise NotConvertible("CatBoost's trees that are not symmetric cannot be converted")
     link: Link = link_of(LINKS, loss, "CatBoost")
     floats = dump["features_info"].get("float_features", [])
     features = {feature["feature_index"]: feature for feature in floats}
@@ -59,11 +59,13 @@ def tree_ensemble(model: Any, loss: str) -> TreeEnsemble:
 def _trees(
     tree: dict[str, Any], known: dict[int, Any], targets: int, scale: float
 ) -> list[tuple[int, DecisionTree]]:
-    """Write a symmetric tree, whose levels each ask one question, as a plain one for each target."""
+    """Return a symmetric tree, each level of which asks one question, as one for each target."""
     splits = tree["splits"] or []
     depth = len(splits)
     if any(split["split_type"] != "FloatFeature" for split in splits):
-        raise NotConvertible("CatBoost's splits on categories are hashes, which cannot be lowered")
+        raise NotConvertible(
+            "CatBoost's splits on categories are hashes, which cannot be converted"
+        )
     features = [known[split["float_feature_index"]] for split in splits]
     inner, leaves = 2**depth - 1, 2**depth
     nodes = np.arange(inner + leaves)

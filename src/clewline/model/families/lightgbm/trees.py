@@ -47,7 +47,7 @@ def tree_ensemble(booster: Any, *, from_arrow: bool) -> TreeEnsemble:
     """
     dump = booster.dump_model()
     if dump["average_output"]:
-        raise NotConvertible("a random forest of LightGBM cannot be lowered")
+        raise NotConvertible("a random forest of LightGBM cannot be converted")
     objective, *settings = str(dump.get("objective", "")).split() or [""]
     link: Link = link_of({} if "sqrt" in settings else LINKS, objective, "LightGBM")
     stated = dict(word.split(":") for word in settings if ":" in word)
@@ -61,16 +61,14 @@ def tree_ensemble(booster: Any, *, from_arrow: bool) -> TreeEnsemble:
     return TreeEnsemble(trees, targets, link, float32=False, category_sets=sets.all)
 
 
-def _tree(
-    root: dict[str, Any], sets: CategorySets, scale: float, from_arrow: bool
-) -> DecisionTree:
+def _tree(root: dict[str, Any], sets: CategorySets, scale: float, from_arrow: bool) -> DecisionTree:
     rows: list[Any] = [None]
     left = [(root, 0)]
     while left:
         node, place = left.pop()
         if "leaf_value" in node:
             if "leaf_const" in node:
-                raise NotConvertible("LightGBM's linear trees cannot be lowered")
+                raise NotConvertible("LightGBM's linear trees cannot be converted")
             weight = node.get("leaf_count", 0)
             rows[place] = (0, 0.0, 0, 0, True, False, weight, node["leaf_value"] * scale)
             continue
@@ -84,9 +82,7 @@ def _tree(
     return simplified(tree_of_rows(rows))
 
 
-def _split(
-    node: dict[str, Any], sets: CategorySets, from_arrow: bool
-) -> tuple[int, float, bool]:
+def _split(node: dict[str, Any], sets: CategorySets, from_arrow: bool) -> tuple[int, float, bool]:
     """Return the feature of a split, its threshold, and whether null goes left."""
     column, default_left = int(node["split_feature"]), bool(node["default_left"])
     if node["decision_type"] == "==":
@@ -102,7 +98,9 @@ def _split(
             return column, threshold, threshold >= 0.0
         case _:  # zeros count as missing
             if (threshold >= ZERO) != default_left:
-                raise NotConvertible("LightGBM splits that send zeros another way")
+                raise NotConvertible(
+                    "LightGBM splits that send zeros another way cannot be converted"
+                )
             return column, threshold, default_left
 
 

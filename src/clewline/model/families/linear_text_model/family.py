@@ -30,7 +30,13 @@ from clewline.model.runtime.outputs import FunctionPredictor, Outputs
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
-SPEC, TERMS, WEIGHTS, BIAS, IDF = "linear_text.json", "terms.json", "weights.npy", "bias.npy", "idf.npy"
+SPEC, TERMS, WEIGHTS, BIAS, IDF = (
+    "linear_text.json",
+    "terms.json",
+    "weights.npy",
+    "bias.npy",
+    "idf.npy",
+)
 """The files of a package; `idf.npy` only where terms are weighed by it."""
 
 Floats = NDArray[np.float64]

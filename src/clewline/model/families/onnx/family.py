@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import IntegrityError, InvalidInput
-from clewline.model.compile.candidate_forms import MODEL
+from clewline.model.compile.candidate_forms import FEATURES, MODEL
 from clewline.model.compile.encoding import KEY, InputEncoder, InputEncoding
 from clewline.model.families.family import (
     REGISTER_AGAIN,
@@ -71,6 +71,8 @@ class OnnxFamily(Family):
         run, inputs = session.run, InputEncoder(encoding, signature).inputs
         names = [output.name for output in session.get_outputs()]
         if signature.output.task == "transform":
+            if names != [FEATURES]:
+                raise IntegrityError(f"{MODEL} is no preprocessing.", REGISTER_AGAIN)
 
             def change(columns: Columns) -> Columns:
                 (found,) = run(names, inputs(columns))

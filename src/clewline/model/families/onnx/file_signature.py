@@ -36,7 +36,7 @@ class DeclaredTensor:
 
 
 def read_signature(
-    model: Any, session: Any, registered: RegistrationInputs
+    model: Any, session: Any, given: RegistrationInputs
 ) -> tuple[Signature, OnnxFileCall]:
     """
     Read inputs and outputs: the signature of a file, and how it is called.
@@ -44,16 +44,16 @@ def read_signature(
     Args:
         model: The file, parsed.
         session: The file, loaded.
-        registered: A table gives names, levels and bounds of scalar fields; a signature all.
+        given: A table gives names, levels and bounds of scalar fields; a signature all.
 
     Raises:
         InvalidInput: The table or the signature does not fit the inputs.
         NotSupported: An input or output is none that a request can say; says which.
     """
     slots = [_slot(value) for value in session.get_inputs()]
-    inputs, fields = _inputs(slots, registered)
+    inputs, fields = _inputs(slots, given)
     size = _rows_per_call(slots)
-    output, parts = _answer(model, [_slot(value) for value in session.get_outputs()], registered)
+    output, parts = _answer(model, [_slot(value) for value in session.get_outputs()], given)
     signature = Signature(fields=tuple(fields), output=output)
     return signature, OnnxFileCall(inputs=tuple(inputs), rows_per_call=size, **parts)
 
@@ -78,8 +78,10 @@ def _rows_per_call(slots: list[DeclaredTensor]) -> int | None:
 # ── inputs ──────────────────────────────────────────────────────────────────
 
 
-def _inputs(slots: list[DeclaredTensor], registered: RegistrationInputs) -> tuple[list[OnnxFileInput], list[Field]]:
-    known = _known_fields(slots, registered)
+def _inputs(
+    slots: list[DeclaredTensor], given: RegistrationInputs
+) -> tuple[list[OnnxFileInput], list[Field]]:
+    known = _known_fields(slots, given)
     inputs, fields = [], []
     for slot in slots:
         made, used = _input(slot, known, alone=len(slots) == 1)
@@ -88,19 +90,19 @@ def _inputs(slots: list[DeclaredTensor], registered: RegistrationInputs) -> tupl
     return inputs, fields
 
 
-def _known_fields(slots: list[DeclaredTensor], registered: RegistrationInputs) -> dict[str, Field]:
+def _known_fields(slots: list[DeclaredTensor], given: RegistrationInputs) -> dict[str, Field]:
     """Give the fields that a signature or a table tells of."""
-    if registered.signature is not None:
-        return {found.name: found for found in registered.signature.fields}
-    if registered.train is None:
+    if given.signature is not None:
+        return {found.name: found for found in given.signature.fields}
+    if given.train is None:
         return {}
-    columns = [
-        name for name in dataframes.open_table(registered.train).columns if name != registered.target
-    ]
-    return {found.name: found for found in packaging.fields_of(registered.train, columns)}
+    columns = [name for name in dataframes.open_table(given.train).columns if name != given.target]
+    return {found.name: found for found in packaging.fields_of(given.train, columns)}
 
 
-def _input(slot: DeclaredTensor, known: dict[str, Field], *, alone: bool) -> tuple[OnnxFileInput, list[Field]]:
+def _input(
+    slot: DeclaredTensor, known: dict[str, Field], *, alone: bool
+) -> tuple[OnnxFileInput, list[Field]]:
     if slot.dtype is None or not slot.shape:
         raise NotSupported(
             f"The input {slot.name!r} is no tensor with a row axis.",
@@ -198,10 +200,12 @@ def _tensor(slot: DeclaredTensor, stated: Field | None) -> tuple[OnnxFileInput, 
 # ── outputs ─────────────────────────────────────────────────────────────────
 
 
-def _answer(model: Any, slots: list[DeclaredTensor], registered: RegistrationInputs) -> tuple[Output, dict[str, Any]]:
+def _answer(
+    model: Any, slots: list[DeclaredTensor], given: RegistrationInputs
+) -> tuple[Output, dict[str, Any]]:
     """Tell labels with probabilities, values, and tensors of any shape apart."""
-    stated = None if registered.signature is None else registered.signature.output
-    name = registered.target or (stated.name if stated else None)
+    stated = None if given.signature is None else given.signature.output
+    name = given.target or (stated.name if stated else None)
     label = next((slot for slot in slots if _is_label(slot)), None)
     shares = next((slot for slot in slots if slot is not label and _is_shares(slot)), None)
     labels = _labels(model, stated, given, label, shares)
@@ -234,7 +238,11 @@ def _is_shares(slot: DeclaredTensor) -> bool:
 
 
 def _labels(
-    model: Any, stated: Output | None, registered: RegistrationInputs, label: DeclaredTensor | None, shares: DeclaredTensor | None
+    model: Any,
+    stated: Output | None,
+    given: RegistrationInputs,
+    label: DeclaredTensor | None,
+    shares: DeclaredTensor | None,
 ) -> tuple[Any, ...] | None:
     """Give the labels in the order of the probabilities; None where the file is no classifier."""
     if stated is not None:
@@ -243,12 +251,14 @@ def _labels(
         return None
     if told := _told_labels(model):
         return told
-    if registered.target is None or registered.train is None:
+    if given.target is None or given.train is None:
         raise NotSupported(
             f"The file answers labels ({label.name!r}) and does not say which there are.",
             "Pass the training table and target=, or a signature with the labels.",
         )
-    return tuple(sorted({v for v in dataframes.column_values(registered.train, registered.target) if v is not None}))
+    return tuple(
+        sorted({v for v in dataframes.column_values(given.train, given.target) if v is not None})
+    )
 
 
 def _told_labels(model: Any) -> tuple[Any, ...] | None:

@@ -22,7 +22,7 @@ from clewline.model.compile.equivalence import (
 from clewline.model.families import packaging
 from clewline.model.families.family import PackageContents, RegistrationInputs
 from clewline.model.families.onnx.call import CALL, OnnxFileCall
-from clewline.model.families.onnx.family import OnnxFileModel, OnnxFamily, open_session
+from clewline.model.families.onnx.family import OnnxFamily, OnnxFileModel, open_session
 from clewline.model.families.onnx.file_signature import read_signature
 from clewline.model.package import BACKGROUND
 from clewline.model.runtime.outputs import take_rows

@@ -16,13 +16,13 @@ from clewline.flow.code.import_closure import import_closure
 from clewline.flow.context import current_step
 from clewline.model.families.python_class.arguments import arguments_of
 from clewline.model.families.python_class.requirements import requirements_of
-from clewline.model.runtime.frames import TableLayout
 from clewline.model.families.python_class.spec import (
     SPEC,
     DeclaredFiles,
     PackagedFile,
     PythonSpec,
 )
+from clewline.model.runtime.frames import TableLayout
 from clewline.project import find
 from clewline.store.digest import digest_bytes
 

@@ -8,15 +8,15 @@ from importlib.metadata import version
 import msgspec
 
 from clewline.errors import ModelFailed, NotSupported
-from clewline.model.compile.hold import (
-    BATCH_SIZES,
-    Difference,
+from clewline.model.compile.equivalence import (
+    EquivalenceRecord,
+    batch_record,
     difference,
-    in_batches,
-    in_each,
     same_bits,
 )
-from clewline.model.compile.result import Equality
+from clewline.model.families.python_class.loading import load_python
+from clewline.model.families.python_class.package_files import with_spec
+from clewline.model.families.python_class.spec import PythonSpec
 from clewline.model.isolation.isolated_predictor import IsolatedPredictor, load_isolated
 from clewline.model.runtime.outputs import (
     Outputs,
@@ -72,7 +72,9 @@ def verify(
         found = here.predict(rows)
         few = take_rows(rows, slice(0, ALONE))
         first, second = (
-            join_outputs([here.predict(take_rows(few, slice(at, at + 1))) for at in range(len(few))])
+            join_outputs(
+                [here.predict(take_rows(few, slice(at, at + 1))) for at in range(len(few))]
+            )
             for _ in range(2)
         )
         is_steady = first.to_bytes() == second.to_bytes()

@@ -96,14 +96,14 @@ def _require_plain(vectorizer: Any, rest: list[Any]) -> None:
         raise NotConvertible(f"{name} keeps no terms")
     for setting in ("preprocessor", "tokenizer"):
         if getattr(vectorizer, setting) is not None:
-            raise NotConvertible(f"{name} with {setting} has no lowering")
+            raise NotConvertible(f"{name} with {setting} cannot be converted")
     if callable(vectorizer.analyzer) or callable(vectorizer.strip_accents):
-        raise NotConvertible(f"{name} with a function of its own has no lowering")
+        raise NotConvertible(f"{name} with a function of its own cannot be converted")
     if vectorizer.input != "content":
         raise NotConvertible(f"{name} reads files")
     follows = [type(step).__name__ for step in rest]
     if follows not in ([], ["TfidfTransformer"]) or (follows and name != "CountVectorizer"):
-        raise NotConvertible(f"{' and '.join(follows)} after {name} has no lowering")
+        raise NotConvertible(f"{' and '.join(follows)} after {name} cannot be converted")
 
 
 def linear_text_spec(vectorizer: Any, weighing: Any, field: str, link: Any) -> LinearTextSpec:
@@ -141,7 +141,7 @@ def _linear(final: Any, original: OriginalModel) -> tuple[NDArray[Any], NDArray[
         alone = name == "ComplementNB" and len(final.classes_) > 1  # it leaves the prior out
         return weights.T, np.zeros(len(bias)) if alone else bias, "softmax"
     if not isinstance(final.coef_, np.ndarray):
-        raise NotConvertible(f"{name} with sparse weights has no lowering")
+        raise NotConvertible(f"{name} with sparse weights cannot be converted")
     weights = np.atleast_2d(final.coef_).T
     intercept = np.asarray(final.intercept_, dtype=np.float64).reshape(-1)
     bias = np.broadcast_to(intercept, (weights.shape[1],))

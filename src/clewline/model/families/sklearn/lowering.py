@@ -33,19 +33,19 @@ def lower(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
     Pass columns through a fitted transformer.
 
     Raises:
-        NotConvertible: Its class mixes columns or rows, or has no lowering.
+        NotConvertible: Its class mixes columns or rows, or cannot be converted.
     """
     name = type(step).__name__
     known = _LOWERINGS.get(name)
     if known is None or not type(step).__module__.startswith("sklearn."):
-        raise NotConvertible(f"{name} has no lowering")
+        raise NotConvertible(f"{name} cannot be converted")
     return known(step, columns)
 
 
 def column_groups(step: Any, columns: list[LoweredColumn]) -> list[tuple[Any, list[Any]]]:
     """Return the parts of a ColumnTransformer, each with its columns; dropped ones are left out."""
     if step.transformer_weights:
-        raise NotConvertible("ColumnTransformer with transformer_weights has no lowering")
+        raise NotConvertible("ColumnTransformer with transformer_weights cannot be converted")
     groups = []
     for name, inner, _ in step.transformers_:
         chosen = [columns[index] for index in step._transformer_to_input_indices[name]]
@@ -55,7 +55,7 @@ def column_groups(step: Any, columns: list[LoweredColumn]) -> list[tuple[Any, li
 
 
 def known_texts(steps: list[Any]) -> set[str]:
-    """Return the strings that fitted transformers know: categories, fills, what counts as missing."""
+    """Return the strings that fitted transformers know: categories, fills, missing values."""
     found: set[str] = set()
     for step in steps:
         values = [value for known in getattr(step, "categories_", ()) for value in known]
@@ -85,7 +85,7 @@ def _column_transformer(step: Any, columns: list[LoweredColumn]) -> list[Lowered
 
 def _feature_union(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
     if step.transformer_weights:
-        raise NotConvertible("FeatureUnion with transformer_weights has no lowering")
+        raise NotConvertible("FeatureUnion with transformer_weights cannot be converted")
     parts = [inner for _, inner in step.transformer_list if inner != "drop"]
     return [
         column
@@ -96,7 +96,7 @@ def _feature_union(step: Any, columns: list[LoweredColumn]) -> list[LoweredColum
 
 def _function(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
     if step.func is not None:
-        raise NotConvertible("FunctionTransformer with a function has no lowering")
+        raise NotConvertible("FunctionTransformer with a function cannot be converted")
     return columns
 
 
@@ -243,7 +243,9 @@ def _encoded(
 ) -> LoweredColumn:
     if isinstance(column, NumberColumn):
         if len(candidates) - 2 in failed:
-            raise NotConvertible("an encoder of numbers refuses unknown ones; train it to ignore them")
+            raise NotConvertible(
+                "an encoder of numbers refuses unknown ones; train it to ignore them"
+            )
         *known, unseen, null = map(float, values)
         pairs = [(float(key), v) for key, v in zip(candidates, known, strict=False) if v != unseen]
         keys, found = tuple(key for key, _ in pairs), tuple(value for _, value in pairs)

@@ -39,4 +39,6 @@ def takes_texts(model: Any) -> bool:
 def text_columns(model: Any) -> list[str]:
     """Name the columns of a table that a model's vectorizers read."""
     parts = getattr(first_step(model), "transformers_", ())
-    return [columns for _, inner, columns in parts if isinstance(columns, str) and takes_texts(inner)]
+    return [
+        columns for _, inner, columns in parts if isinstance(columns, str) and takes_texts(inner)
+    ]

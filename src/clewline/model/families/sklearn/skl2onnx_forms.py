@@ -46,7 +46,7 @@ from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
 ML_OPSET = 3  # the newest that skl2onnx writes trees for
-LOWERED, TEXTS = "lowered, then skl2onnx", "texts, by skl2onnx"
+LOWERED, TEXTS = "converted by skl2onnx", "texts, converted by skl2onnx"
 
 CONVERSION_S = 60.0
 """How long a conversion may take; some never end."""
@@ -56,7 +56,7 @@ Precision = Literal["float64", "float32 in float64", "float32"]
 
 @dataclass(frozen=True, slots=True)
 class ConvertedPart:
-    """Lowered columns, and what has no lowering and takes them all."""
+    """Lowered columns, and what cannot be converted and takes them all."""
 
     columns: list[LoweredColumn]
     rest: Any = None
@@ -128,9 +128,9 @@ def text_forms(original: OriginalModel, train: Columns) -> Iterator[CandidateFor
     name = type(vectorizer).__name__
     for setting in ("preprocessor", "tokenizer", "strip_accents"):
         if getattr(vectorizer, setting) is not None:
-            raise NotConvertible(f"{name} with {setting} has no lowering")
+            raise NotConvertible(f"{name} with {setting} cannot be converted")
     if vectorizer.analyzer != "word":
-        raise NotConvertible(f"{name} of {vectorizer.analyzer} has no lowering")
+        raise NotConvertible(f"{name} of {vectorizer.analyzer} cannot be converted")
     plain = copy.deepcopy(original.model)
     first_step(plain).lowercase = False
     yield TextForm(original.signature, plain, lower=bool(vectorizer.lowercase))
@@ -253,9 +253,7 @@ def _answer(graph: OnnxGraph, signature: Signature, model: Any, answers: list[st
 # ── steps that are lowered, and the rest ────────────────────────────────────
 
 
-def _parts(
-    steps: list[Any], columns: list[LoweredColumn]
-) -> tuple[list[ConvertedPart], list[Any]]:
+def _parts(steps: list[Any], columns: list[LoweredColumn]) -> tuple[list[ConvertedPart], list[Any]]:
     """Lower the first steps as far as possible; return columns, and the steps that are left."""
     for place, step in enumerate(steps):
         try:
@@ -273,7 +271,7 @@ def _parts(
 
 
 def _part(inner: Any, columns: list[LoweredColumn]) -> ConvertedPart:
-    """Lower a part of a ColumnTransformer, and leave to skl2onnx what has no lowering."""
+    """Lower a part of a ColumnTransformer, and leave to skl2onnx what cannot be converted."""
     if isinstance(inner, str):
         return ConvertedPart(columns)
     is_pipeline = type(inner).__name__ == "Pipeline"
@@ -301,7 +299,7 @@ def _trees_in(model: Any, columns: NDArray[np.int64] | None = None) -> Iterator[
 
 
 def _splits(rest: Any, parts: list[ConvertedPart]) -> list[tuple[int, float]]:
-    """Carry the splits of trees that skl2onnx converts back to raw fields, where that is possible."""
+    """Carry the splits of trees that skl2onnx converts back to raw fields, if possible."""
     final, steps = final_and_steps(rest)
     if steps or any(part.rest is not None for part in parts):
         return []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from clewline.errors import NotSupported
-from clewline.model.compile.candidate_forms import CandidateForm, NotConvertible, OnnxForm
+from clewline.model.compile.candidate_forms import FEATURES, CandidateForm, NotConvertible, OnnxForm
 from clewline.model.compile.compiler import OriginalModel, compile_model
 from clewline.model.compile.encoding import InputEncoding
 from clewline.model.compile.lowered_columns import LoweredColumn, raw_columns
@@ -24,11 +24,8 @@ from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
 from clewline.signature.infer import infer_fields
 
-FEATURES = "features"
-"""Name of the compiled model's one output: float64 of shape (n, fields of the output)."""
-
 ML_OPSET = 3
-LOWERED = "lowered preprocessing"
+LOWERED = "preprocessing"
 
 
 def convert_transform(model: Any, inputs: RegistrationInputs) -> PackageContents:
@@ -98,7 +95,7 @@ class LoweredTransform(OnnxForm):
     """Preprocessing as operations on single columns."""
 
     name = LOWERED
-    distributions = ("onnx", "onnxruntime", "scikit-learn", "numpy")
+    distributions: tuple[str, ...] = ("onnx", "onnxruntime", "scikit-learn", "numpy")
 
     def __init__(
         self,

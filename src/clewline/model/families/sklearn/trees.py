@@ -77,7 +77,7 @@ def _mean(parts: list[Any], model: Any, exact_ties: bool) -> TreeEnsemble:
 def _boosted(model: Any) -> TreeEnsemble:
     init = type(model.init_).__name__
     if init not in ("DummyClassifier", "DummyRegressor", "str"):
-        raise NotConvertible(f"boosting that starts from {init} cannot be lowered")
+        raise NotConvertible(f"boosting that starts from {init} cannot be converted")
     start = model._raw_predict_init(np.zeros((1, model.n_features_in_)))[0].tolist()
     trees = constant_trees(start)
     for stage in model.estimators_:
@@ -89,7 +89,7 @@ def _boosted(model: Any) -> TreeEnsemble:
 
 def _histogram(model: Any) -> TreeEnsemble:
     if model.is_categorical_ is not None:
-        raise NotConvertible("histogram boosting with categorical features cannot be lowered")
+        raise NotConvertible("histogram boosting with categorical features cannot be converted")
     start = model._baseline_prediction.ravel().tolist()
     trees = constant_trees(start)
     for stage in model._predictors:
@@ -100,7 +100,7 @@ def _histogram(model: Any) -> TreeEnsemble:
 def _link(model: Any) -> Link:
     link = type(model._loss.link).__name__
     if link not in LINKS:
-        raise NotConvertible(f"boosting with the link {link} cannot be lowered")
+        raise NotConvertible(f"boosting with the link {link} cannot be converted")
     return LINKS[link]
 
 

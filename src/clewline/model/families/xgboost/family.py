@@ -55,7 +55,7 @@ class XGBoostFamily(BoosterFamily):
     )
 
     def recognizes(self, data: bytes) -> bool:
-        """Say whether bytes begin as UBJSON (a key's length, whose type comes first), or are JSON."""
+        """Say whether bytes begin as UBJSON (the type and length of a key), or are its JSON."""
         if data.startswith(b"{L") or (data[:1] == b"{" and data[2:3] == b"\x00"):
             return True
         return "learner" in json_object(data)
@@ -68,7 +68,7 @@ class XGBoostFamily(BoosterFamily):
         return bare if best is None else bare[: int(best) + 1]
 
     def missing_of(self, model: Any) -> float | None:
-        """Return the number that the estimator takes for null besides NaN: its setting `missing`."""
+        """Return the number that counts as null besides NaN: the setting `missing`."""
         missing = getattr(model, "missing", None)
         return None if missing is None or math.isnan(missing) else float(missing)
 

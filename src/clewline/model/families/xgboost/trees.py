@@ -50,11 +50,11 @@ def tree_ensemble(booster: Any, *, missing: float | None) -> TreeEnsemble:
         NotConvertible: It does more than compare fields and add up leaves.
     """
     if missing is not None:
-        raise NotConvertible(f"XGBoost with missing={missing:g} cannot be lowered")
+        raise NotConvertible(f"XGBoost with missing={missing:g} cannot be converted")
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     boosting, stated = learner["gradient_booster"], learner["learner_model_param"]
     if boosting["name"] != "gbtree":
-        raise NotConvertible(f"XGBoost's {boosting['name']} cannot be lowered")
+        raise NotConvertible(f"XGBoost's {boosting['name']} cannot be converted")
     link: Link = link_of(LINKS, learner["objective"]["name"], "XGBoost")
     targets = max(int(stated["num_class"]), int(stated.get("num_target", 1)), 1)
     model = boosting["model"]
@@ -65,9 +65,7 @@ def tree_ensemble(booster: Any, *, missing: float | None) -> TreeEnsemble:
         (target, _tree(tree, sets))
         for target, tree in zip(model["tree_info"], model["trees"], strict=True)
     ]
-    return TreeEnsemble(
-        trees, targets, link, category_sets=sets.all, sparse_zeros_are_null=True
-    )
+    return TreeEnsemble(trees, targets, link, category_sets=sets.all, sparse_zeros_are_null=True)
 
 
 def _start(text: str, link: Link, targets: int) -> list[float]:
@@ -82,7 +80,7 @@ def _start(text: str, link: Link, targets: int) -> list[float]:
 
 def _tree(tree: dict[str, Any], sets: CategorySets) -> DecisionTree:
     if int(tree["tree_param"]["size_leaf_vector"]) > 1:
-        raise NotConvertible("XGBoost's trees with several values in a leaf cannot be lowered")
+        raise NotConvertible("XGBoost's trees with several values in a leaf cannot be converted")
     left = np.array(tree["left_children"], np.int64)
     leaf = left < 0
     conditions = np.array(tree["split_conditions"], np.float32)

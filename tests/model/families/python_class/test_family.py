@@ -17,9 +17,9 @@ import pytest
 import clewline as cl
 from clewline.errors import NotFound, NotSupported, UsageError
 from clewline.flow.run import execute
-from clewline.model.contents import Contents, make
+from clewline.model.contents import PackageContents, make
+from clewline.model.families.python_class.family import PythonClassFamily
 from clewline.model.registry import Registry
-from clewline.model.runtime.python import PythonRuntime
 from clewline.model.verify import verify
 from clewline.project import Project
 from clewline.signature.check import Checker
@@ -84,14 +84,14 @@ def sentiment(project: Project, module: Module) -> Any:
     return module(SENTIMENT.replace("TOKENS", tokens.__name__)).Sentiment
 
 
-def answers(contents: Contents, table: pl.DataFrame) -> Any:
-    loaded = PythonRuntime().load(contents.files, contents.signature)
+def answers(contents: PackageContents, table: pl.DataFrame) -> Any:
+    loaded = PythonClassFamily().load(contents.files, contents.signature)
     found = loaded.predict(Checker(contents.signature).table(table).columns)
     loaded.close()
     return found
 
 
-def spec(contents: Contents) -> Any:
+def spec(contents: PackageContents) -> Any:
     return msgspec.json.decode(contents.files["python.json"])
 
 
@@ -116,7 +116,7 @@ def test_a_version_answers_as_the_object_did_whatever_becomes_of_the_project(
     found = loaded.predict(Checker(package.signature).table(MOODS.drop("mood")).columns)
     loaded.close()
     assert found.probabilities.tolist() == [[each["bad"], each["good"]] for each in wanted]
-    assert package.manifest.runtime == "python"
+    assert package.manifest.runtime == "python_class"
     assert package.manifest.report is not None
     assert package.manifest.report["metrics"]["accuracy"]["value"] == 1.0
     assert verify(registry, "moods@1").sound

@@ -29,9 +29,9 @@ from sklearn.svm import LinearSVC
 from clewline.errors import IntegrityError, InvalidInput
 from clewline.evaluation.report import evaluate
 from clewline.model import contents
-from clewline.model.compile.bag import _spec
-from clewline.model.runtime.bag import BagRuntime, cutter
-from clewline.model.runtime.outputs import runtime_named
+from clewline.model.families.linear_text_model.family import LinearTextFamily, cutter
+from clewline.model.families.sklearn.linear_text_form import linear_text_spec
+from clewline.model_families import family_named
 from clewline.signature.columns import Columns
 
 GOOD = ("good day to you", "a fine morning", "splendid work 42", "Bravo, bravo!")
@@ -52,14 +52,14 @@ def table(rows: int = 200) -> pd.DataFrame:
 TRAIN, TEST = table(), table(60)
 
 
-def packed(model: Any, train: Any = TRAIN, test: Any = TEST) -> contents.Contents:
+def packed(model: Any, train: Any = TRAIN, test: Any = TEST) -> contents.PackageContents:
     model.fit(train["text"], train["mood"])
     return contents.make(model, train=train, test=test, target="mood")
 
 
-def answers(made: contents.Contents, texts: tuple[str, ...]) -> Any:
+def answers(made: contents.PackageContents, texts: tuple[str, ...]) -> Any:
     column = np.array(texts, dtype=object).reshape(-1, 1)
-    predictor = runtime_named(made.compiled.runtime).load(made.files, made.signature)
+    predictor = family_named(made.compiled.runtime).load(made.files, made.signature)
     return predictor.predict(Columns(np.empty((len(texts), 0)), column))
 
 
@@ -94,8 +94,12 @@ def test_a_linear_model_over_terms_is_served_without_its_library(name: str) -> N
     model = make_pipeline(vectorizer, final)
     made = packed(model)
     held = made.compiled.equality
-    assert (made.compiled.runtime, held.form, held.flips) == ("bag", "terms and weights", 0)
-    assert held.sentence.startswith("our own runtime (terms and weights) held equal on")
+    assert (made.compiled.runtime, held.form, held.flips) == (
+        "linear_text_model",
+        "terms and weights",
+        0,
+    )
+    assert held.sentence.startswith("our own runtime (terms and weights) verified equal on")
     assert (held.batch_sizes, held.rows_per_call) == ((1, 2, 7, 64, 1000), None)
     found = answers(made, ODD)
     labels = made.signature.output.labels or ()
@@ -116,7 +120,7 @@ def test_several_labels_are_told_apart_as_the_original_does(final: Any) -> None:
     train = TRAIN.assign(mood=moods)
     model = make_pipeline(TfidfVectorizer(), final)
     made = packed(model, train, train[:60])
-    assert made.compiled.runtime == "bag"
+    assert made.compiled.runtime == "linear_text_model"
     found = answers(made, ODD)
     labels = made.signature.output.labels or ()
     assert [labels[choice] for choice in found.choices] == model.predict(list(ODD)).tolist()
@@ -126,7 +130,7 @@ def test_a_value_is_answered_and_null_is_refused_by_row() -> None:
     train = TRAIN.assign(mood=TRAIN.text.str.len().astype(float))
     model = make_pipeline(TfidfVectorizer(), Ridge())
     made = packed(model, train, None)
-    assert made.compiled.runtime == "bag"
+    assert made.compiled.runtime == "linear_text_model"
     np.testing.assert_allclose(answers(made, ODD).values, model.predict(list(ODD)), rtol=1e-12)
     with pytest.raises(InvalidInput) as caught:
         answers(made, ("a", None))  # type: ignore[arg-type]
@@ -138,7 +142,11 @@ def test_words_of_ascii_letters_before_other_models_are_compiled_and_equal() -> 
     model = make_pipeline(vectorizer, MaxAbsScaler(), LogisticRegression())
     made = packed(model)
     held = made.compiled.equality
-    assert (made.compiled.runtime, held.form, held.flips) == ("onnx", "texts, by skl2onnx", 0)
+    assert (made.compiled.runtime, held.form, held.flips) == (
+        "onnx",
+        "texts, converted by skl2onnx",
+        0,
+    )
     found = answers(made, ODD)
     np.testing.assert_allclose(found.probabilities, model.predict_proba(list(ODD)), atol=1e-6)
 
@@ -147,7 +155,7 @@ SERVED = {
     "words of every alphabet, scaled": (
         make_pipeline(TfidfVectorizer(), MaxAbsScaler()),
         LogisticRegression(),
-        "MaxAbsScaler after TfidfVectorizer has no lowering; texts, by skl2onnx",
+        "MaxAbsScaler after TfidfVectorizer has cannot be converted; texts, by skl2onnx",
     ),
     "hashes": (HashingVectorizer(n_features=256), SGDClassifier(), "keeps no terms"),
     "another loss": (TfidfVectorizer(), SGDClassifier(loss="modified_huber"), "numbers differ"),
@@ -185,7 +193,7 @@ ANALYZERS = st.builds(
 @settings(deadline=None)
 @given(ANALYZERS, st.text() | st.lists(st.sampled_from(ODD), max_size=4).map("  ".join))
 def test_any_text_is_cut_as_scikit_learn_cuts_it(vectorizer: Any, text: str) -> None:
-    spec = _spec(vectorizer, vectorizer, "text", "labels")
+    spec = linear_text_spec(vectorizer, vectorizer, "text", "labels")
     with warnings.catch_warnings(action="ignore"):
         wanted = vectorizer.build_analyzer()(text)
     assert Counter(cutter(spec)(text)) == Counter(wanted)
@@ -197,16 +205,16 @@ def test_texts_shorter_than_a_term_are_cut_as_scikit_learn_cuts_them(
     analyzer: str, ngrams: tuple[int, int]
 ) -> None:
     vectorizer = CountVectorizer(analyzer=analyzer, ngram_range=ngrams)
-    cut = cutter(_spec(vectorizer, vectorizer, "text", "labels"))
+    cut = cutter(linear_text_spec(vectorizer, vectorizer, "text", "labels"))
     for text in (*ODD, "a", "ab", "abc", "one two", "one two three four five"):
         assert Counter(cut(text)) == Counter(vectorizer.build_analyzer()(text))
 
 
 def test_damaged_files_are_refused() -> None:
     made = packed(make_pipeline(TfidfVectorizer(), LogisticRegression()))
-    files, runtime = made.files, BagRuntime()
+    files, runtime = made.files, LinearTextFamily()
     pickled = pickle.dumps(np.zeros(1))
-    for name in ("bag.json", "terms.json", "weights.npy", "bias.npy", "idf.npy"):
+    for name in ("linear_text.json", "terms.json", "weights.npy", "bias.npy", "idf.npy"):
         for damaged in (b"", files[name][:-3], b"[]", pickled):
             with pytest.raises(IntegrityError):
                 runtime.load({**files, name: damaged}, made.signature)

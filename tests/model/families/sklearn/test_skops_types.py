@@ -31,7 +31,7 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 from skops.io import dumps
 
 from clewline.errors import IntegrityError
-from clewline.flow.values.trusted import load_skops, untrusted
+from clewline.model.families.sklearn.skops_types import load_skops, untrusted
 
 
 class Stranger:

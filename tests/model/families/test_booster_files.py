@@ -11,7 +11,7 @@ import pytest
 
 from clewline.errors import InvalidInput
 from clewline.model import contents
-from clewline.model.runtime.outputs import runtime_named
+from clewline.model_families import family_named
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
 
@@ -20,8 +20,8 @@ ROWS = pd.DataFrame({"a": DRAW.normal(size=150), "b": DRAW.normal(size=150)})
 LABELS = (ROWS.a > 0).astype(int)
 
 
-def answers(made: contents.Contents, rows: pd.DataFrame) -> Any:
-    predictor = runtime_named(made.compiled.runtime).load(made.files, made.signature)
+def answers(made: contents.PackageContents, rows: pd.DataFrame) -> Any:
+    predictor = family_named(made.compiled.runtime).load(made.files, made.signature)
     columns = Checker(made.signature).table(rows).columns
     found = predictor.predict(columns).probabilities
     predictor.close()

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from clewline.errors import IntegrityError, ModelFailed, NotSupported
-from clewline.model.runtime.frames import Column, Layout
-from clewline.model.runtime.python import PythonRuntime
-from clewline.model.runtime.python_rows import rows_of, taken
-from clewline.model.runtime.python_spec import SPEC
+from clewline.model.families.python_class.family import PythonClassFamily
+from clewline.model.families.python_class.rows import dicts_of, model_input
+from clewline.model.families.python_class.spec import SPEC
+from clewline.model.runtime.frames import ColumnLayout, TableLayout
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
-from clewline.testing.runtime import Case, RuntimeContract
+from clewline.testing.family import FamilyContract, FamilyExample
 
 MOOD = Signature(
     fields=(Field(name="text", kind="text", nullable=True), Field(name="stars", kind="integer")),
@@ -61,14 +61,14 @@ def rows(texts: list[str | None] = TEXTS) -> Columns:
     return Columns(numbers, held)
 
 
-class TestPython(RuntimeContract):
+class TestPython(FamilyContract):
     @pytest.fixture
-    def given(self, package: Any) -> Case:
-        return Case(PythonRuntime(), sentiment(package), MOOD, rows())
+    def given(self, package: Any) -> FamilyExample:
+        return FamilyExample("python_class", sentiment(package), MOOD, rows())
 
 
 def test_labels_and_probabilities_stand_in_the_order_of_the_signature(package: Any) -> None:
-    found = PythonRuntime().load(sentiment(package), MOOD).predict(rows(["fine", "awful"]))
+    found = PythonClassFamily().load(sentiment(package), MOOD).predict(rows(["fine", "awful"]))
     assert found.choices is not None
     assert found.probabilities is not None
     assert found.choices.tolist() == [1, 0]
@@ -76,9 +76,9 @@ def test_labels_and_probabilities_stand_in_the_order_of_the_signature(package: A
 
 
 def test_two_states_of_one_module_live_side_by_side(package: Any) -> None:
-    plain = PythonRuntime().load(sentiment(package), MOOD)
+    plain = PythonClassFamily().load(sentiment(package), MOOD)
     upside = {"words.py": "def of(text):\n    return ['awful'] * len(text)\n"}
-    other = PythonRuntime().load(sentiment(package, modules=upside), MOOD)
+    other = PythonClassFamily().load(sentiment(package, modules=upside), MOOD)
     asked = rows(["fine"])
     assert [_choice(plain, asked), _choice(other, asked), _choice(plain, asked)] == [1, 0, 1]
     assert "words" not in sys.modules
@@ -100,7 +100,7 @@ class Model:
 
 
 def test_files_are_read_only_copies_that_are_deleted_at_the_end(package: Any) -> None:
-    loaded = PythonRuntime().load(package(KEEPS, vocabulary=[1]), MOOD)
+    loaded = PythonClassFamily().load(package(KEEPS, vocabulary=[1]), MOOD)
     with pytest.raises(ModelFailed, match=r"predict raised RuntimeError") as caught:
         loaded.predict(rows(["x"]))
     path, mode, _ = str(caught.value.__cause__).split()
@@ -115,13 +115,13 @@ def test_a_file_of_a_folder_cannot_be_written_outside_of_it(package: Any) -> Non
     parts = spec["files"]["vocabulary"]["parts"]
     parts["../../../escaped.json"] = parts.pop("words.json")
     with pytest.raises(IntegrityError, match="leads out of its folder"):
-        PythonRuntime().load({**files, SPEC: msgspec.json.encode(spec)}, MOOD)
+        PythonClassFamily().load({**files, SPEC: msgspec.json.encode(spec)}, MOOD)
 
 
 def test_a_library_that_is_missing_is_named_with_the_command(package: Any) -> None:
     files = package("class Model: ...\n", requirements={"no-such-library": "1.2", "numpy": "0"})
     with pytest.raises(NotSupported, match=r"no-such-library==1\.2") as caught:
-        PythonRuntime().load(files, MOOD)
+        PythonClassFamily().load(files, MOOD)
     assert caught.value.fix == "pip install no-such-library==1.2"
 
 
@@ -129,7 +129,7 @@ def test_a_library_of_another_version_is_a_warning(
     package: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        loaded = PythonRuntime().load(
+        loaded = PythonClassFamily().load(
             package("class Model: ...\n", requirements={"numpy": "0"}), MOOD
         )
     assert len(loaded.warnings) == 1
@@ -149,11 +149,11 @@ def test_code_that_raises_as_it_is_loaded_is_a_failed_model(
     package: Any, source: str, says: str
 ) -> None:
     with pytest.raises(ModelFailed, match=says):
-        PythonRuntime().load(package(source), MOOD)
+        PythonClassFamily().load(package(source), MOOD)
 
 
 def test_what_it_answers_must_be_what_its_signature_says(package: Any) -> None:
-    loaded = PythonRuntime().load(
+    loaded = PythonClassFamily().load(
         package("class Model:\n    def predict(self, rows):\n        return ['meh'] * len(rows)\n"),
         MOOD,
     )
@@ -163,8 +163,10 @@ def test_what_it_answers_must_be_what_its_signature_says(package: Any) -> None:
 
 def test_a_model_whose_bits_depend_on_the_batch_is_called_a_row_at_a_time(package: Any) -> None:
     source = "class Model:\n    def predict(self, rows):\n        return [len(rows)] * len(rows)\n"
-    whole = PythonRuntime().load(package(source), NUMBER).predict(rows(["x"] * 3))
-    alone = PythonRuntime().load(package(source, rows_per_call=1), NUMBER).predict(rows(["x"] * 3))
+    whole = PythonClassFamily().load(package(source), NUMBER).predict(rows(["x"] * 3))
+    alone = (
+        PythonClassFamily().load(package(source, rows_per_call=1), NUMBER).predict(rows(["x"] * 3))
+    )
     assert whole.values is not None
     assert alone.values is not None
     assert whole.values.tolist() == [3, 3, 3]
@@ -188,7 +190,7 @@ def test_rows_hold_the_values_that_a_caller_sent() -> None:
     texts = np.array([[None]], dtype=object)
     numbers = np.array([[np.nan, 1.0, 1_500_000.0, 2.0]])
     tensor = np.array([[1, 2]], dtype=np.float32)
-    (row,) = rows_of(Columns(numbers, texts, {"t": tensor}), KINDS)
+    (row,) = dicts_of(Columns(numbers, texts, {"t": tensor}), KINDS)
     moment = dt.datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=dt.UTC)
     assert list(row) == ["n", "b", "when", "s", "x", "t"]
     assert (row["n"], row["b"], row["when"], row["s"], row["x"]) == (None, True, moment, None, 2.0)
@@ -199,7 +201,7 @@ def test_rows_hold_the_values_that_a_caller_sent() -> None:
 def test_a_frame_has_the_library_and_the_types_of_the_training_table() -> None:
     import pandas as pd
 
-    layout = Layout("pandas", {"text": Column("object"), "stars": Column("int64")})
-    table = taken(rows(["a", None]), MOOD, "pandas", layout)
+    layout = TableLayout("pandas", {"text": ColumnLayout("object"), "stars": ColumnLayout("int64")})
+    table = model_input(rows(["a", None]), MOOD, "pandas", layout)
     assert isinstance(table, pd.DataFrame)
     assert table.dtypes.astype(str).to_dict() == {"text": "object", "stars": "int64"}

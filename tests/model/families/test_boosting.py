@@ -81,7 +81,7 @@ def encoded(final: Any, sparse: bool = False) -> Any:
     return make_pipeline(prepare, final)
 
 
-def packed(model: Any, table: Any, y: np.ndarray, *, fit: bool = True) -> contents.Contents:
+def packed(model: Any, table: Any, y: np.ndarray, *, fit: bool = True) -> contents.PackageContents:
     if fit:
         model.fit(table, y)
     train = table.assign(y=y) if isinstance(table, pd.DataFrame) else table.with_columns(y=y)
@@ -176,9 +176,9 @@ def test_what_has_no_equal_form_is_served_in_its_own_format_with_the_reason(name
     model, table, y, runtime, file = OWN[name]()
     made = packed(model, table, y)
     held = made.compiled.equality
-    assert (made.compiled.runtime, held.held, held.flips) == (runtime, False, 0)
+    assert (made.compiled.runtime, held.verified, held.flips) == (runtime, False, 0)
     assert held.max_difference <= 1e-6
-    assert "no lowering" in (held.reason or "")
+    assert "cannot be converted" in (held.reason or "")
     assert {file, "frame.json"} <= set(made.files)
 
 

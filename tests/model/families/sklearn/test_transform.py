@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from clewline.errors import IntegrityError, InvalidInput, NotSupported
-from clewline.model.contents import Contents, make
+from clewline.model.contents import PackageContents, make
 from clewline.model.runtime import Transformer
-from clewline.model.runtime.outputs import runtime_named
+from clewline.model_families import family_named
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 
@@ -38,13 +38,13 @@ def preprocessing() -> Any:
     return ColumnTransformer([("n", numbers, ["age", "hours"]), ("w", words, ["work"])])
 
 
-def transformer(contents: Contents) -> Any:
-    loaded = runtime_named(contents.compiled.runtime).load(contents.files, contents.signature)
+def transformer(contents: PackageContents) -> Any:
+    loaded = family_named(contents.compiled.runtime).load(contents.files, contents.signature)
     assert isinstance(loaded, Transformer)
     return loaded
 
 
-def columns(contents: Contents, table: Any = FIELDS) -> Columns:
+def columns(contents: PackageContents, table: Any = FIELDS) -> Columns:
     return Checker(contents.signature).table(table).columns
 
 
@@ -60,9 +60,9 @@ def test_its_output_is_fields_named_as_the_transformer_names_them() -> None:
 def test_compiled_it_gives_what_the_transformer_gives() -> None:
     fitted = preprocessing().fit(FIELDS)
     contents = make(fitted, train=TABLE[:200], test=TABLE[200:], target="y")
-    assert contents.compiled.runtime == "onnx-transform"
-    assert contents.compiled.equality.held
-    assert contents.compiled.equality.made_rows > 0
+    assert contents.compiled.runtime == "onnx"
+    assert contents.compiled.equality.verified
+    assert contents.compiled.equality.synthetic_rows > 0
     found = transformer(contents).transform(columns(contents))
     np.testing.assert_allclose(found.numbers, fitted.transform(FIELDS), atol=1e-9)
 
@@ -80,8 +80,8 @@ def test_a_row_gives_the_same_bits_in_every_batch(size: int) -> None:
 def test_what_has_no_lowering_is_served_by_scikit_learn_itself() -> None:
     fitted = make_pipeline(preprocessing(), PCA(2, random_state=0)).fit(FIELDS)
     contents = make(fitted, train=TABLE, target="y")
-    assert contents.compiled.runtime == "sklearn-transform"
-    assert "PCA has no lowering" in str(contents.compiled.equality.reason)
+    assert contents.compiled.runtime == "sklearn"
+    assert "PCA has cannot be converted" in str(contents.compiled.equality.reason)
     loaded = transformer(contents)
     np.testing.assert_allclose(
         loaded.transform(columns(contents)).numbers, fitted.transform(FIELDS), atol=1e-9
@@ -116,7 +116,7 @@ def test_the_model_behind_it_takes_its_outputs_as_fields() -> None:
     second = make(whole[-1], train=between.with_columns(TABLE["y"]), target="y")
     assert [f.name for f in second.signature.fields] == names
     made = transformer(first).transform(columns(first))
-    model = runtime_named(second.compiled.runtime).load(second.files, second.signature)
+    model = family_named(second.compiled.runtime).load(second.files, second.signature)
     found = model.predict(made)
     assert found.probabilities is not None
     np.testing.assert_allclose(found.probabilities, whole.predict_proba(FIELDS), atol=1e-6)
@@ -141,9 +141,9 @@ def test_a_model_is_no_preprocessing() -> None:
         train=TABLE.select("age", "y"),
         target="y",
     )
-    runtime = runtime_named("onnx-transform")
-    with pytest.raises(IntegrityError, match="no preprocessing"):
+    runtime = family_named("onnx")
+    with pytest.raises(IntegrityError, match="is no preprocessing"):
         runtime.load(plain.files, contents.signature)
-    for name in ("onnx-transform", "sklearn-transform"):
+    for name in ("onnx", "sklearn"):
         with pytest.raises(IntegrityError, match="model"):
-            runtime_named(name).load({}, contents.signature)
+            family_named(name).load({}, contents.signature)

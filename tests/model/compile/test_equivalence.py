@@ -7,12 +7,13 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from clewline.model.compile.folded import Folded, folded
-from clewline.model.compile.hold import difference, same_bits
-from clewline.model.compile.made import made_rows
-from clewline.model.compile.original import Original
+from clewline.model.compile.candidate_forms import MODEL
+from clewline.model.compile.compiler import OriginalModel
+from clewline.model.compile.equivalence import difference, same_bits
+from clewline.model.compile.synthetic_rows import synthetic_rows
+from clewline.model.compile.tree_form import TreesOnRawFields
+from clewline.model.families.onnx.family import OnnxFamily
 from clewline.model.runtime.frames import columns_of, layout_of
-from clewline.model.runtime.onnx import MODEL, OnnxRuntime
 from clewline.model.runtime.outputs import Outputs
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
@@ -28,21 +29,22 @@ def test_a_split_that_is_off_by_one_ulp_is_found(loans):
     table = loans[["amount", "years"]]
     model = make_pipeline(StandardScaler(), RandomForestClassifier(5, max_depth=4, random_state=0))
     model.fit(table, loans["paid"])
-    original = Original(model, SIGNATURE, layout_of(table, SIGNATURE, "pandas"))
+    original = OriginalModel(model, SIGNATURE, layout_of(table, SIGNATURE, "pandas"))
     rows = columns_of(table, SIGNATURE)
-    form = next(iter(folded(original, rows)))
-    assert isinstance(form, Folded)
-    made = made_rows(rows, SIGNATURE, form.thresholds)["split thresholds"]
-    wanted, _ = original.rows(made)
+    (_, build), *_ = original.family.form_builders(original)
+    form = next(iter(build(original, rows)))
+    assert isinstance(form, TreesOnRawFields)
+    made = synthetic_rows(rows, SIGNATURE, form.thresholds)["split thresholds"]
+    wanted, _ = original.answer_rows(made)
     assert difference(wanted, answers(form, made)).reason is None
     parts = form._nodes.parts["threshold"]
     form._nodes.parts["threshold"] = [np.nextafter(part, np.inf) for part in parts]
-    assert difference(original.table(table), answers(form, rows)).reason is None
+    assert difference(original.answer(table), answers(form, rows)).reason is None
     assert difference(wanted, answers(form, made)).reason is not None
 
 
-def answers(form: Folded, rows: Columns) -> Outputs:
-    return OnnxRuntime().load({MODEL: form.model()}, SIGNATURE).predict(rows)
+def answers(form: TreesOnRawFields, rows: Columns) -> Outputs:
+    return OnnxFamily().load({MODEL: form.model()}, SIGNATURE).predict(rows)
 
 
 def test_a_flip_is_a_reason_and_so_is_a_number_beyond_the_tolerance():
@@ -86,4 +88,4 @@ def test_bits_that_depend_on_the_batch_are_noticed():
         def close(self) -> None: ...
 
     rows = Columns(np.full((40, 1), 1e-3), np.empty((40, 0), dtype=object))
-    assert not same_bits(Swayed(), rows, calls=10)
+    assert not same_bits(Swayed().predict, rows, calls=10)

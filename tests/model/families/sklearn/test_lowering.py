@@ -21,9 +21,15 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
-from clewline.model.compile.form import NotLowered
-from clewline.model.compile.lowering import UNSEEN, in_order, levels_of, lower, tracks_of
-from clewline.model.compile.track import Code, Number
+from clewline.model.compile.candidate_forms import NotConvertible
+from clewline.model.compile.lowered_columns import (
+    UNSEEN,
+    CodeColumn,
+    NumberColumn,
+    raw_columns,
+)
+from clewline.model.families.packaging import fitted_names
+from clewline.model.families.sklearn.lowering import known_texts, lower
 from clewline.model.runtime.frames import columns_of, layout_of
 from clewline.signature.field import Field, Output, Signature
 
@@ -43,9 +49,14 @@ NUMBERS, TEXTS = ["amount", "rate", "years"], ["town", "purpose"]
 def lowered(step, loans):
     table = loans[[field.name for field in FIELDS]]
     step.fit(table, loans["paid"])
-    levels = levels_of(SIGNATURE, columns_of(table, SIGNATURE), [step])
-    tracks = tracks_of(SIGNATURE, layout_of(table, SIGNATURE, "pandas"), levels)
-    return lower(step, in_order(tracks, SIGNATURE, step)), levels
+    columns, levels = raw_columns(
+        SIGNATURE,
+        layout_of(table, SIGNATURE, "pandas"),
+        columns_of(table, SIGNATURE),
+        names=fitted_names(step),
+        known_texts=known_texts([step]),
+    )
+    return lower(step, columns), levels
 
 
 @pytest.mark.parametrize(
@@ -77,7 +88,7 @@ def lowered(step, loans):
 )
 def test_a_table_holds_what_the_encoder_gives(encoder, loans):
     step = ColumnTransformer([("texts", encoder, TEXTS)], sparse_threshold=0)
-    tracks, levels = lowered(step, loans)
+    columns, levels = lowered(step, loans)
     for field, name in enumerate(TEXTS):
         texts = [*levels[field], np.nan, UNSEEN]
         rows = pd.DataFrame({"amount": 1.0, "rate": 1.0, "years": 1}, index=range(len(texts)))
@@ -85,11 +96,11 @@ def test_a_table_holds_what_the_encoder_gives(encoder, loans):
         rows[name] = pd.Series(texts, dtype="str")
         with warnings.catch_warnings(action="ignore"):  # unseen levels are the point
             wanted = step.transform(rows)
-        for column, track in enumerate(tracks):
-            assert isinstance(track, Code)
-            assert track.encoded
-            if track.field == field:
-                np.testing.assert_array_equal(track.values, wanted[:, column])
+        for place, column in enumerate(columns):
+            assert isinstance(column, CodeColumn)
+            assert column.encoded
+            if column.field == field:
+                np.testing.assert_array_equal(column.values, wanted[:, place])
 
 
 def test_numbers_carry_the_arithmetic_of_their_transformers(loans):
@@ -101,16 +112,16 @@ def test_numbers_carry_the_arithmetic_of_their_transformers(loans):
         ],
         sparse_threshold=0,
     )
-    tracks, _ = lowered(step, loans)
+    columns, _ = lowered(step, loans)
     raw = columns_of(loans, SIGNATURE).numbers
-    for track, wanted in zip(tracks, step.transform(loans).T, strict=True):
-        assert isinstance(track, Number)
-        np.testing.assert_array_equal(track.apply(raw[:, track.field]), wanted)
+    for column, wanted in zip(columns, step.transform(loans).T, strict=True):
+        assert isinstance(column, NumberColumn)
+        np.testing.assert_array_equal(column.apply(raw[:, column.field]), wanted)
 
 
 def test_levels_that_an_encoder_refuses_are_remembered(loans):
-    tracks, levels = lowered(ColumnTransformer([("t", OneHotEncoder(), ["purpose"])]), loans)
-    assert {code for track in tracks for code in track.refused} == {
+    columns, levels = lowered(ColumnTransformer([("t", OneHotEncoder(), ["purpose"])]), loans)
+    assert {code for column in columns for code in column.refused} == {
         len(levels[1]),
         len(levels[1]) + 1,
     }
@@ -120,5 +131,5 @@ def test_levels_that_an_encoder_refuses_are_remembered(loans):
     "step", [PCA(2), KBinsDiscretizer(quantile_method="averaged_inverted_cdf")]
 )
 def test_what_mixes_columns_or_is_not_known_is_not_lowered(step, loans):
-    with pytest.raises(NotLowered, match=type(step).__name__):
+    with pytest.raises(NotConvertible, match=type(step).__name__):
         lowered(ColumnTransformer([("n", step, ["amount", "years"])]), loans)

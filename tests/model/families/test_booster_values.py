@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from clewline.errors import IntegrityError, NotStorable
 from clewline.flow import values
-from clewline.flow.values.trusted import load_skops
+from clewline.model.families.sklearn.skops_types import load_skops
 from clewline.store.blobs import FileBlobStore
 
 lgb = pytest.importorskip("lightgbm")

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from clewline.errors import NotSupported
 from clewline.model import contents
-from clewline.model.kinds import formats
+from clewline.model.families import unsafe_files as formats
 
 
 class Code:
@@ -106,13 +106,13 @@ def test_it_is_named_with_the_way_out(what: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("make", [Code, lambda: {"a": [1, 2.5, None]}, lambda: [b"x", "text"]])
 def test_pickles_of_every_protocol_are_known(protocol: int, make: Callable[[], object]) -> None:
-    found = formats.refused(pickle.dumps(make(), protocol=protocol))
+    found = formats.refusal_of(pickle.dumps(make(), protocol=protocol))
     assert found is not None
     assert "a pickle" in found.what
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_judged_without_an_error(data: bytes) -> None:
-    formats.refused(data)
+    formats.refusal_of(data)
     for packed in (gzip.compress(data), zipped(member=data), b"PK\x03\x04" + data, b"(" + data):
-        formats.refused(packed)
+        formats.refusal_of(packed)

@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clewline.model.compile.fold import fold
-from clewline.model.compile.track import Number, Op
+from clewline.model.compile.lowered_columns import ColumnOp, NumberColumn, raw_thresholds
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 modest = st.floats(min_value=-1e6, max_value=1e6)
@@ -15,9 +14,9 @@ scales = st.floats(min_value=1e-6, max_value=1e6)
 
 
 @given(x=finite, mean=modest, scale=scales, threshold=modest)
-def test_a_folded_threshold_decides_as_the_scaler_and_the_rounding_do(x, mean, scale, threshold):
-    column = Number(0, (Op("sub", mean), Op("div", scale), Op("float32")))
-    raw = fold(column, np.array([threshold]))[0]
+def test_a_raw_threshold_decides_as_the_scaler_and_the_rounding_do(x, mean, scale, threshold):
+    column = NumberColumn(0, (ColumnOp("sub", mean), ColumnOp("div", scale), ColumnOp("float32")))
+    raw = raw_thresholds(column, np.array([threshold]))[0]
     for value in (x, raw, np.nextafter(raw, -np.inf), np.nextafter(raw, np.inf)):
         if np.isfinite(value):
             went_left = column.apply(np.array([value]))[0] <= threshold
@@ -25,15 +24,17 @@ def test_a_folded_threshold_decides_as_the_scaler_and_the_rounding_do(x, mean, s
 
 
 @given(x=modest, low=modest, width=scales, threshold=modest)
-def test_clipping_folds_too(x, low, width, threshold):
-    column = Number(0, (Op("mul", 0.5), Op("add", 1.0), Op("clip", (low, low + width))))
-    raw = fold(column, np.array([threshold]))[0]
+def test_clipping_is_carried_back_too(x, low, width, threshold):
+    column = NumberColumn(
+        0, (ColumnOp("mul", 0.5), ColumnOp("add", 1.0), ColumnOp("clip", (low, low + width)))
+    )
+    raw = raw_thresholds(column, np.array([threshold]))[0]
     assert (column.apply(np.array([x]))[0] <= threshold) == (x <= raw)
 
 
-def test_a_threshold_that_all_or_no_values_pass_folds_to_infinity():
-    column = Number(0, (Op("clip", (0.0, 1.0)),))
-    assert fold(column, np.array([-1.0, 2.0])).tolist() == [-np.inf, np.inf]
+def test_a_threshold_that_all_or_no_values_pass_becomes_infinite():
+    column = NumberColumn(0, (ColumnOp("clip", (0.0, 1.0)),))
+    assert raw_thresholds(column, np.array([-1.0, 2.0])).tolist() == [-np.inf, np.inf]
 
 
 def test_a_turned_comparison_decides_the_same():

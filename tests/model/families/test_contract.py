@@ -12,14 +12,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from clewline.errors import IntegrityError, NotSupported
-from clewline.model.compile.compiler import compile
-from clewline.model.runtime.bag import BagRuntime
-from clewline.model.runtime.onnx import MODEL, OnnxRuntime
-from clewline.model.runtime.outputs import runtime_named
-from clewline.model.runtime.sklearn import SklearnRuntime
+from clewline.model.compile.candidate_forms import MODEL
+from clewline.model.compile.compiler import compile_model
+from clewline.model.families.onnx.family import OnnxFamily
+from clewline.model.families.sklearn.family import SklearnFamily
+from clewline.model_families import family_named
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
-from clewline.testing.runtime import Case, RuntimeContract
+from clewline.testing.family import FamilyContract, FamilyExample
 
 FIELDS = (Field(name="a", kind="number"), Field(name="b", kind="number", nullable=True))
 BINARY = Signature(fields=FIELDS, output=Output(name="y", task="binary", labels=(0, 1)))
@@ -45,19 +45,19 @@ def rows() -> Columns:
     return Columns(np.ascontiguousarray(numbers), np.empty((80, 0), dtype=object))
 
 
-class TestOnnx(RuntimeContract):
-    def case(self) -> Case:
-        return Case(OnnxRuntime(), dict(onnx_files()), BINARY, rows())
+class TestOnnx(FamilyContract):
+    def example(self) -> FamilyExample:
+        return FamilyExample("onnx", dict(onnx_files()), BINARY, rows())
 
 
-class TestSklearn(RuntimeContract):
-    def case(self) -> Case:
-        return Case(SklearnRuntime(), dict(sklearn_files()), NUMBER, complete())
+class TestSklearn(FamilyContract):
+    def example(self) -> FamilyExample:
+        return FamilyExample("sklearn", dict(sklearn_files()), NUMBER, complete())
 
 
-class TestBag(RuntimeContract):
-    def case(self) -> Case:
-        return Case(BagRuntime(), dict(bag_files()), MOODS, texts())
+class TestLinearTextModel(FamilyContract):
+    def example(self) -> FamilyExample:
+        return FamilyExample("linear_text_model", dict(linear_text_files()), MOODS, texts())
 
 
 def texts() -> Columns:
@@ -74,20 +74,20 @@ def complete() -> Columns:
 def onnx_files():
     table, y = tables()
     model = DecisionTreeClassifier(max_depth=3, random_state=0).fit(table, y)
-    result = compile(model, BINARY, test=table, train=table, frame="polars")
+    result = compile_model(model, BINARY, test=table, train=table, frame="polars")
     assert result.runtime == "onnx"
     return result.files
 
 
 @lru_cache
-def bag_files():
+def linear_text_files():
     import polars as pl
 
     table = pl.DataFrame({"text": texts().texts[:, 0].tolist()})
     model = make_pipeline(TfidfVectorizer(), LogisticRegression())
     model.fit(table["text"], np.where(np.arange(40) % 2, "good", "sad"))
-    result = compile(model, MOODS, test=table, train=table, frame="texts")
-    assert result.runtime == "bag"
+    result = compile_model(model, MOODS, test=table, train=table, frame="texts")
+    assert result.runtime == "linear_text_model"
     return result.files
 
 
@@ -101,7 +101,9 @@ def sklearn_files():
     around = TransformedTargetRegressor(
         LinearRegression(), transformer=QuantileTransformer(n_quantiles=10)
     )
-    result = compile(around.fit(table, y * 1.0), NUMBER, test=table, train=table, frame="polars")
+    result = compile_model(
+        around.fit(table, y * 1.0), NUMBER, test=table, train=table, frame="polars"
+    )
     assert result.runtime == "sklearn"
     return result.files
 
@@ -112,14 +114,14 @@ def test_an_onnx_file_that_does_not_state_its_encoding_is_refused():
     model = onnx.load_from_string(onnx_files()[MODEL])
     del model.metadata_props[:]
     with pytest.raises(IntegrityError, match="does not state"):
-        OnnxRuntime().load({MODEL: model.SerializeToString()}, BINARY)
+        OnnxFamily().load({MODEL: model.SerializeToString()}, BINARY)
 
 
 def test_runtimes_are_found_by_name_and_an_unknown_one_names_those_there_are():
-    assert isinstance(runtime_named("onnx"), OnnxRuntime)
-    assert isinstance(runtime_named("sklearn"), SklearnRuntime)
+    assert isinstance(family_named("onnx"), OnnxFamily)
+    assert isinstance(family_named("sklearn"), SklearnFamily)
     with pytest.raises(NotSupported, match=r"tensorrt.*onnx, .*sklearn"):
-        runtime_named("tensorrt")
+        family_named("tensorrt")
 
 
 def boosted_files(library: str) -> dict[str, bytes]:
@@ -144,27 +146,25 @@ def boosted_files(library: str) -> dict[str, bytes]:
             model = catboost.CatBoostClassifier(
                 iterations=4, grow_policy="Depthwise", verbose=0, allow_writing_files=False
             )
-    from clewline.evaluation.boosters import estimator_of
-
     frame = table.with_columns(a=values[:, 0], b=values[:, 1])
-    fitted = estimator_of(model.fit(frame.to_pandas(), labels))
-    result = compile(
+    fitted = family_named(library).as_estimator(model.fit(frame.to_pandas(), labels))
+    result = compile_model(
         fitted, BINARY, test=frame.to_pandas(), train=frame.to_pandas(), frame="pandas"
     )
     assert result.runtime == library
     return result.files
 
 
-class TestLightGBM(RuntimeContract):
-    def case(self) -> Case:
-        return Case(runtime_named("lightgbm"), boosted_files("lightgbm"), BINARY, rows())
+class TestLightGBM(FamilyContract):
+    def example(self) -> FamilyExample:
+        return FamilyExample("lightgbm", boosted_files("lightgbm"), BINARY, rows())
 
 
-class TestXGBoost(RuntimeContract):
-    def case(self) -> Case:
-        return Case(runtime_named("xgboost"), boosted_files("xgboost"), BINARY, rows())
+class TestXGBoost(FamilyContract):
+    def example(self) -> FamilyExample:
+        return FamilyExample("xgboost", boosted_files("xgboost"), BINARY, rows())
 
 
-class TestCatBoost(RuntimeContract):
-    def case(self) -> Case:
-        return Case(runtime_named("catboost"), boosted_files("catboost"), BINARY, rows())
+class TestCatBoost(FamilyContract):
+    def example(self) -> FamilyExample:
+        return FamilyExample("catboost", boosted_files("catboost"), BINARY, rows())

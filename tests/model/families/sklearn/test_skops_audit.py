@@ -18,8 +18,8 @@ from sklearn.preprocessing import FunctionTransformer
 from skops.io import dumps, get_untrusted_types
 
 from clewline.errors import IntegrityError
-from clewline.flow.values.crafted import ODD_DICT
-from clewline.flow.values.trusted import TRUSTED, load_skops, untrusted
+from clewline.model.families.sklearn.skops_audit import UNUSUAL_DICT
+from clewline.model.families.sklearn.skops_types import load_skops, trusted_types, untrusted
 
 SCORER = make_scorer(accuracy_score)
 PARTIAL = functools.partial(accuracy_score, [1])
@@ -54,7 +54,7 @@ def as_key_type(tree) -> None:
 
 def refused(data: bytes) -> str:
     """The types alone would let it load; what is said of it instead."""
-    assert set(get_untrusted_types(data=data)) <= set(TRUSTED)
+    assert set(get_untrusted_types(data=data)) <= trusted_types()
     with pytest.raises(IntegrityError) as error:
         load_skops(data)
     assert untrusted(data)
@@ -65,7 +65,7 @@ def test_a_file_that_would_write_another_when_loaded_is_refused_and_writes_nothi
     target = tmp_path / "written"
     call = functools.partial(SCORER, stack_that_writes(), str(target))
     said = refused(crafted({"payload": {"0": 1}, "call": call}, as_key_type))
-    assert ODD_DICT in said
+    assert UNUSUAL_DICT in said
     assert not target.exists()
 
 

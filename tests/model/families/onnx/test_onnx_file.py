@@ -24,11 +24,11 @@ from sklearn.preprocessing import OneHotEncoder
 from clewline.errors import ClewlineError, InvalidInput, NotSupported
 from clewline.evaluation.report import evaluate
 from clewline.model import contents
-from clewline.model.kinds.onnx_file import made
-from clewline.model.runtime.outputs import runtime_named
+from clewline.model.families.onnx.onnx_file import synthetic_columns
+from clewline.model_families import family_named
 from clewline.serve.answer_writer import AnswerWriter
 from clewline.signature.field import Field, Output, Signature
-from clewline.testing.runtime import Case, RuntimeContract
+from clewline.testing.family import FamilyContract, FamilyExample
 
 DRAW = np.random.default_rng(0)
 TABLE = pd.DataFrame(
@@ -44,7 +44,7 @@ NUMBERS = TABLE[["a", "b"]].astype("float32")
 
 @pytest.fixture
 def bring(tmp_path: Path) -> Any:
-    def brought(model: Any, **given: Any) -> contents.Contents:
+    def brought(model: Any, **given: Any) -> contents.PackageContents:
         path = tmp_path / "model.onnx"
         path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
         return contents.make(path, **given)
@@ -79,12 +79,12 @@ def test_a_classifier_gives_labels_with_probabilities(bring: Any, options: Any) 
     brought = bring(logistic(**options), train=table, test=table, target="y")
     assert [field.name for field in brought.signature.fields] == ["a", "b"]
     assert brought.signature.output.labels == ("no", "yes")
-    assert brought.compiled.runtime == "onnx-file"
+    assert brought.compiled.runtime == "onnx"
     model = LogisticRegression().fit(NUMBERS.to_numpy(), WORDS)
-    shares = brought.asked.predict_proba(NUMBERS)
+    shares = brought.evaluated.predict_proba(NUMBERS)
     np.testing.assert_allclose(shares, model.predict_proba(NUMBERS.to_numpy()), atol=1e-6)
-    assert (brought.asked.predict(NUMBERS) == model.predict(NUMBERS.to_numpy())).all()
-    assert evaluate(brought.asked, table, target="y", resamples=20).beats_baseline
+    assert (brought.evaluated.predict(NUMBERS) == model.predict(NUMBERS.to_numpy())).all()
+    assert evaluate(brought.evaluated, table, target="y", resamples=20).beats_baseline
 
 
 def test_named_scalar_inputs_are_fields_of_their_names(bring: Any) -> None:
@@ -107,7 +107,7 @@ def test_a_regressor_gives_values(bring: Any) -> None:
     table = NUMBERS.assign(y=TABLE.a * 2)
     brought = bring(to_onnx(model, NUMBERS.to_numpy()), train=table, target="y")
     assert brought.signature.output.task == "regression"
-    np.testing.assert_allclose(brought.asked.predict(NUMBERS), TABLE.a * 2, atol=1e-5)
+    np.testing.assert_allclose(brought.evaluated.predict(NUMBERS), TABLE.a * 2, atol=1e-5)
 
 
 def test_an_embedding_answers_with_nested_lists(bring: Any) -> None:
@@ -115,8 +115,8 @@ def test_an_embedding_answers_with_nested_lists(bring: Any) -> None:
     brought = bring(file)
     output = brought.signature.output
     assert (output.task, output.dtype, output.shape) == ("tensor", "float32", (3,))
-    rows = made(brought.signature, np.random.default_rng(1), 2)
-    predictor = runtime_named("onnx-file").load(brought.files, brought.signature)
+    rows = synthetic_columns(brought.signature, np.random.default_rng(1), 2)
+    predictor = family_named("onnx").load(brought.files, brought.signature)
     found = predictor.predict(rows)
     np.testing.assert_allclose(found.tensor, rows.tensors["x"].mean(axis=(2, 3)), rtol=1e-5)
     from clewline.serve.answer_writer import _values
@@ -130,8 +130,8 @@ def test_an_embedding_answers_with_nested_lists(bring: Any) -> None:
 def test_a_fixed_batch_of_one_is_called_a_row_at_a_time(bring: Any) -> None:
     brought = bring(graph("Relu", [1, 3]))
     assert brought.compiled.equality.rows_per_call == 1
-    predictor = runtime_named("onnx-file").load(brought.files, brought.signature)
-    assert predictor.predict(made(brought.signature, DRAW, 5)).tensor.shape == (5, 3)
+    predictor = family_named("onnx").load(brought.files, brought.signature)
+    assert predictor.predict(synthetic_columns(brought.signature, DRAW, 5)).tensor.shape == (5, 3)
 
 
 def test_a_signature_states_what_the_file_leaves_open(bring: Any) -> None:
@@ -141,8 +141,8 @@ def test_a_signature_states_what_the_file_leaves_open(bring: Any) -> None:
         graph("Softmax", ["n", "k"]), signature=Signature(fields=(field,), output=output)
     )
     assert brought.signature.output == output
-    rows = made(brought.signature, DRAW, 4)
-    found = runtime_named("onnx-file").load(brought.files, brought.signature).predict(rows)
+    rows = synthetic_columns(brought.signature, DRAW, 4)
+    found = family_named("onnx").load(brought.files, brought.signature).predict(rows)
     assert found.choices.tolist() == rows.tensors["x"].argmax(axis=1).tolist()
 
 
@@ -192,16 +192,18 @@ def test_a_file_of_a_booster_is_told_by_its_content(bring: Any) -> None:
     assert all(field.bounds and field.nullable for field in told.fields)
 
 
-class TestOnnxFile(RuntimeContract):
-    def case(self) -> Case:
+class TestOnnxFile(FamilyContract):
+    def example(self) -> FamilyExample:
         file = graph("ReduceMean", ["n", 3, 4], ["n", 3], axes=[2], keepdims=0)
-        from clewline.model.kinds.file import contents_of
-        from clewline.model.kinds.kind import Given
+        from clewline.model.families.family import RegistrationInputs
+        from clewline.model.families.model_files import convert_bytes
 
-        brought = contents_of(file.SerializeToString(), Given(train=None), "model.onnx")
+        brought = convert_bytes(
+            file.SerializeToString(), RegistrationInputs(train=None), "model.onnx"
+        )
         files = {name: brought.files[name] for name in ("model.onnx", "call.json")}
-        rows = made(brought.signature, np.random.default_rng(2), 40)
-        return Case(runtime_named("onnx-file"), files, brought.signature, rows)
+        rows = synthetic_columns(brought.signature, np.random.default_rng(2), 40)
+        return FamilyExample("onnx", files, brought.signature, rows)
 
 
 def test_the_file_is_kept_byte_for_byte(bring: Any) -> None:
