@@ -160,7 +160,7 @@ def test_tables_that_are_not_the_models_are_refused_by_column() -> None:
     with pytest.raises(InvalidInput, match=r"fitted on a column 'age'.*mean 'aage'"):
         contents.make(classifier(), train=TRAIN.rename({"age": "aage"}), test=None, target="income")
     bare = DecisionTreeClassifier().fit(TRAIN[["age"]].to_numpy(), TRAIN["income"])
-    with pytest.raises(InvalidInput, match="fitted on 1 columns, and the training table has 2"):
+    with pytest.raises(InvalidInput, match="fitted on 1 columns, but the training table has 2"):
         contents.make(bare, train=TRAIN, test=None, target="income")
     with pytest.raises(InvalidInput, match="incme"):
         contents.make(classifier(), train=TRAIN, test=None, target="incme")
@@ -186,7 +186,7 @@ def test_what_is_no_fitted_estimator_is_refused(model: Any) -> None:
 def test_a_regressor_of_several_targets_is_refused() -> None:
     table = pl.DataFrame({"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0]})
     model = LinearRegression().fit(table[["x"]], table[["y", "x"]].to_numpy())
-    with pytest.raises(NotSupported, match="2 numbers to each row"):
+    with pytest.raises(NotSupported, match="2 numbers for each row"):
         contents.make(model, train=table, test=None, target="y")
 
 

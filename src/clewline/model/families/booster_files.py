@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from clewline.model.package import BACKGROUND
 from clewline.signature import dataframes
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
-
-if TYPE_CHECKING:
-    from clewline.model.families.boosting import BoosterEstimator, BoosterFamily
 
 FIX = (
     "Write a signature and pass it (--signature FILE): fields: [{name: age, kind: number, "
@@ -37,15 +34,13 @@ class FileFields:
     """Of pandas categories, in the order of their codes."""
 
 
-def convert(
-    family: BoosterFamily, model: BoosterEstimator, inputs: RegistrationInputs, name: str
-) -> PackageContents:
+def convert(family: Any, model: Any, inputs: RegistrationInputs, name: str) -> PackageContents:
     """
     Make the files of a package.
 
     Args:
-        family: Of the booster.
-        model: The booster.
+        family: A `BoosterFamily`.
+        model: A `BoosterEstimator`.
         inputs: A signature, rows, both or neither.
         name: Of the file, for errors.
 
@@ -65,8 +60,8 @@ def convert(
         rows = dataframes.open_table(packaging.select(inputs.train, columns)).to_pandas()
     _set_labels(family, model, signature)
     table = _with_categories(rows, signature, found)
-    frame = "pandas" if _names(model) else "numpy"
-    compiled = compile_model(model, signature, test=table, train=table, frame=frame)  # type: ignore[arg-type]
+    frame: Any = "pandas" if _names(model) else "numpy"
+    compiled = compile_model(model, signature, test=table, train=table, frame=frame)
     seen = Checker(signature).table(table).columns
     if inputs.train is not None:
         described = packaging.describing_files(signature, compiled, seen, None)
@@ -77,13 +72,11 @@ def convert(
     return PackageContents(compiled.files | described, signature, compiled, [NO_ROWS])
 
 
-def _names(model: BoosterEstimator) -> list[str]:
+def _names(model: Any) -> list[str]:
     return list(getattr(model, "feature_names_in_", ()))
 
 
-def _signature(
-    model: BoosterEstimator, found: FileFields, inputs: RegistrationInputs, name: str
-) -> Signature:
+def _signature(model: Any, found: FileFields, inputs: RegistrationInputs, name: str) -> Signature:
     classes = None if model.classes_ is None else tuple(model.classes_.tolist())
     task: Any = "regression" if classes is None else "binary" if len(classes) == 2 else "multiclass"
     output = Output(name=inputs.target or "prediction", task=task, labels=classes)
@@ -105,7 +98,7 @@ def _category(name: str, levels: tuple[str, ...], nullable: bool) -> Field:
     return Field(name=name, kind="category", nullable=nullable, levels=tuple(sorted(levels)))
 
 
-def _require_fit(model: BoosterEstimator, signature: Signature, name: str) -> None:
+def _require_fit(model: Any, signature: Signature, name: str) -> None:
     names, own = [each.name for each in signature.fields], _names(model)
     if own and own != names:
         raise InvalidInput(
@@ -120,7 +113,7 @@ def _require_fit(model: BoosterEstimator, signature: Signature, name: str) -> No
         )
 
 
-def _set_labels(family: BoosterFamily, model: BoosterEstimator, signature: Signature) -> None:
+def _set_labels(family: Any, model: Any, signature: Signature) -> None:
     """Let a classifier answer with the labels that a signature states in place of 0, 1, …."""
     labels = signature.output.labels
     count = 0 if model.classes_ is None else len(model.classes_)

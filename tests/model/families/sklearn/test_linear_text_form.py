@@ -155,7 +155,7 @@ SERVED = {
     "words of every alphabet, scaled": (
         make_pipeline(TfidfVectorizer(), MaxAbsScaler()),
         LogisticRegression(),
-        "MaxAbsScaler after TfidfVectorizer has cannot be converted; texts, by skl2onnx",
+        "MaxAbsScaler after TfidfVectorizer cannot be converted; texts, converted by skl2onnx",
     ),
     "hashes": (HashingVectorizer(n_features=256), SGDClassifier(), "keeps no terms"),
     "another loss": (TfidfVectorizer(), SGDClassifier(loss="modified_huber"), "numbers differ"),

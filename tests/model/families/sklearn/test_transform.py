@@ -81,7 +81,7 @@ def test_what_has_no_lowering_is_served_by_scikit_learn_itself() -> None:
     fitted = make_pipeline(preprocessing(), PCA(2, random_state=0)).fit(FIELDS)
     contents = make(fitted, train=TABLE, target="y")
     assert contents.compiled.runtime == "sklearn"
-    assert "PCA has cannot be converted" in str(contents.compiled.equality.reason)
+    assert "PCA cannot be converted" in str(contents.compiled.equality.reason)
     loaded = transformer(contents)
     np.testing.assert_allclose(
         loaded.transform(columns(contents)).numbers, fitted.transform(FIELDS), atol=1e-9

@@ -63,9 +63,7 @@ def _trees(
     splits = tree["splits"] or []
     depth = len(splits)
     if any(split["split_type"] != "FloatFeature" for split in splits):
-        raise NotConvertible(
-            "CatBoost's splits on categories are hashes, which cannot be converted"
-        )
+        raise NotConvertible("CatBoost's splits on hashed categories cannot be converted")
     features = [known[split["float_feature_index"]] for split in splits]
     inner, leaves = 2**depth - 1, 2**depth
     nodes = np.arange(inner + leaves)

@@ -98,9 +98,7 @@ def _split(node: dict[str, Any], sets: CategorySets, from_arrow: bool) -> tuple[
             return column, threshold, threshold >= 0.0
         case _:  # zeros count as missing
             if (threshold >= ZERO) != default_left:
-                raise NotConvertible(
-                    "LightGBM splits that send zeros another way cannot be converted"
-                )
+                raise NotConvertible("LightGBM's other ways for zeros cannot be converted")
             return column, threshold, default_left
 
 
