@@ -30,7 +30,7 @@ def add(registry: Registry, content: bytes, accuracy: float) -> None:
     files = {
         "signature.json": SIGNATURE,
         "model.onnx": content,
-        "equality.json": b'{"held": true}',
+        "equality.json": b'{"verified": true}',
         "background.json": b"[]",
     }
     about = PackageMetadata(
@@ -130,7 +130,7 @@ def test_json_is_for_programs(call: Call) -> None:
     listed = json.loads(call("list", "--json")[1])
     assert [(item["name"], item["number"]) for item in listed] == [("income", 2), ("income", 1)]
     shown = json.loads(call("show", "income@1", "--json")[1])
-    assert shown["equality"] == {"held": True}
+    assert shown["equality"] == {"verified": True}
     assert shown["manifest"]["files"]["model.onnx"]["size_bytes"] == 5
     assert json.loads(call("verify", "--json")[1])["sound"] is True
 

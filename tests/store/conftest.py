@@ -141,7 +141,7 @@ class Line:
                 "runtime": "onnx",
                 "metrics": {"accuracy": 0.8531},
                 "equality": {
-                    "held": True,
+                    "verified": True,
                     "rows": 16281,
                     "synthetic_rows": 4000,
                     "flips": 0,

@@ -210,7 +210,7 @@ def test_data_that_no_path_gave_is_named_by_its_step(line: Line) -> None:
 
 
 def test_a_version_that_is_not_compiled_says_why(line: Line) -> None:
-    reason = {"held": False, "reason": "KNeighbors has no exact form"}
+    reason = {"verified": False, "reason": "KNeighbors has no exact form"}
     line.store.record(line.version(number=2, equality=reason, runtime="sklearn"))
     assert "KNeighbors has no exact form" in facts(back(line.store, "income@2"))["served by"]
 

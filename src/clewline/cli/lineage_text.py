@@ -180,7 +180,7 @@ def _model(node: ModelNode) -> NodeText:
     aliases = f", now {format_list(node.aliases)}" if node.aliases else ""
     facts = [
         ("registered", f"{format_time(node.created)}{aliases}"),
-        ("served by", f"{node.runtime}, {_equality(node.runtime, node.equality)}"),
+        ("served by", f"{node.runtime}, {_equality(node.equality)}"),
     ]
     if node.metrics:
         facts.append(("metrics", _metrics(node.metrics)))
@@ -194,13 +194,12 @@ def _model(node: ModelNode) -> NodeText:
     return NodeText(node.ref, facts)
 
 
-def _equality(runtime: str, record: dict[str, Any]) -> str:
+def _equality(record: dict[str, Any]) -> str:
     """Write the record of the equality check in half a line."""
     reason = record.get("reason")
-    if reason or not record.get("held"):
-        reason = reason or "not compiled"
-        return reason if runtime == "python" else f"in the library's own form: {reason}"
-    rows = int(record.get("rows", 0)) + int(record.get("made_rows", 0))
+    if reason or not record.get("verified"):
+        return f"not compiled: {reason}" if reason else "not compiled"
+    rows = int(record.get("rows", 0)) + int(record.get("synthetic_rows", 0))
     most = float(record.get("max_difference", 0.0))
     apart = f"no number off by more than {format_number(most)}" if most else "no difference"
     return f"verified equal on {format_count(rows, 'row')}, {apart}"

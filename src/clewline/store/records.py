@@ -114,7 +114,7 @@ class ModelVersion(Record, frozen=True, kw_only=True):
     task: str  # binary, multiclass, regression
     runtime: str  # onnx, sklearn
     metrics: dict[str, float] = {}
-    equality: dict[str, Any] = {}  # summary of the record: {"held": true, "rows": 4133, …}
+    equality: dict[str, Any] = {}  # summary of the record: {"verified": true, "rows": 4133, …}
     size_bytes: int
     created: float
 
