@@ -19,7 +19,7 @@ from clewline.store.store import Store
 
 
 @pytest.mark.parametrize(
-    ("runtime", "factor"), [("onnx", 6), ("bag", 6), ("lightgbm", 2), ("xgboost", 2)]
+    ("runtime", "factor"), [("onnx", 6), ("linear_text_model", 6), ("lightgbm", 2), ("xgboost", 2)]
 )
 def test_a_model_counts_by_its_own_files_and_as_its_runtime_holds_them(
     runtime: str, factor: int, loans: Callable[[Path], Project], tmp_path: Path

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-
-from clewline.errors import IntegrityError, InvalidInput
-from clewline.model.compile.candidate_forms import FEATURES, MODEL
-from clewline.model.compile.encoding import KEY, InputEncoder, InputEncoding
-from clewline.model.families.family import (
-    REGISTER_AGAIN,
-    Family,
-    PackageContents,
-    RegistrationInputs,
-    decode_file,
-    require_files,
-)
-from clewline.model.families.onnx.call import CALL, OnnxFileCall, OnnxFileInput
-from clewline.model.runtime.outputs import FunctionPredictor, FunctionTransformer, Outputs
-from clewline.signature.columns import Columns
+from clewline.model.compile.candidate_forms import MODEL
+from clewline.model.families.family import Family, PackageContents, RegistrationInputs
+from clewline.model.runtime.outputs import FunctionPredictor, FunctionTransformer
 from clewline.signature.field import Signature
-
-LARGE = 1 << 20  # bytes
 
 
 class OnnxFamily(Family):
@@ -54,120 +36,10 @@ class OnnxFamily(Family):
 
         return convert_file(model, inputs)
 
-    def load(self, files: Mapping[str, bytes], signature: Signature) -> Any:
-        """Load a model that clewline compiled, or one that was brought and has a `call.json`."""
-        require_files(files, MODEL)
-        session = open_session(files[MODEL])
-        stated = session.get_modelmeta().custom_metadata_map.get(KEY)
-        if CALL in files:
-            call = decode_file(files, CALL, OnnxFileCall)
-            return FunctionPredictor(OnnxFileModel(session, signature, call), call.rows_per_call)
-        if stated is None:
-            raise IntegrityError(
-                f"{MODEL} does not state how fields become its inputs, and there is no {CALL}.",
-                REGISTER_AGAIN,
-            )
-        encoding = msgspec.json.decode(stated, type=InputEncoding)
-        run, inputs = session.run, InputEncoder(encoding, signature).inputs
-        names = [output.name for output in session.get_outputs()]
-        if signature.output.task == "transform":
-            if names != [FEATURES]:
-                raise IntegrityError(f"{MODEL} is no preprocessing.", REGISTER_AGAIN)
+    def load(
+        self, files: Mapping[str, bytes], signature: Signature
+    ) -> FunctionPredictor | FunctionTransformer:
+        """Load a model; errors as of `Family.load`."""
+        from clewline.model.families.onnx.loading import load_onnx
 
-            def change(columns: Columns) -> Columns:
-                (found,) = run(names, inputs(columns))
-                return Columns(found, np.empty((len(found), 0), dtype=object))
-
-            return FunctionTransformer(change, encoding.rows_per_call)
-
-        def answer(columns: Columns) -> Outputs:
-            return Outputs(**dict(zip(names, run(names, inputs(columns)), strict=True)))
-
-        return FunctionPredictor(answer, encoding.rows_per_call)
-
-
-class OnnxFileModel:
-    """Answers rows by a model that somebody brought."""
-
-    def __init__(self, session: Any, signature: Signature, call: OnnxFileCall) -> None:
-        self._session, self._signature, self._call = session, signature, call
-        self._numbers = {field.name: i for i, field in enumerate(signature.numeric)}
-        self._texts = {field.name: i for i, field in enumerate(signature.textual)}
-        wanted = (call.label, call.probabilities, call.value, call.tensor)
-        self._names = [name for name in wanted if name is not None]
-
-    def __call__(self, columns: Columns) -> Outputs:
-        """Answer rows; raises `InvalidInput` if the model itself refuses one."""
-        feed = {each.name: self._array(each, columns) for each in self._call.inputs}
-        try:
-            found = self._session.run(self._names, feed)
-        except Exception as error:  # onnxruntime's own errors share no public base class
-            first = (str(error).strip().splitlines() or [repr(error)])[0]
-            raise InvalidInput(
-                f"The model refuses a row: {first}", "Send values that it was trained with."
-            ) from error
-        return self._outputs(dict(zip(self._names, found, strict=True)), len(columns))
-
-    def _array(self, each: OnnxFileInput, columns: Columns) -> NDArray[Any]:
-        if each.kind == "tensor":
-            return columns.tensors[each.fields[0]].astype(each.dtype, copy=False)
-        places = [self._numbers.get(name, self._texts.get(name, 0)) for name in each.fields]
-        source = columns.texts if each.dtype == "object" else columns.numbers
-        values = source[:, places].astype(each.dtype)
-        return values.reshape(-1) if each.flat else values
-
-    def _outputs(self, found: dict[str, Any], rows: int) -> Outputs:
-        call, output = self._call, self._signature.output
-        if call.tensor is not None:
-            tensor = np.asarray(found[call.tensor]).reshape(rows, *(output.shape or ()))
-            return Outputs(tensor=tensor)
-        if call.value is not None:
-            return Outputs(values=np.asarray(found[call.value], np.float64).reshape(rows))
-        labels = list(output.labels or ())
-        shares = None
-        if call.probabilities is not None:
-            shares = _probabilities(found[call.probabilities], labels)
-        if call.label is None:
-            assert shares is not None
-            return Outputs(choices=shares.argmax(axis=1).astype(np.int64), probabilities=shares)
-        places = {label: place for place, label in enumerate(labels)}
-        answers = np.asarray(found[call.label]).reshape(-1).tolist()
-        choices = np.array([places[label] for label in answers], dtype=np.int64)
-        return Outputs(choices=choices, probabilities=shares)
-
-
-def _probabilities(found: Any, labels: list[Any]) -> NDArray[np.float64]:
-    """Return a matrix in the order of the labels, from a matrix or from one dictionary a row."""
-    if isinstance(found, list):
-        rows = [[row[label] for label in labels] for row in found]
-        return np.array(rows, dtype=np.float64).reshape(-1, len(labels))
-    return np.ascontiguousarray(np.asarray(found, dtype=np.float64))
-
-
-def open_session(model: bytes) -> Any:
-    """
-    Open a session with one thread and no arena.
-
-    Raises:
-        IntegrityError: ONNX Runtime cannot load the model.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    options.use_deterministic_compute = True
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own errors share no public base class
-        raise IntegrityError(f"{MODEL} cannot be loaded: {error}.", REGISTER_AGAIN) from error
-    if len(model) > LARGE:
-        # Reading a file of 20 MB leaves 280 MB freed inside the process and held by glibc.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
-    return session
+        return load_onnx(files, signature)

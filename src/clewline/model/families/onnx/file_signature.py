@@ -10,7 +10,7 @@ import numpy as np
 from clewline.errors import InvalidInput, NotSupported
 from clewline.model.families import packaging
 from clewline.model.families.family import RegistrationInputs
-from clewline.model.families.onnx.call import OnnxFileCall, OnnxFileInput
+from clewline.model.families.onnx.loading import OnnxFileCall, OnnxFileInput
 from clewline.signature import dataframes
 from clewline.signature.field import Field, Kind, Output, Signature
 

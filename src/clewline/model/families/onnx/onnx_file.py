@@ -21,9 +21,14 @@ from clewline.model.compile.equivalence import (
 )
 from clewline.model.families import packaging
 from clewline.model.families.family import PackageContents, RegistrationInputs
-from clewline.model.families.onnx.call import CALL, OnnxFileCall
-from clewline.model.families.onnx.family import OnnxFamily, OnnxFileModel, open_session
 from clewline.model.families.onnx.file_signature import read_signature
+from clewline.model.families.onnx.loading import (
+    CALL,
+    OnnxFileCall,
+    OnnxFileModel,
+    load_onnx,
+    open_session,
+)
 from clewline.model.package import BACKGROUND
 from clewline.model.runtime.outputs import take_rows
 from clewline.signature.columns import Columns
@@ -73,12 +78,13 @@ def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
     call = _with_steady_bits(session, signature, call, sample)
     files = {MODEL: data, CALL: msgspec.json.encode(call)}
     equality = _record(model, len(asked), len(rows) > 0, call.rows_per_call)
-    compiled = CompiledModel(files, OnnxFamily.name, equality)
+    compiled = CompiledModel(files, "onnx", equality)
     described = packaging.describing_files(signature, compiled, rows, test)
     if not len(rows):
         made_up = synthetic_columns(signature, np.random.default_rng(0))
         described[BACKGROUND] = packaging.json_of(background.rows(signature, made_up))
-    evaluated = packaging.LoadedEstimator(OnnxFamily().load(files, signature), signature)
+    loaded: Any = load_onnx(files, signature)
+    evaluated = packaging.LoadedEstimator(loaded, signature)
     return PackageContents(files | described, signature, compiled, notes, evaluated=evaluated)
 
 
