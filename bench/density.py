@@ -37,8 +37,8 @@ from clewline.model import contents, seal
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project, load
-from clewline.serve import endpoint_file as specs
 from clewline.serve import revision as revisions
+from clewline.serve.endpoint_file import parse_endpoint
 from clewline.store.records import LiveRevision
 from clewline.store.store import Store
 
@@ -132,7 +132,7 @@ def _register(project: Project, store: Store, numbers: range) -> None:
         registry.add(files, about)
         model = f"{_name(number)}@1"
         text = f"endpoint: {_name(number)}\nmodel: {model}\n".encode()
-        revisions.apply(project, store, specs.parse(text, Path(f"{_name(number)}.yaml")))
+        revisions.apply(project, store, parse_endpoint(text, Path(f"{_name(number)}.yaml")))
         if number % 1000 == 999:
             print(f"{number + 1} registered", flush=True)
 

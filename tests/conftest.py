@@ -212,14 +212,14 @@ class Loans:
 
     def apply(self, model: str, endpoint: str = "income", durability: str = "process") -> str:
         """Write an endpoint's file and make it live."""
-        from clewline.serve import endpoint_file as spec
         from clewline.serve import revision
+        from clewline.serve.endpoint_file import read_endpoint
         from clewline.store.store import Store
 
         text = f"endpoint: {endpoint}\nmodel: {model}\nlog: {{durability: {durability}}}\n"
         (self.project.endpoints / f"{endpoint}.yaml").write_text(text)
         with Store.open(self.project.store_root) as store:
-            applied = revision.apply(self.project, store, spec.read(self.project, endpoint))
+            applied = revision.apply(self.project, store, read_endpoint(self.project, endpoint))
         return applied.revision.ref
 
 

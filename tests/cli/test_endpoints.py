@@ -136,7 +136,7 @@ def test_a_file_with_problems_is_named_in_full_and_nothing_is_applied(
     status, said = typed("endpoints", "check", "income")
     assert status == 1
     assert "There is no alias income@champio" in said
-    assert "Did you mean nodes.py:tidy?" in said
+    assert "Did you mean 'tidy'?" in said
     status, said = typed("--json", "endpoints", "check", "income")
     assert status == 1
     assert [problem["at"] for problem in data(said)["problems"]] == [
@@ -171,4 +171,4 @@ def test_doctor_misses_the_code_of_a_revision(project: Project, typed: Type) -> 
         pack.write_bytes(b"")
     status, said = typed("doctor")
     assert status == 1
-    assert "code of revision income#1" in said
+    assert "code snapshot of revision income#1" in said

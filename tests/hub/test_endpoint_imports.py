@@ -11,9 +11,9 @@ import pytest
 
 from clewline.cli.main import status
 from clewline.project import Project
-from clewline.serve import endpoint_file as specs
+from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.graph.problems import InvalidEndpoint
-from clewline.serve.graph.resolver import resolve
+from clewline.serve.revision import resolve
 from clewline.store.store import Store
 
 FILE = "owner/repo/model.onnx"
@@ -64,7 +64,7 @@ def test_it_stands_in_any_place_of_a_graph(
     code, said = call("endpoints", "check", "find")
     assert code == 0, said
     with Store.open(project.store_root) as store:
-        draft = resolve(project, store.catalog, specs.read(project, "find"))
+        draft = resolve(project, store.catalog, read_endpoint(project, "find"))
     assert set(draft.revision.models.values()) == {"detector@1"}
     assert len(hub.methods("cdn")) == 1
 
@@ -91,17 +91,17 @@ def test_resolving_alone_fetches_nothing(hub: Any, project: Project, onnx_file: 
         Store.open(project.store_root) as store,
         pytest.raises(InvalidEndpoint, match="No version of detector"),
     ):
-        resolve(project, store.catalog, specs.read(project, "find"))
+        resolve(project, store.catalog, read_endpoint(project, "find"))
     assert hub.asked == []
 
 
 def test_what_is_wrong_with_the_mapping_is_told_at_once(project: Project) -> None:
     write(project, "model: {from: model.onnx, digest: abc, nam: x}")
     with pytest.raises(InvalidEndpoint) as told:
-        specs.read(project, "find")
+        read_endpoint(project, "find")
     for said in ("model.from is 'model.onnx'", "model.digest is 'abc'", "model.name is None"):
         assert said in told.value.message
-    assert "Did you mean model.name?" in told.value.message
+    assert "Did you mean 'name'?" in told.value.message
 
 
 def test_import_says_what_a_repository_of_code_needs(call: Any) -> None:

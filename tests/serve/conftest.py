@@ -12,13 +12,14 @@ import polars as pl
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
+from clewline import entry_points
 from clewline.model import seal
 from clewline.model.compile.compiler import compile_model
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.project import Project
 from clewline.serve import revision
-from clewline.serve.endpoint_file import EndpointSpec
+from clewline.serve.endpoint_file import parse_endpoint
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.signature.infer import infer_signature
 from clewline.store.digest import Digest
@@ -30,12 +31,16 @@ MakeFrame = Callable[..., LoggedBatch]
 PLUG_IN = '''
 import numpy as np
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.batch import NodeAnswers
+from clewline.serve.graph.node import Batch, NodeAnswers
+from clewline.serve.graph.node_kind import NodeKind
+from clewline.serve.graph.routers.arm_shares import UniformHash
+from clewline.serve.graph.routers.router import Router
 from clewline.serve.log.frame import RoutePath
+from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
 
 
-class Score:
+class Score(NodeKind):
     """Adds its fields and a bias: a number, or by its sign and size one of two labels."""
 
     def __init__(self, tree):
@@ -46,13 +51,17 @@ class Score:
         self.signature = Signature(fields=fields, output=output)
         self._tree = tree
         rows = [{name: i - place for place, name in enumerate(tree["takes"])} for i in range(9)]
-        self.background = repr(rows).replace("'", '"').encode()
+        self._background = repr(rows).replace("'", '"').encode()
 
     @classmethod
     def build(cls, tree, build):
         return cls(tree)
 
-    def answer(self, batch):
+    @property
+    def background(self):
+        return self._background
+
+    def compute(self, batch):
         if (batch.columns.numbers == self._tree.get("fails")).any():
             raise RuntimeError("no answer to that")
         total = np.full(len(batch.ids), float(self._tree.get("bias", 0)))
@@ -71,7 +80,38 @@ class Score:
         self._tree["closed"] = self._tree.get("closed", 0) + 1
 
 
-class Greedy:
+class Scale(NodeKind):
+    """Multiplies one number before the node below it: `scale: {field: hours, by: 2}`."""
+
+    place = "before"
+    children = ("then",)
+
+    def __init__(self, tree, then):
+        self.signature = then.signature
+        self._then = then
+        self._by = tree["by"]
+        self._place = [field.name for field in self.signature.numeric].index(tree["field"])
+
+    @classmethod
+    def fit(cls, tree, sides, models, problems):
+        return sides[0].signature
+
+    @classmethod
+    def build(cls, tree, builder):
+        return cls(tree, builder.node(tree["then"]))
+
+    @property
+    def background(self):
+        return self._then.background
+
+    def compute(self, batch):
+        numbers = batch.columns.numbers.copy()
+        numbers[:, self._place] *= self._by
+        columns = Columns(numbers, batch.columns.texts, batch.columns.tensors)
+        return self._then.answer(Batch(columns, batch.ids, batch.entities))
+
+
+class Greedy(Router):
     """A bandit: the arm that the state says is best, another with the probability epsilon."""
 
     learns = True
@@ -84,8 +124,6 @@ class Greedy:
         return cls(setting.arms)
 
     def choose(self, batch, state):
-        from clewline.serve.graph.routers.draws import UniformHash
-
         learned = {"epsilon": 1.0, "best": 0} if state is None else state.content
         epsilon, best = learned["epsilon"], learned["best"]
         share = epsilon / len(self._arms)
@@ -139,8 +177,8 @@ def loans() -> Callable[[Path], Project]:
         with Store.open(project.store_root) as store:
             _register(Registry(project, store))
             for name, durability in (("income", "process"), ("sure", "fsync")):
-                source = {"endpoint": name, "model": "income@1", "log": {"durability": durability}}
-                spec = EndpointSpec(endpoint=name, model="income@1", source=source)
+                text = f"endpoint: {name}\nmodel: income@1\nlog: {{durability: {durability}}}\n"
+                spec = parse_endpoint(text.encode(), Path(f"endpoints/{name}.yaml"))
                 revision.apply(project, store, spec)
         return project
 
@@ -192,9 +230,11 @@ def plug_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: score-plug-in\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(
-        "[clewline.nodes]\nscore = score_plug_in:Score\n"
+        "[clewline.nodes]\nscore = score_plug_in:Score\nscale = score_plug_in:Scale\n"
         "[clewline.routers]\ngreedy = score_plug_in:Greedy\n"
     )
     sys.path.insert(0, str(folder))
+    entry_points.names.cache_clear()  # a process does not install packages while it runs
     yield
     sys.path.remove(str(folder))
+    entry_points.names.cache_clear()

@@ -61,7 +61,7 @@ class Doubler:
             time=0.0,
             requests=parts,
             answers=predictions.answers,
-            path=list(predictions.trails[-1].way.path),
+            path=list(predictions.trails[-1].path.path),
         )
 
 

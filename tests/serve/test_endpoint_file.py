@@ -9,10 +9,16 @@ import pytest
 
 from clewline.errors import InvalidConfig, NotFound
 from clewline.project import Project
-from clewline.serve import endpoint_file as spec
-from clewline.serve.graph import declared
+from clewline.serve.endpoint_file import endpoint_names, parse_endpoint, read_endpoint
+from clewline.serve.graph.parser import DeclaredNode
 from clewline.serve.graph.problems import InvalidEndpoint
 from clewline.serve.graph.tree import title
+
+
+def wanted(root: DeclaredNode | None) -> object:
+    """The model of a node, as the file names it."""
+    assert root is not None
+    return root.settings["model"].wanted
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
@@ -20,30 +26,33 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     text = "endpoint: income\nmodel: income@champion\nlog: {durability: fsync}\n"
     (tmp_path / "endpoints" / "income.yaml").write_text(text)
     project = Project(tmp_path, "loans", "0")
-    found = spec.read(project, "income")
-    assert (found.endpoint, found.model, found.durability) == ("income", "income@champion", "fsync")
-    assert found.source["log"] == {"durability": "fsync"}
-    assert spec.names(project) == ["income"]
-    with pytest.raises(NotFound, match=r"Did you mean income\?"):
-        spec.read(project, "incom")
+    found = read_endpoint(project, "income")
+    assert (found.endpoint, wanted(found.root)) == ("income", "income@champion")
+    assert found.document["log"] == {"durability": "fsync"}
+    assert endpoint_names(project) == ["income"]
+    with pytest.raises(NotFound, match=r"Did you mean 'income'\?"):
+        read_endpoint(project, "incom")
     (tmp_path / "endpoints" / "other.yaml").write_text(text)
     with pytest.raises(InvalidConfig, match="says endpoint: income"):
-        spec.read(project, "other")
+        read_endpoint(project, "other")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("endpoint: a\nmodel: a@1\nslo: {}", "key slo is planned and not built yet"),
+        ("endpoint: a\nmodel: a@1\nslo: {}", "key slo is planned, but it is not built yet"),
         ("endpoint: a\nmodel: a@1\nroute: {}", "key route does not stand at the top"),
-        ("endpoint: a\nmodel: a@1\nlog: {drop: [ssn]}", "key log.drop is planned and not built"),
+        (
+            "endpoint: a\nmodel: a@1\nlog: {drop: [ssn]}",
+            "key log.drop is planned, but it is not built",
+        ),
         ("endpoint: a\nmodel: a@1\nmodel: a@2", "the key model stands twice"),
         (
             "endpoint: a\nmodel: a@1\nlog: {durability: fsync, durability: process}",
             "the key durability stands twice",
         ),
-        ("endpoint: a\nmodle: a@1", r"key modle is not known. Did you mean model\?"),
-        ("endpoint: a\nmodel: a@1\nlog: {durable: x}", r"Did you mean log.durability\?"),
+        ("endpoint: a\nmodle: a@1", r"key modle is unknown. Did you mean 'model'\?"),
+        ("endpoint: a\nmodel: a@1\nlog: {durable: x}", r"Did you mean 'durability'\?"),
         ("endpoint: a\nmodel: a@1\nlog: {durability: never}", "log.durability is 'never'"),
         ("endpoint: a\nmodel: a@1\nlog: 3", "log is 3"),
         ("endpoint: A b\nmodel: a@1", "endpoint is 'A b'"),
@@ -51,38 +60,44 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ("endpoint: a\nmodel: a", "model is 'a'"),
         ("endpoint: a", "model is None"),
         ("endpoint: [", "is not YAML"),
-        ("just words", "holds no keys"),
+        ("just words", "has no keys"),
     ],
 )
 def test_what_is_not_known_or_not_built_is_refused_by_name(text: str, message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
-        spec.parse(text.encode(), Path("endpoints/a.yaml"))
+        parse_endpoint(text.encode(), Path("endpoints/a.yaml"))
 
 
 GRAMMAR = [
     ("graph: {model: [a]}", r"graph\.model is \['a'\]"),
-    ("graph: incom", "graph is 'incom', which is no node under nodes:"),
+    ("graph: incom", "graph is 'incom', but no node under nodes: has this name"),
     ("graph: nodes.py:tidy", "graph is nodes.py:tidy, a function"),
     ("graph: 3", "graph is 3"),
-    ("graph: {modle: a@1}", r"key graph.modle is not known. Did you mean graph.model\?"),
+    ("graph: {modle: a@1}", r"key graph.modle is unknown. Did you mean 'model'\?"),
     ("graph: {model: a@1, then: b}", "graph has model and then"),
     ("graph: {model: team}\nnodes: {team: a@1}", "Write then: team"),
-    ("graph: {model: a@1, isolat: true}", r"Did you mean graph.isolate\?"),
+    ("graph: {model: a@1, isolat: true}", r"Did you mean 'isolate'\?"),
     ("graph: {model: a@1, isolate: 3}", "graph.isolate is 3"),
     ("graph: {transform: {model: p@1, isolate: 3}, model: a@1}", "transform.isolate is 3"),
-    ("graph: {transform: {function: n.py:f, isolate: true}, model: a@1}", "isolate is not known"),
-    ("graph: a@1\nmodel: a@1", "both model and graph"),
+    ("graph: {transform: {function: n.py:f, isolate: true}, model: a@1}", "isolate is unknown"),
+    ("graph: a@1\nmodel: a@1", "Both model and graph"),
     ("graph: a\nnodes: {a: b, b: {then: c}, c: {then: b}}", "closes a circle: b → c → b"),
-    ("graph: a@1\nnodes: {spare: a@1}", "nodes.spare is used nowhere"),
-    ("model: a@1\nnodes: {spare: a@1}", "nodes.spare is used nowhere"),
+    ("graph: a@1\nnodes: {spare: a@1}", "nodes.spare is not used"),
+    ("model: a@1\nnodes: {spare: a@1}", "nodes.spare is not used"),
     ("graph: {route: sticky}", "graph.arms is None"),
     ("graph: {route: sticky, arms: {}}", "graph.arms has 0"),
-    ("graph: {route: sticky, arms: {a/b: a@1}}", "has a name that cannot be one"),
-    ("graph: {route: stickie, arms: [a@1]}", r"Did you mean sticky\?"),
-    ("graph: {route: {weights: {}}, arms: [a@1]}", "Write a kind"),
+    ("graph: {route: sticky, arms: {a/b: a@1}}", "has an invalid name"),
+    ("graph: {route: stickie, arms: [a@1]}", r"Did you mean 'sticky'\?"),
+    ("graph: {route: {weights: {}}, arms: [a@1]}", "Write a kind, such as"),
     ("graph: {route: weights, arms: [a@1]}", "graph.route.weights is None"),
-    ("graph: {route: {kind: weights, weights: {x: 1}}, arms: {y: a@1}}", "'x', which is no arm"),
-    ("graph: {route: {kind: weights, weights: {y: 2}}, arms: {y: a@1}}", "weights sum to 2"),
+    (
+        "graph: {route: {kind: weights, weights: {x: 1}}, arms: {y: a@1}}",
+        "'x', but there is no such arm",
+    ),
+    (
+        "graph: {route: {kind: weights, weights: {y: 2}}, arms: {y: a@1}}",
+        "graph.route.weights sum to 2",
+    ),
     (
         "graph: {route: {kind: weights, weights: {x: 0.5, y: 0.50000001}}, arms: {x: a@1, y: a@1}}",
         "weights sum to 1.00000001",
@@ -98,12 +113,12 @@ GRAMMAR = [
     (
         "graph: {route: {kind: rules, rules: [{if: {age: {blow: 3}}, arm: x}], otherwise: y}, "
         "arms: {y: a@1}}",
-        r"arm is 'x', which is no arm(.|\n)*Did you mean below\?",
+        r"arm names 'x', but there is no such arm(.|\n)*Did you mean 'below'\?",
     ),
     (
         "graph: {route: {kind: rules, rules: [{if: {any: [{age: {blow: 3}}, 4], all: []}, arm: y}],"
         " otherwise: y}, arms: {y: a@1}}",
-        r"if.any\[0\].age has 'blow'(.|\n)*if.any\[1\] is 4(.|\n)*if.all is empty",
+        r"if.any\[0\].age has the .*operator 'blow'(.|\n)*if.any\[1\] is 4(.|\n)*if.all is empty",
     ),
     (
         "graph: {route: {kind: rules, rules: [{if: {any: {age: 3}}, arm: y}], otherwise: y}, "
@@ -112,35 +127,38 @@ GRAMMAR = [
     ),
     (
         "graph: {route: {kind: sticky, ramp: {to: {y: 2}, over: 1h}}, arms: {y: a@1}}",
-        "ramp.to sum to 2",
+        "graph.route.ramp.to sum to 2",
     ),
-    ("graph: {combine: men, branches: [a@1, b@1]}", r"Did you mean mean\?"),
+    ("graph: {combine: men, branches: [a@1, b@1]}", r"Did you mean 'mean'\?"),
     ("graph: {combine: mean, branches: [a@1]}", "branches has 1"),
     ("graph: {combine: mean, branches: [a@x, b@x]}", "names x twice"),
     ("graph: {combine: stack, branches: [a@1, b@1]}", "combine.model is None"),
-    ("graph: {transform: 3, model: a@1}", "graph.transform is 3, which names no function"),
-    ("graph: {transform: {function: n.py:f, frame: polar}, model: a@1}", r"Did you mean polars\?"),
+    ("graph: {transform: 3, model: a@1}", "graph.transform is 3, which does not name a function"),
+    (
+        "graph: {transform: {function: n.py:f, frame: polar}, model: a@1}",
+        r"Did you mean 'polars'\?",
+    ),
     ("graph: {transform: {function: n.py:f, fields: {a: text, b: integr}}, model: a@1}", "integer"),
     ("graph: {transform: {function: n.py:f, config: 3}, model: a@1}", "config is 3"),
-    ("graph: {kind: nope}", "No installed package offers 'nope'"),
+    ("graph: {nope: {}}", r"key graph.nope is unknown(.|\n)*graph has none of"),
     ("model: a@1\nshadow: 3", "shadow is 3"),
     ("model: a@1\ntimeout_ms: 0", "timeout_ms is 0"),
     ("model: a@1\npin: 3", "pin is 3"),
     ("model: {model: a@1}", "Options of a model stand in a graph"),
-    ("graph: a@1\nexplain: anchors", "key explain is planned and not built yet"),
+    ("graph: a@1\nexplain: anchors", "key explain is planned, but it is not built yet"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), GRAMMAR)
 def test_a_graph_that_says_what_is_not_known_is_refused_by_name(text: str, message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
-        spec.parse(f"endpoint: a\n{text}".encode(), Path("endpoints/a.yaml"))
+        parse_endpoint(f"endpoint: a\n{text}".encode(), Path("endpoints/a.yaml"))
 
 
 def test_all_that_is_wrong_is_named_at_once() -> None:
     text = b"endpoint: A\ngraph: {route: {kind: weights, weights: {x: 1}}, arms: {y: 3}}\npin: 1\n"
     with pytest.raises(InvalidEndpoint) as caught:
-        spec.parse(text, Path("endpoints/a.yaml"))
+        parse_endpoint(text, Path("endpoints/a.yaml"))
     places = [problem.at for problem in caught.value.problems]
     assert places == ["graph.arms.y", "graph.route.weights.x", "endpoint", "pin"]
     assert str(caught.value).startswith("endpoints/a.yaml has 4 problems:")
@@ -151,9 +169,9 @@ def test_shares_that_no_decimals_write_exactly_may_be_rounded() -> None:
         b"endpoint: a\ngraph: {route: {kind: weights, weights: {x: 0.3333333333, y: 0.3333333333, "
         b"z: 0.3333333333}}, arms: {x: a@1, y: a@1, z: a@1}}"
     )
-    route = spec.parse(text, Path("endpoints/a.yaml")).root
-    assert isinstance(route, declared.Route)
-    assert route.config["weights"] == dict.fromkeys("xyz", 0.3333333333)
+    route = parse_endpoint(text, Path("endpoints/a.yaml")).root
+    assert isinstance(route, DeclaredNode)
+    assert route.settings["config"]["weights"] == dict.fromkeys("xyz", 0.3333333333)
 
 
 def test_a_graph_that_grows_without_bounds_is_refused() -> None:
@@ -163,13 +181,13 @@ def test_a_graph_that_grows_without_bounds_is_refused() -> None:
         f"  n{n}: {{combine: mean, branches: {{a: n{n + 1}, b: n{n + 1}}}}}\n" for n in range(30)
     )
     for text, message in (
-        (f"graph: {deep}", "More than 40 nodes stand one in another"),
+        (f"graph: {deep}", "More than 40 nodes are nested in each other"),
         (f"graph: {{model: m@1, after: [{'n.py:f, ' * 60}]}}", "More than 40 nodes"),
-        (f"graph: {{route: sticky, arms: {{{wide}}}}}", "There are more than 4000 nodes"),
-        (f"graph: n0\nnodes:\n{laughs}  n30: m@1\n", "There are more than 4000 nodes"),
+        (f"graph: {{route: sticky, arms: {{{wide}}}}}", "The graph has more than 4000 nodes"),
+        (f"graph: n0\nnodes:\n{laughs}  n30: m@1\n", "The graph has more than 4000 nodes"),
     ):
         with pytest.raises(InvalidConfig, match=message):
-            spec.parse(f"endpoint: a\n{text}".encode(), Path("endpoints/a.yaml"))
+            parse_endpoint(f"endpoint: a\n{text}".encode(), Path("endpoints/a.yaml"))
 
 
 def test_what_is_read_is_kept_as_the_catalog_will_give_it_back() -> None:
@@ -177,11 +195,13 @@ def test_what_is_read_is_kept_as_the_catalog_will_give_it_back() -> None:
         b"endpoint: a\ngraph: {route: {kind: rules, otherwise: 1, "
         b"rules: [{if: {since: {below: 2026-01-31T00:00:00Z}}, arm: '1'}]}, arms: {1: a@1}}"
     )
-    read = spec.parse(text.replace(b"otherwise: 1", b"otherwise: '1'"), Path("endpoints/a.yaml"))
-    assert msgspec.json.decode(msgspec.json.encode(read.source)) == read.source
+    read = parse_endpoint(
+        text.replace(b"otherwise: 1", b"otherwise: '1'"), Path("endpoints/a.yaml")
+    )
+    assert msgspec.json.decode(msgspec.json.encode(read.document)) == read.document
     route = read.root
-    assert isinstance(route, declared.Route)
-    assert route.config["rules"][0]["if"] == [
+    assert isinstance(route, DeclaredNode)
+    assert route.settings["config"]["rules"][0]["if"] == [
         {"field": "since", "is": "<", "value": "2026-01-31T00:00:00Z"}
     ]
 
@@ -192,20 +212,20 @@ def test_conditions_stand_in_groups_and_a_field_may_be_called_as_a_group_is() ->
         b"age: 3, any: [{age: {below: 9}}, {sex: [f], all: [{b: 1}, {any: [1, 2]}]}]}}]}, "
         b"arms: {x: a@1}}"
     )
-    route = spec.parse(text, Path("endpoints/a.yaml")).root
-    assert isinstance(route, declared.Route)
+    route = parse_endpoint(text, Path("endpoints/a.yaml")).root
+    assert isinstance(route, DeclaredNode)
     inner = [
         {"field": "b", "is": "==", "value": 1},
         {"field": "any", "is": "in", "value": [1, 2]},
     ]
     whole = {"all": [{"field": "sex", "is": "in", "value": ["f"]}, {"all": inner}]}
-    assert route.config["rules"][0]["if"] == [
+    assert route.settings["config"]["rules"][0]["if"] == [
         {"field": "age", "is": "==", "value": 3},
         {"any": [{"field": "age", "is": "<", "value": 9}, whole]},
     ]
     assert (
-        title({"kind": "route", "how": "rules", "config": {"rules": route.config["rules"]}})
-        == "route rules: age == 3 and (age < 9 or (sex in f and (b == 1 and any in 1, 2))) → x"
+        title({"kind": "route", "name": "route", **route.settings}) == "route rules: age == 3 and "
+        "(age < 9 or (sex in f and (b == 1 and any in 1, 2))) → x; otherwise x"
     )
 
 
@@ -214,10 +234,10 @@ def test_a_sticky_route_ramps_from_even_shares() -> None:
         b"endpoint: a\ngraph: {route: {kind: sticky, ramp: {to: {x: 0, y: 1}, over: 90s}}, "
         b"arms: {x: a@1, y: a@2}}"
     )
-    route = spec.parse(text, Path("endpoints/a.yaml")).root
-    assert isinstance(route, declared.Route)
-    assert route.config["weights"] == {"x": 0.5, "y": 0.5}
-    assert route.config["ramp"] == {"to": {"x": 0.0, "y": 1.0}, "over_s": 90.0}
+    route = parse_endpoint(text, Path("endpoints/a.yaml")).root
+    assert isinstance(route, DeclaredNode)
+    assert route.settings["config"]["weights"] == {"x": 0.5, "y": 0.5}
+    assert route.settings["config"]["ramp"] == {"to": {"x": 0.0, "y": 1.0}, "over_s": 90.0}
 
 
 def test_a_ramp_and_a_stack_are_read() -> None:
@@ -226,9 +246,11 @@ def test_a_ramp_and_a_stack_are_read() -> None:
         b"ramp: {to: {x: 0.5, y: 0.5}, over: 1.5h}}, arms: {x: a@1, y: {combine: "
         b"{kind: stack, model: s@1}, branches: [a@1, a@2]}}}"
     )
-    route = spec.parse(text, Path("endpoints/a.yaml")).root
-    assert isinstance(route, declared.Route)
-    assert route.config["ramp"] == {"to": {"x": 0.5, "y": 0.5}, "over_s": 5400.0}
-    stack = route.arms["y"]
-    assert isinstance(stack, declared.Combine)
-    assert (stack.model, list(stack.branches)) == ("s@1", ["a-1", "a-2"])
+    route = parse_endpoint(text, Path("endpoints/a.yaml")).root
+    assert isinstance(route, DeclaredNode)
+    assert route.settings["config"]["ramp"] == {"to": {"x": 0.5, "y": 0.5}, "over_s": 5400.0}
+    arms = route.children["arms"]
+    assert isinstance(arms, dict)
+    stack = arms["y"]
+    assert stack.settings["config"]["model"].wanted == "s@1"
+    assert list(stack.children["branches"]) == ["a-1", "a-2"]

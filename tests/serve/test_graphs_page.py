@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from clewline.project import Project
-from clewline.serve import endpoint_file as spec
 from clewline.serve import revision
+from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.trial import try_graph
 from clewline.store.store import Store
@@ -32,5 +32,5 @@ def test_an_endpoint_of_the_page_resolves_and_answers(
 ) -> None:
     project = shop(tmp_path, FILES)
     with Store.open(project.store_root) as store:
-        draft = revision.resolve(project, store.catalog, spec.read(project, name))
+        draft = revision.resolve(project, store.catalog, read_endpoint(project, name))
     assert try_graph(SharedModels(project), draft, name).rows == 20

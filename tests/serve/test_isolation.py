@@ -15,8 +15,8 @@ import pytest
 from clewline.errors import IntegrityError, ModelFailed
 from clewline.model.isolation.isolated_predictor import IsolatedPredictor
 from clewline.project import Project
-from clewline.serve import endpoint_file as spec
 from clewline.serve import revision
+from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
 from clewline.signature.check import Checker
@@ -102,7 +102,7 @@ def test_a_model_whose_process_ends_again_and_again_fails_its_endpoint_with_the_
     text = "endpoint: apart\ngraph: {model: income@1, isolate: true}\n"
     (project.endpoints / "apart.yaml").write_text(text)
     with Store.open(project.store_root) as store:
-        revision.apply(project, store, spec.read(project, "apart"))
+        revision.apply(project, store, read_endpoint(project, "apart"))
 
     async def main() -> None:
         endpoints = EndpointServer(project, ["apart"])

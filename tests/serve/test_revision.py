@@ -9,8 +9,8 @@ import pytest
 
 from clewline.errors import NotFound
 from clewline.project import Project
-from clewline.serve import endpoint_file as spec
 from clewline.serve import revision
+from clewline.serve.endpoint_file import parse_endpoint
 from clewline.serve.graph import functions
 from clewline.serve.graph.problems import InvalidEndpoint
 from clewline.serve.loaded_revision import LoadedRevision
@@ -60,7 +60,7 @@ def project(tmp_path: Path, shop: Shop) -> Project:
 
 
 def resolved(project: Project, text: str) -> revision.Draft:
-    read = spec.parse(text.encode(), Path("endpoints/g.yaml"))
+    read = parse_endpoint(text.encode(), Path("endpoints/g.yaml"))
     with Store.open(project.store_root) as store:
         return revision.resolve(project, store.catalog, read)
 
@@ -163,13 +163,13 @@ def test_revisions_with_different_code_answer_side_by_side(project: Project) -> 
         ("{model: income@champio}", ["no alias income@champio", "Did you mean 'income@champion'"]),
         ("{model: incom@1}", ["There is no model 'incom'. Did you mean 'income@1'"]),
         ("{model: 'hf:a/b/model.onnx'}", ["hf:a/b/model.onnx"]),
-        ("{transform: nodes.py:tidi, model: income@1}", ["Did you mean nodes.py:tidy"]),
+        ("{transform: nodes.py:tidi, model: income@1}", ["Did you mean 'tidy'"]),
         (
             "{transform: node.py:tidy, model: income@9}",
             ["no file node.py", "The newest is income@2"],
         ),
-        ("{transform: nodes.py:vague, model: income@1}", ["does not say what it takes"]),
-        ("{transform: income@1, model: income@1}", ["income@1, which prepares nothing"]),
+        ("{transform: nodes.py:vague, model: income@1}", ["does not declare what it takes"]),
+        ("{transform: income@1, model: income@1}", ["income@1, which is not fitted preprocessing"]),
     ],
 )
 def test_what_is_not_there_is_named_with_the_nearest(
@@ -205,7 +205,7 @@ def test_what_was_accepted_for_the_models_at_the_door_is_joined(project: Project
     assert applied(project, text % behind).is_new
     assert not applied(project, text % behind).is_new
     (signatures / "visits.yaml").write_text("fields: {age: {bounds: [81, 90]}}\n")
-    with pytest.raises(InvalidEndpoint, match="nothing would pass both"):
+    with pytest.raises(InvalidEndpoint, match="no value passes both"):
         resolved(project, text % behind)
 
 
@@ -217,3 +217,5 @@ def test_a_rollback_goes_back_with_the_code(project: Project) -> None:
         assert revision.require_live(store.catalog, "g") == first
         with pytest.raises(NotFound, match="no revision g#7"):
             revision.rollback(store, "g", 7)
+        with pytest.raises(NotFound, match="g#1 is the first revision; there is nothing to roll"):
+            revision.rollback(store, "g")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clewline.project import Project
-from clewline.serve import endpoint_file as spec
 from clewline.serve import revision
+from clewline.serve.endpoint_file import parse_endpoint
 from clewline.serve.graph.problems import InvalidEndpoint
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.trial import GraphTrial, try_graph
@@ -59,7 +59,7 @@ def project(tmp_path: Path, shop: Shop) -> Project:
 
 
 def tried(project: Project, graph: str) -> GraphTrial:
-    read = spec.parse(f"endpoint: g\n{graph}\n".encode(), Path("endpoints/g.yaml"))
+    read = parse_endpoint(f"endpoint: g\n{graph}\n".encode(), Path("endpoints/g.yaml"))
     with Store.open(project.store_root) as store:
         draft = revision.resolve(project, store.catalog, read)
     return try_graph(SharedModels(project), draft, "endpoints/g.yaml")
@@ -121,7 +121,7 @@ def test_a_node_that_gives_a_row_another_answer_in_company_is_named(
         "graph: {route: sticky, arms: {a: {transform: nodes.py:%s, model: price@1}, b: price@1}}"
     )
     (told,) = refused(project, graph % function)
-    assert f"the node a/{function} gives a row another answer in company than alone" in told
+    assert f"The node a/{function} answers a row differently alone and in a batch" in told
     assert "background row 0 is" in told
 
 
@@ -132,9 +132,8 @@ def test_all_nodes_that_raise_are_named_at_once(project: Project) -> None:
     )
     told = refused(project, graph)
     assert len(told) == 2
-    assert "the node a/raising" in told[0]
-    assert "KeyError" in told[0]
-    assert "the node b/dropped" in told[1]
+    assert "node 'a/raising' raised KeyError" in told[0]
+    assert "node 'b/dropped'" in told[1]
     assert "'hours'" in told[1]
 
 
@@ -143,11 +142,11 @@ def test_all_nodes_that_raise_are_named_at_once(project: Project) -> None:
     [
         (
             "graph: {route: sticky, arms: {a: income@1, b: grades@1}}",
-            ["a (income@1) and b (grades@1) answer in different terms: one of '<=50K', '>50K'"],
+            ["a (income@1) and b (grades@1) answer differently: one of '<=50K', '>50K'"],
         ),
         (
             "graph: {combine: mean, branches: {a: income@1, b: price@1}}",
-            ["the branches a (income@1) and b (price@1) answer in different terms", "a number"],
+            ["The branches a (income@1) and b (price@1) answer differently", "a number"],
         ),
         (
             "graph: {route: sticky, arms: {a: income@1, b: plain@1}}",
@@ -155,11 +154,14 @@ def test_all_nodes_that_raise_are_named_at_once(project: Project) -> None:
         ),
         (
             "graph: {combine: mean, branches: {a: income@1, b: plain@1}}",
-            ["the branches a (income@1) and b (plain@1)", "without probabilities"],
+            ["The branches a (income@1) and b (plain@1)", "without probabilities"],
         ),
         (
             "graph: {combine: mean, branches: {a: plain@1, b: plain@1}}",
-            ["a (plain@1) and b (plain@1) answer labels without probabilities", "Take a vote"],
+            [
+                "a (plain@1) and b (plain@1) answer labels without probabilities",
+                "Use combine: vote",
+            ],
         ),
         (
             "graph: {route: sticky, arms: {a: vector@1, b: price@1}}",
@@ -182,7 +184,7 @@ def test_all_nodes_that_raise_are_named_at_once(project: Project) -> None:
         ),
         (
             "graph: income@1\nshadow: [grades@1]",
-            ["what answers (income@1) and the shadow grades-1 (grades@1) answer in different"],
+            ["The answering node (income@1) and the shadow grades-1 (grades@1) answer differently"],
         ),
         (
             "graph: {route: sticky, arms: {a: income@1, b: odd@1}}",
@@ -190,26 +192,29 @@ def test_all_nodes_that_raise_are_named_at_once(project: Project) -> None:
         ),
         (
             "graph: income@1\nshadow: [visits@1]",
-            ["the shadow visits-1 (visits@1) takes 'visits' as integer", "has no such field"],
+            ["visits-1 (visits@1) takes the field 'visits' as integer", "has no such field"],
         ),
         (
             "graph: {route: {kind: rules, rules: [{if: {agee: 3, hours: x}, arm: a}, "
             "{if: {age: {in: [1, y]}}, arm: a}], otherwise: a}, arms: {a: income@1}}",
             [
-                "asks about 'agee', which is no field. Did you mean age",
-                "'hours', a number",
+                "asks for the field 'agee', which is unknown. Did you mean 'age'",
+                "the number 'hours'",
                 "'age'",
             ],
         ),
         (
             "graph: {route: {kind: rules, rules: [{if: {any: [{agee: 3}, {all: [{hours: x}]}]}, "
             "arm: a}], otherwise: a}, arms: {a: income@1}}",
-            ["asks about 'agee', which is no field. Did you mean age", "'hours', a number"],
+            [
+                "asks for the field 'agee', which is unknown. Did you mean 'age'",
+                "the number 'hours'",
+            ],
         ),
         (
             "graph: {route: {kind: rules, rules: [{if: {age: {below: old}}, arm: a}], "
             "otherwise: a}, arms: {a: odd@1}}",
-            ["'age', a category, < 'old'. Write is, not, in or missing"],
+            ["the category 'age': age < 'old'. Write is, not, in or missing"],
         ),
     ],
 )

@@ -21,8 +21,8 @@ import pytest
 
 from clewline.errors import Conflict
 from clewline.protocols.http import listener
-from clewline.serve import endpoint_file as spec
 from clewline.serve import revision
+from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.log import reader as log_reader
 from clewline.store.store import Store
 
@@ -162,7 +162,7 @@ def apply(loans: Loans, name: str, text: str) -> None:
     """Write an endpoint's file and make it live."""
     (loans.project.endpoints / f"{name}.yaml").write_text(text)
     with Store.open(loans.project.store_root) as store:
-        revision.apply(loans.project, store, spec.read(loans.project, name))
+        revision.apply(loans.project, store, read_endpoint(loans.project, name))
 
 
 def is_alive(pid: int) -> bool:

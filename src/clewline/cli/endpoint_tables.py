@@ -10,19 +10,19 @@ import msgspec
 from clewline.cli.output import console, message
 from clewline.formatting import format_list, format_time, short_digest
 from clewline.serve import revision as revisions
-from clewline.serve.graph.difference import RevisionChange
 from clewline.serve.graph.problems import Problem
-from clewline.serve.graph.tree import Tree, below, of_revision, title
+from clewline.serve.graph.tree import Tree, children, of_revision, title
+from clewline.serve.revision import RevisionChange
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.tree import Tree as Drawing
 
-    from clewline.serve.trial import GraphTrial, NodeTime
+    from clewline.serve.trial import GraphTrial
     from clewline.store.records import LiveRevision, Revision
 
 
-class Listed(msgspec.Struct, frozen=True):
+class EndpointRow(msgspec.Struct, frozen=True):
     """An endpoint in a list."""
 
     endpoint: str
@@ -33,8 +33,8 @@ class Listed(msgspec.Struct, frozen=True):
     since: float | None
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check of an endpoint's file came to; with problems there is nothing else."""
+class EndpointCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a check of an endpoint's file; with problems there is nothing else."""
 
     endpoint: str
     problems: list[Problem] = []
@@ -49,7 +49,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 COLOURS = {"model": "bold green", "transform": "cyan", "after": "cyan", "shadow": "dim"}
 
 
-def listing(listed: Sequence[Listed]) -> None:
+def show_list(listed: Sequence[EndpointRow]) -> None:
     """Print a list of endpoints."""
     if not listed:
         message(
@@ -68,19 +68,19 @@ def listing(listed: Sequence[Listed]) -> None:
     console().print(table)
 
 
-def endpoint(live: Revision, state: LiveRevision, history: Sequence[Revision]) -> None:
-    """Print an endpoint: its graph with pinned versions, and the revisions before."""
+def show_endpoint(live: Revision, state: LiveRevision, history: Sequence[Revision]) -> None:
+    """Print an endpoint: its graph with pinned versions, and its revisions."""
     out = console()
     timeout = revisions.timeout_ms(live)
-    said = [
+    facts = [
         "unloaded" if state.unloaded else "live",
         f"since {format_time(state.moved)},",
         f"logged by {revisions.durability(live)}",
         *([f"within {timeout:g} ms"] if timeout else []),
         *(["pinned in memory"] if revisions.is_pinned(live) else []),
     ]
-    out.print(f"[bold]{live.ref}[/bold] is {' '.join(said)}", highlight=False)
-    out.print(drawing(of_revision(live)))
+    out.print(f"[bold]{live.ref}[/bold] is {' '.join(facts)}", highlight=False)
+    out.print(draw_graph(of_revision(live)))
     out.print(_pinned(live))
     past = _table("revision", "applied", "models")
     for item in history:
@@ -89,8 +89,8 @@ def endpoint(live: Revision, state: LiveRevision, history: Sequence[Revision]) -
     out.print(past)
 
 
-def drawing(tree: Tree, key: str = "") -> Drawing:
-    """Draw a graph: one node a branch, with its name and what it is."""
+def draw_graph(tree: Tree, key: str = "") -> Drawing:
+    """Draw a graph as a tree: each node with its name and title."""
     from rich.text import Text
     from rich.tree import Tree as Drawing
 
@@ -98,86 +98,64 @@ def drawing(tree: Tree, key: str = "") -> Drawing:
     named = f"{name} (shadow)  " if kind == "shadows" else f"{name}  " if name else ""
     label = Text.assemble((named, "bold"), (title(tree), COLOURS.get(tree["kind"], "yellow")))
     root = Drawing(label, guide_style="dim")
-    for child_key, child in below(tree):
-        root.add(drawing(child, child_key))
+    for child_key, child in children(tree):
+        root.add(draw_graph(child, child_key))
     return root
 
 
-def checked(found: Checked) -> None:
-    """Print what a check came to."""
+def show_check(found: EndpointCheck) -> None:
+    """Print the result of a check."""
+    from rich.text import Text
+
     out = console()
-    if found.problems:
-        problems(found.endpoint, found.problems)
+    if found.trial is None:
+        out.print(f"[bold]{found.endpoint}[/bold] cannot be applied:")
+        for problem in found.problems:
+            out.print(Text.assemble(("  ✗ ", "bold red"), problem.message))
+            if problem.fix:
+                out.print(Text(f"    {problem.fix}", "dim"))
         return
-    assert found.trial is not None
     if found.next == found.live:
         out.print(f"[bold]{found.endpoint}[/bold]: {found.live} is live already")
     else:
         live = f"{found.live} is live now" if found.live else "nothing is live yet"
         out.print(f"[bold]{found.endpoint}[/bold]: apply makes {found.next}; {live}")
-        changes(found.changes)
-    _tried(found.trial)
-
-
-def _tried(trial: GraphTrial) -> None:
-    out = console()
+        show_changes(found.changes)
+    trial = found.trial
     out.print(
         f"  {trial.rows} background rows answered, {trial.flagged_rows} flagged, "
         f"{trial.refused_rows} refused by accepted bounds"
     )
     out.print(f"  {trial.row_ms:.2f} ms a row alone, {trial.many_row_ms:.3f} ms among {trial.rows}")
     if len(trial.nodes) > 1:
-        out.print(_times(trial.nodes))
+        table = _table("  node", "ms a row alone", "among many")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for node in trial.nodes:
+            table.add_row(f"  {node.node}", f"{node.row_ms:.3f}", f"{node.many_row_ms:.3f}")
+        out.print(table)
 
 
-def _times(nodes: Sequence[NodeTime]) -> Table:
-    table = _table("  node", "ms a row alone", "among many")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for node in nodes:
-        table.add_row(f"  {node.node}", f"{node.row_ms:.3f}", f"{node.many_row_ms:.3f}")
-    return table
-
-
-def problems(name: str, found: Sequence[Problem]) -> None:
-    """Print what is wrong with a file."""
+def show_changes(changes: Sequence[RevisionChange]) -> None:
+    """Print what differs, one line for each thing."""
     from rich.text import Text
 
-    out = console()
-    out.print(f"[bold]{name}[/bold] cannot be applied:")
-    for problem in found:
-        out.print(Text.assemble(("  ✗ ", "bold red"), problem.message))
-        if problem.fix:
-            out.print(Text(f"    {problem.fix}", "dim"))
-
-
-def changes(found: Sequence[RevisionChange]) -> None:
-    """Print a difference, one line a thing."""
-    from rich.text import Text
-
-    out = console()
-    for change in found:
+    for change in changes:
         if change.before is None:
-            out.print(Text.assemble(("  + ", "green"), f"{change.what}: {change.after}"))
+            mark, text = ("  + ", "green"), change.after
         elif change.after is None:
-            out.print(Text.assemble(("  - ", "red"), f"{change.what}: {change.before}"))
+            mark, text = ("  - ", "red"), change.before
         else:
-            said = f"{change.what}: {change.before} → {change.after}"
-            out.print(Text.assemble(("  ~ ", "yellow"), said))
+            mark, text = ("  ~ ", "yellow"), f"{change.before} → {change.after}"
+        console().print(Text.assemble(mark, f"{change.what}: {text}"))
 
 
-def applied(
-    revision: Revision, is_new: bool, found: Sequence[RevisionChange], was: str | None
-) -> None:
-    """Print what came of applying one file."""
-    ref, out = revision.ref, console()
+def show_applied(revision: Revision, is_new: bool, changes: Sequence[RevisionChange]) -> None:
+    """Print the result of applying one file."""
     models = format_list(dict.fromkeys(revision.models.values()), 4)
-    if not is_new:
-        out.print(f"{ref} was live already: {models}")
-        return
-    out.print(f"{ref} is live: {models}")
-    if was is not None:
-        changes(found)
+    state = "is live" if is_new else "was live already"
+    console().print(f"{revision.ref} {state}: {models}")
+    show_changes(changes if is_new else ())
 
 
 def _pinned(live: Revision) -> Table:

@@ -1,25 +1,23 @@
-"""`clewline endpoints`: list, show, check, apply and roll back what is served."""
+"""`clewline endpoints`: list, show, check, apply and roll back endpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cyclopts import App
 
 from clewline.cli import endpoint_tables as tables
-from clewline.cli.endpoint_tables import Checked, Listed
-from clewline.cli.output import console, emit
+from clewline.cli.endpoint_tables import EndpointCheck, EndpointRow
+from clewline.cli.output import Mode, console, emit
 from clewline.errors import InvalidConfig, NotFound
 from clewline.formatting import format_count
 from clewline.project import Project, find
-from clewline.serve import endpoint_file as specs
 from clewline.serve import revision as revisions
-from clewline.serve.graph import declared
-from clewline.serve.graph import functions as codes
-from clewline.serve.graph.difference import RevisionChange, revision_changes
+from clewline.serve.endpoint_file import EndpointSpec, endpoint_names, read_endpoint
+from clewline.serve.graph.functions import file_digests
 from clewline.serve.graph.problems import InvalidEndpoint
-from clewline.serve.graph.resolver import ImportedVersions, RevisionDraft, source_of
+from clewline.serve.revision import RevisionChange, RevisionDraft
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
 
@@ -34,31 +32,31 @@ TOGETHER = 500
 
 @app.command(name="list")
 def list_() -> None:
-    """List endpoints: what has a file, and what is live."""
+    """List endpoints that have a file or are live."""
     project = find()
     with Store.open(project.store_root, write=False) as store:
         live = {found.endpoint: found for found in store.catalog.find(LiveRevision, limit=None)}
-        files = set(specs.names(project))
-        listed = [
-            _listed(store, name, live.get(name), name in files) for name in sorted(files | {*live})
+        files = set(endpoint_names(project))
+        rows = [
+            _row(store, name, live.get(name), name in files) for name in sorted(files | {*live})
         ]
-    emit(listed, tables.listing)
+    emit(rows, tables.show_list)
 
 
 @app.command
 def show(name: str, /, *, limit: int = 20) -> None:
     """
-    Show an endpoint: the graph of its live revision, and the revisions before.
+    Show the graph of an endpoint's live revision, and its earlier revisions.
 
-    All from the catalog. Whether a running server could load it, that server says:
+    This reads the catalog. Ask a running server whether it could load the revision:
     GET /v1/endpoints/NAME.
 
     Parameters
     ----------
     name
-        Of the endpoint.
+        Name of the endpoint.
     limit
-        How many revisions at most, newest first.
+        Maximum number of revisions to list, newest first.
     """
     project = find()
     with Store.open(project.store_root, write=False) as store:
@@ -68,27 +66,33 @@ def show(name: str, /, *, limit: int = 20) -> None:
     assert state is not None, "a live revision has a record that says so"
     emit(
         {"live": live, "revisions": history, "since": state.moved, "unloaded": state.unloaded},
-        lambda _: tables.endpoint(live, state, history),
+        lambda _: tables.show_endpoint(live, state, history),
     )
 
 
 @app.command
 def check(name: str, /) -> None:
     """
-    Judge an endpoint's file and try it on background rows, without making it live.
+    Check an endpoint's file and try it on background rows.
 
-    Every node and arm is tried, row by row and all rows together. Exit status 1
-    when something is wrong; all that was found is named.
+    Nothing goes live. Every node and arm is tried, row by row and with all rows
+    together. All mistakes are listed; the exit status is 1 if there are any.
 
     Parameters
     ----------
     name
-        Of the endpoint.
+        Name of the endpoint.
     """
     project = find()
-    with Store.open(project.store_root, write=_brings(project, [name])) as store:
-        found = _checked(project, store, name)
-    emit(found, tables.checked)
+    imports = _spec_imports(read_endpoint(project, name, refuse=False))
+    with Store.open(project.store_root, write=imports) as store:
+        try:
+            found = _check(project, store, name)
+        except InvalidEndpoint as error:
+            if Mode.debug:
+                raise
+            found = EndpointCheck(endpoint=name, problems=list(error.problems))
+    emit(found, tables.show_check)
     if found.problems:
         raise SystemExit(1)
 
@@ -96,21 +100,22 @@ def check(name: str, /) -> None:
 @app.command
 def apply(*names: str) -> None:
     """
-    Make endpoint files live; a server that is up swaps without losing a request.
+    Make endpoint files live; a running server swaps without losing a request.
 
-    All of them, or none when one cannot be applied. What is live already stays.
+    All of them go live, or none if one of them cannot be applied. A file whose
+    content is live already changes nothing.
 
     Parameters
     ----------
     names
-        Of the endpoints; all that have a file when none is named.
+        Names of the endpoints; by default all that have a file.
     """
     project = find()
-    wanted = names or tuple(specs.names(project))
+    wanted = dict.fromkeys(names or endpoint_names(project))
     if not wanted:
         raise NotFound(f"{project.endpoints} has no files.", "Write NAME.yaml there.")
     with Store.open(project.store_root) as store:
-        drafts = _drafts(project, store, dict.fromkeys(wanted))
+        drafts = _drafts(project, store, wanted)
         applied = [
             each
             for first in range(0, len(drafts), TOGETHER)
@@ -119,11 +124,20 @@ def apply(*names: str) -> None:
         changes = [
             _changes(store, each.before, draft) for each, draft in zip(applied, drafts, strict=True)
         ]
-    shown = [
+    results = [
         {"revision": each.revision, "is_new": each.is_new, "changes": change}
         for each, change in zip(applied, changes, strict=True)
     ]
-    emit(shown, lambda _: _print_applied(applied, changes))
+
+    def show_results(_: object) -> None:
+        for each, change in zip(applied, changes, strict=True):
+            has_changes = each.before is not None
+            tables.show_applied(each.revision, each.is_new, change if has_changes else [])
+        if len(applied) > 10:
+            new = sum(each.is_new for each in applied)
+            console().print(f"{format_count(new, 'new revision')}, {len(applied) - new} unchanged.")
+
+    emit(results, show_results)
 
 
 @app.command
@@ -134,66 +148,56 @@ def rollback(name: str, /, *, to: int | None = None) -> None:
     Parameters
     ----------
     name
-        Of the endpoint.
+        Name of the endpoint.
     to
-        The number of the revision; the one before the live one by default.
+        Number of the revision; by default the one before the live one.
     """
     project = find()
     with Store.open(project.store_root) as store:
-        was = revisions.require_live(store.catalog, name)
+        before = revisions.require_live(store.catalog, name)
         back = revisions.rollback(store, name, to)
-        changes = _changes(store, was, RevisionDraft(back, None))
-    emit(
-        {"live": back, "changes": changes},
-        lambda _: tables.applied(back, True, changes, was.ref),
-    )
+        changes = _changes(store, before, RevisionDraft(back, None))
+    emit({"live": back, "changes": changes}, lambda _: tables.show_applied(back, True, changes))
 
 
-def _listed(store: Store, name: str, live: LiveRevision | None, has_file: bool) -> Listed:
+def _row(store: Store, name: str, live: LiveRevision | None, has_file: bool) -> EndpointRow:
     if live is None:
-        return Listed(name, None, [], has_file, "not applied", None)
+        return EndpointRow(name, None, [], has_file, "not applied", None)
     revision = store.catalog.get(Revision, name, live.number)
-    assert revision is not None, "the catalog keeps what is live"
+    assert revision is not None, "the catalog keeps the live revision"
     state = "unloaded" if live.unloaded else "live" if has_file else "live, its file is gone"
     models = list(revision.models.values())
-    return Listed(name, revision.ref, models, has_file, state, live.moved)
+    return EndpointRow(name, revision.ref, models, has_file, state, live.moved)
 
 
-# Models from elsewhere
+def _spec_imports(spec: EndpointSpec) -> bool:
+    """Tell whether a file names models from elsewhere, which are registered."""
+    return spec.root is not None and bool(spec.root.imports())
 
 
-def _brings(project: Project, names: Sequence[str]) -> bool:
-    """Whether files name models from elsewhere, which are registered."""
-    return any(declared.imports(specs.read(project, name, refuse=False).root) for name in names)
+def _draft(project: Project, store: Store, name: str) -> RevisionDraft:
+    """Read and resolve a file; models from elsewhere are imported first."""
+    spec = read_endpoint(project, name, refuse=False)
+    imported = None
+    if _spec_imports(spec):
+        from clewline.hub.endpoint_imports import import_endpoint_models
+
+        imported = import_endpoint_models(project, store, spec)
+    return revisions.resolve(project, store.catalog, spec, imported)
 
 
-def _brought(project: Project, store: Store, spec: specs.EndpointSpec) -> ImportedVersions:
-    if not declared.imports(spec.root):
-        return {}
-    from clewline.hub.endpoint_imports import import_endpoint_models
-
-    return import_endpoint_models(project, store, spec)
-
-
-# Checking
-
-
-def _checked(project: Project, store: Store, name: str) -> Checked:
+def _check(project: Project, store: Store, name: str) -> EndpointCheck:
     from clewline.serve.model_cache.loaded_models import SharedModels
     from clewline.serve.trial import try_graph
 
-    try:
-        spec = specs.read(project, name, refuse=False)
-        draft = revisions.resolve(project, store.catalog, spec, _brought(project, store, spec))
-        trial = try_graph(SharedModels(project), draft, source_of(spec))
-    except InvalidEndpoint as error:
-        return Checked(endpoint=name, problems=list(error.problems))
+    draft = _draft(project, store, name)
+    trial = try_graph(SharedModels(project), draft, f"endpoints/{name}.yaml")
     live = revisions.live_revision(store.catalog, name)
-    same = live is not None and revisions.content(live) == revisions.content(draft.revision)
-    return Checked(
+    is_live = live is not None and revisions.content(live) == revisions.content(draft.revision)
+    return EndpointCheck(
         endpoint=name,
         live=None if live is None else live.ref,
-        next=(live if live is not None and same else draft.revision).ref,
+        next=live.ref if live is not None and is_live else draft.revision.ref,
         models=draft.revision.models,
         graph=draft.revision.graph,
         changes=_changes(store, live, draft),
@@ -202,61 +206,44 @@ def _checked(project: Project, store: Store, name: str) -> Checked:
 
 
 def _changes(store: Store, live: Revision | None, draft: RevisionDraft) -> list[RevisionChange]:
-    """What is not as in the live revision."""
-    before = codes.file_digests(store.blobs, live.code if live is not None else None)
+    """List what differs from the live revision."""
+    before = file_digests(store.blobs, None if live is None else live.code)
     if draft.code is not None:
-        return revision_changes(live, draft.revision, before, draft.code.digests())
-    return revision_changes(
-        live, draft.revision, before, codes.file_digests(store.blobs, draft.revision.code)
-    )
+        after = draft.code.digests()
+    else:
+        after = file_digests(store.blobs, draft.revision.code)
+    return revisions.revision_changes(live, draft.revision, before, after)
 
 
-# Applying
-
-
-def _drafts(
-    project: Project, store: Store, names: Sequence[str] | dict[str, None]
-) -> list[RevisionDraft]:
-    """Resolve and try all files; nothing goes live that cannot answer."""
+def _drafts(project: Project, store: Store, names: Iterable[str]) -> list[RevisionDraft]:
+    """Resolve and try all files; a file that cannot answer stops all of them."""
     from clewline.serve.model_cache.loaded_models import SharedModels
 
-    pool = SharedModels(project)
+    models = SharedModels(project)
     drafts: list[RevisionDraft] = []
     refused: list[InvalidEndpoint] = []
     for name in names:
         try:
-            drafts.append(_draft(project, store, pool, name))
+            drafts.append(_tried_draft(project, store, models, name))
         except InvalidEndpoint as error:
             refused.append(error)
-    if len(refused) == 1 and len(names) == 1:
+    if len(refused) == 1 and not drafts:
         raise refused[0]
     if refused:
-        told = "\n".join(error.message for error in refused)
+        messages = "\n".join(error.message for error in refused)
         raise InvalidConfig(
-            f"{format_count(len(refused), 'file')} of {len(names)} cannot be applied, "
-            f"so none was:\n{told}",
-            "Mend them, or name the others: clewline endpoints apply NAME ….",
-        )
+            f"{format_count(len(refused), 'file')} of {len(refused) + len(drafts)} cannot be "
+            f"applied, so none was:\n{messages}",
+            "Fix them, or name the others: clewline endpoints apply NAME ….",
+        ) from refused[0]
     return drafts
 
 
-def _draft(project: Project, store: Store, pool: SharedModels, name: str) -> RevisionDraft:
+def _tried_draft(project: Project, store: Store, models: SharedModels, name: str) -> RevisionDraft:
     from clewline.serve.trial import try_graph
 
-    spec = specs.read(project, name, refuse=False)
-    draft = revisions.resolve(project, store.catalog, spec, _brought(project, store, spec))
+    draft = _draft(project, store, name)
     live = revisions.live_revision(store.catalog, name)
     if live is None or revisions.content(live) != revisions.content(draft.revision):
-        try_graph(pool, draft, source_of(spec))
+        try_graph(models, draft, f"endpoints/{name}.yaml")
     return draft
-
-
-def _print_applied(
-    applied: list[revisions.AppliedRevision], changes: list[list[RevisionChange]]
-) -> None:
-    for each, change in zip(applied, changes, strict=True):
-        was = None if each.before is None else each.before.ref
-        tables.applied(each.revision, each.is_new, change, was)
-    if len(applied) > 10:
-        new = sum(each.is_new for each in applied)
-        console().print(f"{format_count(new, 'new revision')}, {len(applied) - new} as they were.")

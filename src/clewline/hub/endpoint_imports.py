@@ -10,10 +10,8 @@ from clewline.hub.import_model import BOUNDS, ModelImport, import_model, unpinne
 from clewline.hub.web import DownloadLimits
 from clewline.project import Project
 from clewline.serve.endpoint_file import EndpointSpec
-from clewline.serve.graph import declared
-from clewline.serve.graph.model_import import DeclaredImport
+from clewline.serve.graph.parser import DeclaredImport
 from clewline.serve.graph.problems import Problems
-from clewline.serve.graph.resolver import source_of
 from clewline.store.records import ModelVersion
 from clewline.store.store import Store
 
@@ -29,7 +27,7 @@ def import_endpoint_models(
     Raises:
         InvalidEndpoint: Something is wrong with the file, or cannot be brought; names all.
     """
-    wanted = [] if spec.root is None else declared.imports(spec.root)
+    wanted = [] if spec.root is None else spec.root.imports()
     problems = Problems(spec.problems)
     if not wanted or problems:
         return {}
@@ -38,8 +36,8 @@ def import_endpoint_models(
         try:
             found[each] = _brought(project, store, each, bounds)
         except ClewlineError as error:
-            problems.add(each.at, f"{each.at}: {error.message}", error.fix or "")
-    problems.require_none(source_of(spec))
+            problems.add_error(each.at, error)
+    problems.require_none(spec.file)
     return found
 
 

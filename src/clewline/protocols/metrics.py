@@ -182,7 +182,7 @@ def _add_loads(add: Add, endpoints: EndpointServer) -> None:
 
 
 def _add_shadows(add: Add, endpoints: EndpointServer) -> None:
-    tallies = islice(list(endpoints.shadows.tallies.items()), ENDPOINTS)
+    tallies = islice(list(endpoints.shadows.counts.items()), ENDPOINTS)
     for (endpoint, shadow), tally in tallies:
         labels = {"endpoint": endpoint, "shadow": shadow}
         for outcome in OUTCOMES:

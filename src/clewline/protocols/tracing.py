@@ -127,7 +127,7 @@ def _describe(span: Span, result: PredictResponse | ClewlineError, stamps: Reque
     if stamps.ids:
         span.set_attribute("clewline.prediction_ids", list(map(id_text, stamps.ids[:SHOWN_IDS])))
     if stamps.trails:
-        ways = {id(trail.way): trail.way for trail in stamps.trails}.values()
+        ways = {id(trail.path): trail.path for trail in stamps.trails}.values()
         span.set_attribute("clewline.model", sorted({way.model for way in ways})[:SHOWN_IDS])
         if arms := sorted({way.arm for way in ways if way.arm}):
             span.set_attribute("clewline.arm", arms[:SHOWN_IDS])
@@ -147,7 +147,7 @@ def _nodes(stamps: RequestTimings) -> list[tuple[str, float, float]]:
     Their times are measured, and stand one after another as the graph has them;
     branches that ran beside each other all stand at the begin of what is left.
     """
-    ways = {id(trail.way): trail.way for trail in stamps.trails}.values()
+    ways = {id(trail.path): trail.path for trail in stamps.trails}.values()
     spent_us = {name: us for way in ways for name, us in way.path}
     found, begin, until = [], stamps.begun, stamps.answered
     for name, us in list(spent_us.items())[:SHOWN_NODES]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.batch import NodeAnswers
+from clewline.serve.graph.node import NodeAnswers
 from clewline.serve.log.frame import RoutePath
 from clewline.signature.field import Output
 from clewline.signature.flag import Flag
@@ -40,19 +40,19 @@ class AnswerWriter:
     ) -> list[bytes]:
         """Write the predictions of a batch, in its order."""
         texts = _id_texts(ids)
-        if answered.taken is not None:
-            rendered = self._mixed(texts, answered, answered.taken)
+        if answered.path_of_row is not None:
+            rendered = self._mixed(texts, answered, answered.path_of_row)
         elif self._labels is None:
-            rendered = _values(self._of(answered.ways[0])[0], texts, answered.outputs)
+            rendered = _values(self._of(answered.paths[0])[0], texts, answered.outputs)
         else:
-            rendered = _choices(self._of(answered.ways[0]), texts, answered.outputs)
+            rendered = _choices(self._of(answered.paths[0]), texts, answered.outputs)
         return _with_flags(rendered, flags) if flags else rendered
 
     def _mixed(
         self, ids: list[bytes], answered: NodeAnswers, taken: NDArray[np.intp]
     ) -> list[bytes]:
         """Write rows that went different ways: each with its own model and arm."""
-        of_way = [self._of(way) for way in answered.ways]
+        of_way = [self._of(way) for way in answered.paths]
         templates = [of_way[index] for index in taken.tolist()]
         outputs = answered.outputs
         if outputs.tensor is not None:

@@ -28,7 +28,7 @@ from clewline.serve.batcher import QUEUE_ROWS, Batcher
 from clewline.serve.body_queue import BodyQueue
 from clewline.serve.catalog_follower import CatalogFollower
 from clewline.serve.deadlines import Deadlines
-from clewline.serve.graph.routers.states import LearnedStates
+from clewline.serve.graph.routers.router import LearnedStates
 from clewline.serve.graph.shadow_runner import ShadowRunner
 from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.json_reader import MAX_ROWS

@@ -16,8 +16,8 @@ from clewline.project import Project
 from clewline.serve.answer_writer import AnswerWriter
 from clewline.serve.batcher import BatchAnswer, BatchCost
 from clewline.serve.graph import functions
-from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
-from clewline.serve.graph.builder import Builder, Functions, Node, Shadowing, States
+from clewline.serve.graph.builder import Builder, RouterStates, Shadowing
+from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
 from clewline.serve.graph.row_trace import RowTrace, frame_with_traces, row_traces
 from clewline.serve.graph.tree import ONLY, of_revision
 from clewline.serve.json_reader import MAX_ROWS, json_reader_of
@@ -61,9 +61,9 @@ class LoadedRevision:
         pool: SharedModels,
         *,
         max_rows: int = MAX_ROWS,
-        functions: Functions | None = None,
+        functions: functions.ProjectFunctions | None = None,
         threads: Executor | None = None,
-        states: States | None = None,
+        states: RouterStates | None = None,
         shadowing: Shadowing | None = None,
         trial: bool = True,
     ) -> LoadedRevision:
@@ -98,7 +98,7 @@ class LoadedRevision:
             shadowing=shadowing,
         )
         if pinned is not None:
-            build.hold(pinned.close)
+            build.close_later(pinned.close)
         try:
             loaded = cls(revision, build, build.node(of_revision(revision)), max_rows=max_rows)
             if trial:
@@ -151,7 +151,7 @@ class LoadedRevision:
 
     def frame(self, predictions: BatchAnswer, parts: list[LoggedRequest]) -> LoggedBatch:
         """Make the frame of the log that holds answered rows."""
-        last = predictions.trails[-1].way
+        last = predictions.trails[-1].path
         model = "" if self._is_graph else last.model
         frame = LoggedBatch(
             ids=b"".join(predictions.ids),
@@ -225,10 +225,10 @@ def _seconds(milliseconds: float | None) -> float | None:
 
 def _counted(answered: NodeAnswers, rows: int) -> tuple[tuple[RoutePath, int], ...]:
     """Count the rows of a batch by the way that they went."""
-    if answered.taken is None:
-        return ((answered.ways[0], rows),)
-    counts = np.bincount(answered.taken, minlength=len(answered.ways)).tolist()
-    return tuple((way, count) for way, count in zip(answered.ways, counts, strict=True) if count)
+    if answered.path_of_row is None:
+        return ((answered.paths[0], rows),)
+    counts = np.bincount(answered.path_of_row, minlength=len(answered.paths)).tolist()
+    return tuple((way, count) for way, count in zip(answered.paths, counts, strict=True) if count)
 
 
 def _with_ids(error: BaseException, ids: list[bytes]) -> ModelFailed:

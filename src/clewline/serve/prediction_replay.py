@@ -188,7 +188,7 @@ def _compare(logged: LoggedPrediction, again: _Again) -> list[Compared]:
     same = sum(old == new.answer for old, new in zip(frame.answers, answered, strict=True))
     size = len(answered)
     return [
-        *_routes(logged.route_path, mine.trail.way),
+        *_routes(logged.route_path, mine.trail.path),
         *_nodes(logged, mine.trail),
         *_fields(frame.answers[row], mine.answer),
         _bytes("answer, every byte", frame.answers[row], mine.answer),
@@ -214,7 +214,7 @@ def _nodes(logged: LoggedPrediction, trail: RowTrace) -> list[Compared]:
     if not logged.batch.checksums:
         return []
     old = _marks(logged.route_path, logged.batch.checksums[logged.row])
-    new = _marks(trail.way, trail.marks)
+    new = _marks(trail.path, trail.checksums)
     return [
         Compared(f"node {node}", old.get(node, "not passed"), new.get(node, "not passed"), same)
         for node in old | new

@@ -2,87 +2,148 @@
 Revisions: what an endpoint's file resolves to, pinned under a number that never changes.
 
 `apply` resolves the aliases, pins packages, code and the accepted bounds, and moves
-the endpoint to the new revision in one transaction. A server that is up notices.
+the endpoint to the new revision in one transaction. A running server notices.
 """
 
 from __future__ import annotations
 
-import difflib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
-from clewline.errors import NotFound
+from clewline.errors import NotFound, did_you_mean
 from clewline.project import Project
 from clewline.serve.endpoint_file import EndpointSpec
-from clewline.serve.graph.resolver import RevisionDraft, resolve
-from clewline.serve.graph.tree import of_revision
+from clewline.serve.graph.functions import FunctionFiles
+from clewline.serve.graph.problems import Problems
+from clewline.serve.graph.resolver import ImportedVersions, Resolver
+from clewline.serve.graph.tree import children, of_revision, title, walk
 from clewline.store.records import Edge, LiveRevision, Revision
-from clewline.store.ref import RecordSource
+from clewline.store.ref import RecordSource, find_revision
 from clewline.store.store import Store
 
-__all__ = [
-    "AppliedRevision",
-    "RevisionDraft",
-    "apply",
-    "content",
-    "durability",
-    "edges",
-    "is_pinned",
-    "live_revision",
-    "make_live",
-    "require_live",
-    "resolve",
-    "rollback",
-    "timeout_ms",
-]
+
+class RevisionDraft(NamedTuple):
+    """The revision that applying a file would make, and its code, which is not stored yet."""
+
+    revision: Revision
+    code: FunctionFiles | None
 
 
-@dataclass(frozen=True, slots=True)
-class AppliedRevision:
-    """What `apply` came to: the live revision, whether it is new, and which was live before."""
+class AppliedRevision(NamedTuple):
+    """The live revision after `apply`, whether it is new, and which one was live before."""
 
     revision: Revision
     is_new: bool
     before: Revision | None = None
 
 
+class RevisionChange(msgspec.Struct, frozen=True):
+    """One difference between two revisions; None stands for what is not there."""
+
+    what: str  # node champion, code nodes.py, timeout_ms, …
+    before: str | None
+    after: str | None
+
+
+# What a revision says
+
+
 def durability(revision: Revision) -> Any:
-    """Tell when a frame of this revision counts as logged: "process" or "fsync"."""
+    """Return when a logged batch of this revision counts as logged: "process" or "fsync"."""
     return (revision.spec.get("log") or {}).get("durability", "process")
 
 
 def timeout_ms(revision: Revision) -> float | None:
-    """Tell within how many milliseconds an answer is due; None: whenever."""
+    """Return the milliseconds within which an answer is due; None for no limit."""
     value = revision.spec.get("timeout_ms")
     return None if value is None else float(value)
 
 
 def is_pinned(revision: Revision) -> bool:
-    """Whether the revision's models stay in memory."""
+    """Return whether the revision's models stay in memory."""
     return revision.spec.get("pin") is True
+
+
+def content(revision: Revision) -> tuple[Any, ...]:
+    """
+    Return what makes a revision what it is; two with the same content answer alike.
+
+    The way in which the file says it does not count: a comment or a written default is no change.
+    """
+    pinned = (of_revision(revision), revision.packages, revision.accepted, revision.code)
+    return (*pinned, durability(revision), timeout_ms(revision), is_pinned(revision))
+
+
+# From a file to the live revision
+
+
+def resolve(
+    project: Project,
+    records: RecordSource,
+    spec: EndpointSpec,
+    imported: ImportedVersions | None = None,
+) -> RevisionDraft:
+    """
+    Resolve a file against the records and the working tree; nothing is fetched.
+
+    Args:
+        project: The project.
+        records: Its records.
+        spec: The file; mistakes found when it was read are reported with those found here.
+        imported: The versions that its models from elsewhere have become.
+
+    Raises:
+        InvalidEndpoint: A model, version, alias, file or function is missing, a function
+            does not declare what it takes, or accepted bounds contradict each other; names
+            all of these mistakes.
+        NotFound: The file names one model alone, which is missing.
+    """
+    problems = Problems(spec.problems)
+    if spec.root is None or (problems and not spec.is_graph):
+        problems.require_none(spec.file)
+    assert spec.root is not None, "a file without an answering node has problems"
+    resolver = Resolver(project, records, problems, imported or {})
+    tree = resolver.resolve(spec.root)
+    fields = resolver.accepted_fields(tree)
+    if not spec.is_graph and problems.cause is not None:
+        raise problems.cause
+    problems.require_none(spec.file)
+    kept = {
+        "graph": tree if spec.is_graph else {},
+        "accepted": {"fields": fields} if fields else {},
+    }
+    revision = Revision(
+        endpoint=spec.endpoint,
+        number=_next_number(records, spec.endpoint),
+        spec=spec.document,
+        models=resolver.models,
+        packages=resolver.packages,
+        code=resolver.code.digest if resolver.code else None,
+        created=time.time(),
+        **msgspec.json.decode(msgspec.json.encode(kept)),  # equal to what the catalog gives back
+    )
+    return RevisionDraft(revision, resolver.code)
 
 
 def apply(project: Project, store: Store, spec: EndpointSpec) -> AppliedRevision:
     """
-    Make what the file says the live revision, without trying it; the same makes no new one.
+    Make the content of a file live without a trial; unchanged content makes no new revision.
 
     Raises:
-        NotFound: There is no such model, version or alias; names the nearest.
-        InvalidConfig: A function is missing, or what was accepted for a model does not fit.
+        InvalidEndpoint, NotFound: As `resolve`.
     """
     return make_live(store, [resolve(project, store.catalog, spec)])[0]
 
 
 def make_live(store: Store, drafts: Sequence[RevisionDraft]) -> list[AppliedRevision]:
-    """Make resolved files the live revisions, all or none; what is live already stays."""
+    """Make all drafts live, or none; a draft equal to the live revision changes nothing."""
     for draft in drafts:
         if draft.code is not None:
             draft.code.store(store.blobs)
-    store.blobs.flush()  # a revision is never ahead of its code
+    store.blobs.flush()  # the code is stored before a revision that needs it
     with store.catalog.transaction() as transaction:
         return [_make_live(transaction, draft.revision) for draft in drafts]
 
@@ -91,43 +152,41 @@ def _make_live(transaction: Any, draft: Revision) -> AppliedRevision:
     live = live_revision(transaction, draft.endpoint)
     if live is not None and content(live) == content(draft):
         return AppliedRevision(live, is_new=False, before=live)
-    newest = transaction.find(Revision, order="-number", limit=1, endpoint=draft.endpoint)
-    number = newest[0].number + 1 if newest else 1
-    revision = msgspec.structs.replace(draft, number=number)
+    revision = msgspec.structs.replace(draft, number=_next_number(transaction, draft.endpoint))
     transaction.add(revision, *edges(revision))
-    _go_live(transaction, revision)
+    _move(transaction, revision)
     return AppliedRevision(revision, is_new=True, before=live)
 
 
 def rollback(store: Store, endpoint: str, number: int | None = None) -> Revision:
     """
-    Make an earlier revision the live one: `number`, or the one before the live one.
+    Make an earlier revision live again: `number`, or the one before the live one.
 
     Raises:
-        NotFound: There is no such endpoint or revision, or none before.
+        NotFound: There is no such endpoint or revision, or the live one is the first.
     """
     with store.catalog.transaction() as transaction:
         live = require_live(transaction, endpoint)
-        wanted = live.number - 1 if number is None else number
-        earlier = transaction.get(Revision, endpoint, wanted)
-        if earlier is None:
+        if number is None and live.number == 1:
             raise NotFound(
-                f"There is no revision {endpoint}#{wanted}; {live.ref} is live.",
-                f"`clewline endpoints show {endpoint}` lists its revisions.",
+                f"{live.ref} is the first revision; there is nothing to roll back to.",
+                f"`clewline endpoints show {endpoint}` lists the revisions.",
             )
-        _go_live(transaction, earlier)
+        wanted = live.number - 1 if number is None else number
+        earlier = find_revision(transaction, f"{endpoint}#{wanted}")
+        _move(transaction, earlier)
     return earlier
 
 
 def live_revision(records: RecordSource, endpoint: str) -> Revision | None:
-    """Get the revision that an endpoint answers with; None when it has none."""
+    """Return the live revision of an endpoint; None if it has none."""
     live = records.get(LiveRevision, endpoint)
     return None if live is None else records.get(Revision, endpoint, live.number)
 
 
 def require_live(records: RecordSource, endpoint: str) -> Revision:
     """
-    Get the revision that an endpoint answers with.
+    Return the live revision of an endpoint.
 
     Raises:
         NotFound: The endpoint has never been applied; names the nearest.
@@ -135,30 +194,13 @@ def require_live(records: RecordSource, endpoint: str) -> Revision:
     live = live_revision(records, endpoint)
     if live is None:
         known = [record.endpoint for record in records.find(LiveRevision, limit=None)]
-        near = difflib.get_close_matches(endpoint, known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else "`clewline endpoints apply` makes it."
+        hint = did_you_mean(endpoint, known, "`clewline endpoints apply` creates it.")
         raise NotFound(f"There is no endpoint {endpoint!r}.", hint)
     return live
 
 
-def content(revision: Revision) -> tuple[Any, ...]:
-    """
-    Give what makes a revision what it is; two with the same content answer alike.
-
-    How the file says it does not count: a comment or a default written out is no change.
-    """
-    pinned = (of_revision(revision), revision.packages, revision.accepted, revision.code)
-    return (*pinned, durability(revision), timeout_ms(revision), is_pinned(revision))
-
-
-def _go_live(transaction: Any, revision: Revision) -> None:
-    transaction.replace(
-        LiveRevision(endpoint=revision.endpoint, number=revision.number, moved=time.time())
-    )
-
-
 def edges(revision: Revision) -> list[Edge]:
-    """The edges of the line that lead to a revision: from each model, and from its code."""
+    """Return the lineage edges to a revision: from each model, and from its code."""
     target = f"revision:{revision.ref}"
     found = [
         Edge(source=f"model:{model}", target=target, role="serves")
@@ -167,3 +209,58 @@ def edges(revision: Revision) -> list[Edge]:
     if revision.code is not None:
         found.append(Edge(source=f"code:{revision.code}", target=target, role="code"))
     return found
+
+
+def _next_number(records: RecordSource, endpoint: str) -> int:
+    newest = records.find(Revision, order="-number", limit=1, endpoint=endpoint)
+    return newest[0].number + 1 if newest else 1
+
+
+def _move(transaction: Any, revision: Revision) -> None:
+    transaction.replace(
+        LiveRevision(endpoint=revision.endpoint, number=revision.number, moved=time.time())
+    )
+
+
+# What differs between two revisions
+
+
+def revision_changes(
+    before: Revision | None,
+    after: Revision,
+    code_before: Mapping[str, str],
+    code_after: Mapping[str, str],
+) -> list[RevisionChange]:
+    """
+    List what differs: nodes with their models and weights, code, accepted bounds, options.
+
+    Args:
+        before: The live revision; None if there is none.
+        after: The revision that would be live.
+        code_before: Path → digest of the code files of `before`.
+        code_after: The same of `after`.
+    """
+    old = {} if before is None else dict(_facts(before, code_before))
+    new = dict(_facts(after, code_after))
+    return [
+        RevisionChange(what, old.get(what), new.get(what))
+        for what in {**new, **old}
+        if old.get(what) != new.get(what)
+    ]
+
+
+def _facts(revision: Revision, code: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for node in walk(of_revision(revision)):
+        names = [child["name"] for _, child in children(node)]
+        over = f" over {', '.join(names)}" if len(names) > 1 else ""
+        yield f"node {node['name']}", f"{title(node)}{over}"
+    for path, digest in code.items():
+        yield f"code {path}", digest[:8]
+    for name, limits in revision.accepted.get("fields", {}).items():
+        bounds = limits.get("bounds")
+        parts = [f"{bounds[0]} to {bounds[1]}"] if bounds else []
+        yield f"accepted {name}", ", ".join([*parts, *(limits.get("levels") or [])])
+    options = {key: revision.spec.get(key) for key in ("timeout_ms", "pin")}
+    for key, value in {**options, "log.durability": durability(revision)}.items():
+        if value is not None:
+            yield key, str(value).lower()

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from clewline.serve.graph.builder import Batch, Node, NodeAnswers
+from clewline.serve.graph.node import Batch, Node, NodeAnswers
 from clewline.serve.graph.row_trace import RowTrace, row_traces
 from clewline.signature.check import Checker
 from clewline.store.ids import prediction_ids
@@ -75,15 +75,15 @@ class NodeContract:
         answered = self.answer(node, rows)
         found = row_traces(answered, len(rows))
         assert len(found) == len(rows)
-        for way in answered.ways:
-            assert way.path
-            assert all(name and spent_us >= 0 for name, spent_us in way.path)
-            assert all(model.partition("@")[2].isdigit() for model in way.model.split("+"))
+        for path in answered.paths:
+            assert path.path
+            assert all(name and spent_us >= 0 for name, spent_us in path.path)
+            assert all(model.partition("@")[2].isdigit() for model in path.model.split("+"))
 
     def test_a_row_with_an_arm_says_how_likely_it_was(self, node: Node, rows: list[Any]) -> None:
-        for way in self.answer(node, rows).ways:
-            assert bool(way.arm) == bool(way.choices)
-            assert all(0 < choice.propensity <= 1 for choice in way.choices)
+        for path in self.answer(node, rows).paths:
+            assert bool(path.arm) == bool(path.choices)
+            assert all(0 < choice.propensity <= 1 for choice in path.choices)
 
     def test_the_batch_is_left_as_it_was(self, node: Node, rows: list[Any]) -> None:
         batch = self.batch(node, rows)
@@ -102,7 +102,7 @@ class NodeContract:
 
 def _said(answered: NodeAnswers, rows: int) -> list[tuple[Any, ...]]:
     """All that is said of each row, but for the times."""
-    found = [_known(trail) for trail in row_traces(answered, rows)]
+    found = [_known(trace) for trace in row_traces(answered, rows)]
     outputs = answered.outputs
     parts = (outputs.choices, outputs.probabilities, outputs.values, outputs.tensor)
     bits = [
@@ -112,6 +112,6 @@ def _said(answered: NodeAnswers, rows: int) -> list[tuple[Any, ...]]:
     return [(*known, *own) for known, own in zip(found, bits, strict=True)]
 
 
-def _known(trail: RowTrace) -> tuple[Any, ...]:
-    way = trail.way
-    return (way.model, way.arm, way.choices, [name for name, _ in way.path], trail.marks)
+def _known(trace: RowTrace) -> tuple[Any, ...]:
+    path = trace.path
+    return (path.model, path.arm, path.choices, [name for name, _ in path.path], trace.checksums)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clewline.model.runtime.outputs import take_rows
-from clewline.serve.graph.batch import Batch
+from clewline.serve.graph.node import Batch
 from clewline.serve.graph.routers.router import Router
 from clewline.signature.columns import Columns
 from clewline.store.ids import prediction_ids

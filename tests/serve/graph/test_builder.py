@@ -15,9 +15,9 @@ from clewline.cli import predictions as command
 from clewline.cli.lineage_text import node_text
 from clewline.errors import Fault, ModelFailed
 from clewline.project import Project
-from clewline.serve import endpoint_file as spec
 from clewline.serve import revision as revisions
-from clewline.serve.graph.routers.states import LearnedStates, learn
+from clewline.serve.endpoint_file import read_endpoint
+from clewline.serve.graph.routers.router import LearnedStates, record_state
 from clewline.serve.graph.shadow_runner import ShadowRunner
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log import compact as compaction
@@ -78,7 +78,7 @@ class Served(NamedTuple):
 
 def applied(project: Project, name: str) -> Any:
     with Store.open(project.store_root) as store:
-        return revisions.apply(project, store, spec.read(project, name)).revision
+        return revisions.apply(project, store, read_endpoint(project, name)).revision
 
 
 def answered(loaded: LoadedRevision, body: bytes, *, pieces: int = 1) -> LoggedBatch:
@@ -114,7 +114,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, shop: Shop) -> Served:
     frame = answered(loaded, BODY, pieces=3)
     loaded.close()
     shadows.close()
-    tally = shadows.tallies["all", "challenger"]
+    tally = shadows.counts["all", "challenger"]
     assert tally.agreed + tally.differed == 12
     return logged(project, frame)
 
@@ -310,7 +310,7 @@ def test_a_router_follows_what_was_learned_and_a_replay_takes_the_state_of_then(
         loaded = LoadedRevision.load(revision, SharedModels(project), states=states.of("learnt"))
         served = [logged(project, answered(loaded, BODY))]
         for best in (1, 0):
-            learn(store, "learnt", name, {"best": best, "epsilon": 0.01})
+            record_state(store, "learnt", name, {"best": best, "epsilon": 0.01})
             served.append(logged(project, answered(loaded, BODY)))
             states.refresh()
         served.append(logged(project, answered(loaded, BODY)))

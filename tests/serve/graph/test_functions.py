@@ -14,7 +14,6 @@ import pytest
 from clewline.errors import InvalidConfig, NotFound
 from clewline.project import Project
 from clewline.serve.graph import functions
-from clewline.store.blobs import FileBlobStore
 from clewline.store.store import Store
 
 
@@ -103,7 +102,7 @@ def test_a_class_is_built_once_with_its_config_and_called(project: Project) -> N
         with_code.get("nodes.py:NUMBER")
     with pytest.raises(InvalidConfig, match="NUMBER is a int, which cannot be called"):
         with_code.frame("nodes.py:NUMBER")
-    with pytest.raises(NotFound, match=r"no function or class 'tidi'. Did you mean nodes.py:tidy"):
+    with pytest.raises(NotFound, match=r"no function or class 'tidi'. Did you mean 'tidy'"):
         with_code.get("nodes.py:tidi")
     with_code.close()
 
@@ -197,10 +196,7 @@ def test_code_is_read_back_whole(project: Project) -> None:
     with Store.open(project.store_root) as store:
         digest = found.store(store.blobs)
     assert digest == found.digest
-    assert (
-        functions.stored_files(project, digest, FileBlobStore(project.store_root / "blobs"))
-        == found
-    )
+    assert functions.stored_files(project, digest) == found
 
 
 def test_closed_code_leaves_memory_without_a_collection(project: Project) -> None:

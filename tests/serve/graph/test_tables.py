@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from clewline.errors import InvalidInput
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.answer_tables import answers_of, outputs_of
-from clewline.serve.graph.tables import columns_of, table_of
+from clewline.serve.graph.tables import answers_of, columns_of, outputs_of, table_of
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
@@ -95,10 +94,10 @@ def test_numbers_alone_make_a_matrix_that_is_a_copy() -> None:
         ([{"size": float("inf"), "age": 1}], "Row 0, field 'size': inf"),
         ([{"size": 1.0}], "field 'age'"),
         ([7], "Row 0 is a int"),
-        ([{"size": object(), "age": 1}], "no value of a field"),
+        ([{"size": object(), "age": 1}], "not a value of a field"),
         (pl.DataFrame({"size": ["a"], "age": [1]}), "field 'size': 'a'"),
         (pl.DataFrame({"size": [1.0]}), "the column is missing"),
-        (pd.DataFrame({"size": [1.0, 2.0], "age": [1, 2]}), "given 1 rows and gave 2 rows"),
+        (pd.DataFrame({"size": [1.0, 2.0], "age": [1, 2]}), "got 1 rows and gave 2 rows"),
         (np.zeros((1, 3)), r"shape \[1, 3\]"),
         (None, "gave a NoneType"),
         ("x", "not a table"),
@@ -151,7 +150,7 @@ def test_numpy_answers_take_the_label_of_the_greatest_probability() -> None:
         ([{"label": True, "probabilities": {"true": 0.9, "false": 0.2}}], "Row 0"),
         (pl.DataFrame({"label": [True], "P(true)": [1.0]}), r"'P\(false\)' is missing"),
         (np.array([[2.0, -1.0]]), "probabilities are"),
-        (np.array([[0.5, 0.5], [0.5, 0.5]]), "given 1 answers and gave 2"),
+        (np.array([[0.5, 0.5], [0.5, 0.5]]), "got 1 answers and gave 2"),
     ],
 )
 def test_what_is_no_answer_is_named(made: Any, message: str) -> None:

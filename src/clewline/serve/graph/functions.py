@@ -1,58 +1,47 @@
 """
 The functions and classes of the project that a graph names.
 
-`read_functions` gathers them from the working tree, with all first-party code that they
-reach; `FunctionFiles.store` puts them into the blobs as a code snapshot, whose digest a
+`read_functions` reads them from the working tree, with all first-party code that they
+import; `FunctionFiles.store` puts them into the blobs as a code snapshot, whose digest a
 revision pins; `load_functions` loads them from that snapshot, and from nowhere else.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 import threading
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any
 
 import msgspec
 
-from clewline.errors import ClewlineError, InvalidConfig, NotFound
-from clewline.flow.code.frame_annotation import FRAMES, Frame, frame_of
+from clewline.errors import ClewlineError, InvalidConfig, NotFound, did_you_mean
+from clewline.flow.code.frame_annotation import Frame, frame_of
 from clewline.flow.code.import_closure import import_closure
 from clewline.flow.code.isolated_modules import IsolatedModules
 from clewline.flow.code.snapshot import BlobSource, Snapshot
 from clewline.project import Project
+from clewline.serve.graph.node import is_ctrl_c
 from clewline.store.blobs import FileBlobStore
 from clewline.store.digest import Digest, digest_bytes
 
-__all__ = [
-    "FRAMES",
-    "Frame",
-    "FunctionFiles",
-    "ProjectFunctions",
-    "file_digests",
-    "frame_of",
-    "functions_of",
-    "is_function",
-    "load_functions",
-    "read_functions",
-    "stored_files",
-]
-
-_TEXT = re.compile(r"(?P<path>[^:]+\.py):(?P<name>[^\W\d]\w*)")
+_FUNCTION = re.compile(r"(?P<path>[^:]+\.py):(?P<name>[^\W\d]\w*)")
 
 
 class FunctionFiles(msgspec.Struct, frozen=True):
-    """First-party files, by their paths in the project."""
+    """The first-party files of functions, by their paths in the project."""
 
     files: dict[str, bytes]
 
     @property
     def digest(self) -> Digest:
-        """The digest that the snapshot has in the blobs, stored or not."""
+        """Return the digest that the snapshot has in the blobs, stored or not."""
         return digest_bytes(self._snapshot().encode())
+
+    def digests(self) -> dict[str, Digest]:
+        """Return the digest of each file."""
+        return self._snapshot().files
 
     def store(self, blobs: FileBlobStore) -> Digest:
         """Put the files and their snapshot into the blobs."""
@@ -60,70 +49,62 @@ class FunctionFiles(msgspec.Struct, frozen=True):
             blobs.put(content)
         return blobs.put(self._snapshot().encode())
 
-    def digests(self) -> dict[str, Digest]:
-        """The digest of each file."""
-        return self._snapshot().files
-
     def _snapshot(self) -> Snapshot:
-        file_digests = {path: digest_bytes(content) for path, content in self.files.items()}
+        digests = {path: digest_bytes(content) for path, content in self.files.items()}
         # No commit: the same code in another commit is the same code.
-        return Snapshot(commit=None, changed=[], files=file_digests)
+        return Snapshot(commit=None, changed=[], files=digests)
 
 
 def is_function(text: object) -> bool:
     """
-    Whether a text names a function or class of a file.
+    Tell whether a string names a function or class of a file.
 
     >>> is_function("nodes.py:tidy"), is_function("income@3")
     (True, False)
     """
-    return isinstance(text, str) and _TEXT.fullmatch(text) is not None
+    return isinstance(text, str) and _FUNCTION.fullmatch(text) is not None
 
 
-def read_functions(project: Project, texts: Iterable[str]) -> FunctionFiles:
+def read_functions(project: Project, names: Iterable[str]) -> FunctionFiles:
     """
-    Gather the files of functions, and what they reach, from the working tree.
+    Read the files of functions, and all that they import, from the working tree.
 
     Args:
-        project: Whose they are.
-        texts: Such as `nodes.py:tidy`.
+        project: The project.
+        names: Such as `nodes.py:tidy`.
 
     Raises:
         NotFound: There is no such file.
-        InvalidConfig: A text names no function, or the code cannot be recorded.
+        InvalidConfig: A name is none of a function, or the code cannot be recorded.
     """
-    return FunctionFiles(import_closure(project.root, sorted({_parts(text)[0] for text in texts})))
+    return FunctionFiles(import_closure(project.root, sorted({_parts(name)[0] for name in names})))
 
 
-def stored_files(
-    project: Project, digest: Digest, blobs: BlobSource | None = None
-) -> FunctionFiles:
+def stored_files(project: Project, digest: Digest) -> FunctionFiles:
     """
     Read code back from the blobs of a project.
 
     Raises:
-        BlobMissing, BlobCorrupt: The snapshot is not what was recorded.
+        BlobMissing, BlobCorrupt: The snapshot is not the recorded one.
     """
-    source = blobs or FileBlobStore(project.store_root / "blobs")
-    file_digests = Snapshot.decode(source.get(digest)).files
-    return FunctionFiles({path: source.get(each) for path, each in file_digests.items()})
+    blobs = FileBlobStore(project.store_root / "blobs")
+    digests = file_digests(blobs, digest)
+    return FunctionFiles({path: blobs.get(each) for path, each in digests.items()})
 
 
 def file_digests(blobs: BlobSource, digest: Digest | None) -> dict[str, Digest]:
-    """Tell which files a recorded state of the code has, with their digests."""
+    """Return the files of a code snapshot with their digests; none without a snapshot."""
     return {} if digest is None else Snapshot.decode(blobs.get(digest)).files
 
 
-def load_functions(
-    project: Project, digest: Digest, blobs: BlobSource | None = None
-) -> ProjectFunctions:
+def load_functions(project: Project, digest: Digest) -> ProjectFunctions:
     """
-    Load the code that a revision pins; the same code is shared while anybody uses it.
+    Load the code that a revision pins; all users of the same code share it.
 
     Raises:
-        BlobMissing, BlobCorrupt: The snapshot is not what was recorded.
+        BlobMissing, BlobCorrupt: The snapshot is not the recorded one.
     """
-    return ProjectFunctions(digest, lambda: stored_files(project, digest, blobs))
+    return ProjectFunctions(digest, lambda: stored_files(project, digest))
 
 
 def functions_of(code: FunctionFiles) -> ProjectFunctions:
@@ -133,7 +114,7 @@ def functions_of(code: FunctionFiles) -> ProjectFunctions:
 
 class ProjectFunctions:
     """
-    The functions and classes of one state of the code, loaded in a namespace of their own.
+    The functions and classes of one code snapshot, loaded in their own namespace.
 
     May be used from any thread. `close` it when nothing calls them any more.
     """
@@ -141,94 +122,83 @@ class ProjectFunctions:
     def __init__(self, digest: Digest, code: Callable[[], FunctionFiles]) -> None:
         self._digest = digest
         self._modules = _shared.take(digest, code)
-        self._made: dict[tuple[str, bytes], Callable[..., Any]] = {}
+        self._built: dict[tuple[str, bytes], Callable[..., Any]] = {}
         self._is_open = True
 
     def get(self, text: str, config: dict[str, Any] | None = None) -> Callable[..., Any]:
         """
-        Give a function, or the object of a class, which is built once and called.
+        Return a function, or the object of a class, which is built once and called.
 
         Args:
             text: Such as `nodes.py:tidy`.
-            config: Keyword arguments: of each call of a function, of a class when it is built.
+            config: Keyword arguments of each call of a function, or of the class.
 
         Raises:
             NotFound: The file has no such name; gives the nearest.
             InvalidConfig: Its file cannot be loaded, or it cannot be called or built.
         """
-        key = (text, msgspec.json.encode(config or {}, order="deterministic"))
-        if key not in self._made:
-            self._made[key] = _called(text, self._named(text), config or {})
-        return self._made[key]
+        config = config or {}
+        key = (text, msgspec.json.encode(config, order="deterministic"))
+        if key in self._built:
+            return self._built[key]
+        found = self._named(text)
+        if isinstance(found, type):
+            try:
+                found = found(**config)
+            except BaseException as error:
+                if is_ctrl_c(error):
+                    raise
+                given = f"config {config!r}" if config else "no arguments"
+                raise InvalidConfig(
+                    f"{text} cannot be built with {given}: {type(error).__name__}: {error}.",
+                    "The class is built once, with the mapping under config: as arguments.",
+                ) from error
+            config = {}
+        _require_callable(text, found)
+        self._built[key] = functools.partial(found, **config) if config else found
+        return self._built[key]
 
     def frame(self, text: str) -> Frame | None:
-        """Tell what a function says that it takes, by its first parameter; None if it does not."""
+        """Return the kind of table that a function's first parameter declares; None if none."""
         found = self._named(text)
         _require_callable(text, found)
         return frame_of(found)
 
     def close(self) -> None:
-        """Let go of the code; the last one that uses it closes it."""
+        """Let go of the code; its last user closes it."""
         if self._is_open:
             self._is_open = False
-            self._made.clear()
+            self._built.clear()
             _shared.give_back(self._digest)
 
     def _named(self, text: str) -> Any:
         path, name = _parts(text)
-        module = _loaded(self._modules, path)
         try:
-            return vars(module)[name]
-        except KeyError:
-            own = [each for each in vars(module) if not each.startswith("_")]
-            near = difflib.get_close_matches(name, own, n=1)
-            hint = f"Did you mean {path}:{near[0]}?" if near else "Write it there."
-            raise NotFound(f"{path} has no function or class {name!r}.", hint) from None
+            names = vars(self._modules.module(path))
+        except ClewlineError:
+            raise
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            raise InvalidConfig(
+                f"{path} cannot be loaded: {type(error).__name__}: {error}.",
+                "Fix it; a graph's functions are loaded from the snapshot of their code alone.",
+            ) from error
+        if name not in names:
+            own = [each for each in names if not each.startswith("_")]
+            hint = did_you_mean(name, own, "Write it there.")
+            raise NotFound(f"{path} has no function or class {name!r}.", hint)
+        return names[name]
 
 
 def _parts(text: str) -> tuple[str, str]:
-    match = _TEXT.fullmatch(text)
+    match = _FUNCTION.fullmatch(text)
     if match is None:
         raise InvalidConfig(
-            f"{text!r} names no function of a file.", "Write FILE.py:NAME, such as nodes.py:tidy."
+            f"{text!r} does not name a function of a file.",
+            "Write FILE.py:NAME, such as nodes.py:tidy.",
         )
     return match["path"], match["name"]
-
-
-def _loaded(modules: IsolatedModules, path: str) -> ModuleType:
-    try:
-        return modules.module(path)
-    except ClewlineError:
-        raise
-    except BaseException as error:
-        _let_ctrl_c_pass(error)
-        raise InvalidConfig(
-            f"{path} cannot be loaded: {type(error).__name__}: {error}.",
-            "Mend it; a graph's functions are loaded from the snapshot of their code alone.",
-        ) from error
-
-
-def _let_ctrl_c_pass(error: BaseException) -> None:
-    from clewline.serve.graph.batch import is_ctrl_c  # arrays, which most commands need not
-
-    if is_ctrl_c(error):
-        raise error
-
-
-def _called(text: str, found: Any, config: dict[str, Any]) -> Callable[..., Any]:
-    if isinstance(found, type):
-        try:
-            found = found(**config)
-        except BaseException as error:
-            _let_ctrl_c_pass(error)
-            given = f"config {config!r}" if config else "no arguments"
-            raise InvalidConfig(
-                f"{text} cannot be built with {given}: {type(error).__name__}: {error}.",
-                "A class of a graph is built once, with the mapping under config: as arguments.",
-            ) from error
-        config = {}
-    _require_callable(text, found)
-    return functools.partial(found, **config) if config else found
 
 
 def _require_callable(text: str, found: Any) -> None:
@@ -240,7 +210,7 @@ def _require_callable(text: str, found: Any) -> None:
 
 
 class _Shared:
-    """Loaded code of this process, by its digest, and how many use it."""
+    """The loaded code of this process by its digest, and the number of its users."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,12 +1,12 @@
 """
-Asking shadows: beside the answer, never in its way.
+Asks shadows after an answer is computed, so that the answer never waits for them.
 
-    offer ─► small queue ─► one thread ─► compare with what was answered ─► .clewline/shadow/
+    offer ─► small queue ─► one thread ─► compare with the answer ─► .clewline/shadow/
 
-One thread asks all shadows of a server. What finds the queue full is dropped at
-once and counted: under load shadows are the first to go. What they said stands
-in a log of their own, under the ids of the answered rows: for each row one JSON
-object, shadow → its prediction with `agrees`, `difference` and `us`.
+One thread asks all shadows of a server. If the queue is full, rows are dropped and
+counted: under load shadows stop first. Their answers stand in their own log, under the
+ids of the answered rows: for each row one JSON object, shadow → its prediction with
+`agrees`, `difference` and `us`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from clewline.errors import ClewlineError
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_outputs, take_rows
 from clewline.serve.answer_writer import AnswerWriter
-from clewline.serve.graph.batch import Batch, NodeAnswers
 from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.edges import AlignedNode
+from clewline.serve.graph.fields import AlignedNode
+from clewline.serve.graph.node import Batch, NodeAnswers
 from clewline.serve.log.writer import LoggedBatch, LogWriter
 from clewline.serve.metrics.request_statistics import SECONDS, BucketHistogram
 from clewline.signature.field import Output
@@ -43,7 +43,7 @@ PIECE_ROWS = 64
 """Rows that a shadow is asked at once: it may hold a lock of a model that answers too."""
 DIFFERENCES = (0.0, 1e-9, 1e-6, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0, 100.0)
 SAME = 1e-6
-"""Two numbers agree that differ by so much of the greater, or less."""
+"""Relative difference up to which two numbers agree."""
 WARN_S = 60.0
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 class ShadowCounts:
     """
-    What is counted of one shadow of an endpoint, in rows.
+    The counts of one shadow of an endpoint, in rows.
 
     `difference` is the greatest of a row's probabilities, or that of its values;
     `seconds` are of a batch of up to `PIECE_ROWS` rows.
@@ -69,77 +69,77 @@ class ShadowCounts:
 
 
 class ShadowGroup:
-    """The shadows of one revision, and what they are compared with."""
+    """The shadows of one revision, and what their answers are compared with."""
 
     def __init__(
-        self, revision: Revision, shadows: dict[str, AlignedNode], output: Output, build: Builder
+        self, revision: Revision, shadows: dict[str, AlignedNode], output: Output, builder: Builder
     ) -> None:
         self.revision = revision
         self.shadows = shadows
         self.renderer = AnswerWriter(output)
-        self.close = build.close  # gives back the shadows' models
+        self.close = builder.close  # gives back the shadows' models
 
 
 class _Waiting(msgspec.Struct, frozen=True, eq=False):
-    seat: ShadowGroup
+    group: ShadowGroup
     batch: Batch
     outputs: Outputs  # what was answered
 
 
 class ShadowRunner:
     """
-    Asks the shadows of all endpoints of a server, on a thread of its own.
+    Asks the shadows of all endpoints of a server, on its own thread.
 
-    `tallies` holds, by endpoint and shadow, what was counted since the start.
+    `counts` holds, by endpoint and shadow, the counts since the start.
 
     Args:
-        folder: Where what they say is logged; made when it is first needed.
+        folder: Folder of their log; it is created when it is first needed.
         queue_rows: Rows that may wait.
     """
 
     def __init__(self, folder: Path, *, queue_rows: int = QUEUE_ROWS) -> None:
-        self.tallies: dict[tuple[str, str], ShadowCounts] = {}
+        self.counts: dict[tuple[str, str], ShadowCounts] = {}
         self._folder = folder
         self._queue_rows = queue_rows
         self._queue: deque[_Waiting] = deque()
         self._rows = 0
         self._lock = threading.Lock()  # over queue, rows and thread
-        self._signal: SimpleQueue[ShadowGroup | None] = SimpleQueue()  # a seat: it is to be closed
+        self._signal: SimpleQueue[ShadowGroup | None] = SimpleQueue()  # a group to close
         self._thread: threading.Thread | None = None
         self._opened = ExitStack()
         self._log: LogWriter | None = None
         self._warned = -WARN_S
         self._closed = False
 
-    def offer(self, seat: ShadowGroup, batch: Batch, answered: NodeAnswers) -> None:
+    def offer(self, group: ShadowGroup, batch: Batch, answers: NodeAnswers) -> None:
         """Ask the shadows about an answered batch, or drop it; never waits."""
         rows = len(batch.ids)
         with self._lock:
             taken = not self._closed and self._rows + rows <= self._queue_rows
             if taken:
                 self._rows += rows
-                self._queue.append(_Waiting(seat, batch, answered.outputs))
+                self._queue.append(_Waiting(group, batch, answers.outputs))
                 self._begin()
         if taken:
             self._signal.put(None)
             return
-        for name in seat.shadows:
-            self.tally(seat.revision.endpoint, name).dropped += rows
+        for name in group.shadows:
+            self.counts_of(group.revision.endpoint, name).dropped += rows
 
-    def retire(self, seat: ShadowGroup) -> None:
-        """Close a seat when nobody asks it any more; what waits for it is dropped."""
+    def retire(self, group: ShadowGroup) -> None:
+        """Close a group when none of its shadows is being asked; its waiting rows are dropped."""
         with self._lock:
             if not self._closed and self._thread is not None:
-                self._signal.put(seat)
+                self._signal.put(group)
                 return
-        seat.close()
+        group.close()
 
-    def tally(self, endpoint: str, shadow: str) -> ShadowCounts:
+    def counts_of(self, endpoint: str, shadow: str) -> ShadowCounts:
         """Get the counts of a shadow."""
-        return self.tallies.setdefault((endpoint, shadow), ShadowCounts())
+        return self.counts.setdefault((endpoint, shadow), ShadowCounts())
 
     def close(self) -> None:
-        """Ask what waits, then let go of the log and the thread."""
+        """Ask about the waiting rows, then close the log and the thread."""
         with self._lock:
             self._closed = True
             thread = self._thread
@@ -172,15 +172,15 @@ class ShadowRunner:
             self._rows -= len(waiting.batch.ids)
             return waiting
 
-    def _drop(self, seat: ShadowGroup) -> None:
-        """Forget what waits for a seat. Each has its signal, which then finds nothing."""
+    def _drop(self, group: ShadowGroup) -> None:
+        """Forget what waits for a group. Each has its signal, which then finds nothing."""
         with self._lock:
-            gone = [waiting for waiting in self._queue if waiting.seat is seat]
-            self._queue = deque(each for each in self._queue if each.seat is not seat)
+            gone = [waiting for waiting in self._queue if waiting.group is group]
+            self._queue = deque(each for each in self._queue if each.group is not group)
             self._rows -= sum(len(waiting.batch.ids) for waiting in gone)
         for waiting in gone:
-            for name in seat.shadows:
-                self.tally(seat.revision.endpoint, name).dropped += len(waiting.batch.ids)
+            for name in group.shadows:
+                self.counts_of(group.revision.endpoint, name).dropped += len(waiting.batch.ids)
 
     def _ask(self, waiting: _Waiting) -> None:
         batch, rows = waiting.batch, len(waiting.batch.ids)
@@ -189,33 +189,33 @@ class ShadowRunner:
             part = Batch(take_rows(batch.columns, piece), batch.ids[piece], batch.entities[piece])
             said = {
                 name: self._one(
-                    waiting.seat, name, below, part, take_outputs(waiting.outputs, piece)
+                    waiting.group, name, below, part, take_outputs(waiting.outputs, piece)
                 )
-                for name, below in waiting.seat.shadows.items()
+                for name, below in waiting.group.shadows.items()
             }
-            self._write(waiting.seat.revision, part.ids, said)
+            self._write(waiting.group.revision, part.ids, said)
 
     def _one(
-        self, seat: ShadowGroup, name: str, below: AlignedNode, batch: Batch, outputs: Outputs
+        self, group: ShadowGroup, name: str, below: AlignedNode, batch: Batch, outputs: Outputs
     ) -> list[bytes]:
         """Ask one shadow; what it says of each row, compared, as JSON."""
-        tally = self.tally(seat.revision.endpoint, name)
+        counts = self.counts_of(group.revision.endpoint, name)
         start = time.perf_counter()
         try:
             answered = below.answer(batch)
             spent_s = time.perf_counter() - start
-            rendered = seat.renderer.render(batch.ids, answered, ())
+            rendered = group.renderer.render(batch.ids, answered, ())
             agrees, differences = compare_outputs(outputs, answered.outputs)
         except BaseException as error:  # or no shadow of any endpoint would be asked again
-            tally.failed += len(batch.ids)
-            self._warn(f"the shadow {name} of {seat.revision.endpoint} failed", error)
+            counts.failed += len(batch.ids)
+            self._warn(f"the shadow {name} of {group.revision.endpoint} failed", error)
             message = error.message if isinstance(error, ClewlineError) else type(error).__name__
             return [msgspec.json.encode({"error": message})] * len(batch.ids)
-        tally.seconds.observe(spent_s)
-        tally.agreed += int(agrees.sum())
-        tally.differed += int((~agrees).sum())
+        counts.seconds.observe(spent_s)
+        counts.agreed += int(agrees.sum())
+        counts.differed += int((~agrees).sum())
         for difference in differences.tolist():
-            tally.difference.observe(difference)
+            counts.difference.observe(difference)
         spent_us = round(spent_s * 1e6, 1)
         return [
             answer[:-1]
@@ -250,11 +250,11 @@ class ShadowRunner:
             if not self._log.write_now(frame):
                 self._log.append(frame, "process", self._when_logged)
         except ClewlineError as error:
-            self._warn("what shadows said could not be logged", error)
+            self._warn("the answers of shadows could not be logged", error)
 
     def _when_logged(self, error: BaseException | None) -> None:
         if error is not None:
-            self._warn("what shadows said could not be logged", error)
+            self._warn("the answers of shadows could not be logged", error)
 
     def _warn(self, what: str, error: BaseException) -> None:
         """Say it in the server's log, once a minute at most: shadows may fail on every row."""

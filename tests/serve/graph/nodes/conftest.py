@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from clewline.project import Project
-from clewline.serve.graph.builder import Builder, Node
+from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.functions import FunctionFiles, functions_of
+from clewline.serve.graph.node import Node
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.store.digest import Digest
 from clewline.store.records import Revision

@@ -18,8 +18,8 @@ from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.model_families import family_named
 from clewline.project import Project
-from clewline.serve import endpoint_file as spec
 from clewline.serve import revision as revisions
+from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedRequest
 from clewline.serve.log.writer import LogWriter
@@ -63,7 +63,7 @@ def test_a_model_gets_what_the_preprocessing_makes_and_a_replay_the_same(
         registry = Registry(project, store)
         registry.add(dict(made.files), about("scale", made, "transform"))
         registry.add(dict(fitted.files), about("scaled", fitted, "regression"))
-        revision = revisions.apply(project, store, spec.read(project, "fitted")).revision
+        revision = revisions.apply(project, store, read_endpoint(project, "fitted")).revision
     loaded = LoadedRevision.load(revision, SharedModels(project))
     body = b'{"rows": [{"age": 40.5, "hours": 3.25}, {"age": 20.0, "hours": 77.0}]}'
     predictions = loaded.answer(loaded.json_reader.read(body).rows, [None, None])

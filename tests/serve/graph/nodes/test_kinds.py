@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from clewline.errors import InvalidConfig, ModelFailed
-from clewline.serve.graph.batch import Batch
-from clewline.serve.graph.builder import Node
+from clewline.serve.graph.node import Batch, Node
 from clewline.signature.columns import Columns
 from clewline.store.ids import prediction_ids
 from clewline.testing.node import NodeContract
@@ -128,15 +127,11 @@ class TestKinds(NodeContract):
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        (route("weights", HALF, a=score("a"), b=sorted_("b")), "a answers regression and b binary"),
+        (route("weights", HALF, a=score("a"), b=sorted_("b")), "a number, and one of 'no', 'yes'"),
         (route("weights", HALF, a=score("a"), b=score("a")), "Two nodes of demo are called 'a'"),
         (route("weights", HALF), "has no arms"),
-        (route("weights", {"weights": {"c": 1}}, a=score("a")), "weight to 'c', which is no arm"),
-        (route("weights", {"weight": {"a": 1}}, a=score("a")), "unknown field `weight`"),
-        (route("rules", {**RULES, "otherwise": "c"}, a=score("a"), b=score("b")), "names 'c'"),
-        (combine("vote", a=score("a"), b=score("b")), "there is no vote"),
-        (combine("median", a=score("a")), "combines by 'median'"),
-        (combine("mean", {"weights": {"z": 1}}, a=score("a")), "weights of 'mean'"),
+        (route("rules", RULES, a=score("a", takes=["y"]), b=score("b", takes=["y"])), "field 'x'"),
+        (combine("vote", a=score("a"), b=score("b")), "gets a number, which it cannot use"),
         (call("transform", "shifted", "arrow", then=score("m")), "the frame 'arrow'"),
         (
             {
@@ -145,7 +140,7 @@ class TestKinds(NodeContract):
                 "of": score("m"),
                 "shadows": {"s": score("s", takes=["z"])},
             },
-            "needs the field 'z'",
+            "takes the field 'z' as number, but the answering node has no such field",
         ),
     ],
 )
@@ -187,7 +182,7 @@ def test_every_node_is_closed_once(grow: Callable[..., Node]) -> None:
         "shadows": {"s": trees[2]},
     }
     node: Any = grow(tree)
-    node._build.close()
+    node._builder.close()
     assert [one["closed"] for one in trees] == [1, 1, 1]
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from clewline.errors import NotSupported
 from clewline.project import Project
-from clewline.serve.graph.builder import Builder, Node, node_kind
-from clewline.serve.graph.tree import of_revision
+from clewline.serve.graph.builder import Builder
+from clewline.serve.graph.node import Node
+from clewline.serve.graph.tree import node_kind, of_revision
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.revision import require_live
 from clewline.store.reader import FILE, CatalogReader

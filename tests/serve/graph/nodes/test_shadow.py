@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.batch import Batch, NodeAnswers
-from clewline.serve.graph.builder import Node
+from clewline.serve.graph.node import Batch, Node, NodeAnswers
 from clewline.serve.graph.shadow_runner import PIECE_ROWS, ShadowRunner, compare_outputs
 from clewline.serve.log.reader import get_prediction
 from clewline.signature.columns import Columns
@@ -51,7 +50,7 @@ def test_each_shadow_is_compared_with_what_was_answered(tmp_path: Path, grow: Gr
     asked = batch([float(i) for i in range(2 * PIECE_ROWS + 5)])
     answered = node.answer(asked)
     shadows.close()
-    same, other = shadows.tallies["demo", "same"], shadows.tallies["demo", "other"]
+    same, other = shadows.counts["demo", "same"], shadows.counts["demo", "other"]
     rows = len(asked.ids)
     assert (same.agreed, same.differed, other.agreed, other.differed) == (rows, 0, 0, rows)
     assert (same.difference.total, other.difference.total) == (0.0, rows * 0.5)
@@ -71,7 +70,7 @@ def test_the_answer_is_that_of_the_node_alone(tmp_path: Path, grow: Grow) -> Non
     shadows.close()
     assert answered.outputs.values is not None
     assert answered.outputs.values.tolist() == [1.0]
-    assert [node for node, _ in answered.ways[0].path] == ["m"]
+    assert [node for node, _ in answered.paths[0].path] == ["m"]
 
 
 def test_a_shadow_that_fails_is_counted_and_fails_nothing_else(
@@ -83,8 +82,11 @@ def test_a_shadow_that_fails_is_counted_and_fails_nothing_else(
     for one in (asked, batch([3.0])):
         node.answer(one)
     shadows.close()
-    assert (shadows.tally("demo", "bad").failed, shadows.tally("demo", "good").agreed) == (3, 3)
-    assert said(tmp_path, asked.ids[1])["bad"] == {"error": "RuntimeError"}
+    assert (shadows.counts_of("demo", "bad").failed, shadows.counts_of("demo", "good").agreed) == (
+        3,
+        3,
+    )
+    assert said(tmp_path, asked.ids[1])["bad"] == {"error": "The node 'a' raised RuntimeError."}
     assert len([record for record in caplog.records if "shadow bad" in record.message]) == 1
 
 
@@ -94,7 +96,7 @@ def test_what_finds_the_queue_full_is_dropped_at_once_and_counted(
     shadows = ShadowRunner(tmp_path, queue_rows=4)
     node: Any = grow(shadowed(held=score("a")), shadowing=shadows)
     inside, go = threading.Event(), threading.Event()
-    below = node._seat.shadows["held"]
+    below = node._group.shadows["held"]
     answer = below.answer
 
     def held(asked: Batch) -> NodeAnswers:
@@ -108,12 +110,12 @@ def test_what_finds_the_queue_full_is_dropped_at_once_and_counted(
     assert inside.wait(10)  # the one is being asked, and none waits
     for _ in range(3):
         node.answer(batch([1.0, 2.0]))
-    assert shadows.tally("demo", "held").dropped == 2
+    assert shadows.counts_of("demo", "held").dropped == 2
     go.set()
     shadows.close()
-    assert shadows.tally("demo", "held").agreed == 5
+    assert shadows.counts_of("demo", "held").agreed == 5
     node.answer(batch([1.0]))  # after the end
-    assert shadows.tally("demo", "held").dropped == 3
+    assert shadows.counts_of("demo", "held").dropped == 3
 
 
 def test_shadows_of_a_revision_that_is_closed_are_given_back_when_none_is_asked(
@@ -123,7 +125,7 @@ def test_shadows_of_a_revision_that_is_closed_are_given_back_when_none_is_asked(
     tree = score("a")
     node: Any = grow(shadowed(held=tree), shadowing=shadows)
     inside, go = threading.Event(), threading.Event()
-    below = node._seat.shadows["held"]
+    below = node._group.shadows["held"]
     answer = below.answer
 
     def held(asked: Batch) -> NodeAnswers:
@@ -137,11 +139,11 @@ def test_shadows_of_a_revision_that_is_closed_are_given_back_when_none_is_asked(
     node.answer(batch([1.0]))
     assert inside.wait(10)
     node.answer(batch([1.0, 2.0]))
-    node._build.close()
+    node._builder.close()
     assert "closed" not in tree
     go.set()
     shadows.close()
-    tally = shadows.tally("demo", "held")
+    tally = shadows.counts_of("demo", "held")
     assert (tree["closed"], tally.agreed + tally.dropped) == (1, 3)
 
 
@@ -150,7 +152,7 @@ def test_shadows_are_not_asked_about_a_trial_or_in_a_replay(tmp_path: Path, grow
     grow(shadowed(s=score("a")), shadowing=shadows, is_live=False).answer(batch([1.0]))
     grow(shadowed(s=score("a"))).answer(batch([1.0]))
     shadows.close()
-    assert not shadows.tallies
+    assert not shadows.counts
     assert not list(tmp_path.rglob("*.frames"))
 
 
@@ -186,5 +188,5 @@ def test_a_shadow_that_ends_the_process_does_not_end_the_others(tmp_path: Path, 
     for _ in range(2):
         node.answer(batch([1.0]))
     shadows.close()
-    assert shadows.tallies["demo", "leaves"].failed == 2
-    assert shadows.tallies["demo", "other"].agreed == 2
+    assert shadows.counts["demo", "leaves"].failed == 2
+    assert shadows.counts["demo", "other"].agreed == 2

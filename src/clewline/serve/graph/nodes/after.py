@@ -1,74 +1,141 @@
-"""The node that changes the answers of what stands below it."""
+"""The node that changes the answers of the node below it: `after: nodes.py:sure`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from clewline.errors import InvalidInput, ModelFailed
+from clewline.flow.code.frame_annotation import Frame
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.answer_tables import answers_of, outputs_of, require_plain
-from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
-from clewline.serve.graph.builder import Builder, Node
-from clewline.serve.graph.checksums import of_outputs
-from clewline.serve.graph.functions import Frame
-from clewline.serve.graph.tables import require_frame
+from clewline.serve.graph.builder import Builder
+from clewline.serve.graph.fields import answer_text
+from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
+from clewline.serve.graph.node_kind import NodeKind, Side
+from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
+from clewline.serve.graph.problems import Problems
+from clewline.serve.graph.row_trace import output_checksums
+from clewline.serve.graph.tables import answers_of, outputs_of, require_frame
+from clewline.serve.graph.tree import Tree, function_text, title
+from clewline.signature.field import Output, Signature
 
 
-class AfterNode:
-    """Gives a function the table of the answers, and answers with what it makes of them."""
+class AfterNode(NodeKind):
+    """Gives a function the table of the answers, and answers with its result."""
 
-    def __init__(self, name: str, function: Callable[[Any], Any], frame: Frame, of: Node) -> None:
+    place = "after"
+    children = ("of",)
+
+    def __init__(self, function: AnswersFunction, of: Node) -> None:
         self.signature = of.signature
-        self._name = name
         self._function = function
-        self._frame = frame
         self._of = of
+
+    @classmethod
+    def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
+        """Read the function."""
+        call = parser.function(written.value, written.value_at)
+        last = "" if call is None else call.function.rpartition(":")[2]
+        name = parser.name(written.path, last) if call is not None else ""
+        of = written.below()
+        if call is None or of is None:
+            return None
+        return DeclaredNode(
+            kind="after", at=written.at, name=name, settings={"call": call}, children={"of": of}
+        )
+
+    @classmethod
+    def fit(
+        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
+    ) -> Signature | None:
+        """Check that the answers are labels or numbers, not arrays."""
+        of = sides[0].signature
+        if of is not None and of.output.task == "tensor":
+            add_unusable_answers(tree, sides[0], of.output, problems)
+        return of
+
+    @classmethod
+    def title(cls, tree: Tree) -> str:
+        """Say which function it is."""
+        return f"after {function_text(tree)}"
+
+    @classmethod
+    def build(cls, tree: Tree, builder: Builder) -> AfterNode:
+        """Build the node below and the function."""
+        of = builder.node(tree["of"])
+        signature = cls.require_fit(tree, [of], builder)
+        return cls(AnswersFunction(tree["name"], tree, signature.output, builder), of)
 
     @property
     def background(self) -> bytes:
-        """The rows of what answers."""
+        """Return the rows of the node below."""
         return self._of.background
 
-    @classmethod
-    def build(cls, tree: dict[str, Any], build: Builder) -> AfterNode:
-        """Build what answers, and the function `tree["function"]`."""
-        of = build.node(tree["of"])
-        require_plain(tree["name"], of.signature.output)
-        function = build.function(tree["function"], tree.get("config"))
-        return cls(tree["name"], function, require_frame(tree["name"], tree["frame"]), of)
-
-    def answer(self, batch: Batch) -> NodeAnswers:
-        """Let what stands below answer, and change its answers."""
-        answered = self._of.answer(batch)
+    def compute(self, batch: Batch) -> NodeAnswers:
+        """Let the node below answer, and change its answers."""
+        answers = self._of.answer(batch)
         start = time.perf_counter()
-        outputs = self._changed(answered.outputs, len(batch.ids))
-        spent_us = round((time.perf_counter() - start) * 1e6, 1)
-        ways = tuple(
-            msgspec.structs.replace(way, path=(*way.path, (self._name, spent_us)))
-            for way in answered.ways
-        )
-        marks = {**answered.marks, self._name: of_outputs(outputs)}
-        return NodeAnswers(outputs, ways, answered.taken, marks)
+        outputs = self._function([answers.outputs], len(batch.ids))
+        step = (self.name, round((time.perf_counter() - start) * 1e6, 1))
+        paths = tuple(msgspec.structs.replace(p, path=(*p.path, step)) for p in answers.paths)
+        checksums = {**answers.checksums, self.name: output_checksums(outputs)}
+        return NodeAnswers(outputs, paths, answers.path_of_row, checksums)
 
-    def _changed(self, outputs: Outputs, rows: int) -> Outputs:
-        output = self.signature.output
+
+class AnswersFunction:
+    """
+    A function of the project on tables of answers: one table, or one for each branch by name.
+
+    Args:
+        node: Name of the node.
+        call: The pinned function: function, frame, config.
+        output: Of the answers that it gets and gives.
+        builder: Gives the function.
+        branches: Names of the branches; none for one table alone.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        call: dict[str, Any],
+        output: Output,
+        builder: Builder,
+        branches: list[str] | None = None,
+    ) -> None:
+        self._node, self._output, self._branches = node, output, branches
+        self._frame: Frame = require_frame(node, call.get("frame"))
+        self._call: Callable[[Any], Any] = builder.function(call["function"], call.get("config"))
+
+    def __call__(self, answers: list[Outputs], rows: int) -> Outputs:
+        """Call the function, and check its result."""
+        tables: Any = [answers_of(outputs, self._output, self._frame) for outputs in answers]
+        given = (
+            tables[0] if self._branches is None else dict(zip(self._branches, tables, strict=True))
+        )
         try:
-            result = self._function(answers_of(outputs, output, self._frame))
+            result = self._call(given)
         except BaseException as error:
-            raise node_failure(self._name, error) from error
+            raise node_failure(self._node, error) from error
         try:
-            with_shares = outputs.probabilities is not None
-            return outputs_of(result, output, rows, with_shares=with_shares)
+            with_shares = all(one.probabilities is not None for one in answers)
+            return outputs_of(result, self._output, rows, with_shares=with_shares)
         except (InvalidInput, TypeError, ValueError) as error:
             message = error.message if isinstance(error, InvalidInput) else str(error)
             raise ModelFailed(
-                f"What the node {self._name!r} made is no answer: {message}",
-                "Mend the function; the answers that it was given were in order.",
+                f"The result of the node {self._node!r} is not an answer: {message}",
+                "Fix the function; the answers that it got were valid.",
             ) from error
 
-    def close(self) -> None:
-        """Hold nothing: the builder closes what stands below."""
+
+def add_unusable_answers(tree: Tree, child: Side, output: Output, problems: Problems) -> None:
+    """Add that a node gets answers that it cannot use."""
+    problems.add(
+        "array_answers",
+        tree["name"],
+        node=f"{tree['name']} ({title(tree)})",
+        child=f"{child.tree['name']} ({title(child.tree)})",
+        answer=answer_text(output),
+    )

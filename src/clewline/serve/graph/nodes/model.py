@@ -1,78 +1,110 @@
-"""The node that is a model version."""
+"""The node that is a model version: `income@3`, or `{model: income@champion, isolate: true}`."""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clewline.errors import InvalidConfig, InvalidInput
-from clewline.model.isolation.isolated_predictor import IsolatedPredictor
-from clewline.model.runtime import Outputs, Predictor
-from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
+from clewline.errors import InvalidConfig
+from clewline.model.runtime import Predictor
 from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.checksums import of_outputs
+from clewline.serve.graph.node import Batch, NodeAnswers
+from clewline.serve.graph.node_kind import NodeKind, Side
+from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
+from clewline.serve.graph.problems import Problems
+from clewline.serve.graph.row_trace import output_checksums
+from clewline.serve.graph.tree import Tree
 from clewline.serve.log.frame import RoutePath
 from clewline.serve.model_cache.loaded_models import LoadedModel
-from clewline.signature.columns import Columns
+from clewline.signature.field import Signature
 
 
-class ModelNode:
+class ModelNode(NodeKind):
     """Answers with one sealed model version."""
 
-    def __init__(
-        self,
-        name: str,
-        model: LoadedModel,
-        *,
-        has_marks: bool = False,
-        timeout_s: float | None = None,
-    ) -> None:
-        self.signature = model.signature
-        self._name = name
-        self._model = model
-        self._predict = _predict_of(model.predictor, timeout_s)
-        self._has_marks = has_marks
+    options = ("pin", "isolate")
 
-    @property
-    def background(self) -> bytes:
-        """Training rows, a JSON array; read when they are asked for."""
-        return self._model.background
+    def __init__(self, model: LoadedModel, builder: Builder) -> None:
+        self.signature = model.signature
+        self._model = model
+        self._predict = predictor_call(model.predictor, builder.timeout_s)
+        self._has_checksums = builder.has_checksums
 
     @classmethod
-    def build(cls, tree: dict[str, Any], build: Builder) -> ModelNode:
+    def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
+        """Read the model and its options."""
+        settings: dict[str, Any] = {
+            key: parser.flag(written.level, key, written.at) for key in cls.options
+        }
+        reference = parser.model(written.value, written.value_at)
+        if reference is None:
+            return None
+        settings = {"model": reference, **settings}
+        name = parser.name(written.path, "" if written.path else "model")
+        return DeclaredNode(kind="model", at=written.at, name=name, settings=settings)
+
+    @classmethod
+    def fit(
+        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
+    ) -> Signature | None:
+        """Return the signature of the version."""
+        return models.get(tree["model"])
+
+    @classmethod
+    def request_takers(cls, tree: Tree) -> Iterator[str | Tree]:
+        """Yield the version."""
+        yield tree["model"]
+
+    @classmethod
+    def title(cls, tree: Tree) -> str:
+        """Say which version it is, and its options."""
+        return model_text(tree)
+
+    @classmethod
+    def build(cls, tree: Tree, builder: Builder) -> ModelNode:
         """Load the version `tree["model"]` (`name@number`) into a node."""
-        model = build.model(tree["model"], isolate=bool(tree.get("isolate")))
+        model = builder.model(tree["model"], isolate=bool(tree.get("isolate")))
         if model.signature.output.task == "transform":
             raise InvalidConfig(
                 f"{model.ref} is fitted preprocessing, which answers nothing itself.",
                 "Put it before a model: transform: NAME@ALIAS, then model: NAME@ALIAS.",
             )
-        return cls(tree["name"], model, has_marks=build.has_marks, timeout_s=build.timeout_s)
+        return cls(model, builder)
 
-    def answer(self, batch: Batch) -> NodeAnswers:
+    @property
+    def background(self) -> bytes:
+        """Return training rows, a JSON array; they are read on each access."""
+        return self._model.background
+
+    def compute(self, batch: Batch) -> NodeAnswers:
         """Run the model over the whole batch in one call."""
-        try:
-            with self._model.lock:
-                start = time.perf_counter()
-                outputs = self._predict(batch.columns)
-        except InvalidInput:  # a level that the model's own encoder refuses
-            raise
-        except BaseException as error:
-            raise node_failure(self._name, error) from error
-        spent_us = (time.perf_counter() - start) * 1e6
-        ways = (RoutePath(self._model.ref, ((self._name, round(spent_us, 1)),)),)
-        if not self._has_marks:
-            return NodeAnswers(outputs, ways)
-        return NodeAnswers(outputs, ways, None, {self._name: of_outputs(outputs)})
-
-    def close(self) -> None:
-        """Hold nothing: the builder gives the model back."""
+        with self._model.lock:
+            start = time.perf_counter()
+            outputs = self._predict(batch.columns)
+        spent_us = round((time.perf_counter() - start) * 1e6, 1)
+        paths = (RoutePath(self._model.ref, ((self.name, spent_us),)),)
+        if not self._has_checksums:
+            return NodeAnswers(outputs, paths)
+        return NodeAnswers(outputs, paths, None, {self.name: output_checksums(outputs)})
 
 
-def _predict_of(predictor: Predictor, timeout_s: float | None) -> Callable[[Columns], Outputs]:
-    """Give the call; a model in a process of its own is ended when its time is over."""
+def predictor_call(predictor: Predictor, timeout_s: float | None) -> Any:
+    """Return the call of a model; one in its own process is ended when its time is over."""
+    from clewline.model.isolation.isolated_predictor import IsolatedPredictor
+
     if isinstance(predictor, IsolatedPredictor) and timeout_s is not None:
         return functools.partial(predictor.predict, timeout_s=timeout_s)
     return predictor.predict
+
+
+def model_text(tree: Tree) -> str:
+    """
+    Write a pinned version and its options.
+
+    >>> model_text({"model": "income@3", "pin": True})
+    'income@3 (pin)'
+    """
+    options = [f"({key})" for key in ModelNode.options if tree.get(key)]
+    return " ".join([tree["model"] or "?", *options])

@@ -1,71 +1,138 @@
-"""The node of which one arm answers each row."""
+"""The node of which one arm answers each row: `{route: sticky, arms: [income@1, income@2]}`."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.errors import InvalidConfig
-from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
-from clewline.serve.graph.builder import Builder, Node
-from clewline.serve.graph.edges import AlignedNode, same_output, union
-from clewline.serve.graph.joined import joined_background
-from clewline.serve.graph.regroup import ArmChoices, regrouped
-from clewline.serve.graph.routers.router import RouteContext, Router, router_kind
+from clewline.entry_points import names
+from clewline.errors import InvalidInput, NotSupported
+from clewline.model.runtime import Outputs
+from clewline.model.runtime.outputs import take_rows
+from clewline.serve.graph.builder import Builder
+from clewline.serve.graph.fields import (
+    AlignedNode,
+    check_same_answers,
+    join_fields,
+    joined_background,
+)
+from clewline.serve.graph.node import Batch, Node, NodeAnswers
+from clewline.serve.graph.node_kind import NodeKind, Side
+from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode, child_names
+from clewline.serve.graph.problems import Problems
+from clewline.serve.graph.routers.router import (
+    ROUTERS,
+    Config,
+    RouteContext,
+    Router,
+    router_class,
+)
+from clewline.serve.graph.tree import Tree
+from clewline.serve.log.frame import RouteChoice, RoutePath
 from clewline.signature.field import Signature
 
+Arms = Sequence[tuple[str, AlignedNode]]
 
-class RouteNode:
+
+class RouteNode(NodeKind):
     """Asks a router for the arm of each row, and the arms for the answers."""
 
-    def __init__(self, name: str, arms: dict[str, Node], build: Builder) -> None:
-        signatures = {arm: node.signature for arm, node in arms.items()}
-        self.signature = Signature(
-            fields=union(name, signatures), output=same_output(name, signatures)
-        )
+    children = ("arms",)
+
+    def __init__(
+        self, signature: Signature, arms: dict[str, Node], router: Router, builder: Builder
+    ) -> None:
+        self.signature = signature
         self._nodes = list(arms.values())
-        self._name = name
-        self._arms = [(arm, AlignedNode(node, self.signature)) for arm, node in arms.items()]
-        self._build = build
-        self._router: Router
+        self._arms = [(arm, AlignedNode(node, signature)) for arm, node in arms.items()]
+        self._router = router
+        self._builder = builder
+
+    @classmethod
+    def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
+        """Read the router's name and settings, and the arms."""
+        name = parser.name(written.path, "route")
+        arms = written.level.get("arms")
+        nodes = parser.named_nodes(arms, f"{written.at}.arms", least=1, path=written.path)
+        settings = _parse_router(
+            written.value, child_names(arms), written.value_at, parser.problems
+        )
+        if not nodes:
+            return None
+        return DeclaredNode(
+            kind="route", at=written.at, name=name, settings=settings, children={"arms": nodes}
+        )
+
+    @classmethod
+    def fit(
+        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
+    ) -> Signature | None:
+        """Check that the arms answer alike, and that the router finds its fields."""
+        known = [side for side in sides if side.signature is not None]
+        if not known or known[0].signature is None:
+            return None
+        check_same_answers(tree, "arms", known, problems, shares=True)
+        joined = join_fields(tree, "arms", known, problems)
+        signature = Signature(fields=joined, output=known[0].signature.output)
+        router_class(tree["how"]).check(tree.get("config") or {}, signature, tree["name"], problems)
+        return signature
+
+    @classmethod
+    def title(cls, tree: Tree) -> str:
+        """Say which router it has, and its settings."""
+        config = tree.get("config") or {}
+        return f"route {tree['how']}{router_class(tree['how']).config_text(config)}"
+
+    @classmethod
+    def build(cls, tree: Tree, builder: Builder) -> RouteNode:
+        """Build the arms, and the router `tree["how"]` over them."""
+        arms = builder.nodes(tree, "arms")
+        signature = cls.require_fit(tree, list(arms.values()), builder)
+        context = RouteContext(
+            builder.endpoint, tree["name"], tuple(arms), signature, builder.since
+        )
+        router = router_class(tree["how"]).build(tree.get("config") or {}, context)
+        return cls(signature, arms, router, builder)
 
     @property
     def background(self) -> bytes:
-        """Rows with the fields of all arms."""
+        """Return rows with the fields of all arms."""
         return joined_background(self._nodes, self.signature.fields)
 
-    @classmethod
-    def build(cls, tree: dict[str, Any], build: Builder) -> RouteNode:
-        """Build the arms and the router `tree["how"]` over them."""
-        name, arms = tree["name"], tree.get("arms")
-        if not isinstance(arms, dict) or not arms:
-            raise InvalidConfig(f"The route {name!r} has no arms.", "Give it one or more.")
-        node = cls(name, {arm: build.node(below) for arm, below in arms.items()}, build)
-        setting = RouteContext(build.endpoint, name, tuple(arms), node.signature, build.since)
-        node._router = router_kind(tree["how"]).build(tree.get("config") or {}, setting)
-        return node
-
-    def answer(self, batch: Batch) -> NodeAnswers:
+    def compute(self, batch: Batch) -> NodeAnswers:
         """Choose, and let each arm answer its rows in one call."""
         start = time.perf_counter()
-        state = self._build.state(self._name) if self._router.learns else None
-        try:
-            arms, propensities = self._router.choose(batch, state)
-            _require_choices(arms, propensities, len(batch.ids), len(self._arms))
-        except BaseException as error:
-            raise node_failure(self._name, error) from error
+        state = self._builder.state(self.name) if self._router.learns else None
+        arms, propensities = self._router.choose(batch, state)
+        _require_choices(arms, propensities, len(batch.ids), len(self._arms))
         spent_us = round((time.perf_counter() - start) * 1e6, 1)
         number = 0 if state is None else state.number
-        chosen = ArmChoices(
-            self._name, arms.astype(np.intp, copy=False), propensities, number, spent_us
+        choices = ArmChoices(
+            self.name, arms.astype(np.intp, copy=False), propensities, number, spent_us
         )
-        return regrouped(batch, chosen, self._arms)
+        return answer_by_arms(batch, choices, self._arms)
 
-    def close(self) -> None:
-        """Hold nothing: the builder closes the arms."""
+
+def _parse_router(value: Any, arms: list[str], at: str, problems: Problems) -> Config:
+    """Read a router: its name alone, or a mapping with its `kind` and its settings."""
+    how = value.get("kind") if isinstance(value, dict) else value
+    if not isinstance(how, str) or not how:
+        problems.add_wrong_value(at, value, "Write a kind, such as {kind: sticky}.")
+        return {}
+    settings = value if isinstance(value, dict) else {}
+    settings = {str(key): each for key, each in settings.items() if key != "kind"}
+    try:
+        router = router_class(how)
+    except NotSupported:
+        problems.add("unknown_kind", at, value=how, known=names(ROUTERS))
+        return {}
+    return {"how": how, "config": router.parse(settings, arms, at, problems)}
 
 
 def _require_choices(
@@ -74,6 +141,107 @@ def _require_choices(
     if arms.shape != (rows,) or propensities.shape != (rows,):
         raise ValueError(f"{arms.shape} arms and {propensities.shape} propensities, {rows} rows")
     if not 0 <= min(arms.tolist()) <= max(arms.tolist()) < among:
-        raise ValueError(f"an arm that is not there: {arms.tolist()}, of {among}")
+        raise ValueError(f"an arm that does not exist: {arms.tolist()}, of {among}")
     if not min(propensities.tolist()) > 0:
-        raise ValueError("an arm was chosen whose propensity is nothing")
+        raise ValueError("an arm with the propensity 0 was chosen")
+
+
+# A batch split among arms, and their answers merged in the order of the rows
+
+
+class ArmChoices(msgspec.Struct, frozen=True, eq=False):
+    """What a route chose for each row of a batch."""
+
+    node: str
+    arms: NDArray[np.intp]  # shape (n,)
+    propensities: NDArray[np.float64]  # shape (n,)
+    state: int  # number of the router's state; 0 if it keeps none
+    spent_us: float
+
+
+def answer_by_arms(batch: Batch, choices: ArmChoices, arms: Arms) -> NodeAnswers:
+    """Answer each row by its arm; each arm gets its rows in the order of the batch."""
+    merged = _MergedAnswers(len(batch.ids), choices)
+    present = sorted(set(choices.arms.tolist()))
+    for arm in present:
+        name, node = arms[arm]
+        if len(present) == 1:  # as all batches of one row
+            merged.add(name, np.arange(len(batch.ids)), node.answer(batch))
+        else:
+            places = np.flatnonzero(choices.arms == arm)
+            merged.add(name, places, _answer_rows(node, batch, places))
+    return merged.answers()
+
+
+def _answer_rows(node: AlignedNode, batch: Batch, places: NDArray[np.intp]) -> NodeAnswers:
+    rows = places.tolist()
+    part = Batch(
+        take_rows(batch.columns, places),
+        [batch.ids[row] for row in rows],
+        [batch.entities[row] for row in rows],
+    )
+    try:
+        return node.answer(part)
+    except InvalidInput as error:
+        moved = [msgspec.structs.replace(one, row=rows[one.row]) for one in error.fields]
+        raise InvalidInput(error.message, error.fix, tuple(moved)) from error
+
+
+class _MergedAnswers:
+    """Answers of the arms as they come in, by the rows that they belong to."""
+
+    def __init__(self, rows: int, choices: ArmChoices) -> None:
+        self._rows = rows
+        self._choices = choices
+        self._parts: list[tuple[NDArray[np.intp], Outputs]] = []
+        self._paths: list[RoutePath] = []
+        self._path_of_row = np.zeros(rows, dtype=np.intp)
+        self._checksums = {choices.node: choices.arms.astype(np.uint32)}
+
+    def add(self, arm: str, places: NDArray[np.intp], answers: NodeAnswers) -> None:
+        self._parts.append((places, answers.outputs))
+        if len(places) == self._rows:
+            self._checksums |= answers.checksums
+        else:
+            for node, found in answers.checksums.items():
+                whole = self._checksums.setdefault(node, np.zeros(self._rows, dtype=np.uint32))
+                whole[places] = found
+        below = [0] * len(places) if answers.path_of_row is None else answers.path_of_row.tolist()
+        shares = self._choices.propensities[places].tolist()
+        known: dict[tuple[int, float], int] = {}
+        for row, key in zip(places.tolist(), zip(below, shares, strict=True), strict=True):
+            if key not in known:
+                known[key] = len(self._paths)
+                self._paths.append(self._through(arm, key[1], answers.paths[key[0]]))
+            self._path_of_row[row] = known[key]
+
+    def answers(self) -> NodeAnswers:
+        path_of_row = None if len(self._paths) == 1 else self._path_of_row
+        return NodeAnswers(self._outputs(), tuple(self._paths), path_of_row, self._checksums)
+
+    def _through(self, arm: str, propensity: float, path: RoutePath) -> RoutePath:
+        choices = self._choices
+        return RoutePath(
+            path.model,
+            ((choices.node, choices.spent_us), *path.path),
+            f"{arm}/{path.arm}" if path.arm else arm,
+            (RouteChoice(choices.node, arm, propensity, choices.state), *path.choices),
+        )
+
+    def _outputs(self) -> Outputs:
+        if len(self._parts) == 1:
+            return self._parts[0][1]
+        return Outputs(**{part.name: self._array(part.name) for part in fields(Outputs)})
+
+    def _array(self, name: str) -> NDArray[Any] | None:
+        """Return one array of the answers, in the order of the rows."""
+        found = [(places, getattr(outputs, name)) for places, outputs in self._parts]
+        missing = [array is None for _, array in found]
+        if all(missing):
+            return None
+        if any(missing):
+            raise TypeError(f"some arms answer without {name}")
+        whole = np.empty((self._rows, *found[0][1].shape[1:]), dtype=found[0][1].dtype)
+        for places, array in found:
+            whole[places] = array
+        return whole

@@ -1,148 +1,203 @@
-"""The node that changes the fields before what stands below it."""
+"""The node that changes the fields before the node below it: `transform: nodes.py:tidy`."""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args
 
 import msgspec
 
-from clewline.errors import InvalidConfig, InvalidInput, ModelFailed
-from clewline.model.isolation.isolated_predictor import IsolatedTransformer
-from clewline.model.runtime import Transformer
-from clewline.serve.graph.batch import Batch, NodeAnswers, node_failure
-from clewline.serve.graph.builder import Builder, Node
-from clewline.serve.graph.checksums import of_columns
-from clewline.serve.graph.edges import Fit, require_within
-from clewline.serve.graph.functions import Frame
-from clewline.serve.graph.joined import background_of
+from clewline.errors import InvalidInput, ModelFailed
+from clewline.serve.graph.builder import Builder
+from clewline.serve.graph.fields import ColumnSelection, background_of, check_fields_within
+from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
+from clewline.serve.graph.node_kind import NodeKind, Side
+from clewline.serve.graph.nodes.model import model_text
+from clewline.serve.graph.parser import (
+    DeclaredNode,
+    GraphParser,
+    ModelReference,
+    WrittenNode,
+    is_model,
+    short_name,
+)
+from clewline.serve.graph.problems import Problems
+from clewline.serve.graph.row_trace import column_checksums
 from clewline.serve.graph.tables import columns_of, require_frame, table_of
-from clewline.serve.log.frame import RoutePath
+from clewline.serve.graph.tree import Tree, function_text, title
 from clewline.serve.model_cache.loaded_models import LoadedModel
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
-from clewline.signature.field import Field, Signature
+from clewline.signature.field import Field, Kind, Signature
 
-Change = Callable[[Columns], Columns]
+ChangeColumns = Callable[[Columns], Columns]
 
 
-class TransformNode:
-    """Gives what stands below it the columns that a function, or fitted preprocessing, makes."""
+class TransformNode(NodeKind):
+    """Gives the node below it the columns that a function or fitted preprocessing makes."""
+
+    place = "before"
+    children = ("then",)
 
     def __init__(
-        self,
-        name: str,
-        change: Change,
-        then: Node,
-        fields: tuple[Field, ...],
-        prepared: LoadedModel | None = None,
+        self, signature: Signature, change: ChangeColumns, then: Node, model: LoadedModel | None
     ) -> None:
-        self.signature = Signature(fields=fields, output=then.signature.output)
-        self._name = name
-        self._prepared = prepared
+        self.signature = signature
         self._change = change
         self._then = then
+        self._model = model
 
     @classmethod
-    def build(cls, tree: dict[str, Any], build: Builder) -> TransformNode:
-        """Build what follows, and the function or the package that the tree names."""
-        name, then = tree["name"], build.node(tree["then"])
+    def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
+        """Read a function with `fields:`, or a model that is fitted preprocessing."""
+        value, at = written.value, written.value_at
+        model = value.get("model") if isinstance(value, dict) else value
+        settings: dict[str, Any] | None = None
+        if isinstance(model, str) and is_model(model):
+            options = value if isinstance(value, dict) else {}
+            parser.problems.add_unknown_keys(options, ("model", "isolate"), at)
+            settings = {"model": ModelReference(at, model, is_preprocessing=True)}
+            if parser.flag(options, "isolate", at):
+                settings["isolate"] = True
+            last = short_name(model).partition("@")[0]
+        elif (call := parser.function(value, at, ("fields",))) is not None:
+            fields = value.get("fields") if isinstance(value, dict) else None
+            settings = {
+                "call": call,
+                "fields": _read_fields(fields, f"{at}.fields", parser.problems),
+            }
+            last = call.function.rpartition(":")[2]
+        name = "" if settings is None else parser.name(written.path, last)
+        then = written.below()
+        if settings is None or then is None:
+            return None
+        return DeclaredNode(
+            kind="transform", at=at, name=name, settings=settings, children={"then": then}
+        )
+
+    @classmethod
+    def fit(
+        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
+    ) -> Signature | None:
+        """Check that fitted preprocessing makes the fields of the node below it."""
+        then = sides[0].signature
+        if tree.get("model"):
+            prepared = models.get(tree["model"])
+            if prepared is None or then is None:
+                return None
+            giver = f"{tree['name']} ({title(tree)})"
+            below = Side(sides[0].tree["name"], sides[0].tree, then)
+            check_fields_within(below, prepared.transformed.fields, giver, problems)
+            return Signature(fields=prepared.fields, output=then.output)
+        if then is None or tree.get("fields") is None:
+            return then
+        fields = msgspec.convert(tree["fields"], tuple[Field, ...])
+        return Signature(fields=fields, output=then.output)
+
+    @classmethod
+    def request_takers(cls, tree: Tree) -> Iterator[str | Tree]:
+        """Yield the preprocessing, or the node below if the function keeps its fields."""
         if "model" in tree:
-            model = build.model(tree["model"], isolate=bool(tree.get("isolate")))
-            change = _fitted(name, model, then, build.timeout_s)
-            return cls(name, change, then, model.signature.fields, model)
-        fields = _fields(name, tree.get("fields"), then)
-        function = build.function(tree["function"], tree.get("config"))
-        signature = Signature(fields=fields, output=then.signature.output)
-        frame = require_frame(name, tree["frame"])
-        change = _called(name, function, frame, signature, Checker(then.signature))
-        return cls(name, change, then, fields)
+            yield tree["model"]
+        elif tree["fields"] is None:
+            yield tree["then"]
+
+    @classmethod
+    def title(cls, tree: Tree) -> str:
+        """Say which function or preprocessing it is."""
+        return f"transform {model_text(tree) if 'model' in tree else function_text(tree)}"
+
+    @classmethod
+    def build(cls, tree: Tree, builder: Builder) -> TransformNode:
+        """Build the node below, and the function or package that the tree names."""
+        then = builder.node(tree["then"])
+        if "model" not in tree:
+            signature = cls.require_fit(tree, [then], builder)
+            function = builder.function(tree["function"], tree.get("config"))
+            frame = require_frame(tree["name"], tree["frame"])
+            checker = Checker(then.signature)
+            change = _function_call(tree["name"], function, frame, signature, checker)
+            return cls(signature, change, then, None)
+        model = builder.model(tree["model"], isolate=bool(tree.get("isolate")))
+        signature = cls.require_fit(tree, [then], builder)
+        return cls(signature, _model_call(model, then, builder.timeout_s), then, model)
 
     @property
     def background(self) -> bytes:
-        """Rows of the fields that go in; of declared ones made where nothing else is known."""
-        if self._prepared is not None:
-            return self._prepared.background
+        """Return rows of the fields that go in; values of unknown fields are made up."""
+        if self._model is not None:
+            return self._model.background
         return background_of(self.signature.fields, self._then)
 
-    def answer(self, batch: Batch) -> NodeAnswers:
-        """Change the columns of the batch, and let what follows answer it."""
+    def compute(self, batch: Batch) -> NodeAnswers:
+        """Change the columns of the batch, and let the node below answer it."""
         start = time.perf_counter()
-        try:
-            columns = self._change(batch.columns)
-        except (ModelFailed, InvalidInput):
-            raise
-        except BaseException as error:
-            raise node_failure(self._name, error) from error
-        spent_us = round((time.perf_counter() - start) * 1e6, 1)
-        answered = self._then.answer(Batch(columns, batch.ids, batch.entities))
+        columns = self._change(batch.columns)
+        step = (self.name, round((time.perf_counter() - start) * 1e6, 1))
+        answers = self._then.answer(Batch(columns, batch.ids, batch.entities))
         return NodeAnswers(
-            answered.outputs,
-            tuple(_through(self._name, spent_us, way) for way in answered.ways),
-            answered.taken,
-            {self._name: of_columns(columns), **answered.marks},
+            answers.outputs,
+            tuple(msgspec.structs.replace(p, path=(step, *p.path)) for p in answers.paths),
+            answers.path_of_row,
+            {self.name: column_checksums(columns), **answers.checksums},
         )
 
-    def close(self) -> None:
-        """Hold nothing: the builder gives everything back."""
+
+def _read_fields(value: Any, at: str, problems: Problems) -> list[dict[str, Any]] | None:
+    """Read `fields:`, NAME: KIND or NAME: {kind: KIND, …}, as a revision keeps them."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        problems.add_wrong_value(at, value, "Write NAME: KIND for each, such as age: integer.")
+        return None
+    found = []
+    for name, stated in value.items():
+        plain = {"kind": stated} if isinstance(stated, str) else stated
+        place = f"{at}.{name}"
+        try:
+            found.append(msgspec.convert({**plain, "name": str(name)}, Field))
+        except (msgspec.ValidationError, TypeError) as error:
+            kind = plain.get("kind") if isinstance(plain, dict) else plain
+            hint = {"value": stated, "error": error}
+            problems.add("invalid_field", place, known=get_args(Kind), kind=str(kind), **hint)
+            continue
+        known = Field.__struct_fields__
+        problems.add_unknown_keys([key for key in plain if key not in known], known[1:], place)
+    plain_fields: list[dict[str, Any]] = msgspec.to_builtins(found)
+    return plain_fields
 
 
-def _called(
-    name: str, function: Callable[[Any], Any], frame: Frame, signature: Signature, checker: Checker
-) -> Change:
+def _function_call(
+    name: str, function: Callable[[Any], Any], frame: Any, signature: Signature, checker: Checker
+) -> ChangeColumns:
     def change(columns: Columns) -> Columns:
         try:
             result = function(table_of(columns, signature, frame))
-        except BaseException as error:
+        except BaseException as error:  # also an InvalidInput: the caller's rows are valid
             raise node_failure(name, error) from error
         try:
             return columns_of(result, checker, len(columns))
-        except InvalidInput as error:  # not the caller's fault: the function made it
+        except InvalidInput as error:
             raise ModelFailed(
-                f"What the node {name!r} made does not fit what follows: {error.message}", error.fix
+                f"The result of the node {name!r} does not fit the next node: {error.message}",
+                error.fix,
             ) from error
 
     return change
 
 
-def _fitted(name: str, model: LoadedModel, then: Node, timeout_s: float | None) -> Change:
-    if model.signature.output.task != "transform":
-        raise InvalidConfig(
-            f"{model.ref} of the transform {name!r} is no fitted preprocessing, "
-            f"but answers {model.signature.output.task}.",
-            "Register the preprocessing on its own, or name a function.",
-        )
-    made = model.signature.transformed
-    require_within(name, made, "what follows", then.signature)
-    fit = Fit(made, then.signature)
-    transform = _transform_of(cast(Transformer, model.predictor), timeout_s)
+def _model_call(model: LoadedModel, then: Node, timeout_s: float | None) -> ChangeColumns:
+    from clewline.model.isolation.isolated_predictor import IsolatedTransformer
+
+    selection = ColumnSelection(model.signature.transformed, then.signature)
+    transform: Any = model.predictor.transform  # type: ignore[attr-defined]
+    if isinstance(model.predictor, IsolatedTransformer) and timeout_s is not None:
+        transform = functools.partial(transform, timeout_s=timeout_s)
 
     def change(columns: Columns) -> Columns:
         with model.lock:
-            return fit.columns(transform(columns))
+            return selection.select(transform(columns))
 
     return change
-
-
-def _transform_of(transformer: Transformer, timeout_s: float | None) -> Change:
-    """Give the call; preprocessing in a process of its own is ended when its time is over."""
-    if isinstance(transformer, IsolatedTransformer) and timeout_s is not None:
-        return functools.partial(transformer.transform, timeout_s=timeout_s)
-    return transformer.transform
-
-
-def _fields(name: str, declared: Any, then: Node) -> tuple[Field, ...]:
-    if declared is None:
-        return then.signature.fields
-    try:
-        return msgspec.convert(declared, tuple[Field, ...])
-    except msgspec.ValidationError as error:
-        raise InvalidConfig(
-            f"The fields of {name!r}: {error}.", "Give each a name and a kind."
-        ) from error
-
-
-def _through(name: str, spent_us: float, way: RoutePath) -> RoutePath:
-    return msgspec.structs.replace(way, path=((name, spent_us), *way.path))

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.errors import InvalidConfig
-from clewline.serve.graph.batch import Batch
-from clewline.serve.graph.routers.router import RouteContext
-from clewline.signature import timestamps
+from clewline.errors import did_you_mean
+from clewline.serve.graph.node import Batch
+from clewline.serve.graph.problems import Problems
+from clewline.serve.graph.routers.router import Config, RouteContext, Router
+from clewline.serve.graph.tree import plain_text
 from clewline.signature.columns import Columns
-from clewline.signature.field import NUMERIC, Field
+from clewline.signature.field import NUMERIC, Field, Signature
 from clewline.signature.field_rules import AwareDatetime
-from clewline.signature.json_rows import NameSuggestions
+from clewline.signature.timestamps import to_microseconds
 from clewline.store.records import RouterState
 
-Holds = Callable[[Columns], NDArray[np.bool_]]
+OPERATORS = {
+    "is": "==", "not": "!=", "in": "in", "below": "<", "at_most": "<=",
+    "above": ">", "at_least": ">=", "missing": "missing",
+}  # fmt: skip
+"""How a condition is written, and how a revision keeps it."""
 
-_ORDERED: dict[str, Callable[[Any, float], NDArray[np.bool_]]] = {
+GROUPS = ("any", "all")
+"""Lists of conditions within a rule: one is enough, or all must hold."""
+
+Condition = Callable[[Columns], NDArray[np.bool_]]
+
+_ORDER: dict[str, Callable[[Any, float], NDArray[np.bool_]]] = {
     "<": np.less,
     "<=": np.less_equal,
     ">": np.greater,
     ">=": np.greater_equal,
 }
-_OPERATORS = ("==", "!=", *_ORDERED, "in", "missing")
+_WANTED = {
+    "number": "a number",
+    "integer": "an integer",
+    "boolean": "true or false",
+    "category": "a string",
+    "text": "a string",
+    "datetime": "a date-time with an offset, such as 2026-01-31T00:00:00Z",
+    "tensor": "no rule on a tensor",
+}
 
 
-class RulesRouter:
+class RulesRouter(Router):
     """
-    Gives each row the arm of the first rule that holds for it; always the same, propensity 1.
+    Gives each row the arm of the first rule that holds; always the same, propensity 1.
 
     Config: `{"rules": [{"if": CONDITIONS, "arm": arm}, …], "otherwise": arm}`.
     CONDITIONS is a list that must hold as a whole. A condition is
@@ -41,24 +59,62 @@ class RulesRouter:
     A null fulfils no condition but `missing`, and no `!=`.
     """
 
-    learns = False
-
-    def __init__(self, rules: list[tuple[Holds, int]], otherwise: int) -> None:
+    def __init__(self, rules: list[tuple[Condition, int]], otherwise: int) -> None:
         self._rules = rules
         self._otherwise = otherwise
 
     @classmethod
-    def build(cls, config: dict[str, Any], setting: RouteContext) -> RulesRouter:
-        """Make it; every field, operator, value and arm is checked here."""
-        unknown = config.keys() - {"rules", "otherwise"}
-        if unknown or not isinstance(config.get("rules"), list):
-            raise InvalidConfig(f"The route {setting.node!r} says {config!r}.", _EXAMPLE)
-        reading = _Reading(setting)
+    def parse(cls, settings: Config, arms: list[str], at: str, problems: Problems) -> Config:
+        """Read the rules and the arm for all other rows."""
+        problems.add_unknown_keys(settings, ("rules", "otherwise"), at)
+        rules, otherwise = settings.get("rules"), settings.get("otherwise")
+        if not isinstance(rules, list) or not rules:
+            fix = "Write a list of {if: {FIELD: …}, arm: ARM}."
+            problems.add_wrong_value(f"{at}.rules", rules, fix)
+            rules = []
+        found = [_parse_rule(r, arms, f"{at}.rules[{i}]", problems) for i, r in enumerate(rules)]
+        if otherwise not in arms:
+            problems.add("unknown_arm", f"{at}.otherwise", arm=otherwise, known=arms)
+        return {"rules": found, "otherwise": otherwise}
+
+    @classmethod
+    def check(cls, config: Config, signature: Signature, at: str, problems: Problems) -> None:
+        """Check that the conditions name fields of the rows, with values of their kinds."""
+        for rule in config.get("rules", ()):
+            for condition in _flat(rule["if"]):
+                _compile_condition(condition, signature, at, problems)
+
+    @classmethod
+    def config_text(cls, config: Config) -> str:
+        """
+        Write the rules in one line.
+
+        >>> rule = {"if": [{"field": "age", "is": "<", "value": 25}], "arm": "young"}
+        >>> RulesRouter.config_text({"rules": [rule], "otherwise": "rest"})
+        ': age < 25 → young; otherwise rest'
+        """
+        parts = [f"{_group_text(rule['if'], 'and')} → {rule['arm']}" for rule in config["rules"]]
+        rest = f"; otherwise {config['otherwise']}" if config.get("otherwise") else ""
+        return f": {'; '.join(parts)}{rest}"
+
+    @classmethod
+    def build(cls, config: Config, context: RouteContext) -> RulesRouter:
+        """
+        Compile the conditions.
+
+        Raises:
+            InvalidEndpoint: They do not fit the rows of the route.
+        """
+        problems = Problems()
         rules = [
-            (reading.every(rule.get("if", [])), reading.arm(rule.get("arm")))
+            (
+                _compile_group(rule["if"], context.signature, context.node, problems),
+                context.arms.index(rule["arm"]),
+            )
             for rule in config["rules"]
         ]
-        return cls(rules, reading.arm(config.get("otherwise")))
+        problems.require_none(f"The graph of {context.endpoint}")
+        return cls(rules, context.arms.index(config["otherwise"]))
 
     def choose(
         self, batch: Batch, state: RouterState | None
@@ -74,140 +130,190 @@ class RulesRouter:
         return arms, np.ones(rows)
 
 
-class _Reading:
-    """Makes conditions of their declarations, for one signature."""
+# From the file to conditions
 
-    def __init__(self, setting: RouteContext) -> None:
-        self._node, self._arms = setting.node, setting.arms
-        self._signature = setting.signature
-        self._fields = {field.name: field for field in setting.signature.fields}
 
-    def arm(self, name: Any) -> int:
-        if name not in self._arms:
-            known = ", ".join(self._arms)
-            raise InvalidConfig(
-                f"The route {self._node!r} names {name!r}, no arm.", f"Its arms are {known}."
-            )
-        return self._arms.index(name)
+def _parse_rule(rule: Any, arms: list[str], at: str, problems: Problems) -> Config:
+    if not isinstance(rule, dict) or not isinstance(rule.get("if"), dict) or not rule["if"]:
+        problems.add_wrong_value(at, rule, "Write {if: {FIELD: {below: 25}}, arm: ARM}.")
+        return {"if": [], "arm": ""}
+    problems.add_unknown_keys(rule, ("if", "arm"), at)
+    if rule.get("arm") not in arms:
+        problems.add("unknown_arm", f"{at}.arm", arm=rule.get("arm"), known=arms)
+    return {"if": _parse_conditions(rule["if"], f"{at}.if", problems), "arm": rule.get("arm")}
 
-    def every(self, conditions: list[Any]) -> Holds:
-        held = [self._condition(condition) for condition in conditions]
-        return lambda columns: _all([holds(columns) for holds in held], len(columns))
 
-    def _some(self, conditions: list[Any]) -> Holds:
-        held = [self._condition(condition) for condition in conditions]
-        return lambda columns: ~_all([~holds(columns) for holds in held], len(columns))
-
-    def _condition(self, said: Any) -> Holds:
-        if isinstance(said, Mapping) and isinstance(said.get("any"), list):
-            return self._some(said["any"])
-        if isinstance(said, Mapping) and isinstance(said.get("all"), list):
-            return self.every(said["all"])
-        if not isinstance(said, Mapping) or said.keys() != {"field", "is", "value"}:
-            raise InvalidConfig(f"A condition of {self._node!r} is {said!r}.", _EXAMPLE)
-        field = self._field(said["field"])
-        operator, value = said["is"], said["value"]
-        if operator not in _OPERATORS:
-            known = ", ".join(_OPERATORS)
-            raise InvalidConfig(
-                f"A condition of {self._node!r} has {operator!r}.", f"There are: {known}."
-            )
-        if field.kind in NUMERIC:
-            return self._numeric(field, operator, value)
-        return self._textual(field, operator, value)
-
-    def _field(self, name: Any) -> Field:
-        field = self._fields.get(name)
-        if field is None:
-            hint = NameSuggestions(self._fields).hint(str(name))
-            raise InvalidConfig(
-                f"A condition of {self._node!r} names the field {name!r}, "
-                f"which does not go through it{hint}."
-            )
-        if field.kind == "tensor":
-            raise InvalidConfig(f"{name!r} is a tensor, which no condition of a route reads.")
-        return field
-
-    def _numeric(self, field: Field, operator: str, value: Any) -> Holds:
-        place = _place(field, self._signature.numeric)
-        if operator == "missing":
-            missing = self._truth(field, value)
-            return lambda columns: np.isnan(columns.numbers[:, place]) == missing
-        if operator == "in":
-            wanted = [self._number(field, one) for one in self._list(field, value)]
-            return lambda columns: np.isin(columns.numbers[:, place], wanted)
-        number = self._number(field, value)
-        if operator == "==":
-            return lambda columns: columns.numbers[:, place] == number
-        if operator == "!=":
-            return lambda columns: (
-                (columns.numbers[:, place] != number) & ~np.isnan(columns.numbers[:, place])
-            )
-        if field.kind == "boolean":
-            raise self._wrong(field, operator, value)
-        ordered = _ORDERED[operator]
-        return lambda columns: ordered(columns.numbers[:, place], number)
-
-    def _textual(self, field: Field, operator: str, value: Any) -> Holds:
-        place = _place(field, self._signature.textual)
-        if operator == "missing":
-            missing = self._truth(field, value)
-            return lambda columns: _each(columns, place, lambda text: (text is None) == missing)
-        if operator == "in":
-            wanted = frozenset(self._list(field, value))
-            if not all(isinstance(one, str) for one in wanted):
-                raise self._wrong(field, operator, value)
-            return lambda columns: _each(columns, place, wanted.__contains__)
-        if operator in _ORDERED or not isinstance(value, str):
-            raise self._wrong(field, operator, value)
-        if operator == "==":
-            return lambda columns: _each(columns, place, value.__eq__)
-        return lambda columns: _each(columns, place, lambda text: text not in (None, value))
-
-    def _number(self, field: Field, value: Any) -> float:
-        try:
-            if field.kind == "datetime":
-                return float(timestamps.to_microseconds(msgspec.convert(value, AwareDatetime)))
-            if field.kind == "boolean":
-                return float(msgspec.convert(value, bool))
-            return msgspec.convert(value, float)
-        except msgspec.ValidationError as error:
-            raise self._wrong(field, "is", value) from error
-
-    def _truth(self, field: Field, value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise self._wrong(field, "missing", value)
-        return value
-
-    def _list(self, field: Field, value: Any) -> list[Any]:
-        if not isinstance(value, list | tuple):
-            raise self._wrong(field, "in", value)
-        return list(value)
-
-    def _wrong(self, field: Field, operator: str, value: Any) -> InvalidConfig:
-        return InvalidConfig(
-            f"A condition of {self._node!r} says {field.name!r} {operator} {value!r}, "
-            f"and it is of the kind {field.kind}.",
-            "Compare it with a value of its kind; texts have no order.",
+def _parse_conditions(mapping: Config, at: str, problems: Problems) -> list[Config]:
+    """Read a mapping of fields and groups; all of it must hold."""
+    found: list[Config] = []
+    for key, value in mapping.items():
+        place = f"{at}.{key}"
+        # Another value below `any` or `all` is a condition on a field of that name.
+        is_group = isinstance(value, list) and (
+            not value or any(isinstance(each, dict) for each in value)
         )
-
-
-def _all(held: list[NDArray[np.bool_]], rows: int) -> NDArray[np.bool_]:
-    found = np.ones(rows, dtype=np.bool_)
-    for one in held:
-        found &= one
+        if key in GROUPS and is_group:
+            found.append({key: _parse_group(value, place, problems)})
+            continue
+        if not isinstance(value, dict):
+            value = {"in": value} if isinstance(value, list) else {"is": value}
+        for operator, operand in value.items():
+            if operator in OPERATORS:
+                found.append({"field": key, "is": OPERATORS[operator], "value": operand})
+                continue
+            hint = did_you_mean(operator, OPERATORS)
+            if key in GROUPS:
+                hint = f"Write a list of conditions below {key}:, such as [{{FIELD: 1}}]."
+            problems.add("unknown_operator", place, operator=operator, nearest=hint)
     return found
 
 
-def _each(columns: Columns, place: int, holds: Callable[[Any], Any]) -> NDArray[np.bool_]:
-    return np.array([holds(text) is True for text in columns.texts[:, place].tolist()], np.bool_)
+def _parse_group(members: list[Any], at: str, problems: Problems) -> list[Config]:
+    """Read the members of a group; one that holds several conditions must hold as a whole."""
+    if not members:
+        problems.add("empty_group", at)
+    found: list[Config] = []
+    for i, member in enumerate(members):
+        if not isinstance(member, dict) or not member:
+            problems.add_wrong_value(f"{at}[{i}]", member, "Write {FIELD: {below: 25}}.")
+            continue
+        conditions = _parse_conditions(member, f"{at}[{i}]", problems)
+        found.append(conditions[0] if len(conditions) == 1 else {"all": conditions})
+    return found
 
 
-def _place(field: Field, fields: tuple[Field, ...]) -> int:
-    return [one.name for one in fields].index(field.name)
+def _flat(conditions: Iterable[Config]) -> Iterator[Config]:
+    """Yield the conditions on fields, also those within groups."""
+    for each in conditions:
+        groups = [each[key] for key in GROUPS if key in each]
+        if groups:
+            yield from (one for members in groups for one in _flat(members))
+        else:
+            yield each
 
 
-_EXAMPLE = (
-    'It looks like {rules: [{if: [{field: age, is: "<", value: 25}], arm: young}], '
-    "otherwise: champion}."
-)
+def _group_text(conditions: list[Config], word: str) -> str:
+    return f" {word} ".join(map(_condition_text, conditions))
+
+
+def _condition_text(condition: Config) -> str:
+    if "any" in condition:
+        return f"({_group_text(condition['any'], 'or')})"
+    if "all" in condition:
+        return f"({_group_text(condition['all'], 'and')})"
+    return f"{condition['field']} {condition['is']} {plain_text(condition['value'])}"
+
+
+# From conditions to functions of columns
+
+
+def _compile_group(
+    conditions: list[Config],
+    signature: Signature,
+    at: str,
+    problems: Problems,
+    *,
+    one: bool = False,
+) -> Condition:
+    """Compile conditions that must all hold, or of which one is enough."""
+    compiled = [
+        _compile_group(each[key], signature, at, problems, one=key == "any")
+        if (key := next((key for key in GROUPS if key in each), None))
+        else _compile_condition(each, signature, at, problems)
+        for each in conditions
+    ]
+    join = np.logical_or if one else np.logical_and
+
+    def holds(columns: Columns) -> NDArray[np.bool_]:
+        found = np.full(len(columns), not one, dtype=np.bool_)
+        for each in compiled:
+            join(found, each(columns), out=found)
+        return found
+
+    return holds
+
+
+def _compile_condition(
+    condition: Config, signature: Signature, at: str, problems: Problems
+) -> Condition:
+    """Compile a condition on a field; if it does not fit, add that, and it never holds."""
+    name, operator, value = condition["field"], condition["is"], condition["value"]
+    fields = {field.name: field for field in signature.fields}
+    field = fields.get(name)
+    wanted = ""
+    if field is None:
+        problems.add("rule_field", at, field=name, known=fields)
+        return lambda columns: np.zeros(len(columns), np.bool_)
+    try:
+        if operator == "missing":
+            wanted = "true or false"
+            return _missing(field, signature, msgspec.convert(value, bool))
+        if operator in _ORDER and field.kind not in NUMERIC - {"boolean"}:
+            wanted = "is, not, in or missing: these values have no order"
+            raise ValueError(wanted)
+        wanted = _WANTED[field.kind]
+        if operator == "in" and not isinstance(value, list):
+            wanted = "a list of values"
+            raise ValueError(wanted)
+        operands = value if operator == "in" else [value]
+        if field.kind in NUMERIC:
+            numbers = [_as_number(field, each) for each in operands]
+            return _numeric(field, signature, operator, numbers)
+        if field.kind == "tensor" or not all(isinstance(each, str) for each in operands):
+            raise ValueError(wanted)
+        return _textual(field, signature, operator, operands)
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        told = {"kind": field.kind, "operator": operator, "value": value, "wanted": wanted}
+        problems.add("rule_value", at, field=name, **told)
+        return lambda columns: np.zeros(len(columns), np.bool_)
+
+
+def _as_number(field: Field, value: Any) -> float:
+    """Return a value as the columns hold it: a date-time in microseconds, true as 1."""
+    if field.kind == "datetime":
+        return float(to_microseconds(msgspec.convert(value, AwareDatetime)))
+    if field.kind == "boolean":
+        return float(msgspec.convert(value, bool))
+    number = msgspec.convert(value, float)
+    if field.kind == "integer" and not number.is_integer():
+        raise ValueError(value)
+    return number
+
+
+def _missing(field: Field, signature: Signature, wanted: bool) -> Condition:
+    if field.kind in NUMERIC:
+        place = signature.numeric.index(field)
+        return lambda columns: np.isnan(columns.numbers[:, place]) == wanted
+    if field.kind == "tensor":
+        raise ValueError(wanted)
+    place = signature.textual.index(field)
+    return lambda columns: _each_text(columns, place, lambda text: (text is None) == wanted)
+
+
+def _numeric(field: Field, signature: Signature, operator: str, operands: list[float]) -> Condition:
+    place = signature.numeric.index(field)
+    if operator == "in":
+        return lambda columns: np.isin(columns.numbers[:, place], operands)
+    number = operands[0]
+    if operator == "==":
+        return lambda columns: columns.numbers[:, place] == number
+    if operator == "!=":
+        return lambda columns: (
+            (columns.numbers[:, place] != number) & ~np.isnan(columns.numbers[:, place])
+        )
+    compare = _ORDER[operator]
+    return lambda columns: compare(columns.numbers[:, place], number)
+
+
+def _textual(field: Field, signature: Signature, operator: str, operands: list[str]) -> Condition:
+    place = signature.textual.index(field)
+    wanted = frozenset(operands)
+    if operator == "!=":
+        return lambda columns: _each_text(
+            columns, place, lambda text: text is not None and text not in wanted
+        )
+    return lambda columns: _each_text(columns, place, wanted.__contains__)
+
+
+def _each_text(columns: Columns, place: int, holds: Callable[[Any], bool]) -> NDArray[np.bool_]:
+    return np.array([holds(text) for text in columns.texts[:, place].tolist()], np.bool_)

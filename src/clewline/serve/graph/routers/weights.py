@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.serve.graph.batch import Batch
-from clewline.serve.graph.routers.draws import UniformHash
-from clewline.serve.graph.routers.router import RouteContext
-from clewline.serve.graph.routers.shares import Shares
+from clewline.serve.graph.node import Batch
+from clewline.serve.graph.problems import Problems
+from clewline.serve.graph.routers.arm_shares import (
+    ArmShares,
+    UniformHash,
+    parse_shares,
+    shares_text,
+)
+from clewline.serve.graph.routers.router import Config, RouteContext, Router
 from clewline.store.records import RouterState
 
 
-class WeightsRouter:
+class WeightsRouter(Router):
     """
     Draws the arm from the prediction's id, so that a replay draws the same.
 
     Config: `{"weights": {arm: share}, "ramp": {"to": {arm: share}, "over_s": s}}`.
     """
 
-    learns = False
-
-    def __init__(self, shares: Shares, salt: str) -> None:
+    def __init__(self, shares: ArmShares, salt: str) -> None:
         self._shares = shares
-        self._draws = UniformHash(salt)
+        self._hash = UniformHash(salt)
 
     @classmethod
-    def build(cls, config: dict[str, Any], setting: RouteContext) -> WeightsRouter:
-        """Make it from its weights."""
-        shares = Shares(config, setting)
-        return cls(shares, f"{setting.endpoint}/{setting.node}/{shares.salt or ''}")
+    def parse(cls, settings: Config, arms: list[str], at: str, problems: Problems) -> Config:
+        """Read the weights and the ramp."""
+        return parse_shares(settings, arms, at, problems)
+
+    @classmethod
+    def config_text(cls, config: Config) -> str:
+        """Write the shares of the arms."""
+        return shares_text(config)
+
+    @classmethod
+    def build(cls, config: Config, context: RouteContext) -> WeightsRouter:
+        """Make it of its weights."""
+        shares = ArmShares(config, context)
+        return cls(shares, f"{context.endpoint}/{context.node}/{shares.salt or ''}")
 
     def choose(
         self, batch: Batch, state: RouterState | None
@@ -40,18 +51,18 @@ class WeightsRouter:
         arms, propensities = [], []
         for identifier in batch.ids:
             shares = self._shares.of(identifier)
-            arm = _drawn(self._draws.of(identifier), shares)
+            arm = _arm_at(self._hash.of(identifier), shares)
             arms.append(arm)
             propensities.append(shares[arm])
         return np.array(arms, dtype=np.intp), np.array(propensities)
 
 
-def _drawn(number: float, shares: list[float]) -> int:
-    """Find the arm in whose share a number between 0 and 1 lies."""
+def _arm_at(number: float, shares: list[float]) -> int:
+    """Find the arm that has a number between 0 and 1 in its share."""
     last, end = 0, 0.0
     for arm, share in enumerate(shares):
         if share > 0:
             last, end = arm, end + share
             if number < end:
                 break
-    return last  # the last that has a share takes what rounding leaves below 1
+    return last  # the last arm with a share takes what rounding leaves below 1

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from clewline.errors import FieldProblem, InvalidInput, ModelFailed
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_rows
-from clewline.serve.graph.batch import Batch, NodeAnswers
-from clewline.serve.graph.branches import Branches
-from clewline.serve.graph.builder import Node
-from clewline.serve.graph.regroup import ArmChoices, regrouped
+from clewline.serve.graph.node import Batch, Node, NodeAnswers
+from clewline.serve.graph.nodes.combine import ParallelBranches
+from clewline.serve.graph.nodes.route import ArmChoices, answer_by_arms
 from clewline.serve.graph.row_trace import row_traces
 from clewline.serve.log.frame import RoutePath
 from clewline.signature.columns import Columns
@@ -70,23 +69,25 @@ def test_each_row_gets_the_answer_way_and_mark_of_its_own_arm(
     pairs: list[tuple[int, int, float]],
 ) -> None:
     values, arms, shares = zip(*pairs, strict=True)
-    answered = regrouped(batch([float(v) for v in values]), chosen(list(arms), list(shares)), ARMS)
+    answered = answer_by_arms(
+        batch([float(v) for v in values]), chosen(list(arms), list(shares)), ARMS
+    )
     assert answered.outputs.values is not None
     expected = [value * 10**arm for value, arm in zip(values, arms, strict=True)]
     assert answered.outputs.values.tolist() == expected
     found = row_traces(answered, len(pairs))
     for trail, (value, arm, share) in zip(found, pairs, strict=True):
         name = f"x{10.0**arm}"
-        assert (trail.way.model, trail.way.arm) == (f"{name}@1", f"arm-{10.0**arm}")
-        assert [(c.propensity, c.state) for c in trail.way.choices] == [(share, 7)]
-        assert [node for node, _ in trail.way.path] == ["route", name]
-        assert trail.marks == np.array([arm, value], dtype="<u4").tobytes()
-    assert len(answered.ways) == len(set(zip(arms, shares, strict=True)))
+        assert (trail.path.model, trail.path.arm) == (f"{name}@1", f"arm-{10.0**arm}")
+        assert [(c.propensity, c.state) for c in trail.path.choices] == [(share, 7)]
+        assert [node for node, _ in trail.path.path] == ["route", name]
+        assert trail.checksums == np.array([arm, value], dtype="<u4").tobytes()
+    assert len(answered.paths) == len(set(zip(arms, shares, strict=True)))
 
 
 def test_a_row_that_an_arm_refuses_is_named_by_its_place_in_the_batch() -> None:
     with pytest.raises(InvalidInput) as refused:
-        regrouped(batch([1, 2, 13, 4, 13]), chosen([0, 1, 1, 0, 1]), ARMS)
+        answer_by_arms(batch([1, 2, 13, 4, 13]), chosen([0, 1, 1, 0, 1]), ARMS)
     assert [problem.row for problem in refused.value.fields] == [2, 4]
 
 
@@ -143,14 +144,14 @@ def known(node: Node, asked: Batch) -> list[tuple[Any, ...]]:
     assert answered.outputs.values is not None
     values = answered.outputs.values.tolist()
     return [
-        (value, trail.way.arm, trail.way.model, trail.way.choices, trail.marks)
+        (value, trail.path.arm, trail.path.model, trail.path.choices, trail.checksums)
         for value, trail in zip(values, row_traces(answered, len(values)), strict=True)
     ]
 
 
 def test_nested_arms_are_joined_and_every_choice_is_kept(grow: Grow) -> None:
     node = grow(GRAPH["branches"]["routed"])
-    ways = node.answer(batch([float(i) for i in range(64)])).ways
+    ways = node.answer(batch([float(i) for i in range(64)])).paths
     assert {way.arm for way in ways} == {"a", "b/c", "b/d"}
     for way in ways:
         assert [choice.node for choice in way.choices] == ["route", "inner"][: 1 + ("/" in way.arm)]
@@ -166,7 +167,7 @@ def test_an_arm_with_its_labels_in_another_order_answers_in_that_of_the_first(
     route = {"kind": "route", "name": "route", "how": "sticky", "config": {}, "arms": arms}
     values = np.linspace(-5, 5, 64)
     answered = grow(route).answer(batch(values.tolist()))
-    assert len(answered.ways) == 2
+    assert len(answered.paths) == 2
     outputs = answered.outputs
     assert outputs.choices is not None
     assert outputs.probabilities is not None
@@ -182,9 +183,9 @@ def test_what_a_function_makes_must_fit_what_follows(grow: Grow) -> None:
         prediction_ids(2),
         [None, None],
     )
-    with pytest.raises(ModelFailed, match=r"'t' made does not fit.*row 1, field 'x': 'one'"):
+    with pytest.raises(ModelFailed, match=r"does not fit the next node: .*row 1, field 'x': 'one'"):
         grow(tree).answer(asked)
-    with pytest.raises(ModelFailed, match="given 2 rows and gave 1 rows"):
+    with pytest.raises(ModelFailed, match="got 2 rows and gave 1 rows"):
         grow({**tree, "function": "nodes.py:short"}).answer(asked)
     with pytest.raises(ModelFailed, match="'t' raised AttributeError"):
         grow({**tree, "function": "nodes.py:shifted"}).answer(asked)
@@ -211,7 +212,7 @@ class Waits:
 def test_branches_that_cost_much_run_beside_each_other() -> None:
     with ThreadPoolExecutor(1) as threads:
         both: Any = [Waits(threading.Barrier(2))] * 2
-        branches = Branches(both, threads)
+        branches = ParallelBranches(both, threads)
         for cost in branches._costs:
             cost.observe(1, 0.01)
         assert len(branches.answer(batch([1.0]))) == 2
@@ -227,7 +228,7 @@ def test_cheap_branches_run_here_one_after_another() -> None:
                 return super().answer(asked)
 
         both: Any = [Named(1.0), Named(2.0)]
-        branches = Branches(both, threads)
+        branches = ParallelBranches(both, threads)
         for _ in range(5):
             branches.answer(batch([1.0]))
         assert set(names) == {threading.current_thread().name}
@@ -239,7 +240,7 @@ def test_branches_in_branches_need_no_more_threads_than_there_are() -> None:
         class Inner:
             def __init__(self, depth: int) -> None:
                 below: Any = [Inner(depth - 1) if depth else Times(1.0) for _ in range(2)]
-                self.branches = Branches(below, threads)
+                self.branches = ParallelBranches(below, threads)
                 for cost in self.branches._costs:
                     cost.observe(1, 0.01)
 
@@ -267,7 +268,7 @@ def test_when_a_branch_fails_the_others_are_at_rest_before_it_is_told() -> None:
 
     with ThreadPoolExecutor(1) as threads:
         both: Any = [Fails(1.0), Slow(1.0)]
-        branches = Branches(both, threads)
+        branches = ParallelBranches(both, threads)
         for cost in branches._costs:
             cost.observe(1, 0.01)
         with pytest.raises(ModelFailed):
