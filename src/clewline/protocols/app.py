@@ -20,7 +20,7 @@ from clewline.protocols.access_log import AccessLog
 from clewline.protocols.error_responses import coded_response, error_response, refusal_response
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse
-from clewline.protocols.mlflow.routes import Mlflow
+from clewline.protocols.mlflow.scoring import MlflowRoutes
 from clewline.protocols.oip.rest import OipRestRoutes
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.protocols.route import HttpRoute, RouteFinder, error_route
@@ -45,7 +45,7 @@ def make_app(
     protocols: tuple[RouteFinder, ...] = (
         rest,
         OipRestRoutes(endpoints, rest.ready),
-        Mlflow(endpoints, rest.ready),
+        MlflowRoutes(endpoints, rest.ready),
     )
     return HttpApp(protocols, token_checker, health, log=log, behind_proxy=behind_proxy)
 

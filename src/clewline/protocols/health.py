@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from clewline.errors import NotFound, Overloaded
 from clewline.serve.metrics.metric_families import MetricFamily
+from clewline.serve.served_endpoint import ServedEndpoint
 
 
 class Readiness(NamedTuple):
@@ -40,6 +42,24 @@ class Ending(Protocol):
     """What is valid until some time."""
 
     ends: float  # seconds since the epoch
+
+
+def require_ready(endpoint: ServedEndpoint) -> None:
+    """
+    Accept an endpoint that answers; a cold one does, after it is loaded.
+
+    Raises:
+        NotFound: It is unloaded.
+        Overloaded: It is being loaded.
+        ClewlineError: It failed to load; the reason.
+    """
+    if endpoint.state in ("ready", "cold"):
+        return
+    if endpoint.trouble is not None:
+        raise endpoint.trouble
+    if endpoint.state == "unloaded":
+        raise NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
+    raise Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
 
 
 class ServerHealth:

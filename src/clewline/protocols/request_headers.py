@@ -128,6 +128,24 @@ def run_on_thread(
     asyncio.get_running_loop().run_in_executor(threads, work).add_done_callback(finish)
 
 
+def run_at_once_or_on_thread(
+    threads: Executor,
+    work: Callable[[], T],
+    then: Callable[[T | ClewlineError], None],
+    *,
+    takes_long: bool,
+) -> None:
+    """Run work that takes long on a thread, and anything else at once; as `run_on_thread`."""
+    if takes_long:
+        run_on_thread(threads, work, then)
+        return
+    try:
+        done: T | ClewlineError = work()
+    except ClewlineError as error:
+        done = error
+    then(done)
+
+
 def idempotency_key(request: HttpRequest) -> str | None:
     """
     Return the caller's idempotency key.

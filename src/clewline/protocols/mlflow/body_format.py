@@ -1,186 +1,183 @@
 """
-Requests of MLflow's scoring protocol as rows.
+The body format `mlflow`: requests of MLflow's scoring protocol as rows.
 
-Exactly one key says how the rows stand:
+Exactly one key says how the rows are sent:
 
     dataframe_split      {"columns": […], "data": [[…], …]}, as pandas writes it; no index is read
     dataframe_records    [{column: value, …}, …]
     instances, inputs    rows, as objects or lists; or columns, as an object of lists
 
-A row without names, a list, has its values in the order of the signature. As in
-MLflow, columns that no field has are left out, and so are `params` and other
-keys; `entities`, ours, says whom each row is about. NaN is null, and so is NaT
-where a date-time is wanted; a date-time without offset is one of UTC.
+A row without names, a list, has its values in the order of the signature. As in MLflow, columns
+that no field has are left out, and so are `params` and other keys; `entities`, our own key, names
+the entity of each row. NaN is null, and so is NaT in a date-time field; a date-time without
+offset is in UTC.
+
+Source: MLflow 3.17, mlflow/pyfunc/scoring_server.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
 
 from clewline.errors import InvalidInput, MalformedInput
-from clewline.serve.formats.body_format import RequestRows, too_many_rows
-from clewline.signature import json_rows
+from clewline.serve.formats.body_format import RequestRows
+from clewline.serve.formats.columns import require_count
+from clewline.serve.formats.json_formats import is_text
 from clewline.signature.check import Checker
 from clewline.signature.field import Field
 from clewline.signature.field_rules import UnrepresentableNumber, is_encodable, printable_text
-from clewline.signature.json_rows import JsonObject
+from clewline.signature.json_rows import JsonObject, parse_exactly, printable_json
 
-WAYS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-"""The keys of which a request has exactly one."""
+MLFLOW = "mlflow"
 ENTITIES = "entities"
-SHAPE = f"Send a JSON object with exactly one of {', '.join(WAYS)}."
 DEEPEST = 64
 """Lists in lists that are written out for `why`; no tensor has as many axes."""
-_SPLIT = frozenset({"columns", "data", "index"})
 _LOCAL = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?", re.ASCII)
+_ESCAPED = re.compile(rb"\\u00[2-7]")
+"""A letter that no program escapes; one who writes it may hide a key that stands twice."""
 
 
-class MlflowRequests:
+class MlflowFormat:
     """Reads a request in JSON."""
 
     def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of a request."""
         reader = _readers.get(checker)
         if reader is None:
-            reader = _readers[checker] = Reader(checker)
-        return reader.quick(body, max_rows) or reader.exact(body, max_rows)
+            reader = _readers[checker] = MlflowReader(checker)
+        return reader.read_quickly(body, max_rows) or reader.read_exactly(body, max_rows)
 
     def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
-        """Write each row as a JSON object; values without names go by their place."""
-        rows, _ = sent(body)
-        return [_written(row) for row in rows]
+        """Return each row as a JSON object; values without names go by their place."""
+        found = []
+        for row in parse_request(body)[0]:
+            if isinstance(row, JsonObject):
+                named = _plain(row)
+            else:
+                values = row if isinstance(row, list) else [row]
+                named = {str(place): _plain(value) for place, value in enumerate(values)}
+            found.append(json.dumps(named, ensure_ascii=False, separators=(",", ":")).encode())
+        return found
 
 
-FORMAT = MlflowRequests()
-MLFLOW = "mlflow"
+FORMAT = MlflowFormat()
 
 
-class Split(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A table as its columns' names and its rows' values."""
-
+class _SplitTable(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: list[list[Any]]
     columns: list[str]
     index: msgspec.Raw = msgspec.Raw()
 
 
-class Usual(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """What MLflow's own client sends for a table."""
-
-    dataframe_split: Split
+class _SplitRequest(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    dataframe_split: _SplitTable
 
 
-class Records(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """Rows as objects."""
-
+class _RecordsRequest(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     dataframe_records: msgspec.Raw
 
 
-_ESCAPED = re.compile(rb"\\u00[2-7]")
-"""A letter that no program escapes; one who writes it may hide a key that stands twice."""
-_decode_usual = msgspec.json.Decoder(Usual).decode
-_decode_records = msgspec.json.Decoder(Records).decode
+_decode_split = msgspec.json.Decoder(_SplitRequest).decode
+_decode_records = msgspec.json.Decoder(_RecordsRequest).decode
 
 
-class Reader:
+class MlflowReader:
     """Reads the requests to endpoints of one signature."""
 
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
         fields = checker.signature.fields
         self._fields = {field.name: field for field in fields}
-        self._names = tuple(self._fields)
         self._scalars = frozenset(field.name for field in fields if field.kind != "tensor")
-        # A text may be a date-time without its offset; only the exact way mends that.
-        self._is_plain = all(field.kind != "datetime" for field in fields)
+        # A string may be a date-time without its offset; only the exact pass adds that.
+        self._has_datetime = any(field.kind == "datetime" for field in fields)
 
-    def quick(self, body: bytes, max_rows: int) -> RequestRows | None:
-        """Read a table as callers mostly send it, where everything is plainly right; else None."""
+    def read_quickly(self, body: bytes, max_rows: int) -> RequestRows | None:
+        """Read a table as MLflow's clients send it if everything is plainly right, else None."""
         if body.startswith(b'{"dataframe_records"'):
-            return self._quick_records(body, max_rows)
-        if body.startswith(b'{"dataframe_split"') and self._is_plain:
-            return self._quick_split(body, max_rows)
-        return None
+            read: Callable[[bytes, int], list[Any] | None] = self._read_records
+        elif body.startswith(b'{"dataframe_split"') and not self._has_datetime:
+            read = self._read_split
+        else:
+            return None
+        try:
+            rows = read(body, max_rows)
+        except (msgspec.DecodeError, UnicodeError, RecursionError, InvalidInput):
+            return None  # a column too many, or a time without offset: the exact pass decides
+        return RequestRows(rows) if rows and len(rows) <= max_rows else None
 
-    def _quick_records(self, body: bytes, max_rows: int) -> RequestRows | None:
+    def _read_records(self, body: bytes, max_rows: int) -> list[Any] | None:
         if body.count(b'"dataframe_records"') > 1:
             return None
-        try:
-            records = bytes(_decode_records(body).dataframe_records)
-            if b"\\" in body[: len(body) - len(records)]:
-                return None  # a key that is written with escapes may be the same one again
-            rows = self._checker.decode(records) if records.startswith(b"[") else []
-        except (msgspec.DecodeError, UnicodeError, RecursionError, InvalidInput):
-            return None  # a column too many, or a time without offset: the exact way decides
-        return RequestRows(rows) if 0 < len(rows) <= max_rows else None
+        records = bytes(_decode_records(body).dataframe_records)
+        # A key that is written with escapes may be the same one again.
+        if b"\\" in body[: len(body) - len(records)] or not records.startswith(b"["):
+            return None
+        return self._checker.decode(records)
 
-    def _quick_split(self, body: bytes, max_rows: int) -> RequestRows | None:
-        try:
-            table = _decode_usual(body).dataframe_split
-            places = self._places(table.columns)
-            if places is None or not 0 < len(table.data) <= max_rows or _repeats(body):
+    def _read_split(self, body: bytes, max_rows: int) -> list[Any] | None:
+        table = _decode_split(body).dataframe_split
+        names, width = set(table.columns), len(table.columns)
+        # A string that reads like a key counts as one.
+        keys = (b'"dataframe_split"', b'"columns"', b'"data"')
+        is_repeated = any(body.count(key) > 1 for key in keys) or _ESCAPED.search(body) is not None
+        if len(names) != width or not self._fields.keys() <= names or is_repeated:
+            return None
+        if len(table.data) > max_rows:
+            return None
+        places = [(name, table.columns.index(name)) for name in self._fields]
+        row_type, rows = self._checker.row_type, []
+        for values in table.data:
+            if len(values) != width:
                 return None
-            width, row_type = len(table.columns), self._checker.row_type
-            rows = []
-            for values in table.data:
-                if len(values) != width:
-                    return None
-                row = {name: values[place] for name, place in places}
-                rows.append(msgspec.convert(row, row_type))
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return None
-        return RequestRows(rows)
+            rows.append(msgspec.convert({name: values[place] for name, place in places}, row_type))
+        return rows
 
-    def exact(self, body: bytes, max_rows: int) -> RequestRows:
+    def read_exactly(self, body: bytes, max_rows: int) -> RequestRows:
         """Read any request, and say what is wrong with it if anything is."""
-        rows, entities = sent(body, self._scalars)
-        if not rows:
-            raise MalformedInput("There are no rows.", "Send at least one.")
-        if len(rows) > max_rows:
-            raise too_many_rows(max_rows)
+        rows, entities = parse_request(body, self._scalars)
+        require_count(len(rows), max_rows)
         checked = self._checker.settle([self._named(row) for row in rows])
-        return RequestRows(checked, _entities(entities, len(checked)))
-
-    def _places(self, columns: list[str]) -> list[tuple[str, int]] | None:
-        """Find each field among the columns; None unless each is there once."""
-        if len(set(columns)) != len(columns) or not self._fields.keys() <= set(columns):
-            return None
-        return [(name, columns.index(name)) for name in self._names]
+        if entities is not None and (
+            not isinstance(entities, list)
+            or not all(map(is_text, entities))
+            or len(entities) != len(checked)
+        ):
+            raise MalformedInput(
+                f"entities is not a list of {len(checked)} texts.",
+                "Send one string per row, or leave it out.",
+            )
+        return RequestRows(checked, entities)
 
     def _named(self, row: Any) -> Any:
         """Give a row the names of the signature, and its values as the signature reads them."""
+        fields, names = self._fields, tuple(self._fields)
         if not isinstance(row, JsonObject):
-            row = self._by_place(row)
-        if not isinstance(row, JsonObject):
-            return row
-        # A name that is not known is shown where it may be a field that is missing.
-        complete = self._fields.keys() <= {name for name, _ in row}
-        fields = self._fields
+            if len(names) == 1 and not (names[0] in self._scalars and isinstance(row, list)):
+                row = JsonObject([(names[0], row)])
+            elif isinstance(row, list) and len(row) == len(names):
+                row = JsonObject(zip(names, row, strict=True))
+            else:
+                return row
+        # An unknown name is shown if it may be a field that is missing.
+        is_complete = fields.keys() <= {name for name, _ in row}
         return JsonObject(
-            (name, value if (field := fields.get(name)) is None else _meant(field, value))
+            (name, value if (field := fields.get(name)) is None else _field_value(field, value))
             for name, value in row
-            if not complete or name in fields
+            if not is_complete or name in fields
         )
 
-    def _by_place(self, row: Any) -> Any:
-        names = self._names
-        if len(names) == 1 and not (names[0] in self._scalars and isinstance(row, list)):
-            return JsonObject([(names[0], row)])
-        if isinstance(row, list) and len(row) == len(names):
-            return JsonObject(zip(names, row, strict=True))
-        return row
+
+_readers: WeakKeyDictionary[Checker, MlflowReader] = WeakKeyDictionary()
 
 
-_readers: WeakKeyDictionary[Checker, Reader] = WeakKeyDictionary()
-
-
-def sent(body: bytes, scalars: frozenset[str] = frozenset()) -> tuple[list[Any], Any]:
+def parse_request(body: bytes, scalars: frozenset[str] = frozenset()) -> tuple[list[Any], Any]:
     """
     Take a request apart.
 
@@ -189,93 +186,94 @@ def sent(body: bytes, scalars: frozenset[str] = frozenset()) -> tuple[list[Any],
         scalars: Columns whose values may stand in lists of one, as an array of shape (n, 1) does.
 
     Returns:
-        The rows: `Pairs` where they have names, lists where they have none; and the entities.
+        The rows, each a `JsonObject` if it has names, else a list; and the entities.
 
     Raises:
-        MalformedInput: It is no JSON, has not exactly one of the ways to send rows, or the way
-            is not followed.
+        MalformedInput: It is no JSON, has not exactly one of the keys for rows, or what stands
+            there is something else.
     """
-    document = json_rows.parse_exactly(body)
+    document = parse_exactly(body)
+    shape = f"Send a JSON object with exactly one of {', '.join(_READERS)}."
     if not isinstance(document, JsonObject):
-        raise MalformedInput("The body is no JSON object.", SHAPE)
+        raise MalformedInput("The body is no JSON object.", shape)
     keys = [key for key, _ in document]
-    ways = [key for key in keys if key in WAYS]
-    if len(ways) != 1 or keys.count(ENTITIES) > 1:
+    sent = [key for key in keys if key in _READERS]
+    if len(sent) != 1 or keys.count(ENTITIES) > 1:
         named = ", ".join(repr(printable_text(key)[:50]) for key in keys[:10]) or "none"
-        raise MalformedInput(f"The keys of the body are: {named}.", SHAPE)
+        raise MalformedInput(f"The keys of the body are: {named}.", shape)
     parts = dict(document)
-    rows = _READ[ways[0]](ways[0], parts[ways[0]], scalars)
+    rows = _READERS[sent[0]](sent[0], parts[sent[0]], scalars)
     return rows, parts.get(ENTITIES)
 
 
-def _split(way: str, table: Any, scalars: frozenset[str]) -> list[Any]:
+def _read_table(key: str, table: Any, scalars: frozenset[str]) -> list[Any]:
     parts = dict(table) if isinstance(table, JsonObject) else {}
-    if "data" not in parts or len(parts) != len(table) or not parts.keys() <= _SPLIT:
+    if (
+        "data" not in parts
+        or len(parts) != len(table)
+        or not parts.keys() <= {"columns", "data", "index"}
+    ):
         raise MalformedInput(
-            f"{way} is not a table.", 'Send {"columns": […], "data": [[…], …]}, each once.'
+            f"{key} is not a table.", 'Send {"columns": […], "data": [[…], …]}, each once.'
         )
     rows, columns = parts["data"], parts.get("columns")
     if not isinstance(rows, list):
-        raise MalformedInput(f"The data of {way} is no list.", "Send a list of rows.")
+        raise MalformedInput(f"The data of {key} is no list.", "Send a list of rows.")
     if columns is None or (isinstance(columns, list) and columns == list(range(len(columns)))):
         return rows
-    if not isinstance(columns, list) or not all(map(_is_text, columns)):
+    if not isinstance(columns, list) or not all(map(is_text, columns)):
         raise MalformedInput(
-            f"The columns of {way} are not texts.", "Name each column, or leave columns out."
+            f"The columns of {key} are not texts.", "Name each column, or leave columns out."
         )
-    _check_once(columns)
-    wrong = next((n for n, row in enumerate(rows) if not _is_wide(row, len(columns))), None)
-    if wrong is not None:
-        raise MalformedInput(
-            f"Row {wrong} of {way} has not one value a column.",
-            f"Send a list of {len(columns)} values.",
-        )
+    _check_unrepeated(columns)
+    for number, row in enumerate(rows):
+        if type(row) is not list or len(row) != len(columns):
+            raise MalformedInput(
+                f"Row {number} of {key} has not one value a column.",
+                f"Send a list of {len(columns)} values.",
+            )
     return [JsonObject(zip(columns, row, strict=True)) for row in rows]
 
 
-def _listed(way: str, rows: Any, scalars: frozenset[str]) -> list[Any]:
+def _read_list(key: str, rows: Any, scalars: frozenset[str]) -> list[Any]:
     if not isinstance(rows, list):
-        raise MalformedInput(f"{way} is no list.", "Send a list of rows.")
+        raise MalformedInput(f"{key} is no list.", "Send a list of rows.")
     return rows
 
 
-def _rows_or_columns(way: str, data: Any, scalars: frozenset[str]) -> list[Any]:
+def _read_rows_or_columns(key: str, data: Any, scalars: frozenset[str]) -> list[Any]:
     if not isinstance(data, JsonObject):
-        return _listed(way, data, scalars)
+        return _read_list(key, data, scalars)
     names = [name for name, _ in data]
-    _check_once(names)
-    columns = [value for _, value in data]
-    if not any(type(column) is list for column in columns):
+    _check_unrepeated(names)
+    are_lists = [type(column) is list for _, column in data]
+    if not any(are_lists):
         return [data] if data else []
-    lengths = {name: len(value) if type(value) is list else 1 for name, value in data}
-    if len(set(lengths.values())) != 1 or not all(type(column) is list for column in columns):
-        shown = ", ".join(
-            f"{printable_text(n)[:50]}: {size}" for n, size in list(lengths.items())[:10]
-        )
+    lengths = [len(column) if type(column) is list else 1 for _, column in data]
+    if len(set(lengths)) != 1 or not all(are_lists):
+        sizes = list(zip(names, lengths, strict=True))[:10]
+        shown = ", ".join(f"{printable_text(name)[:50]}: {size}" for name, size in sizes)
         raise MalformedInput(
-            f"The columns of {way} are not lists of one length ({shown}).",
+            f"The columns of {key} are not lists of one length ({shown}).",
             "Send one value a row in each.",
         )
-    flat = [_alone(value) if name in scalars else value for name, value in data]
-    return [JsonObject(zip(names, row, strict=True)) for row in zip(*flat, strict=True)]
+    columns = []
+    for name, column in data:
+        alone = name in scalars and all(type(v) is list and len(v) == 1 for v in column)
+        columns.append([value[0] for value in column] if alone else column)
+    return [JsonObject(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-_READ = {
-    "dataframe_split": _split,
-    "dataframe_records": _listed,
-    "instances": _rows_or_columns,
-    "inputs": _rows_or_columns,
+_READERS: dict[str, Callable[[str, Any, frozenset[str]], list[Any]]] = {
+    "dataframe_split": _read_table,
+    "dataframe_records": _read_list,
+    "instances": _read_rows_or_columns,
+    "inputs": _read_rows_or_columns,
 }
+"""The keys of which a request has exactly one."""
 
 
-def _alone(column: list[Any]) -> list[Any]:
-    """Take each value out of its list, where every one stands in a list of one."""
-    if all(type(value) is list and len(value) == 1 for value in column):
-        return [value[0] for value in column]
-    return column
-
-
-def _meant(field: Field, value: Any) -> Any:
+def _field_value(field: Field, value: Any) -> Any:
     """Read a value as pandas and MLflow's client write it: NaN, NaT, times without offset."""
     if field.kind == "tensor" or not isinstance(value, str):
         return value
@@ -292,56 +290,20 @@ def _meant(field: Field, value: Any) -> Any:
     return f"{day}T{minutes or '00:00'}{seconds or ':00'}Z"
 
 
-def _entities(said: Any, rows: int) -> list[str] | None:
-    if said is None:
-        return None
-    if not isinstance(said, list) or not all(map(_is_text, said)) or len(said) != rows:
-        raise MalformedInput(
-            f"entities is not a list of {rows} texts.", "Send one text a row, or leave it out."
-        )
-    return said
-
-
-def _is_text(value: Any) -> bool:
-    """Tell a text that can be logged from a number beyond float64 and from lone surrogates."""
-    return (
-        isinstance(value, str)
-        and not isinstance(value, UnrepresentableNumber)
-        and is_encodable(value)
-    )
-
-
-def _is_wide(row: Any, width: int) -> bool:
-    return type(row) is list and len(row) == width
-
-
-def _check_once(columns: Sequence[str]) -> None:
-    if len(set(columns)) != len(columns):
-        twice = next(name for name, times in Counter(columns).items() if times > 1)
-        raise MalformedInput(
-            f"The column {printable_text(twice)!r} is there more than once.", "Send each once."
-        )
-
-
-def _repeats(body: bytes) -> bool:
-    """Tell that a key of the body may come twice; a text that reads like one counts too."""
-    keys = (b'"dataframe_split"', b'"columns"', b'"data"')
-    return any(body.count(key) > 1 for key in keys) or _ESCAPED.search(body) is not None
-
-
-def _written(row: Any) -> bytes:
-    if isinstance(row, JsonObject):
-        named = _plain(row)
-    else:
-        values = row if isinstance(row, list) else [row]
-        named = {str(place): _plain(value) for place, value in enumerate(values)}
-    return json.dumps(named, ensure_ascii=False, separators=(",", ":")).encode()
+def _check_unrepeated(columns: Sequence[str]) -> None:
+    seen = set[str]()
+    for name in columns:
+        if name in seen:
+            raise MalformedInput(
+                f"The column {printable_text(name)!r} is there more than once.", "Send each once."
+            )
+        seen.add(name)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """Make a value fit for JSON; a column that was left out may hold anything, however deep."""
+    """Turn a value into one that JSON has; a column that was left out may hold anything."""
     if isinstance(value, JsonObject | list) and depth > DEEPEST:
-        return json_rows.printable_json(value)
+        return printable_json(value)
     if isinstance(value, JsonObject):
         return {_plain(name): _plain(each, depth + 1) for name, each in value}
     if isinstance(value, list):

@@ -26,29 +26,9 @@ from clewline.protocols.error_responses import STATUS
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.http.request import HttpResponse
+from clewline.protocols.oip import grpc_messages, infer_response, model_metadata
 from clewline.protocols.oip.body_format import OIP_BINARY
-from clewline.protocols.oip.grpc_messages import (
-    SERVICE,
-    ReceivedInference,
-    read_inference,
-    read_message,
-    write_inference,
-    write_message,
-)
-from clewline.protocols.oip.infer_response import (
-    LARGE_ROWS,
-    apply_parameters,
-    check_outputs,
-    infer_response,
-)
-from clewline.protocols.oip.model_metadata import (
-    OipServerMetadata,
-    check_load_parameters,
-    check_version,
-    describe_model,
-    is_ready,
-    list_models,
-)
+from clewline.protocols.oip.grpc_messages import SERVICE, read_message, write_message
 from clewline.protocols.oip.rest import LARGE_BYTES
 from clewline.protocols.request_headers import checked_key
 from clewline.serve.access import Need, TokenChecker
@@ -279,29 +259,31 @@ class OipGrpcServer:
         return write_message("ServerReadyResponse", {"ready": self._is_ready().status == 200})
 
     async def _metadata(self, data: bytes, call: _Call) -> bytes:
-        return write_message("ServerMetadataResponse", OipServerMetadata())
+        return write_message("ServerMetadataResponse", model_metadata.OipServerMetadata())
 
     async def _model_ready(self, data: bytes, call: _Call) -> bytes:
         request = read_message("ModelReadyRequest", data)
         endpoint = self.endpoints.get(request.name)
-        check_version(endpoint, request.version)
-        return write_message("ModelReadyResponse", {"ready": is_ready(endpoint)})
+        model_metadata.check_version(endpoint, request.version)
+        return write_message("ModelReadyResponse", {"ready": model_metadata.is_ready(endpoint)})
 
     async def _model(self, data: bytes, call: _Call) -> bytes:
         request = read_message("ModelMetadataRequest", data)
         endpoint = self.endpoints.get(request.name)
-        check_version(endpoint, request.version)
+        model_metadata.check_version(endpoint, request.version)
         serving = await self._loaded(endpoint)
-        return write_message("ModelMetadataResponse", describe_model(serving, endpoint.name))
+        return write_message(
+            "ModelMetadataResponse", model_metadata.describe_model(serving, endpoint.name)
+        )
 
     async def _index(self, data: bytes, call: _Call) -> bytes:
         request = read_message("RepositoryIndexRequest", data)
-        models = list_models(self.endpoints, ready=request.ready)
+        models = model_metadata.list_models(self.endpoints, ready=request.ready)
         return write_message("RepositoryIndexResponse", {"models": models})
 
     async def _load(self, data: bytes, call: _Call) -> bytes:
         request = read_message("RepositoryModelLoadRequest", data)
-        check_load_parameters(dict.fromkeys(request.parameters))
+        model_metadata.check_load_parameters(dict.fromkeys(request.parameters))
         await self.endpoints.load(request.model_name)
         return b""
 
@@ -311,7 +293,7 @@ class OipGrpcServer:
         return b""
 
     async def _infer(self, data: bytes, call: _Call) -> bytes:
-        request = await self._do(len(data) > LARGE_BYTES, read_inference, data)
+        request = await self._do(len(data) > LARGE_BYTES, grpc_messages.read_inference, data)
         endpoint = self.endpoints.get(request.model)
         call.endpoint, status = endpoint.name, 200
         try:
@@ -323,18 +305,18 @@ class OipGrpcServer:
             endpoint.statistics.record_request(status, time.perf_counter() - call.started)
 
     async def _predict(
-        self, endpoint: ServedEndpoint, request: ReceivedInference, call: _Call
+        self, endpoint: ServedEndpoint, request: grpc_messages.ReceivedInference, call: _Call
     ) -> bytes:
-        check_version(endpoint, request.version)
+        model_metadata.check_version(endpoint, request.version)
         serving = endpoint.serving or await self._loaded(endpoint)
         output = serving.loaded.signature.output
-        check_outputs(request.options, output)
+        infer_response.check_outputs(request.options, output)
         found = asyncio.get_running_loop().create_future()
         asked = PredictRequest(request.body, OIP_BINARY, request.detail, abandoned=found.cancelled)
         _read_metadata(asked, call.context)
         if (remaining_s := call.context.time_remaining()) is not None:
             asked.deadline = call.started + remaining_s
-        apply_parameters(asked, request.options)
+        infer_response.apply_parameters(asked, request.options)
         predict(self.endpoints, endpoint, asked, _settler(found))
         result: PredictResponse | ClewlineError = await found
         if isinstance(result, ClewlineError):
@@ -342,10 +324,10 @@ class OipGrpcServer:
         call.rows, call.first_id = len(result.predictions), result.first_id
 
         def write(answer: PredictResponse) -> bytes:
-            tensors = infer_response(answer, output, request.options)
-            return write_inference(endpoint.name, request, tensors)
+            tensors = infer_response.infer_response(answer, output, request.options)
+            return grpc_messages.write_inference(endpoint.name, request, tensors)
 
-        return await self._do(call.rows > LARGE_ROWS, write, result)
+        return await self._do(call.rows > infer_response.LARGE_ROWS, write, result)
 
     async def _do(self, large: bool, work: Callable[[A], T], argument: A) -> T:
         """Do what takes long on a thread, and anything else at once."""

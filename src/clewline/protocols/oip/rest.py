@@ -10,33 +10,20 @@ The Open Inference Protocol v2 over REST, with the extensions for raw tensors an
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import msgspec
 
-from clewline.errors import ClewlineError, Fault, MalformedInput, NotFound, Overloaded
+from clewline.errors import ClewlineError, MalformedInput, NotFound
 from clewline.protocols.error_responses import error_response
+from clewline.protocols.health import require_ready
 from clewline.protocols.http.request import HttpRequest, HttpResponse
+from clewline.protocols.oip import infer_request, infer_response, model_metadata
 from clewline.protocols.oip.body_format import OIP, OIP_BINARY
-from clewline.protocols.oip.infer_request import InferOptions, decode_options, json_length
-from clewline.protocols.oip.infer_response import (
-    LARGE_ROWS,
-    InferResponse,
-    apply_parameters,
-    check_outputs,
-    infer_response,
-)
-from clewline.protocols.oip.model_metadata import (
-    OipServerMetadata,
-    check_load_parameters,
-    check_version,
-    describe_model,
-    is_ready,
-    list_models,
-)
-from clewline.protocols.request_headers import run_on_thread, when_read
+from clewline.protocols.oip.infer_request import InferOptions
+from clewline.protocols.request_headers import run_at_once_or_on_thread, when_read
 from clewline.protocols.route import POST, READ, HttpRoute, error_route
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer
@@ -44,14 +31,12 @@ from clewline.serve.predict import predict
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
-
-logger = logging.getLogger(__name__)
+from clewline.signature.field import Output
 
 HEADER_LENGTH = b"inference-header-content-length"
 OCTETS = b"application/octet-stream"
 LARGE_BYTES = 128 << 10
 """The options of a larger request are read on a thread; below, it takes under a millisecond."""
-T = TypeVar("T")
 _encode = msgspec.json.encode
 
 
@@ -68,7 +53,7 @@ class OipRestRoutes:
         self.endpoints = endpoints
         self._is_ready = ready
         self._tasks: set[asyncio.Task[None]] = set()
-        server = _read("oip.server", "any", lambda: _json(OipServerMetadata()))
+        server = _read("oip.server", "any", lambda: _json(model_metadata.OipServerMetadata()))
         self._fixed = {
             b"/v2": server,
             b"/v2/": server,
@@ -112,51 +97,47 @@ class OipRestRoutes:
                 "oip.infer",
                 "predict",
                 POST,
-                lambda request: self._infer(request, endpoint, version),
+                partial(handle_infer, self.endpoints, endpoint, version),
                 endpoint,
             )
         if verb == "ready":
-            return _read("oip.model_ready", "any", lambda: _model_ready(endpoint, version))
-        return _route(
-            "oip.model", "any", READ, lambda request: self._model(request, endpoint, version)
-        )
+            return _read("oip.model_ready", "any", partial(_model_ready, endpoint, version))
+        return _route("oip.model", "any", READ, partial(self._model, endpoint, version))
 
     def _repository_route(self, name: str, verb: str) -> HttpRoute:
         self.endpoints.get(name)
         move = self.endpoints.load if verb == "load" else self.endpoints.unload
-        return _route(
-            f"oip.{verb}", "operate", POST, lambda request: self._move(request, move, name)
-        )
+        return _route(f"oip.{verb}", "operate", POST, partial(self._move, move, name))
 
     def _ready(self) -> HttpResponse:
         response = self._is_ready()
         return _json({"live": True, "ready": True}) if response.status == 200 else dressed(response)
 
-    def _model(self, request: HttpRequest, endpoint: ServedEndpoint, version: str) -> None:
-        check_version(endpoint, version)
+    def _model(self, endpoint: ServedEndpoint, version: str, request: HttpRequest) -> None:
+        model_metadata.check_version(endpoint, version)
 
         def answer(found: ServedRevision | ClewlineError) -> None:
             if isinstance(found, ClewlineError):
-                request.answer(dressed(error_response(found)))
+                _refuse(request, found)
             else:
-                request.answer(_json(describe_model(found, endpoint.name)))
+                request.answer(_json(model_metadata.describe_model(found, endpoint.name)))
 
         self.endpoints.when_loaded(endpoint, answer)
 
     def _index(self, request: HttpRequest) -> None:
         only_ready = _object(request.body).get("ready") is True
-        request.answer(_json(list_models(self.endpoints, ready=only_ready)))
+        request.answer(_json(model_metadata.list_models(self.endpoints, ready=only_ready)))
 
     def _move(
-        self, request: HttpRequest, move: Callable[[str], Coroutine[Any, Any, None]], name: str
+        self, move: Callable[[str], Coroutine[Any, Any, None]], name: str, request: HttpRequest
     ) -> None:
-        check_load_parameters(_object(request.body).get("parameters"))
+        model_metadata.check_load_parameters(_object(request.body).get("parameters"))
 
         async def do() -> None:
             try:
                 await move(name)
             except ClewlineError as error:
-                request.answer(dressed(error_response(error)))
+                _refuse(request, error)
             else:
                 request.answer(HttpResponse(200, b"{}"))
 
@@ -164,129 +145,99 @@ class OipRestRoutes:
         self._tasks.add(task)  # the loop alone would let it be collected
         task.add_done_callback(self._tasks.discard)
 
-    def _infer(self, request: HttpRequest, endpoint: ServedEndpoint, version: str) -> None:
-        inference = _Inference(self.endpoints, request, endpoint, version)
-        length = request.headers.get(HEADER_LENGTH)
-        format, detail = OIP, ""
-        if length is not None:
-            format, detail = OIP_BINARY, length.strip().decode("latin-1")
-        when_read(request, self.endpoints.threads, inference.begin, format, detail)
 
+def handle_infer(
+    server: EndpointServer, endpoint: ServedEndpoint, version: str, request: HttpRequest
+) -> None:
+    """Answer a request to infer, now or later."""
+    length = request.headers.get(HEADER_LENGTH)
+    format, detail = OIP, ""
+    if length is not None:
+        format, detail = OIP_BINARY, length.strip().decode("latin-1")
 
-class _Inference:
-    """The answer that is owed to a request to infer, from its body to its tensors."""
-
-    __slots__ = ("_endpoint", "_endpoints", "_options", "_output", "_request", "_version")
-
-    def __init__(
-        self,
-        endpoints: EndpointServer,
-        request: HttpRequest,
-        endpoint: ServedEndpoint,
-        version: str,
-    ) -> None:
-        self._endpoints = endpoints
-        self._request = request
-        self._endpoint = endpoint
-        self._version = version
-        self._options: InferOptions
-        self._output: Any
-
-    def begin(self, asked: PredictRequest | ClewlineError) -> None:
-        """Ask the endpoint, once it is loaded."""
+    def begin(asked: PredictRequest | ClewlineError) -> None:
         if isinstance(asked, ClewlineError):
-            self._refuse(asked)
-        elif (serving := self._endpoint.serving) is not None:
-            self._ask(asked, serving)
+            _refuse(request, asked)
+        elif endpoint.serving is not None:
+            ask(asked, endpoint.serving)
         else:
-            self._endpoints.when_loaded(self._endpoint, lambda found: self._ask(asked, found))
+            server.when_loaded(endpoint, partial(ask, asked))
 
-    def _ask(self, asked: PredictRequest, serving: ServedRevision | ClewlineError) -> None:
+    def ask(asked: PredictRequest, serving: ServedRevision | ClewlineError) -> None:
         if isinstance(serving, ClewlineError):
-            self._refuse(serving)
+            _refuse(request, serving)
             return
-        self._output = output = serving.loaded.signature.output
+        output = serving.loaded.signature.output
 
         def read_options() -> InferOptions:
-            check_version(self._endpoint, self._version)
-            length = None if asked.format == OIP else json_length(asked.detail, asked.body)
-            options = decode_options(asked.body, length)
-            check_outputs(options, output)
-            apply_parameters(asked, options)
+            model_metadata.check_version(endpoint, version)
+            length = None
+            if asked.format == OIP_BINARY:
+                length = infer_request.json_length(asked.detail, asked.body)
+            options = infer_request.decode_options(asked.body, length)
+            infer_response.check_outputs(options, output)
+            infer_response.apply_parameters(asked, options)
             return options
 
-        def ask(options: InferOptions) -> None:
-            self._options = options
-            predict(self._endpoints, self._endpoint, asked, self)
+        def send(options: InferOptions | ClewlineError) -> None:
+            if isinstance(options, ClewlineError):
+                _refuse(request, options)
+            else:
+                predict(server, endpoint, asked, partial(answer, options, output))
 
-        self._do(read_options, ask, large=len(asked.body) > LARGE_BYTES)
+        takes_long = len(asked.body) > LARGE_BYTES
+        run_at_once_or_on_thread(server.threads, read_options, send, takes_long=takes_long)
 
-    def __call__(self, result: PredictResponse | ClewlineError) -> None:
-        """Answer with the outcome."""
+    def answer(
+        options: InferOptions, output: Output, result: PredictResponse | ClewlineError
+    ) -> None:
         if isinstance(result, ClewlineError):
-            self._refuse(result)
+            _refuse(request, result)
             return
-        self._request.rows = len(result.predictions)
-        self._request.first_id = result.first_id
+        request.rows, request.first_id = len(result.predictions), result.first_id
+        write = partial(_write, endpoint.name, options, output, result)
+        takes_long = request.rows > infer_response.LARGE_ROWS
+        run_at_once_or_on_thread(server.threads, write, settle, takes_long=takes_long)
 
-        def write() -> HttpResponse:
-            return self._write(infer_response(result, self._output, self._options))
+    def settle(response: HttpResponse | ClewlineError) -> None:
+        if isinstance(response, ClewlineError):
+            _refuse(request, response)
+        else:
+            request.answer(response)
 
-        self._do(write, self._answer, large=len(result.predictions) > LARGE_ROWS)
+    when_read(request, server.threads, begin, format, detail)
 
-    def _do(self, work: Callable[[], T], then: Callable[[T], None], *, large: bool) -> None:
-        """Do what takes long on a thread, and anything else at once; refuse if it raises."""
 
-        def settle(done: T | ClewlineError) -> None:
-            if isinstance(done, ClewlineError):
-                self._refuse(done)
-            else:
-                then(done)
-
-        if large:
-            run_on_thread(self._endpoints.threads, work, settle)
-            return
-        try:
-            done: T | ClewlineError = work()
-        except ClewlineError as error:
-            done = error
-        except Exception:  # it would leave this caller, and all others of its batch, unanswered
-            logger.exception("a part of a request failed")
-            done = Fault("The server failed on this request.", "Its log has the reason.")
-        settle(done)
-
-    def _write(self, answer: InferResponse) -> HttpResponse:
-        """Write an answer: JSON, and behind it the tensors that were wanted raw."""
-        options, outputs, raws = self._options, [], []
-        for tensor in answer.tensors:
-            described: dict[str, Any] = {
-                "name": tensor.name,
-                "datatype": tensor.datatype,
-                "shape": tensor.shape,
-            }
-            if _is_wanted_raw(options, tensor.name):
-                raws.append(tensor.raw())
-                described["parameters"] = {"binary_data_size": len(raws[-1])}
-            else:
-                described["data"] = tensor.elements
-            outputs.append(described)
-        said: dict[str, Any] = {
-            "model_name": self._endpoint.name,
-            "model_version": answer.model_version,
+def _write(
+    name: str, options: InferOptions, output: Output, result: PredictResponse
+) -> HttpResponse:
+    """Write an answer: JSON, and behind it the tensors that were wanted raw."""
+    answer = infer_response.infer_response(result, output, options)
+    outputs, raws = [], []
+    for tensor in answer.tensors:
+        described: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": tensor.shape,
         }
-        if options.id is not None:
-            said["id"] = options.id
-        body = _encode(said | {"parameters": answer.parameters, "outputs": outputs})
-        if not raws:
-            return HttpResponse(200, body)
-        length = (HEADER_LENGTH, b"%d" % len(body))
-        return HttpResponse(200, b"".join([body, *raws]), OCTETS, (length,))
+        if _is_wanted_raw(options, tensor.name):
+            raws.append(tensor.raw())
+            described["parameters"] = {"binary_data_size": len(raws[-1])}
+        else:
+            described["data"] = tensor.elements
+        outputs.append(described)
+    content: dict[str, Any] = {"model_name": name, "model_version": answer.model_version}
+    if options.id is not None:
+        content["id"] = options.id
+    body = _encode(content | {"parameters": answer.parameters, "outputs": outputs})
+    if not raws:
+        return HttpResponse(200, body)
+    length = (HEADER_LENGTH, b"%d" % len(body))
+    return HttpResponse(200, b"".join([body, *raws]), OCTETS, (length,))
 
-    def _refuse(self, error: ClewlineError) -> None:
-        self._answer(dressed(error_response(error)))
 
-    def _answer(self, response: HttpResponse) -> None:
-        self._request.answer(response)
+def _refuse(request: HttpRequest, error: ClewlineError) -> None:
+    request.answer(dressed(error_response(error)))
 
 
 def dressed(response: HttpResponse) -> HttpResponse:
@@ -304,14 +255,9 @@ def _is_wanted_raw(options: InferOptions, name: str) -> bool:
 
 
 def _model_ready(endpoint: ServedEndpoint, version: str) -> HttpResponse:
-    check_version(endpoint, version)
-    if is_ready(endpoint):
-        return _json({"name": endpoint.name, "ready": True})
-    if endpoint.trouble is not None:
-        raise endpoint.trouble
-    if endpoint.state == "unloaded":
-        raise NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
-    raise Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
+    model_metadata.check_version(endpoint, version)
+    require_ready(endpoint)
+    return _json({"name": endpoint.name, "ready": True})
 
 
 def _json(value: Any) -> HttpResponse:

@@ -1,27 +1,32 @@
 """
-MLflow's scoring protocol: callers of a model that MLflow served change the address alone.
+MLflow's scoring protocol: callers of a model that MLflow served change only the address.
 
     POST /mlflow/NAME/invocations      GET /mlflow/NAME/ping    …/health    …/version
     POST /invocations                  GET /ping    /health    /version
 
-Those at the root are of the only endpoint, or of the one named `default`.
+Those at the root ask the only endpoint, or the one named `default`.
+
+Source: MLflow 3.17, mlflow/pyfunc/scoring_server.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from clewline.errors import ClewlineError, Fault, NotFound, Overloaded, UnknownFormat
+from clewline.errors import ClewlineError, Fault, NotFound, UnknownFormat
 from clewline.protocols.error_responses import error_response
+from clewline.protocols.health import require_ready
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.mlflow.body_format import MLFLOW
-from clewline.protocols.request_headers import run_on_thread, when_read
-from clewline.protocols.route import POST, READ, HttpRoute
+from clewline.protocols.request_headers import run_at_once_or_on_thread, when_read
+from clewline.protocols.route import POST, READ, HttpRoute, error_route
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.formats.body_format import CSV, PARQUET
 from clewline.serve.predict import predict
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse
@@ -29,19 +34,19 @@ from clewline.serve.served_endpoint import ServedEndpoint
 from clewline.signature.field_rules import printable_text
 
 VERSION = b"3.17.0"
-"""The MLflow whose scoring protocol is spoken: what callers who ask `/version` compare with."""
+"""The version of MLflow that `/version` reports; its clients compare it with their own."""
 DEFAULT = "default"
 """The endpoint that the routes at the root ask, where there are several."""
 FORMATS = {
     "application/json": MLFLOW,
-    "text/csv": "csv",
-    "application/vnd.apache.parquet": "parquet",
+    "text/csv": CSV,
+    "application/vnd.apache.parquet": PARQUET,
 }
 """Content type → format of the body."""
 LARGE_ROWS = 1024
-"""An answer of more rows is written on a thread; below it takes under a millisecond."""
+"""An answer of more rows is written on a thread; below, it takes under a millisecond."""
 NAMED = 20
-"""Endpoints that an error names."""
+"""The most endpoints that an error names."""
 ERROR_CODES: dict[int, str] = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
@@ -57,18 +62,17 @@ ERROR_CODES: dict[int, str] = {
 }
 """Status → MLflow's code of an error; of others BAD_REQUEST below 500, else INTERNAL_ERROR."""
 PONG = HttpResponse(200, b"\n", b"text/plain")
-_HEAD = b"/mlflow/"
-_VERBS = ("invocations", "ping", "health", "version")
+_PATH = b"/mlflow/"
 _encode = msgspec.json.encode
 
 
-class Mlflow:
+class MlflowRoutes:
     """
     Finds the routes of the protocol and answers them. Lives on the loop's thread.
 
     Args:
-        endpoints: What is served.
-        ready: Tells whether the server is ready, as `/health/ready` does.
+        endpoints: The endpoints that are served.
+        ready: Returns the answer of `/health/ready`.
     """
 
     def __init__(self, endpoints: EndpointServer, ready: Callable[[], HttpResponse]) -> None:
@@ -81,35 +85,32 @@ class Mlflow:
         }
 
     def find(self, path: bytes) -> HttpRoute | None:
-        """Find the route of a path; one that leads to an error where there is none below."""
+        """Find the route of a path; return one that raises if there is none below /mlflow."""
         if (route := self._fixed.get(path)) is not None:
             return route
-        if path != b"/invocations" and not path.startswith(_HEAD):
-            return None
         try:
             if path == b"/invocations":
-                # Which endpoint is asked may change while the server runs: found anew each time.
-                return self._invocations(self._default(), keep=False)
-            return self._of_endpoint(path)
+                # The default endpoint may change while the server runs, so the route is not kept.
+                return self._invocations(self._default_endpoint(), keep=False)
+            return self._endpoint_route(path) if path.startswith(_PATH) else None
         except ClewlineError as error:
-            return _dead_end(error)
+            return error_route("mlflow.unknown", error, dressed)
 
-    def _of_endpoint(self, path: bytes) -> HttpRoute:
-        name, _, verb = path.removeprefix(_HEAD).decode("utf-8", "replace").partition("/")
-        if not name or verb not in _VERBS:
+    def _endpoint_route(self, path: bytes) -> HttpRoute:
+        text = path.decode("utf-8", "replace")
+        name, _, verb = text.removeprefix(_PATH.decode()).partition("/")
+        if not name or verb not in ("invocations", "ping", "health", "version"):
             raise NotFound(
-                f"There is nothing at {printable_text(path.decode('utf-8', 'replace'))}.",
-                "docs/mlflow.md lists the routes.",
+                f"There is nothing at {printable_text(text)}.", "docs/mlflow.md lists the routes."
             )
         endpoint = self.endpoints.get(name)
         if verb == "invocations":
             return self._invocations(endpoint)
         if verb == "version":
             return _read("mlflow.version", "any", _version)
-        return _read("mlflow.ping", "any", lambda: _ping_of(endpoint))
+        return _read("mlflow.ping", "any", partial(_ping_endpoint, endpoint))
 
-    def _default(self) -> ServedEndpoint:
-        """Give the endpoint that the routes at the root ask."""
+    def _default_endpoint(self) -> ServedEndpoint:
         known = self.endpoints.endpoints
         if DEFAULT in known:
             return known[DEFAULT]
@@ -126,67 +127,47 @@ class Mlflow:
         )
 
     def _invocations(self, endpoint: ServedEndpoint, *, keep: bool = True) -> HttpRoute:
-        return HttpRoute(
-            "mlflow.invocations",
-            "predict",
-            POST,
-            lambda request: self._invoke(request, endpoint),
-            _admit,
-            endpoint,
-            dressed,
-            keep,
-        )
-
-    def _invoke(self, request: HttpRequest, endpoint: ServedEndpoint) -> None:
-        invocation = _Invocation(self.endpoints, request, endpoint)
-        try:
-            format = format_of(request)
-        except ClewlineError as error:
-            invocation(error)
-            return
-        when_read(request, self.endpoints.threads, invocation.begin, format)
+        handle = partial(handle_invocation, self.endpoints, endpoint)
+        name = "mlflow.invocations"
+        return HttpRoute(name, "predict", POST, handle, _admit, endpoint, dressed, keep)
 
     def _ping(self) -> HttpResponse:
         response = self._is_ready()
         return dressed(response) if response.status != 200 else PONG
 
 
-class _Invocation:
-    """The answer that is owed to a request; called with what became of it."""
+def handle_invocation(
+    server: EndpointServer, endpoint: ServedEndpoint, request: HttpRequest
+) -> None:
+    """Answer a request to predict, now or later."""
 
-    __slots__ = ("_endpoint", "_endpoints", "_request")
-
-    def __init__(
-        self, endpoints: EndpointServer, request: HttpRequest, endpoint: ServedEndpoint
-    ) -> None:
-        self._endpoints = endpoints
-        self._request = request
-        self._endpoint = endpoint
-
-    def begin(self, ask: PredictRequest | ClewlineError) -> None:
-        """Ask the endpoint."""
-        if isinstance(ask, ClewlineError):
-            self(ask)
+    def begin(asked: PredictRequest | ClewlineError) -> None:
+        if isinstance(asked, ClewlineError):
+            settle(asked)
         else:
-            predict(self._endpoints, self._endpoint, ask, self)
+            predict(server, endpoint, asked, answer)
 
-    def __call__(self, result: PredictResponse | ClewlineError) -> None:
+    def answer(result: PredictResponse | ClewlineError) -> None:
         if isinstance(result, ClewlineError):
-            self._settle(result)
+            settle(result)
             return
-        self._request.rows = len(result.predictions)
-        self._request.first_id = result.first_id
-        if len(result.predictions) > LARGE_ROWS:
-            run_on_thread(self._endpoints.threads, lambda: written(result), self._settle)
-        else:
-            self._settle(_tried(result))
+        request.rows, request.first_id = len(result.predictions), result.first_id
+        write = partial(write_answer, result)
+        takes_long = request.rows > LARGE_ROWS
+        run_at_once_or_on_thread(server.threads, write, settle, takes_long=takes_long)
 
-    def _settle(self, body: bytes | ClewlineError) -> None:
+    def settle(body: bytes | ClewlineError) -> None:
         if isinstance(body, ClewlineError):
-            response = dressed(error_response(body))
+            request.answer(dressed(error_response(body)))
         else:
-            response = HttpResponse(200, body)
-        self._request.answer(response)
+            request.answer(HttpResponse(200, body))
+
+    try:
+        format = format_of(request)
+    except ClewlineError as error:
+        settle(error)
+    else:
+        when_read(request, server.threads, begin, format)
 
 
 class _Prediction(msgspec.Struct, gc=False):
@@ -201,9 +182,9 @@ class _Prediction(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(list[_Prediction]).decode
 
 
-def written(answer: PredictResponse) -> bytes:
+def write_answer(answer: PredictResponse) -> bytes:
     """
-    Write an answer: labels of a classifier or values of a regressor, and behind them ours.
+    Write an answer: labels of a classifier or values of a regressor, then ids and the rest.
 
     Raises:
         Fault: A prediction has neither.
@@ -229,10 +210,10 @@ def written(answer: PredictResponse) -> bytes:
 
 def format_of(request: HttpRequest) -> str:
     """
-    Tell the format of a body by its content type; a charset may be UTF-8 alone, as in MLflow.
+    Return the format of a body by its content type; as in MLflow, the charset must be UTF-8.
 
     Raises:
-        UnknownFormat: It is none that is read.
+        UnknownFormat: The content type or the charset is not supported.
     """
     header = request.headers.get(b"content-type", b"").decode("latin-1")
     kind, *parameters = [part.strip().lower() for part in header.split(";")]
@@ -247,7 +228,7 @@ def format_of(request: HttpRequest) -> str:
         if name != "charset" or value.strip('"') not in ("utf-8", "utf8"):
             raise UnknownFormat(
                 f"The content type says {printable_text(parameter)!r}.",
-                "Send UTF-8, and say no more.",
+                "Send UTF-8, without other parameters.",
             )
     return format
 
@@ -261,13 +242,6 @@ def dressed(response: HttpResponse) -> HttpResponse:
     return msgspec.structs.replace(response, body=_encode(said))
 
 
-def _tried(answer: PredictResponse) -> bytes | ClewlineError:
-    try:
-        return written(answer)
-    except ClewlineError as error:
-        return error
-
-
 def _admit(request: HttpRequest) -> HttpResponse | None:
     format_of(request)
     return None
@@ -277,28 +251,10 @@ def _version() -> HttpResponse:
     return HttpResponse(200, VERSION, b"text/plain")
 
 
-def _ping_of(endpoint: ServedEndpoint) -> HttpResponse:
-    """Tell whether an endpoint answers; a cold one does, after it is loaded."""
-    if endpoint.state in ("ready", "cold"):
-        return PONG
-    if endpoint.trouble is not None:
-        raise endpoint.trouble
-    if endpoint.state == "unloaded":
-        raise NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
-    raise Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
+def _ping_endpoint(endpoint: ServedEndpoint) -> HttpResponse:
+    require_ready(endpoint)
+    return PONG
 
 
 def _read(name: str, role: Need | None, answer: Callable[[], HttpResponse]) -> HttpRoute:
     return HttpRoute(name, role, READ, lambda request: request.answer(answer()), dress=dressed)
-
-
-def _dead_end(error: ClewlineError) -> HttpRoute:
-    """Give a route that leads to an error, for those who may know what there is."""
-
-    def handle(request: HttpRequest) -> None:
-        raise error
-
-    def admit(request: HttpRequest) -> HttpResponse:
-        raise error
-
-    return HttpRoute("mlflow.unknown", "any", (), handle, admit, dress=dressed, keep=False)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from clewline.errors import Fault
 from clewline.protocols.error_responses import STATUS
 from clewline.protocols.health import ServerHealth
-from clewline.protocols.mlflow.routes import ERROR_CODES, Mlflow, written
+from clewline.protocols.mlflow.scoring import ERROR_CODES, MlflowRoutes, write_answer
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.predict_response import PredictResponse
 from clewline.serve.prediction_replay import replay
@@ -149,14 +149,14 @@ def test_values_of_a_regressor_are_written_bit_for_bit_and_arms_beside_them():
         b'{"id":"a","model":"price@1","arm":"old","value":0.30000000000000004}',
         b'{"id":"b","model":"price@2","arm":"new","value":[1.5,null]}',
     ]
-    body = written(PredictResponse("price#3", rows, b""))
+    body = write_answer(PredictResponse("price#3", rows, b""))
     assert body.startswith(b'{"predictions":[0.30000000000000004,[1.5,null]],')
     answer = msgspec.json.decode(body)
     assert (answer["arms"], answer["models"]) == (["old", "new"], ["price@1", "price@2"])
     assert answer["prediction_ids"] == ["a", "b"]
     assert "model" not in answer
     with pytest.raises(Fault):
-        written(PredictResponse("price#3", [b'{"id":"a","model":"price@1"}'], b""))
+        write_answer(PredictResponse("price#3", [b'{"id":"a","model":"price@1"}'], b""))
 
 
 @settings(
@@ -263,13 +263,17 @@ def test_every_status_has_a_code_of_mlflow():
     }.items(),
 )
 def test_the_routes_need_the_roles_that_the_documents_say(income, path, role):
-    route = Mlflow(income.endpoints, RestRoutes(income.endpoints, ServerHealth()).ready).find(path)
+    route = MlflowRoutes(income.endpoints, RestRoutes(income.endpoints, ServerHealth()).ready).find(
+        path
+    )
     assert route is not None
     assert route.role == role
 
 
 def test_other_paths_are_left_to_other_protocols(income):
     assert (
-        Mlflow(income.endpoints, RestRoutes(income.endpoints, ServerHealth()).ready).find(b"/v2")
+        MlflowRoutes(income.endpoints, RestRoutes(income.endpoints, ServerHealth()).ready).find(
+            b"/v2"
+        )
         is None
     )
