@@ -100,7 +100,7 @@ def test_runs_are_listed_shown_and_compared(
     compared = called(capsys, "runs", "diff", first, second)[1]
     assert "factor: 2 → 3" in compared
     assert "score: 6 → 9" in compared
-    assert "step 01-fit has other outputs" in compared
+    assert "outputs of step 01-fit changed" in compared
     same = called(capsys, "runs", "diff", first, first)[1]
     assert "do not differ" in same
 

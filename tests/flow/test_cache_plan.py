@@ -1,4 +1,4 @@
-"""A forecast tells hits, misses and reasons, and executes nothing."""
+"""A cache plan names hits, misses and reasons, and executes nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CHAIN = """
 """
 
 
-def told(bench: Any, **params: Any) -> list[StepPlan]:
+def plan(bench: Any, **params: Any) -> list[StepPlan]:
     found = find_pipeline(bench.project, "main")
     return plan_cache(found, params, project=bench.project, store=bench.store)
 
@@ -47,43 +47,44 @@ def prepared(bench: Any) -> Run:
     return bench.run()
 
 
-def test_before_the_first_run_nothing_is_remembered(bench: Any) -> None:
+def test_before_the_first_run_nothing_is_cached(bench: Any) -> None:
     bench.write("helper.py", "def scale(x):\n    return x * 2\n")
     bench.write("pipelines.py", CHAIN)
-    steps = told(bench, look=True)
+    steps = plan(bench, look=True)
     assert [step.verdict for step in steps] == ["miss", "unknown", "never", "unknown"]
-    assert steps[0].reasons == ["no earlier call of this step is remembered"]
-    assert steps[1].reasons == ["it depends on what 00-load makes"]
-    assert "looks at the value of 01-grow" in steps[3].reasons[0]
+    assert steps[0].first_call
+    assert steps[1].depends_on == ["00-load"]
+    assert steps[3].depends_on == ["01-grow"]
 
 
 def test_after_a_run_its_steps_are_hits(bench: Any) -> None:
     run = prepared(bench)
-    steps = told(bench)
+    steps = plan(bench)
     assert [(step.step, step.verdict) for step in steps] == [
         ("00-load", "hit"),
         ("01-grow", "hit"),
         ("02-tell", "never"),
     ]
     assert steps[0].from_step == f"{run.id}/00-load"
-    assert steps[2].reasons == ["it is declared with cache=False"]
+    assert steps[2].reason == "cache=False"
 
 
 def test_the_changed_part_is_named(bench: Any) -> None:
     prepared(bench)
-    assert any("by" in reason and "5" in reason for reason in told(bench, by=5)[1].reasons)
+    [change] = plan(bench, by=5)[1].changes
+    assert (change.part, change.name, change.new) == ("parameter", "by", "5 (int)")
     bench.write("helper.py", "def scale(x):\n    return x * 3\n")
-    load, grow = told(bench)[:2]
+    load, grow = plan(bench)[:2]
     assert load.verdict == "hit"
     assert grow.verdict == "miss"
-    assert any("scale" in reason for reason in grow.reasons)
+    assert any("scale" in change.name for change in grow.changes)
 
 
-def test_a_forecast_executes_and_records_nothing(bench: Any, monkeypatch: Any) -> None:
+def test_a_plan_executes_and_records_nothing(bench: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(bench.root)
     bench.write("helper.py", "def scale(x):\n    return x * 2\n")
     bench.write("pipelines.py", CHAIN)
-    told(bench)
+    plan(bench)
     assert not (bench.root / "executed").exists()
     assert bench.store.catalog.count(Run) == 0
 
@@ -91,4 +92,4 @@ def test_a_forecast_executes_and_records_nothing(bench: Any, monkeypatch: Any) -
 def test_what_the_pipeline_itself_raises_is_told_with_its_own_lines(bench: Any) -> None:
     bench.write("pipelines.py", "@cl.pipeline\ndef main():\n    1 / 0\n")
     with pytest.raises(CheckFailed, match=r"(?s)ZeroDivisionError.*pipelines\.py:\d+ in main"):
-        told(bench)
+        plan(bench)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clewline.flow import step_log
-from clewline.flow.runs import as_it_is, close_dead_runs, list_runs, log_of, steps_of
+from clewline.flow.runs import close_dead_runs, list_runs, log_of, steps_of, with_live_status
 from clewline.store.records import Run, StepRun
 
 SLOW = """
@@ -73,8 +73,8 @@ def test_a_killed_run_shows_as_interrupted_with_all_that_it_had_said(bench: Any)
     assert close_dead_runs(bench.store) == [run.id]
     stored = bench.store.catalog.get(Run, run.id)
     assert (stored.status, stored.metrics) == ("interrupted", run.metrics)
-    assert not step_log.folder_of(bench.store.root, run.id).exists()
-    kept = steps_of(bench.store, as_it_is(bench.store, stored))
+    assert not step_log.run_folder(bench.store.root, run.id).exists()
+    kept = steps_of(bench.store, with_live_status(bench.store, stored))
     assert [log_of(bench.store, step) for step in kept][1].endswith("epoch 4\n")
     bench.write("pipelines.py", SLOW.replace('Path("ready").touch()', "pass"))
     assert bench.steps(bench.run())[0].status == "cached"
@@ -86,7 +86,7 @@ def test_sigterm_ends_a_run_in_order(bench: Any) -> None:
     _, said = process.communicate(timeout=30)
     run = bench.store.catalog.find(Run)[0]
     assert process.returncode == 130
-    assert b"was interrupted and is recorded as such" in said
+    assert b"was interrupted, and is recorded so" in said
     assert (run.status, run.metrics["epoch"]) == ("interrupted", 4.0)
 
 
@@ -101,8 +101,8 @@ def test_a_step_that_spoke_before_its_beginning_was_durable_is_not_lost(
     ).stdout.strip()
     run = Run(id="aaaabbbbcccc", pipeline="p", status="running", process=dead, started=1.0)
     bench.store.record(run)
-    notes = step_log.StepJournal(
-        step_log.folder_of(bench.store.root, run.id), f"{run.id}/00-fit", lambda name, kept: None
+    notes = step_log.StepLog(
+        step_log.run_folder(bench.store.root, run.id), f"{run.id}/00-fit", lambda name, kept: None
     )
     notes.metrics({"loss": float("nan"), "gain": float("-inf"), "rows": 3.0})
     notes.write("hello\n")

@@ -72,7 +72,7 @@ def test_a_word_becomes_a_value_of_the_annotated_type(word: str, expected: Any) 
         (["data=x", "tres=3"], ["'tres'", "the nearest is 'trees'"]),
         (["trees=3"], ["'data'"]),
         (["data=x", "kind=tree"], ["'forest' or 'linear'"]),
-        (["data=x", "trees"], ["no key=value"]),
+        (["data=x", "trees"], ["not key=value"]),
         (["data=x", "data=y"], ["twice"]),
         (["data=x", "sizes=1,b"], ["sizes", "'1,b'"]),
         (["data=x", "fast=maybe"], ["bool"]),
@@ -110,7 +110,7 @@ def test_parameters_come_back_from_the_record_as_they_were(params: dict[str, Any
 
 
 def test_a_parameter_that_cannot_be_recorded_is_refused_with_the_ways_out() -> None:
-    with pytest.raises(NotStorable, match="make the value in a step"):
+    with pytest.raises(NotStorable, match="create the value in a step"):
         to_record({"model": object()})
 
 

@@ -31,7 +31,7 @@ def test_a_miss_gives_the_nearest_name(bench: Any) -> None:
 
 
 def test_a_project_without_pipelines_says_where_they_go(bench: Any) -> None:
-    with pytest.raises(NotFound, match="no pipeline at all"):
+    with pytest.raises(NotFound, match="defines no pipeline"):
         find_pipeline(bench.project, "x")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import clewline as cl
 from clewline.errors import UsageError
-from clewline.flow.definition import Step
+from clewline.flow.step import Step
 
 if TYPE_CHECKING:
     from elsewhere import Unknown

@@ -1,32 +1,32 @@
-"""A journal outlives its process, and a torn line at its end."""
+"""A step log survives its process, and a torn line at its end."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from clewline.flow.step_log import (
-    StepJournal,
-    folder_of,
+    StepLog,
     left_log,
     left_metrics,
     left_steps,
-    remove,
+    remove_logs,
+    run_folder,
 )
 from clewline.store.records import StepRun
 
 
 def test_a_torn_last_line_is_ignored(tmp_path: Path) -> None:
     step = StepRun(id="r/00-fit", run="r", index=0, name="fit", status="running", started=0.0)
-    notes = StepJournal(folder_of(tmp_path, "r"), step.id, lambda name, kept: None)
+    notes = StepLog(run_folder(tmp_path, "r"), step.id, lambda name, kept: None)
     assert left_metrics(tmp_path, step) == {}
     notes.metrics({"a": 1.0})
     notes.metrics({"a": 2.0, "b": 3.0})
-    path = folder_of(tmp_path, "r") / "00-fit.metrics"
+    path = run_folder(tmp_path, "r") / "00-fit.metrics"
     path.write_bytes(path.read_bytes() + b'{"a": 9')
     assert left_metrics(tmp_path, step) == {"a": 2.0, "b": 3.0}
     assert left_log(tmp_path, step) is None
     assert left_steps(tmp_path, "r") == ["00-fit"]
     notes.close()
     notes.write("too late")
-    remove(tmp_path, "r")
+    remove_logs(tmp_path, "r")
     assert left_steps(tmp_path, "r") == []

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from clewline.cli.output import console, emit
+from clewline.cli.change_text import change_text
+from clewline.cli.output import emit, print_lines
 from clewline.cli.run import fix_hash_seed
 
 if TYPE_CHECKING:
     from clewline.flow.cache_plan import StepPlan
 
-app = App(name="cache", help="Say what would be a hit or a miss, and why.")
+app = App(name="cache", help="Explain which steps would run, and why.")
 
 MARKS = {"hit": "=", "miss": "✗", "unknown": "?", "never": "!"}
 WORDS = {
-    "hit": "remembered",
+    "hit": "cached",
     "miss": "would run",
     "unknown": "not known yet",
     "never": "always runs",
@@ -26,16 +28,16 @@ WORDS = {
 @app.command
 def explain(pipeline: str, /, *params: str, seed: int | None = None) -> None:
     """
-    Say which steps of a run would be taken from earlier ones, without running it.
+    Explain which steps of a run would be taken from the cache, without running any.
 
     Parameters
     ----------
     pipeline
-        The pipeline's name.
+        Name of the pipeline.
     params
-        Its parameters as key=value, as for `clewline run`.
+        Parameters of the pipeline as key=value, as for `clewline run`.
     seed
-        The run's seed, as for `clewline run`.
+        Seed of the run, as for `clewline run`.
     """
     fix_hash_seed()
     from clewline import project as projects
@@ -48,15 +50,20 @@ def explain(pipeline: str, /, *params: str, seed: int | None = None) -> None:
     found = find_pipeline(project, pipeline)
     given = parse_params(found, params)
     with Store.open(project.store_root, write=False) as store:
-        told = plan_cache(found, given, project=project, store=store, seed=seed)
-    emit(told, show)
+        plans = plan_cache(found, given, project=project, store=store, seed=seed)
+    emit(plans, lambda plans: print_lines(line for plan in plans for line in _lines(plan)))
 
 
-def show(steps: list[StepPlan]) -> None:
-    """A line for each step, then the reasons."""
-    out = console()
-    for step in steps:
-        source = f" from {step.from_step}" if step.from_step else ""
-        out.print(f"{MARKS[step.verdict]} {step.step} {WORDS[step.verdict]}{source}", markup=False)
-        for reason in step.reasons:
-            out.print(f"    {reason}", markup=False)
+def _lines(plan: StepPlan) -> Iterator[str]:
+    source = f" from {plan.from_step}" if plan.from_step else ""
+    yield f"{MARKS[plan.verdict]} {plan.step} {WORDS[plan.verdict]}{source}"
+    for change in plan.changes:
+        yield f"    {change_text(change)}"
+    for label in plan.depends_on:
+        yield f"    it depends on the output of {label}, which would run first"
+    if plan.reason is not None:
+        yield f"    {plan.reason}"
+    if plan.first_call:
+        yield "    no earlier call of this step is in the cache"
+    elif plan.verdict == "miss" and not plan.changes:
+        yield "    its outputs are no longer in the store"

@@ -19,45 +19,38 @@ def init(
     new_key: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """
-    Make a project that runs, or give a clone its store.
+    Create a project that runs, or complete a clone with its store.
 
-    It holds a pipeline, an endpoint, a gate, tests, a CI file and the key that seals models.
+    The project has a pipeline, an endpoint, a gate, tests, a CI file and a key to seal models.
 
     Parameters
     ----------
     path
-        The folder; made if it does not exist.
+        Folder of the project; created if it does not exist.
     template
-        `tumours`, a pipeline that runs, or `empty`.
+        Template to copy: `tumours`, a pipeline that runs, or `empty`.
     name
-        The project's name; the folder's by default.
+        Name of the project; by default that of the folder.
     new_key
-        In a clone without the private key: seal with a key of its own (CI does).
+        Create a new sealing key in a clone without the private key, as CI does.
     """
     from clewline.scaffold import create
 
-    made = create(path, name=name, template=template, new_key=new_key)
-    pipelines = sorted(path.stem for path in (made.root / "pipelines").glob("*.py"))
-    facts = {"project": made.name, "root": str(made.root), "pipelines": pipelines}
-    emit(facts | {"can_seal": made.private_key.exists()}, show)
+    project = create(path, name=name, template=template, new_key=new_key)
+    pipelines = sorted(path.stem for path in (project.root / "pipelines").glob("*.py"))
+    facts = {"project": project.name, "root": str(project.root), "pipelines": pipelines}
+    emit(facts | {"can_seal": project.private_key.exists()}, _show)
 
 
-def show(data: dict[str, Any]) -> None:
-    """Say what was made and what comes next."""
-    root = Path(data["root"])
+def _show(data: dict[str, Any]) -> None:
+    root, here = Path(data["root"]), Path.cwd()
     print(f"The project {data['project']} is ready in {root}")
     if not data["can_seal"]:
-        print("  Nothing can be registered here without its private key: copy it into")
-        print("  .clewline/keys/seal.key, or make a new one with `clewline init --new-key`.")
-    if root != Path.cwd():
-        print(f"  cd {short(root)}")
+        print("  Models cannot be registered here without the private key. Copy it to")
+        print("  .clewline/keys/seal.key, or create a new one with `clewline init --new-key`.")
+    if root != here:
+        print(f"  cd {root.relative_to(here) if root.is_relative_to(here) else root}")
     for name in data["pipelines"]:
         print(f"  clewline run {name}")
     if not data["pipelines"]:
-        print("  Write a pipeline into pipelines/NAME.py, then: clewline run NAME")
-
-
-def short(root: Path) -> Path:
-    """A folder as a person would type it from here."""
-    here = Path.cwd()
-    return root.relative_to(here) if root.is_relative_to(here) else root
+        print("  Write a pipeline in pipelines/NAME.py, then: clewline run NAME")

@@ -1,4 +1,4 @@
-"""A run while it goes on: a live tree on a terminal, plain lines elsewhere."""
+"""The progress of a run: a live tree on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,59 +22,48 @@ STYLES = {"running": "yellow", "done": "green", "cached": "cyan", "failed": "red
 
 @contextmanager
 def lines() -> Iterator[Listener]:
-    """A line for each step that ends. What steps print goes to stderr: stdout is the answer's."""
+    """Print a line for each step that ends. Steps print to stderr: stdout is for the answer."""
     with redirect_stdout(sys.stderr):
-        yield line
+        yield _print_line
 
 
-def line(event: RunEvent) -> None:
-    """Print what happened."""
+def _print_line(event: RunEvent) -> None:
     if event.kind == "run started":
         print(f"run {event.run.id} {event.run.pipeline}", flush=True)
     elif event.kind == "step ended" and event.step is not None:
-        print(f"  {MARKS[event.step.status]} {told(event.step)}", flush=True)
+        print(f"  {MARKS[event.step.status]} {step_line(event.step)}", flush=True)
 
 
 @contextmanager
 def tree() -> Iterator[Listener]:
-    """A tree that redraws itself; what steps print scrolls above it."""
+    """Show a tree that is redrawn as steps proceed; printed output scrolls above it."""
     from rich.console import Console
     from rich.live import Live
+    from rich.spinner import Spinner
+    from rich.text import Text
     from rich.tree import Tree
 
     root = Tree("")
-    screen = Console(stderr=True, highlight=False)
-    with Live(root, console=screen, refresh_per_second=8):
-        yield Branches(root)
+    branches: dict[int, Tree] = {}
 
-
-class Branches:
-    """Keeps a branch for each step up to date."""
-
-    def __init__(self, root: Tree) -> None:
-        self._root = root
-        self._places: dict[int, Tree] = {}
-
-    def __call__(self, event: RunEvent) -> None:
-        """Redraw what happened."""
-        from rich.spinner import Spinner
-        from rich.text import Text
-
+    def redraw(event: RunEvent) -> None:
         if event.step is None:
-            self._root.label = Text(f"{event.run.pipeline}  run {event.run.id}", style="bold")
+            root.label = Text(f"{event.run.pipeline}  run {event.run.id}", style="bold")
             return
-        step = event.step
-        style = STYLES.get(step.status, "red")
-        label: Any = Text(f"{MARKS[step.status]} {told(step)}", style=style)
+        step, style = event.step, STYLES.get(event.step.status, "red")
+        label: Any = Text(f"{MARKS[step.status]} {step_line(step)}", style=style)
         if step.status == "running":
-            label = Spinner("dots", text=Text(told(step), style=style))
-        if step.index not in self._places:
-            self._places[step.index] = self._root.add(label)
-        self._places[step.index].label = label
+            label = Spinner("dots", text=Text(step_line(step), style=style))
+        if step.index not in branches:
+            branches[step.index] = root.add(label)
+        branches[step.index].label = label
+
+    with Live(root, console=Console(stderr=True, highlight=False), refresh_per_second=8):
+        yield redraw
 
 
-def told(step: StepRun) -> str:
-    """One line: name, how it went, how long it took, its metrics."""
+def step_line(step: StepRun) -> str:
+    """Return a step in one line: name, status, duration, metrics."""
     from clewline.flow.step_cache import DECLARED
 
     words = [step.id.partition("/")[2], step.status]
@@ -82,20 +71,19 @@ def told(step: StepRun) -> str:
         words.append(f"from {step.cached_from}")
     elif step.wall_s is not None:
         words.append(seconds(step.wall_s))
-    declared = step.uncacheable is not None and step.uncacheable.startswith(DECLARED)
-    if step.status == "done" and step.uncacheable and not declared:  # what was asked for is no news
-        words.append(f"(not remembered: {step.uncacheable})")
+    if step.status == "done" and step.uncacheable and step.uncacheable not in DECLARED:
+        words.append(f"(not cached: {step.uncacheable})")
     words += [f"{name}={value:.4g}" for name, value in list(step.metrics.items())[:4]]
     return " ".join(words)
 
 
 def seconds(value: float) -> str:
-    """A duration as a person reads it."""
+    """Return a duration for a person."""
     if value < 0.1:
         return f"{value * 1000:.1f} ms"
     return f"{value:.2f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"
 
 
 def when(stamp: float) -> str:
-    """A moment in UTC, to the second."""
+    """Return a moment in UTC, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(stamp))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -44,6 +44,13 @@ def console() -> Console:
     if sys.stdout.isatty():
         return Piped(highlight=False)
     return Piped(highlight=False, width=200, soft_wrap=True)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on stdout as they are, without markup."""
+    out = console()
+    for line in lines:
+        out.print(line, markup=False)
 
 
 def message(text: str) -> None:

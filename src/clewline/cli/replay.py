@@ -3,63 +3,60 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clewline.cli.output import console, emit, message
+from clewline.cli.change_text import change_text
+from clewline.cli.output import emit, message, print_lines
 
 if TYPE_CHECKING:
-    from clewline.flow.replay import Replay
+    from clewline.flow.replay import ReplayCause, RunReplay
 
 MARKS = {"equal": "✓", "differs": "✗", "missing": "✗", "nothing to compare": "·"}
 
 
-def replay(what: str, /, *, keep: bool = False) -> None:
+def replay(target: str, /, *, keep: bool = False) -> None:
     """
-    Do a run or a prediction again from what was recorded, and compare bit for bit.
+    Repeat a run or a prediction from its record, and compare bit for bit.
 
-    Exit status 0: equal. 1: it differs, and what is printed says where and by how much.
+    Exit status 0: equal. 1: it differs, and the output says where and by how much.
 
     Parameters
     ----------
-    what
-        The id of a run or of a prediction.
+    target
+        Id of a run or of a prediction.
     keep
-        Keep the folder in which a run was done again.
+        Keep the folder in which a run was repeated.
     """
-    if is_prediction(what):
-        replay_prediction(what)
+    # Prediction ids are UUIDs; run ids are 12 hexadecimal characters, or the first of them.
+    is_long = "-" in target or len(target) > 12
+    if is_long and "/" not in target and not target.startswith("run:"):
+        _replay_prediction(target)
     else:
-        replay_run(what, keep=keep)
+        _replay_run(target, keep=keep)
 
 
-def is_prediction(what: str) -> bool:
-    """Prediction ids are UUIDs; run ids are 12 hexadecimal characters, or the start of them."""
-    return "/" not in what and ("-" in what or len(what) > 12) and not what.startswith("run:")
-
-
-def replay_run(run: str, *, keep: bool) -> None:
-    """Replay a run."""
+def _replay_run(run: str, *, keep: bool) -> None:
     from clewline import project as projects
-    from clewline.flow.replay import replay as again
+    from clewline.flow import replay
     from clewline.store import Store
 
     project = projects.find()
     with Store.open(project.store_root, write=False) as store:
         message(f"Replaying run {run} in a fresh folder and process …")
-        found = again(project, store, run, prepare=make_project, keep=keep)
-    emit(found, show)
+        found = replay.replay(project, store, run, prepare=make_project, keep=keep)
+    emit(found, lambda found: print_lines(_lines(found)))
     if not found.equal:
         raise SystemExit(1)
 
 
-def replay_prediction(prediction: str) -> None:
-    """Replay a prediction."""
+def _replay_prediction(prediction: str) -> None:
     from clewline import project as projects
     from clewline.cli.predictions import show_replay
-    from clewline.serve.prediction_replay import replay as again
+    from clewline.serve import prediction_replay
 
-    found = again(projects.find(), prediction)
+    found = prediction_replay.replay(projects.find(), prediction)
     emit(found, show_replay)
     if not found.equal:
         raise SystemExit(1)
@@ -81,26 +78,40 @@ def make_project(root: Path) -> None:
     )
 
 
-def show(found: Replay) -> None:
-    """A line for each step, then what it means."""
-    out = console()
+def _lines(found: RunReplay) -> Iterator[str]:
     for step in found.steps:
         count = f" ({step.compared} artifacts)" if step.compared > 1 else ""
-        out.print(f"{MARKS[step.verdict]} {step.step} {step.verdict}{count}", markup=False)
-        for line in step.differences:
-            out.print(f"    {line}", markup=False)
+        yield f"{MARKS[step.verdict]} {step.step} {step.verdict}{count}"
+        yield from (f"    {line}" for line in step.differences)
     if found.error:
-        out.print(f"It was not done to the end: {found.error}", markup=False)
-    out.print(verdict(found), markup=False)
-    for line in found.environment[:10] if not found.equal else []:
-        out.print(f"  {line}", markup=False)
+        yield f"The run did not finish: {found.error}"
+    if found.cause is None:
+        yield f"Run {found.run} replays to the same: {found.artifacts} artifacts equal."
+    else:
+        first = f", first in step {found.first}" if found.first else ""
+        cause = cause_text(found.cause, found.first or "the pipeline")
+        yield f"Run {found.run} does not replay to the same{first}. {cause}"
+        yield from (f"  {change_text(change)}" for change in found.environment[:10])
     if found.folder:
-        out.print(f"Done in {found.folder}", markup=False)
+        yield f"The replay is in {found.folder}"
 
 
-def verdict(found: Replay) -> str:
-    """The answer in one sentence."""
-    if found.equal:
-        return f"Run {found.run} replays to the same: {found.artifacts} artifacts equal."
-    where = f", first in step {found.first}" if found.first else ""
-    return f"Run {found.run} does not replay to the same{where}. {found.explanation}"
+def cause_text(cause: ReplayCause, where: str) -> str:
+    """Return the likeliest cause of a difference in words."""
+    if cause.kind == "unrecorded":
+        return f"The record does not hold everything that {where} depends on: {cause.reason}."
+    if cause.kind == "key":
+        changes = "; ".join(map(change_text, cause.changes[:3]))
+        return f"The dependencies of {where} have changed: {changes}."
+    if cause.kind == "environment":
+        more = f" (and {len(cause.changes) - 1} more)" if len(cause.changes) > 1 else ""
+        return (
+            "The environment differs from the record, which may explain the difference: "
+            f"{change_text(cause.changes[0])}{more}."
+        )
+    if cause.kind == "unreliable":
+        return f"The environment equals the record, so {where} does not always succeed."
+    return (
+        f"The environment equals the record, so {where} does not return the same result twice: "
+        "look for a generator without a seed, the time, threads that race, or the order of a set."
+    )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clewline.cli.output import Mode, console, emit, message
+from clewline.cli.output import Mode, emit, message, print_lines
 
 if TYPE_CHECKING:
     from clewline.flow.run_recorder import RunEvent
@@ -18,21 +16,23 @@ if TYPE_CHECKING:
 
 def run(pipeline: str, /, *params: str, seed: int | None = None, cache: bool = True) -> None:
     """
-    Run a pipeline of this project, and record it.
+    Run a pipeline of this project, and record the run.
 
     Parameters
     ----------
     pipeline
-        Its name, as decorated with @cl.pipeline in pipelines.py or pipelines/.
+        Name of the pipeline, a function with @cl.pipeline in pipelines.py or pipelines/.
     params
         Parameters of the pipeline as key=value.
     seed
-        Seed of the run; fills a parameter `seed` that is not given.
+        Seed of the run. It also fills a parameter `seed` that is not given.
     cache
-        Take what earlier runs have made, where nothing has changed.
+        Reuse the outputs of earlier runs where nothing has changed.
     """
     fix_hash_seed()
     from clewline import project as projects
+    from clewline.cli import live
+    from clewline.cli.runs import run_as_data
     from clewline.flow.params import parse_params
     from clewline.flow.pipeline_files import find_pipeline
     from clewline.flow.run import execute
@@ -41,7 +41,17 @@ def run(pipeline: str, /, *params: str, seed: int | None = None, cache: bool = T
     project = projects.find()
     found = find_pipeline(project, pipeline)
     given = parse_params(found, params)
-    with Store.open(project.store_root) as store, progress() as shown:
+    progress = live.tree() if sys.stderr.isatty() and not Mode.json else live.lines()
+    with Store.open(project.store_root) as store, progress as show_event:
+
+        def listen(event: RunEvent) -> None:
+            show_event(event)
+            if event.kind == "run ended" and event.run.status == "interrupted":
+                message(
+                    f"Run {event.run.id} was interrupted, and is recorded so. The outputs of its "
+                    "finished steps are cached."
+                )
+
         done = execute(
             found,
             given,
@@ -49,23 +59,22 @@ def run(pipeline: str, /, *params: str, seed: int | None = None, cache: bool = T
             store=store,
             seed=seed,
             cache=cache,
-            listener=Told(shown),
+            listener=listen,
             command=shlex.join(["clewline", *sys.argv[1:]]),
         )
-        from clewline.cli.runs import run_as_data
-
         data = run_as_data(store, done)
-    emit(data, show)
+    emit(data, _show)
 
 
 def fix_hash_seed() -> None:
     """
-    Start this command again with a fixed hash seed.
+    Restart this command with a fixed hash seed.
 
-    The order of sets of texts hangs on it, and it cannot be changed in a running
-    process. Only the command itself does so, never a program that imports us.
+    The order of sets of strings depends on it, and a running process cannot change
+    it. Only the command itself restarts, never a program that imports clewline.
     """
-    is_command = Path(sys.argv[0]).name in ("clewline", "clewline.exe") or sys.argv[0].endswith(
+    path = sys.argv[0]
+    is_command = Path(path).name in ("clewline", "clewline.exe") or path.endswith(
         os.path.join("cli", "main.py")
     )
     if is_command and "PYTHONHASHSEED" not in os.environ:
@@ -75,32 +84,11 @@ def fix_hash_seed() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-class Told:
-    """A listener that says which run was interrupted."""
-
-    def __init__(self, shown: Callable[[RunEvent], None]) -> None:
-        self._shown = shown
-
-    def __call__(self, event: RunEvent) -> None:
-        self._shown(event)
-        if event.kind == "run ended" and event.run.status == "interrupted":
-            message(
-                f"Run {event.run.id} was interrupted and is recorded as such; finished steps are "
-                "remembered."
-            )
-
-
-def progress() -> AbstractContextManager[Callable[[RunEvent], None]]:
-    """What shows a run while it goes on: a live tree on a terminal, plain lines elsewhere."""
-    from clewline.cli import live
-
-    return live.tree() if sys.stderr.isatty() and not Mode.json else live.lines()
-
-
-def show(data: dict[str, Any]) -> None:
-    """What came of the run."""
-    out = console()
-    out.print(f"run {data['id']} {data['status']} in {data['wall_s']:.2f} s", markup=False)
-    for name, value in data["metrics"].items():
-        out.print(f"  {name} {value:.6g}", markup=False)
-    out.print(f"  clewline runs show {data['id']}", markup=False)
+def _show(data: dict[str, Any]) -> None:
+    print_lines(
+        [
+            f"run {data['id']} {data['status']} in {data['wall_s']:.2f} s",
+            *(f"  {name} {value:.6g}" for name, value in data["metrics"].items()),
+            f"  clewline runs show {data['id']}",
+        ]
+    )

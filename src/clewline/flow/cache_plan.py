@@ -1,4 +1,4 @@
-"""What a run would do, told without running it: hits, misses, and which part of a key changed."""
+"""The cache plan of a run: which steps would hit the cache, and why the others would not."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import msgspec
 
 from clewline.errors import CheckFailed, ClewlineError
-from clewline.flow import error_report, step_arguments, values
-from clewline.flow.context import building
-from clewline.flow.definition import PipelineDefinition, Step
-from clewline.flow.handle import Handle
+from clewline.flow import error_report, values
+from clewline.flow.changes import Change
+from clewline.flow.context import use_engine
+from clewline.flow.handle import Handle, StepCall, StepOutput
 from clewline.flow.input_paths import InputPath, InputPaths
-from clewline.flow.keys.step_key import StepKey, key_differences
-from clewline.flow.outcome import StepOutput
-from clewline.flow.run import complete
-from clewline.flow.step_arguments import Arguments
-from clewline.flow.step_cache import key_of, look_up, why_never
+from clewline.flow.keys.step_key import StepKey, key_changes
+from clewline.flow.params import PipelineDefinition, complete_params
+from clewline.flow.step import Step
+from clewline.flow.step_arguments import StepArguments
+from clewline.flow.step_cache import declared_uncacheable, key_of, look_up
 from clewline.store.digest import Digest, digest_bytes, digest_file
 from clewline.store.records import Artifact, CacheEntry
 
@@ -27,16 +27,24 @@ if TYPE_CHECKING:
     from clewline.store import Store
 
 COMPARED = 20
-"""How many earlier calls of a step function the nearest is looked for among."""
+"""The number of earlier calls of a step function among which the nearest key is searched."""
 
 
-class StepPlan(msgspec.Struct, frozen=True):
-    """What would become of one step call."""
+class StepPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a run would do at one step call.
+
+    A miss has the `changes` from the nearest earlier key, or `first_call`, or neither
+    when the outputs are no longer in the store.
+    """
 
     step: str  # NN-name
     verdict: Literal["hit", "miss", "unknown", "never"]
-    reasons: list[str]  # which part changed, what is not known yet, why it is never remembered
-    from_step: str | None = None  # of a hit: the step run whose outputs would be taken
+    from_step: str | None = None  # of a hit: the step run that computed the outputs
+    changes: list[Change] = []
+    first_call: bool = False  # of a miss: no earlier call of the step is in the cache
+    depends_on: list[str] = []  # of an unknown: the steps that would run before it
+    reason: str | None = None  # of a never: why the step is not cacheable
 
 
 def plan_cache(
@@ -46,161 +54,120 @@ def plan_cache(
     project: Project,
     store: Store,
     seed: int | None = None,
-    places: InputPaths | None = None,
+    paths: InputPaths | None = None,
 ) -> list[StepPlan]:
     """
-    Tell which steps of a run would be hits, as far as that is known without executing.
+    Plan which steps of a run would hit the cache, without executing any step.
 
-    A step that follows a miss is unknown: should the earlier step make the same
-    outputs as before, it would be a hit. Writes nothing into the store.
+    A step that follows a miss is unknown: if the earlier step produces the same
+    outputs as before, it would be a hit. Nothing is written into the store.
 
     Raises:
         CheckFailed: The pipeline itself raised.
+        UsageError: The parameters do not fit.
     """
-    engine = Forecaster(project, store, seed or 0, places or InputPaths())
-    given = {
-        name: engine.located(value) for name, value in complete(pipeline, params, seed).items()
-    }
+    engine = _PlanEngine(project, store, seed or 0, paths or InputPaths())
+    given = complete_params(pipeline, params, seed)
+    located = {name: engine.locate(value) for name, value in given.items()}
     try:
-        with building(engine):
-            pipeline.fn(**given)
-    except NotKnown as stopped:
-        engine.found.append(StepPlan("…", "unknown", [str(stopped)]))
+        with use_engine(engine):
+            pipeline.fn(**located)
+    except _OutputUnknown as stop:
+        engine.plans.append(StepPlan(step="…", verdict="unknown", depends_on=[stop.label]))
     except ClewlineError:
         raise
     except Exception as error:
-        raise _failure(pipeline, project, error) from error
-    return engine.found
+        report = error_report.render(error_report.describe(error, project.root))
+        raise CheckFailed(
+            f"The pipeline {pipeline.name!r} raised {report}",
+            "Planning executes the pipeline's own lines, and no step. A run would fail here too.",
+        ) from error
+    return engine.plans
 
 
-def _failure(pipeline: PipelineDefinition, project: Project, error: Exception) -> CheckFailed:
-    told = error_report.render(error_report.describe(error, project.root))
-    return CheckFailed(
-        f"The pipeline {pipeline.name!r} raised {told}",
-        "A forecast executes the pipeline's own lines, and no step. A run would raise this too.",
-    )
-
-
-class NotKnown(BaseException):
+class _OutputUnknown(BaseException):
     """
-    The pipeline looks at a value that no step has made yet.
+    The pipeline reads an output that no step has computed yet.
 
-    No Exception, so that a pipeline that catches errors does not go on with it.
+    It is not an Exception, so that a pipeline that catches errors does not continue.
     """
 
-
-class NotYet:
-    """The source behind the handles of a step that would run."""
-
-    def __init__(self, label: str, name: str, count: int | None) -> None:
-        self.label, self.name, self.count = label, name, count
-
-    def value(self, slot: int) -> NoReturn:
-        """Stop the forecast."""
-        raise NotKnown(
-            f"the pipeline looks at the value of {self.label}, which would run; what follows "
-            "depends on it"
-        )
-
-    def artifact(self, slot: int) -> Artifact | None:
-        """Not known."""
-        return None
+    def __init__(self, label: str) -> None:
+        super().__init__(label)
+        self.label = label
 
 
-class Remembered:
-    """The source behind the handles of a hit."""
-
-    def __init__(self, label: str, name: str, count: int | None, outputs: list[StepOutput]) -> None:
-        self.label, self.name, self.count = label, name, count
-        self._outputs = outputs
-
-    def value(self, slot: int) -> Any:
-        """The remembered value."""
-        return self._outputs[slot].value()
-
-    def artifact(self, slot: int) -> Artifact | None:
-        """The remembered output."""
-        return self._outputs[slot].artifact
+class _UnknownOutput(StepOutput):
+    def value(self) -> NoReturn:
+        raise _OutputUnknown(self.held)
 
 
-class Nowhere:
-    """Takes bytes, keeps none, and gives their digest."""
+class _DigestSink:
+    """Takes bytes, stores none, and returns their digest."""
 
     def put(self, data: bytes) -> Digest:
-        """The digest of bytes."""
         return digest_bytes(data)
 
     def put_file(self, path: Path) -> Digest:
-        """The digest of a file."""
         return digest_file(path)
 
 
-class Forecaster:
-    """An engine that looks keys up and executes nothing."""
+class _PlanEngine:
+    """Looks up the key of each step call, and executes nothing."""
 
-    def __init__(self, project: Project, store: Store, seed: int, places: InputPaths) -> None:
-        self.found: list[StepPlan] = []
-        self._project = project
-        self._store = store
-        self._seed = seed
-        self._places = places
+    def __init__(self, project: Project, store: Store, seed: int, paths: InputPaths) -> None:
+        self.plans: list[StepPlan] = []
+        self._project, self._store, self._seed, self._paths = project, store, seed, paths
 
     def call(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle:
-        """Look one step call up."""
-        label = f"{len(self.found):02d}-{step.name}"
-        given = step_arguments.describe(step, args, kwargs, self)
+        label = f"{len(self.plans):02d}-{step.name}"
+        given = StepArguments(step, args, kwargs, self)
         key = key_of(step, given, self._project.root, self._seed)
+        call = StepCall(label, step.name, step.count)
         hit = look_up(self._store, key)
         if hit is not None:
             entry, artifacts = hit
-            outputs = [StepOutput(self._store.blobs, artifact) for artifact in artifacts]
-            self.found.append(StepPlan(label, "hit", [], entry.step_run))
-            return Handle(Remembered(label, step.name, step.count, outputs))
-        self.found.append(self._miss(label, step, given, key))
-        return Handle(NotYet(label, step.name, step.count))
+            call.outputs.set_result([StepOutput(self._store.blobs, each) for each in artifacts])
+            self.plans.append(StepPlan(step=label, verdict="hit", from_step=entry.step_run))
+        else:
+            unknown = _UnknownOutput(self._store.blobs, None, label)
+            call.outputs.set_result([unknown] * (step.count or 1))
+            self.plans.append(self._miss(label, step, given, key))
+        return Handle(call)
 
     def keep(self, value: Any) -> Artifact:
-        """What a value would be stored as; its bytes are let go."""
-        return values.save(value, Nowhere())
+        """Return the artifact that a value would be stored as."""
+        return values.save(value, _DigestSink())
 
     def keep_path(self, path: Path) -> tuple[InputPath, Artifact]:
-        """What a file or folder would be stored as; its bytes are let go."""
-        place = self._places.find(path)
-        return place, self.keep(place.actual)
+        """Return the artifact that a file or folder would be stored as."""
+        found = self._paths.find(path)
+        return found, self.keep(found.actual)
 
-    def located(self, value: Any) -> Any:
-        """A parameter with its paths made absolute, as a run gives them."""
+    def locate(self, value: Any) -> Any:
+        """Return a parameter with its paths made absolute, as a run passes them."""
         if isinstance(value, Path):
-            return self._places.find(value).actual
+            return self._paths.find(value).actual
         if type(value) in (list, tuple):
-            return type(value)(self.located(each) for each in value)
+            return type(value)(self.locate(each) for each in value)
         return value
 
-    def _miss(self, label: str, step: Step, given: Arguments, key: StepKey) -> StepPlan:
-        never = why_never(step)
-        if never is None and given.unkept:
-            waits = sorted({self._origin(given, name) for name in given.unkept})
-            return StepPlan(
-                label, "unknown", [f"it depends on what {name} makes" for name in waits]
-            )
-        if never is not None or key.uncacheable is not None:
-            return StepPlan(label, "never", [never or str(key.uncacheable)])
-        return StepPlan(label, "miss", self._changes(step, key))
-
-    def _origin(self, given: Arguments, name: str) -> str:
-        return str(given.record[name]["from"]).partition("#")[0]
-
-    def _changes(self, step: Step, key: StepKey) -> list[str]:
-        """The parts that differ from the nearest of the latest keys of the same function."""
+    def _miss(self, label: str, step: Step, given: StepArguments, key: StepKey) -> StepPlan:
+        declared = declared_uncacheable(step)
+        sources = {
+            str(given.record[name]["from"] or "").partition("#")[0] for name in given.unstored
+        }
+        if declared is None and (depends_on := sorted(sources - {""})):
+            return StepPlan(step=label, verdict="unknown", depends_on=depends_on)
+        if reason := declared or key.uncacheable:
+            return StepPlan(step=label, verdict="never", reason=reason)
         earlier = self._store.catalog.find(
             CacheEntry, function=step.function, order="-created", limit=COMPARED
         )
         new = msgspec.json.decode(msgspec.json.encode(key.parts))
-        told = [key_differences(self._parts(entry), new) for entry in earlier]
-        if not told:
-            return ["no earlier call of this step is remembered"]
-        return min(told, key=len) or ["its outputs are no longer in the store"]
-
-    def _parts(self, entry: CacheEntry) -> dict[str, Any]:
-        parts: dict[str, Any] = msgspec.json.decode(self._store.blobs.get(entry.parts))
-        return parts
+        candidates = [
+            key_changes(msgspec.json.decode(self._store.blobs.get(entry.parts)), new)
+            for entry in earlier
+        ]
+        nearest = min(candidates, key=len, default=[])
+        return StepPlan(step=label, verdict="miss", changes=nearest, first_call=not candidates)

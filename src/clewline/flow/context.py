@@ -1,4 +1,4 @@
-"""What is going on right now: the run that a pipeline builds, and the step inside it."""
+"""Context variables: the run that a pipeline is building, and the step that is running."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from clewline.flow.definition import Step
-    from clewline.flow.handle import Handle
     from clewline.project import Project
     from clewline.store import Store
     from clewline.store.records import Artifact
 
+T = TypeVar("T")
 
-class Notes(Protocol):
-    """What a step says of itself while it runs. Kept even when the process is killed."""
+
+class StepNotes(Protocol):
+    """Keeps what a step records while it runs, even when the process is killed."""
 
     def metrics(self, values: Mapping[str, float]) -> None: ...
 
@@ -26,9 +26,9 @@ class Notes(Protocol):
 
 
 class Engine(Protocol):
-    """What turns the step calls of a pipeline into handles: a run, or an explanation of one."""
+    """Turns the step calls of a pipeline into handles: a run, or a cache plan."""
 
-    def call(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle: ...
+    def call(self, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class StepContext:
 
     `inputs` maps each parameter (`train`, or `tables[0]` for a handle inside a
     list) to `{"artifact": DIGEST, "from": "RUN/NN-name#0"}`, or to
-    `{"value": …}` when it was given plainly.
+    `{"value": …}` when a plain value was passed.
     """
 
     project: Project
@@ -46,9 +46,9 @@ class StepContext:
     run_id: str
     step_id: str
     inputs: Mapping[str, Any]
-    seed: int  # of this step, made from the run's seed and the step's name
+    seed: int  # of this step, derived from the run's seed and the step's name
     started: float
-    notes: Notes
+    notes: StepNotes
     process: int = field(default_factory=os.getpid)
 
 
@@ -60,9 +60,9 @@ _running: list[StepContext] = []
 
 def current_step() -> StepContext | None:
     """
-    The step run that this code belongs to, None outside of one.
+    Return the step run that this code belongs to, or None outside of a step.
 
-    A thread that a step started does not inherit its context; while only one
+    A thread that a step started does not inherit its context. While only one
     step runs in this process, such a thread belongs to it.
     """
     found = _step.get()
@@ -72,42 +72,40 @@ def current_step() -> StepContext | None:
 
 
 def current_engine() -> Engine | None:
-    """The engine that a step call goes to: None outside a pipeline, and inside a step."""
+    """Return the engine of the pipeline, or None outside of a pipeline and inside a step."""
     return None if _step.get() is not None else _engine.get()
 
 
 def is_plain_call() -> bool:
-    """Whether this code belongs to a step that was called as the plain function it is."""
+    """Return whether this code belongs to a step that was called as a plain function."""
     return _plain.get()
 
 
 @contextmanager
-def plain_call() -> Iterator[None]:
-    """Say that the step of this block was called outside a pipeline, where nothing is recorded."""
-    token = _plain.set(True)
+def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _plain.reset(token)
+        variable.reset(token)
+
+
+def plain_call() -> Any:
+    """Mark the block as a step called outside a pipeline, where nothing is recorded."""
+    return _set(_plain, True)
+
+
+def use_engine(engine: Engine) -> Any:
+    """Send the step calls of the block to an engine."""
+    return _set(_engine, engine)
 
 
 @contextmanager
-def building(current_engine: Engine) -> Iterator[None]:
-    """Send the step calls of this block to an engine."""
-    token = _engine.set(current_engine)
-    try:
-        yield
-    finally:
-        _engine.reset(token)
-
-
-@contextmanager
-def stepping(context: StepContext) -> Iterator[None]:
-    """Make `context` the step run that is going on in this block."""
-    token = _step.set(context)
+def run_step(context: StepContext) -> Iterator[None]:
+    """Make `context` the current step run of the block."""
     _running.append(context)
     try:
-        yield
+        with _set(_step, context):
+            yield
     finally:
         _running.remove(context)
-        _step.reset(token)

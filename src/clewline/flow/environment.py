@@ -1,4 +1,4 @@
-"""The environment that a run was made in, recorded without being asked."""
+"""The environment of a run: everything outside code and data that may change a result."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
+
+from clewline.flow.changes import Change, changes, flags
+from clewline.flow.code.packages import distributions
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -25,9 +27,20 @@ THREAD_VARIABLES = (
 )
 OTHER_VARIABLES = ("PYTHONHASHSEED", "LANG", "LC_ALL", "TZ")
 
+_LABELS = {
+    "cpu": "CPU",
+    "cpus": "usable CPUs",
+    "platform": "platform",
+    "python": "Python",
+    "implementation": "Python implementation",
+    "libc": "C library",
+    "hash_seed": "hash seed",
+    "clewline": "clewline",
+}
+
 
 class NumericLibrary(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A numeric library with threads of its own that the process has loaded."""
+    """A loaded numeric library that runs its own threads."""
 
     name: str  # openblas, mkl, libgomp …
     version: str | None
@@ -35,9 +48,13 @@ class NumericLibrary(msgspec.Struct, frozen=True, omit_defaults=True):
     architecture: str | None = None  # the kernel that OpenBLAS chose for this CPU
     layer: str | None = None
 
+    def __str__(self) -> str:
+        parts = (self.version, self.architecture, f"{self.threads} threads")
+        return ", ".join(part for part in parts if part is not None)
+
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """What can move the last bit of a result although code, data and seed are the same."""
+    """Everything that may change the last bit of a result while code, data and seed stay equal."""
 
     python: str
     implementation: str
@@ -57,11 +74,12 @@ def record() -> Environment:
     """
     Record the environment of this process.
 
-    Numeric libraries are seen once they are loaded, so a run records its
-    environment after its steps, not before.
+    Numeric libraries are visible once they are loaded, so a run records its
+    environment after its steps.
     """
-    model, features = processor()
-    found = distributions()
+    model, features = _processor()
+    found = {name: each.version for name, each in sorted(distributions().items())}
+    names = (*THREAD_VARIABLES, *OTHER_VARIABLES)
     return Environment(
         python=platform.python_version(),
         implementation=platform.python_implementation(),
@@ -69,76 +87,41 @@ def record() -> Environment:
         libc="-".join(platform.libc_ver()),
         cpu=model,
         cpu_features=features,
-        cpus=usable_cpus(),
-        libraries=loaded_libraries(),
+        cpus=_usable_cpus(),
+        libraries=_loaded_libraries(),
         distributions=found,
         clewline=found.get("clewline", "not installed"),
         hash_seed=os.environ.get("PYTHONHASHSEED", "random"),
-        variables={
-            name: os.environ[name]
-            for name in THREAD_VARIABLES + OTHER_VARIABLES
-            if name in os.environ
-        },
+        variables={name: os.environ[name] for name in names if name in os.environ},
     )
 
 
-def environment_differences(a: Environment, b: Environment) -> list[str]:
+def environment_changes(old: Environment | None, new: Environment | None) -> list[Change]:
     """
-    Say in words what differs from environment `a` to environment `b`.
+    List what differs between two environments; nothing if one of them was not recorded.
 
-    What is likelier to move a result stands first: processor, libraries and
-    threads, then packages, then the rest.
+    The likeliest causes of another result come first: processor, libraries and
+    threads, then packages, then variables.
     """
-    lines = [f"{label}: {old} → {new}" for label, old, new in scalars(a, b) if old != new]
-    lines += moved("CPU feature", dict.fromkeys(a.cpu_features, "yes"), flags(b))
-    lines += moved("library", described(a.libraries), described(b.libraries))
-    lines += moved("package", a.distributions, b.distributions)
-    return lines + moved("variable", a.variables, b.variables)
-
-
-def scalars(a: Environment, b: Environment) -> list[tuple[str, Any, Any]]:
-    """The single-valued parts of two environments, with their names."""
-    names = {
-        "cpu": "CPU",
-        "cpus": "usable CPUs",
-        "platform": "platform",
-        "python": "Python",
-        "implementation": "Python implementation",
-        "libc": "C library",
-        "hash_seed": "hash seed",
-        "clewline": "clewline",
-    }
-    return [(label, getattr(a, name), getattr(b, name)) for name, label in names.items()]
-
-
-def flags(environment: Environment) -> dict[str, str]:
-    """CPU features as a mapping, so that they are compared as everything else."""
-    return dict.fromkeys(environment.cpu_features, "yes")
-
-
-def described(libraries: tuple[NumericLibrary, ...]) -> dict[str, str]:
-    """Name of each library → what matters of it."""
-    return {
-        library.name: ", ".join(
-            str(part)
-            for part in (library.version, library.architecture, f"{library.threads} threads")
-            if part is not None
-        )
-        for library in libraries
-    }
-
-
-def moved(what: str, old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """A line for each name that came, went or changed."""
+    if old is None or new is None:
+        return []
+    scalars = [
+        Change("environment", label, "changed", getattr(old, name), getattr(new, name))
+        for name, label in _LABELS.items()
+        if getattr(old, name) != getattr(new, name)
+    ]
+    libraries = ({each.name: str(each) for each in side.libraries} for side in (old, new))
     return [
-        f"{what} {name}: {old.get(name, 'absent')} → {new.get(name, 'absent')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        *scalars,
+        *changes("CPU feature", flags(old.cpu_features), flags(new.cpu_features)),
+        *changes("library", *libraries),
+        *changes("package", old.distributions, new.distributions),
+        *changes("variable", old.variables, new.variables),
     ]
 
 
-def processor() -> tuple[str, tuple[str, ...]]:
-    """Model name and sorted feature flags of the first processor."""
+def _processor() -> tuple[str, tuple[str, ...]]:
+    """Return the model name and the sorted feature flags of the first processor."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -149,15 +132,14 @@ def processor() -> tuple[str, tuple[str, ...]]:
     return model, tuple(sorted((first.get("flags") or first.get("Features", "")).split()))
 
 
-def usable_cpus() -> int:
-    """How many processors this process may run on."""
+def _usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def loaded_libraries() -> tuple[NumericLibrary, ...]:
-    """BLAS and OpenMP libraries in this process with their thread counts."""
+def _loaded_libraries() -> tuple[NumericLibrary, ...]:
+    """Return the BLAS and OpenMP libraries in this process with their thread counts."""
     if "numpy" not in sys.modules:
         return ()
     from threadpoolctl import threadpool_info
@@ -173,38 +155,3 @@ def loaded_libraries() -> tuple[NumericLibrary, ...]:
         for entry in threadpool_info()
     }
     return tuple(sorted(found, key=lambda library: (library.name, str(library.version))))
-
-
-def distributions() -> dict[str, str]:
-    """
-    Installed distributions, normalised name → version, sorted.
-
-    Read from the names of their metadata folders, which is a hundred times
-    quicker than parsing their metadata; the first on the path wins, as in import.
-    """
-    found: dict[str, str] = {}
-    for folder in dict.fromkeys(sys.path):
-        for name, version in folder_distributions(folder):
-            found.setdefault(name, version)
-    return dict(sorted(found.items()))
-
-
-def folder_distributions(folder: str) -> list[tuple[str, str]]:
-    """Name and version of each `NAME-VERSION.dist-info` in one folder."""
-    try:
-        entries = os.listdir(folder or ".")
-    except OSError:
-        return []  # sys.path may name zip files and folders that are not there
-    stems = [entry[: -len(".dist-info")] for entry in entries if entry.endswith(".dist-info")]
-    pairs = [stem.rpartition("-") for stem in sorted(stems)]
-    return [(normalised(name), version) for name, dash, version in pairs if dash]
-
-
-def normalised(name: str) -> str:
-    """
-    A distribution's name in its normal form.
-
-    >>> normalised("Scikit_Learn")
-    'scikit-learn'
-    """
-    return name.lower().replace("_", "-").replace(".", "-")

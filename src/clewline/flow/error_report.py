@@ -1,39 +1,50 @@
-"""What is kept of an exception: its type and words, and the frames of the user's own code."""
+"""What the catalog keeps of an exception: type, message, and the frames of the project's code."""
 
 from __future__ import annotations
 
 import linecache
 import traceback
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from clewline.errors import ClewlineError
-from clewline.flow.code.firstparty import FOREIGN_FOLDERS
+from clewline.flow.code.origin import is_in_project
 
 
 def describe(error: BaseException, root: Path) -> dict[str, Any]:
     """
-    An exception as the catalog keeps it.
+    Return an exception as the catalog keeps it.
 
     Returns:
-        `type`, `message`, `frames` (file below `root`, line, function, text; the
-        user's own only, outermost first), `causes` (the same of what it came
-        from) and the full `traceback` as text.
+        `type`, `message`, `frames` (file below `root`, line, function, text; of the
+        project's code only, outermost first), `causes` (the same for each cause) and
+        the full `traceback` as a string.
     """
-    found = _one(error, root)
-    # An error of ours has its cause in its own words.
-    is_ours = isinstance(error, ClewlineError)
-    causes = [_one(cause, root) for cause in _causes(error) if not is_ours]
-    full = "".join(traceback.format_exception(error))
-    return {**found, "causes": causes, "traceback": _printable(full)}
+    causes: list[BaseException] = []
+    seen = {id(error)}
+    # The message of our own errors includes the cause.
+    current: BaseException | None = None if isinstance(error, ClewlineError) else error
+    while current is not None:
+        context = None if current.__suppress_context__ else current.__context__
+        current = context if current.__cause__ is None else current.__cause__
+        if current is None or id(current) in seen:
+            break
+        seen.add(id(current))
+        causes.append(current)
+    return {
+        **_describe_one(error, root),
+        "causes": [_describe_one(cause, root) for cause in causes],
+        "traceback": _printable("".join(traceback.format_exception(error))),
+    }
 
 
 def render(error: dict[str, Any]) -> str:
-    """The exception as lines of text: its own words, then the user's frames."""
+    """Return a described exception as lines of text: its message, then the project's frames."""
     lines = [_headline(error)]
     lines += [f"  because of {_headline(cause)}" for cause in error.get("causes", [])]
-    for frame in _frames(error):
+    # The error's own frames, or else those of the first cause that touches the project.
+    chain = (each["frames"] for each in (error, *error.get("causes", [])))
+    for frame in next(filter(None, chain), []):
         lines.append(f"  {frame['file']}:{frame['line']} in {frame['function']}")
         if frame["text"]:
             lines.append(f"      {frame['text']}")
@@ -44,74 +55,34 @@ def _headline(error: dict[str, Any]) -> str:
     return f"{error['type']}: {error['message']}" if error["message"] else str(error["type"])
 
 
-def _frames(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """The deepest story that touches the user's code: the first cause's, else the error's own."""
-    told = [each for each in (error, *error.get("causes", [])) if each["frames"]]
-    return list(told[0]["frames"]) if told else []
-
-
-def _one(error: BaseException, root: Path) -> dict[str, Any]:
-    kind = type(error)
+def _describe_one(error: BaseException, root: Path) -> dict[str, Any]:
+    frames = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        text = linecache.getline(code.co_filename, line, frame.f_globals)
+        frames.append((code.co_filename, line, code.co_qualname, text))
+    if isinstance(error, SyntaxError) and error.filename:  # it has no frame of its own
+        frames.append((error.filename, error.lineno or 1, "<module>", error.text or ""))
+    try:
+        message = _printable(str(error))
+    except Exception as other:  # a foreign class may raise anything in __str__
+        message = f"<str() of the exception raised {type(other).__qualname__}>"
     return {
-        "type": kind.__qualname__,
-        "message": _words(error),
-        "frames": [*_own_frames(error.__traceback__, root), *_syntax_frame(error, root)],
+        "type": type(error).__qualname__,
+        "message": message,
+        "frames": [
+            {
+                "file": _printable(str(Path(file).relative_to(root))),
+                "line": line,
+                "function": function,
+                "text": text.strip(),
+            }
+            for file, line, function, text in frames
+            if is_in_project(Path(file), root)
+        ],
     }
 
 
-def _words(error: BaseException) -> str:
-    try:
-        return _printable(str(error))
-    except Exception as other:  # what a foreign class does to tell itself may raise anything
-        return f"<its message cannot be told: {type(other).__qualname__}>"
-
-
 def _printable(text: str) -> str:
-    """Text without lone surrogates, which names of files may hold and UTF-8 may not."""
+    """Return text without lone surrogates, which file names may contain and UTF-8 may not."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _own_frames(trace: TracebackType | None, root: Path) -> list[dict[str, Any]]:
-    frames = []
-    for frame, line in traceback.walk_tb(trace):
-        file = Path(frame.f_code.co_filename)
-        if _is_own(file, root):
-            text = linecache.getline(str(file), line, frame.f_globals).strip()
-            name = frame.f_code.co_qualname
-            frames.append(_frame(file, root, line, name, text))
-    return frames
-
-
-def _syntax_frame(error: BaseException, root: Path) -> list[dict[str, Any]]:
-    """A syntax error has no frame of its own; it names its place."""
-    if not isinstance(error, SyntaxError) or not error.filename:
-        return []
-    file = Path(error.filename)
-    if not _is_own(file, root):
-        return []
-    return [_frame(file, root, error.lineno or 1, "<module>", (error.text or "").strip())]
-
-
-def _frame(file: Path, root: Path, line: int, function: str, text: str) -> dict[str, Any]:
-    shown = str(file.relative_to(root))
-    return {"file": _printable(shown), "line": line, "function": function, "text": text}
-
-
-def _is_own(file: Path, root: Path) -> bool:
-    return file.is_relative_to(root) and FOREIGN_FOLDERS.isdisjoint(file.relative_to(root).parts)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    seen = {id(error)}
-    current: BaseException | None = error
-    while current is not None:
-        following = current.__cause__
-        if following is None and not current.__suppress_context__:
-            following = current.__context__
-        if following is None or id(following) in seen:
-            break
-        seen.add(id(following))
-        found.append(following)
-        current = following
-    return found

@@ -1,28 +1,64 @@
-"""What a step call returns inside a pipeline: a promise of its outputs."""
+"""Handles: in a pipeline a step call returns a promise of its outputs, not the outputs."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from typing import Any, NoReturn, Protocol
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from clewline.errors import UsageError
+from clewline.flow import values
+from clewline.store.blobs import BlobStore
 from clewline.store.records import Artifact
 
+# Kinds that can be copied in memory; values of other kinds are read from the store.
+_COPIED = frozenset({"table", "array", "json", "model"})
+_NOT_LOADED: Any = object()
 
-class Source(Protocol):
-    """The step call behind a handle. May be asked from any thread; waits until it is done."""
 
-    label: str  # RUN/NN-name
-    name: str  # of the step
-    count: int | None  # outputs of a step that returns tuple[…], None for a single one
+@dataclass(slots=True)
+class StepOutput:
+    """One output of a step call."""
+
+    blobs: BlobStore
+    artifact: Artifact | None  # None when it was not stored
+    held: Any = _NOT_LOADED
+
+    def value(self) -> Any:
+        """
+        Return a copy that the caller may change.
+
+        Two steps that share an object would see each other's changes to it, and
+        the second would compute on a value that no digest names.
+        """
+        if self.artifact is None:
+            return self.held
+        if self.artifact.kind not in _COPIED:
+            return values.load(self.artifact, self.blobs)
+        if self.held is _NOT_LOADED:
+            # Loading a model takes seconds where copying it takes milliseconds.
+            self.held = values.load(self.artifact, self.blobs)
+        return copy.deepcopy(self.held)
+
+
+class StepCall:
+    """One step call of a run; its outputs may be asked for from any thread."""
+
+    def __init__(self, label: str, name: str, count: int | None) -> None:
+        self.label = label  # RUN/NN-name
+        self.name = name  # of the step
+        self.count = count  # outputs of a step that returns tuple[…], None for a single one
+        self.outputs: Future[list[StepOutput]] = Future()
 
     def value(self, slot: int) -> Any:
-        """A copy of one output that its holder may change."""
-        ...
+        """Wait for the step, and return a copy of one output."""
+        return self.outputs.result()[slot].value()
 
     def artifact(self, slot: int) -> Artifact | None:
-        """One output as it is stored, None when it was not."""
-        ...
+        """Wait for the step, and return one output as it is stored, None when it is not."""
+        return self.outputs.result()[slot].artifact
 
 
 class Handle:
@@ -33,17 +69,17 @@ class Handle:
     The outputs of a step annotated `-> tuple[A, B]` can be unpacked and indexed.
     """
 
-    __slots__ = ("_slot", "_source")
+    __slots__ = ("_call", "_slot")
 
-    def __init__(self, source: Source, slot: int | None = None) -> None:
-        self._source = source
+    def __init__(self, call: StepCall, slot: int | None = None) -> None:
+        self._call = call
         self._slot = slot
 
     def value(self) -> Any:
-        """The value itself: a copy of its own, waiting for the step if need be."""
-        if self._slot is None and self._source.count is not None:
-            return tuple(self._source.value(slot) for slot in range(self._source.count))
-        return self._source.value(self._slot or 0)
+        """Wait for the step, and return the value itself: a copy of its own."""
+        if self._slot is None and self._call.count is not None:
+            return tuple(self._call.value(slot) for slot in range(self._call.count))
+        return self._call.value(self._slot or 0)
 
     def __iter__(self) -> Iterator[Handle]:
         return iter(self._parts())
@@ -55,36 +91,37 @@ class Handle:
         return len(self._parts())
 
     def _parts(self) -> list[Handle]:
-        if self._slot is None and self._source.count is not None:
-            return [Handle(self._source, slot) for slot in range(self._source.count)]
+        if self._slot is None and self._call.count is not None:
+            return [Handle(self._call, slot) for slot in range(self._call.count)]
         raise UsageError(
-            f"{self!r} is one value, so it cannot be unpacked, indexed or measured in a pipeline.",
-            f"Call `.value()` on it, or annotate the step as `def {self._source.name}(…) -> "
+            f"{self!r} is a single value, so it cannot be unpacked, indexed or measured in a "
+            "pipeline.",
+            f"Call `.value()` on it, or annotate the step as `def {self._call.name}(…) -> "
             "tuple[A, B]` when it has several outputs.",
         )
 
     def __repr__(self) -> str:
         part = "" if self._slot is None else f"[{self._slot}]"
-        return f"<handle of {self._source.name}{part}>"
+        return f"<handle of {self._call.name}{part}>"
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):
             raise AttributeError(name)
         raise AttributeError(
-            f"{self!r} stands for a value that a step makes; it has no attribute {name!r}. "
+            f"{self!r} stands for the output of a step; it has no attribute {name!r}. "
             f"Call `.value().{name}`, or move this code into a step."
         )
 
 
-def source_of(handle: Handle) -> tuple[Source, int | None]:
-    """The step call behind a handle, and which of its outputs it is (None: all)."""
-    return handle._source, handle._slot
+def call_of(handle: Handle) -> tuple[StepCall, int | None]:
+    """Return the step call behind a handle, and which of its outputs it is (None: all)."""
+    return handle._call, handle._slot
 
 
 def _refuse(self: Handle, *_: object) -> NoReturn:
     raise UsageError(
-        f"{self!r} stands for a value that a step makes, so it cannot be computed with or "
-        "compared in a pipeline.",
+        f"{self!r} stands for the output of a step, so a pipeline cannot compute with it or "
+        "compare it.",
         "Call `.value()` on it, or move this code into a step.",
     )
 

@@ -1,4 +1,4 @@
-"""Where `Path` inputs lie: where they were named, or where a replay has put them."""
+"""Resolve `Path` inputs: to the path that was named, or to the copy that a replay restored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clewline.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class InputPath:
-    """A content input: its path as the record names it, and where its content is read."""
+    """A content input: its path as the record names it, and the path to read it from."""
 
     recorded: str  # absolute
     actual: Path  # absolute
@@ -23,9 +23,9 @@ class InputPaths:
     """
     Resolves paths of inputs from a current directory.
 
-    A replay gives `moved`: the recorded path of each input, and of the project,
-    to where it has been restored. Then nothing else is found, so that a replay
-    never reads what the record does not hold.
+    A replay passes `moved`: the recorded path of each input, and of the project,
+    to the restored copy. Then nothing else is found, so that a replay never
+    reads a file that the record does not hold.
     """
 
     directory: Path = field(default_factory=Path.cwd)
@@ -33,26 +33,25 @@ class InputPaths:
 
     def find(self, path: Path) -> InputPath:
         """
-        The place of a path.
+        Resolve a path.
 
         Raises:
-            NotFound: Nothing is there.
+            NotFound: Nothing is there, or a replay has not restored it.
         """
         recorded = os.path.normpath(self.directory / path.expanduser())
         if self.moved is not None:
-            return self._restored(recorded)
+            return self._find_restored(recorded, self.moved)
         if not os.path.exists(recorded):
             raise NotFound(
                 f"The input {str(path)!r} does not exist: there is no {recorded}.",
                 "A parameter that is a Path is an input, resolved from the current directory. "
-                "For a place to write to, use a parameter annotated str.",
+                "Annotate a path to write to as str.",
             )
         return InputPath(recorded, Path(recorded))
 
-    def _restored(self, recorded: str) -> InputPath:
-        moved = self.moved or {}
+    def _find_restored(self, recorded: str, moved: Mapping[str, str]) -> InputPath:
         for old, new in sorted(moved.items(), key=lambda pair: -len(pair[0])):
-            for start in (old, new):  # code may name an input from where it now runs
+            for start in (old, new):  # code may name an input from where it runs now
                 if recorded == start or recorded.startswith(start + os.sep):
                     rest = recorded[len(start) :]
                     if os.path.exists(new + rest):

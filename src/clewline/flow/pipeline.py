@@ -1,4 +1,4 @@
-"""`@pipeline`: a function made of steps, whose executions are runs."""
+"""`@pipeline` makes a function a pipeline: each of its executions is recorded as a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from clewline.errors import UsageError
 from clewline.flow import context
-from clewline.flow.definition import PipelineDefinition
+from clewline.flow.params import PipelineDefinition
 
 if TYPE_CHECKING:
     from clewline.store.records import Run
@@ -22,9 +22,9 @@ class Pipeline(PipelineDefinition, Generic[P, R]):
     """
     A function made of steps.
 
-    `clewline run NAME` executes it, or `.run(…)` from Python. Called inside
-    another pipeline, its steps become part of that run. Called anywhere else it
-    is the plain function, and nothing is recorded.
+    `clewline run NAME` executes it, or `.run(…)` from Python. If another pipeline
+    calls it, its steps become part of that run. Called anywhere else it is the plain
+    function, and nothing is recorded.
     """
 
     fn: Callable[P, R]
@@ -44,8 +44,9 @@ class Pipeline(PipelineDefinition, Generic[P, R]):
         Execute the pipeline in the project of the current directory, and record it.
 
         Raises:
-            RunFailed: A step raised; what was finished is remembered.
+            RunFailed: A step raised; finished steps stay cached.
             NotFound: The current directory is not inside a project.
+            UsageError: Another run is executing, or the arguments do not fit.
         """
         from clewline.flow.run import execute
         from clewline.project import find
@@ -53,7 +54,7 @@ class Pipeline(PipelineDefinition, Generic[P, R]):
 
         if context.current_engine() is not None or context.current_step() is not None:
             raise UsageError(
-                f"{self!r} was asked to run inside another run.",
+                f"{self!r}.run() was called inside another run.",
                 f"Call it plainly, {self.name}(…): its steps then become part of this run.",
             )
         params: dict[str, Any] = self.signature.bind(*args, **kwargs).arguments
@@ -77,10 +78,10 @@ def pipeline(
     Make a function a pipeline: the steps that it calls are recorded as one run.
 
     Args:
-        name: What `clewline run` calls it, the function's name by default.
+        name: The name for `clewline run`; the function's name by default.
 
     Raises:
-        UsageError: What is decorated is not a plain function.
+        UsageError: The decorated object is not a plain function.
     """
     if fn is None:
         return functools.partial(_make, name=name)

@@ -11,7 +11,7 @@ import msgspec
 from clewline.errors import ClewlineError
 
 RESULT = "result.json"
-"""Beside the request: what stopped the run as text, or null when it came to its end."""
+"""The file beside the request: the error that stopped the run, or null when it finished."""
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
@@ -22,18 +22,17 @@ class ReplayRequest(msgspec.Struct, frozen=True):
     pipeline: str
     params: dict[str, Any]
     seed: int
-    moved: dict[str, str]  # recorded path → where it is now
-    directory: str  # that relative paths were resolved from
+    moved: dict[str, str]  # recorded path → path of the restored copy
+    directory: str  # from which relative paths were resolved
 
 
 def main(path: Path) -> None:
-    """Execute what a request asks for, and write what stopped it."""
+    """Execute the run of a request, and write the error that stopped it, or null."""
     request = msgspec.json.decode(path.read_bytes(), type=ReplayRequest)
-    (path.parent / RESULT).write_bytes(msgspec.json.encode(stopped(request)))
+    (path.parent / RESULT).write_bytes(msgspec.json.encode(_execute(request)))
 
 
-def stopped(request: ReplayRequest) -> str | None:
-    """Execute; what stopped the run, None when it came to its end."""
+def _execute(request: ReplayRequest) -> str | None:
     from clewline.flow.input_paths import InputPaths
     from clewline.flow.params import from_record
     from clewline.flow.pipeline_files import find_pipeline
@@ -53,7 +52,7 @@ def stopped(request: ReplayRequest) -> str | None:
                 seed=request.seed,
                 cache=False,
                 command=f"clewline replay {request.run}",
-                places=InputPaths(Path(request.directory), request.moved),
+                paths=InputPaths(Path(request.directory), request.moved),
                 replay_of=request.run,
             )
     except ClewlineError as error:

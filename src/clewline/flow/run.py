@@ -1,4 +1,4 @@
-"""Executes a pipeline and records the run."""
+"""Execute a pipeline, and record the run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import msgspec
 from msgspec.structs import replace
 
 from clewline.errors import Fault, RunFailed, UsageError
-from clewline.flow import environment, error_report, step_log
-from clewline.flow.capture import capturing
+from clewline.flow import environment, error_report
 from clewline.flow.code import snapshot
-from clewline.flow.context import building
-from clewline.flow.definition import PipelineDefinition, is_path, resolved_hints
+from clewline.flow.context import use_engine
 from clewline.flow.executors import load_executor
 from clewline.flow.input_paths import InputPaths
-from clewline.flow.params import describe_signature, to_record
+from clewline.flow.params import PipelineDefinition, complete_params, to_record
 from clewline.flow.run_recorder import RunEvent, RunRecorder
 from clewline.flow.runs import close_dead_runs, merged_metrics
+from clewline.flow.step_log import capture_output, remove_logs
+from clewline.store.digest import Digest
 from clewline.store.ids import run_id
 from clewline.store.locks import this_process
 from clewline.store.records import Edge, Run, RunStatus, StepRun
@@ -45,87 +45,61 @@ def execute(
     listener: Callable[[RunEvent], None] | None = None,
     command: str = "",
     executor: str = "inline",
-    places: InputPaths | None = None,
+    paths: InputPaths | None = None,
     replay_of: str | None = None,
 ) -> Run:
     """
     Execute a pipeline and record the run: code, environment, parameters, every step.
 
     Args:
-        params: By name; what is left out takes its default.
-        seed: Of the run, 0 by default. When given it also fills a parameter named
-            `seed` that `params` leaves out.
-        cache: Whether remembered outputs are taken. Outputs are remembered in any case.
-        listener: Is told what happens, in the thread in which it happens.
-        places: Where `Path` inputs lie; as named, from the current directory, by default.
+        params: Values by name; parameters left out take their defaults.
+        seed: The seed of the run, 0 by default. If given, it also fills a parameter
+            named `seed` that `params` leaves out.
+        cache: Whether cached outputs are used. Outputs are cached in any case.
+        listener: Receives each event, in the thread in which it happens.
+        paths: Resolves `Path` inputs; from the current directory by default.
 
     Returns:
         The finished run.
 
     Raises:
-        RunFailed: A step or the pipeline raised; finished steps are remembered.
+        RunFailed: A step or the pipeline raised; finished steps stay cached.
         UsageError: The parameters do not fit.
+        NotSupported: No installed package offers the executor.
         Fault: The store cannot take the records.
-        KeyboardInterrupt: It was interrupted (also by SIGTERM), and is recorded as such.
+        KeyboardInterrupt: The run was interrupted (also by SIGTERM), and is recorded so.
     """
     close_dead_runs(store)
-    places = places or InputPaths()
-    given = complete(pipeline, params, seed)
+    given = complete_params(pipeline, params, seed)
     steps = load_executor(executor)
-    run = _begin(pipeline, project, store, seed or 0, command, replay_of)
-    recording = RunRecorder(
-        run, project, store, steps, cache=cache, places=places, listener=listener
+    recorder = RunRecorder(
+        _begin(pipeline, project, store, seed or 0, command, replay_of),
+        *(project, store, steps),
+        cache=cache,
+        paths=paths or InputPaths(),
+        listener=listener,
     )
     try:
-        with _terminable(), capturing():
+        with _interrupt_on_sigterm(), capture_output():
             try:
-                _build(pipeline, given, recording)
+                located = _record_params(given, recorder)
+                recorder.notify("run started")
+                with use_engine(recorder):
+                    pipeline.fn(**located)
+                recorder.finish()
+                recorder.recorder.drain()  # a record that the catalog refuses fails the run
             finally:
-                steps.close()  # what still runs when another step has raised is recorded too
+                steps.close()  # steps that still run when another one raised are recorded too
     except KeyboardInterrupt:
-        _end(recording, "interrupted")
+        _end(recorder, "interrupted")
         raise
     except Fault as error:
-        _end(recording, "failed", error)
-        told = _account(recording.steps, recording.failed_step(error))
-        raise type(error)(error.message, f"{error.fix or ''} {told}".strip()) from error
+        _end(recorder, "failed", error)
+        summary = _summary(recorder.steps, recorder.failed_step(error))
+        raise type(error)(error.message, f"{error.fix or ''} {summary}".strip()) from error
     except BaseException as error:  # sys.exit in a step, too, ends the run, not the record
-        ended = _end(recording, "failed", error)
-        raise _failure(ended, recording, error) from error
-    return _end(recording, "done")
-
-
-def _build(pipeline: PipelineDefinition, given: dict[str, Any], recording: RunRecorder) -> None:
-    located = _locate(given, recording)
-    recording.tell("run started")
-    with building(recording):
-        pipeline.fn(**located)
-    recording.finish()
-    recording.recorder.drain()  # what the catalog refuses fails the run
-
-
-def complete(
-    pipeline: PipelineDefinition, params: Mapping[str, Any], seed: int | None
-) -> dict[str, Any]:
-    """All parameters, defaults and the run's seed filled in, `Path` where that is annotated."""
-    if seed is not None and not -(2**63) <= seed < 2**63:
-        raise UsageError(f"The seed {seed} is too large.", "Give one of at most 18 digits.")
-    given = dict(params)
-    if seed is not None and "seed" in pipeline.signature.parameters:
-        given.setdefault("seed", seed)
-    try:
-        bound = pipeline.signature.bind(**given)
-    except TypeError as error:
-        raise UsageError(
-            f"The pipeline {pipeline.name!r} was called with parameters that do not fit: {error}.",
-            f"It is called as {describe_signature(pipeline)}.",
-        ) from error
-    bound.apply_defaults()
-    paths = {name for name, hint in resolved_hints(pipeline.fn).items() if is_path(hint)}
-    return {
-        name: Path(value) if name in paths and isinstance(value, str) else value
-        for name, value in bound.arguments.items()
-    }
+        raise _failure(_end(recorder, "failed", error), recorder, error) from error
+    return _end(recorder, "done")
 
 
 def _begin(
@@ -146,109 +120,92 @@ def _begin(
         seed=seed,
         command=command,
         snapshot=store.blobs.put(code.encode()),
-        environment=_environment(store),
+        environment=_store_environment(store),
         commit=code.commit,
         changed=code.changed,
         replay_of=replay_of,
         process=this_process(),
         started=time.time(),
     )
-    edge = Edge(source=f"code:{run.snapshot}", target=f"run:{run.id}", role="code")
-    store.record(run, edge)
+    store.record(run, Edge(source=f"code:{run.snapshot}", target=f"run:{run.id}", role="code"))
     return run
 
 
-def _environment(store: Store) -> Any:
+def _store_environment(store: Store) -> Digest:
     return store.blobs.put(msgspec.json.encode(environment.record()))
 
 
-def _locate(given: Mapping[str, Any], recording: RunRecorder) -> dict[str, Any]:
-    """Record the parameters, and give each path as where its content is read."""
-    named: dict[str, Any] = {}
-    located = {name: _located(name, value, recording, named) for name, value in given.items()}
-    run = replace(recording.run, params=to_record({**given, **named}))
-    recording.run = run
-    recording.recorder.add(run)
-    return located
+def _record_params(given: Mapping[str, Any], recorder: RunRecorder) -> dict[str, Any]:
+    """Record the parameters, and return them with each path as the one to read from."""
+    pairs = {name: _locate(value, recorder) for name, value in given.items()}
+    params = to_record({name: recorded for name, (_, recorded) in pairs.items()})
+    recorder.run = replace(recorder.run, params=params)
+    recorder.recorder.add(recorder.run)
+    return {name: actual for name, (actual, _) in pairs.items()}
 
 
-def _located(name: str, value: Any, recording: RunRecorder, named: dict[str, Any]) -> Any:
+def _locate(value: Any, recorder: RunRecorder) -> tuple[Any, Any]:
+    """Store the paths in a value; return it as the pipeline gets it and as it is recorded."""
     if isinstance(value, Path):
-        place, _ = recording.keep_path(value)
-        named[name] = place.recorded
-        return place.actual
+        found, _ = recorder.keep_path(value)
+        return found.actual, found.recorded
     if type(value) in (list, tuple) and any(isinstance(each, Path) for each in value):
-        inner: dict[str, Any] = {}
-        made = [_located(str(i), each, recording, inner) for i, each in enumerate(value)]
-        named[name] = [inner.get(str(i), each) for i, each in enumerate(value)]
-        return type(value)(made)
-    return value
+        actual, recorded = zip(*(_locate(each, recorder) for each in value), strict=True)
+        return type(value)(actual), list(recorded)
+    return value, value
 
 
-def _end(recording: RunRecorder, status: RunStatus, error: BaseException | None = None) -> Run:
-    """Make everything durable, then the run's last state, and only then drop the journals."""
-    store = recording.store
+def _end(recorder: RunRecorder, status: RunStatus, error: BaseException | None = None) -> Run:
+    """Make everything durable, then the run's last state, and only then remove the logs."""
+    store = recorder.store
     try:
-        recording.recorder.drain()
-    except UsageError as refused:  # the run has failed by then, and its last state must be told
+        recorder.recorder.drain()
+    except UsageError as refused:  # a failed run must still get its last state
         if error is None:
             raise
-        error.add_note(f"Not all of it could be recorded: {refused}")
+        error.add_note(f"Not everything could be recorded: {refused}")
+    report = None
+    if error is not None:
+        failed = recorder.failed_step(error)
+        report = error_report.describe(error, recorder.project.root)
+        report["step"] = failed.id if failed else None
     run = replace(
-        recording.run,
+        recorder.run,
         status=status,
-        metrics=merged_metrics(recording.steps),
-        environment=_environment(store),  # numeric libraries are seen once they are loaded
-        error=_error(recording, error),
+        metrics=merged_metrics(recorder.steps),
+        environment=_store_environment(store),  # numeric libraries are visible once loaded
+        error=report,
         ended=time.time(),
     )
     store.record(run)
-    step_log.remove(store.root, run.id)
-    recording.run = run
-    recording.recorder.close()
-    recording.tell("run ended")
+    remove_logs(store.root, run.id)
+    recorder.run = run
+    recorder.recorder.close()
+    recorder.notify("run ended")
     return run
 
 
-def _error(recording: RunRecorder, error: BaseException | None) -> dict[str, Any] | None:
-    if error is None:
-        return None
-    step = recording.failed_step(error)
-    return {
-        **error_report.describe(error, recording.project.root),
-        "step": step.id if step else None,
-    }
-
-
-def _failure(run: Run, recording: RunRecorder, error: BaseException) -> RunFailed:
-    """Say what was done, what was not, and that finished steps are remembered."""
-    failed = recording.failed_step(error)
+def _failure(run: Run, recorder: RunRecorder, error: BaseException) -> RunFailed:
+    failed = recorder.failed_step(error)
     what = f"Step {_short(failed)}" if failed else f"The pipeline {run.pipeline!r}"
-    told = error_report.render(run.error or {})
     return RunFailed(
-        f"{what} of run {run.id} raised {told}",
-        f"{_account(recording.steps, failed)} `clewline runs show {run.id} --logs` shows what the "
+        f"{what} of run {run.id} raised {error_report.render(run.error or {})}",
+        f"{_summary(recorder.steps, failed)} `clewline runs show {run.id} --logs` shows what the "
         "steps printed.",
         run=run.id,
         step=failed.id if failed else None,
     )
 
 
-def _account(steps: list[StepRun], failed: StepRun | None) -> str:
+def _summary(steps: list[StepRun], failed: StepRun | None) -> str:
+    """Say which steps are done and cached, done and not cached, and not done."""
     finished = [step for step in steps if step.status in ("done", "cached")]
-    remembered = [_short(step) for step in finished if not step.uncacheable]
-    again = [_short(step) for step in finished if step.uncacheable]
-    parts = []
-    if remembered:
-        parts.append(
-            f"Done: {', '.join(remembered)}; remembered, so that the next run will not execute "
-            f"{'them' if len(remembered) > 1 else 'it'} again."
-        )
-    if again:
-        parts.append(f"Done, to be executed again: {', '.join(again)}.")
+    cached = ", ".join(_short(step) for step in finished if not step.uncacheable)
+    uncached = ", ".join(_short(step) for step in finished if step.uncacheable)
+    parts = [f"Done and cached, so the next run skips them: {cached}."] if cached else []
+    parts += [f"Done, but not cached: {uncached}."] if uncached else []
     not_done = f"{_short(failed)} and the steps after it" if failed else "the steps that follow"
-    parts.append(f"Not done: {not_done}.")
-    return " ".join(parts)
+    return " ".join([*parts, f"Not done: {not_done}."])
 
 
 def _short(step: StepRun) -> str:
@@ -256,18 +213,18 @@ def _short(step: StepRun) -> str:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM interrupt the run as Ctrl-C does, unless somebody else handles it already."""
-    is_ours = (
+def _interrupt_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM interrupt the run as Ctrl-C does, unless a handler is installed already."""
+    is_free = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     )
-    if is_ours:
+    if is_free:
         signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
-        if is_ours:
+        if is_free:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -1,4 +1,4 @@
-"""The engine of a run: performs each step call, or takes what is remembered, and records it."""
+"""Record the step calls of a run: execute each one, or take its outputs from the cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,18 +13,17 @@ import msgspec
 from msgspec.structs import replace
 
 from clewline.errors import UsageError
-from clewline.flow import error_report, step_arguments, values
-from clewline.flow.context import StepContext, stepping
-from clewline.flow.definition import Step
-from clewline.flow.handle import Handle
+from clewline.flow import error_report, values
+from clewline.flow.context import StepContext, run_step
+from clewline.flow.handle import Handle, StepCall, StepOutput
 from clewline.flow.input_paths import InputPath, InputPaths
 from clewline.flow.keys.file_access import watch_reads
 from clewline.flow.keys.step_key import StepKey
-from clewline.flow.outcome import StepCall, StepOutput
 from clewline.flow.resource_usage import measure_usage
-from clewline.flow.step_arguments import Arguments
-from clewline.flow.step_cache import key_of, look_up, step_seed
-from clewline.flow.step_log import StepJournal, folder_of
+from clewline.flow.step import Step
+from clewline.flow.step_arguments import StepArguments
+from clewline.flow.step_cache import CacheHit, key_of, look_up, step_seed
+from clewline.flow.step_log import StepLog, run_folder
 from clewline.store.records import Artifact, CacheEntry, Edge, Run, SeenFile, StepRun
 
 if TYPE_CHECKING:
@@ -34,12 +32,12 @@ if TYPE_CHECKING:
     from clewline.store import Store
 
 DRAINED_S = 0.1
-"""A step that took longer than this is durable before the next one begins: next to it, the
-wait is small. Shorter ones become durable in groups."""
+"""A step that took longer than this is made durable before the next one begins: compared with
+the step, the wait is short. Shorter steps become durable in groups."""
 
 
 class RunEvent(msgspec.Struct, frozen=True):
-    """Something that happened to a run; both records are as they were at that moment."""
+    """Something that happened in a run; both records are as they were at that moment."""
 
     kind: Literal["run started", "step started", "step ended", "run ended"]
     run: Run
@@ -48,7 +46,7 @@ class RunEvent(msgspec.Struct, frozen=True):
 
 class RunRecorder:
     """
-    Turns the step calls of one run into records.
+    The engine of one run: turns its step calls into records.
 
     Owns nothing: store and executor belong to the caller.
     """
@@ -61,77 +59,29 @@ class RunRecorder:
         executor: Executor,
         *,
         cache: bool,
-        places: InputPaths,
+        paths: InputPaths,
         listener: Callable[[RunEvent], None] | None,
     ) -> None:
         self.run = run
         self.project = project
         self.store = store
-        self.steps: list[StepRun] = []  # by index, each as it last was
-        self._failures: list[tuple[BaseException, StepRun]] = []
+        self.steps: list[StepRun] = []  # by index, each in its latest state
         self.recorder = store.recorder()
         self._executor = executor
         self._cache = cache
-        self._places = places
+        self._paths = paths
         self._listener = listener
+        self._failures: list[tuple[BaseException, StepRun]] = []
         self._open: list[StepCall] = []
-        # What this run made itself may not be readable yet.
-        self._fresh: dict[str, tuple[CacheEntry, list[Artifact]]] = {}
-        self._paths: dict[str, tuple[tuple[Any, ...], Artifact]] = {}
-        self._journals = folder_of(store.root, run.id)
+        # The catalog may not show yet what this run itself has recorded.
+        self._fresh: dict[str, CacheHit] = {}
+        self._stored_paths: dict[str, tuple[tuple[Any, ...], Artifact]] = {}
+        self._log_folder = run_folder(store.root, run.id)
 
-    # What a pipeline calls
+    # Called by the pipeline
 
     def call(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle:
-        """Perform one step call; what it raises is raised here when it is known by then."""
-        record = self._begun(step)
-        call = StepCall(record.id, step.name, step.count)
-        call.future = self._executor.submit(lambda: self._perform(step, record, args, kwargs))
-        if call.future.done():
-            # What a done call raised is raised here, so that the pipeline may catch it; and
-            # its values live as long as its handles do.
-            call.future.result()
-        else:
-            self._open.append(call)
-        return Handle(call)
-
-    def finish(self) -> None:
-        """Wait for every step call, and raise what the first failed one raised."""
-        for call in self._open:
-            call.future.result()
-
-    def tell(self, kind: Any, step: StepRun | None = None) -> None:
-        """Tell the listener."""
-        if self._listener is not None:
-            self._listener(RunEvent(kind, self.run, step))
-
-    def failed_step(self, error: BaseException) -> StepRun | None:
-        """The step run that raised this error, None when it was the pipeline itself."""
-        return next((step for raised, step in self._failures if raised is error), None)
-
-    # Storage of what is given plainly
-
-    def keep(self, value: Any) -> Artifact:
-        """Store a value that a pipeline gives to a step plainly."""
-        artifact = values.save(value, self.store.blobs)
-        self.recorder.add(artifact)
-        return artifact
-
-    def keep_path(self, path: Path) -> tuple[InputPath, Artifact]:
-        """Store a file or folder by its content, once while it stays the same."""
-        place = self._places.find(path)
-        stamp = _stamp(place.actual)
-        known = self._paths.get(place.recorded)
-        if known is not None and known[0] == stamp:
-            return place, known[1]
-        artifact = self.keep(place.actual)
-        self.recorder.add(SeenFile(path=place.recorded, digest=artifact.digest, run=self.run.id))
-        self._paths[place.recorded] = (stamp, artifact)
-        return place, artifact
-
-    # One step call
-
-    def _begun(self, step: Step) -> StepRun:
+        """Submit one step call; if it has failed by then, raise its exception here."""
         index = len(self.steps)
         record = StepRun(
             id=f"{self.run.id}/{index:02d}-{step.name}",
@@ -143,35 +93,77 @@ class RunRecorder:
             started=time.time(),
         )
         self.steps.append(record)
-        return record
+        call = StepCall(record.id, step.name, step.count)
+        call.outputs = self._executor.submit(lambda: self._perform(step, record, args, kwargs))
+        if call.outputs.done():
+            # Raised here, so that the pipeline may catch it. A done call is not kept: its
+            # values live as long as its handles do.
+            call.outputs.result()
+        else:
+            self._open.append(call)
+        return Handle(call)
+
+    def finish(self) -> None:
+        """Wait for every step call, and raise the exception of the first that failed."""
+        for call in self._open:
+            call.outputs.result()
+
+    def notify(self, kind: Any, step: StepRun | None = None) -> None:
+        """Send an event to the listener."""
+        if self._listener is not None:
+            self._listener(RunEvent(kind, self.run, step))
+
+    def failed_step(self, error: BaseException) -> StepRun | None:
+        """Return the step run that raised this error, or None if the pipeline itself did."""
+        return next((step for raised, step in self._failures if raised is error), None)
+
+    # Storage of values and paths that are passed to steps
+
+    def keep(self, value: Any) -> Artifact:
+        """Store a value that a pipeline passes to a step."""
+        artifact = values.save(value, self.store.blobs)
+        self.recorder.add(artifact)
+        return artifact
+
+    def keep_path(self, path: Path) -> tuple[InputPath, Artifact]:
+        """Store a file or folder by its content, once while it stays the same."""
+        found = self._paths.find(path)
+        stamp = _stamp(found.actual)
+        known = self._stored_paths.get(found.recorded)
+        if known is not None and known[0] == stamp:
+            return found, known[1]
+        artifact = self.keep(found.actual)
+        self.recorder.add(SeenFile(path=found.recorded, digest=artifact.digest, run=self.run.id))
+        self._stored_paths[found.recorded] = (stamp, artifact)
+        return found, artifact
+
+    # One step call
 
     def _perform(
         self, step: Step, record: StepRun, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[StepOutput]:
         try:
-            given = step_arguments.describe(step, args, kwargs, self)
+            given = StepArguments(step, args, kwargs, self)
             key = key_of(step, given, self.project.root, self.run.seed or 0)
             record = replace(
                 record, inputs=given.record, key=key.digest, uncacheable=key.uncacheable
             )
-            hit = self._remembered(key)
-            if hit is not None:
-                return self._take(record, given, hit)
-            return self._work(step, record, given, key)
+            if self._cache and key.digest is not None:
+                hit = self._fresh.get(key.digest) or look_up(self.store, key)
+                if hit is not None:
+                    return self._reuse(record, given, hit)
+            return self._execute(step, record, given, key)
         except BaseException as error:
-            self._lost(self.steps[record.index], record, error)
+            self._record_failure(record, error)
             raise
 
-    def _remembered(self, key: StepKey) -> tuple[CacheEntry, list[Artifact]] | None:
-        if not self._cache or key.digest is None:
-            return None
-        return self._fresh.get(key.digest) or look_up(self.store, key)
-
-    def _take(
-        self, record: StepRun, given: Arguments, hit: tuple[CacheEntry, list[Artifact]]
-    ) -> list[StepOutput]:
+    def _reuse(self, record: StepRun, given: StepArguments, hit: CacheHit) -> list[StepOutput]:
         entry, artifacts = hit
-        origin = self._origin(entry.step_run)
+        run, _, name = entry.step_run.partition("/")
+        if run == self.run.id:
+            origin: StepRun | None = self.steps[int(name.partition("-")[0])]
+        else:
+            origin = self.store.catalog.get(StepRun, entry.step_run)
         record = replace(
             record,
             status="cached",
@@ -183,49 +175,16 @@ class RunRecorder:
         )
         edge = Edge(source=f"step:{entry.step_run}", target=f"step:{record.id}", role="cached")
         self._note(record, edge, *_edges(record, given))
-        self.tell("step ended", record)
+        self.notify("step ended", record)
         return [StepOutput(self.store.blobs, artifact) for artifact in artifacts]
 
-    def _origin(self, step_id: str) -> StepRun | None:
-        run, _, name = step_id.partition("/")
-        if run == self.run.id:
-            return self.steps[int(name.partition("-")[0])]
-        return self.store.catalog.get(StepRun, step_id)
-
-    def _work(
-        self, step: Step, record: StepRun, given: Arguments, key: StepKey
+    def _execute(
+        self, step: Step, record: StepRun, given: StepArguments, key: StepKey
     ) -> list[StepOutput]:
         self._note(record, *_edges(record, given))
-        self.tell("step started", record)
-        journal = StepJournal(
-            self._journals, record.id, lambda name, kept: self._attach(record.index, name, kept)
-        )
-        with measure_usage() as meter:
-            try:
-                result, undeclared = self._called(step, record, given, journal)
-                outputs = self._saved(step, result)
-            finally:
-                journal.close()
-                self.steps[record.index] = self._spoken(record, journal)
-        record = replace(
-            self.steps[record.index],
-            status="done",
-            uncacheable=key.uncacheable or undeclared,
-            key=None if undeclared else key.digest,
-            outputs=[output.artifact.digest for output in outputs if output.artifact],
-            wall_s=meter.wall_s,
-            cpu_s=meter.cpu_s,
-            peak_bytes=meter.peak_bytes,
-            energy_j=meter.energy_j,
-            ended=time.time(),
-        )
-        self._done(record, key, outputs)
-        return outputs
-
-    def _called(
-        self, step: Step, record: StepRun, given: Arguments, journal: StepJournal
-    ) -> tuple[Any, str | None]:
-        """What the function returns, and why that must not be remembered (None: it may be)."""
+        self.notify("step started", record)
+        index = record.index
+        log = StepLog(self._log_folder, record.id, lambda *file: self._attach(index, *file))
         context = StepContext(
             project=self.project,
             store=self.store,
@@ -234,85 +193,96 @@ class RunRecorder:
             inputs=given.record,
             seed=step_seed(step, self.run.seed or 0),
             started=record.started,
-            notes=journal,
+            notes=log,
         )
-        args, kwargs = given.values()
-        with stepping(context), _seeded(context.seed), watch_reads(self.project.root) as reads:
-            result = step.fn(*args, **kwargs)
-        return result, reads.undeclared(_paths_in([args, kwargs]))
-
-    def _saved(self, step: Step, result: Any) -> list[StepOutput]:
-        parts = [result] if step.count is None else list(_split(step, result))
-        if not step.store_output:
-            return [StepOutput(self.store.blobs, None, part) for part in parts]
-        outputs = []
-        for part in parts:
-            artifact = values.save(part, self.store.blobs)
-            outputs.append(StepOutput(self.store.blobs, artifact, part))
-        return outputs
-
-    def _spoken(self, record: StepRun, journal: StepJournal) -> StepRun:
-        """The record with what the step has said so far."""
-        return replace(
-            record,
-            metrics=dict(journal.values),
-            files={name: kept.digest for name, kept in journal.files.items()},
-            logs=self.store.blobs.put_file(journal.log) if journal.log else None,
+        blobs = self.store.blobs
+        with measure_usage() as usage:
+            try:
+                args, kwargs = given.values()
+                with run_step(context), watch_reads(self.project.root) as reads:
+                    _seed_generators(context.seed)
+                    result = step.fn(*args, **kwargs)
+                undeclared = reads.undeclared(_paths_in([args, kwargs]))
+                outputs = [
+                    StepOutput(blobs, values.save(part, blobs) if step.store_output else None, part)
+                    for part in _split(step, result)
+                ]
+            finally:
+                log.close()
+                self.steps[index] = replace(
+                    record,
+                    metrics=dict(log.values),
+                    files={name: kept.digest for name, kept in log.files.items()},
+                    logs=blobs.put_file(log.log) if log.log else None,
+                )
+        stored = [output.artifact for output in outputs if output.artifact]
+        record = replace(
+            self.steps[index],
+            status="done",
+            uncacheable=key.uncacheable or undeclared,
+            key=None if undeclared else key.digest,
+            outputs=[artifact.digest for artifact in stored],
+            wall_s=usage.wall_s,
+            cpu_s=usage.cpu_s,
+            peak_bytes=usage.peak_bytes,
+            energy_j=usage.energy_j,
+            ended=time.time(),
         )
-
-    def _attach(self, index: int, name: str, artifact: Artifact) -> None:
-        step = self.steps[index]
-        step = replace(step, files={**step.files, name: artifact.digest})
-        self._note(step, artifact)
-        self.recorder.drain()
-
-    def _done(self, record: StepRun, key: StepKey, outputs: list[StepOutput]) -> None:
-        made: list[Any] = [output.artifact for output in outputs if output.artifact]
+        new: list[Any] = [*stored]
         if record.key is not None and record.uncacheable is None:
             entry = CacheEntry(
                 key=record.key,
                 function=record.function,
                 step_run=record.id,
                 outputs=record.outputs,
-                parts=self.store.blobs.put(msgspec.json.encode(key.parts)),
+                parts=blobs.put(msgspec.json.encode(key.parts)),
                 created=time.time(),
             )
-            kept = [output.artifact for output in outputs if output.artifact]
-            self._fresh[entry.key] = (entry, kept)
-            made.append(entry)
-        self._note(record, *made)
-        if (record.wall_s or 0) > DRAINED_S:
+            self._fresh[entry.key] = (entry, stored)
+            new.append(entry)
+        self._note(record, *new)
+        if usage.wall_s > DRAINED_S:
             self.recorder.drain()
-        self.tell("step ended", record)
+        self.notify("step ended", record)
+        return outputs
 
-    def _lost(self, kept: StepRun, record: StepRun, error: BaseException) -> None:
-        """Record a step call that raised, with what it had said until then."""
+    def _attach(self, index: int, name: str, artifact: Artifact) -> None:
+        step = self.steps[index]
+        self._note(replace(step, files={**step.files, name: artifact.digest}), artifact)
+        self.recorder.drain()
+
+    def _record_failure(self, record: StepRun, error: BaseException) -> None:
+        """Record a step call that raised, with everything that it had recorded until then."""
         interrupted = isinstance(error, KeyboardInterrupt)
+        noted = self.steps[record.index]
         record = replace(
             record,
             status="interrupted" if interrupted else "failed",
             error=None if interrupted else error_report.describe(error, self.project.root),
-            metrics=kept.metrics,
-            files=kept.files,
-            logs=kept.logs,
+            metrics=noted.metrics,
+            files=noted.files,
+            logs=noted.logs,
             wall_s=time.time() - record.started,
             ended=time.time(),
         )
         self._failures.append((error, record))
         self._note(record)
-        self.tell("step ended", record)
+        self.notify("step ended", record)
 
     def _note(self, record: StepRun, *others: Any) -> None:
         self.steps[record.index] = record
         self.recorder.add(record, *others)
 
 
-def _edges(record: StepRun, given: Arguments) -> Iterator[Edge]:
+def _edges(record: StepRun, given: StepArguments) -> Iterator[Edge]:
     for source, parameter in given.edges:
         yield Edge(source=source, target=f"step:{record.id}", role=f"input:{parameter}")
 
 
 def _split(step: Step, result: Any) -> tuple[Any, ...]:
+    """Return the outputs of a step, one or as many as its annotation promises."""
+    if step.count is None:
+        return (result,)
     if not isinstance(result, tuple) or len(result) != step.count:
         what = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         raise UsageError(
@@ -324,7 +294,7 @@ def _split(step: Step, result: Any) -> tuple[Any, ...]:
 
 
 def _paths_in(value: Any) -> Iterator[Path]:
-    """The paths that a step was given, also those that other steps have made."""
+    """Return the paths among a step's arguments, including those that other steps return."""
     if isinstance(value, Path):
         yield value
     elif isinstance(value, list | tuple):
@@ -334,21 +304,18 @@ def _paths_in(value: Any) -> Iterator[Path]:
         yield from _paths_in(list(value.values()))
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed Python's and numpy's global generators; a library that brings its own is not reached."""
+def _seed_generators(seed: int) -> None:
+    """Seed Python's and numpy's global generators; other libraries keep their own."""
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(seed)
-    yield
 
 
 def _stamp(path: Path) -> tuple[Any, ...]:
-    """What changes when a file or a file of a folder does: inode, size and times."""
+    """Return what changes when a file, or a file of a folder, does: inode, size and time."""
     if path.is_dir():
-        return tuple(
-            (str(each), *_stamp(each)) for each in sorted(path.rglob("*")) if each.is_file()
-        )
+        files = (each for each in sorted(path.rglob("*")) if each.is_file())
+        return tuple((str(each), *_stamp(each)) for each in files)
     stat = path.stat()
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns)

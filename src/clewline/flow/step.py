@@ -1,19 +1,53 @@
-"""`@step`: a function whose calls in a pipeline are recorded and remembered."""
+"""`@step` makes a function a step: a pipeline records its calls and caches their outputs."""
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import re
+import typing
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar, cast, overload
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from clewline.errors import UsageError
 from clewline.flow import context
-from clewline.flow.definition import Step
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Step:
+    """The definition of a step, found on its function as `__clewline_step__`."""
+
+    def __init__(
+        self, fn: Callable[..., Any], name: str, cache: bool, store_output: bool, env: Sequence[str]
+    ) -> None:
+        self.fn = fn
+        self.name = name
+        self.cache = cache
+        self.store_output = store_output
+        self.env = tuple(env)
+        self.function = f"{fn.__module__}:{fn.__qualname__}"
+
+    def __repr__(self) -> str:
+        return f"<step {self.name}>"
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        """The parameters of the function."""
+        return inspect.signature(self.fn)
+
+    @functools.cached_property
+    def paths(self) -> frozenset[str]:
+        """The parameters annotated `Path`, which are content inputs."""
+        return path_parameters(self.fn)
+
+    @functools.cached_property
+    def count(self) -> int | None:
+        """The number of outputs that an annotation `tuple[A, B]` promises, or None for one."""
+        return _output_count(resolved_hints(self.fn).get("return"))
 
 
 @overload
@@ -39,19 +73,19 @@ def step(
     Make a function a step.
 
     Outside a pipeline it stays the plain function. Inside one, a call returns a
-    handle, is recorded, and is not executed again while nothing that it depends
+    handle and is recorded. It is not executed again while nothing that it depends
     on has changed.
 
     Args:
-        cache: Whether its outputs are remembered under its key.
-        store_output: Whether its outputs are stored. When not, a handle gives the
-            value in this process only, and steps that take it are not remembered.
+        cache: Whether its outputs are cached under its key.
+        store_output: Whether its outputs are stored. If not, a handle gives the
+            value in this process only, and steps that take it are not cached.
         env: Names of environment variables that the function reads; they are
             part of its key.
-        name: Its name in the record, the function's by default.
+        name: Its name in the record; the function's by default.
 
     Raises:
-        UsageError: What is decorated is not a plain function.
+        UsageError: The decorated object is not a plain function.
     """
     if fn is None:
         return functools.partial(_make, cache=cache, store_output=store_output, env=env, name=name)
@@ -61,24 +95,6 @@ def step(
 def _make(
     fn: Callable[P, R], *, cache: bool, store_output: bool, env: Sequence[str], name: str | None
 ) -> Callable[P, R]:
-    _refuse_unfit(fn, env)
-    made = Step(fn, _fit_name(name or fn.__name__), cache, store_output, env)
-
-    @functools.wraps(fn)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        engine = context.current_engine()
-        if engine is None and context.current_step() is None:
-            with context.plain_call():
-                return fn(*args, **kwargs)
-        if engine is None:
-            return fn(*args, **kwargs)
-        return cast(R, engine.call(made, args, kwargs))
-
-    call.__clewline_step__ = made  # type: ignore[attr-defined]
-    return call
-
-
-def _refuse_unfit(fn: object, env: Sequence[str]) -> None:
     is_plain = inspect.isfunction(fn) and not inspect.iscoroutinefunction(fn)
     if not is_plain or inspect.isgeneratorfunction(fn):
         raise UsageError(
@@ -86,13 +102,77 @@ def _refuse_unfit(fn: object, env: Sequence[str]) -> None:
             "Put the work into a `def` function that returns its value.",
         )
     if isinstance(env, str):
-        raise UsageError(f"@step(env={env!r}) is a text.", f"Write env=({env!r},).")
-
-
-def _fit_name(name: str) -> str:
+        raise UsageError(f"@step(env={env!r}) must be a list of names.", f"Write env=({env!r},).")
+    name = name or fn.__name__
     if not re.fullmatch(r"[\w.-]+", name):
         raise UsageError(
             f"A step cannot be named {name!r}.",
             "Give it a name of letters, digits, _, - and . with @step(name=…).",
         )
-    return name
+    definition = Step(fn, name, cache, store_output, env)
+
+    @functools.wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        engine = context.current_engine()
+        if engine is not None:
+            return cast(R, engine.call(definition, args, kwargs))
+        if context.current_step() is not None:
+            return fn(*args, **kwargs)
+        with context.plain_call():
+            return fn(*args, **kwargs)
+
+    call.__clewline_step__ = definition  # type: ignore[attr-defined]
+    return call
+
+
+# Annotations
+
+
+def resolved_hints(fn: Callable[..., Any]) -> dict[str, Any]:
+    """
+    Return the annotations of a function, each resolved to an object where possible.
+
+    A name that exists for the type checker alone (`if TYPE_CHECKING`) must not hide
+    the others, so an annotation that cannot be resolved stays a string.
+    """
+    names = getattr(inspect.unwrap(fn), "__globals__", {})
+    raw: dict[str, Any] = getattr(fn, "__annotations__", {})
+    return {name: _resolved(hint, names) for name, hint in raw.items()}
+
+
+def _resolved(hint: Any, names: dict[str, Any]) -> Any:
+    holder = type("Holder", (), {"__annotations__": {"hint": hint}})
+    try:
+        return typing.get_type_hints(holder, names)["hint"]
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return hint
+
+
+def path_parameters(fn: Callable[..., Any]) -> frozenset[str]:
+    """Return the parameters annotated `Path`, or a union with `Path` and without `str`."""
+    hints = resolved_hints(fn).items()
+    return frozenset(name for name, hint in hints if name != "return" and _is_path(hint))
+
+
+def _is_path(hint: Any) -> bool:
+    if isinstance(hint, str):
+        names = [arm.strip().rsplit(".", 1)[-1] for arm in hint.split("|")]
+        return "Path" in names and "str" not in names
+    arms = typing.get_args(hint) or (hint,)
+    return Path in arms and str not in arms
+
+
+def _output_count(hint: Any) -> int | None:
+    if not isinstance(hint, str):
+        arms = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
+        return len(arms) if arms and arms[-1] is not Ellipsis else None
+    try:
+        tree = ast.parse(hint, mode="eval").body
+    except SyntaxError:
+        return None
+    match tree:
+        case ast.Subscript(value=value, slice=ast.Tuple(elts=[*_, last] as elements)):
+            is_tuple = ast.unparse(value).rsplit(".", 1)[-1] in ("tuple", "Tuple")
+            is_open = isinstance(last, ast.Constant) and last.value is ...
+            return len(elements) if is_tuple and not is_open else None
+    return None

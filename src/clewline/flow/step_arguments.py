@@ -1,12 +1,10 @@
-"""The arguments of a step call, told apart: inputs by digest, parameters by value."""
+"""The arguments of a step call, split into inputs (by digest) and parameters (by value)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from enum import Enum
-from inspect import BoundArguments
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, Protocol
@@ -15,169 +13,131 @@ import msgspec
 
 from clewline.errors import NotStorable, UsageError
 from clewline.flow.code import origin
-from clewline.flow.definition import Step
-from clewline.flow.handle import Handle, source_of
+from clewline.flow.handle import Handle, call_of
 from clewline.flow.input_paths import InputPath
+from clewline.flow.step import Step
 from clewline.store.records import Artifact
 
 # What a key can hold by value; everything else is an input, by its digest.
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, date, datetime, time, timedelta)
-_CODE = (type, FunctionType, BuiltinFunctionType)
+_BY_VALUE = (
+    *(type(None), bool, int, float, complex, str, bytes, Enum, date, datetime, time, timedelta),
+    *(type, FunctionType, BuiltinFunctionType),
+)
 _LONGEST_SHOWN = 2000
 
 
-class Storage(Protocol):
-    """Stores what is given to a step plainly, so that it has a digest and a line."""
+class InputStorage(Protocol):
+    """Stores the values and paths that are passed to a step, so that each has a digest."""
 
     def keep(self, value: Any) -> Artifact: ...
 
     def keep_path(self, path: Path) -> tuple[InputPath, Artifact]: ...
 
 
-@dataclass
-class Arguments:
-    """The arguments of one call. Describing them loads nothing; `values` does."""
-
-    bound: BoundArguments
-    params: dict[str, Any] = field(default_factory=dict)  # for the key, inputs left out
-    inputs: dict[str, Artifact] = field(default_factory=dict)  # for the key: `train`, `tables[0]`
-    record: dict[str, Any] = field(default_factory=dict)  # for the catalog
-    edges: list[tuple[str, str]] = field(default_factory=list)  # source ref, parameter
-    loaded: dict[str, Callable[[], Any]] = field(default_factory=dict)
-    unkept: list[str] = field(default_factory=list)  # inputs without a digest
-
-    def values(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The positional and keyword arguments with each handle replaced by its value."""
-        for name, value in self.bound.arguments.items():
-            self.bound.arguments[name] = self._filled(name, value)
-        return self.bound.args, self.bound.kwargs
-
-    def _filled(self, where: str, value: Any) -> Any:
-        if where in self.loaded:
-            return self.loaded[where]()
-        children = dict(_children(where, value))
-        return _rebuilt(value, [self._filled(name, each) for name, each in children.items()])
-
-
-def describe(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any], to: Storage) -> Arguments:
+class StepArguments:
     """
-    Bind the arguments of a call and tell inputs from parameters.
+    The arguments of one call. Describing them loads nothing; `values` does.
 
-    Inputs are handles, paths, and values such as tables that were given plainly;
-    also where they stand inside lists, tuples and dicts. Waits for the steps that
-    make them.
+    Inputs are handles, paths, and values such as tables, also inside lists, tuples
+    and dicts. Describing waits for the steps that compute them.
 
     Raises:
         UsageError: The arguments do not fit the function.
         NotFound: A path does not exist.
     """
-    found = Arguments(_bind(step, args, kwargs))
-    for name, value in found.bound.arguments.items():
-        given = Path(value) if name in step.paths and isinstance(value, str) else value
-        found.bound.arguments[name] = given
-        found.params[name] = _describe(found, name, given, to)
-        if name not in found.record and name not in found.inputs:
-            found.record[name] = {"value": shown(found.params[name])}
-    return found
 
+    def __init__(
+        self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any], storage: InputStorage
+    ) -> None:
+        try:
+            self._bound = step.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise UsageError(
+                f"The arguments do not fit the step {step.name!r}: {error}.",
+                f"It is defined as {step.name}{step.signature}.",
+            ) from error
+        self._bound.apply_defaults()
+        self._storage = storage
+        self._loaders: dict[str, Callable[[], Any]] = {}
+        self.params: dict[str, Any] = {}  # for the key, inputs left out
+        self.inputs: dict[str, Artifact] = {}  # for the key: `train`, `tables[0]`
+        self.record: dict[str, Any] = {}  # for the catalog
+        self.edges: list[tuple[str, str]] = []  # source ref, parameter
+        self.unstored: list[str] = []  # inputs without a digest
+        for name, value in self._bound.arguments.items():
+            value = Path(value) if name in step.paths and isinstance(value, str) else value
+            self._bound.arguments[name] = value
+            self.params[name] = self._describe(name, value)
+            if name not in self.record:
+                self.record[name] = {"value": _shown(self.params[name])}
 
-def shown(value: Any) -> Any:
-    """A value as the record shows it: JSON as it is, other things and long ones as text."""
-    plain = _json(value)
-    return plain if len(repr(plain)) <= _LONGEST_SHOWN else repr(plain)[:_LONGEST_SHOWN] + "…"
+    def values(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the positional and keyword arguments, each handle replaced by its value."""
+        for name, value in self._bound.arguments.items():
+            self._bound.arguments[name] = self._load(name, value)
+        return self._bound.args, self._bound.kwargs
 
+    def _load(self, where: str, value: Any) -> Any:
+        if where in self._loaders:
+            return self._loaders[where]()
+        return _rebuilt(value, [self._load(name, each) for name, each in _children(where, value)])
 
-def _bind(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundArguments:
-    try:
-        bound = step.signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise UsageError(
-            f"The step {step.name!r} was called with arguments that do not fit: {error}.",
-            f"It is defined as {step.name}{step.signature}.",
-        ) from error
-    bound.apply_defaults()
-    return bound
+    def _describe(self, where: str, value: Any) -> Any:
+        """Note the inputs in a value, and return the rest of it as the key holds it."""
+        if isinstance(value, _BY_VALUE):
+            return value
+        if isinstance(value, Handle):
+            return self._describe_handle(where, value)
+        if isinstance(value, Path):
+            return self._describe_path(where, value)
+        if type(value) in (list, tuple, dict, set, frozenset):
+            children = [self._describe(name, each) for name, each in _children(where, value)]
+            return _rebuilt(value, children)
+        self._loaders[where] = lambda: value
+        try:
+            artifact = self._storage.keep(value)
+            self._note(where, artifact, {"from": None}, f"input:{artifact.digest}")
+        except NotStorable:
+            if origin.of_type(type(value)) != "own":
+                raise
+            # No format holds this object of the project: its step is not cached.
+            shown = f"a {type(value).__qualname__}"
+            self.record[where] = {"artifact": None, "from": None, "value": shown}
+            self.unstored.append(where)
+        return {"input": True}
 
+    def _describe_handle(self, where: str, handle: Handle) -> Any:
+        call, slot = call_of(handle)
+        self._loaders[where] = handle.value
+        is_whole = slot is None and call.count is not None
+        for index in range(call.count or 0) if is_whole else [slot or 0]:
+            self._note(
+                f"{where}[{index}]" if is_whole else where,
+                call.artifact(index),
+                {"from": f"{call.label}#{index}"},
+                f"step:{call.label}",
+            )
+        return {"input": True}
 
-def _describe(found: Arguments, where: str, value: Any, to: Storage) -> Any:
-    """Note the inputs in a value; return the rest of it, as the key holds it."""
-    if isinstance(value, Handle):
-        return _describe_handle(found, where, value)
-    if isinstance(value, Path):
-        return _describe_path(found, where, value, to)
-    if isinstance(value, (*_PLAIN, *_CODE)):
-        return value
-    if _is_container(value):
-        return _rebuilt(
-            value, [_describe(found, name, each, to) for name, each in _children(where, value)]
-        )
-    found.loaded[where] = lambda: value
-    try:
-        artifact = to.keep(value)
-    except NotStorable:
-        if origin.of_type(type(value)) != "own":
-            raise
-        return _note_unkept(found, where, value)
-    _note(found, where, artifact, {"from": None}, f"input:{artifact.digest}")
-    return _marker()
+    def _describe_path(self, where: str, path: Path) -> Any:
+        found, artifact = self._storage.keep_path(path)
+        entry: dict[str, Any] = {"from": None, "path": found.recorded}
+        if not path.is_absolute():
+            entry["directory"] = str(Path.cwd())
+        self._note(where, artifact, entry, f"input:{artifact.digest}")
+        self._loaders[where] = lambda: found.actual
+        # A step may use the name of its input (its suffix, say), so the key holds the name.
+        return {"input": True, "name": path.name}
 
-
-def _note_unkept(found: Arguments, where: str, value: Any) -> Any:
-    """Note an object of the project's own that no format holds: its step is not remembered."""
-    kind = type(value)
-    found.record[where] = {"artifact": None, "from": None, "value": f"a {kind.__qualname__}"}
-    found.unkept.append(where)
-    return _marker()
-
-
-def _describe_handle(found: Arguments, where: str, handle: Handle) -> Any:
-    source, slot = source_of(handle)
-    found.loaded[where] = handle.value
-    if slot is None and source.count is not None:
-        for index in range(source.count):
-            _note_output(found, f"{where}[{index}]", handle[index])
-        return _marker()
-    _note_output(found, where, handle)
-    return _marker()
-
-
-def _note_output(found: Arguments, where: str, handle: Handle) -> None:
-    source, slot = source_of(handle)
-    artifact = source.artifact(slot or 0)
-    entry = {"from": f"{source.label}#{slot or 0}"}
-    _note(found, where, artifact, entry, f"step:{source.label}")
-
-
-def _describe_path(found: Arguments, where: str, path: Path, to: Storage) -> Any:
-    place, artifact = to.keep_path(path)
-    entry: dict[str, Any] = {"from": None, "path": place.recorded}
-    if not path.is_absolute():
-        entry["directory"] = str(Path.cwd())
-    _note(found, where, artifact, entry, f"input:{artifact.digest}")
-    found.loaded[where] = lambda: place.actual
-    # A step may look at the name of its input (its ending, say), so that is part of the key.
-    return _marker(path.name)
-
-
-def _note(
-    found: Arguments, where: str, artifact: Artifact | None, entry: dict[str, Any], source: str
-) -> None:
-    digest = artifact.digest if artifact is not None else None
-    found.record[where] = {"artifact": digest, **entry}
-    found.edges.append((source, where))
-    if artifact is None:
-        found.unkept.append(where)
-    else:
-        found.inputs[where] = artifact
-
-
-def _marker(name: str | None = None) -> dict[str, Any]:
-    """What stands in the place of an input among the parameters."""
-    return {"input": True} if name is None else {"input": True, "name": name}
-
-
-def _is_container(value: Any) -> bool:
-    return type(value) in (list, tuple, dict, set, frozenset)
+    def _note(
+        self, where: str, artifact: Artifact | None, entry: dict[str, Any], source: str
+    ) -> None:
+        self.record[where] = {"artifact": artifact.digest if artifact else None, **entry}
+        self.edges.append((source, where))
+        if artifact is None:
+            self.unstored.append(where)
+        else:
+            self.inputs[where] = artifact
 
 
 def _children(where: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -195,10 +155,11 @@ def _rebuilt(value: Any, children: list[Any]) -> Any:
     return type(value)(children) if type(value) in (list, tuple) else value
 
 
-def _json(value: Any) -> Any:
+def _shown(value: Any) -> Any:
+    """Return a value as the record shows it: as JSON, or as a string if it is not JSON or long."""
     try:
         plain = msgspec.to_builtins(value)
-        msgspec.msgpack.encode(plain)  # text that is no UTF-8 fails here
-        return plain
+        msgspec.msgpack.encode(plain)  # fails on strings that are not UTF-8
     except (TypeError, ValueError, OverflowError):
-        return repr(value)
+        plain = repr(value)
+    return plain if len(repr(plain)) <= _LONGEST_SHOWN else repr(plain)[:_LONGEST_SHOWN] + "…"

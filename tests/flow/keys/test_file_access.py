@@ -56,7 +56,7 @@ def test_an_undeclared_read_is_named(root, name, read):
     with watch_reads(root) as reads:
         read(path)
     assert f"data/{name}" in reads.undeclared()
-    assert "type Path" in reads.undeclared()
+    assert "Path parameter" in reads.undeclared()
 
 
 @pytest.mark.parametrize("declared", ["data", "data/in.csv"])

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clewline.flow.keys.step_key import function_parts, key_differences, step_key
+from clewline.flow.changes import Change
+from clewline.flow.keys.step_key import function_parts, key_changes, step_key
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact
 
@@ -121,7 +122,7 @@ def test_a_step_that_looks_at_how_code_is_written_is_uncacheable(project, body):
     parts = project.parts(
         "asks", asks=f"import inspect\n\n\n{helper}\n\ndef step():\n    return {body}\n"
     )
-    assert "leave out how code is written" in parts.uncacheable
+    assert "leave out comments and docstrings" in parts.uncacheable
 
 
 def test_a_decorator_may_hand_a_docstring_on(project):
@@ -389,18 +390,19 @@ def test_an_extension_module_of_the_project_counts_by_its_bytes(project):
     assert old.code != new.code
 
 
-def test_what_changed_is_told_in_words(project):
+def test_the_changed_parts_of_a_key_are_listed(project):
     text = "K = 1\n\n\ndef helper():\n    return K\n\n\ndef step(n):\n    return helper()\n"
     old = project.load("told", told=text)
     one = project.key(old.step, n=1)
     new = project.load("told", told=text.replace("K = 1", "K = 2").replace("return K", "return -K"))
     two = project.key(new.step, n=2.0)
-    assert key_differences(one.parts, two.parts) == [
-        "code told.py:helper changed",
-        "constant told.py:K: 1 (int) → 2 (int)",
-        "parameter n: 1 (int) → 2.0 (float)",
+    code, *others = key_changes(one.parts, two.parts)
+    assert (code.part, code.name, code.kind) == ("code", "told.py:helper", "changed")
+    assert others == [
+        Change("constant", "told.py:K", "changed", "1 (int)", "2 (int)"),
+        Change("parameter", "n", "changed", "1 (int)", "2.0 (float)"),
     ]
-    assert key_differences(one.parts, one.parts) == []
+    assert key_changes(one.parts, one.parts) == []
 
 
 def test_packages_are_in_the_key_with_all_that_they_require(project):

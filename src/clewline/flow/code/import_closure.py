@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clewline.errors import InvalidConfig, NotFound
-from clewline.flow.code.firstparty import is_own, walk
 from clewline.flow.code.isolated_modules import ROOTS, candidates
-from clewline.flow.code.origin import own_files
+from clewline.flow.code.origin import is_own, own_files, walk
 
 BY_NAME = frozenset({"import_module", "__import__"})
 """Calls that import what no reader of the file can tell."""

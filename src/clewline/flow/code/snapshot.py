@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from clewline.errors import IntegrityError, NotStorable
-from clewline.flow.code.firstparty import listing, walk
+from clewline.errors import Fault, IntegrityError, NotStorable
+from clewline.flow.code.origin import is_own, walk
 from clewline.flow.utf8 import is_utf8
 from clewline.store.blobs import decode_struct, encode_struct
 from clewline.store.digest import Digest, digest_file
@@ -39,30 +40,30 @@ class BlobSink(BlobSource, Protocol):
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """
-    All first-party files of a project at one moment, as paths relative to its root.
+    All of a project's own files at one moment, as paths relative to its root.
 
-    Every file's bytes are in the blob store under its digest, so a snapshot can
-    be restored without the Git repository; those in `large` alone are left out.
+    The blob store holds every file's bytes under its digest, so a snapshot can
+    be restored without the Git repository. Only the bytes of `large` are not kept.
     """
 
     commit: str | None
     changed: list[str]  # paths that differ from the commit, deleted ones too
     files: dict[str, Digest]
     executable: list[str] = []
-    links: dict[str, str] = {}  # symbolic link → where it points
+    links: dict[str, str] = {}  # symbolic link → target
     large: dict[str, int] = {}  # path → bytes, of files too big to be kept
 
     def encode(self) -> bytes:
-        """As the bytes of a blob; equal snapshots give equal bytes."""
+        """Return the bytes of a blob; equal snapshots give equal bytes."""
         return encode_struct(self)
 
     @classmethod
     def decode(cls, data: bytes) -> Snapshot:
-        """From the bytes of a blob."""
+        """Read the bytes of a blob."""
         return decode_struct(data, cls, "The code snapshot")
 
     def blobs(self) -> set[Digest]:
-        """The blobs that a restore needs."""
+        """Return the blobs that a restore needs."""
         return {digest for path, digest in self.files.items() if path not in self.large}
 
 
@@ -76,8 +77,8 @@ class IndexedFile(msgspec.Struct, array_like=True):
     seen_ns: int  # when we began to read it
     digest: Digest
 
-    def holds(self, status: os.stat_result) -> bool:
-        """Whether the file is surely the one that was digested."""
+    def is_current(self, status: os.stat_result) -> bool:
+        """Return whether the file is certainly the one that was digested."""
         coarse = self.mtime_ns % 1_000_000_000 == 0
         margin = COARSE_CLOCK_NS if coarse else FINE_CLOCK_NS
         return (
@@ -91,29 +92,36 @@ class IndexedFile(msgspec.Struct, array_like=True):
 
 def take(root: Path, blobs: BlobSink) -> Snapshot:
     """
-    Record the first-party files under `root`, and put what is new into `blobs`.
+    Record the project's own files under `root`, and put new ones into `blobs`.
 
-    A file is digested again only when its inode, size or times changed, or when
-    it is so young that a later edit could bear the same times. The index of what
-    was seen stands in the store beside the blobs.
+    A file is digested again only if its inode, size or times changed, or if
+    it is so young that a later edit could have the same times. The store keeps the
+    index of digested files beside the blobs.
 
     Raises:
-        NotStorable: The name of a file is no text.
+        NotStorable: The name of a file is not valid UTF-8.
+        Fault: Git cannot list the project.
     """
-    index = read_index(root)
-    found = listing(root)
+    index_path = root / ".clewline" / "tmp" / "snapshot.index"
+    try:
+        index = msgspec.msgpack.decode(index_path.read_bytes(), type=dict[str, IndexedFile])
+    except (FileNotFoundError, msgspec.DecodeError):
+        index = {}  # only speed is lost: every file is digested again
+    found = _list_files(root)
     seen: dict[str, IndexedFile] = {}
     snapshot = Snapshot(commit=found.commit, changed=found.changed, files={})
     for path in found.paths:
-        add(snapshot, root, path, index, seen, blobs)
-    if seen != index:
-        write_index(root, seen)
+        _add(snapshot, root, path, index, seen, blobs)
+    if seen != index and index_path.parent.is_dir():
+        part = index_path.with_name(f"{index_path.name}.{os.getpid()}")
+        part.write_bytes(msgspec.msgpack.encode(seen))
+        part.replace(index_path)
     return snapshot
 
 
 def restore(snapshot: Snapshot, blobs: BlobSource, folder: Path) -> None:
     """
-    Write the files of a snapshot under `folder`, which is made when absent.
+    Write the files of a snapshot under `folder`, which is created if absent.
 
     Raises:
         IntegrityError: A path leads out of the folder.
@@ -122,15 +130,15 @@ def restore(snapshot: Snapshot, blobs: BlobSource, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path, digest in snapshot.files.items():
         if path not in snapshot.large:
-            destination(folder, path).write_bytes(blobs.get(digest))
+            _destination(folder, path).write_bytes(blobs.get(digest))
     for path in snapshot.executable:
         if path not in snapshot.large:
             (folder / path).chmod(0o755)
     for path, target in snapshot.links.items():
-        destination(folder, path).symlink_to(target)
+        _destination(folder, path).symlink_to(target)
 
 
-def add(
+def _add(
     snapshot: Snapshot,
     root: Path,
     path: str,
@@ -138,7 +146,7 @@ def add(
     seen: dict[str, IndexedFile],
     blobs: BlobSink,
 ) -> None:
-    """Add one file; a file that is gone since it was listed, or is no plain file, is left out."""
+    """Add one file, unless it was deleted since it was listed or is not a regular file."""
     full = f"{root}/{path}"
     if not is_utf8(path):
         raise NotStorable(
@@ -151,13 +159,14 @@ def add(
         return  # deleted in the work tree: `changed` names it
     if stat.S_ISDIR(status.st_mode):  # a submodule
         for inner in sorted(walk(Path(full))):
-            add(snapshot, root, f"{path}/{inner}", index, seen, blobs)
+            _add(snapshot, root, f"{path}/{inner}", index, seen, blobs)
     elif stat.S_ISLNK(status.st_mode):
         snapshot.links[path] = os.readlink(full)
     elif stat.S_ISREG(status.st_mode):
         entry = index.get(path)
-        if entry is None or not entry.holds(status) or is_missing(entry, blobs):
-            entry = digested(full, blobs)
+        is_kept = entry is not None and (entry.size > LARGEST_BYTES or blobs.has(entry.digest))
+        if entry is None or not is_kept or not entry.is_current(status):
+            entry = _digest(full, blobs)
         seen[path] = entry
         snapshot.files[path] = entry.digest
         if status.st_mode & 0o100:
@@ -166,26 +175,18 @@ def add(
             snapshot.large[path] = entry.size
 
 
-def is_missing(entry: IndexedFile, blobs: BlobSink) -> bool:
-    """Whether the bytes of a file that was seen are no longer in the blob store."""
-    return entry.size <= LARGEST_BYTES and not blobs.has(entry.digest)
-
-
-def digested(full: str, blobs: BlobSink) -> IndexedFile:
-    """Digest a file, keep its bytes, and remember it as it was before it was read."""
+def _digest(full: str, blobs: BlobSink) -> IndexedFile:
+    """Digest a file, keep its bytes, and return it as it was before it was read."""
     now, status = time.time_ns(), os.stat(full)
-    if status.st_size > LARGEST_BYTES:
-        digest = digest_file(Path(full))
-    else:
-        with open(full, "rb") as file:
-            digest = blobs.put(file.read())
+    is_large = status.st_size > LARGEST_BYTES
+    digest = digest_file(Path(full)) if is_large else blobs.put(Path(full).read_bytes())
     return IndexedFile(
-        status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, now, digest
+        *(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, now, digest)
     )
 
 
-def destination(folder: Path, path: str) -> Path:
-    """Where a path of a snapshot is written; its folders are made."""
+def _destination(folder: Path, path: str) -> Path:
+    """Return the target of a path of a snapshot, with its folders created."""
     target = folder / path
     if path.startswith("/") or ".." in path.split("/"):
         raise IntegrityError(
@@ -196,25 +197,68 @@ def destination(folder: Path, path: str) -> Path:
     return target
 
 
-def index_path(root: Path) -> Path:
-    """Where the index of seen files stands."""
-    return root / ".clewline" / "tmp" / "snapshot.index"
+# Listing the files: by Git where there is Git, otherwise by walking
 
 
-def read_index(root: Path) -> dict[str, IndexedFile]:
-    """The index of files as they were seen; empty when there is none that can be read."""
+class _Listing(NamedTuple):
+    """Own files of a folder, as paths relative to it with `/`, sorted."""
+
+    paths: list[str]  # a Git submodule is one path, that of its folder
+    commit: str | None
+    changed: list[str]  # that differ from the commit: edited, added, deleted, untracked
+
+
+def _list_files(root: Path) -> _Listing:
+    """
+    List the project's own files under `root`.
+
+    With Git: tracked and untracked files that are not ignored, and the changes since
+    the commit. Without Git: all but the folders of tools and caches; the commit
+    is None and everything counts as changed.
+    """
+    if not _has_git(root):
+        paths = sorted(walk(root))
+        return _Listing(paths, None, paths)
+    # The three commands run side by side.
+    tracked = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    status = _git(root, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames",
+                  "--", ".")  # fmt: skip
+    where = _git(root, "rev-parse", "--show-prefix", "HEAD")
+    paths = sorted({path.rstrip("/") for path in _entries(tracked) if is_own(path)})
+    prefix, *rest = where.communicate()[0].split(b"\n")
+    # Before the first commit there is no HEAD.
+    commit = rest[0].decode() if where.returncode == 0 and rest else None
+    changed = [entry[3:].removeprefix(os.fsdecode(prefix)) for entry in _entries(status)]
+    return _Listing(paths, commit, sorted(path for path in changed if is_own(path)))
+
+
+def _has_git(root: Path) -> bool:
+    """Return whether `root` is in a Git work tree and Git can be run."""
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        return False
     try:
-        data = index_path(root).read_bytes()
-        return msgspec.msgpack.decode(data, type=dict[str, IndexedFile])
-    except (FileNotFoundError, msgspec.DecodeError):
-        return {}  # only speed is lost: every file is digested again
+        inside = _git(root, "rev-parse", "--is-inside-work-tree")
+    except FileNotFoundError:
+        return False
+    return inside.communicate()[0].strip() == b"true"
 
 
-def write_index(root: Path, seen: dict[str, IndexedFile]) -> None:
-    """Replace the index at once, so that a reader sees the old or the new one."""
-    path = index_path(root)
-    if not path.parent.is_dir():
-        return  # no store here, so nothing to keep the index in
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_bytes(msgspec.msgpack.encode(seen))
-    part.replace(path)
+def _git(root: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ["git", "--no-optional-locks", *arguments],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"LC_ALL": "C"},
+    )
+
+
+def _entries(process: subprocess.Popen[bytes]) -> list[str]:
+    """Return the entries of a `-z` output of a Git command, which must succeed."""
+    out, err = process.communicate()
+    if process.returncode != 0:
+        raise Fault(
+            f"Git could not list the project: {err.decode(errors='replace').strip()}",
+            "Fix the repository (`git status` shows what is wrong), then run again.",
+        )
+    return [os.fsdecode(part) for part in out.split(b"\0") if part]

@@ -1,9 +1,9 @@
-"""What a piece of source refers to: the names that it takes from outside of itself."""
+"""The references of a piece of source: the names that it takes from outside of itself."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -12,7 +12,7 @@ Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A name from outside with the attributes taken of it: `helpers.f` is ("helpers", "f")."""
+    """A name from outside with its attributes: `helpers.f` is ("helpers", "f")."""
 
     chain: tuple[str, ...]
     call: ast.Call | None = None  # when it is called
@@ -21,42 +21,47 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """An import inside of a function: `from ..a import b` is (2, "a", "b")."""
+    """An import: `from ..a import b` is (2, "a", "b")."""
 
     level: int
     module: str
     name: str | None  # None for `import module`
-    bound: str  # the local name
+
+    def modules(self, package: str) -> list[str]:
+        """Return the full names of the modules that it may load, seen from a package."""
+        base = self.module
+        if self.level:
+            parts = package.split(".") if package else []
+            kept = parts[: len(parts) - self.level + 1]
+            base = ".".join([*kept, *([self.module] if self.module else [])])
+        return [base] if self.name is None else [base, f"{base}.{self.name}"]
 
 
 @dataclass(slots=True)
-class Scan:
-    """What was found."""
+class References:
+    """Everything that a piece of source takes from outside."""
 
     references: list[Reference] = field(default_factory=list)
     imports: list[Imported] = field(default_factory=list)
     attributes: set[str] = field(default_factory=set)  # every attribute name, of anything
 
 
-def scan(tree: ast.AST) -> Scan:
+def find_references(tree: ast.AST) -> References:
     """
     Find what a function, class, module or statement takes from outside.
 
-    Names that a function binds itself are its own. Annotations count, also those
-    written as text: libraries read them at run time.
+    Names that a function binds itself are not outside. Annotations count, including
+    those written as strings: libraries read them at run time.
     """
-    found = Scan()
+    found = References()
     _Visitor(found).visit(tree)
     return found
 
 
 class _Visitor(ast.NodeVisitor):
-    def __init__(self, found: Scan) -> None:
+    def __init__(self, found: References) -> None:
         self.found = found
         self.scopes: list[frozenset[str]] = []
-
-    def is_outside(self, name: str) -> bool:
-        return not any(name in scope for scope in self.scopes)
 
     def visit_Name(self, node: ast.Name) -> None:
         if not isinstance(node.ctx, ast.Store):
@@ -64,15 +69,11 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.found.attributes.add(node.attr)
-        chain = dotted(node)
-        if chain is None:
+        if self.chain(node) is None:
             self.visit(node.value)
-        else:
-            self.found.attributes.update(chain[1:])
-            self.refer(Reference(chain))
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """`wrapper.__doc__ = f.__doc__` hands a docstring on, and asks nothing of it."""
+        """`wrapper.__doc__ = f.__doc__` copies a docstring, and does not depend on it."""
         before = "__doc__" in self.found.attributes
         self.generic_visit(node)
         if not before and all(
@@ -82,15 +83,11 @@ class _Visitor(ast.NodeVisitor):
             self.found.attributes.discard("__doc__")
 
     def visit_Call(self, node: ast.Call) -> None:
-        chain = dotted(node.func)
+        chain = self.chain(node.func, call=node)
         if chain is None:
             self.visit(node.func)
-        else:
-            self.found.attributes.update(chain[1:])
-            self.refer(Reference(chain, call=node))
         named = chain == ("getattr",) and len(node.args) > 1 and text_of(node.args[1]) is not None
-        for part in (*node.args[1 if named and dotted(node.args[0]) else 0 :], *node.keywords):
-            self.visit(part)
+        self.visit_all((*node.args[1 if named and dotted(node.args[0]) else 0 :], *node.keywords))
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         chain = dotted(node.value)
@@ -100,47 +97,49 @@ class _Visitor(ast.NodeVisitor):
             self.refer(Reference(chain, index=node.slice))
         self.visit(node.slice)
 
+    def chain(self, node: ast.expr, call: ast.Call | None = None) -> tuple[str, ...] | None:
+        """Note `a.b.c` as a reference, and return it; None if it does not begin with a name."""
+        chain = dotted(node)
+        if chain is not None:
+            self.found.attributes.update(chain[1:])
+            self.refer(Reference(chain, call=call))
+        return chain
+
     def refer(self, reference: Reference) -> None:
-        if self.is_outside(reference.chain[0]):
+        if not any(reference.chain[0] in scope for scope in self.scopes):
             self.found.references.append(reference)
 
     def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            bound = alias.asname or alias.name.partition(".")[0]
-            self.found.imports.append(Imported(0, alias.name, None, bound))
+        self.found.imports += [Imported(0, alias.name, None) for alias in node.names]
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        for alias in node.names:
-            self.found.imports.append(
-                Imported(node.level, node.module or "", alias.name, alias.asname or alias.name)
-            )
+        self.found.imports += [
+            Imported(node.level, node.module or "", alias.name) for alias in node.names
+        ]
 
     def visit_Global(self, node: ast.Global) -> None:
-        for name in node.names:
-            self.found.references.append(Reference((name,)))
+        self.found.references += [Reference((name,)) for name in node.names]
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        for part in (*node.decorator_list, *argument_defaults(node.args)):
-            self.visit(part)
-        for annotation in annotation_nodes(node):
-            self.annotation(annotation)
-        self.inside(bound_names(node), node.body)
+        self.visit_all((*node.decorator_list, *_defaults(node.args)))
+        annotations = [part.annotation for part in _parameters(node.args)]
+        for annotation in (*annotations, node.returns):
+            if annotation is not None:
+                self.visit_annotation(annotation)
+        self.visit_inside(_bound_names(node), node.body)
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
         self.visit_FunctionDef(node)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        for part in argument_defaults(node.args):
-            self.visit(part)
-        self.inside(bound_names(node), [node.body])
+        self.visit_all(_defaults(node.args))
+        self.visit_inside(_bound_names(node), [node.body])
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self.annotation(node.annotation)
-        for part in (node.target, node.value):
-            if part is not None:
-                self.visit(part)
+        self.visit_annotation(node.annotation)
+        self.visit_all([part for part in (node.target, node.value) if part is not None])
 
-    def comprehension(self, node: Comprehension) -> None:
+    def visit_comprehension_scope(self, node: Comprehension) -> None:
         own = frozenset(
             name.id
             for generator in node.generators
@@ -148,30 +147,32 @@ class _Visitor(ast.NodeVisitor):
             if isinstance(name, ast.Name)
         )
         self.visit(node.generators[0].iter)  # evaluated outside of the comprehension
-        self.inside(own, list(ast.iter_child_nodes(node)))
+        self.visit_inside(own, ast.iter_child_nodes(node))
 
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = comprehension
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_comprehension_scope
 
-    def inside(
-        self, own: frozenset[str], nodes: list[ast.expr] | list[ast.stmt] | list[ast.AST]
-    ) -> None:
-        self.scopes.append(own)
+    def visit_all(self, nodes: Iterable[ast.AST]) -> None:
         for node in nodes:
             self.visit(node)
+
+    def visit_inside(self, own: frozenset[str], nodes: Iterable[ast.AST]) -> None:
+        self.scopes.append(own)
+        self.visit_all(nodes)
         self.scopes.pop()
 
-    def annotation(self, node: ast.expr) -> None:
-        """An annotation, and the expressions that stand in it as text."""
+    def visit_annotation(self, node: ast.expr) -> None:
+        """Visit an annotation, and the expressions that it contains as strings."""
         self.visit(node)
         for part in ast.walk(node):
             if isinstance(part, ast.Constant) and isinstance(part.value, str):
-                inner = expression(part.value)
-                if inner is not None:
-                    self.visit(inner)
+                try:
+                    self.visit(ast.parse(part.value, mode="eval").body)
+                except (SyntaxError, ValueError):
+                    continue
 
 
 def dotted(node: ast.expr) -> tuple[str, ...] | None:
-    """`a.b.c` as ("a", "b", "c"); None when it does not begin with a name."""
+    """Return `a.b.c` as ("a", "b", "c"); None if it does not begin with a name."""
     names: list[str] = []
     while isinstance(node, ast.Attribute):
         names.append(node.attr)
@@ -179,49 +180,38 @@ def dotted(node: ast.expr) -> tuple[str, ...] | None:
     return (node.id, *reversed(names)) if isinstance(node, ast.Name) else None
 
 
-def text_of(node: ast.expr) -> str | None:
-    """The text of a constant, or None."""
+def text_of(node: ast.expr | None) -> str | None:
+    """Return the string of a constant, or None."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
-def expression(text: str) -> ast.expr | None:
-    """Text as an expression, or None."""
-    try:
-        return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError):
-        return None
+def _defaults(arguments: ast.arguments) -> list[ast.expr]:
+    """Return the default expressions, which are evaluated outside of the function."""
+    return [each for each in (*arguments.defaults, *arguments.kw_defaults) if each is not None]
 
 
-def argument_defaults(arguments: ast.arguments) -> Iterator[ast.expr]:
-    """Expressions of defaults, which are evaluated outside of the function."""
-    yield from arguments.defaults
-    yield from (default for default in arguments.kw_defaults if default is not None)
+def _parameters(arguments: ast.arguments) -> list[ast.arg]:
+    every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    return [part for part in (*every, arguments.vararg, arguments.kwarg) if part is not None]
 
 
-def annotation_nodes(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.expr]:
-    """Annotations of the parameters and of what is returned."""
-    yield from (part.annotation for part in parameters(node.args) if part.annotation is not None)
-    if node.returns is not None:
-        yield node.returns
+def _names_bound_by(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a statement binds, other than by assignment."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        for alias in node.names:
+            yield alias.asname or alias.name.partition(".")[0]
 
 
-def parameters(arguments: ast.arguments) -> Iterator[ast.arg]:
-    """Every parameter."""
-    yield from (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-    yield from (part for part in (arguments.vararg, arguments.kwarg) if part is not None)
-
-
-def bound_names(node: FunctionNode) -> frozenset[str]:
-    """Names that a function binds: parameters, assignments, imports, inner functions."""
-    names = {part.arg for part in parameters(node.args)}
+def _bound_names(node: FunctionNode) -> frozenset[str]:
+    """Return the names that a function binds: parameters, assignments, imports, definitions."""
+    names = {part.arg for part in _parameters(node.args)}
     outer: set[str] = set()
-    for part in own_nodes(node):
+    for part in _own_nodes(node):
+        names.update(_names_bound_by(part))
         if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load):
             names.add(part.id)
-        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(part.name)
-        elif isinstance(part, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name.partition(".")[0] for alias in part.names}
         elif isinstance(part, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and part.name:
             names.add(part.name)
         elif isinstance(part, ast.MatchMapping) and part.rest:
@@ -231,96 +221,79 @@ def bound_names(node: FunctionNode) -> frozenset[str]:
     return frozenset(names - outer)
 
 
-def own_nodes(node: FunctionNode) -> Iterator[ast.AST]:
+def _own_nodes(node: FunctionNode) -> Iterator[ast.AST]:
     """
-    Nodes of a function's own scope.
+    Yield the nodes of a function's own scope.
 
-    Comprehensions have a scope of their own, but a walrus in one binds outside,
-    so their assignments expressions are looked into.
+    A comprehension has a scope of its own, but a walrus in it binds outside, so the
+    targets of its assignment expressions belong to the function.
     """
     waiting: list[ast.AST] = list(node.body) if isinstance(node.body, list) else [node.body]
     while waiting:
         part = waiting.pop()
         yield part
         if isinstance(part, Comprehension):
-            waiting += [
-                inner.target for inner in ast.walk(part) if isinstance(inner, ast.NamedExpr)
-            ]
+            waiting += [each.target for each in ast.walk(part) if isinstance(each, ast.NamedExpr)]
         elif not isinstance(part, FunctionNode | ast.ClassDef):
             waiting += ast.iter_child_nodes(part)
 
 
-def without_docstrings(tree: ast.AST) -> ast.AST:
-    """The same tree, its docstrings taken away in place; nothing else of it is changed."""
+def remove_docstrings(tree: ast.AST) -> None:
+    """Remove the docstrings of a tree in place."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
+            if isinstance(first, ast.Expr) and text_of(first.value) is not None:
                 del node.body[0]
-    return tree
 
 
-# ── module level ────────────────────────────────────────────────────────────
+# Module level
 
 
-def bindings(tree: ast.Module) -> list[str]:
-    """Names that a module binds at its own level."""
+def module_names(tree: ast.Module) -> list[str]:
+    """Return the names that a module binds at its own level."""
     names: dict[str, None] = {}
-    for part in module_level(tree):
+    for part in _module_level(tree):
+        names |= dict.fromkeys(_names_bound_by(part))
         if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
             names[part.id] = None
-        elif isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names[part.name] = None
-        elif isinstance(part, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name.partition(".")[0]: None for alias in part.names}
     return list(names)
 
 
 def module_imports(tree: ast.Module) -> list[Imported]:
-    """What a module imports as it loads."""
-    found = Scan()
-    visitor = _Visitor(found)
-    for part in module_level(tree):
-        if isinstance(part, ast.Import | ast.ImportFrom):
-            visitor.visit(part)
-    return found.imports
+    """Return what a module imports as it loads."""
+    visitor = _Visitor(References())
+    visitor.visit_all(
+        part for part in _module_level(tree) if isinstance(part, ast.Import | ast.ImportFrom)
+    )
+    return visitor.found.imports
 
 
-def module_level(tree: ast.AST) -> Iterator[ast.AST]:
-    """Nodes outside of every function and class."""
+def _module_level(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes outside of every function and class."""
     for child in ast.iter_child_nodes(tree):
         yield child
-        if not isinstance(
-            child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-        ):
-            yield from module_level(child)
+        if not isinstance(child, FunctionNode | ast.ClassDef):
+            yield from _module_level(child)
 
 
 def has_effect(node: ast.stmt) -> bool:
-    """Whether a statement at module level does more than bind names."""
+    """Return whether a statement at module level does more than bind names."""
     if isinstance(node, ast.Expr):
         return not isinstance(node.value, ast.Constant)
     if isinstance(node, ast.Assign):
-        return not all(
-            isinstance(target, ast.Name | ast.Tuple | ast.List) for target in node.targets
-        )
+        plain = (ast.Name, ast.Tuple, ast.List)
+        return not all(isinstance(target, plain) for target in node.targets)
     if isinstance(node, ast.AnnAssign):
         return not isinstance(node.target, ast.Name)
     if isinstance(node, ast.If):
-        return not is_never_here(node.test) and any(map(has_effect, [*node.body, *node.orelse]))
+        # `if __name__ == "__main__"` and `if TYPE_CHECKING` are false in a run.
+        parts = list(ast.walk(node.test))
+        names = {getattr(part, "id", getattr(part, "attr", None)) for part in parts}
+        is_false = bool({"__name__", "TYPE_CHECKING"} & names)
+        return not is_false and any(map(has_effect, [*node.body, *node.orelse]))
     if isinstance(node, ast.Try):
         handlers = [part for handler in node.handlers for part in handler.body]
         return any(map(has_effect, [*node.body, *handlers, *node.orelse, *node.finalbody]))
     definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return not isinstance(node, (*definitions, ast.Pass, ast.Global))
-
-
-def is_never_here(test: ast.expr) -> bool:
-    """`if __name__ == "__main__"` and `if TYPE_CHECKING`, which do not happen in a run."""
-    names = {part.id for part in ast.walk(test) if isinstance(part, ast.Name)}
-    attributes = {part.attr for part in ast.walk(test) if isinstance(part, ast.Attribute)}
-    return bool({"__name__", "TYPE_CHECKING"} & (names | attributes))

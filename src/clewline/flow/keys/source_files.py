@@ -1,16 +1,23 @@
-"""Source files as syntax trees, held against the code that really runs."""
+"""Source files as syntax trees, compared with the code that really runs."""
 
 from __future__ import annotations
 
 import ast
 import importlib.machinery
 import os
+import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
-from clewline.flow.keys.references import Imported, has_effect, module_imports, without_docstrings
+from clewline.flow.keys.references import (
+    Imported,
+    has_effect,
+    module_imports,
+    remove_docstrings,
+)
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
 
@@ -24,7 +31,7 @@ class SourceFile:
     path: str
     tree: ast.Module  # without docstrings
     stamp: tuple[int, int]  # size and mtime when it was read
-    codes: dict[str, list[CodeType]] = field(default_factory=dict)  # qualified name → compiled
+    codes: dict[str, list[CodeType]] = field(default_factory=dict)  # by qualified name
     functions: dict[tuple[str, int], list[Definition]] = field(default_factory=dict)
     classes: dict[str, list[Definition]] = field(default_factory=dict)  # by qualified name
     effects: list[ast.stmt] = field(default_factory=list)  # that do more than bind names
@@ -32,18 +39,21 @@ class SourceFile:
 
     def definition(self, code: CodeType) -> list[Definition] | None:
         """
-        Where running code is defined: usually one place, all lambdas of a line at most.
+        Return where running code is defined: usually one place, at most all lambdas of a line.
 
-        None when the file does not say what runs, because it was edited since.
+        None if the file does not contain the running code, because it was edited since.
         """
-        same = [known for known in self.codes.get(code.co_qualname, ()) if alike(known, code)]
+        content = code_content(code)
+        same = [
+            each for each in self.codes.get(code.co_qualname, ()) if code_content(each) == content
+        ]
         if not same:
             return None
         best = min(same, key=lambda known: abs(known.co_firstlineno - code.co_firstlineno))
         return self.functions[best.co_name, best.co_firstlineno]
 
     def at_line(self, code: CodeType) -> list[Definition]:
-        """Where code is defined by name and line alone."""
+        """Return where code is defined by name and line alone."""
         return self.functions.get((code.co_name, code.co_firstlineno), [])
 
 
@@ -51,7 +61,7 @@ _read: dict[str, SourceFile] = {}
 
 
 def stamp_of(path: str) -> tuple[int, int] | None:
-    """Size and mtime of a file; None when it is not there."""
+    """Return size and mtime of a file, or None if it does not exist."""
     try:
         status = os.stat(path)
     except OSError:
@@ -59,22 +69,14 @@ def stamp_of(path: str) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def source(path: str) -> SourceFile | None:
-    """The source at a path, read again when the file changed; None when it cannot be read."""
+def read_source(path: str) -> SourceFile | None:
+    """Read a source file, again if it changed; return None if it cannot be read or parsed."""
     stamp = None if path.endswith(COMPILED) else stamp_of(path)
     if stamp is None:
         return None
     known = _read.get(path)
-    if known is None or known.stamp != stamp:
-        made = parsed(path, stamp)
-        if made is None:
-            return None
-        known = _read[path] = made
-    return known
-
-
-def parsed(path: str, stamp: tuple[int, int]) -> SourceFile | None:
-    """Read, compile and index a file."""
+    if known is not None and known.stamp == stamp:
+        return known
     try:
         with open(path, "rb") as file:
             text = file.read()
@@ -82,48 +84,46 @@ def parsed(path: str, stamp: tuple[int, int]) -> SourceFile | None:
         tree = ast.parse(text, path)
     except (OSError, SyntaxError, ValueError):
         return None
-    made = SourceFile(path, tree, stamp)
+    found = _read[path] = SourceFile(path, tree, stamp)
     for code in inner_codes(compiled):
-        made.codes.setdefault(code.co_qualname, []).append(code)
-    index(made, tree, "")
-    without_docstrings(tree)
-    made.effects = [part for part in tree.body if has_effect(part)]
-    made.imports = module_imports(tree)
-    return made
+        found.codes.setdefault(code.co_qualname, []).append(code)
+    _index(found, tree, "")
+    remove_docstrings(tree)
+    found.effects = [part for part in tree.body if has_effect(part)]
+    found.imports = module_imports(tree)
+    return found
+
+
+def _index(file: SourceFile, node: ast.AST, prefix: str) -> None:
+    """Index the definitions under a node: functions by name and line, classes by qualified name."""
+    for child in ast.iter_child_nodes(node):
+        inner = prefix
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            line = min((part.lineno for part in child.decorator_list), default=child.lineno)
+            file.functions.setdefault((child.name, line), []).append(child)
+            inner = f"{prefix}{child.name}.<locals>."
+        elif isinstance(child, ast.Lambda):
+            file.functions.setdefault(("<lambda>", child.lineno), []).append(child)
+            inner = f"{prefix}<lambda>.<locals>."
+        elif isinstance(child, ast.ClassDef):
+            file.classes.setdefault(prefix + child.name, []).append(child)
+            inner = f"{prefix}{child.name}."
+        _index(file, child, inner)
+
+
+# Code objects
 
 
 def inner_codes(code: CodeType) -> Iterator[CodeType]:
-    """All code objects inside of one."""
+    """Yield all code objects inside of one."""
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield constant
             yield from inner_codes(constant)
 
 
-def index(made: SourceFile, node: ast.AST, prefix: str) -> None:
-    """Enter the definitions under a node, functions by name and line, classes by qualified name."""
-    for child in ast.iter_child_nodes(node):
-        inner = prefix
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            line = min((part.lineno for part in child.decorator_list), default=child.lineno)
-            made.functions.setdefault((child.name, line), []).append(child)
-            inner = f"{prefix}{child.name}.<locals>."
-        elif isinstance(child, ast.Lambda):
-            made.functions.setdefault(("<lambda>", child.lineno), []).append(child)
-            inner = f"{prefix}<lambda>.<locals>."
-        elif isinstance(child, ast.ClassDef):
-            made.classes.setdefault(prefix + child.name, []).append(child)
-            inner = f"{prefix}{child.name}."
-        index(made, child, inner)
-
-
-def alike(a: CodeType, b: CodeType) -> bool:
-    """Whether two code objects do the same; where they stand in the file does not count."""
-    return code_content(a) == code_content(b)
-
-
 def code_content(code: CodeType) -> tuple[Any, ...]:
-    """What a code object does, as a value that is the same in every process."""
+    """Return what a code object does, wherever it stands; equal in every process."""
     return (
         code.co_qualname,
         code.co_code,
@@ -136,23 +136,56 @@ def code_content(code: CodeType) -> tuple[Any, ...]:
         code.co_kwonlyargcount,
         code.co_flags,
         code.co_exceptiontable,
-        tuple(map(constant_content, code.co_consts)),
+        tuple(map(_constant_content, code.co_consts)),
     )
 
 
-def constant_content(constant: Any) -> Any:
-    """A constant of a code object, told apart by type: 1, 1.0 and True are not one."""
+def _constant_content(constant: Any) -> Any:
+    """Return a constant of a code object with its type: 1, 1.0 and True differ."""
     if isinstance(constant, CodeType):
         return code_content(constant)
     if isinstance(constant, tuple):
-        return ("tuple", tuple(map(constant_content, constant)))
+        return ("tuple", tuple(map(_constant_content, constant)))
     if isinstance(constant, frozenset):
-        return ("frozenset", tuple(sorted(repr(constant_content(part)) for part in constant)))
+        return ("frozenset", tuple(sorted(repr(_constant_content(part)) for part in constant)))
     return (type(constant).__name__, repr(constant))
 
 
+# Modules
+
+
 def is_transformed(namespace: dict[str, Any]) -> bool:
-    """Whether a module's code may differ from its file: an import hook rewrites it as it loads."""
+    """Return whether an import hook may rewrite a module's code as it loads."""
     loader = namespace.get("__loader__")
-    plain = importlib.machinery.SourceFileLoader
-    return loader is not None and type(loader) is not plain
+    return loader is not None and type(loader) is not importlib.machinery.SourceFileLoader
+
+
+def namespace_of(value: Any) -> dict[str, Any] | None:
+    """Return the namespace of the module that a function, class or module belongs to."""
+    if isinstance(value, types.FunctionType):
+        return value.__globals__
+    module = sys.modules.get(value.__module__) if isinstance(value, type) else value
+    return vars(module) if isinstance(module, types.ModuleType) else None
+
+
+def imported_namespaces(space: dict[str, Any], path: str) -> list[dict[str, Any]]:
+    """Return the namespaces of the loaded modules that a module imports as it loads."""
+    read = read_source(path)
+    package = str(space.get("__package__") or "")
+    names = (
+        [name for imported in read.imports for name in imported.modules(package)] if read else []
+    )
+    every = [
+        ".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)
+    ]
+    return [vars(sys.modules[name]) for name in dict.fromkeys(every) if name in sys.modules]
+
+
+def package_of(path: str) -> str:
+    """Return the package of a file, by the folders around it that have an `__init__.py`."""
+    parts: list[str] = []
+    folder = os.path.dirname(path)
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        parts.insert(0, os.path.basename(folder))
+        folder = os.path.dirname(folder)
+    return ".".join(parts)

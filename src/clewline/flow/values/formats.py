@@ -1,38 +1,51 @@
 """
-The formats that values are stored in: for each the bytes that it makes, and back.
+Kinds of values: the digest of each kind's logical content, its stored bytes, and its loader.
 
-Nothing is ever loaded by pickle. Arrow and skops each know values that they give
-back changed, so what they made is loaded and compared before it is kept.
+The logical content of a model is its settings and fitted state, of a figure its picture,
+of an object of the project its fields, of a path the files there. Nothing is ever
+loaded by pickle. Arrow and skops return some values changed, so their bytes are loaded
+and compared before they are stored.
 """
 
 from __future__ import annotations
 
+import enum
+import io
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
 
 from clewline.errors import IntegrityError, NotStorable
-from clewline.flow.values import json_values
-from clewline.flow.values.content import (
-    WAYS_OUT,
-    Picture,
-    digest,
-    drawn,
-    is_figure,
-    not_storable,
-)
-from clewline.flow.values.pieces import type_name
+from clewline.flow.values import file_trees, json_values
+from clewline.flow.values.canonical import CanonicalWalk
+from clewline.flow.values.framing import Undigestible, framed, joined, text_bytes, type_name
 from clewline.model_families import family_of_format, value_family_of
+from clewline.store.digest import Digest
 
-COLUMN_WAYS_OUT = (
-    "Give each column one type with `astype`, and all column names of one type; "
-    "or keep the table out of the store with @cl.step(store_output=False)."
+WAYS_OUT = (
+    "Return a table, an array, a JSON value, an estimator, a figure or a Path; "
+    "or a dataclass or msgspec.Struct of a module of the project; "
+    "or keep it out of the store with @cl.step(store_output=False)."
 )
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """A figure as it was drawn."""
+
+    media_type: str  # image/png
+    data: bytes
+
+    @property
+    def piece(self) -> bytes:
+        """The canonical piece."""
+        return framed("picture", self.media_type.encode() + b" " + self.data)
 
 
 class StoredForm(msgspec.Struct, frozen=True, kw_only=True):
-    """How a value is stored."""
+    """The bytes and the description that a value is stored as."""
 
     kind: str
     format: str
@@ -42,27 +55,108 @@ class StoredForm(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, Any] = {}
 
 
-def library_form(value: Any) -> StoredForm:
+# Digests
+
+
+def digest(value: Any) -> Digest:
     """
-    How an array, a table, a model or a figure is stored.
+    Return the digest of a value's logical content.
+
+    It does not depend on chunks, codes of categories, bytes under nulls, the
+    bits of a NaN, memory layout, writer versions, processes or hash seeds.
 
     Raises:
-        NotStorable: It is none of these, or would not come back as it is.
+        NotStorable: The value has no logical content that can be digested.
+    """
+    try:
+        return _ValueWalk().digest(value)
+    except Undigestible as error:
+        raise not_storable(value, error) from error
+
+
+def not_storable(value: Any, cause: Undigestible | None = None) -> NotStorable:
+    """Return the error for a value without a safe format."""
+    name = type_name(type(value))
+    if name == "polars.lazyframe.frame.LazyFrame":
+        return NotStorable("A LazyFrame is a plan, not a table.", "Return lazy.collect().")
+    inner = f": {cause.value_type} {cause.reason}" if cause and cause.value_type != name else ""
+    return NotStorable(f"A {name} has no safe format to be stored in{inner}.", WAYS_OUT)
+
+
+class _ValueWalk(CanonicalWalk):
+    """Canonical pieces of storable values."""
+
+    def other(self, value: Any) -> bytes:
+        if isinstance(value, PurePath):
+            return file_trees.path_piece(Path(value))
+        if json_values.is_object(type(value)):
+            return self._object(value)
+        if value_family_of(value) is not None:
+            return joined("model", (_ModelWalk().piece(value),))
+        if _is_figure(value):
+            return _draw(value).piece
+        raise self.refusal(value, "has no safe format to be stored in")
+
+    def _object(self, value: Any) -> bytes:
+        """Return an object's piece: its class's name and its fields, without the class's code."""
+        if isinstance(value, Picture):
+            return value.piece
+        path = framed("class", json_values.path_of(type(value)).encode())
+        if isinstance(value, enum.Enum):
+            return joined("enum", (path, self.piece(value.name)))
+        return joined("object", (path, self.named("fields", json_values.object_fields(value))))
+
+
+class _ModelWalk(CanonicalWalk):
+    """Canonical pieces of an estimator's parts: its settings and its fitted state."""
+
+    def other(self, value: Any) -> bytes:
+        if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+            home = getattr(value, "__module__", "builtins")  # `str.split` has none
+            return framed("name", text_bytes(f"{home}:{value.__qualname__}"))
+        family = value_family_of(value)
+        if family is not None and (state := family.state(value)) is not None:
+            return self.named(type_name(type(value)), state)
+        return self.reduced(value)
+
+
+def _is_figure(value: Any) -> bool:
+    cls = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
+    return cls is not None and isinstance(value, cls)
+
+
+def _draw(figure: Any) -> Picture:
+    """Draw a figure without metadata, so that equal pictures have equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return Picture("image/png", buffer.getvalue())
+
+
+# Stored forms
+
+
+def stored_form(value: Any) -> StoredForm:
+    """
+    Return the stored form of an array, a table, a model, a figure or a picture.
+
+    Raises:
+        NotStorable: The value is none of these, or would come back changed.
     """
     library = type(value).__module__.partition(".")[0]
-    if library in LIBRARIES and (form := LIBRARIES[library](value)) is not None:
+    if library in _LIBRARY_FORMS and (form := _LIBRARY_FORMS[library](value)) is not None:
         return form
     if (family := value_family_of(value)) is not None:
-        data, notes = family.dump(value), family.describe(value)
-        form = StoredForm(kind="model", format=family.value_format, data=data, meta=notes)
-        return checked(value, form)
-    if is_figure(value):
-        return drawn_form(drawn(value))
+        data, meta = family.dump(value), family.describe(value)
+        form = StoredForm(kind="model", format=family.value_format, data=data, meta=meta)
+        return _verified(value, form)
+    if isinstance(value, Picture) or _is_figure(value):
+        picture = value if isinstance(value, Picture) else _draw(value)
+        meta = {"media_type": picture.media_type}
+        return StoredForm(kind="figure", format="png", data=picture.data, meta=meta)
     raise not_storable(value)
 
 
-def numpy_form(value: Any) -> StoredForm | None:
-    """An array or a scalar of NumPy."""
+def _numpy_form(value: Any) -> StoredForm | None:
     import numpy as np
 
     from clewline.flow.values.arrays import is_storable, save_array
@@ -80,8 +174,7 @@ def numpy_form(value: Any) -> StoredForm | None:
     )
 
 
-def polars_form(value: Any) -> StoredForm | None:
-    """A frame or a series of Polars."""
+def _polars_form(value: Any) -> StoredForm | None:
     from clewline.flow.values.tables import save_polars
 
     name = type(value).__name__
@@ -98,22 +191,18 @@ def polars_form(value: Any) -> StoredForm | None:
     )
 
 
-def pandas_form(value: Any) -> StoredForm | None:
-    """A frame or a series of pandas; refused when Arrow would give it back as something else."""
-    from clewline.flow.values.tables import save_pandas, series_frame, unstorable
+def _pandas_form(value: Any) -> StoredForm | None:
+    from clewline.flow.values.tables import require_round_trip, save_pandas
 
     name = type(value).__name__
     if name not in ("DataFrame", "Series"):
         return None
-    frame = value if name == "DataFrame" else series_frame(value)
-    for problem in unstorable(frame):
-        raise NotStorable(f"A pandas table cannot be stored: {problem}.", COLUMN_WAYS_OUT)
-    meta: dict[str, Any] = {}
+    frame = value if name == "DataFrame" else value.to_frame("values")
+    require_round_trip(frame)
     frequency = getattr(frame.index, "freqstr", None)
-    if frequency is not None:
-        meta["frequency"] = frequency
+    meta: dict[str, Any] = {"frequency": frequency} if frequency is not None else {}
     if name == "Series":
-        meta["name"] = json_values.packed(value.name, not_a_leaf)
+        meta["name"] = json_values.packed(value.name, _refuse_leaf)
     form = StoredForm(
         kind="table",
         format="pandas-ipc" if name == "DataFrame" else "pandas-series-ipc",
@@ -122,101 +211,78 @@ def pandas_form(value: Any) -> StoredForm | None:
         columns=frame.shape[1],
         meta=meta,
     )
-    return checked(value, form)
+    return _verified(value, form)
 
 
-def drawn_form(picture: Picture) -> StoredForm:
-    """A figure as it was drawn."""
-    meta = {"media_type": picture.media_type}
-    return StoredForm(kind="figure", format="png", data=picture.data, meta=meta)
+_LIBRARY_FORMS: dict[str, Callable[[Any], StoredForm | None]] = {
+    "numpy": _numpy_form,
+    "polars": _polars_form,
+    "pandas": _pandas_form,
+}
 
 
-def checked(value: Any, form: StoredForm) -> StoredForm:
-    """
-    The form, after it was loaded and found to be the value.
-
-    Arrow and skops each know values that they give back changed.
-    """
+def _verified(value: Any, form: StoredForm) -> StoredForm:
+    """Return the form, after it was loaded and compared with the value."""
+    name = type_name(type(value))
     try:
         load = loader(form.format)
-        is_same = load is not None and digest(load(form.data, form.meta)) == digest(value)
+        is_equal = load is not None and digest(load(form.data, form.meta)) == digest(value)
     except IntegrityError as error:
+        raise NotStorable(f"The {name} cannot be read back: {error.message}", WAYS_OUT) from error
+    if not is_equal:
         raise NotStorable(
-            f"The {type_name(type(value))} cannot be read back: {error.message}", WAYS_OUT
-        ) from error
-    if not is_same:
-        raise NotStorable(
-            f"The {type_name(type(value))} comes back changed from its format {form.format}.",
+            f"The {name} comes back changed from its format {form.format}.",
             "Columns or attributes of mixed Python objects do that: give each column one type. "
             + WAYS_OUT,
         )
     return form
 
 
-LIBRARIES: dict[str, Callable[[Any], StoredForm | None]] = {
-    "numpy": numpy_form,
-    "polars": polars_form,
-    "pandas": pandas_form,
-}
+# Loaders
 
 
-def load_npy(data: bytes, meta: Mapping[str, Any]) -> Any:
-    """An array or a scalar."""
-    from clewline.flow.values.arrays import load_array, scalar_of
+def _load_array(data: bytes, meta: Mapping[str, Any]) -> Any:
+    from clewline.flow.values.arrays import load_array
 
-    array = load_array(data)
-    return scalar_of(array) if meta.get("scalar") else array
+    return load_array(data, scalar=bool(meta.get("scalar")))
 
 
-def load_polars_frame(data: bytes, meta: Mapping[str, Any]) -> Any:
-    """A Polars frame."""
+def _load_polars(data: bytes, meta: Mapping[str, Any]) -> Any:
     from clewline.flow.values.tables import load_polars
 
     return load_polars(data)
 
 
-def load_polars_series(data: bytes, meta: Mapping[str, Any]) -> Any:
-    """A Polars series."""
-    return load_polars_frame(data, meta).to_series()
-
-
-def load_pandas_frame(data: bytes, meta: Mapping[str, Any]) -> Any:
-    """A pandas frame."""
+def _load_pandas(data: bytes, meta: Mapping[str, Any]) -> Any:
     from clewline.flow.values.tables import load_pandas
 
     return load_pandas(data, meta.get("frequency"))
 
 
-def load_pandas_series(data: bytes, meta: Mapping[str, Any]) -> Any:
-    """A pandas series."""
-    series = load_pandas_frame(data, meta).iloc[:, 0]
-    series.name = json_values.unpacked(meta.get("name"), not_a_leaf)
+def _load_pandas_series(data: bytes, meta: Mapping[str, Any]) -> Any:
+    series = _load_pandas(data, meta).iloc[:, 0]
+    series.name = json_values.unpacked(meta.get("name"), _refuse_leaf)
     return series
 
 
-def load_picture(data: bytes, meta: Mapping[str, Any]) -> Picture:
-    """A figure as it was drawn."""
-    return Picture(str(meta.get("media_type", "image/png")), data)
-
-
 def loader(name: str) -> Callable[[bytes, Mapping[str, Any]], Any] | None:
-    """Return what loads a value from the bytes of a format and its notes; None if it is unknown."""
-    if name in LOADERS:
-        return LOADERS[name]
+    """Return the loader of a format, from its bytes and notes; None if the format is unknown."""
+    if name in _LOADERS:
+        return _LOADERS[name]
     family = family_of_format(name)
     return None if family is None else lambda data, _: family.restore(data)
 
 
-LOADERS: dict[str, Callable[[bytes, Mapping[str, Any]], Any]] = {
-    "npy": load_npy,
-    "polars-ipc": load_polars_frame,
-    "polars-series-ipc": load_polars_series,
-    "pandas-ipc": load_pandas_frame,
-    "pandas-series-ipc": load_pandas_series,
-    "png": load_picture,
+_LOADERS: dict[str, Callable[[bytes, Mapping[str, Any]], Any]] = {
+    "npy": _load_array,
+    "polars-ipc": _load_polars,
+    "polars-series-ipc": lambda data, meta: _load_polars(data, meta).to_series(),
+    "pandas-ipc": _load_pandas,
+    "pandas-series-ipc": _load_pandas_series,
+    "png": lambda data, meta: Picture(str(meta.get("media_type", "image/png")), data),
 }
 
 
-def not_a_leaf(value: Any) -> Any:
-    """Refuses what is no plain value, where nothing else can stand."""
+def _refuse_leaf(value: Any) -> Any:
+    """Refuse a value that is not plain, where nothing else is allowed."""
     raise not_storable(value)

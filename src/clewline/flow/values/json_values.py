@@ -1,9 +1,9 @@
 """
-JSON values with everything that Python adds to JSON, so that they come back the same.
+JSON values and the Python values that JSON lacks, so that all come back the same.
 
-Plain JSON stands as it is. What JSON has not is an object under the key `$`:
-`{"$": "tuple", "v": [1, 2]}`. What is no JSON value at all, such as a table in a
-dict, is stored by itself and stands as a reference.
+Plain JSON is stored as it is. A value that JSON lacks is an object under the key `$`:
+`{"$": "tuple", "v": [1, 2]}`. A value that is not JSON at all, such as a table in a
+dict, is stored apart, with a reference in its place.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ import msgspec
 
 from clewline.errors import IntegrityError, NotStorable
 from clewline.flow.code import origin
-from clewline.flow.values.pieces import type_name
+from clewline.flow.values.framing import type_name
 
 TAG = "$"
 
-Leaf = Callable[[Any], dict[str, Any]]
-"""Stores what is no JSON value, and gives the reference to it."""
+StoreLeaf = Callable[[Any], dict[str, Any]]
+"""Stores a value that is not JSON, and returns the reference to it."""
 
-Fetch = Callable[[dict[str, Any]], Any]
-"""Loads what a reference stands for."""
+LoadLeaf = Callable[[dict[str, Any]], Any]
+"""Loads the value of a reference."""
 
 
-def encode(value: Any, leaf: Leaf) -> bytes:
+def encode(value: Any, leaf: StoreLeaf) -> bytes:
     """
-    A value as JSON text.
+    Return a value as JSON text.
 
     Raises:
         NotStorable: Something in it has no format; also raised by `leaf`.
@@ -56,12 +56,12 @@ def encode(value: Any, leaf: Leaf) -> bytes:
         ) from error
 
 
-def decode(data: bytes, fetch: Fetch) -> Any:
+def decode(data: bytes, fetch: LoadLeaf) -> Any:
     """
-    A value from JSON text.
+    Read a value from JSON text.
 
     Raises:
-        IntegrityError: The text is not what `encode` writes.
+        IntegrityError: `encode` did not write this text.
     """
     try:
         return unpacked(json.loads(data), fetch)
@@ -72,26 +72,40 @@ def decode(data: bytes, fetch: Fetch) -> Any:
         ) from error
 
 
-def packed(value: Any, leaf: Leaf) -> Any:
-    """A value in terms of JSON."""
+def packed(value: Any, leaf: StoreLeaf) -> Any:
+    """Return a value in terms of JSON."""
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
     if kind is float:
-        return value if math.isfinite(value) else tagged("float", repr(value))
+        return value if math.isfinite(value) else {TAG: "float", "v": repr(value)}
     if kind is list:
         return [packed(part, leaf) for part in value]
     if kind is dict:
-        return packed_dict(value, leaf)
+        if all(type(key) is str for key in value) and TAG not in value:
+            return {key: packed(part, leaf) for key, part in value.items()}
+        pairs = [[packed(key, leaf), packed(part, leaf)] for key, part in value.items()]
+        return {TAG: "dict", "v": pairs}
     if kind in (tuple, set, frozenset):
-        return tagged(kind.__name__, [packed(part, leaf) for part in ordered(value)])
-    if kind in TEXTS:
-        return tagged(kind.__name__, TEXTS[kind][0](value))
-    return packed_object(value, leaf) if is_object(kind) else leaf(value)
+        # The order of a set must not depend on the hash seed.
+        if kind is not tuple:
+            value = sorted(value, key=lambda part: (str(type(part)), repr(part)))
+        return {TAG: kind.__name__, "v": [packed(part, leaf) for part in value]}
+    if kind in _TEXTS:
+        return {TAG: kind.__name__, "v": _TEXTS[kind][0](value)}
+    if not is_object(kind):
+        return leaf(value)
+    path = path_of(kind)
+    if isinstance(value, enum.Flag):
+        return {TAG: "flag", "type": path, "v": value.value}  # several flags have no one name
+    if isinstance(value, enum.Enum):
+        return {TAG: "enum", "type": path, "v": value.name}
+    fields = {name: packed(part, leaf) for name, part in object_fields(value).items()}
+    return {TAG: "object", "type": path, "v": fields}
 
 
-def unpacked(value: Any, fetch: Fetch) -> Any:
-    """A value from terms of JSON."""
+def unpacked(value: Any, fetch: LoadLeaf) -> Any:
+    """Return the value of terms of JSON."""
     if isinstance(value, list):
         return [unpacked(part, fetch) for part in value]
     if not isinstance(value, dict):
@@ -99,41 +113,20 @@ def unpacked(value: Any, fetch: Fetch) -> Any:
     tag = value.get(TAG)
     if tag is None:
         return {name: unpacked(part, fetch) for name, part in value.items()}
-    if tag in SEQUENCES:
-        return SEQUENCES[tag](unpacked(part, fetch) for part in value["v"])
+    if tag in _SEQUENCES:
+        return _SEQUENCES[tag](unpacked(part, fetch) for part in value["v"])
     if tag == "dict":
         return {unpacked(key, fetch): unpacked(part, fetch) for key, part in value["v"]}
     if tag in ("object", "enum", "flag"):
-        return unpacked_object(value, fetch)
-    return FROM_TEXT[tag](value["v"]) if tag in FROM_TEXT else fetch(value)
+        return _unpacked_object(value, fetch)
+    return _FROM_TEXT[tag](value["v"]) if tag in _FROM_TEXT else fetch(value)
 
 
-def tagged(tag: str, content: Any) -> dict[str, Any]:
-    """What JSON has not."""
-    return {TAG: tag, "v": content}
+# Values that are written as strings
 
 
-def packed_dict(value: dict[Any, Any], leaf: Leaf) -> Any:
-    """A dict; as pairs when its keys are not all texts."""
-    if all(type(key) is str for key in value) and TAG not in value:
-        return {key: packed(part, leaf) for key, part in value.items()}
-    return tagged("dict", [[packed(key, leaf), packed(part, leaf)] for key, part in value.items()])
-
-
-def ordered(value: Any) -> Any:
-    """Parts of a set in an order that does not depend on the hash seed."""
-    return (
-        value
-        if type(value) is tuple
-        else sorted(value, key=lambda part: (str(type(part)), repr(part)))
-    )
-
-
-# ── texts ───────────────────────────────────────────────────────────────────
-
-
-def time_text(value: datetime.datetime | datetime.time) -> list[Any]:
-    """ISO text, zone name, fold."""
+def _time_text(value: datetime.datetime | datetime.time) -> list[Any]:
+    """Return ISO text, zone name, fold."""
     zone = value.tzinfo
     if zone is None or type(zone) is datetime.timezone:
         return [value.isoformat(), None, value.fold]
@@ -145,9 +138,7 @@ def time_text(value: datetime.datetime | datetime.time) -> list[Any]:
     )
 
 
-def time_from(cls: Any) -> Callable[[list[Any]], Any]:
-    """The reader of datetimes or of times."""
-
+def _time_reader(cls: Any) -> Callable[[list[Any]], Any]:
     def read(content: list[Any]) -> Any:
         text, zone, fold = content
         found = cls.fromisoformat(text).replace(fold=fold)
@@ -156,21 +147,20 @@ def time_from(cls: Any) -> Callable[[list[Any]], Any]:
     return read
 
 
-def base64_text(value: bytes | bytearray) -> str:
-    """Bytes as text."""
+def _base64(value: bytes | bytearray) -> str:
     return base64.b64encode(value).decode()
 
 
-TEXTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    bytes: (base64_text, base64.b64decode),
-    bytearray: (base64_text, lambda text: bytearray(base64.b64decode(text))),
+_TEXTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    bytes: (_base64, base64.b64decode),
+    bytearray: (_base64, lambda text: bytearray(base64.b64decode(text))),
     complex: (
         lambda value: [repr(value.real), repr(value.imag)],
         lambda parts: complex(float(parts[0]), float(parts[1])),
     ),
     datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
-    datetime.datetime: (time_text, time_from(datetime.datetime)),
-    datetime.time: (time_text, time_from(datetime.time)),
+    datetime.datetime: (_time_text, _time_reader(datetime.datetime)),
+    datetime.time: (_time_text, _time_reader(datetime.time)),
     datetime.timedelta: (
         lambda value: [value.days, value.seconds, value.microseconds],
         lambda parts: datetime.timedelta(*parts),
@@ -181,25 +171,24 @@ TEXTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     range: (lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
 }
 
-FROM_TEXT: dict[str, Callable[[Any], Any]] = {
+_FROM_TEXT: dict[str, Callable[[Any], Any]] = {
     "float": float,
-    **{kind.__name__: read for kind, (_, read) in TEXTS.items()},
+    **{kind.__name__: read for kind, (_, read) in _TEXTS.items()},
 }
 
-SEQUENCES: dict[str, Callable[[Any], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_SEQUENCES: dict[str, Callable[[Any], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 
 
-# ── objects of the project ──────────────────────────────────────────────────
+# Objects of the project
 
 
 def is_object(cls: type) -> bool:
-    """Whether objects of a class are stored by their fields: data classes of the project."""
-    plain = dataclasses.is_dataclass(cls) or issubclass(cls, msgspec.Struct | enum.Enum)
-    return plain and origin.of_type(cls) in ("own", "clewline") and is_importable(cls)
+    """Return whether objects of a class are stored by their fields: data classes of the project."""
+    is_data = dataclasses.is_dataclass(cls) or issubclass(cls, msgspec.Struct | enum.Enum)
+    return is_data and origin.of_type(cls) in ("own", "clewline") and _is_importable(cls)
 
 
-def is_importable(cls: type) -> bool:
-    """Whether another process finds a class under its name."""
+def _is_importable(cls: type) -> bool:
     found: Any = sys.modules.get(cls.__module__)
     for part in cls.__qualname__.split("."):
         found = getattr(found, part, None)
@@ -207,87 +196,69 @@ def is_importable(cls: type) -> bool:
 
 
 def object_fields(value: Any) -> dict[str, Any]:
-    """The fields of an object of a data class, and what else was put on the object."""
+    """Return the fields of an object of a data class, and its other attributes."""
     cls = type(value)
     names = getattr(cls, "__struct_fields__", None)
     if names is None:
         names = [field.name for field in dataclasses.fields(value)]
     found = {name: getattr(value, name) for name in names if hasattr(value, name)}
-    beside = getattr(value, "__dict__", {}).items()
     return found | {
         name: part
-        for name, part in beside
+        for name, part in getattr(value, "__dict__", {}).items()
         if name not in found and not isinstance(getattr(cls, name, None), functools.cached_property)
     }
 
 
 def path_of(cls: type) -> str:
-    """A class as it is named in storage, `module:qualified.name`."""
+    """Return the name of a class in storage, `module:qualified.name`."""
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def packed_object(value: Any, leaf: Leaf) -> dict[str, Any]:
-    """An object as its class's name and its fields."""
-    path = path_of(type(value))
-    if isinstance(value, enum.Flag):
-        return {TAG: "flag", "type": path, "v": value.value}  # several at once have no one name
-    if isinstance(value, enum.Enum):
-        return {TAG: "enum", "type": path, "v": value.name}
-    fields = {name: packed(part, leaf) for name, part in object_fields(value).items()}
-    return {TAG: "object", "type": path, "v": fields}
-
-
-def unpacked_object(value: dict[str, Any], fetch: Fetch) -> Any:
-    """An object from its class's name and its fields."""
-    cls: Any = data_class(value["type"])
+def _unpacked_object(value: dict[str, Any], fetch: LoadLeaf) -> Any:
+    cls: Any = _data_class(value["type"])
     if issubclass(cls, enum.Enum):
         return cls(value["v"]) if value[TAG] == "flag" else cls[value["v"]]
     fields = {name: unpacked(part, fetch) for name, part in value["v"].items()}
-    if issubclass(cls, msgspec.Struct):
-        return unpacked_struct(cls, fields)
-    made = object.__new__(cls)
+    if not issubclass(cls, msgspec.Struct):
+        loaded = object.__new__(cls)
+        for name, part in fields.items():
+            object.__setattr__(loaded, name, part)
+        return loaded
+    # Only its constructor can make a Struct; every field that it changes is set back.
+    own = cls.__struct_fields__
+    struct = cls(**{name: fields[name] for name in own if name in fields})
     for name, part in fields.items():
-        object.__setattr__(made, name, part)
-    return made
-
-
-def unpacked_struct(cls: Any, fields: dict[str, Any]) -> Any:
-    """A Struct, which can only be made by its constructor; what that changes is set right."""
-    made = cls(**{name: fields[name] for name in cls.__struct_fields__ if name in fields})
-    for name, part in fields.items():
-        if name in cls.__struct_fields__:
-            msgspec.structs.force_setattr(made, name, part)
+        if name in own:
+            msgspec.structs.force_setattr(struct, name, part)
         else:
-            made.__dict__[name] = part
-    return made
+            struct.__dict__[name] = part
+    return struct
 
 
-def data_class(path: str) -> type:
+def _data_class(path: str) -> type:
     """
-    The class under a stored name; nothing but modules of the project and ours is imported.
+    Return the class of a stored name; only modules of the project and of clewline are imported.
 
     Raises:
-        IntegrityError: The class is gone, is no data class, or is someone else's.
+        IntegrityError: The class is missing, is not a data class, or is another package's.
     """
     module, _, qualname = path.partition(":")
-    ours = module.partition(".")[0] == "clewline" or bool(origin.own_files(module))
     found: Any = sys.modules.get(module)
-    if found is None and ours:
+    if found is None and (module.partition(".")[0] == "clewline" or origin.own_files(module)):
         try:
             found = importlib.import_module(module)
         except ImportError as error:
-            raise gone(path) from error
+            raise _class_missing(path) from error
     for part in qualname.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, type) or not is_object(found):
-        raise gone(path)
+        raise _class_missing(path)
     return found
 
 
-def gone(path: str) -> IntegrityError:
-    """A stored value is of a class that cannot be used."""
+def _class_missing(path: str) -> IntegrityError:
     return IntegrityError(
         f"A stored value is of the class {path}, which is not a data class of this project "
         "that can be imported.",
-        "Bring the class back under that name, or run the step again that made the value.",
+        "Restore the class under that name, or run the step again that made the value.",
     )

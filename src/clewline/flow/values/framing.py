@@ -1,9 +1,4 @@
-"""
-The pieces that canonical bytes are made of.
-
-Every piece is framed as tag, length, content, so that no two different values
-share a preimage.
-"""
+"""The pieces of canonical bytes: framed as tag, length, content, so that none is ambiguous."""
 
 from __future__ import annotations
 
@@ -15,14 +10,14 @@ from blake3 import blake3
 from clewline.errors import ClewlineError
 
 
-class Walk(Protocol):
-    """What gives the piece of a part; `canonical.Canonical` is one."""
+class PieceWalk(Protocol):
+    """Returns the piece of a part; `canonical.CanonicalWalk` is one."""
 
     def piece(self, value: Any) -> bytes: ...
 
 
 class Undigestible(ClewlineError):
-    """A value whose content cannot be told; caught and put into words by who asked."""
+    """A value has no content that can be digested. The caller puts it into a message."""
 
     def __init__(self, value_type: str, reason: str) -> None:
         super().__init__(f"{value_type} {reason}")
@@ -31,27 +26,26 @@ class Undigestible(ClewlineError):
 
 
 def framed(tag: str, content: bytes) -> bytes:
-    """One piece: tag, length, content. No piece is a prefix of another."""
+    """Return one piece: tag, length, content. No piece is a prefix of another."""
     return b"%s:%d:%s" % (tag.encode(), len(content), content)
 
 
 def joined(tag: str, pieces: Iterable[bytes]) -> bytes:
-    """A container's piece: the digest of its parts, each framed already."""
+    """Return a container's piece: the digest of its parts, each framed already."""
     return framed(tag, blake3(b"".join(pieces)).digest())
 
 
 def text_bytes(value: str) -> bytes:
-    """UTF-8, which can hold even half a surrogate pair."""
+    """Return UTF-8, also for half a surrogate pair."""
     return value.encode("utf-8", "surrogatepass")
 
 
 def type_name(cls: type) -> str:
     """
-    A type's import path.
+    Return a type's import path.
 
     >>> type_name(Undigestible)
-    'clewline.flow.values.pieces.Undigestible'
+    'clewline.flow.values.framing.Undigestible'
     """
-    return (
-        cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    )
+    is_builtin = cls.__module__ == "builtins"
+    return cls.__qualname__ if is_builtin else f"{cls.__module__}.{cls.__qualname__}"
