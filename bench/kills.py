@@ -31,7 +31,7 @@ from clewline.serve.log.frame import decode_frame, scan_frames
 from clewline.serve.log.reader import find_prediction
 from clewline.serve.log.segment import hours, segments
 from clewline.serve.log.windowed_file import open_windowed
-from clewline.store import doctor
+from clewline.store.doctor import check_store
 
 CONNECTIONS = 6
 KEYED = 0.2
@@ -328,14 +328,14 @@ def count(project: Project, answered: list[Request], outcome: Outcome) -> None:
         if recorded != [bytes(prediction) for prediction in predictions]:
             outcome.changed.append(first)
     found = log_check.check_log(project, deep=False)
-    outcome.torn_tails += sum(one.kind == "half-written record" for one in found)
+    outcome.torn_tails += sum(one.code.startswith("unfinished") for one in found)
 
 
 def check(project: Project, outcome: Outcome) -> None:
     """After the last restart neither the log nor the store may have anything to say."""
     outcome.twice += keys_twice(project.log)
-    found = [*log_check.check_log(project), *doctor.check(project.store_root)]
-    outcome.findings += [f"{one.kind}: {one.what}" for one in found if one.kind != "orphan blob"]
+    found = [*log_check.check_log(project), *check_store(project.store_root)]
+    outcome.findings += [f"{one.code}: {one.values}" for one in found if not one.harmless]
 
 
 def main() -> None:

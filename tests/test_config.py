@@ -25,7 +25,7 @@ def test_values_come_as_yaml_says_and_an_empty_file_is_none() -> None:
     ["a: 1\nb: 2\na: 3", "x: {a: 1, a: 2}", "x: [{deep: {a: 1, a: 1}}]"],
 )
 def test_a_key_that_stands_twice_is_refused_wherever_it_stands(text: str) -> None:
-    with pytest.raises(InvalidConfig, match="the key a stands twice"):
+    with pytest.raises(InvalidConfig, match="the key a is given twice"):
         parse(text)
 
 

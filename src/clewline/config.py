@@ -10,6 +10,9 @@ from clewline.errors import InvalidConfig
 if TYPE_CHECKING:
     import yaml
 
+GROWTH = 10
+"""How many values the aliases of a file may make for each of its bytes."""
+
 
 def read(path: Path, fix: str) -> Any:
     """
@@ -20,14 +23,14 @@ def read(path: Path, fix: str) -> Any:
         fix: What to do when it is not YAML, for the error.
 
     Raises:
-        InvalidConfig: It is not YAML, or a key stands twice.
+        InvalidConfig: It is not YAML, a key is given twice, or its aliases grow without bounds.
         FileNotFoundError: There is no such file.
     """
     return parse(path.read_bytes(), path, fix)
 
 
 def parse(text: bytes, path: Path, fix: str) -> Any:
-    """Read the text of a file, as `read`; `path` is for the errors."""
+    """Parse the text of a file as `read` does; `path` is for the errors."""
     import yaml  # 20 ms that a server without such a file need not pay
 
     try:
@@ -35,43 +38,19 @@ def parse(text: bytes, path: Path, fix: str) -> Any:
         root = loader.get_single_node()
         if root is None:
             return None
-        _refuse_repeated(root, path)
-        _refuse_growth(root, len(text), path)
+        _check(root, len(text), path)
         return loader.construct_document(root)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path} is not YAML: {error}.", fix) from error
 
 
-def _refuse_repeated(root: yaml.Node, path: Path) -> None:
-    """Refuse a key that stands twice: YAML would keep the last, and say nothing."""
-    from yaml import MappingNode, SequenceNode
+def _check(root: yaml.Node, size: int, path: Path) -> None:
+    """
+    Refuse what YAML would take without a word.
 
-    seen: set[int] = set()
-    waiting: list[yaml.Node] = [root]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:  # an alias, which may lead in a circle
-            continue
-        seen.add(id(node))
-        if isinstance(node, SequenceNode):
-            waiting += node.value
-        elif isinstance(node, MappingNode):
-            keys: set[str] = set()
-            for key, value in node.value:
-                name, line = str(key.value), key.start_mark.line + 1
-                if name in keys:
-                    message = f"{path}: the key {name} stands twice, again in line {line}."
-                    raise InvalidConfig(message, "Leave one.")
-                keys.add(name)
-                waiting.append(value)
-
-
-GROWTH = 10
-"""So many values for each byte of a file may its aliases make of it."""
-
-
-def _refuse_growth(root: yaml.Node, size: int, path: Path) -> None:
-    """Refuse aliases of aliases, which make millions of values of a line or two, or a circle."""
+    A key that stands twice: YAML keeps the last. Aliases of aliases, which make millions of
+    values of a line or two, or a circle.
+    """
     from yaml import MappingNode, SequenceNode
 
     left = GROWTH * size
@@ -81,7 +60,19 @@ def _refuse_growth(root: yaml.Node, size: int, path: Path) -> None:
         if isinstance(node, SequenceNode):
             waiting += node.value
         elif isinstance(node, MappingNode):
-            waiting += [value for _, value in node.value]
+            names: set[str] = set()
+            for key, value in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if name in names:
+                    raise InvalidConfig(
+                        f"{path}: the key {name} is given twice, again in line {line}.",
+                        "Remove one of them.",
+                    )
+                names.add(name)
+                waiting.append(value)
         left -= 1
         if left < 0 or len(waiting) > GROWTH * size:
-            raise InvalidConfig(f"{path} grows without bounds by its aliases.", "Write it out.")
+            raise InvalidConfig(
+                f"{path} grows without bounds through its aliases.",
+                "Write the values out instead of using aliases.",
+            )

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from clewline.cli.main import status
 from clewline.cli.why import lineage_tree
-from clewline.store.lineage import RunNode
+from clewline.store.lineage import LineageNode
+from clewline.store.records import Run
 
 RUN = "4f9a2c81d0be"
 
@@ -32,12 +33,12 @@ def test_why_prints_the_line_as_a_tree(recorded: Path, capsys: pytest.CaptureFix
 
 
 def test_a_long_fact_goes_on_beneath_where_it_began() -> None:
-    params = {"alpha": 1, "beta": 2, "gamma": 3, "delta": 4}
-    run = RunNode(
-        ref="r", pipeline="p", status="done", params=params, steps=1, cached_steps=0, started=0.0
-    )
-    parent = RunNode(ref="m", pipeline="p", status="done", steps=1, cached_steps=0, started=0.0)
-    parent.children = [run]
+    def node(name: str, **params: int) -> LineageNode:
+        run = Run(id=name, pipeline="p", status="done", params=params, started=0.0)
+        return LineageNode(kind="run", ref=name, record=run, facts={"steps": 1, "cached_steps": 0})
+
+    parent = node("m")
+    parent.children = [node("r", alpha=1, beta=2, gamma=3, delta=4)]
     out = Console(width=44, file=io.StringIO())
     with out.capture() as printed:
         out.print(lineage_tree(parent, 44))

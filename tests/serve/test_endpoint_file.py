@@ -46,10 +46,10 @@ def test_a_file_is_read(tmp_path: Path) -> None:
             "endpoint: a\nmodel: a@1\nlog: {drop: [ssn]}",
             "key log.drop is planned, but it is not built",
         ),
-        ("endpoint: a\nmodel: a@1\nmodel: a@2", "the key model stands twice"),
+        ("endpoint: a\nmodel: a@1\nmodel: a@2", "the key model is given twice"),
         (
             "endpoint: a\nmodel: a@1\nlog: {durability: fsync, durability: process}",
-            "the key durability stands twice",
+            "the key durability is given twice",
         ),
         ("endpoint: a\nmodle: a@1", r"key modle is unknown. Did you mean 'model'\?"),
         ("endpoint: a\nmodel: a@1\nlog: {durable: x}", r"Did you mean 'durability'\?"),

@@ -11,118 +11,62 @@ from clewline.cli.output import console, emit
 from clewline.formatting import format_count, format_list, format_size, short_digest
 from clewline.store.doctor import Finding, check_store, fix_store
 
-_BACKUP = (
+_RUN_AGAIN = (
     "Run the step that made it again without the cache: storing it again repairs it. "
     "Or restore it from a backup."
 )
-_CATALOG_BACKUP = "Restore `catalog.db` from a backup."
-_FIX = "Run `clewline doctor --fix`."
-_REGISTRY = (
-    "Someone, or a restored backup, changed the registry's history. Compare it with a backup and "
-    "with the heads in Git before you trust an alias."
-)
+_RESTORE_CATALOG = "Restore `catalog.db` from a backup."
 
-# code → title, what happened, what to do next; both are formatted with the finding's values
-_TEXTS = {
-    "unfinished_blob": (
-        "half-written blob",
-        "{path} was being written when its process died. Nothing refers to it.",
-        _FIX,
-    ),
-    "unfinished_pack": (
-        "half-written blob",
-        "{path} ends in the middle of a blob, at byte {offset}: its process was killed. "
-        "Nothing refers to it.",
-        _FIX,
-    ),
-    "damaged_pack": (
-        "damaged blob",
-        "{path} holds a damaged record at byte {offset}.",
-        _BACKUP,
-    ),
-    "damaged_blob": ("damaged blob", "The blob {blob} in {place} is damaged.", _BACKUP),
-    "missing_blob": (
-        "missing blob",
-        "The blob {blob}, the {what} of {of}, is not in the store.",
-        _BACKUP,
-    ),
-    "orphan_blobs": (
-        "unused blobs",
-        "{count} ({size}) belong to no record: {examples}.",
-        "They take space and do no harm. The same content uses them when it is stored again.",
-    ),
-    "damaged_catalog": ("damaged catalog", "SQLite reports of {path}: {reason}.", _CATALOG_BACKUP),
-    "dangling_records": (
-        "damaged catalog",
-        "{count} in {path} refer to records that are not there: {tables}.",
-        _CATALOG_BACKUP,
-    ),
-    "unfinished_run": (
-        "unfinished run",
-        "Run {run} of {pipeline} is recorded as running, but its process is dead.",
-        "Run `clewline doctor --fix`; it marks the run as interrupted.",
-    ),
-    "stale_lock": (
-        "stale lock",
-        "{path} names {process}, which is dead. The lock holds nobody up.",
-        _FIX,
-    ),
-    "exposed_key": (
-        "exposed key",
-        "Other users can read the private key {path} (mode {mode}).",
-        "Run `chmod 600 {path}`.",
-    ),
-    "unreadable_key": ("unreadable key", "{message}", "{fix}"),
-    "wrong_key": (
-        "wrong key",
-        "{path} is not the private half of the public key in clewline.toml.",
-        "Restore the wrong one of the two files from Git or a backup.",
-    ),
-    "unverifiable_registry": ("no public key", "{message}", "{fix}"),
-    "damaged_package": (
-        "damaged package",
-        "{model}: {problem}",
-        "Restore it from a backup, or register the model again and promote that version.",
-    ),
-    "rewritten_registry": ("rewritten registry", "{problem}", _REGISTRY),
-    "unregistered_package": (
-        "unregistered package",
-        "{path} is in no record: its registration was killed, or the catalog is an older one.",
-        "Remove it, unless the catalog is an older one.",
-    ),
-    "unfinished_package": (
-        "half-written package",
-        "{path} was being written when its process died.",
-        "Run `rm -r {path}`.",
-    ),
-    "damaged_log_index": (
-        "damaged index",
-        "{path} does not match its frames.",
-        _FIX,
-    ),
-    "damaged_frames": (
-        "damaged log",
-        "{path} is damaged between byte {start} and byte {end}: a frame there does not match its "
-        "checksum.",
-        "Restore the file from a backup. Without one, the predictions of that frame are lost; "
-        "every other prediction is found.",
-    ),
-    "lost_log_segment": (
-        "lost segment",
-        "{path} is gone, but its index {index} is there.",
-        "Restore the file from a backup. Without one, its predictions are lost.",
-    ),
-    "unfinished_frame": (
-        "half-written frame",
-        "{path} ends in the middle of a frame, at byte {offset} of {size_bytes}: its writer was "
-        "killed before anything in that frame was answered. Readers skip it.",
-        "Run `clewline doctor --fix`, or start a server.",
-    ),
-    "unfinished_log_file": (
-        "half-written file",
-        "{path} was being written when its process died. Nothing refers to it.",
-        _FIX,
-    ),
+# The code of a finding, which is its title too → what is wrong, formatted with its values.
+_WHAT = {
+    "unfinished_blob": "{path} was being written when its process died. Nothing refers to it.",
+    "unfinished_pack": "{path} ends in the middle of a blob, at byte {offset}: its process was "
+    "killed. Nothing refers to that blob.",
+    "damaged_pack": "{path} holds a damaged record at byte {offset}.",
+    "damaged_blob": "The blob {blob} in {place} is damaged.",
+    "missing_blob": "The blob {blob}, the {what} of {of}, is not in the store.",
+    "orphan_blobs": "{count} ({size}) belong to no record: {examples}.",
+    "damaged_catalog": "SQLite reports of {path}: {reason}.",
+    "dangling_records": "{count} in {path} refer to records that are not there: {tables}.",
+    "unfinished_run": "Run {run} of {pipeline} is recorded as running, but its process is dead.",
+    "stale_lock": "{path} names {process}, which is dead. The lock holds nobody up.",
+    "exposed_key": "Other users can read the private key {path} (mode {mode}).",
+    "unreadable_key": "{message}",
+    "wrong_key": "{path} is not the private half of the public key in clewline.toml.",
+    "unverifiable_registry": "{message}",
+    "damaged_package": "{model}: {problem}",
+    "rewritten_registry": "{problem}",
+    "unregistered_package": "{path} is in no record: its registration was killed, or the catalog "
+    "is an older one.",
+    "unfinished_package": "{path} was being written when its process died.",
+    "damaged_log_index": "{path} does not match its frames.",
+    "damaged_frames": "{path} is damaged between byte {start} and byte {end}: a frame there does "
+    "not match its checksum.",
+    "lost_log_segment": "{path} is gone, but its index {index} is there.",
+    "unfinished_frame": "{path} ends in the middle of a frame, at byte {offset} of {size_bytes}: "
+    "its writer was killed before anything in that frame was answered. Readers skip it.",
+    "unfinished_log_file": "{path} was being written when its process died. Nothing refers to it.",
+}
+_FIX = {
+    "damaged_pack": _RUN_AGAIN,
+    "damaged_blob": _RUN_AGAIN,
+    "missing_blob": _RUN_AGAIN,
+    "orphan_blobs": "They do no harm. The same content uses them when it is stored again.",
+    "damaged_catalog": _RESTORE_CATALOG,
+    "dangling_records": _RESTORE_CATALOG,
+    "exposed_key": "Run `chmod 600 {path}`.",
+    "unreadable_key": "{fix}",
+    "wrong_key": "Restore the wrong one of the two files from Git or a backup.",
+    "unverifiable_registry": "{fix}",
+    "damaged_package": "Restore it from a backup, or register the model again and promote that "
+    "version.",
+    "rewritten_registry": "Someone, or a restored backup, changed the registry's history. Compare "
+    "it with a backup and with the heads in Git before you trust an alias.",
+    "unregistered_package": "Remove it, unless the catalog is an older one.",
+    "unfinished_package": "Run `rm -r {path}`.",
+    "damaged_frames": "Restore the file from a backup. Without one, the predictions of that frame "
+    "are lost; every other prediction is found.",
+    "lost_log_segment": "Restore the file from a backup. Without one, its predictions are lost.",
 }
 
 
@@ -182,5 +126,6 @@ def finding_text(finding: Finding) -> tuple[str, str, str]:
     elif finding.code == "dangling_records":
         values["count"] = format_count(values["records"], "record")
         values["tables"] = format_list(values["tables"])
-    title, what, fix = _TEXTS[finding.code]
-    return title, what.format(**values), fix.format(**values)
+    fix = "Run `clewline doctor --fix`." if finding.fixable else _FIX[finding.code]
+    title = finding.code.replace("_", " ")
+    return title, _WHAT[finding.code].format(**values), fix.format(**values)

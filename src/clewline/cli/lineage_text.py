@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -18,23 +18,18 @@ from clewline.formatting import (
     format_values,
     short_digest,
 )
-from clewline.store.lineage import (
-    ArtifactNode,
-    CodeNode,
-    LineageNode,
-    ModelNode,
-    RevisionNode,
-    RunNode,
-    StepNode,
-)
+from clewline.store.lineage import LineageNode
+from clewline.store.records import Artifact, ModelVersion, Revision, Run, StepRun
+from clewline.store.ref import ReadPath
 
 if TYPE_CHECKING:
     from clewline.serve.log.frame import RouteChoice
-    from clewline.serve.prediction_lineage import PredictionNode
+    from clewline.serve.prediction_lineage import PredictionRecord
 
 FIELDS_SHOWN = 5
 
-Facts = list[tuple[str, str]]
+Facts = dict[str, Any]
+FactTexts = list[tuple[str, str]]
 """Names of facts and their texts; a fact without a name stands alone."""
 
 
@@ -42,7 +37,7 @@ class NodeText(NamedTuple):
     """A node in words."""
 
     title: str
-    facts: Facts
+    facts: FactTexts
 
 
 def node_text(node: LineageNode, *, forward: bool = False, full: bool = False) -> NodeText:
@@ -54,22 +49,22 @@ def node_text(node: LineageNode, *, forward: bool = False, full: bool = False) -
         forward: Whether it stands in the answer to `impact`.
         full: Whether to show every field of a prediction's row.
     """
-    if node.kind == "prediction":
-        return _prediction(cast("PredictionNode", node), full)
-    write: dict[str, Callable[..., NodeText]] = {
-        "revision": _revision,
-        "model": _model,
-        "run": _run,
-        "step": _step,
-        "code": _code,
-        "data": _artifact,
-        "artifact": _artifact,
-    }
-    title, facts = write[node.kind](node)
-    if node.kind == "revision" and forward:
-        endpoint = node.ref.rpartition("#")[0]
-        facts.append(("answers", f"`clewline predictions list --endpoint {endpoint}`"))
-    return NodeText(title, facts)
+    record, facts = node.record, node.facts
+    match node.kind:
+        case "prediction":
+            return _prediction(record, full)
+        case "revision":
+            return NodeText(node.ref, _revision(record, facts, forward))
+        case "model":
+            return NodeText(node.ref, _model(record, facts))
+        case "run":
+            return NodeText(f"{node.ref}  {record.pipeline}", _run(record, facts))
+        case "step":
+            return NodeText(node.ref, _step(record, facts))
+        case "code":
+            return _code(facts)
+        case "data" | "artifact":
+            return _artifact(node, record, facts)
 
 
 def answer_text(answer: dict[str, Any]) -> str:
@@ -126,20 +121,21 @@ def graph_parts(tree: dict[str, Any]) -> list[str]:
     return own + [part for value in below for part in graph_parts(value)]
 
 
-def _prediction(node: PredictionNode, full: bool) -> NodeText:
-    answer, row = msgspec.json.decode(node.answer), msgspec.json.decode(node.row)
-    facts = [("row", format_values(row, len(row) if full else FIELDS_SHOWN))]
+def _prediction(record: PredictionRecord, full: bool) -> NodeText:
+    answer, row = msgspec.json.decode(record.answer), msgspec.json.decode(record.input)
+    texts = [("row", format_values(row, len(row) if full else FIELDS_SHOWN))]
     if shares := answer.get("probabilities"):
-        facts.append(("probabilities", format_values(shares)))
-    facts += [("flag", _flag(flag)) for flag in answer.get("flags", ())]
-    if node.entity is not None:
-        facts.append(("about", node.entity))
-    facts.append(("answered", format_time_ms(node.answered)))
-    facts += [("arm", choice_text(choice)) for choice in node.choices]
-    place = f"row {node.batch_row + 1} of {node.batch_rows}" if node.batch_rows > 1 else "alone"
-    facts.append(("batch", f"{place}, {path_text(node.path)}"))
-    facts += [("shadow", shadow_text(*each)) for each in node.shadows.items()]
-    return NodeText(answer_text(answer), facts)
+        texts.append(("probabilities", format_values(shares)))
+    texts += [("flag", _flag(flag)) for flag in answer.get("flags", ())]
+    if record.entity is not None:
+        texts.append(("about", record.entity))
+    texts.append(("answered", format_time_ms(record.time)))
+    texts += [("arm", choice_text(choice)) for choice in record.choices]
+    is_alone = record.batch_rows == 1
+    place = "alone" if is_alone else f"row {record.batch_row + 1} of {record.batch_rows}"
+    texts.append(("batch", f"{place}, {path_text(record.path)}"))
+    texts += [("shadow", shadow_text(*each)) for each in record.shadows.items()]
+    return NodeText(answer_text(answer), texts)
 
 
 def path_text(path: list[tuple[str, float]]) -> str:
@@ -155,19 +151,21 @@ def _flag(flag: dict[str, Any]) -> str:
     return f"{flag['field']} {flag['value']!r} is an {flag['flag']} ({levels} known)"
 
 
-def _revision(node: RevisionNode) -> NodeText:
-    state = "not live"
-    if node.live == node.ref:
-        state = f"live since {format_time(node.live_since or 0.0)}"
-    elif node.live is not None:
-        state = f"not live; {node.live} is"
-    facts = [("applied", f"{format_time(node.created)}, {state}")]
-    if node.graph:
-        facts.append(("graph", format_list(graph_parts(node.graph))))
-    if node.accepted:
-        limits = (f"{name} {_limits(limit)}" for name, limit in node.accepted.items())
-        facts.append(("accepted", format_list(limits)))
-    return NodeText(node.ref, facts)
+def _revision(revision: Revision, facts: Facts, forward: bool) -> FactTexts:
+    live, state = facts.get("live"), "not live"
+    if live == revision.ref:
+        state = f"live since {format_time(facts['live_since'])}"
+    elif live is not None:
+        state = f"not live; {live} is"
+    texts = [("applied", f"{format_time(revision.created)}, {state}")]
+    if revision.graph:
+        texts.append(("graph", format_list(graph_parts(revision.graph))))
+    if accepted := revision.accepted.get("fields"):
+        limits = (f"{name} {_limits(limit)}" for name, limit in accepted.items())
+        texts.append(("accepted", format_list(limits)))
+    if forward:
+        texts.append(("answers", f"`clewline predictions list --endpoint {revision.endpoint}`"))
+    return texts
 
 
 def _limits(accepted: dict[str, Any]) -> str:
@@ -176,22 +174,22 @@ def _limits(accepted: dict[str, Any]) -> str:
     return " and ".join([*parts, format_count(len(levels), "level")] if levels else parts)
 
 
-def _model(node: ModelNode) -> NodeText:
-    aliases = f", now {format_list(node.aliases)}" if node.aliases else ""
-    facts = [
-        ("registered", f"{format_time(node.created)}{aliases}"),
-        ("served by", f"{node.runtime}, {_equality(node.equality)}"),
+def _model(version: ModelVersion, facts: Facts) -> FactTexts:
+    aliases = f", now {format_list(facts['aliases'])}" if facts["aliases"] else ""
+    texts = [
+        ("registered", f"{format_time(version.created)}{aliases}"),
+        ("served by", f"{version.runtime}, {_equality(version.equality)}"),
     ]
-    if node.metrics:
-        facts.append(("metrics", _metrics(node.metrics)))
+    if version.metrics:
+        texts.append(("metrics", _metrics(version.metrics)))
     tables = [
-        f"{verb} on {format_count(table.rows, 'row')} ({short_digest(table.digest)})"
+        f"{verb} on {format_count(table['rows'], 'row')} ({short_digest(table['digest'])})"
         for name, verb in (("train", "trained"), ("test", "tested"))
-        if (table := node.tables.get(name)) is not None
+        if (table := facts.get(name)) is not None
     ]
     if tables:
-        facts.append(("tables", ", ".join(tables)))
-    return NodeText(node.ref, facts)
+        texts.append(("tables", ", ".join(tables)))
+    return texts
 
 
 def _equality(record: dict[str, Any]) -> str:
@@ -205,83 +203,87 @@ def _equality(record: dict[str, Any]) -> str:
     return f"verified equal on {format_count(rows, 'row')}, {apart}"
 
 
-def _run(node: RunNode) -> NodeText:
-    params = [format_values(node.params)] if node.params else []
-    if node.seed is not None and "seed" not in node.params:
-        params.append(f"seed {node.seed}")
-    facts = [("params", ", ".join(params) or "none")]
-    if node.metrics:
-        facts.append(("metrics", _metrics(node.metrics)))
-    took = f" in {format_duration(node.ended - node.started)}" if node.ended else ""
-    cached = f", {node.cached_steps} from the cache" if node.cached_steps else ""
-    steps = format_count(node.steps, "step")
-    facts.append((node.status, f"{format_time(node.started)}, {steps}{took}{cached}"))
-    if node.error:
-        error = f"{node.error['type']}: {node.error['message']}"
-        facts.append(("error", error.partition("\n")[0]))
-    if node.replay_of:
-        facts.append(("replay of", node.replay_of))
-    return NodeText(f"{node.ref}  {node.pipeline}", facts)
+def _run(run: Run, facts: Facts) -> FactTexts:
+    params = [format_values(run.params)] if run.params else []
+    if run.seed is not None and "seed" not in run.params:
+        params.append(f"seed {run.seed}")
+    texts = [("params", ", ".join(params) or "none")]
+    if run.metrics and not facts.get("same_metrics"):
+        texts.append(("metrics", _metrics(run.metrics)))
+    took = f" in {format_duration(run.ended - run.started)}" if run.ended else ""
+    cached = f", {facts['cached_steps']} from the cache" if facts["cached_steps"] else ""
+    steps = format_count(facts["steps"], "step")
+    texts.append((run.status, f"{format_time(run.started)}, {steps}{took}{cached}"))
+    if run.error:
+        error = f"{run.error['type']}: {run.error['message']}"
+        texts.append(("error", error.partition("\n")[0]))
+    if run.replay_of:
+        texts.append(("replay of", run.replay_of))
+    return texts
 
 
-def _step(node: StepNode) -> NodeText:
-    if node.repeated:
-        return NodeText(node.ref, [("", "drawn elsewhere in this tree")])
-    facts = [("params", format_values(node.params))] if node.params else []
-    if node.metrics:
-        facts.append(("metrics", _metrics(node.metrics)))
-    if node.cached_from:
-        facts.append(("cached from", node.cached_from))
-    elif node.wall_s is not None:
-        facts.append((node.status, f"in {format_duration(node.wall_s)}"))
+def _step(step: StepRun, facts: Facts) -> FactTexts:
+    if facts.get("repeated"):
+        return [("", "drawn elsewhere in this tree")]
+    inputs = ((name, value) for name, value in step.inputs.items() if isinstance(value, dict))
+    params = {name: value["value"] for name, value in inputs if "value" in value}
+    texts = [("params", format_values(params))] if params else []
+    if step.metrics:
+        texts.append(("metrics", _metrics(step.metrics)))
+    if step.cached_from:
+        texts.append(("cached from", step.cached_from))
+    elif step.wall_s is not None:
+        texts.append((step.status, f"in {format_duration(step.wall_s)}"))
     else:
-        facts.append(("status", node.status))
-    return NodeText(node.ref, facts)
+        texts.append(("status", step.status))
+    return texts
 
 
-def _code(node: CodeNode) -> NodeText:
-    facts: Facts = []
-    if node.functions:
-        title = format_list(node.functions, 4)
-    else:
-        title = f"commit {node.commit[:12]}" if node.commit else "without a Git commit"
-        if node.commit or node.changed:
-            changed = format_list(node.changed, 5) if node.changed else "none, as committed"
-            facts.append(("changed files", changed))
-    if node.snapshot:
-        facts.append(("snapshot", short_digest(node.snapshot)))
-    if node.runs is not None:
-        facts.append(("runs", f"{node.runs}, the first {format_time(node.first_run or 0.0)}"))
-    return NodeText(title, facts)
+def _code(facts: Facts) -> NodeText:
+    texts: FactTexts = []
+    commit, changed = facts.get("commit"), facts.get("changed")
+    title = f"commit {commit[:12]}" if commit else "without a Git commit"
+    if facts.get("functions"):
+        title = format_list(facts["functions"], 4)
+    elif commit or changed:
+        files = format_list(changed, 5) if changed else "none, as committed"
+        texts.append(("changed files", files))
+    if facts.get("snapshot"):
+        texts.append(("snapshot", short_digest(facts["snapshot"])))
+    if "runs" in facts:
+        texts.append(("runs", f"{facts['runs']}, the first {format_time(facts['first_run'])}"))
+    return NodeText(title, texts)
 
 
-def _artifact(node: ArtifactNode) -> NodeText:
-    is_made_data = node.kind == "data" and not node.paths and node.made_by
-    title = format_list(node.paths, 2) or node.artifact_kind or "data"
-    facts: Facts = []
-    if node.read is not None:
-        facts.append(("", _read(node)))
-    if node.rows is not None:
-        columns = f" × {format_count(node.columns, 'column')}" if node.columns is not None else ""
-        facts.append(("rows", f"{format_count(node.rows, 'row')}{columns}"))
-    size = f", {format_size(node.size_bytes)}" if node.size_bytes is not None else ""
-    facts.append(("digest", f"{short_digest(node.digest)}{size}"))
-    if is_made_data:
-        title = f"made by {node.made_by}"
-    elif node.made_by:
-        facts.append(("made by", node.made_by))
-    if node.taken_by == 0:
-        facts.append(("taken by", "no step"))
-    return NodeText(title, facts)
+def _artifact(node: LineageNode, artifact: Artifact | None, facts: Facts) -> NodeText:
+    texts: FactTexts = []
+    if (read := facts.get("read")) is not None:
+        texts.append(("", _read(read)))
+    rows = facts.get("rows", artifact and artifact.rows)
+    columns = facts.get("columns", artifact and artifact.columns)
+    if rows is not None:
+        by = f" × {format_count(columns, 'column')}" if columns is not None else ""
+        texts.append(("rows", f"{format_count(rows, 'row')}{by}"))
+    size = f", {format_size(artifact.size_bytes)}" if artifact is not None else ""
+    texts.append(("digest", f"{short_digest(node.ref)}{size}"))
+    title = artifact.kind if artifact is not None else "data"
+    if facts.get("paths"):
+        title = format_list(facts["paths"], 2)
+    elif node.kind == "data":
+        return NodeText(f"made by {facts['made_by']}", texts)
+    if "made_by" in facts:
+        texts.append(("made by", facts["made_by"]))
+    if facts.get("taken_by") == 0:
+        texts.append(("taken by", "no step"))
+    return NodeText(title, texts)
 
 
-def _read(node: ArtifactNode) -> str:
-    assert node.read is not None
-    text = f"{node.read.path} as the newest run read it"
-    if node.read.changed:
+def _read(read: ReadPath) -> str:
+    text = f"{read.path} as the newest run read it"
+    if read.changed:
         text += "; the file has changed since"
-    if node.read.earlier:
-        text += f"; earlier runs read {node.read.earlier} other contents there"
+    if read.earlier:
+        text += f"; earlier runs read {read.earlier} other contents there"
     return text
 
 

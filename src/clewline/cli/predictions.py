@@ -18,10 +18,12 @@ from clewline.cli.output import console, emit, message
 from clewline.cli.parameters import Limit
 from clewline.formatting import format_count, format_list, format_time_ms, format_values
 from clewline.project import find as find_project
-from clewline.serve.log.frame import RouteChoice
-from clewline.serve.log.reader import LoggedPrediction, get_prediction, latest_predictions
-from clewline.serve.prediction_lineage import read_shadows
-from clewline.store.ids import id_time_s
+from clewline.serve.log.reader import latest_predictions
+from clewline.serve.prediction_lineage import (
+    PredictionRecord,
+    prediction_record,
+    read_prediction,
+)
 
 if TYPE_CHECKING:
     from clewline.serve.log.compact import CompactionResult
@@ -32,32 +34,10 @@ SHOWN = 40  # characters of a value that came out equal
 app = App(name="predictions", help="List, show and compact predictions.")
 
 
-class PredictionView(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A prediction as --json prints it."""
-
-    id: str
-    time: float  # seconds since the epoch
-    endpoint: str
-    revision: str  # income#12
-    model: str
-    package: str
-    arm: str = ""
-    choices: list[RouteChoice] = []  # of each route: node, arm, propensity, state of the router
-    input: msgspec.Raw
-    answer: msgspec.Raw
-    entity: str | None = None
-    batch_rows: int
-    batch_row: int
-    path: list[tuple[str, float]]  # nodes, with microseconds
-    segment: str
-    offset: int
-    shadows: dict[str, dict[str, Any]] = {}  # name → what it answered beside
-
-
 class PredictionList(msgspec.Struct, frozen=True):
     """A page of predictions as --json prints it."""
 
-    predictions: list[PredictionView]
+    predictions: list[PredictionRecord]
     next: str | None  # goes into --before
 
 
@@ -77,7 +57,7 @@ def list_(*, endpoint: str | None = None, limit: Limit = 20, before: str | None 
     """
     project = find_project()
     page = latest_predictions(project.log, endpoint=endpoint, limit=limit, before=before)
-    emit(PredictionList([prediction_view(item) for item in page.items], page.next), show_page)
+    emit(PredictionList([prediction_record(item) for item in page.items], page.next), show_page)
 
 
 @app.command
@@ -90,12 +70,7 @@ def show(prediction: str, /) -> None:
     prediction
         Id of the prediction.
     """
-    project = find_project()
-    logged = get_prediction(project.log, prediction)
-    item = msgspec.structs.replace(
-        prediction_view(logged), shadows=read_shadows(project, logged.id)
-    )
-    emit(item, show_one)
+    emit(read_prediction(find_project(), prediction), show_one)
 
 
 @app.command
@@ -111,29 +86,6 @@ def compact() -> None:
     emit(done, lambda done: show_compacted(done, len(parquet_files(project.log)), str(project.log)))
 
 
-def prediction_view(logged: LoggedPrediction) -> PredictionView:
-    """Return a prediction as --json prints it."""
-    frame = logged.batch
-    return PredictionView(
-        id=logged.id,
-        time=id_time_s(logged.id),
-        endpoint=frame.endpoint,
-        revision=f"{frame.endpoint}#{frame.revision}",
-        model=logged.route_path.model,
-        package=logged.package,
-        arm=logged.route_path.arm,
-        choices=list(logged.route_path.choices),
-        input=logged.input,
-        answer=msgspec.Raw(logged.answer),
-        entity=logged.entity,
-        batch_rows=len(frame.answers),
-        batch_row=logged.row,
-        path=list(logged.route_path.path),
-        segment=str(logged.location.segment),
-        offset=logged.location.offset,
-    )
-
-
 def show_page(page: PredictionList) -> None:
     """Print a page as a table."""
     if not page.predictions and page.next is None:
@@ -147,7 +99,7 @@ def show_page(page: PredictionList) -> None:
         message(f"More: --before {page.next}")
 
 
-def show_one(item: PredictionView) -> None:
+def show_one(item: PredictionRecord) -> None:
     """Print one prediction."""
     answer = msgspec.json.decode(item.answer)
     lines = [

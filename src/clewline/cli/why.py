@@ -54,7 +54,7 @@ def why(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -
     if _PREDICTION.fullmatch(ref):
         from clewline.serve.prediction_lineage import why_prediction
 
-        node: LineageNode = why_prediction(here, ref, full=full)
+        node = why_prediction(here, ref, full=full)
     else:
         catalog = CatalogReader(here.store_root / FILE)
         node = lineage.why(catalog, resolve(catalog, ref), full=full)
@@ -74,10 +74,9 @@ def impact(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False
     """
     here = project.find()
     if _PREDICTION.fullmatch(ref):
-        from clewline.serve.log.reader import get_prediction
         from clewline.serve.prediction_lineage import prediction_node
 
-        node: LineageNode = prediction_node(get_prediction(here.log, ref))
+        node = prediction_node(here, ref)
     else:
         catalog = CatalogReader(here.store_root / FILE)
         node = lineage.impact(catalog, resolve(catalog, ref, prefer="model"), full=full)

@@ -17,21 +17,29 @@ from clewline.store.reader import FILE, CatalogReader
 from clewline.store.ref import RecordRef
 
 
-class PredictionNode(LineageNode, tag="prediction", kw_only=True):
-    """A prediction, as it stands in the log."""
+class PredictionRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A prediction with everything that the log holds of it."""
 
-    answered: float  # seconds since the epoch
-    row: msgspec.Raw  # JSON, as it came
-    answer: msgspec.Raw  # JSON, as it was sent
+    id: str
+    time: float  # seconds since the epoch
+    endpoint: str
+    revision: str  # income#12
+    model: str
+    package: str
+    arm: str = ""
+    choices: list[RouteChoice] = []  # of each route: node, arm, propensity, state of the router
+    input: msgspec.Raw  # the row as it came, JSON
+    answer: msgspec.Raw  # as it was sent, JSON
     entity: str | None = None
     batch_rows: int
     batch_row: int  # from 0
     path: list[tuple[str, float]]  # nodes, with microseconds
-    choices: list[RouteChoice]  # of each route
-    shadows: dict[str, dict[str, Any]]  # name → what it answered beside
+    segment: str
+    offset: int
+    shadows: dict[str, dict[str, Any]] = {}  # name → what it answered beside
 
 
-def why_prediction(project: Project, prediction: str, *, full: bool = False) -> PredictionNode:
+def why_prediction(project: Project, prediction: str, *, full: bool = False) -> LineageNode:
     """
     Follow a prediction back: answer, revision, model version, run, code, data.
 
@@ -44,39 +52,57 @@ def why_prediction(project: Project, prediction: str, *, full: bool = False) -> 
         NotFound: It is not in the log.
         IntegrityError: It was logged, and its frame is damaged.
     """
-    logged = get_prediction(project.log, prediction)
-    node = prediction_node(logged)
-    node.shadows = read_shadows(project, logged.id)
-    revision = RecordRef("revision", f"{logged.batch.endpoint}#{logged.batch.revision}")
+    node = prediction_node(project, prediction)
     with closing(CatalogReader(project.store_root / FILE)) as reader:
+        revision = RecordRef("revision", node.record.revision)
         node.children = [lineage.why(reader, revision, full=full)]
     return node
 
 
-def prediction_node(logged: LoggedPrediction) -> PredictionNode:
-    """Make the node of a prediction, without the nodes that it leads to."""
-    return PredictionNode(
-        ref=logged.id,
-        answered=id_time_s(logged.id),
-        row=logged.input,
+def prediction_node(project: Project, prediction: str) -> LineageNode:
+    """
+    Read the node of a prediction, without what it leads to.
+
+    Raises:
+        NotFound, IntegrityError: As `why_prediction`.
+    """
+    record = read_prediction(project, prediction)
+    return LineageNode(kind="prediction", ref=record.id, record=record)
+
+
+def read_prediction(project: Project, prediction: str) -> PredictionRecord:
+    """
+    Read a prediction, with what shadows answered beside it.
+
+    Raises:
+        NotFound, IntegrityError: As `why_prediction`.
+    """
+    record = prediction_record(get_prediction(project.log, prediction))
+    beside = find_prediction(project.shadow, record.id)
+    if beside is None:
+        return record
+    shadows = msgspec.json.decode(beside.answer)["shadows"]
+    return msgspec.structs.replace(record, shadows=shadows)
+
+
+def prediction_record(logged: LoggedPrediction) -> PredictionRecord:
+    """Return a logged prediction as a record, without its shadows."""
+    batch, path = logged.batch, logged.route_path
+    return PredictionRecord(
+        id=logged.id,
+        time=id_time_s(logged.id),
+        endpoint=batch.endpoint,
+        revision=f"{batch.endpoint}#{batch.revision}",
+        model=path.model,
+        package=logged.package,
+        arm=path.arm,
+        choices=list(path.choices),
+        input=logged.input,
         answer=msgspec.Raw(logged.answer),
         entity=logged.entity,
-        batch_rows=len(logged.batch.answers),
+        batch_rows=len(batch.answers),
         batch_row=logged.row,
-        path=list(logged.route_path.path),
-        choices=list(logged.route_path.choices),
-        shadows={},
+        path=list(path.path),
+        segment=str(logged.location.segment),
+        offset=logged.location.offset,
     )
-
-
-def read_shadows(project: Project, prediction: str) -> dict[str, dict[str, Any]]:
-    """
-    Read what shadows answered beside a prediction, by their names; empty when there are none.
-
-    Each is a prediction with `agrees`, `difference` and `us`, or has an `error`.
-    """
-    found = find_prediction(project.shadow, prediction)
-    if found is None:
-        return {}
-    shadows: dict[str, dict[str, Any]] = msgspec.json.decode(found.answer)["shadows"]
-    return shadows

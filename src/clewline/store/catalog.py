@@ -84,9 +84,12 @@ class Transaction(RecordQueries):
         from clewline.store import schema
 
         for kind, group in groupby(records, type):
-            fixed = kind not in schema.MUTABLE and kind not in schema.FIRST_COUNTS
-            fresh = [item for item in group if not (fixed and self._is_there(item))]
-            self._write(schema.upsert(kind), fresh)
+            fresh = [
+                record
+                for record in group
+                if record.ON_CONFLICT != "refuse" or not self._is_there(record)
+            ]
+            self._write(schema.insert_as_kind(kind), fresh)
 
     def _is_there(self, record: Record) -> bool:
         there = self.get(type(record), *key_of(record))

@@ -22,12 +22,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the catalog."""
 
     KEYS: ClassVar[tuple[str, ...]] = ("id",)
+    REFERENCES: ClassVar[tuple[tuple[tuple[str, ...], str], ...]] = ()
+    """Fields that hold the keys of another kind of record."""
+    INDEXES: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    ON_CONFLICT: ClassVar[Literal["replace", "ignore", "refuse"]] = "refuse"
+    """What happens where the keys are taken: the newer record replaces the other, is ignored
+    because it says the same, or is refused if it holds something else."""
 
 
 class Artifact(Record, frozen=True, kw_only=True):
     """A value under the digest of its logical content, and the blob that holds its bytes."""
 
     KEYS = ("digest",)
+    INDEXES = (("blob",), ("kind", "created"))
+    ON_CONFLICT = "ignore"
 
     digest: Digest
     kind: str  # table, array, json, model, file, tree, figure
@@ -42,6 +50,9 @@ class Artifact(Record, frozen=True, kw_only=True):
 
 class Run(Record, frozen=True, kw_only=True):
     """One execution of a pipeline."""
+
+    INDEXES = (("started",), ("pipeline", "started"), ("status",), ("snapshot",))
+    ON_CONFLICT = "replace"
 
     id: str
     pipeline: str
@@ -63,6 +74,10 @@ class Run(Record, frozen=True, kw_only=True):
 
 class StepRun(Record, frozen=True, kw_only=True):
     """One call of a step inside a run."""
+
+    REFERENCES = ((("run",), "Run"),)
+    INDEXES = (("run", "index"), ("name", "started"), ("key",), ("cached_from",))
+    ON_CONFLICT = "replace"
 
     id: str  # RUN/INDEX-NAME, such as 4f9a2c81d0be/03-fit
     run: str
@@ -91,6 +106,9 @@ class CacheEntry(Record, frozen=True, kw_only=True):
     """The outputs that a step key stands for."""
 
     KEYS = ("key",)
+    REFERENCES = ((("step_run",), "StepRun"),)
+    INDEXES = (("function", "created"), ("step_run",))
+    ON_CONFLICT = "replace"
 
     key: str
     function: str  # module:qualname, to find the nearest earlier key
@@ -104,6 +122,8 @@ class ModelVersion(Record, frozen=True, kw_only=True):
     """A sealed package, `name@number`. Never changes."""
 
     KEYS = ("name", "number")
+    REFERENCES = ((("run",), "Run"),)
+    INDEXES = (("run",), ("package",), ("created",))
 
     name: str
     number: int
@@ -128,6 +148,8 @@ class Alias(Record, frozen=True, kw_only=True):
     """A movable name on a model version."""
 
     KEYS = ("name", "alias")
+    REFERENCES = ((("name", "number"), "ModelVersion"),)
+    ON_CONFLICT = "replace"
 
     name: str
     alias: str
@@ -153,6 +175,7 @@ class Revision(Record, frozen=True, kw_only=True):
     """One resolved, pinned state of an endpoint, `endpoint#number`."""
 
     KEYS = ("endpoint", "number")
+    INDEXES = (("created",),)
 
     endpoint: str
     number: int
@@ -174,6 +197,9 @@ class LiveRevision(Record, frozen=True, kw_only=True):
     """Which revision an endpoint answers with."""
 
     KEYS = ("endpoint",)
+    REFERENCES = ((("endpoint", "number"), "Revision"),)
+    INDEXES = (("moved",),)
+    ON_CONFLICT = "replace"
 
     endpoint: str
     number: int
@@ -188,6 +214,8 @@ class LiveRevision(Record, frozen=True, kw_only=True):
 
 class Token(Record, frozen=True, kw_only=True):
     """What a caller beyond loopback shows; only the digest of its secret is kept."""
+
+    ON_CONFLICT = "replace"
 
     id: str  # public: 12 hex characters
     digest: str  # BLAKE3 of the secret
@@ -214,6 +242,8 @@ class Edge(Record, frozen=True, kw_only=True):
     """`source` took part in making `target`; both are refs."""
 
     KEYS = ("source", "target", "role")
+    INDEXES = (("target",),)
+    ON_CONFLICT = "ignore"
 
     source: str
     target: str
@@ -228,6 +258,9 @@ class ArtifactUse(Record, frozen=True, kw_only=True):
     """
 
     KEYS = ("artifact", "step_run", "role")
+    REFERENCES = ((("step_run",), "StepRun"),)
+    INDEXES = (("step_run",),)
+    ON_CONFLICT = "ignore"
 
     artifact: Digest
     step_run: str
@@ -238,25 +271,13 @@ class SeenFile(Record, frozen=True, kw_only=True):
     """A path that was a content input of a run, so that a path can be asked about."""
 
     KEYS = ("path", "digest", "run")
+    REFERENCES = ((("run",), "Run"),)
+    INDEXES = (("digest",), ("run",))
+    ON_CONFLICT = "ignore"
 
     path: str  # absolute, as resolved
     digest: Digest
     run: str
 
 
-KINDS: tuple[type[Record], ...] = (
-    Artifact,
-    Run,
-    StepRun,
-    CacheEntry,
-    ModelVersion,
-    Alias,
-    ChainEntry,
-    Revision,
-    LiveRevision,
-    Token,
-    RouterState,
-    Edge,
-    ArtifactUse,
-    SeenFile,
-)
+KINDS: tuple[type[Record], ...] = tuple(Record.__subclasses__())

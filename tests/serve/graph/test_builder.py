@@ -25,7 +25,7 @@ from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.reader import get_prediction
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.prediction_lineage import read_shadows, why_prediction
+from clewline.serve.prediction_lineage import read_prediction, why_prediction
 from clewline.serve.prediction_replay import PredictionReplay, replay
 from clewline.store.ids import id_text, prediction_ids
 from clewline.store.store import Store
@@ -186,7 +186,7 @@ def replayed(served: Served, root: Path, row: int, **changes: Any) -> Prediction
 def test_what_shadows_said_is_shown_beside_the_prediction(
     served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = read_shadows(served.project, served.ids[3])["challenger"]
+    said = read_prediction(served.project, served.ids[3]).shadows["challenger"]
     assert said["model"] == "income@2"
     assert said["agrees"] == (
         said["label"] == msgspec.json.decode(served.frame.answers[3])["label"]
