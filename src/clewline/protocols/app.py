@@ -102,7 +102,10 @@ class HttpApp:
         assert reply is not None
         if request.is_handled and route.endpoint is not None:
             seconds = time.perf_counter() - request.started
-            route.endpoint.statistics.record_request(reply.status, seconds)
+            endpoint = route.endpoint
+            (endpoint.opened_statistics or endpoint.statistics).record_request(
+                (reply.status, seconds)
+            )
         self.health.statuses[route.name, reply.status] += 1
         if self.log is not None:
             self.log.note(request, route, reply)

@@ -8,11 +8,10 @@ from typing import Any
 
 from clewline.protocols import openapi_paths
 from clewline.protocols.error_responses import STATUS
-from clewline.serve.answer_writer import label_name
 from clewline.serve.json_reader import MAX_ROWS
 from clewline.serve.served_endpoint import ServedEndpoint
 from clewline.signature import timestamps
-from clewline.signature.field import Output, Signature
+from clewline.signature.field import Output, Signature, label_name
 from clewline.signature.field_rules import FieldRule
 
 Schema = dict[str, Any]

@@ -296,6 +296,7 @@ class EndpointServer:
                 logger.exception("live revisions could not be read from the catalog")
             else:
                 self.failure = None
+            self.statistics.fold()
             self._try_again()
 
     def _changes(self) -> list[LiveRevision]:

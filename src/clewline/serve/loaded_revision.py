@@ -1,9 +1,10 @@
-"""A revision in memory: loaded, proved on its background sample, ready to answer."""
+"""A revision in memory: it answers batches of checked rows with predictions as JSON."""
 
 from __future__ import annotations
 
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import islice
 from typing import Any
@@ -12,33 +13,35 @@ import msgspec
 import numpy as np
 
 from clewline.errors import Fault, InvalidInput, ModelFailed
-from clewline.project import Project
-from clewline.serve.answer_writer import AnswerWriter
 from clewline.serve.batcher import BatchAnswer, BatchCost
-from clewline.serve.graph import functions
 from clewline.serve.graph.builder import Builder, RouterStates, Shadowing
+from clewline.serve.graph.functions import ProjectFunctions, load_functions
 from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
 from clewline.serve.graph.row_trace import RowTrace, frame_with_traces, row_traces
 from clewline.serve.graph.tree import ONLY, of_revision
 from clewline.serve.json_reader import MAX_ROWS, json_reader_of
-from clewline.serve.log.frame import RoutePath
-from clewline.serve.log.writer import LoggedBatch, LoggedRequest
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest, RoutePath
 from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
+from clewline.signature.field import Output, label_name
+from clewline.signature.flag import Flag
 from clewline.store.digest import Digest
 from clewline.store.ids import id_bytes, id_text, prediction_ids
 from clewline.store.records import Revision
 
 TRIAL_SIZES = (1, 1, 8, 64, 1, 8, 64)
-"""Batch sizes that a revision answers before it goes live, to learn what they cost."""
+"""Batch sizes of the trial before a revision goes live; all but the first teach their cost."""
 TRIAL_S = 0.5
+_encode = msgspec.json.encode
+_ID_GROUPS = struct.Struct("8s4s4s4s12s")  # of the hexadecimal text of an id
 
 
 class LoadedRevision:
-    """Answers batches as one revision of an endpoint says. Free of I/O."""
+    """Answers batches as one revision of an endpoint defines it. Free of I/O."""
 
     def __init__(
         self, revision: Revision, build: Builder, node: Node, *, max_rows: int = MAX_ROWS
     ) -> None:
+        timeout_ms = revision.spec.get("timeout_ms")
         self.revision = revision
         self.ref = revision.ref
         self.signature = node.signature
@@ -46,10 +49,10 @@ class LoadedRevision:
         self.checker = self.json_reader.checker
         self.max_rows = max_rows
         self.cost = BatchCost()
-        self.timeout_s = _seconds(revision.spec.get("timeout_ms"))
+        self.timeout_s: float | None = None if timeout_ms is None else timeout_ms / 1000
         self._build = build
         self._node = node
-        self._renderer = AnswerWriter(node.signature.output)
+        self._writer = AnswerWriter(node.signature.output)
         # A graph's nodes are called by one thread at a time; a single model has its lock.
         self._is_graph = of_revision(revision)["kind"] != "model"
         self.concurrent = not self._is_graph
@@ -61,34 +64,36 @@ class LoadedRevision:
         pool: SharedModels,
         *,
         max_rows: int = MAX_ROWS,
-        functions: functions.ProjectFunctions | None = None,
+        functions: ProjectFunctions | None = None,
         threads: Executor | None = None,
         states: RouterStates | None = None,
         shadowing: Shadowing | None = None,
         trial: bool = True,
     ) -> LoadedRevision:
         """
-        Load what a revision has pinned, and answer its background rows as a trial.
+        Load the models that a revision pins, and answer its background rows as a trial.
 
         Args:
-            revision: What to load.
-            pool: Where its models come from.
-            max_rows: Rows that one request may have.
-            functions: The code of a draft that is not stored; that which the
-                revision pins by default.
-            threads: Where branches of the graph run beside each other.
-            states: What the routers have learned, by node.
-            shadowing: Who asks the shadows.
-            trial: Whether to answer background rows; a replay has its own.
+            revision: The revision.
+            pool: Loads the models.
+            max_rows: Maximum rows of one request.
+            functions: The code of a draft that is not stored yet; by default the code that
+                the revision pins.
+            threads: Run branches of the graph in parallel.
+            states: The learned state of each router, by node.
+            shadowing: Calls the shadows.
+            trial: Whether to answer background rows; a replay has rows of its own.
 
         Raises:
-            NotFound: A package is not there.
-            IntegrityError: A package is not what was sealed and pinned.
+            NotFound: A package is missing.
+            IntegrityError: A package differs from what was sealed and pinned.
             InvalidConfig: The nodes do not fit together.
             Fault: A node raised on the background rows.
         """
         pool.pin(revision.packages)
-        pinned = pinned_functions(pool.project, revision) if functions is None else None
+        pinned = None
+        if functions is None and revision.code is not None:
+            pinned = load_functions(pool.project, revision.code)
         build = Builder(
             revision,
             pool,
@@ -117,12 +122,12 @@ class LoadedRevision:
 
         Args:
             rows: Checked rows.
-            entities: Whom each is about.
-            ids: Of rows that are answered again; new ones by default.
+            entities: The entity of each row.
+            ids: Ids of rows that are answered again; by default new ids.
 
         Raises:
             InvalidInput: A model refuses rows.
-            ModelFailed: A node raised; names the ids.
+            ModelFailed: A node raised; the error has the ids.
         """
         checked = self.checker.columns(rows)
         assert not checked.refused, "rows are checked when they are read"
@@ -130,27 +135,33 @@ class LoadedRevision:
             ids = prediction_ids(len(rows))
         try:
             answered = self._node.answer(Batch(checked.columns, ids, entities))
-            answers = self._renderer.render(ids, answered, checked.flags)
+            answers = self._writer.write(ids, answered, checked.flags)
         except InvalidInput:
             raise
         except BaseException as error:
-            raise _with_ids(error, ids) from error
-        return BatchAnswer(
-            ids, answers, row_traces(answered, len(ids)), _counted(answered, len(ids))
-        )
+            found = error if isinstance(error, ModelFailed) else node_failure("graph", error)
+            raise ModelFailed(found.message, found.fix, tuple(map(id_text, ids))) from error
+        paths = answered.paths
+        if answered.path_of_row is None and not answered.checksums:  # nearly always
+            traces = [RowTrace(paths[0])] * len(ids)
+        else:
+            traces = row_traces(answered, len(ids))
+        if answered.path_of_row is None:
+            return BatchAnswer(ids, answers, traces, ((paths[0], len(ids)),))
+        counts = np.bincount(answered.path_of_row, minlength=len(paths)).tolist()
+        counted = tuple((path, rows) for path, rows in zip(paths, counts, strict=True) if rows)
+        return BatchAnswer(ids, answers, traces, counted)
 
     def failed(self, error: ModelFailed) -> BatchAnswer:
-        """Make the answers that the log keeps of rows whose node raised, under the ids it names."""
+        """Return the answers that are logged for rows whose node raised, under the error's ids."""
         ids = [id_bytes(text) for text in error.ids]
         model = "" if self._is_graph else self.revision.models[ONLY]
-        said = {"code": error.code, "message": error.message}
-        answers = [
-            msgspec.json.encode({"id": text, "model": model, "error": said}) for text in error.ids
-        ]
+        reason = {"code": error.code, "message": error.message}
+        answers = [_encode({"id": text, "model": model, "error": reason}) for text in error.ids]
         return BatchAnswer(ids, answers, [RowTrace(RoutePath(model, ()))] * len(ids))
 
     def frame(self, predictions: BatchAnswer, parts: list[LoggedRequest]) -> LoggedBatch:
-        """Make the frame of the log that holds answered rows."""
+        """Return the frame of the log for answered rows."""
         last = predictions.trails[-1].path
         model = "" if self._is_graph else last.model
         frame = LoggedBatch(
@@ -174,63 +185,129 @@ class LoadedRevision:
         return self._build.models
 
     def background(self) -> tuple[list[Any], int]:
-        """Give the background rows of the node, and how many of them accepted bounds refuse."""
+        """Return the background rows, and how many more of them the accepted bounds refuse."""
         all_rows = msgspec.json.decode(self._node.background, type=list[msgspec.Raw])
-        rows = list(self._good(all_rows))
+        rows = list(self._accepted(all_rows))
         return rows, len(all_rows) - len(rows)
 
-    def _good(self, rows: list[msgspec.Raw]) -> Iterator[Any]:
+    def _accepted(self, rows: list[msgspec.Raw]) -> Iterator[Any]:
         for row in rows:
             try:
                 yield self.checker.decode(bytes(row))[0]
-            except InvalidInput:  # accepted bounds refuse what the training data had
+            except InvalidInput:  # accepted bounds refuse rows that the training data had
                 continue
 
     def try_out(self) -> None:
-        """Answer background rows at several batch sizes, half a second long, and learn the cost."""
+        """Answer background rows in batches of several sizes, for half a second; learn the cost."""
         all_rows = msgspec.json.decode(self._node.background, type=list[msgspec.Raw])
-        rows = list(islice(self._good(all_rows), max(TRIAL_SIZES)))
+        rows = list(islice(self._accepted(all_rows), max(TRIAL_SIZES)))
         until = time.perf_counter() + TRIAL_S
-        for size in TRIAL_SIZES:
+        for trial, size in enumerate(TRIAL_SIZES):
             sample = rows[:size]
             if not sample or time.perf_counter() > until:
                 return
             start = time.perf_counter()
-            self._tried(sample)
-            self.cost.observe(len(sample), time.perf_counter() - start)
-
-    def _tried(self, rows: list[Any]) -> None:
-        try:
-            self.answer(rows, [None] * len(rows))
-        except ModelFailed as error:  # its ids are nobody's, and in no log
-            raise Fault(
-                f"{self.ref} does not answer its own background rows: {error.message}", error.fix
-            ) from error
+            try:
+                self.answer(sample, [None] * len(sample))
+            except ModelFailed as error:  # nobody knows its ids, and no log has them
+                raise Fault(
+                    f"{self.ref} does not answer its own background rows: {error.message}",
+                    error.fix,
+                ) from error
+            if trial:  # the first call also warms up
+                self.cost.observe(len(sample), time.perf_counter() - start)
 
     def close(self) -> None:
-        """Give back the models; no call comes after it."""
+        """Release the models; no call comes after it."""
         self._build.close()
 
 
-def pinned_functions(project: Project, revision: Revision) -> functions.ProjectFunctions | None:
-    """Load the code that a revision pins; None when its graph names no function."""
-    if revision.code is None:
-        return None
-    return functions.load_functions(project, revision.code)
+class AnswerWriter:
+    """
+    Writes predictions as JSON objects, once for the log and the caller alike.
+
+    A classifier's prediction is `{"id", "model", "label", "probabilities"}`, a regressor's
+    `{"id", "model", "value"}`; `"arm"` follows the model if the row passed a route, and
+    `"flags"` come last if there are any. Numbers are written as the shortest text that reads
+    back as the same bits.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._labels = output.labels
+        self._templates: dict[tuple[str, str], list[bytes]] = {}
+
+    def write(
+        self, ids: Sequence[bytes], answered: NodeAnswers, flags: Sequence[tuple[int, Flag]]
+    ) -> list[bytes]:
+        """Write the predictions of a batch, in order."""
+        groups = _ID_GROUPS.iter_unpack(b"".join(ids).hex().encode())
+        texts = [b"-".join(each) for each in groups]
+        of_path = []
+        for path in answered.paths:
+            templates = self._templates.get((path.model, path.arm))
+            if templates is None:
+                templates = self._make_templates(path.model, path.arm)
+            of_path.append(templates)
+        if answered.path_of_row is None:
+            per_row = of_path[:1] * len(texts)
+        else:
+            per_row = [of_path[index] for index in answered.path_of_row.tolist()]
+        written = _fill_templates(per_row, texts, answered)
+        if flags:
+            of_row: dict[int, list[Flag]] = {}
+            for row, flag in flags:
+                of_row.setdefault(row, []).append(flag)
+            for row, found in of_row.items():
+                written[row] = written[row][:-1] + b',"flags":' + _encode(found) + b"}"
+        return written
+
+    def _make_templates(self, model: str, arm: str) -> list[bytes]:
+        """Make a template for each label (one for a regressor), with places for id and numbers."""
+        head = b'{"id":"%b","model":' + _literal(model)
+        if arm:
+            head += b',"arm":' + _literal(arm)
+        if self._labels is None:
+            templates = [head + b',"value":%b}']
+        else:
+            shares = b",".join(_literal(label_name(each)) + b":%b" for each in self._labels)
+            templates = [
+                head + b',"label":' + _literal(label) + b',"probabilities":{' + shares + b"}}"
+                for label in self._labels
+            ]
+        self._templates[model, arm] = templates
+        return templates
 
 
-def _seconds(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else milliseconds / 1000
+def _fill_templates(
+    per_row: list[list[bytes]], ids: list[bytes], answered: NodeAnswers
+) -> list[bytes]:
+    outputs = answered.outputs
+    if outputs.tensor is not None:
+        arrays = zip(per_row, ids, outputs.tensor.tolist(), strict=True)
+        return [templates[0] % (id_, _encode(array)) for templates, id_, array in arrays]
+    if outputs.values is not None:
+        values = zip(per_row, ids, _numbers(outputs.values), strict=True)
+        return [templates[0] % (id_, number) for templates, id_, number in values]
+    assert outputs.choices is not None
+    chosen = zip(per_row, ids, outputs.choices.tolist(), strict=True)
+    if outputs.probabilities is None:  # a model that answers with labels alone
+        filled = [(templates[choice], id_) for templates, id_, choice in chosen]
+        return [one[: one.rindex(b',"probabilities":{')] % id_ + b"}" for one, id_ in filled]
+    numbers, width = _numbers(outputs.probabilities), outputs.probabilities.shape[1]
+    if width == 2:  # a third faster than slices
+        pairs = zip(chosen, numbers[::2], numbers[1::2], strict=True)
+        return [templates[choice] % (id_, a, b) for (templates, id_, choice), a, b in pairs]
+    return [
+        templates[choice] % (id_, *numbers[row * width : (row + 1) * width])
+        for row, (templates, id_, choice) in enumerate(chosen)
+    ]
 
 
-def _counted(answered: NodeAnswers, rows: int) -> tuple[tuple[RoutePath, int], ...]:
-    """Count the rows of a batch by the way that they went."""
-    if answered.path_of_row is None:
-        return ((answered.paths[0], rows),)
-    counts = np.bincount(answered.path_of_row, minlength=len(answered.paths)).tolist()
-    return tuple((way, count) for way, count in zip(answered.paths, counts, strict=True) if count)
+def _numbers(values: Any) -> list[bytes]:
+    """Write all numbers in one pass, row by row."""
+    return _encode(values.ravel().tolist())[1:-1].split(b",")
 
 
-def _with_ids(error: BaseException, ids: list[bytes]) -> ModelFailed:
-    found = error if isinstance(error, ModelFailed) else node_failure("graph", error)
-    return ModelFailed(found.message, found.fix, tuple(map(id_text, ids)))
+def _literal(value: Any) -> bytes:
+    """Return a JSON literal for a template, in which a percent sign is doubled."""
+    return _encode(value).replace(b"%", b"%%")

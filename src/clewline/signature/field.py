@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -82,3 +82,8 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         Its `numeric` and `textual` say which column of the arrays is which field.
         """
         return Signature(fields=self.output.fields or (), output=self.output)
+
+
+def label_name(label: Any) -> str:
+    """Return a label as its key among the probabilities: itself, or its JSON if it is no string."""
+    return label if isinstance(label, str) else msgspec.json.encode(label).decode()

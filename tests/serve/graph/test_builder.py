@@ -225,7 +225,8 @@ def test_a_frame_of_one_model_has_no_byte_for_graphs(
 
 
 def packed(frame: LoggedBatch) -> int:
-    from clewline.serve.log.frame import HEADER, encode_frame
+    from clewline.serve.log.frame import HEADER
+    from clewline.serve.log.writer import encode_frame
 
     return len(encode_frame(frame)) - HEADER.size
 

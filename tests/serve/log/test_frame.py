@@ -12,12 +12,12 @@ from clewline.serve.log.frame import (
     LoggedBatch,
     LoggedRequest,
     decode_frame,
-    encode_frame,
     find_frame,
     frame_ids,
     key_hash,
     scan_frames,
 )
+from clewline.serve.log.writer import encode_frame
 from clewline.store.digest import Digest
 
 

@@ -302,7 +302,7 @@ class OipGrpcServer:
             status = STATUS.get(error.code, 500)
             raise
         finally:
-            endpoint.statistics.record_request(status, time.perf_counter() - call.started)
+            endpoint.statistics.record_request((status, time.perf_counter() - call.started))
 
     async def _predict(
         self, endpoint: ServedEndpoint, request: grpc_messages.ReceivedInference, call: _Call

@@ -39,7 +39,7 @@ def handle_predict(server: EndpointServer, endpoint: ServedEndpoint, request: Ht
         and SPECIAL.isdisjoint(headers)
         and b"?" not in request.target
     ):  # nearly always: plain JSON for plain JSON
-        format = JSON if body.startswith(b'{"rows"') else format_of_json(body)
+        format = JSON if b'"columns"' not in body else format_of_json(body)
         asked = PredictRequest(body, format, abandoned=request.is_abandoned)
         predict(server, endpoint, asked, partial(answer_json, request))
         return

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from clewline.errors import ClewlineError
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_outputs, take_rows
-from clewline.serve.answer_writer import AnswerWriter
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.fields import AlignedNode
 from clewline.serve.graph.node import Batch, NodeAnswers
+from clewline.serve.loaded_revision import AnswerWriter
 from clewline.serve.log.writer import LoggedBatch, LogWriter
 from clewline.serve.metrics.request_statistics import SECONDS, BucketHistogram
 from clewline.signature.field import Output
@@ -204,7 +204,7 @@ class ShadowRunner:
         try:
             answered = below.answer(batch)
             spent_s = time.perf_counter() - start
-            rendered = group.renderer.render(batch.ids, answered, ())
+            rendered = group.renderer.write(batch.ids, answered, ())
             agrees, differences = compare_outputs(outputs, answered.outputs)
         except BaseException as error:  # or no shadow of any endpoint would be asked again
             counts.failed += len(batch.ids)

@@ -37,11 +37,10 @@ from numpy.typing import NDArray
 from clewline.errors import FieldProblem, InvalidConfig, InvalidInput, MalformedInput
 from clewline.flow.code.frame_annotation import Frame
 from clewline.model.runtime import Outputs
-from clewline.serve.answer_writer import label_name
 from clewline.signature import dataframes, timestamps
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
-from clewline.signature.field import NUMERIC, Field, Output, Signature
+from clewline.signature.field import NUMERIC, Field, Output, Signature, label_name
 
 Values = dict[str, list[Any]]
 

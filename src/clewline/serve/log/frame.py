@@ -22,7 +22,7 @@ from clewline.store.digest import Digest
 
 MAGIC = b"\xf1FL1"
 HEADER = struct.Struct("<4sIIII")
-_COUNTS = struct.Struct("<III")
+COUNTS = struct.Struct("<III")
 ID_BYTES = 16
 
 
@@ -114,26 +114,7 @@ class FrameSpan(NamedTuple):
     keyed: int  # requests with an idempotency key
 
 
-_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(LoggedBatch)
-
-
-def encode_frame(batch: LoggedBatch) -> bytearray:
-    """Encode a batch with its header, ready to be appended to a segment."""
-    count = len(batch.answers)
-    assert len(batch.ids) == ID_BYTES * count, "one id and one answer a row"
-    # Without a graph, the fields that only graphs have take no byte.
-    graph = batch.packages, batch.paths, batch.path_of_row, batch.checksums
-    plain = batch.ids, batch.endpoint, batch.revision, batch.model, batch.package, batch.time
-    fields = (*plain, batch.requests, batch.answers, batch.path)
-    data = bytearray(HEADER.size)
-    _encoder.encode_into((*fields, *graph) if batch.paths else fields, data, HEADER.size)
-    length = len(data) - HEADER.size
-    keyed = sum([request.idempotency_key is not None for request in batch.requests])
-    with memoryview(data) as view:
-        checksum = zlib.crc32(view[HEADER.size :], zlib.crc32(_COUNTS.pack(length, count, keyed)))
-    HEADER.pack_into(data, 0, MAGIC, length, count, keyed, checksum)
-    return data
 
 
 def decode_frame(file: WindowedFile, span: FrameSpan) -> LoggedBatch:

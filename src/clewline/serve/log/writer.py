@@ -33,15 +33,26 @@ import os
 import secrets
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from clewline.errors import Fault
-from clewline.serve.log.frame import LoggedBatch, LoggedRequest, encode_frame, key_hash
-from clewline.serve.log.segment import Segment, hour_folder, hour_of, id_entries, key_entries
+from clewline.serve.log.frame import (
+    COUNTS,
+    HEADER,
+    ID_BYTES,
+    MAGIC,
+    LoggedBatch,
+    LoggedRequest,
+    key_hash,
+)
+from clewline.serve.log.segment import HOUR_MS, Segment, hour_folder, id_entries, key_entries
 from clewline.serve.log.segment_index import close_orphans, close_segment
 from clewline.store.disk import disk_error, sync_folder
 
@@ -203,7 +214,7 @@ class LogWriter:
 
     def _write(self, batch: LoggedBatch) -> _OpenSegment:
         data = encode_frame(batch)
-        hour = hour_of(batch.ids)
+        hour = int.from_bytes(batch.ids[:6], "big") // HOUR_MS
         try:
             segment = self._segment
             if segment is None or not segment.takes(hour, len(data), self._segment_bytes):
@@ -239,8 +250,7 @@ class _OpenSegment:
         self.size = 0
         self.healthy = True
         self._indexed_to = 0
-        self._ids: list[bytes] = []  # entries that are not written yet
-        self._keys: list[bytes] = []
+        self._unindexed: list[tuple[LoggedBatch, int]] = []  # with their offsets
         self._synced_folder = False
         self._file = _open_to_append(self.paths.frames, os.O_EXCL)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -266,8 +276,7 @@ class _OpenSegment:
                 # The torn tail stays: readers skip it, and the next frame goes elsewhere.
                 self.healthy = False
             raise
-        self._ids += id_entries(batch.ids, self.size)
-        self._keys += key_entries(batch, self.size)
+        self._unindexed.append((batch, self.size))
         self.size += len(data)
         if self.size - self._indexed_to > INDEX_LAG_BYTES:
             self._write_entries()
@@ -291,14 +300,16 @@ class _OpenSegment:
 
     def _write_entries(self) -> None:
         """Bring the files beside the frames up to date: keys first, as the ids say how far."""
+        ids = [entry for batch, at in self._unindexed for entry in id_entries(batch.ids, at)]
+        keys = [entry for batch, at in self._unindexed for entry in key_entries(batch, at)]
         try:
-            _append(self.paths.keys, b"".join(self._keys))
-            _append(self.paths.ids, b"".join(self._ids))
+            _append(self.paths.keys, b"".join(keys))
+            _append(self.paths.ids, b"".join(ids))
         except OSError as error:
             # The frames are safe, and readers scan them for the rest.
             logger.warning("%s lags behind: %s", self.paths.ids, error)
         else:
-            self._keys, self._ids = [], []
+            self._unindexed.clear()
         self._indexed_to = self.size
 
 
@@ -325,3 +336,24 @@ def _call(done: Done, failure: BaseException | None) -> None:
         done(failure)
     except Exception:
         logger.exception("the callback of a logged batch failed")
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_frame(batch: LoggedBatch) -> bytearray:
+    """Encode a batch with its header, ready to be appended to a segment."""
+    count = len(batch.answers)
+    assert len(batch.ids) == ID_BYTES * count, "one id and one answer a row"
+    # Without a graph, the fields that only graphs have take no byte.
+    graph = batch.packages, batch.paths, batch.path_of_row, batch.checksums
+    plain = batch.ids, batch.endpoint, batch.revision, batch.model, batch.package, batch.time
+    fields = (*plain, batch.requests, batch.answers, batch.path)
+    data = bytearray(HEADER.size)
+    _encoder.encode_into((*fields, *graph) if batch.paths else fields, data, HEADER.size)
+    length = len(data) - HEADER.size
+    keyed = sum([request.idempotency_key is not None for request in batch.requests])
+    with memoryview(data) as view:
+        checksum = zlib.crc32(view[HEADER.size :], zlib.crc32(COUNTS.pack(length, count, keyed)))
+    HEADER.pack_into(data, 0, MAGIC, length, count, keyed, checksum)
+    return data

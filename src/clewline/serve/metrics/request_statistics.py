@@ -22,19 +22,40 @@ OTHERS = "(others)"
 
 
 class BucketHistogram:
-    """The number of observations up to each bound, and the sum of all."""
+    """
+    The number of observations up to each bound, and the sum of all.
 
-    __slots__ = ("bounds", "counts", "total")
+    `observe` only appends to a list, because it runs for every request. Observations are
+    sorted into buckets when somebody reads them, and by `fold`.
+    """
+
+    __slots__ = ("_counts", "_pending", "_total", "bounds", "observe")
 
     def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # the last: above every bound
-        self.total = 0.0
+        self._counts = [0] * (len(bounds) + 1)  # the last: above every bound
+        self._total = 0.0
+        self._pending: list[float] = []
+        self.observe = self._pending.append
 
-    def observe(self, value: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    @property
+    def counts(self) -> list[int]:
+        """The observations in each bucket: up to its bound; the last above every bound."""
+        self.fold()
+        return self._counts
+
+    @property
+    def total(self) -> float:
+        """The sum of all observations."""
+        self.fold()
+        return self._total
+
+    def fold(self) -> None:
+        """Sort the latest observations into their buckets."""
+        for value in self._pending:
+            self._counts[bisect_left(self.bounds, value)] += 1
+        self._total += sum(self._pending)
+        self._pending.clear()
 
 
 class ArmStatistics:
@@ -48,17 +69,26 @@ class ArmStatistics:
 
 
 class EndpointStatistics:
-    """The statistics of one endpoint. Only the loop's thread changes them."""
+    """
+    The statistics of one endpoint. Only the loop's thread changes them.
+
+    Requests and batches are counted by `record_request((status, seconds))` and
+    `record_paths(paths)`, which only append; `fold` counts them, some times a second.
+    """
 
     __slots__ = (
-        "arms",
+        "_arms",
+        "_nodes",
+        "_paths",
+        "_requests",
+        "_statuses",
         "batch_rows",
         "compute",
         "failed_rows",
         "log",
-        "nodes",
         "queue",
-        "requests",
+        "record_paths",
+        "record_request",
         "rows",
         "shared",
         "unlogged",
@@ -66,7 +96,6 @@ class EndpointStatistics:
 
     def __init__(self, *, shared: bool = False) -> None:
         self.shared = shared  # by several endpoints
-        self.requests: dict[int, BucketHistogram] = {}  # HTTP status → seconds to the answer
         self.queue = BucketHistogram()  # of a request, until its batch begins
         self.compute = BucketHistogram()  # of a batch
         self.log = BucketHistogram()  # of a batch, until it is durable
@@ -74,35 +103,55 @@ class EndpointStatistics:
         self.rows = 0  # predictions answered
         self.failed_rows = 0  # rows for which a node raised
         self.unlogged = 0  # batches that could not be logged
-        self.nodes: dict[str, BucketHistogram] = {}  # node → seconds per batch
-        self.arms: dict[tuple[str, str], ArmStatistics] = {}  # by (arm, model)
+        self._statuses: dict[int, BucketHistogram] = {}
+        self._nodes: dict[str, BucketHistogram] = {}
+        self._arms: dict[tuple[str, str], ArmStatistics] = {}
+        self._requests: list[tuple[int, float]] = []  # not counted yet
+        self._paths: list[tuple[tuple[RoutePath, int], ...]] = []  # not counted yet
+        self.record_request = self._requests.append
+        """Count an answered request: its HTTP status, and the seconds to its answer."""
+        self.record_paths = self._paths.append
+        """Count a batch: the paths that its rows took, each with its number of rows."""
 
-    def record_request(self, status: int, seconds: float) -> None:
-        """Count an answered request under its HTTP status."""
-        histogram = self.requests.get(status)
-        if histogram is None:
-            histogram = self.requests[status] = BucketHistogram()
-        histogram.observe(seconds)
+    @property
+    def requests(self) -> dict[int, BucketHistogram]:
+        """Seconds to the answer, by HTTP status."""
+        self.fold()
+        return self._statuses
 
-    def record_paths(self, paths: tuple[tuple[RoutePath, int], ...]) -> None:
-        """Count a batch: the paths that its rows took, and how many rows took each."""
-        if self.shared:
-            return
-        nodes: dict[str, float] = {}
-        for path, rows in paths:
-            arm = self.arms.get((path.arm, path.model))
-            if arm is None:
-                key = (path.arm, path.model) if len(self.arms) < ARMS else (OTHERS, "")
-                arm = self.arms.setdefault(key, ArmStatistics())
-            arm.rows += rows
-            arm.seconds.observe(sum([spent_us for _, spent_us in path.path]) / 1e6)
-            nodes.update(path.path)  # a node's time is of the batch, whichever paths cross it
-        for name, spent_us in nodes.items():
-            node = self.nodes.get(name)
-            if node is None:
-                name = name if len(self.nodes) < ARMS else OTHERS
-                node = self.nodes.setdefault(name, BucketHistogram())
-            node.observe(spent_us / 1e6)
+    @property
+    def nodes(self) -> dict[str, BucketHistogram]:
+        """Seconds of a batch, by node."""
+        self.fold()
+        return self._nodes
+
+    @property
+    def arms(self) -> dict[tuple[str, str], ArmStatistics]:
+        """Rows and seconds by (arm, model)."""
+        self.fold()
+        return self._arms
+
+    def fold(self) -> None:
+        """Count the latest requests and batches."""
+        for histogram in (self.queue, self.compute, self.log, self.batch_rows):
+            histogram.fold()
+        for status, seconds in self._requests:
+            self._statuses.setdefault(status, BucketHistogram()).observe(seconds)
+        self._requests.clear()
+        for paths in () if self.shared else self._paths:
+            nodes: dict[str, float] = {}
+            for path, rows in paths:
+                arm = self._arms.get((path.arm, path.model))
+                if arm is None:
+                    key = (path.arm, path.model) if len(self._arms) < ARMS else (OTHERS, "")
+                    arm = self._arms.setdefault(key, ArmStatistics())
+                arm.rows += rows
+                arm.seconds.observe(sum([spent_us for _, spent_us in path.path]) / 1e6)
+                nodes.update(path.path)  # a node's time is of the batch, whichever paths cross it
+            for name, spent_us in nodes.items():
+                known = name if name in self._nodes or len(self._nodes) < ARMS else OTHERS
+                self._nodes.setdefault(known, BucketHistogram()).observe(spent_us / 1e6)
+        self._paths.clear()
 
 
 class RequestStatistics:
@@ -115,14 +164,20 @@ class RequestStatistics:
 
     def __init__(self, endpoints: int = ENDPOINTS) -> None:
         self.others = EndpointStatistics(shared=True)
-        self._unused = endpoints
+        self._own: list[EndpointStatistics] = []
+        self._endpoints = endpoints
 
     def for_new_endpoint(self) -> EndpointStatistics:
         """Return the statistics in which a further endpoint is counted until the process ends."""
-        if not self._unused:
+        if len(self._own) >= self._endpoints:
             return self.others
-        self._unused -= 1
-        return EndpointStatistics()
+        self._own.append(EndpointStatistics())
+        return self._own[-1]
+
+    def fold(self) -> None:
+        """Count the latest requests and batches, so that they take no more memory."""
+        for statistics in (self.others, *self._own):
+            statistics.fold()
 
 
 class LoadStatistics:

@@ -26,7 +26,7 @@ from clewline.evaluation.report import evaluate
 from clewline.model import contents
 from clewline.model.families.onnx.onnx_file import synthetic_columns
 from clewline.model_families import family_named
-from clewline.serve.answer_writer import AnswerWriter
+from clewline.serve.loaded_revision import AnswerWriter
 from clewline.signature.field import Field, Output, Signature
 from clewline.testing.family import FamilyContract, FamilyExample
 
@@ -119,12 +119,13 @@ def test_an_embedding_answers_with_nested_lists(bring: Any) -> None:
     predictor = family_named("onnx").load(brought.files, brought.signature)
     found = predictor.predict(rows)
     np.testing.assert_allclose(found.tensor, rows.tensors["x"].mean(axis=(2, 3)), rtol=1e-5)
-    from clewline.serve.answer_writer import _values
+    from clewline.serve.graph.node import NodeAnswers
+    from clewline.serve.log.frame import RoutePath
 
-    written = _values(b'{"id":"%b","value":%b}', [b"1", b"2"], found)
+    answered = NodeAnswers(found, (RoutePath("m@1", ()),))
+    written = AnswerWriter(output).write([bytes(16), bytes(16)], answered, ())
     read = [msgspec.json.decode(one)["value"] for one in written]
     np.testing.assert_array_equal(np.array(read, np.float32), found.tensor)
-    assert AnswerWriter(output) is not None
 
 
 def test_a_fixed_batch_of_one_is_called_a_row_at_a_time(bring: Any) -> None:
@@ -215,12 +216,13 @@ def test_the_file_is_kept_byte_for_byte(bring: Any) -> None:
 
 def test_a_classifier_without_probabilities_is_written_with_its_label_alone() -> None:
     from clewline.model.runtime import Outputs
-    from clewline.serve.answer_writer import _choices
+    from clewline.serve.graph.node import NodeAnswers
+    from clewline.serve.log.frame import RoutePath
 
-    renderer = AnswerWriter(Output(name="y", task="binary", labels=("no", 'a,"probabilities":{%')))
-    templates = renderer._templates_of("m@1", "")
-    rows = _choices(templates, [b"1", b"2"], Outputs(choices=np.array([0, 1])))
-    assert [msgspec.json.decode(row) for row in rows] == [
-        {"id": "1", "model": "m@1", "label": "no"},
-        {"id": "2", "model": "m@1", "label": 'a,"probabilities":{%'},
+    writer = AnswerWriter(Output(name="y", task="binary", labels=("no", 'a,"probabilities":{%')))
+    answered = NodeAnswers(Outputs(choices=np.array([0, 1])), (RoutePath("m@1", ()),))
+    nil = "00000000-0000-0000-0000-000000000000"
+    assert [msgspec.json.decode(row) for row in writer.write([bytes(16)] * 2, answered, ())] == [
+        {"id": nil, "model": "m@1", "label": "no"},
+        {"id": nil, "model": "m@1", "label": 'a,"probabilities":{%'},
     ]
