@@ -252,8 +252,11 @@ class _OpenSegment:
         self._indexed_to = 0
         self._unindexed: list[tuple[LoggedBatch, int]] = []  # with their offsets
         self._synced_folder = False
-        self._file = _open_to_append(self.paths.frames, os.O_EXCL)
+        # Locked before it has its name: a writer that starts now must not take it for an orphan.
+        unnamed = self.paths.frames.with_suffix(".new")
+        self._file = _open_to_append(unnamed, os.O_EXCL)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(self.paths.frames)
 
     def takes(self, hour: int, size: int, most: int) -> bool:
         """Return whether a frame of that hour and size belongs here."""
