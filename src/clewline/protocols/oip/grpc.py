@@ -241,7 +241,7 @@ class OipGrpcServer:
             call.first_id,
             size,
         )
-        self._log.leave(line)
+        self._log.append(line)
 
     def _check(self, call: _Call, need: Need) -> None:
         presented = None
