@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from clewline.protocols.tracing import SHOWN_IDS, RequestTracing, _Seldom
+from clewline.protocols.tracing import SHOWN_IDS, RequestTracing, _RepeatFilter
 
 ROW = {"age": 30, "hours": 40.5, "job": "nurse"}
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -173,6 +173,6 @@ def test_answers_come_where_there_is_no_collector_and_where_it_stands_still(trac
 
 
 def test_the_same_trouble_is_said_once_in_a_while():
-    seldom = _Seldom()
+    seldom = _RepeatFilter()
     record = logging.LogRecord("x", logging.WARNING, "", 0, "Queue full, %s", ("a",), None)
     assert [seldom.filter(record) for _ in range(3)] == [True, False, False]

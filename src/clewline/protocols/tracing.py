@@ -33,6 +33,7 @@ from opentelemetry.util.types import AnyValue
 from clewline import __version__
 from clewline.errors import ClewlineError
 from clewline.protocols.error_responses import STATUS
+from clewline.serve.log.frame import RoutePath
 from clewline.serve.metrics.request_timings import RequestTimings
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse, Reply
@@ -44,11 +45,16 @@ SHOWN_NODES = 64
 """Nodes of a request that have spans."""
 CLOSE_S = 3.0
 """How long a server that stops waits for the collector."""
-SAY_S = 60.0
-"""How often the same trouble with the collector is written to the server's log."""
+REPEAT_S = 60.0
+"""Shortest time between two messages about the same trouble with the collector."""
 SERVICE = "clewline"
-LENGTH = 55
-"""Characters of a traceparent of version 00."""
+TRACEPARENT_CHARACTERS = 55
+"""Length of a traceparent of version 00 (W3C Trace Context)."""
+NOISY_LOGGERS = (
+    "opentelemetry.sdk._shared_internal",
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+)
 
 
 class RequestTracing:
@@ -56,27 +62,38 @@ class RequestTracing:
     Records spans of the requests that are sampled. Lives on the loop's thread.
 
     Args:
-        exporter: Where spans go; by default OTLP over HTTP, as `OTEL_EXPORTER_OTLP_*` says.
+        exporter: Receives the spans; by default OTLP over HTTP, as `OTEL_EXPORTER_OTLP_*` says.
     """
 
     def __init__(self, exporter: SpanExporter | None = None) -> None:
-        _say_seldom()
+        for name in NOISY_LOGGERS:
+            logger = logging.getLogger(name)
+            if not any(isinstance(each, _RepeatFilter) for each in logger.filters):
+                logger.addFilter(_RepeatFilter())
+        about: dict[str, AnyValue] = {"service.version": __version__, "process.pid": os.getpid()}
+        attributes = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+        if "OTEL_SERVICE_NAME" not in os.environ and "service.name=" not in attributes:
+            about["service.name"] = SERVICE
+        provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
         self._processor = BatchSpanProcessor(exporter or OTLPSpanExporter())
-        provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         provider.add_span_processor(self._processor)
         self._asks_parent = isinstance(provider.sampler, ParentBased)
         self._tracer = provider.get_tracer("clewline", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    def follow(self, endpoint: str, ask: PredictRequest, reply: Reply) -> Reply:
-        """Begin the span of a request; gives what is to be told of its answer."""
-        if ask.trace is not None and self._asks_parent and _is_unsampled(ask.trace):
-            return reply
-        parent = None if ask.trace is None else self._propagator.extract(ask.trace)
+    def follow(self, endpoint: str, request: PredictRequest, reply: Reply) -> Reply:
+        """Begin the span of a request; returns a callback to use in place of `reply`."""
+        parent = None
+        if request.trace is not None:
+            text = request.trace["traceparent"]
+            is_plain = len(text) == TRACEPARENT_CHARACTERS and text.startswith("00-")
+            if self._asks_parent and is_plain and text.endswith("-00"):
+                return reply  # not sampled, like most: seen without parsing
+            parent = self._propagator.extract(request.trace)
         span = self._tracer.start_span("predict", parent, SpanKind.SERVER)
         if not span.is_recording():
             return reply
-        stamps = ask.stamps = RequestTimings(time.perf_counter())
+        stamps = request.stamps = RequestTimings(time.perf_counter())
         clock = time.time_ns() - int(stamps.arrived * 1e9)
         span.set_attribute("clewline.endpoint", endpoint)
 
@@ -84,7 +101,7 @@ class RequestTracing:
             over = time.time_ns()
             reply(result)
             _describe(span, result, stamps)
-            self._parts(span, stamps, lambda at: clock + int(at * 1e9))
+            self._add_stages(span, stamps, lambda at: clock + int(at * 1e9))
             span.end(over)
 
         return answered
@@ -95,41 +112,45 @@ class RequestTracing:
         closing.start()
         closing.join(CLOSE_S)
 
-    def _parts(self, span: Span, stamps: RequestTimings, at: Callable[[float], int]) -> None:
-        """Record the parts that a request has gone through."""
-        context = set_span_in_context(span)
+    def _add_stages(self, span: Span, stamps: RequestTimings, ns: Callable[[float], int]) -> None:
+        """Add a span for each stage that a request has passed."""
 
-        def part(name: str, begin: float, end: float, inside: Span | None = None) -> Span:
-            around = context if inside is None else set_span_in_context(inside)
-            made = self._tracer.start_span(name, around, start_time=at(begin))
-            made.end(at(end))
-            return made
+        def add(name: str, begin: float, end: float, parent: Span = span) -> Span:
+            context = set_span_in_context(parent)
+            stage = self._tracer.start_span(name, context, start_time=ns(begin))
+            stage.end(ns(end))
+            return stage
 
         if stamps.waited:
-            part("load", stamps.arrived, stamps.waited)
+            add("load", stamps.arrived, stamps.waited)
         if stamps.begun:
-            part("queue", stamps.waited or stamps.arrived, stamps.begun)
-        if stamps.answered:
-            compute = part("compute", stamps.begun, stamps.answered)
-            for name, begin, end in _nodes(stamps):
-                part(f"node {name}", begin, end, compute)
-            part("log", stamps.answered, stamps.logged)
+            add("queue", stamps.waited or stamps.arrived, stamps.begun)
+        if not stamps.answered:
+            return
+        compute = add("compute", stamps.begun, stamps.answered)
+        # Times of nodes are measured, and stand one after another in the order of the graph.
+        # Branches that ran side by side all begin at the start of what is left.
+        spent_us = {name: us for path in _paths(stamps) for name, us in path.path}
+        begin, until = stamps.begun, stamps.answered
+        for name, us in list(spent_us.items())[:SHOWN_NODES]:
+            if begin + us / 1e6 > until:
+                begin = max(stamps.begun, until - us / 1e6)
+            add(f"node {name}", begin, begin + us / 1e6, compute)
+            begin += us / 1e6
+        add("log", stamps.answered, stamps.logged)
 
 
-def _is_unsampled(carrier: dict[str, str]) -> bool:
-    """Tell at once that a caller has decided against spans, as most do."""
-    text = carrier["traceparent"]
-    return len(text) == LENGTH and text.startswith("00-") and text.endswith("-00")
+def _paths(stamps: RequestTimings) -> list[RoutePath]:
+    return list({id(trail.path): trail.path for trail in stamps.trails}.values())
 
 
 def _describe(span: Span, result: PredictResponse | ClewlineError, stamps: RequestTimings) -> None:
-    """Say of a request what became of it."""
+    """Set the attributes for the outcome of a request."""
     if stamps.ids:
         span.set_attribute("clewline.prediction_ids", list(map(id_text, stamps.ids[:SHOWN_IDS])))
-    if stamps.trails:
-        ways = {id(trail.path): trail.path for trail in stamps.trails}.values()
-        span.set_attribute("clewline.model", sorted({way.model for way in ways})[:SHOWN_IDS])
-        if arms := sorted({way.arm for way in ways if way.arm}):
+    if paths := _paths(stamps):
+        span.set_attribute("clewline.model", sorted({path.model for path in paths})[:SHOWN_IDS])
+        if arms := sorted({path.arm for path in paths if path.arm}):
             span.set_attribute("clewline.arm", arms[:SHOWN_IDS])
     if isinstance(result, PredictResponse):
         span.set_attribute("clewline.revision", result.revision)
@@ -140,58 +161,16 @@ def _describe(span: Span, result: PredictResponse | ClewlineError, stamps: Reque
         span.set_status(StatusCode.ERROR, result.message)
 
 
-def _nodes(stamps: RequestTimings) -> list[tuple[str, float, float]]:
-    """
-    Give the nodes that rows went through, each with its begin and end.
-
-    Their times are measured, and stand one after another as the graph has them;
-    branches that ran beside each other all stand at the begin of what is left.
-    """
-    ways = {id(trail.path): trail.path for trail in stamps.trails}.values()
-    spent_us = {name: us for way in ways for name, us in way.path}
-    found, begin, until = [], stamps.begun, stamps.answered
-    for name, us in list(spent_us.items())[:SHOWN_NODES]:
-        if begin + us / 1e6 > until:
-            begin = max(stamps.begun, until - us / 1e6)
-        found.append((name, begin, begin + us / 1e6))
-        begin += us / 1e6
-    return found
-
-
-def _resource() -> Resource:
-    """Say who traces; what the environment says of it comes first."""
-    said: dict[str, AnyValue] = {"service.version": __version__, "process.pid": os.getpid()}
-    attributes = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    if "OTEL_SERVICE_NAME" not in os.environ and "service.name=" not in attributes:
-        said["service.name"] = SERVICE
-    return Resource.create(said)
-
-
-def _say_seldom() -> None:
-    """Keep the SDK from a line for every span that finds no collector."""
-    for name in NOISY:
-        logger = logging.getLogger(name)
-        if not any(isinstance(each, _Seldom) for each in logger.filters):
-            logger.addFilter(_Seldom())
-
-
-NOISY = (
-    "opentelemetry.sdk._shared_internal",
-    "opentelemetry.exporter.otlp.common.http",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-)
-
-
-class _Seldom(logging.Filter):
-    """Lets each kind of message pass once in `SAY_S`."""
+class _RepeatFilter(logging.Filter):
+    """Lets each kind of message pass once in `REPEAT_S`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[object, float] = {}
+        self._passed: dict[object, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         now = time.monotonic()
-        if now - self._said.get(record.msg, -SAY_S) < SAY_S:
+        if now - self._passed.get(record.msg, -REPEAT_S) < REPEAT_S:
             return False
-        self._said[record.msg] = now
+        self._passed[record.msg] = now
         return True
