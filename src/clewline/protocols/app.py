@@ -20,8 +20,8 @@ from clewline.protocols.access_log import AccessLog
 from clewline.protocols.error_responses import coded_response, error_response, refusal_response
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse
-from clewline.protocols.mlflow.scoring import MlflowRoutes
-from clewline.protocols.oip.rest import OipRestRoutes
+from clewline.protocols.mlflow import scoring as mlflow
+from clewline.protocols.oip import rest as oip
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.protocols.route import HttpRoute, RouteFinder, error_route
 from clewline.serve.access import TokenChecker
@@ -41,11 +41,11 @@ def make_app(
 ) -> HttpApp:
     """Return the application with all protocols over HTTP."""
     health = ServerHealth()
-    rest = RestRoutes(endpoints, health)
+    rest = RestRoutes(endpoints, health, (oip.DOCUMENTED, mlflow.DOCUMENTED))
     protocols: tuple[RouteFinder, ...] = (
         rest,
-        OipRestRoutes(endpoints, rest.ready),
-        MlflowRoutes(endpoints, rest.ready),
+        oip.OipRestRoutes(endpoints, rest.ready),
+        mlflow.MlflowRoutes(endpoints, rest.ready),
     )
     return HttpApp(protocols, token_checker, health, log=log, behind_proxy=behind_proxy)
 

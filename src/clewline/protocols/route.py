@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 import msgspec
 
@@ -38,6 +38,22 @@ def error_route(
         raise error
 
     return HttpRoute(name, "any", (), fail, fail, dress=dress, keep=False)
+
+
+class DocumentedRoute(NamedTuple):
+    """A route as `/openapi.json` names it."""
+
+    method: str  # get or post
+    path: str  # `{name}` stands for one segment
+    summary: str
+
+
+class RouteGroup(NamedTuple):
+    """The routes of a protocol as `/openapi.json` names them."""
+
+    tag: str
+    about: str
+    routes: tuple[DocumentedRoute, ...]
 
 
 class RouteFinder(Protocol):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from clewline.errors import Fault
-from clewline.protocols import openapi
 from clewline.protocols.oip.infer_request import InferOptions
 from clewline.protocols.oip.infer_response import infer_response
 from clewline.protocols.oip.model_metadata import output_tensors
+from clewline.protocols.rest import openapi
 from clewline.serve.predict_response import PredictResponse
 from clewline.signature.field import Output
 

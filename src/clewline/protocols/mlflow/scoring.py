@@ -23,7 +23,7 @@ from clewline.protocols.health import require_ready
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.mlflow.body_format import MLFLOW
 from clewline.protocols.request_headers import run_at_once_or_on_thread, when_read
-from clewline.protocols.route import POST, READ, HttpRoute, error_route
+from clewline.protocols.route import POST, READ, DocumentedRoute, HttpRoute, RouteGroup, error_route
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import CSV, PARQUET
@@ -64,6 +64,22 @@ ERROR_CODES: dict[int, str] = {
 PONG = HttpResponse(200, b"\n", b"text/plain")
 _PATH = b"/mlflow/"
 _encode = msgspec.json.encode
+
+
+DOCUMENTED = RouteGroup(
+    "MLflow",
+    "Every endpoint as a model that MLflow serves.",
+    tuple(
+        DocumentedRoute(method, f"{head}/{name}", summary)
+        for head in ("", "/mlflow/{name}")
+        for method, name, summary in (
+            ("post", "invocations", "Predict."),
+            ("get", "ping", "Return 200 if the server is ready."),
+            ("get", "health", "Return 200 if the server is ready."),
+            ("get", "version", "Return the version of MLflow."),
+        )
+    ),
+)
 
 
 class MlflowRoutes:

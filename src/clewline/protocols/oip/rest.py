@@ -24,7 +24,7 @@ from clewline.protocols.oip import infer_request, infer_response, model_metadata
 from clewline.protocols.oip.body_format import OIP, OIP_BINARY
 from clewline.protocols.oip.infer_request import InferOptions
 from clewline.protocols.request_headers import run_at_once_or_on_thread, when_read
-from clewline.protocols.route import POST, READ, HttpRoute, error_route
+from clewline.protocols.route import POST, READ, DocumentedRoute, HttpRoute, RouteGroup, error_route
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.predict import predict
@@ -38,6 +38,30 @@ OCTETS = b"application/octet-stream"
 LARGE_BYTES = 128 << 10
 """The options of a larger request are read on a thread; below, it takes under a millisecond."""
 _encode = msgspec.json.encode
+
+
+_MODEL, _REPOSITORY = "/v2/models/{name}", "/v2/repository/models/{name}"
+DOCUMENTED = RouteGroup(
+    "Open Inference Protocol",
+    "Every endpoint as a model of version 2 of that protocol.",
+    (
+        DocumentedRoute("get", "/v2", "Show the server."),
+        DocumentedRoute("get", "/v2/health/live", "Return 200 while the process lives."),
+        DocumentedRoute("get", "/v2/health/ready", "Return 200 if the server is ready."),
+        DocumentedRoute("post", "/v2/repository/index", "List the models."),
+        DocumentedRoute("post", f"{_REPOSITORY}/load", "Load a model."),
+        DocumentedRoute("post", f"{_REPOSITORY}/unload", "Unload a model."),
+        *(
+            DocumentedRoute(method, f"{path}{end}", summary)
+            for path in (_MODEL, f"{_MODEL}/versions/{{version}}")
+            for method, end, summary in (
+                ("get", "", "Show one model: its tensors."),
+                ("get", "/ready", "Return 200 if a model is ready."),
+                ("post", "/infer", "Predict with tensors."),
+            )
+        ),
+    ),
+)
 
 
 class OipRestRoutes:

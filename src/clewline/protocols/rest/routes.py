@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
 from clewline.errors import BadRequest, ClewlineError
-from clewline.protocols import metrics, openapi
+from clewline.protocols import metrics
 from clewline.protocols.error_responses import coded_response, error_response
 from clewline.protocols.health import Readiness, ServerHealth
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.request_headers import run_on_thread
+from clewline.protocols.rest.openapi import OpenApiDocuments
 from clewline.protocols.rest.predict import admit, handle_predict
-from clewline.protocols.route import POST, READ, HttpRoute
+from clewline.protocols.route import POST, READ, HttpRoute, RouteGroup
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.log import reader as log_reader
@@ -47,8 +48,14 @@ _encode = msgspec.json.encode
 class RestRoutes:
     """Finds the routes of ours and answers them. Lives on the loop's thread."""
 
-    def __init__(self, endpoints: EndpointServer, health: ServerHealth) -> None:
+    def __init__(
+        self,
+        endpoints: EndpointServer,
+        health: ServerHealth,
+        documented: Sequence[RouteGroup] = (),
+    ) -> None:
         self.endpoints = endpoints
+        self._documents = OpenApiDocuments(documented)
         self._health = health
         self._tasks: set[asyncio.Task[None]] = set()
         self._fixed = {
@@ -206,7 +213,7 @@ class RestRoutes:
             self._health.peers.gather(own, write)
 
     def _openapi(self) -> HttpResponse:
-        return HttpResponse(200, _encode(openapi.document(self.endpoints.endpoints.values())))
+        return HttpResponse(200, self._documents.document(self.endpoints.endpoints.values()))
 
     def _describe(self, request: HttpRequest, endpoint: ServedEndpoint) -> None:
         """Describe one endpoint, loaded first if it is cold."""
@@ -215,7 +222,7 @@ class RestRoutes:
             if isinstance(found, ClewlineError):
                 request.answer(error_response(found))
             else:
-                request.answer(HttpResponse(200, _encode(openapi.document([endpoint]))))
+                request.answer(HttpResponse(200, self._documents.document([endpoint])))
 
         self.endpoints.when_loaded(endpoint, then)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import Any
 
-from clewline.protocols import openapi
 from clewline.protocols.error_responses import STATUS
+from clewline.protocols.rest import openapi
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
@@ -54,6 +55,23 @@ def test_an_endpoint_has_a_document_of_its_own_and_many_are_bounded(income):
     endpoint = income.endpoints.endpoints["income"]
     whole = openapi.document([endpoint] * 10_000)
     assert len(whole["paths"]) < 100
+
+
+def test_a_document_is_built_once_for_the_revisions_that_it_describes(loans, up, monkeypatch):
+    built = []
+    build = openapi.document
+    monkeypatch.setattr(openapi, "document", lambda *args: built.append(1) or build(*args))
+    server = up(loans.project)
+    first = server.ask("GET", "/openapi.json")[1]
+    assert server.ask("GET", "/openapi.json")[1] == first
+    assert server.ask("GET", "/v1/endpoints/income/openapi.json")[1] == first
+    assert len(built) == 1
+    loans.apply("income@2")
+    until = time.monotonic() + 20
+    while server.ask("GET", "/v1/endpoints/income")[1]["revision"] != "income#2":
+        assert time.monotonic() < until
+    server.ask("GET", "/openapi.json")
+    assert len(built) == 2
 
 
 def test_an_operator_can_unload_an_endpoint_and_load_it_again(loans, up):
