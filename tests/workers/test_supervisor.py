@@ -449,3 +449,11 @@ def test_no_request_over_32_connections_fails_while_revisions_are_swapped(
         assert log_reader.find_prediction(
             loans.project.log, json.loads(answer)["predictions"][0]["id"]
         )
+
+
+def test_the_supervisor_imports_neither_models_nor_the_catalog() -> None:
+    program = "import sys, clewline.workers.supervisor; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
+    loaded = set(done.stdout.decode().split())
+    assert "clewline.workers.supervisor" in loaded
+    assert not loaded & {"numpy", "polars", "onnxruntime", "sqlalchemy", "clewline.serve.batcher"}

@@ -4,31 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from clewline.errors import NotFound, Overloaded
-from clewline.serve.metrics.metric_families import MetricFamily
+from clewline.protocols.peer_workers import PeerWorkers
 from clewline.serve.served_endpoint import ServedEndpoint
-
-
-class Readiness(NamedTuple):
-    """How many workers answer, of how many, and why the others do not."""
-
-    ready: int
-    of: int
-    reasons: tuple[str, ...] = ()
-
-
-class PeerWorkers(Protocol):
-    """The workers of a server that has a supervisor."""
-
-    def readiness(self) -> Readiness:
-        """Count the workers that answer."""
-
-    def gather(
-        self, own: list[MetricFamily], then: Callable[[Callable[[], list[MetricFamily]]], None]
-    ) -> None:
-        """Call `then`, on this thread, with a function that merges the metrics of all workers."""
 
 
 class Lossy(Protocol):

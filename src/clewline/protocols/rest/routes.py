@@ -20,8 +20,9 @@ import msgspec
 from clewline.errors import BadRequest, ClewlineError
 from clewline.protocols import metrics
 from clewline.protocols.error_responses import coded_response, error_response
-from clewline.protocols.health import Readiness, ServerHealth
+from clewline.protocols.health import ServerHealth
 from clewline.protocols.http.request import HttpRequest, HttpResponse
+from clewline.protocols.peer_workers import Readiness
 from clewline.protocols.request_headers import run_on_thread
 from clewline.protocols.rest.openapi import OpenApiDocuments
 from clewline.protocols.rest.predict import admit, handle_predict
