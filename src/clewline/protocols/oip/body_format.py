@@ -21,34 +21,11 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.protocols.oip.infer_request import (
-    SHAPE,
-    InferInput,
-    InferRequest,
-    Parameters,
-    ReceivedRequest,
-    decode_exactly,
-    decode_quickly,
-    json_length,
-)
+from clewline.protocols.oip import infer_request, tensor_data, tensor_reader
+from clewline.protocols.oip.infer_request import InferInput, InferRequest, ReceivedRequest
 from clewline.protocols.oip.one_row import OneRowReader
-from clewline.protocols.oip.tensor_data import (
-    BYTES,
-    DATATYPES,
-    TensorMismatch,
-    flat_elements,
-    raw_array,
-    raw_strings,
-    values_of,
-)
-from clewline.protocols.oip.tensor_reader import (
-    CONTENT_TYPES,
-    NULL,
-    Elements,
-    TensorReader,
-    datatype_of,
-    field_takes,
-)
+from clewline.protocols.oip.tensor_data import BYTES, DATATYPES, TensorMismatch
+from clewline.protocols.oip.tensor_reader import CONTENT_TYPES, NULL, Elements, TensorReader
 from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field import Signature
@@ -89,7 +66,7 @@ class OipFormat:
 
     def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
         """Return each row as a JSON object: the name of each tensor, and its data for the row."""
-        received = decode_exactly(body, self._json_bytes(body, detail))
+        received = infer_request.decode_exactly(body, self._json_bytes(body, detail))
         columns = {
             tensor.name: _column_as_json(received, place)
             for place, tensor in enumerate(received.request.inputs)
@@ -98,7 +75,7 @@ class OipFormat:
         return [msgspec.json.encode(dict(zip(columns, row, strict=True))) for row in rows]
 
     def _json_bytes(self, body: bytes, detail: str) -> int | None:
-        return json_length(detail, body) if self._is_binary else None
+        return infer_request.json_length(detail, body) if self._is_binary else None
 
 
 FORMAT = OipFormat(is_binary=False)
@@ -111,14 +88,14 @@ class _TensorLayout(NamedTuple):
     readers: list[tuple[int, TensorReader]]  # (place of its tensor, reader) in the order of a row
     is_matrix: bool  # all fields in one tensor: the place is that of the field in it
 
-    def elements(self, received: ReceivedRequest, rows: int) -> list[Elements]:
+    def split(self, received: ReceivedRequest, rows: int) -> list[Elements]:
         """Split the one tensor for all fields by field; raises `TensorMismatch`."""
         tensor, span = received.request.inputs[0], received.spans[0]
         width = len(self.readers)
         if span is None:
-            found: Elements = flat_elements(tensor.data, tensor.shape)
+            found: Elements = tensor_data.flat_elements(tensor.data, tensor.shape)
         else:
-            found = raw_array(received.body, span, tensor.datatype, rows * width)
+            found = tensor_data.raw_array(received.body, span, tensor.datatype, rows * width)
         return [found[place::width] for place, _ in self.readers]
 
 
@@ -137,22 +114,24 @@ class InferRequestReader:
         """Read and check the rows of a request; `json_bytes` is None if the whole body is JSON."""
         if (row := self.one_row.read(body, json_bytes)) is not None:
             return RequestRows([self._row_type(*row)])
-        received = decode_quickly(body, json_bytes)
+        received = infer_request.decode_quickly(body, json_bytes)
+        columns, is_plain = None, True
         if received is not None and received.request.inputs:
             layout = self._layout(received.request)
-            columns = self._quick_columns(layout, received, max_rows)
-            if columns is not None:
-                rows = list(map(self._row_type, *columns))
-                entities = entities_of(received.request.parameters, len(rows))
-                if len(rows) == 1 and entities is None and not layout.is_matrix:
-                    self.one_row.learn(layout.readers, received, json_bytes)
-                return RequestRows(rows, entities)
-        received = decode_exactly(body, json_bytes)
-        if not received.request.inputs:
-            raise MalformedInput("There are no inputs.", SHAPE)
-        columns = self._exact_columns(self._layout(received.request), received, max_rows)
+            columns = self._columns(layout, received, max_rows, exactly=False)
+        if received is None or columns is None:
+            received = infer_request.decode_exactly(body, json_bytes)
+            if not received.request.inputs:
+                raise MalformedInput("There are no inputs.", infer_request.SHAPE)
+            layout = self._layout(received.request)
+            columns = self._columns(layout, received, max_rows, exactly=True)
+            assert columns is not None
+            is_plain = False
         rows = list(map(self._row_type, *columns))
-        return RequestRows(rows, entities_of(received.request.parameters, len(rows)))
+        entities = entities_of(received.request.parameters, len(rows))
+        if is_plain and len(rows) == 1 and entities is None and not layout.is_matrix:
+            self.one_row.learn(layout.readers, received, json_bytes)
+        return RequestRows(rows, entities)
 
     # ---- which tensor holds which field
 
@@ -194,7 +173,9 @@ class InferRequestReader:
 
     def _check_matrix(self, key: TensorKey) -> None:
         problem = _key_problem(key)
-        if problem is None and not all(field_takes(rule.field, key[1]) for rule in self._rules):
+        if problem is None and not all(
+            tensor_reader.field_takes(rule.field, key[1]) for rule in self._rules
+        ):
             expected = "a datatype that every field may have, such as FP64"
             problem = _tensor_problem(key[0], key[1], expected)
         _refuse([] if problem is None else [problem])
@@ -204,7 +185,12 @@ class InferRequestReader:
         names = {key[0] for key in keys}
         fields = {rule.field.name: rule.field for rule in self._rules}
         problems = [
-            FieldProblem(0, name, None, f"a tensor of {datatype_of(field)}; the input is missing")
+            FieldProblem(
+                0,
+                name,
+                None,
+                f"a tensor of {tensor_reader.datatype_of(field)}; the input is missing",
+            )
             for name, field in fields.items()
             if name not in names
         ]
@@ -217,8 +203,8 @@ class InferRequestReader:
                 expected = "one input of this name"
             elif (problem := _key_problem(key)) is not None:
                 problems.append(problem)
-            elif not field_takes(fields[name], datatype):
-                expected = f"a tensor of {datatype_of(fields[name])}"
+            elif not tensor_reader.field_takes(fields[name], datatype):
+                expected = f"a tensor of {tensor_reader.datatype_of(fields[name])}"
             if expected is not None:
                 problems.append(_tensor_problem(name, datatype, expected))
             seen.add(name)
@@ -226,36 +212,18 @@ class InferRequestReader:
 
     # ---- from tensors to columns
 
-    def _quick_columns(
-        self, layout: _TensorLayout, received: ReceivedRequest, max_rows: int
+    def _columns(
+        self, layout: _TensorLayout, received: ReceivedRequest, max_rows: int, *, exactly: bool
     ) -> list[list[Any]] | None:
-        """Return the values of each field if everything is plainly right, else None."""
-        shape = received.request.inputs[0].shape
-        rows = shape[0] if shape else 0
-        if rows > max_rows:
-            raise too_many_rows(max_rows)
-        if rows == 0 or (layout.is_matrix and shape != [rows, len(layout.readers)]):
-            return None
-        columns = []
-        try:
-            parts = layout.elements(received, rows) if layout.is_matrix else None
-        except TensorMismatch:
-            return None
-        for number, (place, reader) in enumerate(layout.readers):
-            if parts is None:
-                values = reader.quick(received, place, rows)
-            else:
-                values = reader.quick_values(parts[number], rows)
-            if values is None:
-                return None
-            columns.append(values)
-        return columns
-
-    def _exact_columns(
-        self, layout: _TensorLayout, received: ReceivedRequest, max_rows: int
-    ) -> list[list[Any]]:
         """
-        Return the values of each field, decided one by one.
+        Return the values of each field, one per row.
+
+        Args:
+            layout: The layout of the request.
+            received: The request.
+            max_rows: The most rows that are accepted.
+            exactly: Whether to decide value by value. If not, and any value is not plainly
+                right, the result is None.
 
         Raises:
             MalformedInput: There are no rows.
@@ -265,44 +233,55 @@ class InferRequestReader:
         rows = self._count_rows(layout, received, max_rows)
         refused: list[FieldProblem] = []
         broken: list[FieldProblem] = []
-        columns = []
+        columns: list[list[Any]] = []
+        parts: list[Elements] | None = None
         try:
-            parts = layout.elements(received, rows) if layout.is_matrix else None
+            if layout.is_matrix:
+                parts = layout.split(received, rows)
         except TensorMismatch as mismatch:
-            name = received.request.inputs[0].name
-            raise _misfit([_tensor_problem(name, mismatch.found, mismatch.expected)]) from mismatch
-        for number, (place, reader) in enumerate(layout.readers):
+            broken.append(_mismatch_problem(received.request.inputs[0].name, mismatch))
+        for number, (place, reader) in enumerate(() if broken else layout.readers):
+            if not exactly:
+                if parts is None:
+                    values = reader.quick(received, place, rows)
+                else:
+                    values = reader.quick_values(parts[number], rows)
+                if values is None:
+                    return None
+                columns.append(values)
+                continue
             try:
-                values = parts[number] if parts else reader.elements(received, place, rows)
-                columns.append(reader.exact_values(values, rows, refused))
+                elements = parts[number] if parts else reader.elements(received, place, rows)
+                columns.append(reader.exact_values(elements, rows, refused))
             except TensorMismatch as mismatch:
-                name = reader.field.name
-                broken.append(_tensor_problem(name, mismatch.found, mismatch.expected))
+                broken.append(_mismatch_problem(reader.field.name, mismatch))
+        if broken and not exactly:
+            return None
         _refuse(broken)
         if refused:
             raise refused_rows(sorted(refused, key=lambda problem: problem.row), rows)
         return columns
 
     def _count_rows(self, layout: _TensorLayout, received: ReceivedRequest, max_rows: int) -> int:
-        """Count the rows, in which all tensors agree; raises as `_exact_columns`."""
+        """Count the rows, in which all tensors agree; raises as `_columns`."""
         inputs = received.request.inputs
         rows = inputs[0].shape[0] if inputs[0].shape else -1
         if rows == 0:
             raise MalformedInput("There are no rows.", "Send at least one.")
         if rows > max_rows:
             raise too_many_rows(max_rows)
-        problems = []
         if layout.is_matrix:
             width = len(layout.readers)
             if inputs[0].shape != [rows, width]:
                 expected = f"the shape [n, {width}], a column for each field"
-                problems.append(_shape_problem(inputs[0].name, inputs[0].shape, expected))
-        else:
-            for place, reader in layout.readers:
-                shape = inputs[place].shape
-                if rows < 0 or not reader.fits(shape, rows):
-                    wanted = ", ".join(map(str, [rows if rows > 0 else "n", *reader.shape]))
-                    problems.append(_shape_problem(reader.field.name, shape, f"shape [{wanted}]"))
+                _refuse([_shape_problem(inputs[0].name, inputs[0].shape, expected)])
+            return rows
+        problems = []
+        for place, reader in layout.readers:
+            shape = inputs[place].shape
+            if rows < 0 or not reader.fits(shape, rows):
+                wanted = ", ".join(map(str, [rows if rows > 0 else "n", *reader.shape]))
+                problems.append(_shape_problem(reader.field.name, shape, f"shape [{wanted}]"))
         _refuse(problems)
         return rows
 
@@ -315,7 +294,7 @@ def takes_matrix(signature: Signature) -> bool:
     return all(field.kind in MATRIX_KINDS for field in signature.fields)
 
 
-def entities_of(parameters: Parameters | None, rows: int) -> list[str] | None:
+def entities_of(parameters: dict[str, Any] | None, rows: int) -> list[str] | None:
     """
     Read the entities of the rows: a list of strings, or a string (one entity, or a JSON list).
 
@@ -373,6 +352,10 @@ def _tensor_problem(name: str, found: Any, expected: str) -> FieldProblem:
     return FieldProblem(0, printable_text(name), printable_json(found), expected)
 
 
+def _mismatch_problem(name: str, mismatch: TensorMismatch) -> FieldProblem:
+    return _tensor_problem(name, mismatch.found, mismatch.expected)
+
+
 def _shape_problem(name: str, shape: Sequence[int], expected: str) -> FieldProblem:
     return _tensor_problem(name, f"shape {shape}"[:200], expected)
 
@@ -401,13 +384,15 @@ def _column_as_json(received: ReceivedRequest, place: int) -> list[Any]:
     if span is None:
         elements = [
             None if isinstance(each, str) and type(each) is not str else each
-            for each in flat_elements(tensor.data, tensor.shape)
+            for each in tensor_data.flat_elements(tensor.data, tensor.shape)
         ]
     elif tensor.datatype == BYTES:
-        strings = raw_strings(received.body, span, size)
+        strings = tensor_data.raw_strings(received.body, span, size)
         elements = [each.decode("utf-8", "backslashreplace") for each in strings]
     else:
-        elements = values_of(raw_array(received.body, span, tensor.datatype, size), tensor.datatype)
+        elements = tensor_data.values_of(
+            tensor_data.raw_array(received.body, span, tensor.datatype, size), tensor.datatype
+        )
     null = (tensor.parameters or {}).get(NULL)
     elements = [None if element == null else element for element in elements]
     rows, width = tensor.shape[0], size // tensor.shape[0]

@@ -1,8 +1,8 @@
 """
 The gRPC messages of the Open Inference Protocol, and what they become.
 
-The classes are made from `open_inference.proto` when this module is imported. Nothing is
-generated into files, so no protobuf compiler is needed and any version of its library will do.
+protobuf makes the classes from `open_inference.textproto` when this module is imported. No code
+is generated into files, so no compiler is needed and any version of the library will do.
 
 A request becomes what it would be over REST with raw tensors: JSON, and the tensors behind it.
 The log keeps that, so a replay needs no protobuf.
@@ -10,25 +10,23 @@ The log keeps that, so a replay needs no protobuf.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    json_format,
+    message_factory,
+    text_format,
+)
 from google.protobuf.message import DecodeError
 
 from clewline.errors import BodyTooLarge, MalformedInput
-from clewline.protocols.oip.infer_request import (
-    MOST_INPUTS,
-    SIZE,
-    InferInput,
-    InferOptions,
-    Parameters,
-    RequestedOutput,
-    too_many_inputs,
-)
+from clewline.protocols.oip import infer_request
+from clewline.protocols.oip.infer_request import InferInput, InferOptions, RequestedOutput
 from clewline.protocols.oip.infer_response import InferResponse
 from clewline.protocols.oip.tensor_data import BYTES, DTYPES, pack_strings
 from clewline.signature.field_rules import printable_text
@@ -60,71 +58,16 @@ _encode = msgspec.json.encode
 
 def _message_classes() -> dict[str, Any]:
     """Make the class of each message; one inside another has a dot in its name."""
-    file = _parse(Path(__file__).with_name("open_inference.proto").read_text("utf-8"))
+    text = Path(__file__).with_name("open_inference.textproto").read_text("utf-8")
+    file = text_format.Parse(text, descriptor_pb2.FileDescriptorProto())
     # A pool of its own: another library may have the same names in the common one.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    names = [
-        f"{outer.name}.{each.name}" if each is not outer else outer.name
-        for outer in file.message_type
-        for each in (outer, *outer.nested_type)
-        if not each.options.map_entry
-    ]
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
-        for name in names
-    }
-
-
-def _parse(text: str) -> descriptor_pb2.FileDescriptorProto:
-    """Read the proto language as far as `open_inference.proto` uses it, a line at a time."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="clewline/open_inference.proto", package=PACKAGE, syntax="proto3"
-    )
-    open_messages: list[descriptor_pb2.DescriptorProto] = []
-    choices: list[str] = []
-    for line in text.splitlines():
-        if found := re.match(r"\s*message (\w+) \{(\})?", line):
-            inside = open_messages[-1].nested_type if open_messages else file.message_type
-            message = inside.add(name=found[1])
-            if not found[2]:
-                open_messages.append(message)
-        elif found := re.match(r"\s*oneof (\w+) \{", line):
-            choices.append(open_messages[-1].oneof_decl.add(name=found[1]).name)
-        elif found := re.match(r"\s*map<string, (\w+)> (\w+) = (\d+);", line):
-            # A map is many entries of key and value.
-            message, path = open_messages[-1], ".".join(each.name for each in open_messages)
-            entry = message.nested_type.add(name=f"{found[2].capitalize()}Entry")
-            entry.options.map_entry = True
-            _add_field(entry, "string", "key", 1)
-            _add_field(entry, found[1], "value", 2)
-            _add_field(message, f"{path}.{entry.name}", found[2], int(found[3]), repeated=True)
-        elif found := re.match(r"\s*(repeated )?([\w.]+) (\w+) = (\d+);", line):
-            number, repeated = int(found[4]), bool(found[1])
-            field = _add_field(open_messages[-1], found[2], found[3], number, repeated=repeated)
-            if choices:
-                field.oneof_index = 0
-        elif line.strip() == "}":
-            _ = choices.pop() if choices else open_messages.pop()
-    return file
-
-
-def _add_field(
-    message: descriptor_pb2.DescriptorProto,
-    kind: str,
-    name: str,
-    number: int,
-    *,
-    repeated: bool = False,
-) -> descriptor_pb2.FieldDescriptorProto:
-    field_type = descriptor_pb2.FieldDescriptorProto
-    label = field_type.LABEL_REPEATED if repeated else field_type.LABEL_OPTIONAL
-    field = message.field.add(name=name, number=number, label=label)
-    if kind[0].islower():
-        field.type = field_type.Type.Value(f"TYPE_{kind.upper()}")
-    else:
-        field.type, field.type_name = field_type.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
-    return field
+    names = [outer.name for outer in file.message_type]
+    for outer in file.message_type:
+        names += [f"{outer.name}.{e.name}" for e in outer.nested_type if not e.options.map_entry]
+    found = {name: pool.FindMessageTypeByName(f"{PACKAGE}.{name}") for name in names}
+    return {name: message_factory.GetMessageClass(each) for name, each in found.items()}
 
 
 CLASSES: dict[str, Any] = _message_classes()
@@ -174,8 +117,8 @@ def read_inference(data: bytes) -> ReceivedInference:
     """
     request = read_message("ModelInferRequest", data)
     inputs, raws = request.inputs, list(request.raw_input_contents)
-    if len(inputs) > MOST_INPUTS:
-        raise too_many_inputs(len(inputs))
+    if len(inputs) > infer_request.MOST_INPUTS:
+        raise infer_request.too_many_inputs(len(inputs))
     if raws and (len(raws) != len(inputs) or any(each.HasField("contents") for each in inputs)):
         raise MalformedInput(
             f"There are {len(raws)} raw contents for {len(inputs)} inputs, or typed ones beside.",
@@ -187,7 +130,7 @@ def read_inference(data: bytes) -> ReceivedInference:
             tensor.name,
             list(tensor.shape),
             tensor.datatype,
-            _read_parameters(tensor.parameters) | {SIZE: len(content)},
+            _read_parameters(tensor.parameters) | {infer_request.SIZE: len(content)},
         )
         for tensor, content in zip(inputs, contents, strict=True)
     ]
@@ -229,7 +172,7 @@ def write_inference(name: str, request: ReceivedInference, answer: InferResponse
     return bytes(message.SerializeToString())
 
 
-def _read_parameters(found: Any) -> Parameters:
+def _read_parameters(found: Any) -> dict[str, Any]:
     """Read the parameters of a message; one without a value is left out."""
     if len(found) > MOST_PARAMETERS:
         raise BodyTooLarge(f"There are more than {MOST_PARAMETERS} parameters.", "Send fewer.")

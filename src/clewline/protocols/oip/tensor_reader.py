@@ -17,21 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem
+from clewline.protocols.oip import tensor_data
 from clewline.protocols.oip.infer_request import ReceivedRequest
-from clewline.protocols.oip.tensor_data import (
-    BYTES,
-    DTYPES,
-    FLOATS,
-    INTEGERS,
-    TensorMismatch,
-    datatype_of_dtype,
-    element_caster,
-    flat_elements,
-    one_element_reader,
-    raw_array,
-    raw_strings,
-    values_of,
-)
+from clewline.protocols.oip.tensor_data import BYTES, FLOATS, INTEGERS, TensorMismatch
 from clewline.signature.field import Field
 from clewline.signature.field_rules import (
     EXACT,
@@ -74,9 +62,9 @@ class TensorReader:
         self.limits = _limits(rule, datatype)
         self._rule, self._null = rule, null
         self._is_base64 = content_type == "base64"
-        self._cast = element_caster(datatype) if datatype != BYTES else None
+        self._cast = tensor_data.element_caster(datatype) if datatype != BYTES else None
         self.one = self._one_value()
-        self.raw_one = one_element_reader(datatype, self.one, UNSURE)
+        self.raw_one = tensor_data.one_element_reader(datatype, self.one, UNSURE)
 
     def fits(self, shape: list[int], rows: int) -> bool:
         """Return whether a tensor of this shape has one value per row for so many rows."""
@@ -96,10 +84,10 @@ class TensorReader:
             data = tensor.data
             if len(tensor.shape) == 1 and type(data) is list and len(data) == rows:
                 return data
-            return flat_elements(data, tensor.shape)
+            return tensor_data.flat_elements(data, tensor.shape)
         if self.datatype != BYTES:
-            return raw_array(received.body, span, self.datatype, prod(tensor.shape))
-        strings = raw_strings(received.body, span, rows)
+            return tensor_data.raw_array(received.body, span, self.datatype, prod(tensor.shape))
+        strings = tensor_data.raw_strings(received.body, span, rows)
         try:
             return [each.decode() for each in strings] if self.is_plain_text else list(strings)
         except UnicodeDecodeError:
@@ -108,8 +96,6 @@ class TensorReader:
     def quick(self, received: ReceivedRequest, place: int, rows: int) -> list[Any] | None:
         """Return one value per row of a request if all of them are plainly right, else None."""
         tensor, span = received.request.inputs[place], received.spans[place]
-        if not self.fits(tensor.shape, rows):
-            return None
         if rows == 1 and not self.is_tensor:  # NumPy and sets take far longer for one value
             if span is not None:
                 value = self.raw_one(received.body, *span)
@@ -140,7 +126,11 @@ class TensorReader:
         self, elements: Elements, rows: int, problems: list[FieldProblem]
     ) -> list[Any]:
         """Return one value per row; add each one that is refused to `problems`."""
-        values = elements if isinstance(elements, list) else values_of(elements, self.datatype)
+        values = (
+            elements
+            if isinstance(elements, list)
+            else tensor_data.values_of(elements, self.datatype)
+        )
         size = prod(self.shape)
         if self.is_tensor:  # the elements of a row are one value
             values = [values[row * size : (row + 1) * size] for row in range(rows)]
@@ -304,7 +294,7 @@ def field_takes(field: Field, datatype: str) -> bool:
 def datatype_of(field: Field) -> str:
     """Return the datatype that metadata states for a field."""
     if field.kind == "tensor":
-        return datatype_of_dtype(field.dtype or "float64")
+        return tensor_data.datatype_of_dtype(field.dtype or "float64")
     return {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}.get(field.kind, BYTES)
 
 
@@ -318,7 +308,7 @@ def _limits(rule: FieldRule, datatype: str) -> tuple[float, float]:
         low, high = element_bounds(rule.field.dtype or "float64")
     low, high = max(low, -_SAFE), min(high, _SAFE)
     if datatype in INTEGERS:
-        whole = np.iinfo(DTYPES[datatype])
+        whole = np.iinfo(tensor_data.DTYPES[datatype])
         low, high = max(low, float(whole.min)), min(high, float(whole.max))
     return low, high
 
