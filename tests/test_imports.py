@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "clewline"
 
 # A part may import itself and what stands before it.
 LINE = (
+    "version",
     "errors",
     "formatting",
     "entry_points",

@@ -1,5 +1,5 @@
 """
-clewline takes a model from training run to production decision, and keeps the line.
+clewline takes a model from training run to production decision, and keeps its lineage.
 
     import clewline as cl
 
@@ -17,6 +17,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from clewline.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from clewline.api import open as open
     from clewline.evaluation.report import evaluate as evaluate
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from clewline.flow.tracking import log_metric as log_metric
     from clewline.flow.tracking import log_metrics as log_metrics
     from clewline.model.register import register as register
-
-__version__ = "0.1.0"
 
 # `open` is not here: `from clewline import *` must not shadow the builtin.
 __all__ = [

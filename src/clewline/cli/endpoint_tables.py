@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from clewline.cli.output import console, message
+from clewline.cli.output import console, print_message
 from clewline.formatting import format_list, format_time, short_digest
 from clewline.serve import revision as revisions
 from clewline.serve.graph.problems import Problem
@@ -52,7 +52,7 @@ COLOURS = {"model": "bold green", "transform": "cyan", "after": "cyan", "shadow"
 def show_list(listed: Sequence[EndpointRow]) -> None:
     """Print a list of endpoints."""
     if not listed:
-        message(
+        print_message(
             "There are no endpoints. Write endpoints/NAME.yaml, then `clewline endpoints apply`."
         )
         return

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from clewline.cli.output import console, message
+from clewline.cli.output import console, print_message
 from clewline.formatting import format_number, format_size, format_time
 from clewline.store.records import ModelVersion, Run
 
@@ -29,10 +29,10 @@ def versions(
 ) -> None:
     """Print a list of versions."""
     if not found and offset:
-        message(f"There are no more than {offset}.")
+        print_message(f"There are no more than {offset}.")
         return
     if not found:
-        message("No model is registered yet: `cl.register(…)` in a pipeline does it.")
+        print_message("No model is registered yet: `cl.register(…)` in a pipeline does it.")
         return
     table = _table("model", "alias", "task", "metric", "served by", "size", "registered", "run")
     for version in found:
@@ -52,7 +52,7 @@ def versions(
         )
     console().print(table)
     if len(found) == limit:
-        message(f"{limit} are shown; --offset {offset + limit} shows those before.")
+        print_message(f"{limit} are shown; --offset {offset + limit} shows those before.")
 
 
 def version(package: Package, aliases: list[str], run: Run | None) -> None:
@@ -162,7 +162,7 @@ def _fields(package: Package) -> Table:
 def difference(left: str, right: str, found: Sequence[VersionDifference]) -> None:
     """Print what differs between two versions."""
     if not found:
-        message(f"{left} and {right} differ in nothing.")
+        print_message(f"{left} and {right} differ in nothing.")
         return
     table = _table("", left, right)
     for item in found:
@@ -194,13 +194,15 @@ def promotion(done: Promotion) -> None:
     if done.forced:
         out.print(f"The gate was overruled, and the chain says why: {_plain(done.forced)}")
     if done.verdicts is None:
-        message("No gate.yaml asks anything of this model, so nothing was checked but its seal.")
+        print_message(
+            "No gate.yaml asks anything of this model, so nothing was checked but its seal."
+        )
     if done.anchored:
-        message(
+        print_message(
             f"The registry's head is in Git; keep it elsewhere: git push origin {done.anchored}"
         )
     else:
-        message("Not in a Git repository: the registry's head is kept nowhere else.")
+        print_message("Not in a Git repository: the registry's head is kept nowhere else.")
 
 
 def gate(verdicts: Sequence[GateVerdict], title: str) -> None:

@@ -11,7 +11,7 @@ from cyclopts import App
 
 from clewline.cli import model_tables as tables
 from clewline.cli.models_import import import_
-from clewline.cli.output import emit, message
+from clewline.cli.output import emit, print_message
 from clewline.cli.parameters import Limit, Offset
 from clewline.errors import GateRefused
 from clewline.model.registry import Registry
@@ -137,7 +137,7 @@ def promote(ref: str, alias: str, /, *, force: str | None = None) -> None:
                 {"moved": False, "verdicts": verdicts},
                 lambda _: tables.gate(verdicts, f"{ref} may not be {alias}: gate.yaml refuses it."),
             )
-            message(f"  {refusal.fix}")
+            print_message(f"  {refusal.fix}")
             raise SystemExit(1) from None
     emit(done, tables.promotion)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
-from clewline.cli.output import emit, message
+from clewline.cli.output import emit, print_message
 from clewline.cli.parameters import parse_size
 from clewline.errors import UsageError
 from clewline.project import find
@@ -74,7 +74,7 @@ def import_(
         registered = import_model(
             project, store, wanted, DownloadLimits(size_bytes=parse_size(max_size))
         )
-    emit(msgspec.to_builtins(registered), lambda _: message(f"registered {registered.ref}"))
+    emit(msgspec.to_builtins(registered), lambda _: print_message(f"registered {registered.ref}"))
 
 
 def _tables(train: Path | None, test: Path | None, target: str | None) -> dict[str, Any]:

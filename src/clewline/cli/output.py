@@ -1,4 +1,4 @@
-"""How commands speak: data to stdout, messages to stderr, JSON when asked."""
+"""How commands print: data to stdout, messages to stderr, JSON on request."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_PROBLEMS_SHOWN = 20
+
 
 class Mode:
-    """What the global options say; set once by `main`."""
+    """The global options; set once by `main`."""
 
     json = False
     debug = False
@@ -34,16 +36,16 @@ def emit(data: T, render: Callable[[T], None]) -> None:
 
 
 def console() -> Console:
-    """A Rich console on stdout; plain, and never folded, when it is not a terminal."""
+    """Return a Rich console on stdout; plain and never folded when it is not a terminal."""
     from rich.console import Console
 
-    class Piped(Console):
+    class PipedConsole(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # Rich would exit with status 1; `main` knows better
 
     if sys.stdout.isatty():
-        return Piped(highlight=False)
-    return Piped(highlight=False, width=200, soft_wrap=True)
+        return PipedConsole(highlight=False)
+    return PipedConsole(highlight=False, width=200, soft_wrap=True)
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -53,8 +55,8 @@ def print_lines(lines: Iterable[str]) -> None:
         out.print(line, markup=False)
 
 
-def message(text: str) -> None:
-    """Say something that is not the answer, on stderr, for as long as somebody listens there."""
+def print_message(text: str) -> None:
+    """Print a line to stderr, for as long as somebody reads there."""
     try:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
@@ -62,22 +64,19 @@ def message(text: str) -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def complain(error: ClewlineError) -> None:
+def print_error(error: ClewlineError) -> None:
     """Print an error: what happened, with the values, and what to do next."""
+    fields = error.fields if isinstance(error, InvalidInput) else ()
     if Mode.json:
-        body: dict[str, object] = {"code": error.code, "message": error.message}
-        if error.fix:
-            body["fix"] = error.fix
-        if isinstance(error, InvalidInput) and error.fields:
-            body["fields"] = error.fields
-        message(msgspec.json.encode({"error": body}).decode())
+        body = {"code": error.code, "message": error.message, "fix": error.fix, "fields": fields}
+        present = {name: value for name, value in body.items() if value}
+        print_message(msgspec.json.encode({"error": present}).decode())
         return
-    message(f"error: {error.message}")
-    if isinstance(error, InvalidInput):
-        for problem in error.fields[:20]:
-            message(
-                f"  row {problem.row}, {problem.field}: "
-                f"{problem.value!r} where {problem.expected} was expected"
-            )
+    print_message(f"error: {error.message}")
+    for problem in fields[:_PROBLEMS_SHOWN]:
+        print_message(
+            f"  row {problem.row}, {problem.field}: "
+            f"{problem.value!r} where {problem.expected} was expected"
+        )
     if error.fix:
-        message(f"  {error.fix}")
+        print_message(f"  {error.fix}")

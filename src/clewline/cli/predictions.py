@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from cyclopts import App
@@ -14,7 +14,7 @@ from clewline.cli.lineage_text import (
     path_text,
     shadow_text,
 )
-from clewline.cli.output import console, emit, message
+from clewline.cli.output import emit, print_lines, print_message
 from clewline.cli.parameters import Limit
 from clewline.formatting import format_count, format_list, format_time_ms, format_values
 from clewline.project import find as find_project
@@ -82,77 +82,73 @@ def compact() -> None:
     project = find_project()
     done = compact_log(project.log)
     for problem in done.unreadable:
-        message(f"warning: {problem}")
+        print_message(f"warning: {problem}")
     emit(done, lambda done: show_compacted(done, len(parquet_files(project.log)), str(project.log)))
 
 
 def show_page(page: PredictionList) -> None:
     """Print a page as a table."""
     if not page.predictions and page.next is None:
-        message("No predictions yet.")
+        print_message("No predictions yet.")
         return
-    for item in page.predictions:
-        parts = (item.id, format_time_ms(item.time), item.revision, item.model)
-        answer = answer_text(msgspec.json.decode(item.answer))
-        console().print("  ".join((*parts, answer)), markup=False)
+    print_lines(_row(item) for item in page.predictions)
     if page.next is not None:
-        message(f"More: --before {page.next}")
+        print_message(f"More: --before {page.next}")
+
+
+def _row(item: PredictionRecord) -> str:
+    answer = answer_text(msgspec.json.decode(item.answer))
+    return "  ".join((item.id, format_time_ms(item.time), item.revision, item.model, answer))
 
 
 def show_one(item: PredictionRecord) -> None:
     """Print one prediction."""
-    answer = msgspec.json.decode(item.answer)
     lines = [
         ("prediction", item.id),
         ("answered", format_time_ms(item.time)),
         ("revision", item.revision),
         ("model", f"{item.model}, package {_short(item.package)}"),
-        ("arm", format_list(map(choice_text, item.choices)) if item.choices else None),
+        ("arm", format_list(map(choice_text, item.choices))),
         ("about", item.entity),
         ("batch", f"row {item.batch_row + 1} of {item.batch_rows}, {path_text(item.path)}"),
         ("logged", f"{item.segment}, byte {item.offset}"),
-        ("row", _json(msgspec.json.decode(item.input))),
-        ("answer", _json(answer)),
+        ("row", _json(item.input)),
+        ("answer", _json(item.answer)),
     ]
     lines += [("shadow", shadow_text(*each)) for each in item.shadows.items()]
-    for name, value in lines:
-        if value is not None:
-            console().print(f"{name:<12}{value}", markup=False)
+    print_lines(f"{name:<12}{value}" for name, value in lines if value)
 
 
 def show_compacted(done: CompactionResult, files: int, log: str) -> None:
     """Print what a compaction did."""
-    console().print(
-        f"Compacted {format_count(done.segments, 'segment')} with "
-        f"{format_count(done.predictions, 'prediction')}; "
-        f"{format_count(files, 'file')} under {log}/parquet.",
-        markup=False,
-    )
+    segments = format_count(done.segments, "segment")
+    predictions = format_count(done.predictions, "prediction")
+    parquet = f"{format_count(files, 'file')} under {log}/parquet"
+    print_lines([f"Compacted {segments} with {predictions}; {parquet}."])
 
 
 def show_replay(replay: PredictionReplay) -> None:
     """Print what the replay of a prediction compared, and whether it came out equal."""
-    print_ = console().print
-    print_(f"prediction  {replay.id}", markup=False)
-    print_(f"revision    {replay.revision}", markup=False)
-    print_(
-        f"model       {replay.model}, {replay.runtime}, package {_short(replay.package)}",
-        markup=False,
-    )
     place = f"row {replay.batch_row + 1} of a batch of {replay.batch_rows}"
     row = format_values(msgspec.json.decode(replay.input), FIELDS_SHOWN)
-    print_(f"row         {place}: {row}", markup=False)
+    lines = [
+        f"prediction  {replay.id}",
+        f"revision    {replay.revision}",
+        f"model       {replay.model}, {replay.runtime}, package {_short(replay.package)}",
+        f"row         {place}: {row}",
+    ]
     width = max(len(one.what) for one in replay.compared)
     for one in replay.compared:
-        mark = "equal " if one.equal else "DIFFERS"
+        mark = "equal" if one.equal else "DIFFERS"
         distance = f"  ({one.distance})" if one.distance else ""
-        print_(f"  {mark:<8}{one.what:<{width}}  {_both(one)}{distance}", markup=False)
+        lines.append(f"  {mark:<8}{one.what:<{width}}  {_both(one)}{distance}")
     if replay.equal:
-        print_("Equal, bit for bit.", markup=False)
-        return
-    print_("The replay differs from what was answered.", markup=False)
-    for difference in replay.differences or ["none in the recorded libraries"]:
-        print_(f"  environment: {difference}", markup=False)
+        lines.append("Equal, bit for bit.")
+    else:
+        lines.append("The replay differs from what was answered.")
+        differences = replay.differences or ["none in the recorded libraries"]
+        lines += [f"  environment: {difference}" for difference in differences]
+    print_lines(lines)
 
 
 def _both(one: Compared) -> str:
@@ -166,5 +162,5 @@ def _short(packages: str) -> str:
     return "+".join(package[:12] for package in packages.split("+"))
 
 
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+def _json(raw: msgspec.Raw) -> str:
+    return msgspec.json.encode(msgspec.json.decode(raw)).decode()

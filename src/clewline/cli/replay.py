@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clewline.cli.change_text import change_text
-from clewline.cli.output import emit, message, print_lines
+from clewline.cli.output import emit, print_lines, print_message
 
 if TYPE_CHECKING:
     from clewline.flow.replay import ReplayCause, RunReplay
@@ -44,7 +44,7 @@ def _replay_run(run: str, *, keep: bool) -> None:
 
     project = projects.find()
     with Store.open(project.store_root, write=False) as store:
-        message(f"Replaying run {run} in a fresh folder and process …")
+        print_message(f"Replaying run {run} in a fresh folder and process …")
         found = replay.replay(project, store, run, prepare=make_project, keep=keep)
     emit(found, lambda found: print_lines(_lines(found)))
     if not found.equal:

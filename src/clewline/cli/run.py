@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clewline.cli.output import Mode, emit, message, print_lines
+from clewline.cli.output import Mode, emit, print_lines, print_message
 
 if TYPE_CHECKING:
     from clewline.flow.run_recorder import RunEvent
@@ -47,7 +47,7 @@ def run(pipeline: str, /, *params: str, seed: int | None = None, cache: bool = T
         def listen(event: RunEvent) -> None:
             show_event(event)
             if event.kind == "run ended" and event.run.status == "interrupted":
-                message(
+                print_message(
                     f"Run {event.run.id} was interrupted, and is recorded so. The outputs of its "
                     "finished steps are cached."
                 )

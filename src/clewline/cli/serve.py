@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from clewline import project as projects
-from clewline.cli.output import message
+from clewline.cli.output import print_message
 from clewline.cli.parameters import parse_size
 from clewline.errors import UsageError
 
@@ -104,7 +104,7 @@ def serve(*names: str, flags: Flags = None) -> None:
     )
     server_log.configure_logging()
     Supervisor(options, _announce).run()
-    message("Stopped; every answered prediction is in the log.")
+    print_message("Stopped; every answered prediction is in the log.")
 
 
 def up(*, flags: Flags = None) -> None:
@@ -134,13 +134,15 @@ def _announce(ready: WorkerReady, options: ServerOptions) -> None:
     url = options.url
     for each in ready.served:
         models = ", ".join(each.models)
-        message(f"{each.ref} answers with {models}: {url}/v1/endpoints/{each.endpoint}/predict")
+        print_message(
+            f"{each.ref} answers with {models}: {url}/v1/endpoints/{each.endpoint}/predict"
+        )
     for failure in ready.failures:
-        message(f"error: {failure}")
+        print_message(f"error: {failure}")
     if (more := ready.endpoints - len(ready.served) - len(ready.failures)) > 0:
-        message(f"And {more} more: GET {url}/v1/endpoints lists them.")
+        print_message(f"And {more} more: GET {url}/v1/endpoints lists them.")
     if not ready.endpoints:
-        message("There is no endpoint yet. Add one with `clewline endpoints apply NAME`.")
+        print_message("There is no endpoint yet. Add one with `clewline endpoints apply NAME`.")
     if options.grpc_target is not None:
-        message(f"gRPC, for the Open Inference Protocol v2: {options.grpc_target}")
-    message(f"Ready on {url}. Stop with Ctrl-C.")
+        print_message(f"gRPC, for the Open Inference Protocol v2: {options.grpc_target}")
+    print_message(f"Ready on {url}. Stop with Ctrl-C.")

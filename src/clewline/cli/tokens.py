@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from clewline.cli.output import console, emit, message
+from clewline.cli.output import console, emit, print_message
 from clewline.errors import UsageError
 from clewline.formatting import format_time
 from clewline.project import find
@@ -60,7 +60,9 @@ def add(
 
     def show(_: ShownToken) -> None:
         roles = ", ".join(new.token.roles)
-        message(f"New token for {roles}, shown only once. Send it as Authorization: Bearer TOKEN.")
+        print_message(
+            f"New token for {roles}, shown only once. Send it as Authorization: Bearer TOKEN."
+        )
         console().print(new.text, markup=False)  # alone on stdout, to be piped into a secret store
 
     emit(_shown(new.token, new.text), show)
@@ -120,7 +122,7 @@ def _shown(token: Token, text: str = "") -> ShownToken:
 
 def _print_list(tokens: list[ShownToken]) -> None:
     if not tokens:
-        message(f"There are no tokens. {access.ADD_TOKEN}")
+        print_message(f"There are no tokens. {access.ADD_TOKEN}")
     for token in tokens:
         state = "in force" if token.in_force else "expired"
         if token.revoked is not None:

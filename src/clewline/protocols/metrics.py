@@ -14,7 +14,6 @@ from itertools import islice
 
 from prometheus_client.process_collector import ProcessCollector
 
-from clewline import __version__
 from clewline.protocols.health import ServerHealth
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.graph.shadow_runner import DIFFERENCES
@@ -27,6 +26,7 @@ from clewline.serve.metrics.request_statistics import (
     BucketHistogram,
     EndpointStatistics,
 )
+from clewline.version import __version__
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 

@@ -30,7 +30,6 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AnyValue
 
-from clewline import __version__
 from clewline.errors import ClewlineError
 from clewline.protocols.error_responses import STATUS
 from clewline.serve.log.frame import RoutePath
@@ -38,6 +37,7 @@ from clewline.serve.metrics.request_timings import RequestTimings
 from clewline.serve.predict_request import PredictRequest
 from clewline.serve.predict_response import PredictResponse, Reply
 from clewline.store.ids import id_text
+from clewline.version import __version__
 
 SHOWN_IDS = 16
 """Prediction ids that a span names."""

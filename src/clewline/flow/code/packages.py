@@ -70,7 +70,7 @@ def _closure(name: str) -> dict[str, str]:
 @functools.lru_cache(maxsize=1)
 def _clewline_identity() -> str:
     """Return clewline's version and the digest of its own source, which may be a checkout."""
-    from clewline import __version__
+    from clewline.version import __version__
 
     listed = b"".join(
         f"{path.relative_to(CLEWLINE)} {digest_bytes(path.read_bytes())}\n".encode()

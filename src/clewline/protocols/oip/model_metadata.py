@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from clewline import __version__
 from clewline.errors import NotFound, NotSupported
 from clewline.protocols.oip.body_format import MATRIX, takes_matrix
 from clewline.protocols.oip.tensor_data import BYTES
@@ -23,6 +22,7 @@ from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 from clewline.signature.field import Field, Output
 from clewline.signature.field_rules import printable_text
+from clewline.version import __version__
 
 NAME = "clewline"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
