@@ -43,7 +43,7 @@ from clewline.signature.field import Field, Output, Signature
 class Score(NodeKind):
     """Adds its fields and a bias: a number, or by its sign and size one of two labels."""
 
-    def __init__(self, tree):
+    def __init__(self, tree, builder):
         fields = tuple(Field(name=name, kind="number", bounds=(-5, 5)) for name in tree["takes"])
         labels = tuple(tree.get("labels", ()))
         task = "binary" if labels else "regression"
@@ -52,10 +52,6 @@ class Score(NodeKind):
         self._tree = tree
         rows = [{name: i - place for place, name in enumerate(tree["takes"])} for i in range(9)]
         self._background = repr(rows).replace("'", '"').encode()
-
-    @classmethod
-    def build(cls, tree, build):
-        return cls(tree)
 
     @property
     def background(self):
@@ -86,29 +82,21 @@ class Scale(NodeKind):
     place = "before"
     children = ("then",)
 
-    def __init__(self, tree, then):
-        self.signature = then.signature
-        self._then = then
+    def __init__(self, tree, builder):
+        then = builder.node(tree["then"])
+        self.nodes, self.signature = [then], then.signature
         self._by = tree["by"]
         self._place = [field.name for field in self.signature.numeric].index(tree["field"])
 
     @classmethod
-    def fit(cls, tree, sides, models, problems):
-        return sides[0].signature
-
-    @classmethod
-    def build(cls, tree, builder):
-        return cls(tree, builder.node(tree["then"]))
-
-    @property
-    def background(self):
-        return self._then.background
+    def fit(cls, fit):
+        return fit.sides[0].signature if fit.sides else None
 
     def compute(self, batch):
         numbers = batch.columns.numbers.copy()
         numbers[:, self._place] *= self._by
         columns = Columns(numbers, batch.columns.texts, batch.columns.tensors)
-        return self._then.answer(Batch(columns, batch.ids, batch.entities))
+        return self.nodes[0].answer(Batch(columns, batch.ids, batch.entities))
 
 
 class Greedy(Router):
@@ -116,12 +104,8 @@ class Greedy(Router):
 
     learns = True
 
-    def __init__(self, arms):
-        self._arms = arms
-
-    @classmethod
-    def build(cls, config, setting):
-        return cls(setting.arms)
+    def __init__(self, config, context):
+        self._arms = context.arms
 
     def choose(self, batch, state):
         learned = {"epsilon": 1.0, "best": 0} if state is None else state.content

@@ -82,7 +82,7 @@ class Builder:
                 f"Two nodes of {self.endpoint} are called {name!r}.", "Rename one of them."
             )
         self._names.add(name)
-        node = node_kind(kind).build(tree, self)
+        node = node_kind(kind)(tree, self)
         node.name = name
         self._held.callback(node.close)
         built: Node = node

@@ -8,9 +8,9 @@ order, and puts the labels of its answers into the order of the parent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.node import Batch, Node, NodeAnswers
-from clewline.serve.graph.node_kind import Side
 from clewline.serve.graph.problems import Problems
-from clewline.serve.graph.tree import title
+from clewline.serve.graph.tree import Tree, title
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
 
@@ -37,20 +36,101 @@ _NARROWER: dict[frozenset[str], Any] = {
 # Checks of the nodes below a node
 
 
-def node_text(side: Side) -> str:
-    """Name a node for an error: `champion (income@1)`."""
-    return f"{side.name} ({title(side.tree)})"
+class Side(NamedTuple):
+    """A node below another, as the check of its parent sees it."""
+
+    name: str  # of the arm, branch or shadow, or the key under which it stands
+    tree: Tree
+    signature: Signature
+
+    def __str__(self) -> str:
+        return f"{self.name} ({title(self.tree)})"
+
+
+class NodeFit(NamedTuple):
+    """A resolved node and the nodes below it, which must fit together."""
+
+    tree: Tree
+    sides: list[Side]  # in the order of the file; without those whose signature is unknown
+    is_complete: bool  # whether every signature is known
+    models: Mapping[str, Signature]  # of the graph, by `name@number`
+    problems: Problems
+
+    @property
+    def outputs(self) -> list[Output]:
+        """Return what the sides answer."""
+        return [side.signature.output for side in self.sides]
+
+    def add(self, code: str, **values: Any) -> None:
+        """Add a problem of the node."""
+        self.problems.add(code, self.tree["name"], **values)
+
+    def add_unusable(self, side: Side, output: Output) -> None:
+        """Add that the node cannot use the answers of a side."""
+        node, child = (f"{each['name']} ({title(each)})" for each in (self.tree, side.tree))
+        self.add("array_answers", node=node, child=child, answer=_answer_text(output))
+
+    def check_same_answers(self, what: str, *, shares: bool) -> None:
+        """
+        Check that all sides answer in the terms of the first.
+
+        Args:
+            what: What they are, for the error: arms, branches, shadows.
+            shares: Whether all or none of them must give probabilities.
+        """
+        first = self.sides[0]
+        for side in self.sides[1:]:
+            outputs = (first.signature.output, side.signature.output)
+            if len({_terms(output, shares) for output in outputs}) > 1:
+                one, other = map(_answer_text, outputs)
+                text = sides_text(what, first, side)
+                self.add("different_answers", sides=text, one=one, other=other)
+
+    def join_fields(self, what: str) -> tuple[Field, ...]:
+        """
+        Join the fields of all sides, in the order of their first mention.
+
+        A joined field is nullable if all sides allow null. Bounds and levels are the
+        widest of any side, so that a flag means: no side has seen this. A field whose
+        kinds, shapes or units do not go together is added as a problem.
+        """
+        joined: dict[str, tuple[Field, Side]] = {}
+        for side in self.sides:
+            for field in side.signature.fields:
+                known, first = joined.get(field.name, (field, side))
+                both = _join(known, field)
+                if both is None:
+                    one, other = map(_field_text, (known, field))
+                    text = sides_text(what, first, side)
+                    self.add("different_fields", sides=text, field=field.name, one=one, other=other)
+                joined[field.name] = both or known, first
+        return tuple(field for field, _ in joined.values())
+
+    def check_fields_within(self, side: Side, given: Iterable[Field], giver: str) -> None:
+        """Check that a side gets each of its fields from `giver`, and null only if it may."""
+        known = {field.name: field for field in given}
+        for field in side.signature.fields:
+            found = known.get(field.name)
+            if found is None:
+                gives = "has no such field"
+            elif _join(found, field) is None:
+                gives = f"gives it as {_field_text(found)}"
+            elif found.nullable and not field.nullable:
+                gives = "may give null"
+            else:
+                continue
+            kind, text = _field_text(field), {"giver": giver, "gives": gives}
+            self.add("missing_field", node=str(side), field=field.name, kind=kind, **text)
 
 
 def sides_text(what: str, one: Side, other: Side) -> str:
     """Name two nodes below a node for an error: `The arms a (…) and b (…)`."""
     if what == "shadows":
-        return f"The answering node ({title(one.tree)}) and the shadow {node_text(other)}"
-    return f"The {what} {node_text(one)} and {node_text(other)}"
+        return f"The answering node ({title(one.tree)}) and the shadow {other}"
+    return f"The {what} {one} and {other}"
 
 
-def answer_text(output: Output) -> str:
-    """Say for an error what a node answers."""
+def _answer_text(output: Output) -> str:
     unit = f" in {output.unit}" if output.unit else ""
     if output.task == "tensor":
         return f"an array of {output.dtype} {list(output.shape or ())}{unit}"
@@ -60,99 +140,12 @@ def answer_text(output: Output) -> str:
     return "one of " + ", ".join(repr(label) for label in output.labels) + alone
 
 
-def check_same_answers(
-    tree: dict[str, Any], what: str, sides: list[Side], problems: Problems, *, shares: bool
-) -> None:
-    """
-    Add each side that answers in other terms than the first.
-
-    Args:
-        tree: The node above them.
-        what: What they are, for the error: arms, branches.
-        sides: With known signatures.
-        problems: Where it adds them.
-        shares: Whether all or none of them must give probabilities.
-    """
-    first = sides[0]
-    for side in sides[1:]:
-        outputs = [each.signature.output for each in (first, side) if each.signature is not None]
-        if len({_terms(output, shares) for output in outputs}) > 1:
-            one, other = map(answer_text, outputs)
-            text = sides_text(what, first, side)
-            problems.add("different_answers", tree["name"], sides=text, one=one, other=other)
-
-
 def _terms(output: Output, shares: bool) -> tuple[Any, ...]:
     """Return what two answers must have in common; the order of their labels is free."""
     if output.labels is None:
         return output.task == "tensor", output.unit, output.dtype, output.shape
     labels = frozenset((type(label), label) for label in output.labels)
     return (labels, output.has_probabilities) if shares else (labels,)
-
-
-def join_fields(
-    tree: dict[str, Any], what: str, sides: list[Side], problems: Problems
-) -> tuple[Field, ...]:
-    """
-    Join the fields of all sides, in the order of their first mention.
-
-    A joined field is nullable if all sides allow null. Bounds and levels are the widest
-    of any side, so that a flag means: no side has seen this.
-
-    Args:
-        tree: The node above them.
-        what: What they are, for the error: arms, branches.
-        sides: With known signatures.
-        problems: Where it adds fields whose kinds, shapes or units do not go together.
-    """
-    joined: dict[str, tuple[Field, Side]] = {}
-    for side in sides:
-        for field in side.signature.fields if side.signature is not None else ():
-            known, first = joined.get(field.name, (field, side))
-            both = _join(known, field)
-            if both is None:
-                problems.add(
-                    "different_fields",
-                    tree["name"],
-                    sides=sides_text(what, first, side),
-                    field=field.name,
-                    one=_field_text(known),
-                    other=_field_text(field),
-                )
-            joined[field.name] = both or known, first
-    return tuple(field for field, _ in joined.values())
-
-
-def check_fields_within(node: Side, given: Iterable[Field], giver: str, problems: Problems) -> None:
-    """
-    Add each field that a node takes, but does not get, or not without nulls.
-
-    Args:
-        node: The node.
-        given: The fields that come to it.
-        giver: What gives them, for the error.
-        problems: Where it adds them.
-    """
-    known = {field.name: field for field in given}
-    for field in node.signature.fields if node.signature is not None else ():
-        found = known.get(field.name)
-        if found is None:
-            gives = "has no such field"
-        elif _join(found, field) is None:
-            gives = f"gives it as {_field_text(found)}"
-        elif found.nullable and not field.nullable:
-            gives = "may give null"
-        else:
-            continue
-        problems.add(
-            "missing_field",
-            node.tree["name"],
-            node=node_text(node),
-            field=field.name,
-            kind=_field_text(field),
-            giver=giver,
-            gives=gives,
-        )
 
 
 def _join(one: Field, other: Field) -> Field | None:

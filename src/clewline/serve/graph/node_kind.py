@@ -15,10 +15,11 @@ plug-ins alike; the name of the entry point is the key in an endpoint's file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar
 
 from clewline.errors import InvalidInput, ModelFailed
 from clewline.serve.graph.builder import Builder
+from clewline.serve.graph.fields import NodeFit, Side, joined_background
 from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, Place, WrittenNode
 from clewline.serve.graph.problems import Problems
@@ -27,20 +28,12 @@ from clewline.serve.graph.tree import Tree, children, node_kind, settings_text
 from clewline.signature.field import Signature
 
 
-class Side(NamedTuple):
-    """A node below another, as the check of its parent sees it."""
-
-    name: str  # of the arm, branch or shadow, or the key under which it stands
-    tree: Tree
-    signature: Signature | None  # None if it cannot be told before the node is built
-
-
 class NodeKind:
     """
     The class of a node kind; its objects are the nodes that answer.
 
-    A plug-in sets `place` and `children`, and writes `build` and `compute`; the
-    other methods have defaults. `build` sets `signature`.
+    A plug-in sets `place` and `children`, and writes `__init__` and `compute`; the
+    other methods have defaults.
     """
 
     place: ClassVar[Place] = "answers"
@@ -57,6 +50,7 @@ class NodeKind:
 
     name: str = ""  # set by the builder
     signature: Signature
+    nodes: list[Node]  # that stand below it
 
     @classmethod
     def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
@@ -74,6 +68,9 @@ class NodeKind:
         if not isinstance(settings, dict):
             fix = f"Write a mapping of its settings, such as {written.kind}: {{}}."
             parser.problems.add_wrong_value(written.value_at, settings, fix)
+            settings = None
+        else:
+            settings = {str(key): value for key, value in settings.items()}
         below: dict[str, Any] = {}
         for key in cls.children:
             if cls.place != "answers" and key == cls.children[0]:
@@ -83,13 +80,8 @@ class NodeKind:
                 if parser.is_node(value):
                     below[key] = parser.node(value, at, written.path)
                 else:
-                    below[key] = parser.named_nodes(value, at, path=written.path)
-        if not isinstance(settings, dict) or any(child is None for child in below.values()):
-            return None
-        settings = {str(key): value for key, value in settings.items()}
-        return DeclaredNode(
-            kind=written.kind, at=written.at, name=name, settings=settings, children=below
-        )
+                    below[key] = parser.named_nodes(value, at, least=1, path=written.path)
+        return written.declare(name, settings, **below)
 
     @classmethod
     def resolve(cls, node: DeclaredNode, resolver: Resolver) -> Tree:
@@ -102,40 +94,16 @@ class NodeKind:
         }
 
     @classmethod
-    def fit(
-        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
-    ) -> Signature | None:
+    def fit(cls, fit: NodeFit) -> Signature | None:
         """
         Check the node against the nodes below it, before anything runs.
 
-        Args:
-            tree: The resolved node.
-            sides: The nodes below it, in the order of the file.
-            models: Signatures of the graph's models by `name@number`.
-            problems: Where it adds what does not fit, with both sides.
+        Mistakes are added to `fit.problems`.
 
         Returns:
             The fields that the node takes and what it answers; None if unknown.
         """
         return None
-
-    @classmethod
-    def require_fit(cls, tree: Tree, nodes: list[Node], builder: Builder) -> Signature:
-        """
-        Return the signature of the node over the built nodes below it.
-
-        Raises:
-            InvalidEndpoint: They do not fit together.
-        """
-        sides = [
-            Side(key.partition(".")[2] or key, child, node.signature)
-            for (key, child), node in zip(children(tree), nodes, strict=True)
-        ]
-        problems = Problems()
-        signature = cls.fit(tree, sides, builder.signatures, problems)
-        problems.require_none(f"The graph of {builder.endpoint}")
-        assert signature is not None, "all sides are known"
-        return signature
 
     @classmethod
     def request_takers(cls, tree: Tree) -> Iterator[str | Tree]:
@@ -149,10 +117,9 @@ class NodeKind:
         settings = {key: value for key, value in tree.items() if key not in own}
         return f"{tree['kind']}{settings_text(settings)}"
 
-    @classmethod
-    def build(cls, tree: Tree, builder: Builder) -> Self:
+    def __init__(self, tree: Tree, builder: Builder) -> None:
         """
-        Make the node that answers.
+        Build the node that answers; sets `signature` and, if there are nodes below, `nodes`.
 
         Args:
             tree: The resolved node.
@@ -164,10 +131,27 @@ class NodeKind:
         """
         raise NotImplementedError
 
+    def require_fit(self, tree: Tree, nodes: list[Node], builder: Builder) -> Signature:
+        """
+        Return the signature of the node over the built nodes below it.
+
+        Raises:
+            InvalidEndpoint: They do not fit together.
+        """
+        problems = Problems()
+        sides = [
+            _side(key, child, node.signature)
+            for (key, child), node in zip(children(tree), nodes, strict=True)
+        ]
+        signature = self.fit(NodeFit(tree, sides, True, builder.signatures, problems))
+        problems.require_none(f"The graph of {builder.endpoint}")
+        assert signature is not None, "all sides are known"
+        return signature
+
     @property
     def background(self) -> bytes:
-        """Return a JSON array of rows to try the node on."""
-        raise NotImplementedError
+        """Return a JSON array of rows to try the node on; by default those of the nodes below."""
+        return joined_background(self.nodes, self.signature.fields)
 
     def answer(self, batch: Batch) -> NodeAnswers:
         """
@@ -194,9 +178,13 @@ class NodeKind:
 
 def fit_graph(tree: Tree, models: Mapping[str, Signature], problems: Problems) -> Signature | None:
     """Check every node of a resolved graph against those below it, the innermost first."""
-    sides = [
-        Side(key.partition(".")[2] or key, child, fit_graph(child, models, problems))
-        for key, child in children(tree)
-    ]
-    signature: Signature | None = node_kind(tree["kind"]).fit(tree, sides, models, problems)
+    below = list(children(tree))
+    found = [(key, child, fit_graph(child, models, problems)) for key, child in below]
+    sides = [_side(key, child, known) for key, child, known in found if known is not None]
+    fit = NodeFit(tree, sides, len(sides) == len(below), models, problems)
+    signature: Signature | None = node_kind(tree["kind"]).fit(fit)
     return signature
+
+
+def _side(key: str, tree: Tree, signature: Signature) -> Side:
+    return Side(key.partition(".")[2] or key, tree, signature)

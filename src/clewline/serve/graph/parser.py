@@ -113,6 +113,16 @@ class WrittenNode(NamedTuple):
     path: str  # of the arms and branches in which it stands, such as challenger/a
     below: Callable[[], DeclaredNode | None]  # reads the node that this one stands before or after
 
+    def declare(
+        self, name: str, settings: dict[str, Any] | None, /, **children: Any
+    ) -> DeclaredNode | None:
+        """Return the node; None if its settings or a child could not be read."""
+        if settings is None or any(not child for child in children.values()):
+            return None
+        return DeclaredNode(
+            kind=self.kind, at=self.at, name=name, settings=settings, children=children
+        )
+
 
 def is_model(text: object) -> bool:
     """

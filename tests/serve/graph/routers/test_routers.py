@@ -36,7 +36,7 @@ SINCE = 1_795_000_000.0
 
 
 def router(how: str, config: dict[str, Any], arms: tuple[str, ...] = ARMS) -> Router:
-    return router_class(how).build(config, RouteContext("income", "route", arms, SIGNATURE, SINCE))
+    return router_class(how)(config, RouteContext("income", "route", arms, SIGNATURE, SINCE))
 
 
 def ids_at(time_s: float, count: int) -> list[bytes]:

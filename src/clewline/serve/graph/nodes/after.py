@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,14 +12,13 @@ from clewline.errors import InvalidInput, ModelFailed
 from clewline.flow.code.frame_annotation import Frame
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.fields import answer_text
-from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
-from clewline.serve.graph.node_kind import NodeKind, Side
+from clewline.serve.graph.fields import NodeFit
+from clewline.serve.graph.node import Batch, NodeAnswers, node_failure
+from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
-from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.row_trace import output_checksums
 from clewline.serve.graph.tables import answers_of, outputs_of, require_frame
-from clewline.serve.graph.tree import Tree, function_text, title
+from clewline.serve.graph.tree import Tree, function_text
 from clewline.signature.field import Output, Signature
 
 
@@ -29,10 +28,10 @@ class AfterNode(NodeKind):
     place = "after"
     children = ("of",)
 
-    def __init__(self, function: AnswersFunction, of: Node) -> None:
-        self.signature = of.signature
-        self._function = function
-        self._of = of
+    def __init__(self, tree: Tree, builder: Builder) -> None:
+        self.nodes = [builder.node(tree["of"])]
+        self.signature = self.require_fit(tree, self.nodes, builder)
+        self._function = AnswersFunction(tree["name"], tree, self.signature.output, builder)
 
     @classmethod
     def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
@@ -40,43 +39,27 @@ class AfterNode(NodeKind):
         call = parser.function(written.value, written.value_at)
         last = "" if call is None else call.function.rpartition(":")[2]
         name = parser.name(written.path, last) if call is not None else ""
-        of = written.below()
-        if call is None or of is None:
-            return None
-        return DeclaredNode(
-            kind="after", at=written.at, name=name, settings={"call": call}, children={"of": of}
-        )
+        settings = None if call is None else {"call": call}
+        return written.declare(name, settings, of=written.below())
 
     @classmethod
-    def fit(
-        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
-    ) -> Signature | None:
+    def fit(cls, fit: NodeFit) -> Signature | None:
         """Check that the answers are labels or numbers, not arrays."""
-        of = sides[0].signature
-        if of is not None and of.output.task == "tensor":
-            add_unusable_answers(tree, sides[0], of.output, problems)
-        return of
+        if not fit.is_complete:
+            return None
+        (of,) = fit.sides
+        if of.signature.output.task == "tensor":
+            fit.add_unusable(of, of.signature.output)
+        return of.signature
 
     @classmethod
     def title(cls, tree: Tree) -> str:
         """Say which function it is."""
         return f"after {function_text(tree)}"
 
-    @classmethod
-    def build(cls, tree: Tree, builder: Builder) -> AfterNode:
-        """Build the node below and the function."""
-        of = builder.node(tree["of"])
-        signature = cls.require_fit(tree, [of], builder)
-        return cls(AnswersFunction(tree["name"], tree, signature.output, builder), of)
-
-    @property
-    def background(self) -> bytes:
-        """Return the rows of the node below."""
-        return self._of.background
-
     def compute(self, batch: Batch) -> NodeAnswers:
         """Let the node below answer, and change its answers."""
-        answers = self._of.answer(batch)
+        answers = self.nodes[0].answer(batch)
         start = time.perf_counter()
         outputs = self._function([answers.outputs], len(batch.ids))
         step = (self.name, round((time.perf_counter() - start) * 1e6, 1))
@@ -128,14 +111,3 @@ class AnswersFunction:
                 f"The result of the node {self._node!r} is not an answer: {message}",
                 "Fix the function; the answers that it got were valid.",
             ) from error
-
-
-def add_unusable_answers(tree: Tree, child: Side, output: Output, problems: Problems) -> None:
-    """Add that a node gets answers that it cannot use."""
-    problems.add(
-        "array_answers",
-        tree["name"],
-        node=f"{tree['name']} ({title(tree)})",
-        child=f"{child.tree['name']} ({title(child.tree)})",
-        answer=answer_text(output),
-    )

@@ -14,18 +14,12 @@ from numpy.typing import NDArray
 from clewline.model.runtime import Outputs
 from clewline.serve.batcher import BatchCost
 from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.fields import (
-    AlignedNode,
-    check_same_answers,
-    join_fields,
-    joined_background,
-    sides_text,
-)
+from clewline.serve.graph.fields import AlignedNode, NodeFit, sides_text
+from clewline.serve.graph.functions import is_function
 from clewline.serve.graph.node import Batch, Node, NodeAnswers
-from clewline.serve.graph.node_kind import NodeKind, Side
-from clewline.serve.graph.nodes.after import AnswersFunction, add_unusable_answers
+from clewline.serve.graph.node_kind import NodeKind
+from clewline.serve.graph.nodes.after import AnswersFunction
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode, child_names
-from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.routers.arm_shares import parse_weights, shares_text
 from clewline.serve.graph.row_trace import output_checksums
 from clewline.serve.graph.tables import share_column
@@ -37,29 +31,27 @@ from clewline.signature.field import NUMERIC, Field, Output, Signature
 PARALLEL_S = 0.001
 """Threads are used if the other branches are expected to take this long beside the longest."""
 
-Models = Mapping[str, Signature]
-
 
 class CombineNode(NodeKind):
     """Lets every branch answer every row, and combines the answers."""
 
     children = ("branches",)
 
-    def __init__(
-        self, tree: Tree, signature: Signature, branches: dict[str, Node], builder: Builder
-    ) -> None:
-        self.signature = signature
-        self._nodes = list(branches.values())
-        self._combiner = COMBINERS[tree["how"]](tree, signature, branches, builder)
+    def __init__(self, tree: Tree, builder: Builder) -> None:
+        branches = builder.nodes(tree, "branches")
+        if tree["how"] == "stack":
+            builder.model(tree["config"]["model"])
+        self.nodes = list(branches.values())
+        self.signature = self.require_fit(tree, self.nodes, builder)
+        self._combiner = COMBINERS[tree["how"]](tree, self.signature, branches, builder)
         below = [
             AlignedNode(
                 node,
-                Signature(
-                    fields=signature.fields,
-                    output=signature.output if self._combiner.aligns else node.signature.output,
-                ),
+                self.signature
+                if self._combiner.aligns
+                else Signature(fields=self.signature.fields, output=node.signature.output),
             )
-            for node in branches.values()
+            for node in self.nodes
         ]
         self._branches = ParallelBranches(below, builder.threads)
 
@@ -70,12 +62,10 @@ class CombineNode(NodeKind):
         value, at = written.value, written.value_at
         branches = written.level.get("branches")
         nodes = parser.named_nodes(branches, f"{written.at}.branches", least=2, path=written.path)
-        how = value.get("kind") if isinstance(value, dict) else value
-        if (isinstance(value, dict) and "function" in value) or (
-            isinstance(value, str) and ":" in value
-        ):
-            how = "function"
-        settings = value if isinstance(value, dict) else {"function": value}
+        settings = value if isinstance(value, dict) else {"kind": value}
+        how = settings.get("kind")
+        if "function" in settings or is_function(how):
+            how, settings = "function", {"function": how, **settings}
         settings = {str(key): each for key, each in settings.items() if key != "kind"}
         if not isinstance(how, str) or not how:
             parser.problems.add_wrong_value(at, value, "Write a kind, such as {kind: mean}.")
@@ -84,49 +74,23 @@ class CombineNode(NodeKind):
             known = ("mean", "vote", "stack", "FILE.py:NAME")
             parser.problems.add("unknown_kind", at, value=how, known=known)
             return None
-        if how != "function" and not isinstance(value, dict):
-            settings = {}
         config = COMBINERS[how].parse(settings, child_names(branches), at, parser)
-        if not nodes or config is None:
-            return None
-        return DeclaredNode(
-            kind="combine",
-            at=written.at,
-            name=name,
-            settings={"how": how, "config": config},
-            children={"branches": nodes},
-        )
+        resolved = None if config is None else {"how": how, "config": config}
+        return written.declare(name, resolved, branches=nodes)
 
     @classmethod
-    def fit(
-        cls, tree: Tree, sides: list[Side], models: Models, problems: Problems
-    ) -> Signature | None:
+    def fit(cls, fit: NodeFit) -> Signature | None:
         """Check that the branches answer what can be combined."""
-        known = [side for side in sides if side.signature is not None]
-        if not known:
+        if not fit.sides:
             return None
-        fields = join_fields(tree, "branches", known, problems)
-        output = COMBINERS[tree["how"]].fit(tree, known, fields, models, problems)
+        fields = fit.join_fields("branches")
+        output = COMBINERS[fit.tree["how"]].fit(fit, fields)
         return None if output is None else Signature(fields=fields, output=output)
 
     @classmethod
     def title(cls, tree: Tree) -> str:
         """Say how the answers are combined."""
         return f"combine {COMBINERS[tree['how']].title(tree)}"
-
-    @classmethod
-    def build(cls, tree: Tree, builder: Builder) -> CombineNode:
-        """Build the branches, and what combines their answers."""
-        branches = builder.nodes(tree, "branches")
-        if tree["how"] == "stack":
-            builder.model(tree["config"]["model"])
-        signature = cls.require_fit(tree, list(branches.values()), builder)
-        return cls(tree, signature, branches, builder)
-
-    @property
-    def background(self) -> bytes:
-        """Return rows with the fields of all branches."""
-        return joined_background(self._nodes, self.signature.fields)
 
     def compute(self, batch: Batch) -> NodeAnswers:
         """Ask the branches, in parallel if that pays, and combine."""
@@ -219,6 +183,8 @@ class Combiner:
 
     aligns: ClassVar[bool] = True
     """Whether the branches answer in the labels of the node, in their order."""
+    needs_labels: ClassVar[bool] = False
+    needs_shares: ClassVar[bool] = False
 
     def __init__(
         self, tree: Tree, signature: Signature, branches: dict[str, Node], builder: Builder
@@ -246,21 +212,16 @@ class Combiner:
         return f"{tree['how']}{shares_text(tree.get('config') or {})}"
 
     @classmethod
-    def fit(
-        cls,
-        tree: Tree,
-        sides: list[Side],
-        fields: tuple[Field, ...],
-        models: Models,
-        problems: Problems,
-    ) -> Output | None:
+    def fit(cls, fit: NodeFit, fields: tuple[Field, ...]) -> Output | None:
         """Check that the branches answer what can be combined, and return the joined output."""
-        check_same_answers(tree, "branches", sides, problems, shares=False)
-        outputs = [side.signature.output for side in sides if side.signature is not None]
-        if outputs[0].task == "tensor":
-            add_unusable_answers(tree, sides[0], outputs[0], problems)
-        every = all(output.has_probabilities for output in outputs)
-        return msgspec.structs.replace(outputs[0], has_probabilities=every)
+        fit.check_same_answers("branches", shares=cls.needs_shares)
+        first = fit.outputs[0]
+        if first.task == "tensor" or (cls.needs_labels and first.labels is None):
+            fit.add_unusable(fit.sides[0], first)
+        if cls.needs_shares and not any(output.has_probabilities for output in fit.outputs):
+            fit.add("no_probabilities", sides=sides_text("branches", fit.sides[0], fit.sides[-1]))
+        every = all(output.has_probabilities for output in fit.outputs)
+        return msgspec.structs.replace(first, has_probabilities=every or cls.needs_labels)
 
     def combine(self, answers: Sequence[Outputs], columns: Columns) -> Outputs:
         """Return one answer for each row."""
@@ -275,23 +236,7 @@ class Mean(Combiner):
     the order of the branches, so the same row gives the same bits.
     """
 
-    @classmethod
-    def fit(
-        cls,
-        tree: Tree,
-        sides: list[Side],
-        fields: tuple[Field, ...],
-        models: Models,
-        problems: Problems,
-    ) -> Output | None:
-        """Check that all branches answer probabilities or numbers."""
-        check_same_answers(tree, "branches", sides, problems, shares=True)
-        output = super().fit(tree, sides, fields, models, problems)
-        signatures = [side.signature for side in sides if side.signature is not None]
-        if not any(signature.output.has_probabilities for signature in signatures):
-            text = sides_text("branches", sides[0], sides[-1])
-            problems.add("no_probabilities", tree["name"], sides=text)
-        return output
+    needs_shares = True
 
     def combine(self, answers: Sequence[Outputs], columns: Columns) -> Outputs:
         """Return the weighted means."""
@@ -305,22 +250,7 @@ class Mean(Combiner):
 class Vote(Combiner):
     """The label that most branches choose, the first of equal ones; its share of the votes."""
 
-    @classmethod
-    def fit(
-        cls,
-        tree: Tree,
-        sides: list[Side],
-        fields: tuple[Field, ...],
-        models: Models,
-        problems: Problems,
-    ) -> Output | None:
-        """Check that the branches answer labels."""
-        output = super().fit(tree, sides, fields, models, problems)
-        if output is None:
-            return None
-        if output.labels is None:
-            add_unusable_answers(tree, sides[0], output, problems)
-        return msgspec.structs.replace(output, has_probabilities=True)  # shares of the votes
+    needs_labels = True
 
     def combine(self, answers: Sequence[Outputs], columns: Columns) -> Outputs:
         """Return the weighted votes."""
@@ -400,34 +330,21 @@ class Stack(Combiner):
         return f"stack{settings_text(tree['config'])}"
 
     @classmethod
-    def fit(
-        cls,
-        tree: Tree,
-        sides: list[Side],
-        fields: tuple[Field, ...],
-        models: Models,
-        problems: Problems,
-    ) -> Output | None:
+    def fit(cls, fit: NodeFit, fields: tuple[Field, ...]) -> Output | None:
         """Check that the branches or the request have every field of the model."""
-        stacked = models.get(tree["config"]["model"])
+        ref = fit.tree["config"]["model"]
+        stacked = fit.models.get(ref)
         if stacked is None:
             return None
-        name = tree["name"]
         if stacked.tensors:
-            problems.add("stack_tensors", name, node=name, model=tree["config"]["model"])
-        outputs = {s.name: s.signature.output for s in sides if s.signature is not None}
+            fit.add("stack_tensors", node=fit.tree["name"], model=ref)
+        outputs = {side.name: side.signature.output for side in fit.sides}
         request = Signature(fields=fields, output=stacked.output)
+        answers = ", ".join(n for branch, output in outputs.items() for n in _names(branch, output))
         for field in (*stacked.numeric, *stacked.textual):
-            if len(outputs) == len(sides) and _stack_column(field, outputs, request) is None:
-                names = [n for branch, output in outputs.items() for n in _names(branch, output)]
-                problems.add(
-                    "stack_field",
-                    name,
-                    node=name,
-                    kind=field.kind,
-                    field=field.name,
-                    answers=", ".join(names),
-                )
+            if fit.is_complete and _stack_column(field, outputs, request) is None:
+                node, kind = fit.tree["name"], field.kind
+                fit.add("stack_field", node=node, kind=kind, field=field.name, answers=answers)
         return stacked.output
 
     def combine(self, answers: Sequence[Outputs], columns: Columns) -> Outputs:

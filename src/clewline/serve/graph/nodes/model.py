@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from clewline.errors import InvalidConfig
 from clewline.model.runtime import Predictor
 from clewline.serve.graph.builder import Builder
+from clewline.serve.graph.fields import NodeFit
 from clewline.serve.graph.node import Batch, NodeAnswers
-from clewline.serve.graph.node_kind import NodeKind, Side
+from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
-from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.row_trace import output_checksums
 from clewline.serve.graph.tree import Tree
 from clewline.serve.log.frame import RoutePath
-from clewline.serve.model_cache.loaded_models import LoadedModel
 from clewline.signature.field import Signature
 
 
@@ -26,31 +25,31 @@ class ModelNode(NodeKind):
 
     options = ("pin", "isolate")
 
-    def __init__(self, model: LoadedModel, builder: Builder) -> None:
-        self.signature = model.signature
-        self._model = model
-        self._predict = predictor_call(model.predictor, builder.timeout_s)
+    def __init__(self, tree: Tree, builder: Builder) -> None:
+        self._model = builder.model(tree["model"], isolate=bool(tree.get("isolate")))
+        self.signature = self._model.signature
+        if self.signature.output.task == "transform":
+            raise InvalidConfig(
+                f"{self._model.ref} is fitted preprocessing, which answers nothing itself.",
+                "Put it before a model: transform: NAME@ALIAS, then model: NAME@ALIAS.",
+            )
+        self._predict = predictor_call(self._model.predictor, builder.timeout_s)
         self._has_checksums = builder.has_checksums
 
     @classmethod
     def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
         """Read the model and its options."""
-        settings: dict[str, Any] = {
-            key: parser.flag(written.level, key, written.at) for key in cls.options
-        }
-        reference = parser.model(written.value, written.value_at)
-        if reference is None:
+        options = {key: parser.flag(written.level, key, written.at) for key in cls.options}
+        model = parser.model(written.value, written.value_at)
+        if model is None:
             return None
-        settings = {"model": reference, **settings}
         name = parser.name(written.path, "" if written.path else "model")
-        return DeclaredNode(kind="model", at=written.at, name=name, settings=settings)
+        return written.declare(name, {"model": model, **options})
 
     @classmethod
-    def fit(
-        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
-    ) -> Signature | None:
+    def fit(cls, fit: NodeFit) -> Signature | None:
         """Return the signature of the version."""
-        return models.get(tree["model"])
+        return fit.models.get(fit.tree["model"])
 
     @classmethod
     def request_takers(cls, tree: Tree) -> Iterator[str | Tree]:
@@ -61,17 +60,6 @@ class ModelNode(NodeKind):
     def title(cls, tree: Tree) -> str:
         """Say which version it is, and its options."""
         return model_text(tree)
-
-    @classmethod
-    def build(cls, tree: Tree, builder: Builder) -> ModelNode:
-        """Load the version `tree["model"]` (`name@number`) into a node."""
-        model = builder.model(tree["model"], isolate=bool(tree.get("isolate")))
-        if model.signature.output.task == "transform":
-            raise InvalidConfig(
-                f"{model.ref} is fitted preprocessing, which answers nothing itself.",
-                "Put it before a model: transform: NAME@ALIAS, then model: NAME@ALIAS.",
-            )
-        return cls(model, builder)
 
     @property
     def background(self) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -16,21 +16,15 @@ from clewline.errors import InvalidInput, NotSupported
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_rows
 from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.fields import (
-    AlignedNode,
-    check_same_answers,
-    join_fields,
-    joined_background,
-)
-from clewline.serve.graph.node import Batch, Node, NodeAnswers
-from clewline.serve.graph.node_kind import NodeKind, Side
+from clewline.serve.graph.fields import AlignedNode, NodeFit
+from clewline.serve.graph.node import Batch, NodeAnswers
+from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode, child_names
 from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.routers.router import (
     ROUTERS,
     Config,
     RouteContext,
-    Router,
     router_class,
 )
 from clewline.serve.graph.tree import Tree
@@ -45,14 +39,16 @@ class RouteNode(NodeKind):
 
     children = ("arms",)
 
-    def __init__(
-        self, signature: Signature, arms: dict[str, Node], router: Router, builder: Builder
-    ) -> None:
-        self.signature = signature
-        self._nodes = list(arms.values())
-        self._arms = [(arm, AlignedNode(node, signature)) for arm, node in arms.items()]
-        self._router = router
-        self._builder = builder
+    def __init__(self, tree: Tree, builder: Builder) -> None:
+        arms, router = builder.nodes(tree, "arms"), router_class(tree["how"])
+        self.nodes = list(arms.values())
+        self.signature = self.require_fit(tree, self.nodes, builder)
+        self._arms = [(arm, AlignedNode(node, self.signature)) for arm, node in arms.items()]
+        context = RouteContext(
+            builder.endpoint, tree["name"], tuple(arms), self.signature, builder.since
+        )
+        self._router = router(tree.get("config") or {}, context)
+        self._state = builder.state
 
     @classmethod
     def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
@@ -63,24 +59,17 @@ class RouteNode(NodeKind):
         settings = _parse_router(
             written.value, child_names(arms), written.value_at, parser.problems
         )
-        if not nodes:
-            return None
-        return DeclaredNode(
-            kind="route", at=written.at, name=name, settings=settings, children={"arms": nodes}
-        )
+        return written.declare(name, settings, arms=nodes)
 
     @classmethod
-    def fit(
-        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
-    ) -> Signature | None:
+    def fit(cls, fit: NodeFit) -> Signature | None:
         """Check that the arms answer alike, and that the router finds its fields."""
-        known = [side for side in sides if side.signature is not None]
-        if not known or known[0].signature is None:
+        if not fit.sides:
             return None
-        check_same_answers(tree, "arms", known, problems, shares=True)
-        joined = join_fields(tree, "arms", known, problems)
-        signature = Signature(fields=joined, output=known[0].signature.output)
-        router_class(tree["how"]).check(tree.get("config") or {}, signature, tree["name"], problems)
+        fit.check_same_answers("arms", shares=True)
+        signature = Signature(fields=fit.join_fields("arms"), output=fit.outputs[0])
+        config, name = fit.tree.get("config") or {}, fit.tree["name"]
+        router_class(fit.tree["how"]).check(config, signature, name, fit.problems)
         return signature
 
     @classmethod
@@ -89,26 +78,10 @@ class RouteNode(NodeKind):
         config = tree.get("config") or {}
         return f"route {tree['how']}{router_class(tree['how']).config_text(config)}"
 
-    @classmethod
-    def build(cls, tree: Tree, builder: Builder) -> RouteNode:
-        """Build the arms, and the router `tree["how"]` over them."""
-        arms = builder.nodes(tree, "arms")
-        signature = cls.require_fit(tree, list(arms.values()), builder)
-        context = RouteContext(
-            builder.endpoint, tree["name"], tuple(arms), signature, builder.since
-        )
-        router = router_class(tree["how"]).build(tree.get("config") or {}, context)
-        return cls(signature, arms, router, builder)
-
-    @property
-    def background(self) -> bytes:
-        """Return rows with the fields of all arms."""
-        return joined_background(self._nodes, self.signature.fields)
-
     def compute(self, batch: Batch) -> NodeAnswers:
         """Choose, and let each arm answer its rows in one call."""
         start = time.perf_counter()
-        state = self._builder.state(self.name) if self._router.learns else None
+        state = self._state(self.name) if self._router.learns else None
         arms, propensities = self._router.choose(batch, state)
         _require_choices(arms, propensities, len(batch.ids), len(self._arms))
         spent_us = round((time.perf_counter() - start) * 1e6, 1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.fields import AlignedNode, check_fields_within, check_same_answers
-from clewline.serve.graph.node import Batch, Node, NodeAnswers
-from clewline.serve.graph.node_kind import NodeKind, Side
+from clewline.serve.graph.fields import AlignedNode, NodeFit
+from clewline.serve.graph.node import Batch, NodeAnswers
+from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
-from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.shadow_runner import ShadowGroup
 from clewline.serve.graph.tree import Tree
 from clewline.signature.field import Signature
@@ -21,11 +20,18 @@ class ShadowNode(NodeKind):
     place = "endpoint"
     children = ("of", "shadows")
 
-    def __init__(self, of: Node, group: ShadowGroup, builder: Builder) -> None:
-        self.signature = of.signature
-        self._of = of
-        self._group = group
-        self._builder = builder
+    def __init__(self, tree: Tree, builder: Builder) -> None:
+        of = builder.node(tree["of"])
+        self.nodes, self.signature, self._builder = [of], of.signature, builder
+        separate = builder.separate()  # shadows are closed at another time
+        try:
+            shadows = separate.nodes(tree, "shadows")
+            self.require_fit(tree, [of, *shadows.values()], builder)
+        except BaseException:
+            separate.close()
+            raise
+        aligned = {shadow: AlignedNode(node, of.signature) for shadow, node in shadows.items()}
+        self._group = ShadowGroup(builder.revision, aligned, of.signature.output, separate)
 
     @classmethod
     def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
@@ -34,23 +40,17 @@ class ShadowNode(NodeKind):
         of = written.below()
         if of is None or not shadows:
             return of
-        name = parser.name("", "shadow")
-        return DeclaredNode(
-            kind="shadow", at=written.at, name=name, children={"of": of, "shadows": shadows}
-        )
+        return written.declare(parser.name("", "shadow"), {}, of=of, shadows=shadows)
 
     @classmethod
-    def fit(
-        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
-    ) -> Signature | None:
+    def fit(cls, fit: NodeFit) -> Signature | None:
         """Check that the shadows answer alike, and take no other fields."""
-        answering = sides[0].signature
-        if answering is None:
+        if not fit.sides or fit.sides[0].name != "of":
             return None
-        known = [sides[0], *(side for side in sides[1:] if side.signature is not None)]
-        check_same_answers(tree, "shadows", known, problems, shares=False)
-        for shadow in known[1:]:
-            check_fields_within(shadow, answering.fields, "the answering node", problems)
+        answering = fit.sides[0].signature
+        fit.check_same_answers("shadows", shares=False)
+        for shadow in fit.sides[1:]:
+            fit.check_fields_within(shadow, answering.fields, "the answering node")
         return answering
 
     @classmethod
@@ -58,29 +58,9 @@ class ShadowNode(NodeKind):
         """Yield the node that answers; the bounds of shadows do not count."""
         yield tree["of"]
 
-    @classmethod
-    def build(cls, tree: Tree, builder: Builder) -> ShadowNode:
-        """Build the node that answers, and the shadows, which are closed at another time."""
-        of = builder.node(tree["of"])
-        separate = builder.separate()
-        try:
-            nodes = separate.nodes(tree, "shadows")
-            cls.require_fit(tree, [of, *nodes.values()], builder)
-        except BaseException:
-            separate.close()
-            raise
-        below = {shadow: AlignedNode(node, of.signature) for shadow, node in nodes.items()}
-        group = ShadowGroup(builder.revision, below, of.signature.output, separate)
-        return cls(of, group, builder)
-
-    @property
-    def background(self) -> bytes:
-        """Return the rows of the node that answers."""
-        return self._of.background
-
     def compute(self, batch: Batch) -> NodeAnswers:
         """Let the node below answer, and offer the rows to the shadows."""
-        answers = self._of.answer(batch)
+        answers = self.nodes[0].answer(batch)
         shadowing = self._builder.shadowing
         if shadowing is not None and self._builder.is_live:
             shadowing.offer(self._group, batch, answers)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import msgspec
 
 from clewline.errors import InvalidInput, ModelFailed
 from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.fields import ColumnSelection, background_of, check_fields_within
+from clewline.serve.graph.fields import ColumnSelection, NodeFit, background_of
 from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
-from clewline.serve.graph.node_kind import NodeKind, Side
+from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.nodes.model import model_text
 from clewline.serve.graph.parser import (
     DeclaredNode,
@@ -41,13 +41,17 @@ class TransformNode(NodeKind):
     place = "before"
     children = ("then",)
 
-    def __init__(
-        self, signature: Signature, change: ChangeColumns, then: Node, model: LoadedModel | None
-    ) -> None:
-        self.signature = signature
-        self._change = change
-        self._then = then
-        self._model = model
+    def __init__(self, tree: Tree, builder: Builder) -> None:
+        then = builder.node(tree["then"])
+        self.nodes = [then]
+        self._model: LoadedModel | None = None
+        if "model" in tree:
+            self._model = builder.model(tree["model"], isolate=bool(tree.get("isolate")))
+        self.signature = self.require_fit(tree, self.nodes, builder)
+        if self._model is not None:
+            self._change = _model_call(self._model, then, builder.timeout_s)
+        else:
+            self._change = _function_call(tree, builder, self.signature, then)
 
     @classmethod
     def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
@@ -70,31 +74,26 @@ class TransformNode(NodeKind):
             }
             last = call.function.rpartition(":")[2]
         name = "" if settings is None else parser.name(written.path, last)
-        then = written.below()
-        if settings is None or then is None:
-            return None
-        return DeclaredNode(
-            kind="transform", at=at, name=name, settings=settings, children={"then": then}
-        )
+        return written.declare(name, settings, then=written.below())
 
     @classmethod
-    def fit(
-        cls, tree: Tree, sides: list[Side], models: Mapping[str, Signature], problems: Problems
-    ) -> Signature | None:
+    def fit(cls, fit: NodeFit) -> Signature | None:
         """Check that fitted preprocessing makes the fields of the node below it."""
-        then = sides[0].signature
-        if tree.get("model"):
-            prepared = models.get(tree["model"])
-            if prepared is None or then is None:
+        if not fit.is_complete:
+            return None
+        (then,) = fit.sides
+        fields, output = fit.tree.get("fields"), then.signature.output
+        if "model" in fit.tree:
+            prepared = fit.models.get(fit.tree["model"])
+            if prepared is None:
                 return None
-            giver = f"{tree['name']} ({title(tree)})"
-            below = Side(sides[0].tree["name"], sides[0].tree, then)
-            check_fields_within(below, prepared.transformed.fields, giver, problems)
-            return Signature(fields=prepared.fields, output=then.output)
-        if then is None or tree.get("fields") is None:
-            return then
-        fields = msgspec.convert(tree["fields"], tuple[Field, ...])
-        return Signature(fields=fields, output=then.output)
+            giver = f"{fit.tree['name']} ({title(fit.tree)})"
+            below = then._replace(name=then.tree["name"])
+            fit.check_fields_within(below, prepared.transformed.fields, giver)
+            return Signature(fields=prepared.fields, output=output)
+        if fields is None:
+            return then.signature
+        return Signature(fields=msgspec.convert(fields, tuple[Field, ...]), output=output)
 
     @classmethod
     def request_takers(cls, tree: Tree) -> Iterator[str | Tree]:
@@ -109,34 +108,19 @@ class TransformNode(NodeKind):
         """Say which function or preprocessing it is."""
         return f"transform {model_text(tree) if 'model' in tree else function_text(tree)}"
 
-    @classmethod
-    def build(cls, tree: Tree, builder: Builder) -> TransformNode:
-        """Build the node below, and the function or package that the tree names."""
-        then = builder.node(tree["then"])
-        if "model" not in tree:
-            signature = cls.require_fit(tree, [then], builder)
-            function = builder.function(tree["function"], tree.get("config"))
-            frame = require_frame(tree["name"], tree["frame"])
-            checker = Checker(then.signature)
-            change = _function_call(tree["name"], function, frame, signature, checker)
-            return cls(signature, change, then, None)
-        model = builder.model(tree["model"], isolate=bool(tree.get("isolate")))
-        signature = cls.require_fit(tree, [then], builder)
-        return cls(signature, _model_call(model, then, builder.timeout_s), then, model)
-
     @property
     def background(self) -> bytes:
         """Return rows of the fields that go in; values of unknown fields are made up."""
         if self._model is not None:
             return self._model.background
-        return background_of(self.signature.fields, self._then)
+        return background_of(self.signature.fields, self.nodes[0])
 
     def compute(self, batch: Batch) -> NodeAnswers:
         """Change the columns of the batch, and let the node below answer it."""
         start = time.perf_counter()
         columns = self._change(batch.columns)
         step = (self.name, round((time.perf_counter() - start) * 1e6, 1))
-        answers = self._then.answer(Batch(columns, batch.ids, batch.entities))
+        answers = self.nodes[0].answer(Batch(columns, batch.ids, batch.entities))
         return NodeAnswers(
             answers.outputs,
             tuple(msgspec.structs.replace(p, path=(step, *p.path)) for p in answers.paths),
@@ -169,9 +153,11 @@ def _read_fields(value: Any, at: str, problems: Problems) -> list[dict[str, Any]
     return plain_fields
 
 
-def _function_call(
-    name: str, function: Callable[[Any], Any], frame: Any, signature: Signature, checker: Checker
-) -> ChangeColumns:
+def _function_call(tree: Tree, builder: Builder, signature: Signature, then: Node) -> ChangeColumns:
+    name, checker = tree["name"], Checker(then.signature)
+    function = builder.function(tree["function"], tree.get("config"))
+    frame = require_frame(name, tree["frame"])
+
     def change(columns: Columns) -> Columns:
         try:
             result = function(table_of(columns, signature, frame))

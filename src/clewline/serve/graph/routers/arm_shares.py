@@ -28,7 +28,6 @@ class ArmShares:
     """
 
     def __init__(self, config: Config, context: RouteContext) -> None:
-        self.salt: str | None = config.get("salt")
         self._first = _normalised(config["weights"], context.arms)
         self._ramp = None
         if "ramp" in config:

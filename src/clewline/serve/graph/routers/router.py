@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -46,7 +46,7 @@ class Router:
     """
     The class of a router; its objects choose.
 
-    A plug-in writes `build` and `choose`; the other methods have defaults.
+    A plug-in writes `__init__` and `choose`; the other methods have defaults.
 
     The same row with the same id and entity, under the same state, gets the same arm
     with the same propensity, whatever batch it stands in, in any process and after a
@@ -79,8 +79,7 @@ class Router:
         """Write the config in one line, behind the router's name."""
         return settings_text(config)
 
-    @classmethod
-    def build(cls, config: Config, context: RouteContext) -> Self:
+    def __init__(self, config: Config, context: RouteContext) -> None:
         """
         Make a router of the config that a revision pins.
 

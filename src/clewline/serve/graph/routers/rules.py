@@ -59,9 +59,23 @@ class RulesRouter(Router):
     A null fulfils no condition but `missing`, and no `!=`.
     """
 
-    def __init__(self, rules: list[tuple[Condition, int]], otherwise: int) -> None:
-        self._rules = rules
-        self._otherwise = otherwise
+    def __init__(self, config: Config, context: RouteContext) -> None:
+        """
+        Compile the conditions.
+
+        Raises:
+            InvalidEndpoint: They do not fit the rows of the route.
+        """
+        problems = Problems()
+        self._rules = [
+            (
+                _compile_group(rule["if"], context.signature, context.node, problems),
+                context.arms.index(rule["arm"]),
+            )
+            for rule in config["rules"]
+        ]
+        self._otherwise = context.arms.index(config["otherwise"])
+        problems.require_none(f"The graph of {context.endpoint}")
 
     @classmethod
     def parse(cls, settings: Config, arms: list[str], at: str, problems: Problems) -> Config:
@@ -96,25 +110,6 @@ class RulesRouter(Router):
         parts = [f"{_group_text(rule['if'], 'and')} → {rule['arm']}" for rule in config["rules"]]
         rest = f"; otherwise {config['otherwise']}" if config.get("otherwise") else ""
         return f": {'; '.join(parts)}{rest}"
-
-    @classmethod
-    def build(cls, config: Config, context: RouteContext) -> RulesRouter:
-        """
-        Compile the conditions.
-
-        Raises:
-            InvalidEndpoint: They do not fit the rows of the route.
-        """
-        problems = Problems()
-        rules = [
-            (
-                _compile_group(rule["if"], context.signature, context.node, problems),
-                context.arms.index(rule["arm"]),
-            )
-            for rule in config["rules"]
-        ]
-        problems.require_none(f"The graph of {context.endpoint}")
-        return cls(rules, context.arms.index(config["otherwise"]))
 
     def choose(
         self, batch: Batch, state: RouterState | None

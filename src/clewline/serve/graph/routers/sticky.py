@@ -35,9 +35,11 @@ class StickyRouter(Router):
         Schindelhauer and Schomaker, Weighted distributed hash tables (SPAA 2005).
     """
 
-    def __init__(self, shares: ArmShares, arms: tuple[str, ...], salt: str) -> None:
-        self._shares = shares
-        self._hashes = [UniformHash(f"{salt}/{arm}") for arm in arms]
+    def __init__(self, config: Config, context: RouteContext) -> None:
+        even = dict.fromkeys(context.arms, 1.0)
+        self._shares = ArmShares({"weights": even, **config}, context)
+        salt = config.get("salt") or f"{context.endpoint}/{context.node}"
+        self._hashes = [UniformHash(f"{salt}/{arm}") for arm in context.arms]
 
     @classmethod
     def parse(cls, settings: Config, arms: list[str], at: str, problems: Problems) -> Config:
@@ -49,13 +51,6 @@ class StickyRouter(Router):
     def config_text(cls, config: Config) -> str:
         """Write the shares of the arms."""
         return shares_text(config)
-
-    @classmethod
-    def build(cls, config: Config, context: RouteContext) -> StickyRouter:
-        """Make it of its weights; without any, every arm has the same share."""
-        even = dict.fromkeys(context.arms, 1.0)
-        shares = ArmShares({"weights": even, **config}, context)
-        return cls(shares, context.arms, shares.salt or f"{context.endpoint}/{context.node}")
 
     def choose(
         self, batch: Batch, state: RouterState | None

@@ -24,9 +24,9 @@ class WeightsRouter(Router):
     Config: `{"weights": {arm: share}, "ramp": {"to": {arm: share}, "over_s": s}}`.
     """
 
-    def __init__(self, shares: ArmShares, salt: str) -> None:
-        self._shares = shares
-        self._hash = UniformHash(salt)
+    def __init__(self, config: Config, context: RouteContext) -> None:
+        self._shares = ArmShares(config, context)
+        self._hash = UniformHash(f"{context.endpoint}/{context.node}/{config.get('salt') or ''}")
 
     @classmethod
     def parse(cls, settings: Config, arms: list[str], at: str, problems: Problems) -> Config:
@@ -37,12 +37,6 @@ class WeightsRouter(Router):
     def config_text(cls, config: Config) -> str:
         """Write the shares of the arms."""
         return shares_text(config)
-
-    @classmethod
-    def build(cls, config: Config, context: RouteContext) -> WeightsRouter:
-        """Make it of its weights."""
-        shares = ArmShares(config, context)
-        return cls(shares, f"{context.endpoint}/{context.node}/{shares.salt or ''}")
 
     def choose(
         self, batch: Batch, state: RouterState | None
