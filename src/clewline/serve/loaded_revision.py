@@ -16,7 +16,7 @@ from clewline.errors import Fault, InvalidInput, ModelFailed
 from clewline.serve.batcher import BatchAnswer, BatchCost
 from clewline.serve.graph.builder import Builder, RouterStates, Shadowing
 from clewline.serve.graph.functions import ProjectFunctions, load_functions
-from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
+from clewline.serve.graph.node import Batch, BuiltNode, NodeAnswers, node_failure
 from clewline.serve.graph.row_trace import RowTrace, frame_with_traces, row_traces
 from clewline.serve.graph.tree import ONLY, of_revision
 from clewline.serve.json_reader import MAX_ROWS, json_reader_of
@@ -39,7 +39,7 @@ class LoadedRevision:
     """Answers batches as one revision of an endpoint defines it. Free of I/O."""
 
     def __init__(
-        self, revision: Revision, build: Builder, node: Node, *, max_rows: int = MAX_ROWS
+        self, revision: Revision, build: Builder, node: BuiltNode, *, max_rows: int = MAX_ROWS
     ) -> None:
         timeout_ms = revision.spec.get("timeout_ms")
         self.revision = revision
@@ -134,13 +134,14 @@ class LoadedRevision:
         if ids is None:
             ids = prediction_ids(len(rows))
         try:
-            answered = self._node.answer(Batch(checked.columns, ids, entities))
+            answered = self._node.compute(Batch(checked.columns, ids, entities))
             answers = self._writer.write(ids, answered, checked.flags)
         except InvalidInput:
             raise
         except BaseException as error:
-            found = error if isinstance(error, ModelFailed) else node_failure("graph", error)
-            raise ModelFailed(found.message, found.fix, tuple(map(id_text, ids))) from error
+            if not isinstance(error, ModelFailed):
+                error = node_failure(self._node.name, error)
+            raise ModelFailed(error.message, error.fix, tuple(map(id_text, ids))) from error
         paths = answered.paths
         if answered.path_of_row is None and not answered.checksums:  # nearly always
             traces = [RowTrace(paths[0])] * len(ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -94,15 +95,17 @@ class FunctionPredictor:
         warnings: tuple[str, ...] = (),
     ) -> None:
         self.warnings = warnings
-        self._answer, self._size, self._on_close = answer, rows_per_call, on_close
-
-    def predict(self, columns: Columns) -> Outputs:
-        """Answer rows; raises `InvalidInput` if the model refuses one."""
-        return predict_in_batches(self._answer, columns, self._size)
+        self._on_close = on_close
+        # An attribute, so that the path of a request does not cross a method that forwards.
+        self.predict: Callable[[Columns], Outputs] = (
+            answer
+            if rows_per_call is None
+            else partial(predict_in_batches, answer, size=rows_per_call)
+        )
 
     def close(self) -> None:
         """Free the model."""
-        self._answer = _closed
+        self.predict = _closed
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             on_close()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from clewline.errors import IntegrityError, InvalidConfig
 from clewline.serve.graph.functions import ProjectFunctions
-from clewline.serve.graph.node import Batch, Node, NodeAnswers
+from clewline.serve.graph.node import Batch, BuiltNode, Node, NodeAnswers
 from clewline.serve.graph.tree import Tree, node_kind, of_revision
 from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
 from clewline.signature.field import Signature
@@ -66,7 +66,7 @@ class Builder:
         self._names: set[str] = set()
         self._held = ExitStack()
 
-    def node(self, tree: Tree) -> Node:
+    def node(self, tree: Tree) -> BuiltNode:
         """
         Build the node of a tree, with all nodes below it.
 
@@ -85,7 +85,7 @@ class Builder:
         node = node_kind(kind)(tree, self)
         node.name = name
         self._held.callback(node.close)
-        built: Node = node
+        built: BuiltNode = node
         return built
 
     def nodes(self, tree: Tree, key: str) -> dict[str, Node]:

@@ -69,6 +69,15 @@ class Node(Protocol):
         """
 
 
+class BuiltNode(Node, Protocol):
+    """A node as the builder makes it: of a node kind, with its name in the tree."""
+
+    name: str
+
+    def compute(self, batch: Batch) -> NodeAnswers:
+        """Answer as `answer` does, but raise errors as they are, without the node's name."""
+
+
 def node_failure(node: str, error: BaseException) -> ModelFailed:
     """
     Return the error for callers that names the node that raised.

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.errors import IntegrityError, InvalidInput
+from clewline.errors import FieldProblem, IntegrityError, InvalidInput
 from clewline.model.compile.candidate_forms import FEATURES, MODEL
-from clewline.model.compile.encoding import KEY, InputEncoder, InputEncoding
+from clewline.model.compile.encoding import KEY, InputEncoding, TextCodes
 from clewline.model.families.family import REGISTER_AGAIN, decode_file, require_files
 from clewline.model.runtime.outputs import FunctionPredictor, FunctionTransformer, Outputs
 from clewline.signature.columns import Columns
@@ -81,6 +81,75 @@ def load_onnx(
         return Outputs(**dict(zip(names, run(names, inputs(columns)), strict=True)))
 
     return FunctionPredictor(answer, encoding.rows_per_call)
+
+
+class InputEncoder:
+    """Turns checked rows into the inputs of a compiled model. Any thread may call it."""
+
+    def __init__(self, encoding: InputEncoding, signature: Signature) -> None:
+        names = [field.name for field in signature.textual]
+        self._texts = encoding.codes
+        self._columns = [names.index(text.field) for text in encoding.codes]
+        self._lookups = [_Codes(text).__getitem__ for text in encoding.codes]
+        self._closed = any(text.refused for text in encoding.codes)
+        self._numbers = bool(encoding.numbers)
+        self._text = None if encoding.texts is None else names.index(encoding.texts)
+        self._lower = encoding.lower
+
+    def inputs(self, columns: Columns) -> dict[str, NDArray[Any]]:
+        """
+        Give the inputs by name.
+
+        Raises:
+            InvalidInput: A level or null that the estimator itself refuses; names each.
+        """
+        inputs: dict[str, NDArray[Any]] = {}
+        if self._numbers:
+            inputs["numbers"] = columns.numbers
+        if self._lookups:
+            inputs["codes"] = self._codes(columns)
+        if self._text is not None:
+            texts = columns.texts[:, self._text]
+            lowered = [text.lower() for text in texts.tolist()] if self._lower else texts
+            inputs["texts"] = np.array(lowered, dtype=object)
+        return inputs
+
+    def _codes(self, columns: Columns) -> NDArray[np.int64]:
+        texts = columns.texts.T.tolist()
+        found: list[int] = []
+        for column, lookup in zip(self._columns, self._lookups, strict=True):
+            found += map(lookup, texts[column])
+        codes = np.array(found, dtype=np.int64)
+        if self._closed:
+            self._refuse(codes.reshape(len(self._lookups), -1), texts)
+        return codes
+
+    def _refuse(self, codes: NDArray[np.int64], texts: list[list[str | None]]) -> None:
+        problems = []
+        for row, column, text in zip(codes, self._columns, self._texts, strict=True):
+            for place in np.flatnonzero(np.isin(row, text.refused)).tolist():
+                known = ", ".join(map(repr, text.levels[:10]))
+                more = ", …" if len(text.levels) > 10 else ""
+                expected = f"one of {known}{more}: the model's encoder refuses others"
+                problems.append(FieldProblem(place, text.field, texts[column][place], expected))
+        if problems:
+            raise InvalidInput(
+                f"{len(problems)} values are none that the model's own encoder takes.",
+                'Send known levels, or train with handle_unknown="ignore".',
+                tuple(problems),
+            )
+
+
+class _Codes(dict[str | None, int]):
+    """Text or None to code; half the time of `get` with a default for each."""
+
+    def __init__(self, text: TextCodes) -> None:
+        super().__init__({level: code for code, level in enumerate(text.levels)})
+        self[None] = text.null
+        self._unseen = text.unseen
+
+    def __missing__(self, text: str | None) -> int:
+        return self._unseen
 
 
 class OnnxFileModel:
