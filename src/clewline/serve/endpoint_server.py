@@ -28,6 +28,7 @@ from clewline.serve.batcher import QUEUE_ROWS, Batcher
 from clewline.serve.body_queue import BodyQueue
 from clewline.serve.catalog_follower import CatalogFollower
 from clewline.serve.deadlines import Deadlines
+from clewline.serve.decoder_preparation import prepare_decoders
 from clewline.serve.graph.routers.router import LearnedStates
 from clewline.serve.graph.shadow_runner import ShadowRunner
 from clewline.serve.idempotency.idempotency import Idempotency
@@ -132,6 +133,7 @@ class EndpointServer:
             NotFound: There is no store, or no endpoint with a given name.
             StoreReadOnly, StoreFull: The log cannot be written.
         """
+        prepare_decoders()
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines()
         self.body_queue = BodyQueue()
