@@ -210,7 +210,7 @@ def test_every_value_falls_into_one_bin(values: list[float], nulls: int) -> None
     )
     signature = infer_signature(table, target="y")
     numbers = Checker(signature).table(table.drop("y")).columns
-    found = dict(profile._fields(signature, numbers))["x"]
+    found = profile.measure_profile(signature, numbers, None).fields["x"]
     assert found.histogram is not None
     edges = found.histogram.edges
     assert found.nulls == nulls
@@ -223,7 +223,7 @@ def test_a_sample_is_drawn_by_its_seed_alone() -> None:
     table = pl.DataFrame({"x": np.arange(1000.0), "y": ["a", "b"] * 500})
     signature = infer_signature(table, target="y")
     numbers: Columns = Checker(signature).table(table.drop("y")).columns
-    one, two, other = (background.rows(signature, numbers, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (background.background_rows(signature, numbers, seed=seed) for seed in (0, 0, 1))
     assert one == two != other
     assert len(one) == background.ROWS
     assert len({row["x"] for row in one}) == background.ROWS

@@ -133,7 +133,7 @@ def test_promotions_that_were_cut_off_are_found_in_git(registry: Registry) -> No
     _sql(registry, "DELETE FROM chain_entry WHERE seq > 3")
     problems = verify(registry).problems
     assert len(problems) == 2
-    assert all("is not there" in problem for problem in problems)
+    assert all("is missing" in problem for problem in problems)
 
 
 def test_heads_that_were_fetched_are_held_against_the_chain(registry: Registry) -> None:

@@ -1,4 +1,4 @@
-"""What `clewline doctor` says of keys, packages and the registry's chain."""
+"""Check keys, packages and the registry's chain, for `clewline doctor`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,21 @@ from clewline.store.store import Store
 
 def model_findings(project: Project, *, deep: bool = True) -> list[Finding]:
     """
-    Check the project's key, every byte of every package, and the registry's chain.
-
-    Reads only.
+    Check the project's key, the packages, and the registry's chain. Reads only.
 
     Args:
-        project: Whose.
-        deep: Read the packages; their places and the chain alone if not.
+        project: What to check.
+        deep: Whether to read every byte of the packages.
     """
     with Store.open(project.store_root, write=False) as store:
         registry = Registry(project, store)
-        return [*_key(project), *_registered(registry, deep), *_left(registry)]
+        return [*_check_key(project), *_check_registry(registry, deep), *_check_folders(registry)]
 
 
-def _key(project: Project) -> Iterator[Finding]:
+def _check_key(project: Project) -> Iterator[Finding]:
     path = project.private_key
     if not path.exists():
-        return  # where models are only served, the private key need not be
+        return  # a machine that only serves models need not have it
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         yield Finding("exposed_key", {"path": str(path), "mode": f"{mode:o}"})
@@ -49,7 +47,7 @@ def _key(project: Project) -> Iterator[Finding]:
         yield Finding("wrong_key", {"path": str(path)})
 
 
-def _registered(registry: Registry, deep: bool) -> Iterator[Finding]:
+def _check_registry(registry: Registry, deep: bool) -> Iterator[Finding]:
     try:
         found = verify(registry, packages=deep)
     except ClewlineError as error:
@@ -62,31 +60,25 @@ def _registered(registry: Registry, deep: bool) -> Iterator[Finding]:
         yield Finding("rewritten_registry", {"problem": f"{problem[0].upper()}{problem[1:]}."})
 
 
-def _left(registry: Registry) -> Iterator[Finding]:
-    project = registry.project
+def _check_folders(registry: Registry) -> Iterator[Finding]:
+    project, catalog = registry.project, registry.store.catalog
     for path in sorted(project.packages.glob("*/*")):
-        if not _is_registered(registry, path):
+        number = int(path.name) if path.name.isdecimal() else 0
+        if catalog.get(ModelVersion, path.parent.name, number) is None:
             yield Finding("unregistered_package", {"path": str(path)})
     for path in sorted((project.store_root / "tmp").glob("*")):
         if path.name.startswith(UNREGISTERED):
             yield Finding("unregistered_package", {"path": str(path)})
-        elif path.name.startswith(DRAFT) and not _is_alive(path):
+        elif path.name.startswith(DRAFT) and not _writer_lives(path):
             yield Finding("unfinished_package", {"path": str(path)})
 
 
-def _is_registered(registry: Registry, path: Path) -> bool:
-    if not path.name.isdecimal():
-        return False
-    found = registry.store.catalog.get(ModelVersion, path.parent.name, int(path.name))
-    return found is not None
-
-
-def _is_alive(draft: Path) -> bool:
+def _writer_lives(draft: Path) -> bool:
     pid = draft.name.removeprefix(DRAFT).partition("-")[0]
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, ValueError, OverflowError):
         return False
-    except PermissionError:  # somebody else's process
+    except PermissionError:  # another user's process
         return True
     return True

@@ -1,9 +1,8 @@
 """
-Heads of the registry's chain, kept in the project's Git.
+Heads of the registry's chain, kept in the project's Git repository.
 
-`promote` makes a commit of its own, with no files, on `refs/clewline/PROJECT`:
-neither the branch nor the work tree is touched. Pushed, it lies where the user
-of this machine cannot rewrite it.
+`promote` makes a commit without files on `refs/clewline/PROJECT`; it touches neither the branch
+nor the work tree. Once pushed, the user of this machine cannot rewrite it.
 """
 
 from __future__ import annotations
@@ -20,6 +19,13 @@ from clewline.store.digest import Digest, digest_bytes
 from clewline.store.records import ChainEntry
 
 SUBJECT = re.compile(r"^registry (\d+) ([0-9a-f]{64})$")
+_AUTHOR = {
+    "GIT_AUTHOR_NAME": "clewline",
+    "GIT_AUTHOR_EMAIL": "clewline@localhost",
+    "GIT_COMMITTER_NAME": "clewline",
+    "GIT_COMMITTER_EMAIL": "clewline@localhost",
+}
+"""Not the user's: the chain says who promoted, and a commit must not fail for lack of a name."""
 
 
 class GitAnchor(msgspec.Struct, frozen=True):
@@ -31,7 +37,7 @@ class GitAnchor(msgspec.Struct, frozen=True):
 
 
 def anchor_ref(project: Project) -> str:
-    """Name the Git ref of a project; several projects may share a repository."""
+    """Return the Git ref of a project; several projects may share a repository."""
     plain = re.fullmatch(r"[0-9A-Za-z_-]{1,64}", project.id)
     return f"refs/clewline/{project.id if plain else digest_bytes(project.id.encode())[:16]}"
 
@@ -41,20 +47,22 @@ def write_anchor(project: Project, head: ChainEntry) -> str | None:
     Write a head into Git.
 
     Returns:
-        The ref; None when the project is not in a Git repository, or ignored by it.
+        The ref; None if the project is not in a Git repository, or ignored by it.
 
     Raises:
         Fault: Git refused.
     """
     if not _is_tracked(project):
         return None
-    name = anchor_ref(project)
-    for _ in range(5):  # another promotion may move the ref between our look and our update
-        parent = _try(project, "rev-parse", "--verify", "--quiet", name)
-        commit = _commit(project, parent, head)
-        if _try(project, "update-ref", name, commit, parent or "0" * len(commit)) is not None:
-            return name
-    raise Fault(f"Git would not move {name}.", f"Try `git update-ref {name} {commit}`.")
+    ref = anchor_ref(project)
+    for _ in range(5):  # another promotion may move the ref in between
+        parent = _try_git(project, "rev-parse", "--verify", "--quiet", ref)
+        tree = _git(project, "hash-object", "-t", "tree", "-w", "--stdin")
+        message = ("-m", f"registry {head.seq} {head.digest}")
+        commit = _git(project, "commit-tree", tree, *(("-p", parent) if parent else ()), *message)
+        if _try_git(project, "update-ref", ref, commit, parent or "0" * len(commit)) is not None:
+            return ref
+    raise Fault(f"Git did not move {ref}.", f"Try `git update-ref {ref} {commit}`.")
 
 
 def read_anchors(project: Project) -> list[GitAnchor]:
@@ -65,46 +73,35 @@ def read_anchors(project: Project) -> list[GitAnchor]:
     """
     if not _is_tracked(project):
         return []
-    log = _try(project, "log", "--format=%H %s", f"--glob={anchor_ref(project)}*", "--")
+    log = _try_git(project, "log", "--format=%H %s", f"--glob={anchor_ref(project)}*", "--")
     pairs = [line.partition(" ") for line in (log or "").splitlines()]
-    matched = [(commit, SUBJECT.match(subject)) for commit, _, subject in pairs]
     return [
-        GitAnchor(commit, int(found.group(1)), Digest(found.group(2)))
-        for commit, found in matched
-        if found
+        GitAnchor(commit, int(found[1]), Digest(found[2]))
+        for commit, _, subject in pairs
+        if (found := SUBJECT.match(subject))
     ]
 
 
 def anchor_problems(anchors: list[GitAnchor], links: list[ChainEntry]) -> list[str]:
-    """Say which heads in Git the chain does not hold: history was rewritten."""
+    """Describe each head in Git that the chain does not hold: its history was rewritten."""
     digests = {link.seq: link.digest for link in links}
     return [
         f"commit {anchor.commit[:12]} in Git holds head {anchor.seq}:{anchor.digest[:12]}, "
-        f"and link {anchor.seq} of the chain {_have(digests.get(anchor.seq))}"
+        f"and link {anchor.seq} of the chain is {digests.get(anchor.seq, 'missing')[:12]}"
         for anchor in anchors
         if digests.get(anchor.seq) != anchor.digest
     ]
 
 
-def _have(digest: Digest | None) -> str:
-    return f"is {digest[:12]}" if digest else "is not there"
-
-
-def _commit(project: Project, parent: str | None, head: ChainEntry) -> str:
-    tree = _git(project, "hash-object", "-t", "tree", "-w", "--stdin")
-    parents = ["-p", parent] if parent else []
-    return _git(project, "commit-tree", tree, *parents, "-m", f"registry {head.seq} {head.digest}")
-
-
 def _is_tracked(project: Project) -> bool:
-    """A folder that its repository ignores, such as a demo inside another project, has no Git."""
-    if _try(project, "rev-parse", "--git-dir") is None:
+    """Return whether Git keeps the folder, unlike a demo that another project ignores."""
+    if _try_git(project, "rev-parse", "--git-dir") is None:
         return False
-    return _try(project, "check-ignore", "--quiet", FILE) is None
+    return _try_git(project, "check-ignore", "--quiet", FILE) is None
 
 
-def _try(project: Project, *words: str) -> str | None:
-    """Ask Git; None when it says no or is not installed."""
+def _try_git(project: Project, *words: str) -> str | None:
+    """Run Git; None if it fails or is not installed."""
     try:
         return _git(project, *words)
     except (Fault, FileNotFoundError):
@@ -112,7 +109,7 @@ def _try(project: Project, *words: str) -> str | None:
 
 
 def _git(project: Project, *words: str) -> str:
-    made = subprocess.run(
+    done = subprocess.run(
         ["git", *words],
         cwd=project.root,
         env=os.environ | _AUTHOR,
@@ -121,15 +118,7 @@ def _git(project: Project, *words: str) -> str:
         text=True,
         check=False,
     )
-    if made.returncode:
-        raise Fault(f"git {' '.join(words)} failed: {made.stderr.strip()}.", "Mend the repository.")
-    return made.stdout.strip()
-
-
-_AUTHOR = {
-    "GIT_AUTHOR_NAME": "clewline",
-    "GIT_AUTHOR_EMAIL": "clewline@localhost",
-    "GIT_COMMITTER_NAME": "clewline",
-    "GIT_COMMITTER_EMAIL": "clewline@localhost",
-}
-"""Not the user's: the chain says who promoted, and no commit may fail for want of a name."""
+    if done.returncode:
+        reason = done.stderr.strip()
+        raise Fault(f"git {' '.join(words)} failed: {reason}.", "Repair the Git repository.")
+    return done.stdout.strip()

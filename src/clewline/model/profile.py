@@ -1,36 +1,39 @@
 """
 The reference profile: how often each field and output took which values.
 
-Counts stand in fixed bins, so that live rows can be counted into the same ones.
-A bin with the edges `a` and `b` holds `a < value <= b`; the first and the last
-one are open.
+Counts stand in fixed bins, so that live rows can be counted into the same ones. A bin with the
+edges `a` and `b` holds `a < value <= b`; the first and the last bin are open.
+
+Source:
+    Bins of about equal counts: Dougherty, Kohavi, Sahami, Supervised and unsupervised
+    discretization of continuous features (ICML 1995).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.model.runtime.outputs import Outputs, Predictor
+from clewline.model.runtime.outputs import Outputs, Predictor, join_outputs, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature
 
 BINS = 20
 LEVELS = 1000
-"""Most levels of one field that are counted each for itself."""
+"""Largest number of levels of one field that are counted separately."""
 
 OUTPUT_ROWS = 5000
-"""Most rows that the model answers for the profile of its outputs."""
+"""Largest number of rows that the model answers for the profile of its outputs."""
 
-PIECE = 1000
+_ROWS_PER_CALL = 1000
 
 
 class ProfileHistogram(msgspec.Struct, frozen=True):
-    """Counts between edges; one more count than edges."""
+    """Counts between ascending edges; one more count than edges."""
 
     edges: list[float]
     counts: list[int]
@@ -38,10 +41,10 @@ class ProfileHistogram(msgspec.Struct, frozen=True):
 
 class FieldProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    One field.
+    The counts of one field.
 
-    A histogram of the values; of texts the number of characters, of tensors the
-    mean of each row's elements. Categories count their levels instead.
+    A histogram holds the values, of a text its number of characters, of a tensor the mean of
+    each row's elements. A category counts its levels instead.
     """
 
     kind: str
@@ -52,12 +55,12 @@ class FieldProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class OutputProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the model answered to `rows` rows of the test or the training table."""
+    """The counts of the model's answers to `rows` rows of the test or the training table."""
 
     table: Literal["test", "train"]
     rows: int
-    labels: list[int] | None = None  # answers, in the order of the signature's labels
-    probabilities: list[ProfileHistogram] | None = None  # likewise; None where there are none
+    labels: list[int] | None = None  # count of each label, in the order of the signature
+    probabilities: list[ProfileHistogram] | None = None  # of each label; None if there are none
     values: ProfileHistogram | None = None  # of a tensor the mean of each row's elements
 
 
@@ -73,7 +76,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 def measure_profile(
     signature: Signature,
     train: Columns,
-    predictor: Predictor,
+    predictor: Predictor | None,
     *,
     test: Columns | None = None,
     seed: int = 0,
@@ -84,124 +87,91 @@ def measure_profile(
     Args:
         signature: Of the model.
         train: The training table; without rows nothing is counted.
-        predictor: The compiled model.
-        test: Rows that the model has not seen; without them its answers to
-            training rows are counted, which are surer than those to new ones.
-        seed: Of the sample of rows that are answered.
+        predictor: The compiled model; None for preprocessing, which answers nothing itself.
+        test: Rows that the model has not seen. Without them its answers to training rows are
+            counted, in which it is more confident than in answers to new rows.
+        seed: Seed of the sample of rows that are answered.
     """
-    unseen = train if test is None else test
-    rows = take_rows(unseen, sample_rows(unseen, OUTPUT_ROWS, seed))
-    known = OutputProfile(table="train", rows=0)
-    output = _output(signature, _answer(predictor, rows)) if len(rows) else known
-    return Profile(
-        rows=len(train),
-        fields=dict(_fields(signature, train)),
-        output=msgspec.structs.replace(
-            output, table="train" if test is None else "test", rows=len(rows)
-        ),
-    )
-
-
-def measure_fields(signature: Signature, train: Columns) -> Profile:
-    """Count the training rows of preprocessing, which answers nothing itself."""
-    fields = dict(_fields(signature, train))
-    return Profile(rows=len(train), fields=fields, output=OutputProfile(table="train", rows=0))
+    asked = train if test is None else test
+    table: Literal["test", "train"] = "train" if test is None else "test"
+    output = OutputProfile(table="train", rows=0)
+    if predictor is not None:
+        output = OutputProfile(table=table, rows=0)
+        rows = take_rows(asked, sample_rows(asked, OUTPUT_ROWS, seed))
+        if len(rows):
+            starts = range(0, len(rows), _ROWS_PER_CALL)
+            batches = (take_rows(rows, slice(at, at + _ROWS_PER_CALL)) for at in starts)
+            answers = join_outputs([predictor.predict(batch) for batch in batches])
+            output = _profile_output(signature, answers, table, len(rows))
+    return Profile(rows=len(train), fields=dict(_profile_fields(signature, train)), output=output)
 
 
 def sample_rows(columns: Columns, most: int, seed: int) -> NDArray[np.int64]:
-    """Choose rows at random, without repeats; their positions, ascending."""
+    """Return the ascending positions of up to `most` random rows, none twice."""
     n = len(columns)
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
-def take_rows(columns: Columns, rows: NDArray[np.int64]) -> Columns:
-    """Give some of the rows."""
-    tensors = {name: values[rows] for name, values in columns.tensors.items()}
-    return Columns(columns.numbers[rows], columns.texts[rows], tensors)
-
-
-def _answer(predictor: Predictor, columns: Columns) -> Outputs:
-    starts = range(0, len(columns), PIECE)
-    rows = np.arange(len(columns))
-    parts = [predictor.predict(take_rows(columns, rows[start : start + PIECE])) for start in starts]
-    joined: dict[str, Any] = {}
-    for name in ("choices", "probabilities", "values", "tensor"):
-        arrays = [getattr(part, name) for part in parts]
-        joined[name] = None if any(array is None for array in arrays) else np.concatenate(arrays)
-    return Outputs(**joined)
-
-
-def _fields(signature: Signature, columns: Columns) -> Iterator[tuple[str, FieldProfile]]:
+def _profile_fields(signature: Signature, columns: Columns) -> Iterator[tuple[str, FieldProfile]]:
     for place, field in enumerate(signature.numeric):
-        yield field.name, _numbers(field, columns.numbers[:, place])
+        yield field.name, _profile_numbers(field, columns.numbers[:, place])
     for place, field in enumerate(signature.textual):
-        yield field.name, _texts(field, columns.texts[:, place])
+        yield field.name, _profile_texts(field, columns.texts[:, place])
     for field in signature.tensors:
-        values = columns.tensors[field.name]
-        yield field.name, _numbers(field, _means(values))
+        yield field.name, _profile_numbers(field, _row_means(columns.tensors[field.name]))
 
 
-def _means(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Give the mean of each row's elements."""
-    flat = values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float64)
-    means: NDArray[np.float64] = flat.mean(axis=1)
-    return means
+def _profile_numbers(field: Field, values: NDArray[np.float64]) -> FieldProfile:
+    known = values[~np.isnan(values)]
+    nulls = len(values) - len(known)
+    return FieldProfile(kind=field.kind, nulls=nulls, histogram=_histogram(known))
 
 
-def _numbers(field: Field, values: NDArray[np.generic]) -> FieldProfile:
-    known = values.astype(np.float64)
-    known = known[~np.isnan(known)]
-    return FieldProfile(
-        kind=field.kind, nulls=len(values) - len(known), histogram=_histogram(known)
-    )
-
-
-def _texts(field: Field, values: NDArray[np.object_]) -> FieldProfile:
+def _profile_texts(field: Field, values: NDArray[np.object_]) -> FieldProfile:
     known = [value for value in values if value is not None]
     nulls = len(values) - len(known)
     if field.kind == "text":
         lengths = np.array([len(value) for value in known], dtype=np.float64)
         return FieldProfile(kind=field.kind, nulls=nulls, histogram=_histogram(lengths))
     names, counts = np.unique(np.array(known, dtype=object), return_counts=True)
-    # The most frequent ones, among equals by name.
+    # The most frequent levels; equally frequent ones by name.
     most = sorted(zip(counts.tolist(), names, strict=True), key=lambda pair: (-pair[0], pair[1]))
     levels = {name: count for count, name in sorted(most[:LEVELS], key=lambda pair: pair[1])}
     other = sum(count for count, _ in most[LEVELS:])
     return FieldProfile(kind=field.kind, nulls=nulls, levels=levels, other=other)
 
 
-def _output(signature: Signature, outputs: Outputs) -> OutputProfile:
-    if outputs.values is not None:
-        return OutputProfile(table="test", rows=0, values=_histogram(outputs.values))
-    if outputs.tensor is not None:
-        return OutputProfile(table="test", rows=0, values=_histogram(_means(outputs.tensor)))
-    labels = signature.output.labels or ()
+def _profile_output(
+    signature: Signature, outputs: Outputs, table: Literal["test", "train"], rows: int
+) -> OutputProfile:
+    values = outputs.values if outputs.tensor is None else _row_means(outputs.tensor)
+    if values is not None:
+        return OutputProfile(table=table, rows=rows, values=_histogram(values))
     if outputs.choices is None:
         raise TypeError("a predictor answered neither values nor choices")
-    counts = np.bincount(outputs.choices, minlength=len(labels)).tolist()
-    return OutputProfile(
-        table="test", rows=0, labels=counts, probabilities=_probabilities(outputs.probabilities)
-    )
+    labels = np.bincount(outputs.choices, minlength=len(signature.output.labels or ())).tolist()
+    even, found = np.linspace(0, 1, BINS + 1)[1:-1], outputs.probabilities
+    shares = None if found is None else [_count(column, even) for column in found.T]
+    return OutputProfile(table=table, rows=rows, labels=labels, probabilities=shares)
 
 
-def _probabilities(found: NDArray[np.float64] | None) -> list[ProfileHistogram] | None:
-    """Count into even bins; None where the model tells labels alone."""
-    even = np.linspace(0, 1, BINS + 1)[1:-1]
-    return None if found is None else [_counted(column, even) for column in found.T]
+def _row_means(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    flat = values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float64)
+    return np.asarray(flat.mean(axis=1))
 
 
 def _histogram(values: NDArray[np.float64]) -> ProfileHistogram:
-    """Count into bins that hold about as many training values each; few values, one bin each."""
+    """Count into bins of about equal counts; if there are few values, one bin each."""
     distinct = np.unique(values)
     if len(distinct) <= BINS:
-        return _counted(values, distinct)
+        return _count(values, distinct)
     inner = np.linspace(0, 1, BINS + 1)[1:-1]
     # An edge is a value that occurs, so that it is the same on every machine.
-    return _counted(values, np.unique(np.quantile(values, inner, method="lower")))
+    return _count(values, np.unique(np.quantile(values, inner, method="lower")))
 
 
-def _counted(values: NDArray[np.float64], edges: NDArray[np.float64]) -> ProfileHistogram:
+def _count(values: NDArray[np.float64], edges: NDArray[np.float64]) -> ProfileHistogram:
     bins = np.searchsorted(edges, values, side="left")
     return ProfileHistogram(edges.tolist(), np.bincount(bins, minlength=len(edges) + 1).tolist())

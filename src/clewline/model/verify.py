@@ -1,4 +1,4 @@
-"""Checking what is registered: every byte of the packages, every link of the chain."""
+"""Verify the registry: every byte of the packages, and every link of the chain."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import msgspec
 from clewline.errors import CheckFailed, NotFound
 from clewline.model import git_anchor, registry_chain
 from clewline.model.registry import Registry
-from clewline.store.records import Alias, ChainEntry, ModelVersion
+from clewline.store.records import ChainEntry, ModelVersion
 
 
 class VersionCheck(msgspec.Struct, frozen=True):
-    """A version whose package was read: sound, or what is wrong with it."""
+    """A version whose package was read."""
 
     model: str
-    problem: str | None
+    problem: str | None  # None if it is sound
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """Packages, chain, catalog and Git, held against each other."""
+    """The packages, and how chain, catalog and Git compare."""
 
     versions: list[VersionCheck]
     links: int
@@ -33,18 +33,27 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
 def verify(registry: Registry, ref: str | None = None, *, packages: bool = True) -> Verification:
     """
-    Read every byte of the packages, and hold chain, catalog and Git against each other.
+    Read every byte of the packages, and compare chain, catalog and Git.
 
     Args:
-        registry: What is to be checked.
-        ref: One version; all if None. The chain is checked as a whole either way.
-        packages: Whether packages are read at all.
+        registry: What to check.
+        ref: One version; None for all. The whole chain is checked either way.
+        packages: Whether to read packages.
+
+    Raises:
+        NotFound: There is no such version.
+        InvalidConfig: The project has no public key.
     """
+    catalog = registry.store.catalog
     anchors = git_anchor.read_anchors(registry.project)  # before the chain, which is always ahead
-    links, everything, aliases = _together(registry)
-    wanted = [registry.get(ref)] if ref else everything
+    while True:  # until all three are of one moment; writers are not locked out
+        links = catalog.find(ChainEntry, order="seq", limit=None)
+        everything, aliases = catalog.find(ModelVersion, limit=None), registry.aliases()
+        if registry_chain.last_link(catalog) == (links[-1] if links else None):
+            break
+    checked = [registry.get(ref)] if ref else everything
     return Verification(
-        versions=[_check(registry, version) for version in wanted] if packages else [],
+        versions=[_check(registry, version) for version in checked] if packages else [],
         links=len(links),
         anchors=len(anchors),
         problems=[
@@ -53,18 +62,6 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
             *git_anchor.anchor_problems(anchors, links),
         ],
     )
-
-
-def _together(
-    registry: Registry,
-) -> tuple[list[ChainEntry], list[ModelVersion], list[Alias]]:
-    """Read chain, versions and aliases as they are at one moment, without keeping writers out."""
-    catalog = registry.store.catalog
-    while True:
-        links = catalog.find(ChainEntry, order="seq", limit=None)
-        versions, aliases = catalog.find(ModelVersion, limit=None), registry.aliases()
-        if registry_chain.last_link(catalog) == (links[-1] if links else None):
-            return links, versions, aliases
 
 
 def _check(registry: Registry, version: ModelVersion) -> VersionCheck:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clewline.errors import InvalidInput
-from clewline.model import background
+from clewline.model.background import background_rows
 from clewline.model.families import packaging
 from clewline.model.families.family import PackageContents, RegistrationInputs
 from clewline.model.package import BACKGROUND
@@ -68,7 +68,7 @@ def convert(family: Any, model: Any, inputs: RegistrationInputs, name: str) -> P
         return PackageContents(compiled.files | described, signature, compiled, [])
     nothing = packaging.no_rows(signature)
     described = packaging.describing_files(signature, compiled, nothing, None)
-    described[BACKGROUND] = packaging.json_of(background.rows(signature, seen))
+    described[BACKGROUND] = packaging.json_of(background_rows(signature, seen))
     return PackageContents(compiled.files | described, signature, compiled, [NO_ROWS])
 
 

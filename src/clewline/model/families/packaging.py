@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput
-from clewline.model import background, profile
+from clewline.model import profile
+from clewline.model.background import background_rows
 from clewline.model.compile.equivalence import CompiledModel
 from clewline.model.families.family import RegistrationInputs
 from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
@@ -40,7 +41,7 @@ def describing_files(
         test: Checked rows that it has not seen, or None.
     """
     if signature.output.task == "transform":  # nobody counts its output
-        measured = profile.measure_fields(signature, train)
+        measured = profile.measure_profile(signature, train, None)
     else:
         predictor = family_named(compiled.runtime).load(compiled.files, signature)
         try:
@@ -51,7 +52,7 @@ def describing_files(
         SIGNATURE: json_of(signature),
         EQUALITY: json_of(compiled.equality),
         PROFILE: json_of(measured),
-        BACKGROUND: json_of(background.rows(signature, train)),
+        BACKGROUND: json_of(background_rows(signature, train)),
     }
 
 

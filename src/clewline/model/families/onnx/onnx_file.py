@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from clewline.errors import IntegrityError, InvalidInput, NotSupported
-from clewline.model import background
+from clewline.model.background import background_rows
 from clewline.model.compile.candidate_forms import MODEL
 from clewline.model.compile.equivalence import (
     CompiledModel,
@@ -82,7 +82,7 @@ def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
     described = packaging.describing_files(signature, compiled, rows, test)
     if not len(rows):
         made_up = synthetic_columns(signature, np.random.default_rng(0))
-        described[BACKGROUND] = packaging.json_of(background.rows(signature, made_up))
+        described[BACKGROUND] = packaging.json_of(background_rows(signature, made_up))
     loaded: Any = load_onnx(files, signature)
     evaluated = packaging.LoadedEstimator(loaded, signature)
     return PackageContents(files | described, signature, compiled, notes, evaluated=evaluated)
