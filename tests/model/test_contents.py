@@ -18,7 +18,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from clewline.errors import InvalidInput, NotSupported
-from clewline.model import background, contents, profile
+from clewline.model import contents, profile
+from clewline.model.background import ROWS, background_rows
 from clewline.model.profile import Profile
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
@@ -223,7 +224,7 @@ def test_a_sample_is_drawn_by_its_seed_alone() -> None:
     table = pl.DataFrame({"x": np.arange(1000.0), "y": ["a", "b"] * 500})
     signature = infer_signature(table, target="y")
     numbers: Columns = Checker(signature).table(table.drop("y")).columns
-    one, two, other = (background.background_rows(signature, numbers, seed=seed) for seed in (0, 0, 1))
+    one, two, other = (background_rows(signature, numbers, seed=seed) for seed in (0, 0, 1))
     assert one == two != other
-    assert len(one) == background.ROWS
-    assert len({row["x"] for row in one}) == background.ROWS
+    assert len(one) == ROWS
+    assert len({row["x"] for row in one}) == ROWS
