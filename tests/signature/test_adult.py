@@ -64,6 +64,6 @@ def test_the_test_table_and_the_same_rows_as_json_are_the_same_arrays(
 def test_no_real_row_needs_the_second_pass(checker: Checker, held_out: pl.DataFrame) -> None:
     for row in held_out.head(2000).to_dicts():
         body = json.dumps(row).encode()
-        rows = checker._fast(body)
+        rows = checker._decode_fast(body)
         assert rows
         assert not checker.suspicious(body, rows)

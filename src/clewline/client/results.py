@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from clewline.signature.field import Signature
-from clewline.signature.flag import Flag
+from clewline.signature.field import Flag, Signature
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):

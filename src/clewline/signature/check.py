@@ -1,16 +1,14 @@
 """
 The one validator: the same rules for a JSON row and for a table.
 
-`Checker.decode` is one fast msgspec pass with the rules compiled into the row's
-type. When that pass refuses, or cannot be sure (repeated keys, integers that a
-float64 may have rounded), a second, exact pass decides and names every bad row
-and field. `Checker.columns` turns rows into the arrays that a model takes and
-flags what the training data had not shown.
+`Checker.decode` is one fast msgspec pass with the rules compiled into the row's type. If that
+pass refuses the body, or cannot be sure (repeated keys, integers that a float64 may have
+rounded), a second, exact pass decides and names every bad row and field. `Checker.columns`
+turns rows into the arrays that a model takes, and flags what the training data did not show.
 
-No envelope is known here: an object is always one row, so a field may bear any
-name, `rows` too. Telling `{"rows": […]}` from such a row is up to whoever reads
-requests (`clewline.serve.json_reader`): an object with all fields of the signature is
-a row.
+The validator knows no envelope: an object is always one row, so a field may have any name, even
+`rows`. Whoever reads requests tells `{"rows": […]}` from such a row: an object with all fields
+of the signature is a row.
 """
 
 from __future__ import annotations
@@ -25,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.signature import json_rows, timestamps
+from clewline.signature import json_rows
 from clewline.signature.accepted_limits import AcceptedLimits, field_rules
 from clewline.signature.columns import Columns
-from clewline.signature.field import Field, Signature
+from clewline.signature.field import Flag, Signature
 from clewline.signature.field_rules import EXACT, FieldRule, bounds_in_kind, value_in_kind
-from clewline.signature.flag import Flag
 from clewline.signature.row_type import plain_row_type, row_order, row_type
 from clewline.signature.table_reader import read_table
+from clewline.signature.timestamps import to_microseconds
 
 Row = msgspec.Struct
 _astuple = msgspec.structs.astuple
@@ -41,7 +39,7 @@ _HAS_NONE = operator.methodcaller("count", None)
 
 @dataclass(frozen=True, slots=True)
 class CheckedRows:
-    """Rows as arrays, the flags on them, and what an accepted bound refuses."""
+    """Rows as arrays, their flags, and the values that accepted limits refuse."""
 
     columns: Columns
     flags: list[tuple[int, Flag]]  # (row, flag), by field, then row
@@ -52,12 +50,12 @@ class Checker:
     """
     Checks rows and tables against a signature.
 
-    Immutable; may be used from any thread.
+    Immutable; safe to use from any thread.
 
     Args:
         signature: The fields.
-        accepted: Bounds and levels that a person has accepted: outside them a
-            value is refused, where outside a proposal it is only flagged.
+        accepted: Bounds and levels that a person has accepted. A value outside them is
+            refused; a value outside proposed ones is only flagged.
 
     Raises:
         InvalidConfig: `accepted` does not fit the signature.
@@ -67,15 +65,27 @@ class Checker:
         self.signature = signature
         rules = field_rules(signature, accepted or AcceptedLimits())
         self.rules: tuple[FieldRule, ...] = tuple(rules[place] for place in row_order(signature))
-        fields = [rule.field for rule in self.rules]
         decodable = row_type(self.rules)
         self.row_type: type[Row] = decodable or plain_row_type(self.rules)
-        self._many, self._one = _decoders(decodable)
-        self._limits = _Limits(self.rules)
-        self._instants = [i for i, field in enumerate(fields) if field.kind == "datetime"]
-        quoted = [(f"f{i}", field) for i, field in enumerate(fields) if _is_quoted(field)]
-        self._quotes = 2 * (len(fields) + len(quoted))
-        self._nullable = [name for name, field in quoted if field.nullable]
+        self._one = None if decodable is None else msgspec.json.Decoder(decodable)
+        self._many = None if decodable is None else msgspec.json.Decoder(list[decodable])  # type: ignore[valid-type]
+        kinds = [rule.field.kind for rule in self.rules]
+        self._datetimes = [i for i, kind in enumerate(kinds) if kind == "datetime"]
+        quoted = [i for i, kind in enumerate(kinds) if kind in ("category", "text", "datetime")]
+        self._quotes = 2 * (len(kinds) + len(quoted))
+        self._nullable = [f"f{i}" for i in quoted if self.rules[i].field.nullable]
+        # A row is numbers up to `split`, then texts up to `end`, then tensors.
+        self._split = sum(kind not in ("category", "text", "tensor") for kind in kinds)
+        self._end = len(kinds) - kinds.count("tensor")
+        unbounded = (-np.inf, np.inf)
+        self._bounds = [r.bounds or r.field.bounds or unbounded for r in self.rules[: self._split]]
+        self._low = np.array([low for low, _ in self._bounds])
+        self._high = np.array([high for _, high in self._bounds])
+        self._levels = [
+            (place, frozenset((*levels, None)))
+            for place, rule in enumerate(self.rules[self._split : self._end])
+            if (levels := rule.levels or rule.field.levels) is not None
+        ]
 
     def decode(self, body: bytes) -> list[Row]:
         """
@@ -85,20 +95,30 @@ class Checker:
             body: An array of row objects, or one bare row object.
 
         Returns:
-            Instances of `row_type`, at least one; nothing in them is refused
-            by the signature or by an accepted bound.
+            Instances of `row_type`, at least one. Neither the signature nor an accepted
+            limit refuses anything in them.
 
         Raises:
             MalformedInput: The body is not JSON, or holds no rows.
-            InvalidInput: Rows that are refused; names every bad row and field.
+            InvalidInput: Rows are refused; names every bad row and field.
         """
-        rows = self._fast(body)
+        rows = self._decode_fast(body)
         if not rows or self.suspicious(body, rows):
             return self.settle(json_rows.parse_exactly(body))
         return rows
 
+    def _decode_fast(self, body: bytes) -> list[Row] | None:
+        if self._many is None or self._one is None:
+            return None
+        try:
+            if body.lstrip()[:1] == b"{":
+                return [self._one.decode(body)]
+            return self._many.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
     def settle(self, document: Any) -> list[Row]:
-        """Check what `reading.parse` read, exactly; otherwise as `decode`."""
+        """Check exactly what `json_rows.parse_exactly` read; returns and raises as `decode`."""
         values = document if isinstance(document, list) else [document]
         good, problems = json_rows.check_rows(values, self.rules)
         if problems:
@@ -109,13 +129,13 @@ class Checker:
 
     def problems(self, body: bytes | Sequence[msgspec.Raw]) -> list[FieldProblem]:
         """
-        Name every bad row and field: the second pass alone.
+        Name every bad row and field, by the exact pass.
 
         Args:
             body: As for `decode`, or rows one by one.
 
         Raises:
-            MalformedInput: It is not JSON at all.
+            MalformedInput: It is not JSON.
         """
         if isinstance(body, bytes):
             document = json_rows.parse_exactly(body)
@@ -128,11 +148,11 @@ class Checker:
         self, body: bytes, rows: Sequence[Row], *, quotes: int = 0, keys: int = 0
     ) -> bool:
         """
-        Tell whether decoded rows still need the second pass.
+        Return whether decoded rows still need the exact pass.
 
-        msgspec keeps the last of repeated keys without a word. Every key and
-        every text has two quotation marks, so their number shows a repetition;
-        when it differs (a text may hold escaped ones) the keys are counted.
+        msgspec silently keeps the last of repeated keys. Every key and every string has two
+        quotation marks, so their number shows a repetition. If it differs (a string may hold
+        escaped ones), the keys are counted.
 
         Args:
             body: The JSON that `rows` were decoded from.
@@ -140,217 +160,129 @@ class Checker:
             quotes: Quotation marks in the body outside of the rows.
             keys: Keys in the body outside of the rows.
         """
-        if self._instants and any(map(self._far, rows)):
+        if self._datetimes and any(map(self._is_inexact, rows)):
             return True
-        nulls = self._nulls(rows) if self._nullable and b"null" in body else 0
+        nulls = 0
+        if self._nullable and b"null" in body and any(map(_HAS_NONE, map(_astuple, rows))):
+            nulls = sum(getattr(row, name) is None for row in rows for name in self._nullable)
         if body.count(b'"') == quotes + len(rows) * self._quotes - 2 * nulls:
             return False
         return json_rows.count_keys(body) - keys != len(rows) * len(self.rules)
 
+    def _is_inexact(self, row: Row) -> bool:
+        """Return whether a date-time may be rounded by float64, or is outside accepted bounds."""
+        values = _astuple(row)
+        for i in self._datetimes:
+            if (moment := values[i]) is not None:
+                low, high = self.rules[i].bounds or (-EXACT, EXACT)
+                count = to_microseconds(moment)
+                if abs(count) >= EXACT or not low <= count <= high:
+                    return True
+        return False
+
     def columns(self, rows: Sequence[Row]) -> CheckedRows:
         """
-        Turn decoded rows into arrays and mark what lies outside bounds and levels.
+        Turn decoded rows into arrays, and mark what lies outside bounds and levels.
 
         Args:
             rows: Instances of `row_type`, any number, of any callers.
         """
         tuples: list[Sequence[Any]] = list(map(_astuple, rows))
-        if self._instants:
-            tuples = [self._with_micros(row) for row in tuples]
-        limits = self._limits
-        split, end = limits.numbers, limits.numbers + limits.texts
+        if self._datetimes:
+            for place, row in enumerate(tuples):
+                values = list(row)
+                for i in self._datetimes:
+                    if values[i] is not None:
+                        values[i] = to_microseconds(values[i])
+                tuples[place] = values
+        split, end = self._split, self._end
         if len(tuples) == 1 and end == len(self.rules):
-            return limits.one(tuples[0])
+            return self._mark_one(tuples[0])
         cells = np.empty((len(tuples), end), dtype=object)
         if tuples:
             cells[:] = tuples if end == len(self.rules) else [row[:end] for row in tuples]
-        arrays = Columns(
-            cells[:, :split].astype(np.float64), cells[:, split:].copy(), self._tensors(tuples, end)
-        )
-        return limits.mark(arrays)
+        tensors: dict[str, NDArray[np.generic]] = {}
+        for place, rule in enumerate(self.rules[end:], end):
+            array = np.array([row[place] for row in tuples], dtype=rule.field.dtype)
+            tensors[rule.field.name] = array.reshape(len(tuples), *(rule.field.shape or ()))
+        numbers = cells[:, :split].astype(np.float64)
+        return self._mark(Columns(numbers, cells[:, split:].copy(), tensors))
 
     def table(self, frame: Any) -> CheckedRows:
         """
-        Check a table by the same rules: a row gets the verdict that it gets as JSON.
+        Check a table by the same rules: each row is judged as the same row in JSON.
 
         Args:
-            frame: A Polars, pandas or Arrow table with one column a field, in
-                any order, and no other (drop the target: `frames.without`).
+            frame: A Polars, pandas or Arrow table with one column per field, in any order, and
+                no other (remove the target with `dataframes.drop_column`).
 
         Raises:
-            InvalidInput: It is not that; names bad cells, up to 10,000 a column.
+            InvalidInput: It is not such a table; names bad cells, up to 10,000 per column.
         """
         columns, problems = read_table(frame, self.rules)
         if problems:
             raise refused_rows(problems, len(columns))
-        return self._limits.mark(columns)
+        return self._mark(columns)
 
-    def _fast(self, body: bytes) -> list[Row] | None:
-        if self._many is None or self._one is None:
-            return None
-        try:
-            if body.lstrip()[:1] == b"{":
-                return [self._one.decode(body)]
-            return self._many.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
-
-    def _nulls(self, rows: Sequence[Row]) -> int:
-        """Count the texts and date-times that are null."""
-        if not any(map(_HAS_NONE, map(_astuple, rows))):
-            return 0
-        return sum(getattr(row, name) is None for row in rows for name in self._nullable)
-
-    def _far(self, row: Row) -> bool:
-        """Tell of an instant that float64 may round or that an accepted bound refuses."""
-        values = _astuple(row)
-        for i in self._instants:
-            if (moment := values[i]) is not None:
-                low, high = self.rules[i].bounds or (-EXACT, EXACT)
-                count = timestamps.to_microseconds(moment)
-                if abs(count) >= EXACT or not low <= count <= high:
-                    return True
-        return False
-
-    def _with_micros(self, row: Sequence[Any]) -> list[Any]:
-        values = list(row)
-        for i in self._instants:
-            if values[i] is not None:
-                values[i] = timestamps.to_microseconds(values[i])
-        return values
-
-    def _tensors(
-        self, tuples: Sequence[Sequence[Any]], first: int
-    ) -> dict[str, NDArray[np.generic]]:
-        arrays: dict[str, NDArray[np.generic]] = {}
-        for place, rule in enumerate(self.rules[first:], first):
-            shape = (len(tuples), *(rule.field.shape or ()))
-            values = np.array([row[place] for row in tuples], dtype=rule.field.dtype)
-            arrays[rule.field.name] = values.reshape(shape)
-        return arrays
-
-
-class _Limits:
-    """Bounds and levels as arrays and sets, to mark many rows at once."""
-
-    def __init__(self, rules: tuple[FieldRule, ...]) -> None:
-        self._rules = rules
-        kinds = [rule.field.kind for rule in rules]
-        self.texts = sum(kind in ("category", "text") for kind in kinds)
-        self.numbers = len(kinds) - self.texts - kinds.count("tensor")
-        bounds = [_bounds(rule) or (-np.inf, np.inf) for rule in rules[: self.numbers]]
-        self._low = np.array([low for low, _ in bounds])
-        self._high = np.array([high for _, high in bounds])
-        self._bounds = bounds
-        texts = rules[self.numbers : self.numbers + self.texts]
-        self._levels = [
-            (place, frozenset((*levels, None)))
-            for place, rule in enumerate(texts)
-            if (levels := rule.levels or rule.field.levels) is not None
-        ]
-
-    def one(self, row: Sequence[Any]) -> CheckedRows:
-        """Do for one row what else many arrays would be made for: a third of the time."""
-        split = self.numbers
+    def _mark_one(self, row: Sequence[Any]) -> CheckedRows:
+        """Mark one row without the arrays that many rows need: a third of the time."""
+        split = self._split
         numbers = np.array([row[:split]], dtype=np.float64)  # of None too: NaN
-        texts = np.empty((1, self.texts), dtype=object)
+        texts = np.empty((1, self._end - split), dtype=object)
         texts[0] = row[split:]
         columns = Columns(numbers, texts)
         for value, (low, high) in zip(numbers.tolist()[0], self._bounds, strict=True):
             if value < low or value > high:
-                return self.mark(columns)
+                return self._mark(columns)
         for place, levels in self._levels:
             if row[split + place] not in levels:
-                return self.mark(columns)
+                return self._mark(columns)
         return CheckedRows(columns, [], [])
 
-    def mark(self, columns: Columns) -> CheckedRows:
-        flags: list[tuple[int, Flag]] = []
-        refused: list[FieldProblem] = []
+    def _mark(self, columns: Columns) -> CheckedRows:
+        """Flag what lies outside proposed limits, and name what accepted limits refuse."""
+        marked: list[tuple[int, FieldRule, Any]] = []
         numbers = columns.numbers
         outside = (numbers < self._low) | (numbers > self._high)
         if 1 in outside.tobytes():  # a quarter of the time of `any` on one row
-            self._outside(numbers, outside, flags, refused)
+            for place, row in np.argwhere(outside.T).tolist():
+                rule = self.rules[place]
+                value = value_in_kind(rule.field, float(numbers[row, place]))
+                marked.append((row, rule, value))
         texts = columns.texts.T.tolist()
         for place, levels in self._levels:
             if not levels.issuperset(texts[place]):
-                self._unseen(place, texts[place], levels, flags, refused)
-        return CheckedRows(columns, flags, refused)
-
-    def _outside(
-        self,
-        numbers: NDArray[np.float64],
-        outside: NDArray[np.bool_],
-        flags: list[tuple[int, Flag]],
-        refused: list[FieldProblem],
-    ) -> None:
-        for place, row in np.argwhere(outside.T).tolist():
-            rule = self._rules[place]
-            value = value_in_kind(rule.field, float(numbers[row, place]))
-            if rule.bounds is not None:
-                refused.append(FieldProblem(row, rule.field.name, value, rule.expected))
-            elif rule.field.bounds is not None:
-                bounds = bounds_in_kind(rule.field, rule.field.bounds)
-                mark = Flag(
-                    field=rule.field.name, value=value, flag="outside bounds", bounds=bounds
-                )
-                flags.append((row, mark))
-
-    def _unseen(
-        self,
-        place: int,
-        column: list[str | None],
-        levels: frozenset[str | None],
-        flags: list[tuple[int, Flag]],
-        refused: list[FieldProblem],
-    ) -> None:
-        rule = self._rules[self.numbers + place]
-        for row, value in enumerate(column):
-            if value in levels:
-                continue
-            if rule.levels is not None:
-                refused.append(FieldProblem(row, rule.field.name, value, rule.expected))
+                rule = self.rules[self._split + place]
+                unseen = ((n, text) for n, text in enumerate(texts[place]) if text not in levels)
+                marked.extend((row, rule, text) for row, text in unseen)
+        flags: list[tuple[int, Flag]] = []
+        refused: list[FieldProblem] = []
+        for row, rule, value in marked:
+            field = rule.field
+            if rule.bounds is not None or rule.levels is not None:
+                refused.append(FieldProblem(row, field.name, value, rule.expected))
+            elif field.bounds is not None:
+                bounds = bounds_in_kind(field, field.bounds)
+                flag = Flag(field=field.name, value=value, flag="outside bounds", bounds=bounds)
+                flags.append((row, flag))
             else:
-                mark = Flag(
-                    field=rule.field.name,
-                    value=value,
-                    flag="unseen level",
-                    levels=rule.field.levels,
-                )
-                flags.append((row, mark))
+                levels_of = field.levels
+                flag = Flag(field=field.name, value=value, flag="unseen level", levels=levels_of)
+                flags.append((row, flag))
+        return CheckedRows(columns, flags, refused)
 
 
 def refused_rows(problems: Sequence[FieldProblem], rows: int) -> InvalidInput:
-    """Make the error that names every problem in its fields and the first in words."""
+    """Return the error that holds every problem, and states the first in its message."""
     first, bad = problems[0], len({problem.row for problem in problems})
-    named = "" if first.field is None else f", field {first.field!r}"
+    field = "" if first.field is None else f", field {first.field!r}"
     values = "one value" if len(problems) == 1 else f"{len(problems)} values"
+    value = repr(first.value)
+    if first.value is None or isinstance(first.value, bool):  # as JSON writes it
+        value = msgspec.json.encode(first.value).decode()
     return InvalidInput(
-        f"{bad} of {rows} rows refused, for {values}; first row {first.row}{named}: "
-        f"{_said(first.value)} where this was expected: {first.expected}.",
+        f"{bad} of {rows} rows refused, for {values}; first row {first.row}{field}: "
+        f"{value}, expected {first.expected}.",
         None,
         tuple(problems),
     )
-
-
-def _said(value: Any) -> str:
-    """A value as its sender knows it: null and true, not None and True."""
-    if value is None or isinstance(value, bool):
-        return msgspec.json.encode(value).decode()
-    return repr(value)
-
-
-def _decoders(
-    row: type[Row] | None,
-) -> tuple[msgspec.json.Decoder[list[Row]] | None, msgspec.json.Decoder[Row] | None]:
-    if row is None:
-        return None, None
-    return msgspec.json.Decoder(list[row]), msgspec.json.Decoder(row)  # type: ignore[valid-type]
-
-
-def _bounds(rule: FieldRule) -> tuple[float, float] | None:
-    return rule.bounds or rule.field.bounds
-
-
-def _is_quoted(field: Field) -> bool:
-    return field.kind in ("category", "text", "datetime")

@@ -12,7 +12,7 @@ Kind = Literal["number", "integer", "boolean", "category", "text", "datetime", "
 Task = Literal["binary", "multiclass", "regression", "tensor", "transform"]
 
 NUMERIC: frozenset[Kind] = frozenset({"number", "integer", "boolean", "datetime"})
-"""Kinds that travel to the model as float64; the others, but tensors, travel as text."""
+"""Kinds that reach the model as float64; the others, except tensors, reach it as text."""
 
 
 class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -29,7 +29,7 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def bound_texts(self) -> tuple[str, ...]:
         """
-        Write the bounds as a person reads them; none give no texts.
+        Write the bounds as a person reads them; a field without bounds has no texts.
 
         >>> Field(name="age", kind="integer", bounds=(0.0, 1558330.0)).bound_texts()
         ('0', '1558330')
@@ -39,8 +39,18 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return tuple(f"{bound:.6g}" if bound % 1 else f"{bound:.0f}" for bound in self.bounds or ())
 
 
+class Flag(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A value that was answered, although it lies outside proposed bounds or levels."""
+
+    field: str
+    value: Any
+    flag: Literal["outside bounds", "unseen level"]
+    bounds: tuple[Any, Any] | None = None  # of the field's kind: integers, numbers, date-times
+    levels: tuple[str, ...] | None = None
+
+
 class Output(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a model answers; of fitted preprocessing (task "transform") the fields it makes."""
+    """What a model answers; for fitted preprocessing (task "transform"), the fields it returns."""
 
     name: str  # the target column; empty where the task is "transform"
     task: Task
@@ -48,7 +58,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     has_probabilities: bool = True  # whether each label comes with one, where there are labels
     unit: str | None = None
     bounds: tuple[float, float] | None = None  # of a regression target, observed
-    fields: tuple[Field, ...] | None = None  # that a transform gives, in order
+    fields: tuple[Field, ...] | None = None  # that a transform returns, in order
     dtype: str | None = None  # of a tensor
     shape: tuple[int, ...] | None = None  # of a tensor, without the row axis
 
@@ -61,23 +71,23 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     @property
     def numeric(self) -> tuple[Field, ...]:
-        """Fields that travel as columns of one float64 matrix, in order."""
+        """Fields that reach the model as columns of one float64 matrix, in order."""
         return tuple(field for field in self.fields if field.kind in NUMERIC)
 
     @property
     def textual(self) -> tuple[Field, ...]:
-        """Fields that travel as columns of one text matrix, in order."""
+        """Fields that reach the model as columns of one text matrix, in order."""
         return tuple(field for field in self.fields if field.kind in ("category", "text"))
 
     @property
     def tensors(self) -> tuple[Field, ...]:
-        """Fields that travel as arrays of their own."""
+        """Fields that each reach the model as an array."""
         return tuple(field for field in self.fields if field.kind == "tensor")
 
     @property
     def transformed(self) -> Signature:
         """
-        What a transform gives, as the signature of the columns that come out of it.
+        The columns that a transform returns, as a signature.
 
         Its `numeric` and `textual` say which column of the arrays is which field.
         """

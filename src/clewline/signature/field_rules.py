@@ -1,9 +1,9 @@
 """
 What one value of one field may be: the rules in full, value by value.
 
-The fast passes over JSON and tables follow the same rules in bulk; whatever
-they cannot settle comes here. A JSON literal without fraction or exponent is
-an exact integer; one with them stands for its nearest float64, as everywhere.
+The fast passes over JSON and tables follow the same rules in bulk, and ask here about whatever
+they cannot decide. A JSON literal without fraction or exponent is an exact integer; one with
+them means its nearest float64, as everywhere.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from clewline.signature import timestamps
 from clewline.signature.field import Field
+from clewline.signature.timestamps import format_microseconds, to_microseconds, to_utc
 
 EXACT = 2.0**53
 """Below this magnitude float64 holds every integer; from it on, not all."""
 
 AwareDatetime = Annotated[dt.datetime, msgspec.Meta(tz=True)]
-_SHOWN = 200  # characters of a refused value that an answer repeats
+_LONGEST_TEXT = 200  # characters of a refused value that an answer repeats
+_MOST_LEVELS = 20  # that a message lists
 
 
 class UnrepresentableNumber(str):
-    """A JSON literal as it was written that no float64 holds: NaN, Infinity, 1e400, 10…0."""
+    """A JSON literal, as it was written, that no float64 holds: NaN, Infinity, 1e400, 10…0."""
 
 
 class Refusal(NamedTuple):
@@ -61,35 +62,38 @@ class FieldRule(msgspec.Struct, frozen=True):
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words."""
-        words = self._kind_in_words()
-        return f"{words} or null" if self.field.nullable else words
-
-    def limits(self) -> tuple[Any, Any] | None:
-        """The accepted bounds as values of the field's kind."""
-        return None if self.bounds is None else bounds_in_kind(self.field, self.bounds)
-
-    def _kind_in_words(self) -> str:
+        """A description of what a value must be."""
         field = self.field
         if self.levels is not None:
-            return levels_text(self.levels)
-        if field.kind == "tensor":
-            return f"array of {field.dtype}, shape {list(field.shape or ())}"
-        if (limits := self.limits()) is not None:
-            return f"{_WORDS[field.kind]} in [{limits[0]}, {limits[1]}]"
-        return _WORDS[field.kind]
+            listed = ", ".join(map(repr, self.levels[:_MOST_LEVELS]))
+            more = f" … ({len(self.levels)} in all)" if len(self.levels) > _MOST_LEVELS else ""
+            text = f"one of {listed}{more}"
+        elif field.kind == "tensor":
+            text = f"array of {field.dtype}, shape {list(field.shape or ())}"
+        elif (limits := self.limits()) is not None:
+            text = f"{_DESCRIPTIONS[field.kind]} in [{limits[0]}, {limits[1]}]"
+        else:
+            text = _DESCRIPTIONS[field.kind]
+        return f"{text} or null" if field.nullable else text
+
+    def limits(self) -> tuple[Any, Any] | None:
+        """Return the accepted bounds as values of the field's kind."""
+        return None if self.bounds is None else bounds_in_kind(self.field, self.bounds)
+
+    def within_bounds(self, value: float) -> bool:
+        """Return whether a number lies within the accepted bounds."""
+        return self.bounds is None or self.bounds[0] <= value <= self.bounds[1]
 
 
 def bounds_in_kind(field: Field, bounds: tuple[float, float]) -> tuple[Any, Any]:
-    """Write bounds as values of the field's kind: integers, date-times, or numbers."""
-    low, high = bounds
-    return value_in_kind(field, low), value_in_kind(field, high)
+    """Return bounds as values of the field's kind: integers, date-times or numbers."""
+    return value_in_kind(field, bounds[0]), value_in_kind(field, bounds[1])
 
 
 def value_in_kind(field: Field, value: float) -> Any:
-    """Write a float64 that travels to the model as the value that the caller sent."""
+    """Return the value that the caller sent, from the float64 that reaches the model."""
     if field.kind == "datetime":
-        return timestamps.format_microseconds(value)
+        return format_microseconds(value)
     if field.kind == "boolean":
         return bool(value)
     if field.kind == "integer" and float(value).is_integer():
@@ -97,15 +101,8 @@ def value_in_kind(field: Field, value: float) -> Any:
     return value
 
 
-def levels_text(levels: tuple[str, ...]) -> str:
-    """Name levels, the first twenty of them."""
-    named = ", ".join(repr(level) for level in levels[:20])
-    more = f" … ({len(levels)} in all)" if len(levels) > 20 else ""
-    return f"one of {named}{more}"
-
-
 def printable_value(value: Any) -> Any:
-    """Make any value fit to be repeated in an answer: JSON can say it, and it is not long."""
+    """Make any value fit to be repeated in an answer: JSON can express it, and it is short."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):
@@ -118,23 +115,23 @@ def printable_value(value: Any) -> Any:
 
 
 def printable_text(text: str) -> str:
-    """Shorten a text and spell out its lone surrogates."""
-    short = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    """Shorten a string, and spell out its lone surrogates."""
+    short = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
     return short.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _number(rule: FieldRule, value: Any) -> Any:
-    if type(value) is float and -EXACT < value < EXACT:
-        return _limited(rule, value)
+    if type(value) is float and -EXACT < value < EXACT:  # most values, without the tests below
+        return value if rule.within_bounds(value) else Refusal(rule.expected)
     if isinstance(value, UnrepresentableNumber):
         return Refusal(f"finite {rule.expected}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Refusal(rule.expected)
-    if isinstance(value, int):
-        return _limited(rule, float(value)) if float64_holds(value) else Refusal(_rounded(rule))
+    if isinstance(value, int) and not float64_holds(value):
+        return Refusal(f"{rule.expected} that a float64 holds without rounding it")
     if not math.isfinite(value):
         return Refusal(f"finite {rule.expected}")
-    return _limited(rule, value)
+    return float(value) if rule.within_bounds(value) else Refusal(rule.expected)
 
 
 def _integer(rule: FieldRule, value: Any) -> Any:
@@ -166,41 +163,54 @@ def _datetime(rule: FieldRule, value: Any) -> Any:
             return Refusal(rule.expected)
     if not isinstance(value, dt.date):
         return Refusal(rule.expected)
-    moment = timestamps.to_utc(value)
-    count = timestamps.to_microseconds(moment)
+    moment = to_utc(value)
+    count = to_microseconds(moment)
     if not float64_holds(count):
         return Refusal(f"{rule.expected}; float64 rounds its fraction of a second")
-    return moment if _inside(rule.bounds, count) else Refusal(rule.expected)
+    return moment if rule.within_bounds(count) else Refusal(rule.expected)
 
 
 def _tensor(rule: FieldRule, value: Any) -> Any:
     values = value.tolist() if isinstance(value, np.ndarray) else value
-    elements = list(_flat(values, rule.field.shape or ()))
-    good = element_judge(rule.field.dtype or "float64")
-    if any(element is _MISSHAPEN or not good(element) for element in elements):
+    is_element = _element_test(rule.field.dtype or "float64")
+    if not all(map(is_element, _flatten(values, rule.field.shape or ()))):
         return Refusal(rule.expected)
     return values
 
 
-def element_judge(dtype: str) -> Callable[[Any], bool]:
-    """Make the test that every element of a tensor of `dtype` must pass."""
+_MISSHAPEN: Any = object()
+"""Stands for an element where the shape is wrong; no element test accepts it."""
+
+
+def _flatten(value: Any, shape: tuple[int, ...]) -> Iterator[Any]:
+    if not shape:
+        yield value
+    elif not isinstance(value, list) or len(value) != shape[0]:
+        yield _MISSHAPEN
+    else:
+        for item in value:
+            yield from _flatten(item, shape[1:])
+
+
+def _element_test(dtype: str) -> Callable[[Any], bool]:
+    """Return the test that every element of a tensor of `dtype` must pass."""
     if dtype == "bool":
         return lambda value: isinstance(value, bool)
     low, high = element_bounds(dtype)
     whole = np.dtype(dtype).kind in "iu"
 
-    def good(value: Any) -> bool:
+    def is_element(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if isinstance(value, int) and not float64_holds(value):
             return False
         return low <= value <= high and (not whole or float(value).is_integer())
 
-    return good
+    return is_element
 
 
 def element_bounds(dtype: str) -> tuple[float, float]:
-    """The smallest and largest float64 that `dtype` holds."""
+    """Return the smallest and largest float64 that `dtype` holds."""
     if np.dtype(dtype).kind in "iu":
         whole = np.iinfo(dtype)
         # float(2**63 - 1) is 2**63, which int64 does not hold.
@@ -209,21 +219,8 @@ def element_bounds(dtype: str) -> tuple[float, float]:
     return float(floating.min), float(floating.max)
 
 
-_MISSHAPEN: Any = object()
-
-
-def _flat(value: Any, shape: tuple[int, ...]) -> Iterator[Any]:
-    if not shape:
-        yield value
-    elif not isinstance(value, list) or len(value) != shape[0]:
-        yield _MISSHAPEN
-    else:
-        for item in value:
-            yield from _flat(item, shape[1:])
-
-
 def float64_holds(number: int) -> bool:
-    """Tell whether float64 holds this integer without rounding it."""
+    """Return whether float64 holds this integer without rounding it."""
     try:
         return int(float(number)) == number
     except OverflowError:
@@ -231,7 +228,7 @@ def float64_holds(number: int) -> bool:
 
 
 def is_encodable(text: str) -> bool:
-    """Tell whether UTF-8 can hold this text: no lone surrogates."""
+    """Return whether UTF-8 can hold this string: it has no lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -239,19 +236,7 @@ def is_encodable(text: str) -> bool:
     return True
 
 
-def _limited(rule: FieldRule, value: float) -> Any:
-    return value if _inside(rule.bounds, value) else Refusal(rule.expected)
-
-
-def _inside(bounds: tuple[float, float] | None, value: float) -> bool:
-    return bounds is None or bounds[0] <= value <= bounds[1]
-
-
-def _rounded(rule: FieldRule) -> str:
-    return f"{rule.expected} that a float64 holds without rounding it"
-
-
-_WORDS = {
+_DESCRIPTIONS = {
     "number": "number",
     "integer": "integer",
     "boolean": "true or false",

@@ -1,8 +1,8 @@
 """
-The second pass over JSON: slow, exact, and it names every bad row and field.
+The exact pass over JSON rows: slow, and it names every bad row and field.
 
-It runs when the fast pass was not content, or could not be sure. It keeps
-repeated keys and reads each number as it was written.
+It runs if the fast pass refuses a body or cannot be sure. It keeps repeated keys, and reads
+each number as it was written.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from clewline.signature.field_rules import (
 )
 
 _WHOLE = re.compile(r"-?\d+\.0+")
-_LONGEST = 310  # digits; an integer with more is beyond every float64
-_LONGEST_NAME = 100  # characters; the nearest name is not looked for beyond
-_MOST_NAMES = 200  # different names that a nearest one is looked for: each takes 0.1 ms
+_MOST_DIGITS = 310  # of an integer; one with more is beyond every float64
+_LONGEST_NAME = 100  # characters; longer names get no suggestion
+_MOST_NAMES = 200  # different names that get a suggestion: each takes 0.1 ms
 
 
 class JsonObject(tuple[tuple[str, Any], ...]):
-    """A JSON object as it was written: (key, value) pairs, repeated keys and all."""
+    """A JSON object as it was written: (key, value) pairs, including repeated keys."""
 
     __slots__ = ()
 
@@ -41,30 +41,53 @@ def parse_exactly(body: bytes | memoryview) -> Any:
     Read JSON exactly.
 
     Returns:
-        None, bool, int, float, str, list and `JsonObject`; a number that no
-        float64 holds is `Unfit`.
+        None, bool, int, float, str, list and `JsonObject`; a number that no float64 holds is
+        an `UnrepresentableNumber`.
 
     Raises:
         MalformedInput: The body is not JSON; says where.
+
+    Source:
+        RFC 8259.
     """
-    text = _utf8(bytes(body))
+    data = bytes(body)
+    if not data.strip():
+        raise MalformedInput("The body is empty.", 'Send {"rows": [{…}]} or one row object.')
     try:
         return json.loads(
-            text,
+            data.decode("utf-8"),
             object_pairs_hook=JsonObject,
-            parse_int=_whole,
-            parse_float=_decimal,
+            parse_int=_read_integer,
+            parse_float=_read_decimal,
             parse_constant=UnrepresentableNumber,
         )
+    except UnicodeDecodeError as error:
+        problem = f"not UTF-8: {error.reason} at byte {error.start}"
+        fix = "Send one JSON document in UTF-8."
+        raise MalformedInput(f"The body is {problem}.", fix) from error
     except json.JSONDecodeError as error:
-        raise MalformedInput(
-            f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.",
-            "Send one JSON document in UTF-8.",
-        ) from error
+        problem = f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        fix = "Send one JSON document in UTF-8."
+        raise MalformedInput(f"The body is {problem}.", fix) from error
     except RecursionError as error:
         raise MalformedInput(
             "The body is nested too deeply to be read.", "A row is an object of plain values."
         ) from error
+
+
+def _read_integer(literal: str) -> int | UnrepresentableNumber:
+    return UnrepresentableNumber(literal) if len(literal) > _MOST_DIGITS else int(literal)
+
+
+def _read_decimal(literal: str) -> int | float | UnrepresentableNumber:
+    value = float(literal)
+    if abs(value) < EXACT:
+        return value
+    if value in (float("inf"), float("-inf")):
+        return UnrepresentableNumber(literal)
+    if _WHOLE.fullmatch(literal):
+        return int(literal.split(".")[0])
+    return value
 
 
 def check_rows(
@@ -74,66 +97,60 @@ def check_rows(
     Check parsed rows.
 
     Args:
-        values: Rows as `parse_exactly` gives them.
-        rules: One a field, in the order of a row.
+        values: Rows as `parse_exactly` returns them.
+        rules: One per field, in the order of a row.
 
     Returns:
-        The rows' values in the order of `rules` (meaningful where nothing was
-        refused), and every problem, by row, then field.
+        The values of the rows in which nothing was refused, in the order of `rules`; and
+        every problem, by row, then field.
     """
-    reader = _RowReader(rules)
+    judges = [(rule.field.name, rule.judge) for rule in rules]
+    suggestions = NameSuggestions(name for name, _ in judges)
     good: list[tuple[Any, ...]] = []
     problems: list[FieldProblem] = []
-    for number, value in enumerate(values):
-        refused = len(problems)
-        row = reader.read(number, value, problems)
-        if len(problems) == refused:
-            good.append(row)
-    return good, problems
-
-
-class _RowReader:
-    def __init__(self, rules: tuple[FieldRule, ...]) -> None:
-        self.rules = {rule.field.name: rule for rule in rules}
-        self.judges = [(name, rule.judge) for name, rule in self.rules.items()]
-        self.nearest = NameSuggestions(self.rules)
-
-    def read(self, number: int, row: Any, problems: list[FieldProblem]) -> tuple[Any, ...]:
-        """The row's values in order; adds what is wrong with it to `problems`."""
+    for number, row in enumerate(values):
         if not isinstance(row, JsonObject):
-            expected = "object with one value a field"
+            expected = "object with one value per field"
             problems.append(FieldProblem(number, None, printable_json(row), expected))
-            return ()
+            continue
         cells = dict(row)
-        values = tuple(
-            judge(cells[name]) if name in cells else _MISSING for name, judge in self.judges
-        )
-        if len(cells) != len(row):
-            problems.extend(_repeated(number, row))
-        if len(cells) != len(values) or _has_refusal(values):
-            problems.extend(self._refused(number, cells, values))
-        return values
-
-    def _refused(
-        self, number: int, cells: dict[str, Any], values: tuple[Any, ...]
-    ) -> Iterator[FieldProblem]:
-        for (name, rule), value in zip(self.rules.items(), values, strict=True):
-            if value is _MISSING:
-                expected = f"{rule.expected}; the field is missing"
-                yield FieldProblem(number, name, None, expected)
-            elif isinstance(value, Refusal):
-                yield FieldProblem(number, name, printable_json(cells[name]), value.expected)
-        for name, value in cells.items():
-            if name not in self.rules:
-                expected = f"no such field{self.nearest.hint(name)}"
-                yield FieldProblem(number, printable_text(name), printable_json(value), expected)
+        checked = tuple(judge(cells[name]) if name in cells else _MISSING for name, judge in judges)
+        if len(cells) == len(row) == len(checked) and Refusal not in map(type, checked):
+            good.append(checked)
+        else:
+            problems.extend(_row_problems(number, row, checked, rules, suggestions))
+    return good, problems
 
 
 _MISSING = Refusal("a value")
 
 
-def _has_refusal(values: tuple[Any, ...]) -> bool:
-    return Refusal in map(type, values)
+def _row_problems(
+    number: int,
+    row: JsonObject,
+    checked: tuple[Any, ...],
+    rules: tuple[FieldRule, ...],
+    suggestions: NameSuggestions,
+) -> Iterator[FieldProblem]:
+    cells = dict(row)
+    if len(cells) != len(row):
+        for name, times in Counter(key for key, _ in row).items():
+            if times > 1:
+                expected = f"one value; the field occurs {times} times"
+                yield FieldProblem(
+                    number, printable_text(name), printable_json(cells[name]), expected
+                )
+    for rule, value in zip(rules, checked, strict=True):
+        name = rule.field.name
+        if value is _MISSING:
+            yield FieldProblem(number, name, None, f"{rule.expected}; the field is missing")
+        elif isinstance(value, Refusal):
+            yield FieldProblem(number, name, printable_json(cells[name]), value.expected)
+    known = {rule.field.name for rule in rules}
+    for name, value in cells.items():
+        if name not in known:
+            expected = f"no such field{suggestions.hint(name)}"
+            yield FieldProblem(number, printable_text(name), printable_json(value), expected)
 
 
 class NameSuggestions:
@@ -144,7 +161,7 @@ class NameSuggestions:
         self._found: dict[str, str] = {}
 
     def hint(self, name: str) -> str:
-        """Say `; did you mean 'NAME'?`, or nothing."""
+        """Return `; did you mean 'NAME'?`, or nothing."""
         if name not in self._found:
             if len(name) > _LONGEST_NAME or len(self._found) >= _MOST_NAMES:
                 return ""
@@ -163,7 +180,7 @@ def printable_json(value: Any) -> Any:
 
 
 def count_keys(body: bytes) -> int:
-    """Count the keys of all objects in JSON that is known to be well formed, repeated ones too."""
+    """Count the keys of all objects in well-formed JSON, repeated ones too."""
     total = 0
 
     def add(pairs: list[tuple[str, Any]]) -> None:
@@ -172,38 +189,3 @@ def count_keys(body: bytes) -> int:
 
     json.loads(body, object_pairs_hook=add)
     return total
-
-
-def _repeated(number: int, row: JsonObject) -> Iterator[FieldProblem]:
-    cells = dict(row)
-    for name, times in Counter(key for key, _ in row).items():
-        if times > 1:
-            expected = f"one value; the field stands here {times} times"
-            yield FieldProblem(number, printable_text(name), printable_json(cells[name]), expected)
-
-
-def _utf8(body: bytes) -> str:
-    if not body.strip():
-        raise MalformedInput("The body is empty.", 'Send {"rows": [{…}]} or one row object.')
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise MalformedInput(
-            f"The body is not UTF-8: {error.reason} at byte {error.start}.",
-            "Send one JSON document in UTF-8.",
-        ) from error
-
-
-def _whole(literal: str) -> int | UnrepresentableNumber:
-    return UnrepresentableNumber(literal) if len(literal) > _LONGEST else int(literal)
-
-
-def _decimal(literal: str) -> int | float | UnrepresentableNumber:
-    value = float(literal)
-    if abs(value) < EXACT:
-        return value
-    if value in (float("inf"), float("-inf")):
-        return UnrepresentableNumber(literal)
-    if _WHOLE.fullmatch(literal):
-        return int(literal.split(".")[0])
-    return value
