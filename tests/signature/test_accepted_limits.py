@@ -58,7 +58,7 @@ def test_what_the_file_may_not_say_is_named(tmp_path: Path, text: str, words: st
     ("fields", "words"),
     [
         ({"agee": {"bounds": [1, 2]}}, "'agee'.*did you mean 'age'"),
-        ({"age": {"bounds": [2, 1]}}, "wrong way round"),
+        ({"age": {"bounds": [2, 1]}}, "wrong order"),
         ({"age": {"bounds": ["1", 2]}}, "'age'"),
         ({"age": {"bounds": [0, float("inf")]}}, "'age'"),
         ({"age": {"bounds": [0, float("nan")]}}, "'age'"),

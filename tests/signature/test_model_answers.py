@@ -94,14 +94,14 @@ def test_a_label_that_is_no_text_may_be_a_key_as_json_writes_it() -> None:
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        (["good"], "with 1 answers; 2, one a row"),
+        (["good"], "with 1 answers; expected 2, one per row"),
         ("good", "with a str;"),
         (None, "with a NoneType;"),
         (np.float64(3), "with a float64;"),
-        (["good", "meh"], "'meh' to row 1; one of"),
+        (["good", "meh"], "'meh' to row 1; expected one of"),
         (["good", None], "None to row 1"),
         (["good", ["bad", "good"]], "to row 1"),
-        ((["good", "bad"], [[0.5, 0.5]]), r"shape \(1, 2\); shape \(2, 2\)"),
+        ((["good", "bad"], [[0.5, 0.5]]), r"shape \(1, 2\); expected shape \(2, 2\)"),
         ([[0.5, 0.6], [1.0, 0.0]], "1.1 in all"),
         ([[0.5, float("nan")], [1.0, 0.0]], "nan in all"),
         ([[1.5, -0.5], [1.0, 0.0]], "row 0"),
@@ -119,7 +119,7 @@ def test_anything_else_is_refused_by_what_came(said: Any, says: str) -> None:
 
 @pytest.mark.parametrize("said", [[1.0, float("inf")], [1.0, None], ["1", 2], [True, 1.0]])
 def test_a_value_is_a_finite_number(said: Any) -> None:
-    with pytest.raises(ModelFailed, match="a finite number was expected"):
+    with pytest.raises(ModelFailed, match="expected a finite number"):
         read_answers(said, PRICE, 2, who="M")
 
 

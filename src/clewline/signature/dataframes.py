@@ -1,4 +1,4 @@
-"""Tables of any make (Polars, pandas, Arrow) behind one door."""
+"""Read Polars, pandas and Arrow tables in one way."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 def open_table(frame: Any) -> nw.DataFrame[Any]:
     """
-    Look at a table through narwhals.
+    Wrap a table with narwhals.
 
     Raises:
-        InvalidInput: It is no eager table, or its columns have no usable names.
+        InvalidInput: It is not an eager table, or two columns have one name, or a name is not
+            a string.
     """
     import narwhals as nw
 
@@ -30,20 +31,25 @@ def open_table(frame: Any) -> nw.DataFrame[Any]:
         ) from error
     except nw.exceptions.DuplicateError as error:
         raise InvalidInput(f"Two columns have one name. {error}", "Rename one.") from error
-    names = table.columns
-    for name in names:
+    seen: set[str] = set()
+    for name in table.columns:
         if not isinstance(name, str):
             raise InvalidInput(
-                f"A column is named {name!r}, which is no text.", "Rename it to a text."
+                f"The name of the column {name!r} is not a string.", "Rename it to a string."
             )
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(f"Two columns are named {twice!r}.", "Rename one.")
+        if name in seen:
+            raise InvalidInput(f"Two columns are named {name!r}.", "Rename one.")
+        seen.add(name)
     return table
 
 
 def drop_column(frame: Any, column: str) -> Any:
-    """Take a column away, such as the target; the table keeps its make."""
+    """
+    Return a table of the same type without a column, such as the target.
+
+    Raises:
+        InvalidInput: There is no such column.
+    """
     table = open_table(frame)
     require_column(table, column)
     native: Any = table.drop(column).to_native()
@@ -51,29 +57,31 @@ def drop_column(frame: Any, column: str) -> Any:
 
 
 def column_values(frame: Any, column: str) -> list[Any]:
-    """Get a column as Python values; null, NaN and NaT are None."""
+    """
+    Return a column as Python values; null, NaN and NaT are None.
+
+    Raises:
+        InvalidInput: There is no such column.
+    """
     table = open_table(frame)
     require_column(table, column)
     return cell_values(table[column])
 
 
 def cell_values(series: nw.Series[Any]) -> list[Any]:
-    """Get Python values; null, NaN and NaT are None."""
-    return [
-        None if absent else _plain(value)
-        for value, absent in zip(series.to_list(), null_mask(series).tolist(), strict=True)
-    ]
-
-
-def _plain(value: Any) -> Any:
-    """A Python value in place of a NumPy one, None in place of NaN."""
-    if hasattr(value, "dtype") and not getattr(value, "shape", ()):
-        value = value.item()
-    return None if isinstance(value, float) and value != value else value
+    """Return a series as Python values; null, NaN and NaT are None."""
+    values = series.to_list()
+    for place, absent in enumerate(null_mask(series).tolist()):
+        value = values[place]
+        if hasattr(value, "dtype") and not getattr(value, "shape", ()):
+            value = value.item()  # a NumPy scalar
+        is_nan = isinstance(value, float) and value != value
+        values[place] = None if absent or is_nan else value
+    return values
 
 
 def column_floats(series: nw.Series[Any]) -> NDArray[np.float64]:
-    """Get a column of numbers as float64, shape (n,), null as NaN; large integers may round."""
+    """Return numbers as float64, shape (n,), null as NaN; large integers may be rounded."""
     import numpy as np
 
     missing = null_mask(series)
@@ -85,16 +93,21 @@ def column_floats(series: nw.Series[Any]) -> NDArray[np.float64]:
 
 
 def null_mask(series: nw.Series[Any]) -> NDArray[np.bool_]:
-    """Where a column holds null (or NaN in pandas, where they are one), shape (n,)."""
+    """Return where a series holds null (in pandas also NaN, which is the same), shape (n,)."""
     import numpy as np
 
-    if not series.null_count():  # one call, where asking each cell is an expression of its own
+    if not series.null_count():  # one call; asking for each cell is a separate expression
         return np.zeros(len(series), dtype=np.bool_)
     return np.asarray(series.is_null().to_numpy(), dtype=np.bool_)
 
 
 def require_column(table: nw.DataFrame[Any], column: str) -> None:
-    """Raise InvalidInput, with the nearest name, unless the table has the column."""
+    """
+    Check that the table has a column.
+
+    Raises:
+        InvalidInput: It has not; names the nearest.
+    """
     from clewline.signature.json_rows import NameSuggestions
 
     if column not in table.columns:

@@ -17,7 +17,13 @@ import msgspec
 import numpy as np
 
 from clewline.signature.field import Field
-from clewline.signature.timestamps import format_microseconds, to_microseconds, to_utc
+from clewline.signature.timestamps import (
+    FIRST_MOMENT,
+    LAST_MOMENT,
+    format_microseconds,
+    to_microseconds,
+    to_utc,
+)
 
 EXACT = 2.0**53
 """Below this magnitude float64 holds every integer; from it on, not all."""
@@ -165,6 +171,8 @@ def _datetime(rule: FieldRule, value: Any) -> Any:
         return Refusal(rule.expected)
     moment = to_utc(value)
     count = to_microseconds(moment)
+    if not FIRST_MOMENT <= count <= LAST_MOMENT:
+        return Refusal("date-time in the years 1 to 9999 of UTC")
     if not float64_holds(count):
         return Refusal(f"{rule.expected}; float64 rounds its fraction of a second")
     return moment if rule.within_bounds(count) else Refusal(rule.expected)
