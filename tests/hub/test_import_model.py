@@ -17,8 +17,8 @@ from clewline.errors import (
     NotSupported,
 )
 from clewline.flow.replay import replay
+from clewline.hub.download import DownloadLimits, HubFault
 from clewline.hub.import_model import ModelImport, import_model
-from clewline.hub.web import DownloadLimits, HubFault
 from clewline.model.registry import Registry
 from clewline.project import Project
 from clewline.store.lineage import why
@@ -147,8 +147,8 @@ def test_a_body_that_crawls_is_given_up_at_once(
     hub: Any, project: Project, store: Store, onnx_file: bytes
 ) -> None:
     digest = hub.put(FILE, onnx_file)
-    told = refusal(project, store, wanted(digest), DownloadLimits(grace_s=0.0, slowest=1e15))
-    assert "given up" in told.message
+    told = refusal(project, store, wanted(digest), DownloadLimits(grace_s=0.0, bytes_per_s=1e15))
+    assert "too slow" in told.message
     assert len(hub.methods("cdn")) == 1
 
 
@@ -157,11 +157,11 @@ def test_a_file_over_the_bound_is_refused_by_what_is_told_and_by_what_comes(
 ) -> None:
     digest = hub.put(FILE, onnx_file)
     small = DownloadLimits(size_bytes=100)
-    assert "larger than 100 B" in refusal(project, store, wanted(digest), small).message
+    assert "more than the limit of 100 B" in refusal(project, store, wanted(digest), small).message
     assert hub.methods("cdn") == []
     hub.plain["/big"] = (200, {"Content-Length": None, "Connection": "close"}, onnx_file)
     there = wanted(digest, f"{hub.url}/big")
-    assert "larger than 100 B" in refusal(project, store, there, small).message
+    assert "more than the limit of 100 B" in refusal(project, store, there, small).message
 
 
 def test_a_token_is_shown_to_the_hub_alone(
@@ -206,7 +206,7 @@ def test_a_missing_file_names_those_that_are_there(
     ("to", "reason"),
     [
         ("http://example.com/m.onnx", "plain HTTP"),
-        ("file:///etc/passwd", "no address"),
+        ("file:///etc/passwd", "not an address"),
         ("/owner/repo/resolve/main/onnx/model.onnx", "more than 5 times"),
     ],
 )

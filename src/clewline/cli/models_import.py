@@ -1,4 +1,4 @@
-"""`clewline models import`: register a model from a file, of a disk, a hub or a server."""
+"""`clewline models import`: register a model from a file of this machine, a hub or a server."""
 
 from __future__ import annotations
 
@@ -29,60 +29,47 @@ def import_(
     max_size: str = "1GiB",
 ) -> None:
     """
-    Register a model from a file: ONNX as it is, or a booster in its library's own format.
+    Register a model from a file: ONNX, or a booster in its library's own format.
 
-    What is fetched must have the digest that is pinned; it is fetched once. Without --digest
-    an address is refused, and the error tells the digest that was found.
+    A file is fetched once, and must have the pinned digest. Without --digest an address is
+    refused, and the error names the digest that was found.
 
     Parameters
     ----------
     source
         A path, hf:OWNER/REPO/PATH/FILE[@REVISION], or https://HOST/FILE.
     name
-        Of the model.
+        The name of the model.
     digest
-        Of the file: sha256: and 64 hex characters.
+        The digest of the file: sha256: and 64 hex characters.
     signature
-        A JSON or YAML file with fields and output, as signature.json of a package has them.
+        A JSON or YAML file with fields and output, as in a package's signature.json.
     sample
-        Rows that it takes (CSV or Parquet): kinds, levels and bounds of the fields, and the
-        background sample.
+        Input rows (CSV or Parquet): give kinds, levels and bounds of the fields.
     train
-        The table that it was trained on (CSV or Parquet): as --sample, and the profile.
+        The training table (CSV or Parquet): as --sample, and the reference profile.
     test
-        Rows that it has not seen, to evaluate it on.
+        Rows that the model has not seen, to evaluate it on.
     target
-        The column that it predicts.
+        The column that the model predicts.
     max_size
-        The largest file that is taken.
+        The largest file to accept.
     """
+    from clewline.hub.download import DownloadLimits
     from clewline.hub.import_model import ModelImport, import_model
-    from clewline.hub.web import DownloadLimits
+    from clewline.hub.input_files import read_rows
 
     if train is not None and sample is not None:
         raise UsageError("--train and --sample are both given.", "Leave --sample out.")
+    tables: dict[str, Any] = {} if target is None else {"target": target}
+    tables |= {
+        key: read_rows(path) for key, path in (("train", train), ("test", test)) if path is not None
+    }
     project = find()
     wanted = ModelImport(
-        source=source,
-        name=name,
-        digest=digest,
-        signature=signature,
-        sample=sample,
-        tables=_tables(train, test, target),
+        source=source, name=name, digest=digest, signature=signature, sample=sample, tables=tables
     )
+    limits = DownloadLimits(size_bytes=parse_size(max_size))
     with Store.open(project.store_root) as store:
-        registered = import_model(
-            project, store, wanted, DownloadLimits(size_bytes=parse_size(max_size))
-        )
+        registered = import_model(project, store, wanted, limits)
     emit(msgspec.to_builtins(registered), lambda _: print_message(f"registered {registered.ref}"))
-
-
-def _tables(train: Path | None, test: Path | None, target: str | None) -> dict[str, Any]:
-    from clewline.hub.input_files import table
-
-    given: dict[str, Any] = {} if target is None else {"target": target}
-    if train is not None:
-        given["train"] = table(train)
-    if test is not None:
-        given["test"] = table(test)
-    return given

@@ -1,162 +1,304 @@
-"""A file fetched whole or not at all, its bytes counted and digested as they come."""
+"""
+Fetch files over HTTPS: bounded redirects, size, speed and patience.
+
+A token goes only to the host that it is for. A file arrives as a whole or not at all; its bytes
+are counted and digested as they come.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import http.client
+import ssl
 import time
-from collections.abc import Callable
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urljoin
 
 import msgspec
 
-from clewline.errors import NotSupported
+from clewline.errors import CheckFailed, Fault, InvalidInput, NotSupported
 from clewline.formatting import format_size
-from clewline.hub.web import (
-    WIRE_ERRORS,
-    DownloadLimits,
-    HubFault,
-    HubRefused,
-    HubResponse,
-    open_url,
-)
+from clewline.hub.address import require_safe, url_origin
 from clewline.store.disk import disk_errors
 
-_PIECE = 1 << 18
+MOST_REDIRECTS = 5
+REDIRECTS = (301, 302, 303, 307, 308)
+WIRE_ERRORS = (OSError, http.client.HTTPException)
+"""What a connection raises that fails or does not answer in HTTP, such as `URLError`."""
+
+_PIECE_BYTES = 1 << 18
 
 
-class Fetched(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that is there in full."""
+class DownloadLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How large a file may be, and how slow a server."""
 
-    sha256: str
-    size_bytes: int
-    commit: str | None  # of the hub's repository
+    size_bytes: int = 1 << 30
+    silence_s: float = 30.0  # longest time without a byte
+    grace_s: float = 30.0  # time before the rate counts
+    bytes_per_s: float = 16384.0  # smallest average rate
+    attempts: int = 3
+
+
+class HubFault(Fault):
+    """A server cannot be reached, or broke off."""
+
+    code = "hub_unreachable"
+
+
+class HubRefused(CheckFailed):
+    """A server answered with an error."""
+
+    code = "hub_refused"
+
+    def __init__(self, message: str, fix: str, status: int, headers: Any) -> None:
+        super().__init__(message, fix)
+        self.status, self.headers = status, headers
 
 
 class TooSlow(HubFault):
-    """A body that comes too slowly to wait for; trying at once again would not help."""
+    """The body comes too slowly to wait for; a second attempt would not help."""
 
 
 class _BrokenOff(Exception):
     """The body ended before its length, or the connection did."""
 
 
-def fetch(
+class HubResponse:
+    """A response, its body still unread."""
+
+    def __init__(self, response: Any, url: str, first_headers: Any) -> None:
+        self.response, self.url = response, url
+        self.headers = response.headers
+        self.first_headers = first_headers  # of the first server, before any redirect
+
+
+class DownloadedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that arrived as a whole."""
+
+    sha256: str
+    size_bytes: int
+    commit: str | None  # of the hub's repository
+
+
+@contextmanager
+def open_url(
     url: str,
-    path: Path | None,
-    bounds: DownloadLimits,
+    limits: DownloadLimits,
     *,
+    method: str = "GET",
     token: str | None = None,
-    judge: Callable[[Any], None] = lambda headers: None,
-) -> Fetched:
+    follow: bool = True,
+    check_headers: Callable[[Any], None] = lambda headers: None,
+) -> Iterator[HubResponse]:
     """
-    Fetch a file; one that breaks off is begun again, from its first byte.
+    Request a URL, and follow its redirects.
 
     Args:
-        url: Where it is.
-        path: Where it goes; None: nowhere, only its digest is wanted. Nothing is left there
-            when it cannot be fetched.
-        bounds: Of its size and of our patience.
-        token: For the host of `url` alone.
-        judge: Told the headers of the first answer, before a byte of the body is read.
+        url: The address.
+        limits: How long a silence may be.
+        method: GET or HEAD.
+        token: Sent only to the host of `url`, never to one that it redirects to.
+        follow: Whether to follow redirects, rather than return the first response.
+        check_headers: Gets the headers of the first response, before anything else is
+            requested or read.
 
     Raises:
-        HubFault: It broke off as often as we try, or was too slow.
-        HubRefused: The server answered with an error.
-        NotSupported: It is larger than the bound.
+        HubFault: The server cannot be reached, or does not answer in HTTP.
+        HubRefused: The server answers with an error's status.
+        InvalidInput: It redirects to plain HTTP, or in circles.
     """
-    for left in reversed(range(bounds.attempts)):
-        try:
-            with open_url(url, bounds, token=token, judge=judge) as answer:
-                return _kept(answer, path, bounds)
-        except (_BrokenOff, HubFault, HubRefused) as error:
-            passing = not isinstance(error, HubRefused | TooSlow) or (
-                isinstance(error, HubRefused) and error.status >= 500
+    response, at, first_headers = None, url, None
+    try:
+        for _ in range(MOST_REDIRECTS + 1):
+            own = url_origin(at) == url_origin(url)
+            response = _request(at, limits, method, token if own else None)
+            if first_headers is None:
+                first_headers = response.headers
+                check_headers(first_headers)
+            if response.status not in REDIRECTS or not follow:
+                break
+            at = _redirect_target(at, response)
+            response.close()
+        else:
+            raise InvalidInput(
+                f"{url} redirects more than {MOST_REDIRECTS} times, the last time to {at}.",
+                "Write the address that it finally leads to.",
             )
-            if not left or not passing:
-                raise _told(url, error, bounds) from error
-    raise AssertionError("a last attempt returns or raises")
+        if response.status >= 400:
+            status = f"{response.status} {response.reason or ''}".rstrip()
+            fix = "Check the address."
+            if response.status >= 500:
+                fix = "The server has a fault of its own; try again later."
+            raise HubRefused(
+                f"{at} answered {status}.", fix, int(response.status), response.headers
+            )
+        yield HubResponse(response, at, first_headers)
+    finally:
+        if response is not None:
+            response.close()
 
 
-def _told(url: str, error: Exception, bounds: DownloadLimits) -> Exception:
-    if isinstance(error, _BrokenOff):
-        return HubFault(
-            f"{url} broke off {bounds.attempts} times, at last {error}; nothing of it was kept.",
-            "Try again; or bring the file on a disk: clewline models import FILE.",
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Leaves redirects to `open_url`, which checks them."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _request(url: str, limits: DownloadLimits, method: str, token: str | None) -> Any:
+    """Send one request; a response with an error's status is returned too."""
+    headers = {"User-Agent": "clewline", "Accept-Encoding": "identity"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(url, method=method, headers=headers)
+    try:
+        opener = urllib.request.build_opener(_NoRedirects)
+        return opener.open(request, timeout=limits.silence_s)
+    except urllib.error.HTTPError as error:
+        return error
+    except WIRE_ERRORS as error:
+        reason = getattr(error, "reason", error)
+        fix = (
+            "Check the network (HTTPS_PROXY is honoured). Without one, copy the file here: "
+            "`clewline models import FILE --digest sha256:… --name NAME` satisfies `from:` too."
         )
-    return error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            fix = "This machine does not trust its certificate; SSL_CERT_FILE names more of them."
+        raise HubFault(
+            f"{url} cannot be fetched: {reason or type(error).__name__}.", fix
+        ) from error
 
 
-def declared_size(headers: Any) -> int | None:
-    """Give the size that a server states for a file, the hub's own word first."""
-    for name in ("X-Linked-Size", "Content-Length"):
-        found = headers.get(name, "")
-        if found.isascii() and found.isdigit():
-            return int(found)
-    return None
+def _redirect_target(url: str, response: Any) -> str:
+    location = response.headers.get("Location")
+    if not location:
+        raise InvalidInput(
+            f"{url} redirects ({response.status}) without an address.", "Check the address."
+        )
+    target = str(urljoin(url, location))
+    try:
+        require_safe(target)
+    except InvalidInput as error:
+        raise InvalidInput(f"{url} redirects to {target!r}: {error.message}", error.fix) from error
+    if url.startswith("https:") and not target.startswith("https:"):
+        raise InvalidInput(
+            f"{url} redirects to {target}, which is plain HTTP.",
+            "Write an address that stays HTTPS.",
+        )
+    return target
 
 
-def require_size(count: int | None, url: str, bounds: DownloadLimits) -> None:
+def download_file(
+    url: str,
+    path: Path | None,
+    limits: DownloadLimits,
+    *,
+    token: str | None = None,
+    check_headers: Callable[[Any], None] = lambda headers: None,
+) -> DownloadedFile:
     """
-    Refuse a file that is larger than the bound.
+    Fetch a file; if it breaks off, start again from its first byte.
+
+    Args:
+        url: The address.
+        path: The new file; None computes only the digest. If the download fails, there is no
+            file.
+        limits: Of its size, and of our patience.
+        token: For the host of `url` only.
+        check_headers: Gets the headers of the first response, before a byte of the body is
+            read.
 
     Raises:
-        NotSupported: It is.
+        HubFault: Every attempt broke off, or it was too slow.
+        HubRefused: The server answered with an error.
+        NotSupported: The file is larger than the limit.
     """
-    if count is not None and count > bounds.size_bytes:
-        raise NotSupported(
-            f"{url} is larger than {format_size(bounds.size_bytes)}: {format_size(count)}.",
-            "Raise the bound if that is right: clewline models import … --max-size 2GiB.",
-        )
+    for left in reversed(range(limits.attempts)):
+        try:
+            with open_url(url, limits, token=token, check_headers=check_headers) as response:
+                return _save(response, path, limits)
+        except _BrokenOff as error:
+            if not left:
+                raise HubFault(
+                    f"{url} broke off {limits.attempts} times, the last time {error}; "
+                    "nothing of it was kept.",
+                    "Try again, or copy the file here: clewline models import FILE.",
+                ) from error
+        except TooSlow:
+            raise
+        except (HubFault, HubRefused) as error:
+            is_final = isinstance(error, HubRefused) and error.status < 500
+            if not left or is_final:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
-def _kept(answer: HubResponse, path: Path | None, bounds: DownloadLimits) -> Fetched:
-    require_size(_length(answer), answer.url, bounds)
-    commit = answer.first.get("X-Repo-Commit")
+def _save(response: HubResponse, path: Path | None, limits: DownloadLimits) -> DownloadedFile:
+    require_size(_content_length(response.headers), response.url, limits)
     if path is None:
-        return _read(answer, None, bounds, commit)
+        return _read(response, None, limits)
     with disk_errors(path):
         try:
             with path.open("wb") as out:
-                return _read(answer, out, bounds, commit)
+                return _read(response, out, limits)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
 
-def _length(answer: HubResponse) -> int | None:
-    text = answer.headers.get("Content-Length", "")
+def _read(response: HubResponse, out: BinaryIO | None, limits: DownloadLimits) -> DownloadedFile:
+    hasher, count, start = hashlib.sha256(), 0, time.monotonic()
+    while True:
+        try:
+            piece: bytes = response.response.read1(_PIECE_BYTES)
+        except WIRE_ERRORS as error:
+            raise _BrokenOff(f"({error or type(error).__name__})") from error
+        if not piece:
+            break
+        hasher.update(piece)
+        count += len(piece)
+        require_size(count, response.url, limits)
+        took_s = time.monotonic() - start
+        if took_s > limits.grace_s and count < took_s * limits.bytes_per_s:
+            raise TooSlow(
+                f"{response.url} sent {format_size(count)} in {took_s:.0f} s, which is too slow.",
+                "Try again later, or copy the file here: clewline models import FILE.",
+            )
+        if out is not None:
+            out.write(piece)
+    expected = _content_length(response.headers)
+    if expected is not None and count != expected:
+        raise _BrokenOff(f"after {count} of {expected} bytes")
+    commit = response.first_headers.get("X-Repo-Commit")
+    return DownloadedFile(sha256=hasher.hexdigest(), size_bytes=count, commit=commit)
+
+
+def _content_length(headers: Any, name: str = "Content-Length") -> int | None:
+    text = headers.get(name, "")
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _read(
-    answer: HubResponse, out: BinaryIO | None, bounds: DownloadLimits, commit: str | None
-) -> Fetched:
-    hasher, count, begun = hashlib.sha256(), 0, time.monotonic()
-    while piece := _piece(answer):
-        hasher.update(piece)
-        count += len(piece)
-        require_size(count, answer.url, bounds)
-        _require_pace(answer.url, count, time.monotonic() - begun, bounds)
-        if out is not None:
-            out.write(piece)
-    expected = _length(answer)
-    if expected is not None and count != expected:
-        raise _BrokenOff(f"after {count} of {expected} bytes")
-    return Fetched(sha256=hasher.hexdigest(), size_bytes=count, commit=commit)
+def declared_size(headers: Any) -> int | None:
+    """Return the size in bytes that a server states for a file, preferably the hub itself."""
+    linked = _content_length(headers, "X-Linked-Size")
+    return _content_length(headers) if linked is None else linked
 
 
-def _piece(answer: HubResponse) -> bytes:
-    try:
-        data: bytes = answer.response.read1(_PIECE)
-    except WIRE_ERRORS as error:
-        raise _BrokenOff(f"({error or type(error).__name__})") from error
-    return data
+def require_size(size_bytes: int | None, url: str, limits: DownloadLimits) -> None:
+    """
+    Check that a file is not larger than the limit.
 
-
-def _require_pace(url: str, count: int, seconds: float, bounds: DownloadLimits) -> None:
-    if seconds > bounds.grace_s and count < seconds * bounds.slowest:
-        raise TooSlow(
-            f"{url} gave {format_size(count)} in {seconds:.0f} s and is given up.",
-            "Try again later; or bring the file on a disk: clewline models import FILE.",
+    Raises:
+        NotSupported: It is larger.
+    """
+    if size_bytes is not None and size_bytes > limits.size_bytes:
+        most, found = format_size(limits.size_bytes), format_size(size_bytes)
+        raise NotSupported(
+            f"{url} has {found}, more than the limit of {most}.",
+            "If that is right, raise the limit: clewline models import … --max-size 2GiB.",
         )

@@ -1,4 +1,4 @@
-"""Files that were fetched, found again by the SHA-256 that pins them."""
+"""Downloaded files, found again by the SHA-256 that pins them."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class CachedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cache_file(store: Store, path: Path, origin: Origin, filename: str) -> CachedFile:
-    """Take a checked file into the store's blobs, durably."""
-    kept = CachedFile(blob=store.blobs.put_file(path), origin=origin, filename=filename)
+    """Copy a checked file into the store's blobs, durably."""
+    file = CachedFile(blob=store.blobs.put_file(path), origin=origin, filename=filename)
     store.blobs.flush()
-    place = _place(store, origin.sha256)
-    with disk_errors(place):
-        place.parent.mkdir(exist_ok=True)
-        replace_file(place, msgspec.json.encode(kept), durable=True)
-    return kept
+    record = _record_path(store, origin.sha256)
+    with disk_errors(record):
+        record.parent.mkdir(exist_ok=True)
+        replace_file(record, msgspec.json.encode(file), durable=True)
+    return file
 
 
 def find_cached(store: Store, sha256: str) -> CachedFile | None:
-    """Find a file by its SHA-256; one whose blob is gone or damaged is not there."""
+    """Find a file by its SHA-256; None if there is none, or its blob is missing or damaged."""
     try:
-        kept = msgspec.json.decode(_place(store, sha256).read_bytes(), type=CachedFile)
-        store.blobs.get(kept.blob)
+        file = msgspec.json.decode(_record_path(store, sha256).read_bytes(), type=CachedFile)
+        store.blobs.get(file.blob)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ClewlineError):
-        return None  # it is fetched once more
-    return kept
+        return None  # it is fetched again
+    return file
 
 
-def _place(store: Store, sha256: str) -> Path:
+def _record_path(store: Store, sha256: str) -> Path:
     return store.root / "hub" / f"{sha256}.json"

@@ -1,8 +1,9 @@
-"""The files beside a model's file: a signature that is stated, and rows that are a sample."""
+"""Read the files that describe a model file: a stated signature, and sample rows."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +19,44 @@ EXAMPLE = (
 )
 
 
-def read(signature: Path | None, sample: Path | None) -> dict[str, Any]:
+def read_description(signature: Path | None, sample: Path | None) -> dict[str, Any]:
     """
-    Read both, as `register` takes them.
+    Read both as arguments of `register`.
 
     Raises:
-        InvalidInput: A file cannot be read, or is not what it should be.
+        InvalidInput: A file cannot be read, or holds something else.
     """
     found: dict[str, Any] = {}
     if signature is not None:
-        found["signature"] = stated(signature)
+        found["signature"] = read_signature(signature)
     if sample is not None:
-        found["train"] = table(sample)
+        found["train"] = read_rows(sample)
     return found
 
 
-def stated(path: Path) -> Signature:
+def read_signature(path: Path) -> Signature:
     """
     Read a signature from JSON or YAML.
 
     Raises:
-        InvalidInput: It is none; shows one.
+        InvalidInput: It is not a signature; shows one.
     """
-    data = _bytes(path)
+    data = _read(path)
     try:
         if path.suffix in (".yaml", ".yml"):
             return msgspec.convert(config.parse(data, path, EXAMPLE), Signature)
         return msgspec.json.decode(data, type=Signature)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is no signature: {error}.", EXAMPLE) from error
+        raise InvalidInput(f"{path} is not a signature: {error}.", EXAMPLE) from error
 
 
-def table(path: Path) -> Any:
+def read_rows(path: Path) -> Any:
     """
-    Read rows from CSV or Parquet, as a table of Polars.
+    Read a Polars table from CSV or Parquet.
 
     Raises:
         InvalidInput: It is neither, or cannot be read.
     """
-    import io
-
     import polars as pl
 
     readers: dict[str, Any] = {".parquet": pl.read_parquet, ".csv": pl.read_csv}
@@ -66,17 +65,22 @@ def table(path: Path) -> Any:
             f"{path} is neither .csv nor .parquet.", "Save the table as one of them."
         )
     try:
-        return readers[path.suffix](io.BytesIO(_bytes(path)))
+        return readers[path.suffix](io.BytesIO(_read(path)))
     except pl.exceptions.PolarsError as error:
         raise InvalidInput(f"{path} cannot be read: {error}.") from error
 
 
 def sha256(path: Path) -> str:
-    """Digest a file, as a manifest's origin names it."""
-    return hashlib.sha256(_bytes(path)).hexdigest()
+    """
+    Return the SHA-256 of a file, as 64 hex characters.
+
+    Raises:
+        InvalidInput: The file cannot be read.
+    """
+    return hashlib.sha256(_read(path)).hexdigest()
 
 
-def _bytes(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
