@@ -121,11 +121,9 @@ def unpinned_error(address: Address, limits: DownloadLimits = LIMITS) -> Invalid
         if found is None:
             file = download_file(address.url, None, limits, token=token)
             found, count, commit = file.sha256, file.size_bytes, file.commit
-    about = (
-        f" ({format_size(count)}{f', commit {commit}' if commit else ''})"
-        if count is not None
-        else ""
-    )
+    facts = [format_size(count)] if count is not None else []
+    facts += [f"commit {commit}"] if commit else []
+    about = f" ({', '.join(facts)})" if facts else ""
     return InvalidInput(
         f"{address.text} has no pinned digest. The digest of the current file{about} is "
         f"sha256:{found}.",
