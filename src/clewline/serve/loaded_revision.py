@@ -22,8 +22,7 @@ from clewline.serve.graph.tree import ONLY, of_revision
 from clewline.serve.json_reader import MAX_ROWS, json_reader_of
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, RoutePath
 from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
-from clewline.signature.field import Output, label_name
-from clewline.signature.field import Flag
+from clewline.signature.field import Flag, Output, label_name
 from clewline.store.digest import Digest
 from clewline.store.ids import id_bytes, id_text, prediction_ids
 from clewline.store.records import Revision
