@@ -63,7 +63,7 @@ def test_a_file_of_the_hub_is_sealed_and_answers(
     assert f"hf:{FILE}@v1" in line
     assert str(origin.commit) in line
     assert version.run is not None
-    with pytest.raises(NotSupported, match="imported 'detector'. No pipeline made it"):
+    with pytest.raises(NotSupported, match="No pipeline made it"):
         replay(project, store, version.run, prepare=lambda root: None)
 
 
