@@ -35,9 +35,9 @@ def test_equal_environments_do_not_differ():
 @pytest.mark.parametrize(
     ("change", "part", "name", "kind"),
     [
-        ({"cpu": "Other"}, "environment", "CPU", "changed"),
+        ({"cpu": "Other"}, "environment", "cpu", "changed"),
         ({"cpu_features": ("only",)}, "CPU feature", "only", "added"),
-        ({"python": "3.0.0"}, "environment", "Python", "changed"),
+        ({"python": "3.0.0"}, "environment", "python", "changed"),
         ({"distributions": {"new": "1"}}, "package", "new", "added"),
         ({"variables": {"TZ": "UTC"}}, "variable", "TZ", "added"),
         ({"libraries": ()}, "library", None, "removed"),

@@ -26,17 +26,7 @@ THREAD_VARIABLES = (
     "NPY_DISABLE_CPU_FEATURES",
 )
 OTHER_VARIABLES = ("PYTHONHASHSEED", "LANG", "LC_ALL", "TZ")
-
-_LABELS = {
-    "cpu": "CPU",
-    "cpus": "usable CPUs",
-    "platform": "platform",
-    "python": "Python",
-    "implementation": "Python implementation",
-    "libc": "C library",
-    "hash_seed": "hash seed",
-    "clewline": "clewline",
-}
+_SCALARS = ("cpu", "cpus", "platform", "python", "implementation", "libc", "hash_seed", "clewline")
 
 
 class NumericLibrary(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -105,14 +95,10 @@ def environment_changes(old: Environment | None, new: Environment | None) -> lis
     """
     if old is None or new is None:
         return []
-    scalars = [
-        Change("environment", label, "changed", getattr(old, name), getattr(new, name))
-        for name, label in _LABELS.items()
-        if getattr(old, name) != getattr(new, name)
-    ]
+    scalars = ({name: getattr(side, name) for name in _SCALARS} for side in (old, new))
     libraries = ({each.name: str(each) for each in side.libraries} for side in (old, new))
     return [
-        *scalars,
+        *changes("environment", *scalars),
         *changes("CPU feature", flags(old.cpu_features), flags(new.cpu_features)),
         *changes("library", *libraries),
         *changes("package", old.distributions, new.distributions),

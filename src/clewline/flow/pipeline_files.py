@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from clewline.errors import InvalidConfig, NotFound
+from clewline.flow.code.import_closure import parse
 from clewline.flow.code.origin import is_in_project
+from clewline.flow.keys.source_code import stamp_of
 from clewline.flow.pipeline import Pipeline
 from clewline.project import Project
 
@@ -60,14 +62,7 @@ def pipelines_of(project: Project) -> dict[Path, list[str]]:
 
 
 def _defined(root: Path, path: Path) -> Iterator[str]:
-    try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None) or 1
-        raise InvalidConfig(
-            f"{path.relative_to(root)}:{line} is not valid Python: {error.args[0]}.",
-            "Fix the line.",
-        ) from error
+    tree = parse(path.read_bytes(), str(path.relative_to(root)))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     for node in functions:
         for decorator in node.decorator_list:
@@ -101,7 +96,7 @@ def _not_found(project: Project, name: str, names: list[str]) -> NotFound:
 
 # A long-lived process (a notebook, a test session) may edit files between two
 # runs, or move from one project to another with modules of the same names.
-_sources: dict[str, tuple[Path, str, tuple[int, int]]] = {}  # module → root, file, stamp
+_sources: dict[str, tuple[Path, str, tuple[int, int] | None]] = {}  # module → root, file, stamp
 
 
 def _import(root: Path, path: Path) -> Any:
@@ -119,13 +114,13 @@ def _import(root: Path, path: Path) -> Any:
     for name, each in list(sys.modules.items()):
         file = getattr(each, "__file__", None)
         if file and name not in _sources and is_in_project(Path(file), root):
-            _sources[name] = (root, file, _stamp(file))
+            _sources[name] = (root, file, stamp_of(file))
     return loaded
 
 
 def _unload_changed(root: Path) -> None:
     """Unload all modules of projects if one of them was edited, or belongs to another project."""
-    if all(home == root and _stamp(file) == stamp for home, file, stamp in _sources.values()):
+    if all(home == root and stamp_of(file) == stamp for home, file, stamp in _sources.values()):
         return
     for home in {home for home, _, _ in _sources.values()} - {root}:
         if str(home) in sys.path:
@@ -133,11 +128,3 @@ def _unload_changed(root: Path) -> None:
     for name in (*_sources, "pipelines"):
         sys.modules.pop(name, None)
     _sources.clear()
-
-
-def _stamp(file: str) -> tuple[int, int]:
-    try:
-        stat = Path(file).stat()
-    except OSError:
-        return (0, 0)
-    return (stat.st_mtime_ns, stat.st_size)

@@ -1,4 +1,4 @@
-"""What a piece of work cost: wall and CPU time, peak memory, energy."""
+"""The resource usage of a block of code: wall and CPU time, peak memory, energy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +14,19 @@ CLEAR_PEAK = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
 POWERCAP = Path("/sys/class/powercap")
 
+EnergyCounters = dict[Path, tuple[int, int]]
+"""Processor package → counter and its range, in µJ."""
+
 
 @dataclass(slots=True)
 class ResourceUsage:
     """
-    The cost of the work under `measure_usage`; filled when the work ends.
+    The usage of the block under `measure_usage`; filled when the block ends.
 
     CPU time is that of all threads of this process and of its ended children.
-    Peak memory is the resident peak of the whole process during the work, not
-    above what stood before. Energy is that of the machine's processors, all
-    processes, or None where the machine does not report it.
+    Peak memory is the resident peak of the whole process during the block. Energy
+    is that of the machine's processors for all processes, or None if the machine
+    does not report it.
     """
 
     wall_s: float = 0.0
@@ -35,39 +38,30 @@ class ResourceUsage:
 @contextmanager
 def measure_usage() -> Iterator[ResourceUsage]:
     """
-    Measure the work done inside.
+    Measure the usage of the block.
 
-    Counts belong to the process: of two pieces of work that run at the same
-    time in threads, each is charged with both.
+    The counters belong to the process: if two blocks run at the same time in
+    threads, each is charged with both.
     """
-    meter = ResourceUsage()
-    clear_peak()
-    energy, cpu, wall = energy_counters(), cpu_seconds(), time.perf_counter()
+    usage = ResourceUsage()
+    with suppress(OSError):  # not Linux, or a kernel that forbids it: the peak is the process's
+        CLEAR_PEAK.write_bytes(b"5")
+    energy, cpu, wall = _energy_counters(), _cpu_seconds(), time.perf_counter()
     try:
-        yield meter
+        yield usage
     finally:
-        meter.wall_s = time.perf_counter() - wall
-        meter.cpu_s = cpu_seconds() - cpu
-        meter.peak_bytes = peak_bytes()
-        meter.energy_j = spent_joules(energy, energy_counters())
+        usage.wall_s = time.perf_counter() - wall
+        usage.cpu_s = _cpu_seconds() - cpu
+        usage.peak_bytes = _peak_bytes()
+        usage.energy_j = spent_joules(energy, _energy_counters())
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process and of its children that have ended, in seconds."""
+def _cpu_seconds() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def clear_peak() -> None:
-    """Begin a new peak, where the kernel lets us; elsewhere the peak is that of the process."""
-    try:
-        CLEAR_PEAK.write_bytes(b"5")
-    except OSError:
-        return  # no Linux, or a kernel that forbids it: peak_bytes says the process's peak
-
-
-def peak_bytes() -> int:
-    """The peak of resident memory since `clear_peak`, in bytes."""
+def _peak_bytes() -> int:
     try:
         status = STATUS.read_bytes()
     except OSError:
@@ -77,29 +71,20 @@ def peak_bytes() -> int:
     return int(status[start : status.index(b"kB", start)]) * 1024
 
 
-def energy_counters() -> dict[Path, tuple[int, int]]:
-    """Counter and its range in µJ of each processor package that we may read (Intel/AMD RAPL)."""
+def _energy_counters() -> EnergyCounters:
+    """Read the counters of the processor packages that are readable (Intel/AMD RAPL)."""
     counters = {}
-    for zone in energy_zones():
-        try:
+    for zone in POWERCAP.iterdir() if POWERCAP.is_dir() else ():
+        if zone.name.count(":") != 1:
+            continue  # `intel-rapl:0` includes its sub-zones `intel-rapl:0:1`
+        with suppress(OSError):  # on most machines only root may read them
             used = int((zone / "energy_uj").read_text())
             counters[zone] = (used, int((zone / "max_energy_range_uj").read_text()))
-        except OSError:
-            continue  # readable by root alone on most machines: reported as not known
     return counters
 
 
-def energy_zones() -> list[Path]:
-    """Top-level RAPL zones, `intel-rapl:0`; sub-zones are counted in them."""
-    if not POWERCAP.is_dir():
-        return []
-    return [zone for zone in POWERCAP.iterdir() if zone.name.count(":") == 1]
-
-
-def spent_joules(
-    before: dict[Path, tuple[int, int]], after: dict[Path, tuple[int, int]]
-) -> float | None:
-    """Joules between two readings; a counter that passed its end once is understood."""
+def spent_joules(before: EnergyCounters, after: EnergyCounters) -> float | None:
+    """Return the joules between two readings; a counter may have wrapped around once."""
     zones = before.keys() & after.keys()
     if not zones:
         return None

@@ -1,4 +1,4 @@
-"""Python modules made from bytes, under a name of their own, so that two states of a file live."""
+"""Python modules made from bytes under names of their own, so that two versions can coexist."""
 
 from __future__ import annotations
 
@@ -14,58 +14,57 @@ from types import CodeType, ModuleType
 from typing import Any
 
 ROOTS = ("", "src/")
-"""Where the project's own modules begin, in the order in which they are tried."""
+"""The folders of the project's own modules, in the order in which they are tried."""
 
 
 class IsolatedModules:
     """
-    The modules of some files, found nowhere but in their bytes.
+    The modules of some files, found only in their bytes.
 
-    They import each other as they would in the project; what is not among the
-    files, and the standard library, comes from where Python finds it. Their
-    names begin with `name`, so that nothing else meets them. May be used from
-    any thread; `close` lets go of them.
+    They import each other as they would in the project. Other modules, and the standard
+    library, come from where Python finds them. All names begin with `name`, so no other
+    code imports them. May be used from any thread; `close` releases them.
 
     Args:
-        name: A Python name that nothing else in this process bears.
+        name: A Python name that nothing else in this process has.
         files: Paths relative to the project, with `/`, and their content.
-        shown: How a path is named in a traceback.
+        shown: The form of a path in a traceback.
     """
 
     def __init__(self, name: str, files: Mapping[str, bytes], shown: str = "{path}") -> None:
         self.name, self.files, self._shown = name, files, shown
         self.builtins = vars(builtins) | {"__import__": self._import}
-        _finder().add(self)
+        with _lock:
+            if _finder not in sys.meta_path:
+                sys.meta_path.insert(0, _finder)
+            assert name not in _finder.homes, name
+            _finder.homes[name] = self
 
     def module(self, path: str) -> ModuleType:
         """
-        Give the module of a file, loaded the first time.
+        Return the module of a file, loaded the first time.
 
         Raises:
-            Whatever the code of the module raises.
+            Exception: Anything that the code of the module raises.
         """
         return importlib.import_module(f"{self.name}.{dotted(path, self.files)}")
 
     def close(self) -> None:
         """
-        Forget the modules and all that they hold; nothing of theirs may be called any more.
+        Release the modules and everything that they hold; their code must not run any more.
 
-        Functions and their module hold each other: a server that has frozen its
-        collector's generations would keep every state of the code that it ever ran.
+        Functions and their module refer to each other: a server that has frozen the
+        generations of its garbage collector would keep every version of the code.
         """
-        _finder().remove(self)
+        _finder.homes.pop(self.name, None)
         for name in [name for name in sys.modules if name.split(".", 1)[0] == self.name]:
             vars(sys.modules.pop(name)).clear()
         self.builtins.clear()
 
-    def find(self, module: str) -> tuple[str | None, bool] | None:
-        """Give the file of a module (None for a bare folder), and whether it is a package."""
-        return find(module, self.files)
-
     def spec(self, full: str) -> ModuleSpec | None:
-        """Describe a module of ours to Python's import."""
+        """Return the specification of one of these modules for Python's import."""
         own = full.partition(".")[2]
-        found: tuple[str | None, bool] | None = (None, True) if not own else self.find(own)
+        found: tuple[str | None, bool] | None = find(own, self.files) if own else (None, True)
         if found is None:
             return None
         path, is_package = found
@@ -82,7 +81,7 @@ class IsolatedModules:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """The `import` statement as these modules see it."""
+        """Execute the `import` statement of these modules."""
         if level or not is_own(name, self.files):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         if fromlist:
@@ -95,57 +94,39 @@ class _Loader(InspectLoader):
     """Executes one module from its bytes."""
 
     def __init__(self, home: IsolatedModules, path: str | None) -> None:
-        self.home, self.path = home, path
+        self.home = home
+        self.data = b"" if path is None else home.files[path]
 
     def exec_module(self, module: ModuleType) -> None:
         vars(module)["__builtins__"] = self.home.builtins
         exec(self.get_code(module.__name__), vars(module))
 
     def get_code(self, fullname: str) -> CodeType:
-        origin = self.home.spec(fullname)
-        name = origin.origin if origin and origin.origin else f"<{fullname}>"
+        spec = self.home.spec(fullname)
+        name = spec.origin if spec and spec.origin else f"<{fullname}>"
         return compile(self.data, name, "exec", dont_inherit=True)
 
     def get_source(self, fullname: str) -> str:
         return decode_source(self.data)
 
     def is_package(self, fullname: str) -> bool:
-        found = self.home.find(fullname.partition(".")[2])
+        found = find(fullname.partition(".")[2], self.home.files)
         return found is not None and found[1]
-
-    @property
-    def data(self) -> bytes:
-        return b"" if self.path is None else self.home.files[self.path]
 
 
 class _Finder(MetaPathFinder):
-    """Leads Python's import to the modules of every `IsolatedModules`."""
+    """Finds the modules of every `IsolatedModules` for Python's import."""
 
     def __init__(self) -> None:
-        self._homes: dict[str, IsolatedModules] = {}
-
-    def add(self, home: IsolatedModules) -> None:
-        assert home.name not in self._homes, home.name
-        self._homes[home.name] = home
-
-    def remove(self, home: IsolatedModules) -> None:
-        self._homes.pop(home.name, None)
+        self.homes: dict[str, IsolatedModules] = {}
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        home = self._homes.get(fullname.partition(".")[0])
+        home = self.homes.get(fullname.partition(".")[0])
         return None if home is None else home.spec(fullname)
 
 
 _lock = threading.Lock()
-_installed: list[_Finder] = []
-
-
-def _finder() -> _Finder:
-    with _lock:
-        if not _installed:
-            _installed.append(_Finder())
-            sys.meta_path.insert(0, _installed[0])
-        return _installed[0]
+_finder = _Finder()
 
 
 # Names and paths
@@ -153,7 +134,7 @@ def _finder() -> _Finder:
 
 def dotted(path: str, files: Mapping[str, bytes]) -> str:
     """
-    Give the name that a file has as a module.
+    Return the name of a file as a module.
 
     >>> dotted("src/loans/tidy.py", {"src/loans/tidy.py": b""})
     'loans.tidy'
@@ -179,13 +160,12 @@ def find(module: str, files: Mapping[str, bytes]) -> tuple[str | None, bool] | N
         if path in files:
             return path, is_package
     folder = module.replace(".", "/") + "/"
-    if any(path.startswith(f"{root}{folder}") for root in ROOTS for path in files):
-        return None, True
-    return None
+    is_folder = any(path.startswith(f"{root}{folder}") for root in ROOTS for path in files)
+    return (None, True) if is_folder else None
 
 
 def candidates(module: str) -> Iterator[tuple[str, bool]]:
-    """Where the file of a module may stand, and whether it would be a package."""
+    """Yield the possible files of a module, and whether each would be a package."""
     base = module.replace(".", "/")
     for root in ROOTS:
         yield f"{root}{base}/__init__.py", True
@@ -193,6 +173,6 @@ def candidates(module: str) -> Iterator[tuple[str, bool]]:
 
 
 def is_own(module: str, files: Mapping[str, bytes]) -> bool:
-    """Whether a module's outermost package is among files; Python's own never is."""
+    """Return whether a module's outermost package is among files; Python's own never is."""
     top = module.partition(".")[0]
     return top not in sys.stdlib_module_names and find(top, files) is not None

@@ -14,7 +14,7 @@ import msgspec
 from clewline.errors import Fault, IntegrityError, NotStorable
 from clewline.flow.code.origin import is_own, walk
 from clewline.flow.utf8 import is_utf8
-from clewline.store.blobs import decode_struct, encode_struct
+from clewline.store.blobs import BlobStore, decode_struct, encode_struct
 from clewline.store.digest import Digest, digest_file
 
 LARGEST_BYTES = 64 << 20
@@ -28,14 +28,6 @@ class BlobSource(Protocol):
     """The part of a blob store that reads."""
 
     def get(self, digest: Digest) -> bytes: ...
-
-
-class BlobSink(BlobSource, Protocol):
-    """The part of a blob store that a snapshot needs."""
-
-    def put(self, data: bytes) -> Digest: ...
-
-    def has(self, digest: Digest) -> bool: ...
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +82,7 @@ class IndexedFile(msgspec.Struct, array_like=True):
         )
 
 
-def take(root: Path, blobs: BlobSink) -> Snapshot:
+def take(root: Path, blobs: BlobStore) -> Snapshot:
     """
     Record the project's own files under `root`, and put new ones into `blobs`.
 
@@ -144,7 +136,7 @@ def _add(
     path: str,
     index: dict[str, IndexedFile],
     seen: dict[str, IndexedFile],
-    blobs: BlobSink,
+    blobs: BlobStore,
 ) -> None:
     """Add one file, unless it was deleted since it was listed or is not a regular file."""
     full = f"{root}/{path}"
@@ -175,7 +167,7 @@ def _add(
             snapshot.large[path] = entry.size
 
 
-def _digest(full: str, blobs: BlobSink) -> IndexedFile:
+def _digest(full: str, blobs: BlobStore) -> IndexedFile:
     """Digest a file, keep its bytes, and return it as it was before it was read."""
     now, status = time.time_ns(), os.stat(full)
     is_large = status.st_size > LARGEST_BYTES

@@ -26,6 +26,7 @@ from typing import Any
 from blake3 import blake3
 
 from clewline.flow.code import origin
+from clewline.flow.keys import source_code
 from clewline.flow.keys.object_content import (
     MISSING,
     Guards,
@@ -34,26 +35,7 @@ from clewline.flow.keys.object_content import (
     fingerprint,
     function_state,
 )
-from clewline.flow.keys.references import (
-    Imported,
-    Reference,
-    References,
-    dotted,
-    find_references,
-    module_names,
-    text_of,
-)
-from clewline.flow.keys.source_files import (
-    Definition,
-    code_content,
-    imported_namespaces,
-    inner_codes,
-    is_transformed,
-    namespace_of,
-    package_of,
-    read_source,
-    stamp_of,
-)
+from clewline.flow.keys.source_code import Definition, Imported, Reference, References
 from clewline.flow.values.canonical import LEAVES
 from clewline.flow.values.framing import Undigestible, framed, joined
 
@@ -144,7 +126,7 @@ class CodeDependencies:
     def cls(self, cls: type) -> bytes:
         """Add a class, and return the piece that stands for it."""
         if origin.of_type(cls) == "own":
-            label = f"{self._file(namespace_of(cls) or {})}:{cls.__qualname__}"
+            label = f"{self._file(source_code.namespace_of(cls) or {})}:{cls.__qualname__}"
             return framed("code", self._node(cls, label).encode())
         self.package(cls.__module__)
         return framed("library", f"{cls.__module__}:{cls.__qualname__}".encode())
@@ -219,17 +201,17 @@ class CodeDependencies:
         if found is not None:
             found = [_without_our_decorators(tree, scope) for tree in found]
             texts = list(map(ast.dump, found))
-            if len(found) > 1 or is_transformed(fn.__globals__):
-                texts.append(repr(code_content(fn.__code__)))  # which of them it is
+            if len(found) > 1 or source_code.is_transformed(fn.__globals__):
+                texts.append(repr(source_code.code_content(fn.__code__)))  # which of them it is
             self.code[name] = _digest(texts, self._follow_all(found, scope))
             return
         # Without source every name in the compiled code counts.
-        codes = [fn.__code__, *inner_codes(fn.__code__)]
+        codes = [fn.__code__, *source_code.inner_codes(fn.__code__)]
         used = dict.fromkeys(part for code in codes for part in code.co_names)
         references = [Reference((part,)) for part in used if part in scope.namespace]
         references += [Reference((part,)) for part in used if part in WIDENING]
         followed = self._follow(References(references), scope)
-        self.code[name] = _digest([repr(code_content(fn.__code__))], followed)
+        self.code[name] = _digest([repr(source_code.code_content(fn.__code__))], followed)
 
     def _hold_function(self, fn: types.FunctionType, scope: NameScope) -> None:
         """Add the defaults and the closure of a function, as constants or code."""
@@ -246,11 +228,11 @@ class CodeDependencies:
 
     def _definitions(self, name: str, fn: types.FunctionType) -> list[Definition] | None:
         """Return the trees of a function; None without source, or if the source was edited."""
-        read = read_source(fn.__code__.co_filename)
+        read = source_code.read_source(fn.__code__.co_filename)
         if read is None:
             return None
         found = read.definition(fn.__code__)
-        if found is None and is_transformed(fn.__globals__):
+        if found is None and source_code.is_transformed(fn.__globals__):
             return read.at_line(fn.__code__) or None
         if found is None:
             self.give_up(f"{name} was edited on disk after it was imported")
@@ -258,11 +240,11 @@ class CodeDependencies:
 
     def _enter_class(self, name: str, cls: type) -> None:
         """Walk a class: its tree, bases, metaclass, methods and attributes as they are now."""
-        space = namespace_of(cls) or {}
+        space = source_code.namespace_of(cls) or {}
         scope = NameScope(name, self._file(space), space)
         self.guards.classes.append((cls, dict(vars(cls))))
         path = space.get("__file__")
-        read = read_source(path) if isinstance(path, str) else None
+        read = source_code.read_source(path) if isinstance(path, str) else None
         trees = read.classes.get(cls.__qualname__, []) if read else []
         bases = [self.piece(base, f"a base of {name}") for base in (type(cls), *cls.__mro__[1:])]
         pieces = [*bases, *self._members(cls, scope), *self._follow_all(trees, scope)]
@@ -301,13 +283,13 @@ class CodeDependencies:
     def _enter_module(self, name: str, module: types.ModuleType) -> None:
         """Walk a whole module: all its source, and every name that it binds."""
         space, path = vars(module), getattr(module, "__file__", None)
-        read = read_source(path) if isinstance(path, str) else None
+        read = source_code.read_source(path) if isinstance(path, str) else None
         if read is None:
             return self._enter_binary(name, path)
-        found = find_references(read.tree)
+        found = source_code.find_references(read.tree)
         found.imports.clear()  # their names are bound here, and followed as such
         found.references += [
-            Reference((part,)) for part in module_names(read.tree) if part in space
+            Reference((part,)) for part in source_code.module_names(read.tree) if part in space
         ]
         followed = self._follow(found, NameScope(name, self._file(space), space))
         self.code[name] = _digest([ast.dump(read.tree)], followed)
@@ -319,13 +301,17 @@ class CodeDependencies:
             if path is not None or "whole" in name:
                 self.give_up(f"{name} has no source that can be read")
             return
-        self.guards.files.append((path, stamp_of(path)))
+        self.guards.files.append((path, source_code.stamp_of(path)))
         self.code[name] = blake3(Path(path).read_bytes()).hexdigest()
 
     # Names
 
     def _follow_all(self, trees: Iterable[Definition], scope: NameScope) -> list[bytes]:
-        return [piece for tree in trees for piece in self._follow(find_references(tree), scope)]
+        return [
+            piece
+            for tree in trees
+            for piece in self._follow(source_code.find_references(tree), scope)
+        ]
 
     def _follow(self, found: References, scope: NameScope) -> list[bytes]:
         """Follow references, and return the pieces of the code that they lead to."""
@@ -419,8 +405,8 @@ class CodeDependencies:
             self._widen_to_module(scope)
         elif name in ATTRIBUTE_BY_NAME:
             # A constant name is an attribute like any other, a computed one widens the key.
-            chain = dotted(arguments[0]) if len(arguments) > 1 else None
-            wanted = text_of(arguments[1]) if len(arguments) > 1 else None
+            chain = source_code.dotted(arguments[0]) if len(arguments) > 1 else None
+            wanted = source_code.text_of(arguments[1]) if len(arguments) > 1 else None
             if chain is not None and wanted is not None:
                 self._resolve(Reference((*chain, wanted)), scope)
             elif wanted is None and (chain is None or not self._is_library(chain[0], scope)):
@@ -442,13 +428,13 @@ class CodeDependencies:
         argument = reference.index
         if reference.call is not None and reference.call.args and rest in ((), ("get",)):
             argument = reference.call.args[0]
-        name = text_of(argument)
+        name = source_code.text_of(argument)
         self.environ.add(f"?{scope.label}" if name is None else name)
 
     def _import_by_name(self, reference: Reference, scope: NameScope) -> None:
         """Add `import_module(x)`: a constant is an import like any other, a variable widens."""
         arguments = reference.call.args if reference.call else []
-        name = text_of(arguments[0]) if arguments else None
+        name = source_code.text_of(arguments[0]) if arguments else None
         if name is None or name.startswith("."):
             self._widen_to_everything(scope)
         else:
@@ -497,13 +483,13 @@ class CodeDependencies:
         name = f"{self._relative(path) or os.path.basename(path)} (file)"
         if name in self.code:
             return None
-        self.guards.files.append((path, stamp_of(path)))
-        read = read_source(path)
+        self.guards.files.append((path, source_code.stamp_of(path)))
+        read = source_code.read_source(path)
         if read is None:
             return self._enter_binary(name, path)
         self.code[name] = _digest([ast.dump(read.tree)], ())
-        scope = NameScope(name, name, {"__package__": package_of(path)})
-        found = find_references(read.tree)
+        scope = NameScope(name, name, {"__package__": source_code.package_of(path)})
+        found = source_code.find_references(read.tree)
         for imported in found.imports:
             self._import(imported, scope)
         for reference in found.references:
@@ -514,7 +500,9 @@ class CodeDependencies:
     def _reached_modules(self, done: set[str]) -> list[dict[str, Any]]:
         """Return the namespaces of the reached modules and of those that they import, once each."""
         spaces = []
-        waiting = [space for space in map(namespace_of, self._held) if space is not None]
+        waiting = [
+            space for space in map(source_code.namespace_of, self._held) if space is not None
+        ]
         while waiting:
             space = waiting.pop(0)
             path = space.get("__file__")
@@ -522,7 +510,7 @@ class CodeDependencies:
                 continue
             done.add(path)
             spaces.append(space)
-            waiting += imported_namespaces(space, path)
+            waiting += source_code.imported_namespaces(space, path)
         return spaces
 
     def _add_effects(self, space: dict[str, Any]) -> None:
@@ -532,12 +520,14 @@ class CodeDependencies:
         `sklearn.set_config(…)` or a patched class change what every function does,
         although no function names them.
         """
-        read = read_source(space["__file__"])
+        read = source_code.read_source(space["__file__"])
         if read and read.effects:
             name = f"{self._file(space)} (module level)"
             tree = ast.Module(read.effects, [])
             scope = NameScope(name, self._file(space), space)
-            self.code[name] = _digest([ast.dump(tree)], self._follow(find_references(tree), scope))
+            self.code[name] = _digest(
+                [ast.dump(tree)], self._follow(source_code.find_references(tree), scope)
+            )
 
 
 def _digest(texts: Iterable[str], pieces: Iterable[bytes]) -> str:
@@ -566,7 +556,7 @@ def _without_our_decorators(tree: Definition, scope: NameScope) -> Definition:
 
 
 def _is_ours(decorator: ast.expr, scope: NameScope) -> bool:
-    chain = dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
+    chain = source_code.dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
     if chain is None or chain[-1] not in ("step", "pipeline"):
         return False
     value = scope.namespace.get(chain[0])

@@ -15,7 +15,7 @@ import msgspec
 from clewline.errors import IntegrityError, NotFound, NotStorable
 from clewline.flow.utf8 import is_utf8
 from clewline.flow.values.framing import framed, joined, text_bytes
-from clewline.store.blobs import decode_struct, encode_struct
+from clewline.store.blobs import BlobStore, decode_struct, encode_struct
 from clewline.store.digest import Digest, digest_bytes, digest_file
 from clewline.store.records import Artifact
 
@@ -26,14 +26,6 @@ class FileSink(Protocol):
     def put(self, data: bytes) -> Digest: ...
 
     def put_file(self, path: Path) -> Digest: ...
-
-
-class FileSource(Protocol):
-    """The part of a blob store that returns bytes and files."""
-
-    def get(self, digest: Digest) -> bytes: ...
-
-    def copy_to(self, digest: Digest, path: Path) -> None: ...
 
 
 class FileEntry(msgspec.Struct, array_like=True, frozen=True):
@@ -112,7 +104,7 @@ def save_path(path: Path, blobs: FileSink) -> Artifact:
     )
 
 
-def restore_path(artifact: Artifact, blobs: FileSource, target: Path) -> None:
+def restore_path(artifact: Artifact, blobs: BlobStore, target: Path) -> None:
     """
     Write a stored file or folder to a path.
 
@@ -197,7 +189,7 @@ def _unstorable(path: Path, why: str) -> NotStorable:
     return NotStorable(f"{path} {why}.", "Take it out of the folder, then run again.")
 
 
-def _restore_file(digest: Digest, executable: bool, blobs: FileSource, target: Path) -> None:
+def _restore_file(digest: Digest, executable: bool, blobs: BlobStore, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     blobs.copy_to(digest, target)
     if executable:

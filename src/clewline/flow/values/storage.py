@@ -22,7 +22,7 @@ from clewline.flow.code import origin
 from clewline.flow.code.snapshot import Snapshot
 from clewline.flow.values import file_trees, json_values
 from clewline.flow.values.canonical import LEAVES, PLAIN_TYPES
-from clewline.flow.values.file_trees import FileSink, FileSource
+from clewline.flow.values.file_trees import FileSink
 from clewline.flow.values.formats import (
     Picture,
     StoredForm,
@@ -31,6 +31,7 @@ from clewline.flow.values.formats import (
     not_storable,
     stored_form,
 )
+from clewline.store.blobs import BlobStore
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact
 
@@ -104,7 +105,7 @@ def _collect_types(value: Any, types: set[str]) -> None:
             _collect_types(list(json_values.object_fields(value).values()), types)
 
 
-def load(artifact: Artifact, blobs: FileSource) -> Any:
+def load(artifact: Artifact, blobs: BlobStore) -> Any:
     """
     Return the value that an artifact stands for.
 
@@ -138,7 +139,7 @@ def load(artifact: Artifact, blobs: FileSource) -> Any:
     return value
 
 
-def restore(artifact: Artifact, blobs: FileSource, target: Path) -> None:
+def restore(artifact: Artifact, blobs: BlobStore, target: Path) -> None:
     """
     Write a stored file or folder to a path.
 
@@ -153,7 +154,7 @@ def restore(artifact: Artifact, blobs: FileSource, target: Path) -> None:
     file_trees.restore_path(artifact, blobs, target)
 
 
-def _load_part(reference: dict[str, Any], blobs: FileSource) -> Any:
+def _load_part(reference: dict[str, Any], blobs: BlobStore) -> Any:
     """Load a part of a JSON value that was stored apart."""
     if reference[json_values.TAG] != "artifact":
         raise _unknown(f"A stored value holds a {reference[json_values.TAG]!r}")
