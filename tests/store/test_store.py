@@ -26,6 +26,7 @@ from clewline.errors import (
     StoreReadOnly,
 )
 from clewline.store import lineage, migrations
+from clewline.store.blobs import LARGE_OVER
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.doctor import check_store, fix_store
 from clewline.store.reader import VERSIONS, CatalogReader
@@ -468,3 +469,61 @@ def test_a_version_that_is_there_is_not_registered_anew(store: Store, line: obje
 
 def _fields(version: ModelVersion) -> dict[str, object]:
     return {name: getattr(version, name) for name in version.__struct_fields__}
+
+
+# Permissions and locks
+
+
+def test_only_the_owner_can_read_the_store_whatever_the_umask(root: Path) -> None:
+    before = os.umask(0)
+    try:
+        with Store.create(root) as store:
+            store.blobs.put(b"small")
+            store.blobs.put(b"large" * LARGE_OVER)
+            store.record(run())
+            paths = [root, *root.rglob("*")]
+            open_to_others = [path for path in paths if path.stat().st_mode & 0o077]
+    finally:
+        os.umask(before)
+    assert open_to_others == []
+    assert {"catalog.db", "catalog.db-wal", "catalog.db-shm"} <= {path.name for path in paths}
+
+
+def test_opening_a_store_again_leaves_sqlites_locks_alone(store: Store) -> None:
+    """A process that closes any descriptor of a file loses its POSIX locks on it."""
+
+    def locks() -> list[str]:
+        files = [store.root / name for name in ("catalog.db", "catalog.db-shm")]
+        inodes = {str(path.stat().st_ino) for path in files}
+        lines = Path("/proc/locks").read_text().splitlines()
+        return sorted(
+            line.partition(": ")[2]
+            for line in lines
+            if f" {os.getpid()} " in line and line.split()[5].rpartition(":")[2] in inodes
+        )
+
+    store.record(run())
+    held = locks()
+    assert held
+    Store.open(store.root).close()
+    assert locks() == held
+    Store.open(store.root, write=False).close()
+    assert locks() == held
+
+
+def test_a_reader_notices_that_its_catalog_was_replaced_or_deleted(
+    store: Store, tmp_path: Path
+) -> None:
+    with Store.create(tmp_path / "other") as other:
+        other.record(run("b" * 12))
+        other.close()
+    reader = CatalogReader(store.catalog.path)
+    version = reader.data_version()
+    assert reader.count(Run) == 0
+    assert reader.data_version() == version
+    (tmp_path / "other" / "catalog.db").replace(store.catalog.path)
+    assert reader.data_version() != version
+    assert reader.count(Run) == 1
+    store.catalog.path.unlink()
+    with pytest.raises(Fault, match="was deleted while it was in use"):
+        reader.data_version()

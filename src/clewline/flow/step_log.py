@@ -84,7 +84,7 @@ class StepLog:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 name = self._path.with_name(self._path.name + suffix)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                descriptor = self._descriptors[suffix] = os.open(name, flags, 0o644)
+                descriptor = self._descriptors[suffix] = os.open(name, flags, 0o600)
             os.write(descriptor, data)
 
 

@@ -34,7 +34,7 @@ from clewline.model.origin import Origin
 from clewline.model.seal import RESTORE, Sealer, check_seal
 from clewline.signature.field import Signature
 from clewline.store.digest import Digest, digest_bytes
-from clewline.store.disk import disk_errors, sync_folder
+from clewline.store.disk import disk_errors, make_folder, sync_folder
 
 MANIFEST, SEAL, BUNDLE = "manifest.json", "seal.json", "model.sig"
 SIGNATURE, EQUALITY = "signature.json", "equality.json"
@@ -136,7 +136,7 @@ class PackageDraft:
         }
         try:
             with disk_errors(parent):
-                self.folder.mkdir(parents=True)
+                self.folder.mkdir(mode=0o700, parents=True)
                 for name, data in files.items():
                     _write(self.folder / name, data)
         except BaseException:
@@ -178,7 +178,7 @@ class PackageDraft:
             for name, content in ((MANIFEST, data), (SEAL, seal), (BUNDLE, bundle)):
                 _write(self.folder / name, content)
             sync_folder(self.folder)
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.parent)
             try:
                 if folder.exists():
                     raise FileExistsError(folder)
@@ -196,7 +196,7 @@ class PackageDraft:
 
 
 def _write(path: Path, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     with os.fdopen(file, "wb") as out:
         out.write(data)
         out.flush()
