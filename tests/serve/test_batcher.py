@@ -1,4 +1,4 @@
-"""A lane batches by the turn, isolates failures, bounds its queue and logs before it answers."""
+"""A batcher forms a batch a turn, isolates failures, bounds its queue, logs before it answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clewline.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
 from clewline.serve.batcher import BATCH_ROWS, BatchAnswer, BatchCost, Batcher, PredictCall, late
@@ -66,7 +68,7 @@ class Doubler:
 
 
 class Bench:
-    """A lane over a real log, and the calls that came back."""
+    """A batcher over a real log, and the calls that came back."""
 
     def __init__(
         self, log: LogWriter, answerer: Doubler, *, workers: int = 1, **settings: Any
@@ -116,7 +118,7 @@ def test_all_calls_of_a_turn_go_through_one_batch_and_one_frame(run: Run, tmp_pa
     assert len({item.location.offset for item in items}) == 1
 
 
-def test_what_cannot_be_logged_fails_and_the_lane_goes_on(run: Run) -> None:
+def test_what_cannot_be_logged_fails_and_the_batcher_goes_on(run: Run) -> None:
     async def test(log: LogWriter) -> None:
         bench = Bench(log, Doubler())
         odd = bench.call(1)
@@ -370,8 +372,13 @@ def test_what_was_computed_in_vain_is_logged(run: Run, tmp_path: Path) -> None:
     assert len(log_reader.latest_predictions(tmp_path, limit=10).items) == 1
 
 
-def test_a_model_that_becomes_slow_stalls_the_loop_once(run: Run) -> None:
+def test_a_model_that_becomes_slow_stalls_the_loop_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     doubler = Doubler()
+    monkeypatch.setattr(
+        "clewline.serve.batcher.INLINE_S", 0.2
+    )  # far above any pause of the machine
 
     async def test(log: LogWriter) -> None:
         bench = Bench(log, doubler)
@@ -379,7 +386,7 @@ def test_a_model_that_becomes_slow_stalls_the_loop_once(run: Run) -> None:
             bench.call(1)
             await bench.batcher.drained()
         assert doubler.threads == {threading.current_thread().name}
-        doubler.row_s = 0.02
+        doubler.row_s = 0.3
         bench.call(1)
         await bench.batcher.drained()
         doubler.threads.clear()
@@ -388,3 +395,153 @@ def test_a_model_that_becomes_slow_stalls_the_loop_once(run: Run) -> None:
 
     run(test)
     assert threading.current_thread().name not in doubler.threads
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("broken on purpose")
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "answer",
+        "frame",
+        "write_now",
+        "compute.observe",
+        "batch_rows.observe",
+        "queue.observe",
+        "log.observe",
+        "record_paths",
+        "cost.observe",
+        "cost.estimate",
+        "cost.batch_rows",
+        "computing",
+        "threads",
+        "done",
+        "abandoned",
+        "failed",
+    ],
+)
+@pytest.mark.parametrize("on_thread", [False, True])
+def test_every_call_ends_whatever_raises(
+    run: Run, monkeypatch: pytest.MonkeyPatch, point: str, on_thread: bool
+) -> None:
+    """An error between the model and the reply fails calls, but strands none, also later ones."""
+
+    async def test(log: LogWriter) -> None:
+        answerer = Failing() if point == "failed" else Doubler()
+        slow = BatchCost()
+        slow.observe(1, 1.0 if on_thread else 1e-6)
+        bench = Bench(log, answerer, cost=slow)
+        statistics = bench.batcher._statistics
+        with monkeypatch.context() as patched:
+            if point in ("answer", "frame", "failed"):
+                patched.setattr(answerer, point, broken)
+            elif point == "write_now":
+                patched.setattr(log, point, broken)
+            elif point == "record_paths":
+                patched.setattr(statistics, point, broken)
+            elif point == "computing":
+                patched.setattr(bench.batcher, "_computing", broken)
+            elif point == "threads":
+                patched.setattr(bench.threads, "submit", broken)
+            elif point.startswith("cost"):
+                patched.setattr(slow, point.partition(".")[2], broken)
+            elif "." in point:
+                patched.setattr(getattr(statistics, point.partition(".")[0]), "observe", broken)
+            calls = [bench.call(1), bench.call(2), bench.call(-1 if point == "failed" else 3)]
+            if point == "done":
+                calls[1].done = broken
+            elif point == "abandoned":
+                calls[1].abandoned = broken
+            async with asyncio.timeout(10):
+                await bench.batcher.drained()
+            assert all(call.over for call in calls)
+        good = bench.call(5)
+        async with asyncio.timeout(10):
+            await bench.finish()
+        assert good.answers == [b"10"]
+        assert bench.batcher.rows == 0
+
+    run(test)
+
+
+def test_a_model_with_a_high_fixed_cost_soon_answers_many_rows_at_once(run: Run) -> None:
+    class Fixed(Doubler):
+        """Takes as long for many rows as for one."""
+
+        def answer(self, rows: list[Any], *more: Any) -> BatchAnswer:
+            time.sleep(0.02)
+            return super().answer(rows, *more)
+
+    fixed = Fixed()
+
+    async def test(log: LogWriter) -> None:
+        cost = BatchCost()
+        cost.observe(1, 0.02)
+        bench = Bench(log, fixed, cost=cost)
+        for row in range(32):
+            bench.call(row)
+        await bench.finish()
+
+    run(test)
+    assert len(fixed.batches) <= 4
+
+
+def test_one_slow_first_call_is_forgotten() -> None:
+    cost = BatchCost()
+    cost.observe(1, 0.8)
+    for _ in range(40):
+        rows = min(cost.batch_rows(0.005), 32)
+        cost.observe(rows, 0.04)
+    assert cost.batch_rows(0.005) >= 32
+
+
+def test_a_model_whose_rows_cost_keeps_to_small_batches() -> None:
+    cost = BatchCost()
+    sizes = []
+    for _ in range(200):
+        sizes.append(cost.batch_rows(0.005))
+        cost.observe(sizes[-1], 0.3 * sizes[-1])
+    assert max(sizes[10:]) <= 2
+
+
+@given(
+    fixed=st.floats(1e-6, 0.1),
+    row=st.floats(1e-7, 1e-3),
+    sizes=st.lists(st.integers(1, 500), min_size=5, max_size=50).filter(lambda s: len(set(s)) > 2),
+)
+def test_a_line_is_found_again(fixed: float, row: float, sizes: list[int]) -> None:
+    cost = BatchCost()
+    for size in sizes:
+        cost.observe(size, fixed + row * size)
+    for size in sizes:
+        assert cost.estimate(size) == pytest.approx(fixed + row * size, rel=0.01)
+
+
+@given(st.lists(st.tuples(st.integers(1, 10_000), st.floats(0, 10)), max_size=30))
+def test_neither_part_is_negative_and_one_row_always_fits(seen: list[tuple[int, float]]) -> None:
+    cost = BatchCost()
+    for rows, seconds in seen:
+        cost.observe(rows, seconds)
+    assert cost.fixed_s >= 0
+    assert cost.row_s >= 0
+    assert cost.rows_within(0.005) >= 1
+
+
+def test_one_pause_of_the_machine_teaches_little_and_a_slower_model_is_learned() -> None:
+    cost = BatchCost()
+    for _ in range(50):
+        cost.observe(1, 0.0001)
+    cost.observe(1, 0.5)
+    assert cost.estimate(1) < 0.0002
+    for _ in range(200):
+        cost.observe(1, 0.05)
+    assert cost.estimate(1) == pytest.approx(0.05, rel=0.2)
+
+
+def test_a_fixed_cost_above_the_budget_is_doubled_by_rows_at_most() -> None:
+    cost = BatchCost()
+    for size in (1, 10, 100):
+        cost.observe(size, 0.02 + 0.0001 * size)
+    assert cost.rows_within(0.005) == pytest.approx(200, rel=0.02)

@@ -285,6 +285,8 @@ class Batcher:
                 elif pieces:
                     self._deliver(rows, *self._compute(pieces))
             except Exception as error:
+                if not pieces and queue:  # or the next turn would be like this one
+                    pieces.append(queue.popleft())
                 self._fail_pieces(pieces, error)
             self._schedule()
         self._report_idle()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from clewline.errors import NotFound, StoreReadOnly
+from clewline.protocols.app import HttpApp
 from clewline.protocols.http.limits import HttpLimits
 from clewline.serve.log import reader as log_reader
 
@@ -517,3 +518,28 @@ def test_stopping_answers_what_is_under_way(loans, up):
     server.stop()
     thread.join()
     assert answers == [200]
+
+
+def test_an_error_in_counting_or_the_access_log_delays_no_answer(income, monkeypatch):
+    def broken(*_):
+        raise OSError("the transport is closed")
+
+    monkeypatch.setattr(HttpApp, "answered", broken)
+    assert income.predict(ROW)[0] == 200
+    assert income.predict({"rows": [ROW] * 3}, accept="application/x-ndjson")[0] == 200
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/csv", "application/x-ndjson"])
+def test_an_answer_that_cannot_be_written_is_a_fault_for_its_caller_alone(
+    income, monkeypatch, accept
+):
+    def broken(*_):
+        raise ValueError("NaN is no JSON")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("clewline.protocols.rest.predict.HttpResponse", broken)
+        patched.setattr("clewline.protocols.rest.predict.table_of", broken)
+        patched.setattr("clewline.protocols.rest.streams.HttpResponse", broken)
+        status, answer, _ = income.predict(ROW, accept=accept)
+        assert (status, answer["error"]["code"]) == (500, "fault")
+    assert income.predict(ROW)[0] == 200
