@@ -184,3 +184,8 @@ def test_importing_the_client_imports_no_server_and_no_library_of_tables():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
+
+
+def test_a_probability_that_is_not_finite_is_none():
+    body = b'{"revision":"a#1","predictions":[{"id":"1","label":"a","probabilities":{"a":null}}]}'
+    assert run([ApiResponse(200, body)])[0][0].probabilities == {"a": None}
