@@ -42,20 +42,21 @@ def family_of(model: Any) -> Any | None:
     """
     if (name := getattr(type(model), "model_family", None)) is not None:
         return family_named(name)
-    if (found := _by_package(model)) is not None:
+    if (found := family_of_class(type(model))) is not None:
         return found
     return next((each for each in families() if each.detect(model)), None)
 
 
 def value_family_of(value: Any) -> Any | None:
     """Return the family that stores a value between steps; None if it is no model of a library."""
-    found = _by_package(value)
+    found = family_of_class(type(value))
     return found if found is not None and found.stores(value) else None
 
 
-def _by_package(model: Any) -> Any | None:
+def family_of_class(cls: type) -> Any | None:
+    """Return the family whose library a class comes from, or inherits from."""
     packages = _packages()
-    tops = (cls.__module__.partition(".")[0] for cls in type(model).__mro__)
+    tops = (base.__module__.partition(".")[0] for base in cls.__mro__)
     return next((packages[top] for top in tops if top in packages), None)
 
 
@@ -67,6 +68,12 @@ def _packages() -> dict[str, Any]:
 def family_of_format(value_format: str) -> Any | None:
     """Return a family that reads values stored in a format."""
     return next((each for each in families() if each.value_format == value_format), None)
+
+
+@cache
+def version_attributes() -> frozenset[str]:
+    """Return the attributes of models in which libraries note their version."""
+    return frozenset(name for family in families() for name in family.version_attributes)
 
 
 def refusal_errors() -> tuple[type[Exception], ...]:

@@ -13,12 +13,10 @@ import msgspec
 from clewline.errors import ClewlineError, Forbidden, NotFound
 from clewline.hub.address import Address
 from clewline.hub.download import WIRE_ERRORS, DownloadLimits, HubRefused, open_url
+from clewline.model_families import families
 
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 _LISTING_BYTES = 8 << 20  # of a listing that are read
-
-SERVED = (".onnx", ".txt", ".json", ".ubj", ".cbm")
-"""Endings of files that may hold a model that can be served."""
 
 
 class _Card(msgspec.Struct):
@@ -83,7 +81,8 @@ def explain_refusal(address: Address, error: HubRefused, limits: DownloadLimits)
     else:
         names = [each.rfilename for each in repository.siblings]
         likely = difflib.get_close_matches(address.path, names, n=3)
-        likely += [name for name in names if name.endswith(SERVED) and name not in likely]
+        endings = tuple(ending for family in families() for ending in family.file_endings)
+        likely += [name for name in names if name.endswith(endings) and name not in likely]
         fix = f"It has {', '.join(likely[:8])}."
         if not likely:
             fix = f"None of its {len(names)} files is of a kind that can be served."

@@ -25,6 +25,7 @@ from typing import Any
 from blake3 import blake3
 
 from clewline.flow.values.framing import Undigestible, framed, joined, text_bytes, type_name
+from clewline.model_families import version_attributes
 from clewline.store.digest import Digest
 
 
@@ -135,7 +136,8 @@ class CanonicalWalk:
     def _state(self, state: Any) -> bytes:
         """Return the piece of an object's attributes, without the version of its library."""
         if type(state) is dict and all(type(name) is str for name in state):
-            kept = {name: part for name, part in state.items() if name != "_sklearn_version"}
+            noted = version_attributes()
+            kept = {name: part for name, part in state.items() if name not in noted}
             return self.named("attributes", kept)
         if type(state) is tuple and len(state) == 2:  # attributes and slots
             return joined("slots", (self._state(state[0]), self._state(state[1])))

@@ -114,7 +114,6 @@ class BoosterFamily(EstimatorFamily):
     file_name: str
     bare: tuple[tuple[str, str], ...]  # (module, class) of the library's own objects
     estimator: type[BoosterEstimator]
-    skops_types: tuple[str, ...] = ()  # that a skops file may hold
     memory_factor = 2  # measured: 0.7 to 1.9
     threads = 1
     takes_labels = True  # whether a bare booster may answer with other labels than its own

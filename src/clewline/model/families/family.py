@@ -74,7 +74,10 @@ class Family:
     packages: tuple[str, ...] = ()  # import names that the classes of its models come from
     distributions: tuple[str, ...] = ()  # whose versions a package records
     file_name: str | None = None  # of the package's file in the library's own format
+    file_endings: tuple[str, ...] = ()  # of the files that it reads, where many lie in a folder
     value_format: str | None = None  # in which a model is stored between steps
+    storable_types: tuple[str, ...] = ()  # of its models that may be stored between steps
+    version_attributes: tuple[str, ...] = ()  # of models, that are no part of their content
     memory_factor: float | None = None  # bytes of memory for each byte of a loaded file
     concurrent = False  # whether several threads may call one predictor at once
 

@@ -49,10 +49,11 @@ class CatBoostFamily(BoosterFamily):
     packages = ("catboost",)
     distributions = ("catboost",)
     file_name = "model.cbm"
+    file_endings = (".cbm", ".json")
     bare = (("catboost.core", "CatBoost"),)
     estimator = CatBoostEstimator
     takes_labels = False  # its models keep the labels that they were trained with
-    skops_types = (
+    storable_types = (
         "catboost.core.CatBoost",
         "catboost.core.CatBoostClassifier",
         "catboost.core.CatBoostRegressor",

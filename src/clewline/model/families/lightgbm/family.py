@@ -48,9 +48,10 @@ class LightGBMFamily(BoosterFamily):
     packages = ("lightgbm",)
     distributions = ("lightgbm",)
     file_name = "model.txt"
+    file_endings = (".txt",)
     bare = (("lightgbm.basic", "Booster"),)
     estimator = LightGBMEstimator
-    skops_types = (
+    storable_types = (
         "lightgbm.basic.Booster",
         "lightgbm.sklearn.LGBMClassifier",
         "lightgbm.sklearn.LGBMRegressor",

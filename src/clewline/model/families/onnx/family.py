@@ -18,6 +18,7 @@ class OnnxFamily(Family):
     title = "ONNX"
     distributions = ("onnx", "onnxruntime")
     file_name = MODEL
+    file_endings = (".onnx",)
     concurrent = True  # ONNX Runtime promises that a session may be run by several threads
 
     def recognizes(self, data: bytes) -> bool:

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Any
 from clewline.errors import InvalidInput, ModelFailed, NotSupported
 from clewline.flow.code import origin
 from clewline.flow.code.frame_annotation import Frame
-from clewline.model.families.family import (
-    Family,
-    PackageContents,
-    RegistrationInputs,
-    loaded_class,
-)
+from clewline.model.families.family import Family, PackageContents, RegistrationInputs
 from clewline.model.runtime.frames import ColumnLayout, TableLayout, columns_of, layout_of
 from clewline.model.runtime.outputs import FunctionPredictor, Outputs, take_rows
+from clewline.model_families import family_of_class
 from clewline.signature.field import Field, Signature
 from clewline.signature.infer import infer_signature
 
@@ -46,8 +42,7 @@ class PythonClassFamily(Family):
         cls = model if isinstance(model, type) else type(model)
         if not callable(getattr(cls, "predict", None)) or origin.of_type(cls) != "own":
             return False
-        base = loaded_class("sklearn.base", "BaseEstimator")
-        return base is None or not issubclass(cls, base)
+        return family_of_class(cls) is None
 
     def convert(self, model: Any, inputs: RegistrationInputs) -> PackageContents:
         """Package the code and the files, and compare the loaded model with the object."""

@@ -35,6 +35,7 @@ class SklearnFamily(EstimatorFamily):
     packages = ("sklearn",)
     distributions = ("scikit-learn", "skl2onnx", "skops")
     file_name = SKOPS_MODEL
+    version_attributes = ("_sklearn_version",)
 
     def detect(self, model: Any) -> bool:
         """Say whether an object of some other library speaks as an estimator does."""

@@ -135,7 +135,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFi
 @cache
 def trusted_types() -> frozenset[str]:
     """Return every type and function that a skops file may hold."""
-    others = (kind for each in families() for kind in getattr(each, "skops_types", ()))
+    others = (kind for each in families() for kind in each.storable_types)
     return frozenset((*OWN_TYPES, *others))
 
 

@@ -44,9 +44,10 @@ class XGBoostFamily(BoosterFamily):
     packages = ("xgboost",)
     distributions = ("xgboost-cpu",)
     file_name = "model.ubj"
+    file_endings = (".ubj", ".json")
     bare = (("xgboost.core", "Booster"),)
     estimator = XGBoostEstimator
-    skops_types = (
+    storable_types = (
         "xgboost.core.Booster",
         "xgboost.sklearn.XGBClassifier",
         "xgboost.sklearn.XGBRFClassifier",
