@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from sklearn.compose import ColumnTransformer
@@ -23,6 +24,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
+    Normalizer,
     OneHotEncoder,
     OrdinalEncoder,
     PowerTransformer,
@@ -35,9 +37,11 @@ from clewline.errors import InvalidInput, NotSupported
 from clewline.model.compile.compiler import compile_model
 from clewline.model.compile.equivalence import BATCH_SIZES
 from clewline.model.families.onnx.family import OnnxFamily
+from clewline.model.families.sklearn import skl2onnx_forms
 from clewline.model.families.sklearn.family import SklearnFamily
 from clewline.model.runtime.frames import columns_of
-from clewline.model.runtime.outputs import predict_in_batches, take_rows
+from clewline.model.runtime.outputs import FunctionPredictor, predict_in_batches, take_rows
+from clewline.model_families import family_named
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
 
@@ -299,3 +303,52 @@ def test_the_adult_forest_is_held_equal_bit_for_bit(adult):
 
 def _doubled(x):
     return x * 2
+
+
+def numbers_only(model, rows: np.ndarray, labels: np.ndarray):
+    """Compile a model of two numbers."""
+    table = pd.DataFrame(rows, columns=["a", "b"])
+    fields = (Field(name="a", kind="number"), Field(name="b", kind="number"))
+    names = tuple(sorted(set(labels.tolist())))
+    task = "binary" if len(names) == 2 else "regression"
+    output = Output(name="y", task=task, labels=names if task == "binary" else None)
+    signature = Signature(fields=fields, output=output)
+    fitted = model.fit(table, labels)
+    return compile_model(fitted, signature, test=table, train=table, frame="pandas"), signature
+
+
+DRAW = np.random.default_rng(3)
+ROWS = DRAW.normal(size=(200, 2)) + 3.0
+SIGNS = np.where(ROWS[:, 0] > ROWS[:, 1], "above", "below")
+
+
+def test_a_form_that_fails_when_it_is_run_falls_back(monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("INVALID_ARGUMENT")
+
+    monkeypatch.setattr(OnnxFamily, "load", lambda *_: FunctionPredictor(fail))
+    compiled, _ = numbers_only(LogisticRegression(), ROWS, SIGNS)
+    assert compiled.runtime == "sklearn"
+    assert "it fails when it is run: INVALID_ARGUMENT" in compiled.equality.reason
+
+
+def test_a_row_of_zeros_is_answered_as_the_model_answers_it():
+    model = make_pipeline(Normalizer(), LogisticRegression())
+    compiled, signature = numbers_only(model, ROWS, SIGNS)
+    zeros = Columns(np.zeros((1, 2)), np.empty((1, 0), dtype=object))
+    predictor = family_named(compiled.runtime).load(compiled.files, signature)
+    found = predictor.predict(zeros).probabilities
+    frame = pd.DataFrame({"a": [0.0], "b": [0.0]})
+    np.testing.assert_allclose(found, model.predict_proba(frame), atol=1e-6)
+
+
+def test_a_conversion_that_never_ends_is_stopped(monkeypatch):
+    def loop(*_: object, **__: object) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(skl2onnx_forms, "CONVERSION_S", 0.2)
+    monkeypatch.setattr("skl2onnx.convert_sklearn", loop)
+    compiled, _ = numbers_only(LogisticRegression(), ROWS, SIGNS)
+    assert compiled.runtime == "sklearn"
+    assert "did not end within 0.2 s" in compiled.equality.reason

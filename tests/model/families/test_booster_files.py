@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clewline.errors import InvalidInput
+from clewline.errors import InvalidInput, NotSupported
 from clewline.model import contents
+from clewline.model.families.family import RegistrationInputs
+from clewline.model.families.model_files import convert_bytes
 from clewline.model_families import family_named
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
@@ -115,3 +117,50 @@ def test_a_file_without_names_says_what_to_write(tmp_path: Path) -> None:
         contents.make(path)
     assert "--signature FILE" in (told.value.fix or "")
     assert contents.make(path, train=ROWS).signature.fields[0].name == "a"
+
+
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost", "catboost"])
+def test_a_damaged_file_is_refused_and_ends_no_process(library: str) -> None:
+    """Native readers crash on some of these: another process reads the file first."""
+    data = saved_classifier(library)
+    draw = np.random.default_rng(1)
+    damaged = [data[: len(data) // 2], data[:-20]]
+    for _ in range(3):
+        copy = bytearray(data)
+        for place in draw.integers(40, len(copy), 30).tolist():
+            copy[place] = int(draw.integers(0, 256))
+        damaged.append(bytes(copy))
+    for each in damaged:
+        try:
+            convert_bytes(each, RegistrationInputs(train=None, signature=TWO_NUMBERS), "model")
+        except (NotSupported, InvalidInput):
+            continue
+
+
+TWO_NUMBERS = Signature(
+    fields=(Field(name="a", kind="number"), Field(name="b", kind="number")),
+    output=Output(name="y", task="binary", labels=(0, 1)),
+)
+
+
+def saved_classifier(library: str) -> bytes:
+    """The file of a small classifier of two numbers."""
+    draw = np.random.default_rng(0)
+    rows = draw.normal(size=(200, 2))
+    labels = (rows[:, 0] > rows[:, 1]).astype(int)
+    family = family_named(library)
+    if library == "lightgbm":
+        import lightgbm
+
+        model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1, n_jobs=1).fit(rows, labels)
+    elif library == "xgboost":
+        import xgboost
+
+        model = xgboost.XGBClassifier(n_estimators=5, n_jobs=1).fit(rows, labels)
+    else:
+        import catboost
+
+        model = catboost.CatBoostClassifier(iterations=5, verbose=0, allow_writing_files=False)
+        model.fit(rows, labels)
+    data: bytes = family.serialize(family.booster_of(model))
+    return data

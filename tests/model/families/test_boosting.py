@@ -16,6 +16,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from clewline.errors import NotSupported
 from clewline.evaluation.report import evaluate
 from clewline.model import contents
+from clewline.model_families import family_named
+from clewline.signature.columns import Columns
 
 lgb = pytest.importorskip("lightgbm")
 xgb = pytest.importorskip("xgboost")
@@ -233,3 +235,20 @@ def test_a_bare_booster_is_evaluated() -> None:
     report = evaluate(booster, base().assign(y=bits()), target="y", resamples=50)
     assert report.task == "binary"
     assert report.beats_baseline
+
+
+def test_a_number_that_counts_as_missing_is_served_as_missing() -> None:
+    """The booster's own file does not hold the setting `missing` of its estimator."""
+    import xgboost
+
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"a": draw.uniform(1, 10, 300), "b": draw.uniform(1, 10, 300)})
+    table.loc[:30, "a"] = np.nan
+    y = np.where(table["a"].isna(), 20.0, table["a"]) + table["b"]
+    model = xgboost.XGBRegressor(n_estimators=10, missing=0.0, n_jobs=1)
+    model.fit(table.fillna(0.0), y)
+    made = packed(model, table.fillna(5.0).assign(a=table["a"].fillna(5.0)), y, fit=False)
+    zeros = pd.DataFrame({"a": [0.0], "b": [0.0]})
+    predictor = family_named(made.compiled.runtime).load(made.files, made.signature)
+    found = predictor.predict(Columns(zeros.to_numpy(), np.empty((1, 0), dtype=object)))
+    np.testing.assert_allclose(found.values, model.predict(zeros), rtol=1e-6)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import lru_cache
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -168,3 +171,34 @@ class TestXGBoost(FamilyContract):
 class TestCatBoost(FamilyContract):
     def example(self) -> FamilyExample:
         return FamilyExample("catboost", boosted_files("catboost"), BINARY, rows())
+
+
+def run_alone(code: str) -> str:
+    """Run Python code in a new process; return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    return done.stdout
+
+
+def test_finding_the_family_of_an_object_imports_no_library():
+    heavy = {"sklearn", "lightgbm", "xgboost", "catboost", "skops", "onnx", "onnxruntime", "scipy"}
+    code = "import sys; from clewline.model_families import family_of; family_of(object()); "
+    assert not heavy & set(run_alone(code + "print(*sys.modules)").split())
+
+
+def test_serving_a_compiled_model_imports_no_training_library(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(onnx_files()[MODEL])
+    (tmp_path / "signature.json").write_bytes(msgspec.json.encode(BINARY))
+    code = f"""
+import sys
+from pathlib import Path
+import msgspec
+from clewline.model_families import family_named
+from clewline.signature.field import Signature
+folder = Path({str(tmp_path)!r})
+signature = msgspec.json.decode((folder / "signature.json").read_bytes(), type=Signature)
+family_named("onnx").load({{"model.onnx": (folder / "model.onnx").read_bytes()}}, signature)
+print(*sys.modules)
+"""
+    loaded = set(run_alone(code).split())
+    assert "onnxruntime" in loaded
+    assert not {"sklearn", "skl2onnx", "onnx", "skops", "pandas", "polars"} & loaded
