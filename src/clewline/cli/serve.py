@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -86,21 +86,13 @@ def serve(*names: str, flags: Flags = None) -> None:
 
     flags = flags or ServeFlags()
     _check(flags)
+    settings = asdict(flags) | {"host": str(parse_address(flags.host))}
+    memory = settings.pop("model_memory")
     options = ServerOptions(
         project=str(projects.find().root),
         names=list(names) or None,
-        host=str(parse_address(flags.host)),
-        port=flags.port,
-        workers=flags.workers,
-        grpc_port=flags.grpc_port,
-        model_bytes=None if flags.model_memory is None else parse_size(flags.model_memory),
-        tls_cert=flags.tls_cert,
-        tls_key=flags.tls_key,
-        require_tokens=flags.require_tokens,
-        behind_proxy=flags.behind_proxy,
-        access_log=flags.access_log,
-        otel=flags.otel,
-        connections=flags.connections,
+        model_bytes=None if memory is None else parse_size(memory),
+        **settings,
     )
     server_log.configure_logging()
     Supervisor(options, _announce).run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 
@@ -23,6 +25,13 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     model_bytes: int | None = None  # memory for loaded models, of each worker
     connections: int = 16_384  # open connections of each worker
     drain_s: float = 30.0  # how long a stopping worker goes on to answer
+
+    @property
+    def certificate_files(self) -> tuple[Path, Path] | None:
+        """The certificate chain and its key; None without TLS."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return Path(self.tls_cert), Path(self.tls_key)
 
     @property
     def url(self) -> str:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -124,10 +123,8 @@ class PredictionServer:
         """
         app = self._app = self._make_app()
         options = self.options
-        certificate = None
-        if options.tls_cert is not None and options.tls_key is not None:
-            certificate = Certificate(Path(options.tls_cert), Path(options.tls_key))
-        app.health.certificate = certificate
+        files = options.certificate_files
+        certificate = app.health.certificate = None if files is None else Certificate(*files)
         http = HttpServer(app, self._limits, certificate)
         app.health.connections = lambda: len(http.shared.connections)
         http.take(listening)
@@ -211,13 +208,9 @@ class PredictionServer:
         grpc = OipGrpcServer(
             self.endpoints, app.token_checker, ready, app.health, self._limits, app.log
         )
-        options, certificate = self.options, None
-        if options.tls_cert is not None and options.tls_key is not None:
-            certificate = Path(options.tls_cert), Path(options.tls_key)
+        files, is_shared = self.options.certificate_files, self._peers is not None
         # The supervisor holds the port, so that only its workers share it.
-        self.grpc_port = grpc.listen(
-            options.host, port, certificate=certificate, shared=self._peers is not None
-        )
+        self.grpc_port = grpc.listen(self.options.host, port, certificate=files, shared=is_shared)
         return grpc
 
     def _set_state(self, state: WorkerState) -> None:

@@ -26,60 +26,44 @@ from clewline.workers.worker_table import (
 
 COMPUTE_S = 30.0
 """How long an endpoint without `timeout_ms` may compute on a thread."""
-
-
-Terms = tuple[str, int, float | None, WorkKind]
-"""Endpoint, revision, the endpoint's timeout in seconds, and the kind of work."""
+ENCODED = 1000
+"""Kinds of work that a thread keeps encoded."""
 
 
 class WorkScope:
-    """A context in which a thread does one kind of work. Kept and entered again and again."""
+    """A context in which a thread does one kind of work; inside another one, it hides that."""
 
-    __slots__ = ("_before", "_thread", "_work", "entered", "since", "terms")
+    __slots__ = ("_before", "_since", "_thread", "_work")
 
-    def __init__(self, thread: _Thread, terms: Terms, work: ThreadWork) -> None:
-        self.terms = terms
-        self.entered = False
-        self.since = 0.0
-        self._thread = thread
-        self._work = encode_work(work)
+    def __init__(self, thread: _Thread, work: bytes) -> None:
+        self._thread, self._work = thread, work
+        self._since = 0.0
         self._before: WorkScope | None = None
 
     def __enter__(self) -> None:
-        thread = self._thread
-        self.entered = True
-        self.since = time.monotonic()
-        self._before, thread.current = thread.current, self
-        self.show()
+        self._since = time.monotonic()
+        self._before, self._thread.scope = self._thread.scope, self
+        self._show()
 
     def __exit__(self, *_: object) -> None:
-        before = self._thread.current = self._before
-        self.entered = False
-        if before is not None:
-            before.show()
-        elif self._thread.place >= 0:
-            self._thread.slot.set_since(self._thread.place, 0.0)
+        before = self._thread.scope = self._before
+        if before is None:
+            self._thread.slot.end(self._thread.place)
+        else:
+            before._show()
 
-    def show(self) -> None:
-        """Write it into the table."""
-        thread = self._thread
-        if thread.shown is self:  # nearly always, as a batcher computes again and again
-            thread.slot.set_since(thread.place, self.since)
-        elif thread.place >= 0:
-            thread.slot.begin(thread.place, self._work, self.since)
-            thread.shown = self
+    def _show(self) -> None:
+        self._thread.slot.begin(self._thread.place, self._work, self._since)
 
 
 class _Thread:
-    """One thread and its place in the table, -1 if there is none left."""
+    """One thread, its place in the table (-1 if there is none left), and its work."""
 
-    def __init__(self, slot: WorkerSlot, place: int, number: int) -> None:
-        self.slot = slot
-        self.place = place
-        self.number = number
-        self.current: WorkScope | None = None
-        self.shown: WorkScope | None = None  # what is written in the place, begun or ended
-        self.last: WorkScope | None = None
+    def __init__(self, slot: WorkerSlot, place: int) -> None:
+        self.slot, self.place = slot, place
+        self.number = threading.get_ident()
+        self.scope: WorkScope | None = None
+        self.encoded: dict[tuple[str, int, float | None, WorkKind], bytes] = {}
 
 
 class WorkMonitor:
@@ -118,11 +102,11 @@ class WorkMonitor:
             revision: The revision that answers.
             timeout_s: The endpoint's timeout, if it has one.
         """
-        return self._scope((endpoint, revision, timeout_s, WorkKind.COMPUTING))
+        return self._scope(endpoint, revision, timeout_s, WorkKind.COMPUTING)
 
     def loading(self, endpoint: str, revision: int = 0) -> WorkScope:
         """Return a context in which this thread loads a revision."""
-        return self._scope((endpoint, revision, None, WorkKind.LOADING))
+        return self._scope(endpoint, revision, None, WorkKind.LOADING)
 
     def failure(self, endpoint: str, revision: int) -> ClewlineError | None:
         """Return why a revision must not be loaded here, or None if it may be."""
@@ -132,25 +116,27 @@ class WorkMonitor:
         """Forbid that a revision is loaded here."""
         self._failures[endpoint, revision] = error
 
-    def _scope(self, terms: Terms) -> WorkScope:
-        try:
-            thread: _Thread = self._own.thread
-        except AttributeError:
-            number = threading.get_ident()
-            thread = self._own.thread = _Thread(self.slot, self._new_place(number), number)
-        last = thread.last
-        if last is not None and last.terms == terms and not last.entered:
-            return last
-        endpoint, revision, timeout_s, kind = terms
-        if kind == WorkKind.LOADING:
+    def _scope(
+        self, endpoint: str, revision: int, timeout_s: float | None, kind: WorkKind
+    ) -> WorkScope:
+        thread: _Thread | None = getattr(self._own, "thread", None)
+        if thread is None:
+            place = self._new_place(threading.get_ident())
+            thread = self._own.thread = _Thread(self.slot, place)
+        terms = (endpoint, revision, timeout_s, kind)
+        work = thread.encoded.get(terms)  # a batcher computes the same again and again
+        if work is None:
             limit_s = loop_s = START_S
-        else:
-            limit_s = loop_s = max(LOOP_S, timeout_s or 0.0)
-            if timeout_s is None and thread.number != self._loop_thread:
-                limit_s = COMPUTE_S
-        work = ThreadWork(thread.number, limit_s, loop_s, revision, kind, endpoint, 0.0)
-        thread.last = WorkScope(thread, terms, work)
-        return thread.last
+            if kind == WorkKind.COMPUTING:
+                limit_s = loop_s = max(LOOP_S, timeout_s or 0.0)
+                if timeout_s is None and thread.number != self._loop_thread:
+                    limit_s = COMPUTE_S
+            if len(thread.encoded) >= ENCODED:
+                thread.encoded.clear()
+            work = thread.encoded[terms] = encode_work(
+                ThreadWork(thread.number, limit_s, loop_s, revision, kind, endpoint, 0.0)
+            )
+        return WorkScope(thread, work)
 
     def _new_place(self, thread: int) -> int:
         """Give a thread a place in the table, that of an ended thread if need be; else -1."""

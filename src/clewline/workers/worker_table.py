@@ -119,15 +119,17 @@ class WorkerSlot:
         self.generation, self.state = generation, state
 
     def begin(self, place: int, work: bytes, since: float) -> None:
-        """Write the work that a thread begins, as `encode_work` gives it."""
-        start = self.start + _SLOT.size + place * _WORK.size
-        self.memory[start : start + _WORK.size] = work
-        self.set_since(place, since)
+        """Write the work of a thread, as `encode_work` gives it; a place below 0 is none."""
+        if place >= 0:
+            start = self.start + _SLOT.size + place * _WORK.size
+            self.memory[start : start + _WORK.size] = work
+            _FLOAT.pack_into(self.memory, start + _SINCE_AT, since)
 
-    def set_since(self, place: int, since: float) -> None:
-        """Write when a thread began the work in its place; 0.0 when it has ended it."""
-        at = self.start + _SLOT.size + place * _WORK.size + _SINCE_AT
-        _FLOAT.pack_into(self.memory, at, since)
+    def end(self, place: int) -> None:
+        """Write that a thread is idle."""
+        if place >= 0:
+            at = self.start + _SLOT.size + place * _WORK.size + _SINCE_AT
+            _FLOAT.pack_into(self.memory, at, 0.0)
 
     def works(self) -> list[ThreadWork]:
         """List the work of all threads."""

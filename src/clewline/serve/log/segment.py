@@ -161,20 +161,18 @@ def indexed_size(ids: bytes, frames: WindowedFile) -> tuple[int, int]:
 def open_entries(ids: bytes, frames: WindowedFile) -> bytes:
     """Read the entries of all ids of an open segment, in order of writing."""
     kept, offset = indexed_size(ids, frames)
-    return ids[:kept] + b"".join(_scan_entries(frames, offset))
+    spans = scan_frames(frames, offset)
+    rest = [e for span in spans for e in id_entries(frame_ids(frames, span), span.offset)]
+    return ids[:kept] + b"".join(rest)
 
 
 def find_open(ids: bytes, frames: WindowedFile, identifier: bytes) -> IndexEntry | None:
     """Find an id in an open segment."""
-    kept, offset = indexed_size(ids, frames)
-    start = ids.find(identifier, 0, kept)
+    entries = open_entries(ids, frames)
+    start = entries.find(identifier)
     while start >= 0 and start % ENTRY.size:
-        start = ids.find(identifier, start + 1, kept)
-    if start >= 0:
-        return IndexEntry(*ENTRY.unpack_from(ids, start))
-    entries = (each for each in _scan_entries(frames, offset) if each.startswith(identifier))
-    found = next(entries, None)
-    return None if found is None else IndexEntry(*ENTRY.unpack(found))
+        start = entries.find(identifier, start + 1)
+    return IndexEntry(*ENTRY.unpack_from(entries, start)) if start >= 0 else None
 
 
 def read_keys(segment: Segment, ids: bytes, frames: WindowedFile) -> bytes:
@@ -200,11 +198,6 @@ def read_if_there(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         return b""
-
-
-def _scan_entries(frames: WindowedFile, offset: int) -> Iterator[bytes]:
-    for span in scan_frames(frames, offset):
-        yield from id_entries(frame_ids(frames, span), span.offset)
 
 
 def _names(folder: Path) -> list[str]:
