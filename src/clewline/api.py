@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 from clewline.project import Project, find
 from clewline.store import Store
 
 if TYPE_CHECKING:
     from clewline.serve.log.reader import LoggedPrediction
-    from clewline.store.records import Artifact, ModelVersion, Revision, Run, StepRun
-
-    # Inside the classes below `list` is their method.
-    RunList: TypeAlias = list[Run]
-    StepList: TypeAlias = list[StepRun]
-    VersionList: TypeAlias = list[ModelVersion]
-    RevisionList: TypeAlias = list[Revision]
-    PredictionList: TypeAlias = list[LoggedPrediction]
+    from clewline.store.records import ModelVersion, Revision, Run, StepRun
 
 
 def open(path: str | Path | None = None) -> OpenStore:
@@ -39,147 +32,153 @@ def open(path: str | Path | None = None) -> OpenStore:
 
 
 class OpenStore:
-    """The nouns of a store, each with `list` and `get`. A context manager; may be closed twice."""
+    """Runs, models, endpoints and predictions of a store. A context manager."""
 
     def __init__(self, project: Project, store: Store) -> None:
         self.project = project
         self.store = store
-        self.runs = Runs(store)
-        self.models = Models(project, store)
-        self.endpoints = Endpoints(store)
-        self.predictions = Predictions(project)
+        self.runs = RunReader(store)
+        self.models = ModelReader(store)
+        self.endpoints = EndpointReader(store)
+        self.predictions = PredictionReader(project)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files; may be called twice."""
         self.store.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class Runs:
-    """The executions of pipelines."""
+class RunReader:
+    """Reads the executions of pipelines."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def list(
         self, *, pipeline: str | None = None, limit: int | None = 50, offset: int = 0
-    ) -> RunList:
-        """Runs, newest first."""
+    ) -> builtins.list[Run]:
+        """List runs, newest first."""
         from clewline.flow.runs import list_runs
 
         return list_runs(self._store, pipeline=pipeline, limit=limit, offset=offset)
 
     def get(self, run: str) -> Run:
         """
-        One run, by its id or a unique start of it.
+        Get a run by its id, or by a beginning that no other run shares.
 
         Raises:
-            NotFound: No run, or more than one, has such an id.
+            UsageError: Several runs begin so.
+            NotFound: No run begins so.
         """
         from clewline.flow.runs import find_run
 
         return find_run(self._store, run)
 
-    def steps(self, run: str) -> StepList:
-        """The step runs of a run, in the order of their calls."""
+    def steps(self, run: str) -> builtins.list[StepRun]:
+        """
+        List the step runs of a run, in the order of their calls.
+
+        Raises:
+            UsageError, NotFound: As `get`.
+        """
         from clewline.flow.runs import steps_of
 
         return steps_of(self._store, self.get(run))
 
     def value(self, artifact: str) -> Any:
         """
-        The value of an artifact: a table as a frame, a model as the estimator.
+        Load the value of an artifact: a table as a frame, a model as the estimator.
 
         Args:
             artifact: Its digest, such as one of `steps(run)[0].outputs`.
+
+        Raises:
+            NotFound: There is no such artifact.
+            IntegrityError: Its bytes are not those that were stored.
         """
         from clewline.errors import NotFound
         from clewline.flow import values
-        from clewline.store.digest import Digest
         from clewline.store.records import Artifact
 
-        found: Artifact | None = self._store.catalog.get(Artifact, Digest(artifact))
+        found = self._store.catalog.get(Artifact, artifact)
         if found is None:
             raise NotFound(
-                f"There is no artifact {artifact!r}.", "`clewline runs show RUN` lists a run's."
+                f"There is no artifact {artifact!r}.",
+                "`clewline runs show RUN` lists the artifacts of a run.",
             )
         return values.load(found, self._store.blobs)
 
 
-class Models:
-    """The registered model versions."""
+class ModelReader:
+    """Reads the registered model versions."""
 
-    def __init__(self, project: Project, store: Store) -> None:
-        self._project = project
+    def __init__(self, store: Store) -> None:
         self._store = store
 
-    def list(self) -> VersionList:
-        """Every version, newest first."""
+    def list(self) -> builtins.list[ModelVersion]:
+        """List all versions, newest first."""
         from clewline.store.records import ModelVersion
 
         return self._store.catalog.find(ModelVersion, order="-created", limit=None)
 
     def get(self, ref: str) -> ModelVersion:
         """
-        One version: `income@3`, `income@champion`, or `income` for the newest.
+        Get a version: `income@3`, `income@champion`, or `income` for the newest.
 
         Raises:
             NotFound: There is no such version.
         """
-        from clewline.model.registry import Registry
+        from clewline.store.ref import find_version
 
-        return Registry(self._project, self._store).get(ref)
+        return find_version(self._store.catalog, ref)
 
 
-class Endpoints:
-    """The endpoints that were applied."""
+class EndpointReader:
+    """Reads the endpoints that were applied."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def list(self) -> RevisionList:
-        """The live revision of each endpoint."""
+    def list(self) -> builtins.list[Revision]:
+        """List the live revision of each endpoint."""
         from clewline.store.records import LiveRevision
 
         live = self._store.catalog.find(LiveRevision, order="endpoint", limit=None)
         return [self.get(each.ref) for each in live]
 
-    def get(self, name: str) -> Revision:
+    def get(self, ref: str) -> Revision:
         """
-        The live revision of an endpoint, or a stated one: `income#12`.
+        Get the live revision of an endpoint, or a stated one: `income#12`.
 
         Raises:
-            NotFound: No such endpoint was applied.
+            NotFound: There is no such endpoint or revision.
         """
         from clewline.store.ref import find_revision
 
-        return find_revision(self._store.catalog, name)
+        return find_revision(self._store.catalog, ref)
 
 
-class Predictions:
-    """The rows that endpoints have answered."""
+class PredictionReader:
+    """Reads the rows that endpoints have answered."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
 
     def list(
         self, *, endpoint: str | None = None, limit: int = 50, before: str | None = None
-    ) -> PredictionList:
+    ) -> builtins.list[LoggedPrediction]:
         """
-        Predictions, newest first.
+        List predictions, newest first.
 
         Args:
-            before: Only those older than this prediction: for the next page.
+            endpoint: List only the predictions of this endpoint.
+            limit: Maximum number of predictions.
+            before: List only predictions older than this one, for the next page.
         """
         from clewline.serve.log.reader import latest_predictions
 
@@ -188,7 +187,7 @@ class Predictions:
 
     def get(self, prediction: str) -> LoggedPrediction:
         """
-        One prediction, by its id: `.input`, `.answer` (JSON), `.batch`.
+        Get a prediction by its id; it has `input`, `answer` (JSON) and `batch`.
 
         Raises:
             NotFound: It is not in the log.

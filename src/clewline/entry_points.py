@@ -1,4 +1,4 @@
-"""What installed distributions offer under the entry-point groups of clewline, found by name."""
+"""Plug-ins: objects that installed distributions offer under the entry points of clewline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from clewline.errors import NotSupported
 @cache  # a scan of all distributions takes milliseconds
 def load_entry_point(group: str, name: str) -> Any:
     """
-    Load what an installed distribution offers under a group and a name.
+    Load the object that an installed distribution offers under a group and a name.
 
     Raises:
-        NotSupported: No installed distribution offers it; names those that are offered.
+        NotSupported: No installed distribution offers it; the error lists the offered names.
     """
     found = importlib.metadata.entry_points(group=group, name=name)
     if not found:

@@ -3,36 +3,36 @@ Every error of clewline, in one short tree.
 
     ClewlineError
     ├── UsageError              the call was wrong                       exit 2
-    │   ├── BadRequest          a header or parameter of a request that is not right
-    │   ├── BodyTooLarge        a request's body over the limit
-    │   ├── InvalidInput        rows or fields that the signature refuses
-    │   │   ├── MalformedInput  not JSON at all, or not of the shape that holds rows
-    │   │   ├── TooManyRows     more rows than one request may have
-    │   │   └── UnknownFormat   a body in a format or coding that is not read
-    │   ├── InvalidConfig       a YAML or TOML file that says what we do not know
-    │   ├── NotFound            no such run, model, alias, endpoint, prediction …
-    │   ├── NotStorable         a value that has no safe format
-    │   ├── NotSupported        known, and not built or not installed
-    │   ├── Conflict            somebody else holds it: a port, a lock, a number
-    │   ├── Unauthorized        no token, or none that is known
-    │   └── Forbidden           a token whose roles do not allow it
+    │   ├── BadRequest          a header or parameter of a request is invalid
+    │   ├── BodyTooLarge        the body of a request is over the limit
+    │   ├── InvalidInput        the signature refuses rows or fields
+    │   │   ├── MalformedInput  a body is not JSON, or does not hold rows
+    │   │   ├── TooManyRows     a request has too many rows
+    │   │   └── UnknownFormat   a body has an unknown format or coding
+    │   ├── InvalidConfig       a YAML or TOML file has unknown or wrong content
+    │   ├── NotFound            there is no such run, model, alias, endpoint …
+    │   ├── NotStorable         a value has no safe format
+    │   ├── NotSupported        a feature is not built or not installed
+    │   ├── Conflict            somebody else has it: a port, a lock, a number
+    │   ├── Unauthorized        no token was sent, or an unknown one
+    │   └── Forbidden           the roles of the token do not allow it
     ├── CheckFailed             the answer is no: a gate, a replay       exit 1
     │   ├── RunFailed           a step or a pipeline raised
     │   ├── GateRefused         a version does not pass gate.yaml
-    │   └── IntegrityError      bytes that are not what was recorded
+    │   └── IntegrityError      bytes differ from what was recorded
     │       ├── BlobMissing     a blob that a record needs is not in the store
-    │       └── BlobCorrupt     a blob's bytes do not give its digest
-    └── Fault                   our side cannot go on                    exit 3
+    │       └── BlobCorrupt     the bytes of a blob do not match its digest
+    └── Fault                   clewline cannot go on                    exit 3
         ├── StoreFull           the disk is full
         ├── StoreReadOnly       the store cannot be written
         ├── StoreNewer          a newer clewline wrote it
-        ├── Overloaded          the queue is full, try again
-        │   └── TooManyFailures too many wrong tokens, try again later
-        ├── DeadlineExceeded    the caller's time is over before the answer
-        └── ModelFailed         a node raised; the rows' ids are in the log
+        ├── Overloaded          the queue is full; try again
+        │   └── TooManyFailures too many wrong tokens were sent; try again later
+        ├── DeadlineExceeded    the caller's time was over before the answer
+        └── ModelFailed         a node raised; the rows are in the log
 
-Each says what happened, with the values, and what to do next. The table from
-error to HTTP status stands in `clewline.protocols`.
+Each error says what happened, with the values, and what to do next. The table from error to HTTP
+status stands in `clewline.protocols`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ import msgspec
 
 
 class FieldProblem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One field of one row that was refused: its value and what was expected."""
+    """A field of a row that was refused: its value, and the value that was expected."""
 
     row: int
     field: str | None
@@ -68,26 +68,26 @@ class ClewlineError(Exception):
 
 
 class UsageError(ClewlineError):
-    """The call was wrong; the caller can mend it."""
+    """The call was wrong; the caller can correct it."""
 
     code = "usage"
     exit_code = 2
 
 
 class BadRequest(UsageError):
-    """A header or parameter of a request is not what it may be."""
+    """A header or parameter of a request is invalid."""
 
     code = "bad_request"
 
 
 class BodyTooLarge(UsageError):
-    """A request's body, decompressed if it came so, is over the limit."""
+    """The body of a request, after decompression, is over the limit."""
 
     code = "body_too_large"
 
 
 class InvalidInput(UsageError):
-    """Rows or fields that the signature refuses; `fields` names every one."""
+    """The signature refuses rows or fields; `fields` lists every one."""
 
     code = "invalid_input"
 
@@ -100,25 +100,25 @@ class InvalidInput(UsageError):
 
 
 class MalformedInput(InvalidInput):
-    """Not JSON, or JSON that does not hold rows."""
+    """A body is not JSON, or its JSON does not hold rows."""
 
     code = "malformed_input"
 
 
 class TooManyRows(InvalidInput):
-    """More rows than one request may have."""
+    """A request has more rows than it may have."""
 
     code = "too_many_rows"
 
 
 class UnknownFormat(MalformedInput):
-    """A body in a format, or under a coding, that is not read here."""
+    """A body has a format or coding that this server does not read."""
 
     code = "unsupported_media_type"
 
 
 class InvalidConfig(UsageError):
-    """A configuration file holds something that is not known or not built."""
+    """A configuration file has content that is unknown or not supported."""
 
     code = "invalid_config"
 
@@ -136,38 +136,38 @@ class NotStorable(UsageError):
 
 
 class NotSupported(UsageError):
-    """What was asked for is not built, or an extra is not installed."""
+    """A feature is not built, or the extra that it needs is not installed."""
 
     code = "not_supported"
 
 
 class Conflict(UsageError):
-    """Somebody else holds what was asked for."""
+    """Somebody else has what the call needs."""
 
     code = "conflict"
 
 
 class Unauthorized(UsageError):
-    """The caller gave no token, or none that is known and in force."""
+    """The caller sent no token, or one that is unknown, expired or revoked."""
 
     code = "unauthorized"
 
 
 class Forbidden(UsageError):
-    """The caller's token has no role that allows this."""
+    """The roles of the caller's token do not allow this."""
 
     code = "forbidden"
 
 
 class CheckFailed(ClewlineError):
-    """The question was fair and the answer is no."""
+    """The call was right, and the answer is no."""
 
     code = "check_failed"
     exit_code = 1
 
 
 class RunFailed(CheckFailed):
-    """A step or a pipeline of the user's raised; what was finished before is kept."""
+    """A step or pipeline of the user raised; finished steps are kept."""
 
     code = "run_failed"
 
@@ -180,7 +180,7 @@ class RunFailed(CheckFailed):
 
 
 class GateRefused(CheckFailed):
-    """A version does not pass `gate.yaml`; `verdicts` holds every line of it, judged."""
+    """A version does not pass `gate.yaml`; `verdicts` has a verdict for each of its rules."""
 
     code = "gate_refused"
 
@@ -193,7 +193,7 @@ class GateRefused(CheckFailed):
 
 
 class IntegrityError(CheckFailed):
-    """Bytes are not what was recorded of them."""
+    """Bytes differ from what was recorded."""
 
     code = "integrity"
 
@@ -205,20 +205,20 @@ class BlobMissing(IntegrityError):
 
 
 class BlobCorrupt(IntegrityError):
-    """The bytes of a blob do not give its digest."""
+    """The bytes of a blob do not match its digest."""
 
     code = "blob_corrupt"
 
 
 class Fault(ClewlineError):
-    """Our side cannot go on."""
+    """Clewline cannot go on; the call was right."""
 
     code = "fault"
     exit_code = 3
 
 
 class StoreFull(Fault):
-    """The disk under the store is full; nothing was written in part."""
+    """The disk under the store is full; nothing was written partly."""
 
     code = "store_full"
 
@@ -247,19 +247,19 @@ class Overloaded(Fault):
 
 
 class TooManyFailures(Overloaded):
-    """Too many wrong tokens came from there; try again after `retry_after_s` seconds."""
+    """An address sent too many wrong tokens; try again after `retry_after_s` seconds."""
 
     code = "too_many_requests"
 
 
 class DeadlineExceeded(Fault):
-    """The time that the caller allowed is over; what was not begun is not computed."""
+    """The time that the caller allowed is over; rows that wait are not computed."""
 
     code = "deadline_exceeded"
 
 
 class ModelFailed(Fault):
-    """A node of the endpoint raised; the rows are in the log under `ids`, with the reason."""
+    """A node of the endpoint raised; the log has the rows under `ids`, with the reason."""
 
     code = "model_failed"
 
@@ -274,9 +274,9 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = Non
     Suggest the known name that is nearest to a wrong one; for the fix of an error.
 
     Args:
-        name: What was given.
+        name: The wrong name.
         known: The names that there are.
-        otherwise: What to say when none is near; the known names by default.
+        otherwise: The text where none is near; a list of the known names by default.
 
     >>> did_you_mean("modle", ["model", "graph"])
     "Did you mean 'model'?"

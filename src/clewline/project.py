@@ -14,7 +14,7 @@ FILE = "clewline.toml"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project as its `clewline.toml` describes it."""
+    """A project, as its `clewline.toml` describes it."""
 
     root: Path  # absolute
     name: str
@@ -33,61 +33,66 @@ class Project:
 
     @property
     def log(self) -> Path:
-        """The prediction log."""
+        """The folder of the prediction log."""
         return self.store_root / "log"
 
     @property
     def shadow(self) -> Path:
-        """What shadows said, in a log of their own."""
+        """The folder of the log in which the answers of shadows stand."""
         return self.store_root / "shadow"
 
     @property
     def private_key(self) -> Path:
-        """The project's private key, mode 0600."""
+        """The file of the project's private key, mode 0600."""
         return self.store_root / "keys" / "seal.key"
 
     @property
     def endpoints(self) -> Path:
-        """`NAME.yaml` of each endpoint."""
+        """The folder with `NAME.yaml` of each endpoint."""
         return self.root / "endpoints"
 
     @property
     def signatures(self) -> Path:
-        """`NAME.yaml` with the bounds that a person has accepted."""
+        """The folder with `NAME.yaml` of each model: the bounds that a person has accepted."""
         return self.root / "signatures"
 
     @property
     def gate(self) -> Path:
-        """What a version must pass before an alias moves to it."""
+        """The file with the rules that a version must pass before an alias moves to it."""
         return self.root / "gate.yaml"
 
 
 def find(start: Path | None = None) -> Project:
     """
-    Find the project that a folder belongs to, looking upwards.
+    Find the project that a folder belongs to: in the folder, or in one above it.
 
     Args:
-        start: Where to begin; the folder that CLEWLINE_PROJECT names, or the current one.
+        start: The folder; by default the one that CLEWLINE_PROJECT names, or the current one.
 
     Raises:
         NotFound: There is no such folder, or none from it upwards has a `clewline.toml`.
-        InvalidConfig: The file is not what we expect.
+        InvalidConfig: The file cannot be read as a project file.
     """
     begin = Path(start or os.environ.get("CLEWLINE_PROJECT") or os.getcwd()).resolve()
     if not begin.exists():
-        # Upwards there may be a project, and not the one that was meant.
+        # A folder above may have a project, but not the one that was meant.
         raise NotFound(f"There is no folder {begin}.", "Name the folder of a project.")
     for folder in (begin, *begin.parents):
         if (folder / FILE).is_file():
             return load(folder)
     raise NotFound(
         f"{begin} is not inside a clewline project: no {FILE} there or in any folder above.",
-        "Make one with `clewline init`, or change into a project.",
+        "Create one with `clewline init`, or change into a project.",
     )
 
 
 def load(root: Path) -> Project:
-    """Read the `clewline.toml` of a folder."""
+    """
+    Read the `clewline.toml` of a folder.
+
+    Raises:
+        InvalidConfig: The file cannot be read as a project file.
+    """
     path = root / FILE
     unreadable = (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError)
     try:

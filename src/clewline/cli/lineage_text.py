@@ -24,7 +24,7 @@ from clewline.store.ref import ReadPath
 
 if TYPE_CHECKING:
     from clewline.serve.log.frame import RouteChoice
-    from clewline.serve.prediction_lineage import PredictionRecord
+    from clewline.serve.prediction_lineage import PredictionDetails
 
 FIELDS_SHOWN = 5
 
@@ -121,7 +121,7 @@ def graph_parts(tree: dict[str, Any]) -> list[str]:
     return own + [part for value in below for part in graph_parts(value)]
 
 
-def _prediction(record: PredictionRecord, full: bool) -> NodeText:
+def _prediction(record: PredictionDetails, full: bool) -> NodeText:
     answer, row = msgspec.json.decode(record.answer), msgspec.json.decode(record.input)
     texts = [("row", format_values(row, len(row) if full else FIELDS_SHOWN))]
     if shares := answer.get("probabilities"):

@@ -20,8 +20,8 @@ from clewline.formatting import format_count, format_list, format_time_ms, forma
 from clewline.project import find as find_project
 from clewline.serve.log.reader import latest_predictions
 from clewline.serve.prediction_lineage import (
-    PredictionRecord,
-    prediction_record,
+    PredictionDetails,
+    prediction_details,
     read_prediction,
 )
 
@@ -37,7 +37,7 @@ app = App(name="predictions", help="List, show and compact predictions.")
 class PredictionList(msgspec.Struct, frozen=True):
     """A page of predictions as --json prints it."""
 
-    predictions: list[PredictionRecord]
+    predictions: list[PredictionDetails]
     next: str | None  # goes into --before
 
 
@@ -57,7 +57,7 @@ def list_(*, endpoint: str | None = None, limit: Limit = 20, before: str | None 
     """
     project = find_project()
     page = latest_predictions(project.log, endpoint=endpoint, limit=limit, before=before)
-    emit(PredictionList([prediction_record(item) for item in page.items], page.next), show_page)
+    emit(PredictionList([prediction_details(item) for item in page.items], page.next), show_page)
 
 
 @app.command
@@ -96,12 +96,12 @@ def show_page(page: PredictionList) -> None:
         print_message(f"More: --before {page.next}")
 
 
-def _row(item: PredictionRecord) -> str:
+def _row(item: PredictionDetails) -> str:
     answer = answer_text(msgspec.json.decode(item.answer))
     return "  ".join((item.id, format_time_ms(item.time), item.revision, item.model, answer))
 
 
-def show_one(item: PredictionRecord) -> None:
+def show_one(item: PredictionDetails) -> None:
     """Print one prediction."""
     lines = [
         ("prediction", item.id),

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from clewline.errors import NotFound
 from clewline.flow import step_log
 from clewline.flow.changes import Change, changes
 from clewline.flow.code.snapshot import Snapshot
 from clewline.flow.environment import Environment, environment_changes
+from clewline.store import ref
 from clewline.store.digest import Digest
 from clewline.store.locks import process_state
 from clewline.store.records import Run, SeenFile, StepRun
 
 if TYPE_CHECKING:
     from clewline.store import Store
-
-SHORTEST_PREFIX = 4
 
 
 class RunDifference(msgspec.Struct, frozen=True):
@@ -46,28 +44,14 @@ def list_runs(
 
 def find_run(store: Store, text: str) -> Run:
     """
-    Return a run by its id, or by a prefix of it that no other run has.
+    Return a run by its id, or by a beginning that no other run shares.
 
     Raises:
-        NotFound: The prefix matches no run, or several.
+        UsageError: Several runs begin so.
+        NotFound: No run begins so.
     """
-    text = text.removeprefix("run:").partition("/")[0]
-    exact = store.catalog.get(Run, text)
-    if exact is not None:
-        return with_live_status(store, exact)
-    found = []
-    if len(text) >= SHORTEST_PREFIX:
-        found = store.catalog.find(Run, prefix={"id": text}, limit=3)
-    if len(found) == 1:
-        return with_live_status(store, found[0])
-    if found:
-        ids = ", ".join(run.id for run in found)
-        raise NotFound(f"Several runs begin with {text!r}: {ids} …", "Give more of the id.")
-    raise NotFound(
-        f"There is no run {text!r}.",
-        f"`clewline runs list` lists the runs; the first {SHORTEST_PREFIX} characters of an id "
-        "are enough.",
-    )
+    run_id = text.removeprefix("run:").partition("/")[0]
+    return with_live_status(store, ref.find_run(store.catalog, run_id))
 
 
 def with_live_status(store: Store, run: Run) -> Run:

@@ -17,7 +17,7 @@ from clewline.store.reader import FILE, CatalogReader
 from clewline.store.ref import RecordRef
 
 
-class PredictionRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class PredictionDetails(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A prediction with everything that the log holds of it."""
 
     id: str
@@ -70,14 +70,14 @@ def prediction_node(project: Project, prediction: str) -> LineageNode:
     return LineageNode(kind="prediction", ref=record.id, record=record)
 
 
-def read_prediction(project: Project, prediction: str) -> PredictionRecord:
+def read_prediction(project: Project, prediction: str) -> PredictionDetails:
     """
     Read a prediction, with what shadows answered beside it.
 
     Raises:
         NotFound, IntegrityError: As `why_prediction`.
     """
-    record = prediction_record(get_prediction(project.log, prediction))
+    record = prediction_details(get_prediction(project.log, prediction))
     beside = find_prediction(project.shadow, record.id)
     if beside is None:
         return record
@@ -85,10 +85,10 @@ def read_prediction(project: Project, prediction: str) -> PredictionRecord:
     return msgspec.structs.replace(record, shadows=shadows)
 
 
-def prediction_record(logged: LoggedPrediction) -> PredictionRecord:
+def prediction_details(logged: LoggedPrediction) -> PredictionDetails:
     """Return a logged prediction as a record, without its shadows."""
     batch, path = logged.batch, logged.route_path
-    return PredictionRecord(
+    return PredictionDetails(
         id=logged.id,
         time=id_time_s(logged.id),
         endpoint=batch.endpoint,
