@@ -21,7 +21,7 @@ from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_lineage import why_prediction
-from clewline.serve.prediction_replay import replay
+from clewline.serve.prediction_replay import replay_prediction
 from clewline.store.ids import id_text, prediction_id
 from clewline.store.reader import FILE, CatalogReader
 
@@ -67,7 +67,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, loans: MakeProject) -> Serv
 
 def test_every_prediction_comes_out_the_same_in_its_batch_and_alone(served: Served) -> None:
     for row, identifier in enumerate(served.ids):
-        result = replay(served.project, identifier)
+        result = replay_prediction(served.project, identifier)
         assert result.equal, result.compared
         assert (result.batch_row, result.batch_rows) == (row, 4)
         compared = {one.what: one for one in result.compared}
@@ -82,7 +82,7 @@ def test_an_answer_that_was_changed_by_one_ulp_differs_and_the_distance_is_told(
     share = answer["probabilities"][">50K"]
     answer["probabilities"][">50K"] = float(np.nextafter(share, 2.0))
     frame = changed(served.frame, answers=[msgspec.json.encode(answer), *served.frame.answers[1:]])
-    result = replay(with_log(served.project, tmp_path, frame), served.ids[0])
+    result = replay_prediction(with_log(served.project, tmp_path, frame), served.ids[0])
     assert not result.equal
     (differing,) = [one for one in result.compared if one.distance]
     assert (differing.what, differing.distance and differing.distance[:5]) == ("P(>50K)", "1 ULP")
@@ -94,14 +94,14 @@ def test_a_log_that_names_another_package_than_the_revision_is_refused(
 ) -> None:
     project = with_log(served.project, tmp_path, changed(served.frame, package="00" * 32))
     with pytest.raises(IntegrityError, match="pins"):
-        replay(project, served.ids[0])
+        replay_prediction(project, served.ids[0])
     project = with_log(served.project, tmp_path, changed(served.frame, revision=9))
     with pytest.raises(IntegrityError, match="no such revision"):
-        replay(project, served.ids[0])
+        replay_prediction(project, served.ids[0])
 
 
 def test_a_prediction_that_is_not_logged_is_not_found(served: Served) -> None:
-    for function in (replay, why_prediction):
+    for function in (replay_prediction, why_prediction):
         with pytest.raises(NotFound, match="is in the log"):
             function(served.project, prediction_id())
 
@@ -131,7 +131,7 @@ def test_the_commands_print_what_was_asked(
     assert '{"age":39,"hours":40.5}' in capsys.readouterr().out
     command.compact()
     assert "Compacted 1 segment with 4 predictions" in capsys.readouterr().out
-    command.show_replay(replay(served.project, served.ids[0]))
+    command.show_replay(replay_prediction(served.project, served.ids[0]))
     assert "Equal, bit for bit." in capsys.readouterr().out
 
 

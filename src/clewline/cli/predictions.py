@@ -27,7 +27,7 @@ from clewline.serve.prediction_lineage import (
 
 if TYPE_CHECKING:
     from clewline.serve.log.compact import CompactionResult
-    from clewline.serve.prediction_replay import Compared, PredictionReplay
+    from clewline.serve.prediction_replay import PredictionReplay, ReplayComparison
 
 SHOWN = 40  # characters of a value that came out equal
 
@@ -151,7 +151,7 @@ def show_replay(replay: PredictionReplay) -> None:
     print_lines(lines)
 
 
-def _both(one: Compared) -> str:
+def _both(one: ReplayComparison) -> str:
     if one.recorded != one.replayed:
         return f"{one.recorded}  replayed {one.replayed}"
     long = len(one.recorded) > SHOWN

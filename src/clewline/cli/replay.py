@@ -56,7 +56,7 @@ def _replay_prediction(prediction: str) -> None:
     from clewline.cli.predictions import show_replay
     from clewline.serve import prediction_replay
 
-    found = prediction_replay.replay(projects.find(), prediction)
+    found = prediction_replay.replay_prediction(projects.find(), prediction)
     emit(found, show_replay)
     if not found.equal:
         raise SystemExit(1)

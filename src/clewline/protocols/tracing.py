@@ -93,15 +93,15 @@ class RequestTracing:
         span = self._tracer.start_span("predict", parent, SpanKind.SERVER)
         if not span.is_recording():
             return reply
-        stamps = request.stamps = RequestTimings(time.perf_counter())
-        clock = time.time_ns() - int(stamps.arrived * 1e9)
+        timings = request.timings = RequestTimings(time.perf_counter())
+        clock = time.time_ns() - int(timings.arrived * 1e9)
         span.set_attribute("clewline.endpoint", endpoint)
 
         def answered(result: PredictResponse | ClewlineError) -> None:
             over = time.time_ns()
             reply(result)
-            _describe(span, result, stamps)
-            self._add_stages(span, stamps, lambda at: clock + int(at * 1e9))
+            _describe(span, result, timings)
+            self._add_stages(span, timings, lambda at: clock + int(at * 1e9))
             span.end(over)
 
         return answered
@@ -112,7 +112,7 @@ class RequestTracing:
         closing.start()
         closing.join(CLOSE_S)
 
-    def _add_stages(self, span: Span, stamps: RequestTimings, ns: Callable[[float], int]) -> None:
+    def _add_stages(self, span: Span, timings: RequestTimings, ns: Callable[[float], int]) -> None:
         """Add a span for each stage that a request has passed."""
 
         def add(name: str, begin: float, end: float, parent: Span = span) -> Span:
@@ -121,34 +121,34 @@ class RequestTracing:
             stage.end(ns(end))
             return stage
 
-        if stamps.waited:
-            add("load", stamps.arrived, stamps.waited)
-        if stamps.begun:
-            add("queue", stamps.waited or stamps.arrived, stamps.begun)
-        if not stamps.answered:
+        if timings.waited:
+            add("load", timings.arrived, timings.waited)
+        if timings.begun:
+            add("queue", timings.waited or timings.arrived, timings.begun)
+        if not timings.answered:
             return
-        compute = add("compute", stamps.begun, stamps.answered)
+        compute = add("compute", timings.begun, timings.answered)
         # Times of nodes are measured, and stand one after another in the order of the graph.
         # Branches that ran side by side all begin at the start of what is left.
-        spent_us = {name: us for path in _paths(stamps) for name, us in path.path}
-        begin, until = stamps.begun, stamps.answered
+        spent_us = {name: us for path in _paths(timings) for name, us in path.path}
+        begin, until = timings.begun, timings.answered
         for name, us in list(spent_us.items())[:SHOWN_NODES]:
             if begin + us / 1e6 > until:
-                begin = max(stamps.begun, until - us / 1e6)
+                begin = max(timings.begun, until - us / 1e6)
             add(f"node {name}", begin, begin + us / 1e6, compute)
             begin += us / 1e6
-        add("log", stamps.answered, stamps.logged)
+        add("log", timings.answered, timings.logged)
 
 
-def _paths(stamps: RequestTimings) -> list[RoutePath]:
-    return list({id(trail.path): trail.path for trail in stamps.trails}.values())
+def _paths(timings: RequestTimings) -> list[RoutePath]:
+    return list({id(trace.path): trace.path for trace in timings.traces}.values())
 
 
-def _describe(span: Span, result: PredictResponse | ClewlineError, stamps: RequestTimings) -> None:
+def _describe(span: Span, result: PredictResponse | ClewlineError, timings: RequestTimings) -> None:
     """Set the attributes for the outcome of a request."""
-    if stamps.ids:
-        span.set_attribute("clewline.prediction_ids", list(map(id_text, stamps.ids[:SHOWN_IDS])))
-    if paths := _paths(stamps):
+    if timings.ids:
+        span.set_attribute("clewline.prediction_ids", list(map(id_text, timings.ids[:SHOWN_IDS])))
+    if paths := _paths(timings):
         span.set_attribute("clewline.model", sorted({path.model for path in paths})[:SHOWN_IDS])
         if arms := sorted({path.arm for path in paths if path.arm}):
             span.set_attribute("clewline.arm", arms[:SHOWN_IDS])

@@ -66,8 +66,8 @@ class BatchAnswer(msgspec.Struct, frozen=True, gc=False):
 
     ids: list[bytes]
     answers: list[bytes]
-    trails: list[RowTrace]
-    ways: tuple[tuple[RoutePath, int], ...] = ()  # each path through the graph, with its rows
+    traces: list[RowTrace]
+    paths: tuple[tuple[RoutePath, int], ...] = ()  # each path through the graph, with its rows
 
 
 class BatchPredictor(Protocol):
@@ -123,12 +123,12 @@ class PredictCall(msgspec.Struct, eq=False):
     closed: bool = False  # nothing more of it is computed
     answers: list[bytes] = []
     ids: list[bytes] = []
-    trails: list[RowTrace] = []
+    traces: list[RowTrace] = []
     partial: list[tuple[int, BatchAnswer]] = []  # answered pieces, each with its first row
     failure: ModelFailed | None = None  # a node raised: `answers` are the logged failures
     error: ClewlineError | None = None
     over: bool = False  # `done` was called
-    stamps: RequestTimings | None = None  # set if the request is traced
+    timings: RequestTimings | None = None  # set if the request is traced
     arrived: float = msgspec.field(default_factory=time.perf_counter)
 
 
@@ -313,8 +313,8 @@ class Batcher:
                 pieces[-1] = piece
             if piece.start == 0:
                 self._statistics.queue.observe(now - call.arrived)
-                if call.stamps is not None:
-                    call.stamps.begun = now
+                if call.timings is not None:
+                    call.timings.begun = now
             room -= size
         return limit - room
 
@@ -376,17 +376,17 @@ class Batcher:
             if isinstance(result, Exception):
                 self._fail_pieces(pieces, result)
                 continue
-            ids, answers, trails = result.ids, result.answers, result.trails
+            ids, answers, traces = result.ids, result.answers, result.traces
             whole: list[PredictCall] = []  # these share one frame of the log
             first = 0
             for piece in pieces:
                 call, last = piece.call, first + len(piece)
                 if piece.is_whole:
                     call.ids, call.answers = ids[first:last], answers[first:last]
-                    call.trails = trails[first:last]
+                    call.traces = traces[first:last]
                     whole.append(call)
                 elif call.failure is None:
-                    part = BatchAnswer(ids[first:last], answers[first:last], trails[first:last])
+                    part = BatchAnswer(ids[first:last], answers[first:last], traces[first:last])
                     call.partial.append((piece.start, part))
                     if sum(len(part.ids) for _, part in call.partial) == len(call.rows):
                         _join_pieces(call)
@@ -394,7 +394,7 @@ class Batcher:
                 first = last
             if whole:
                 self._log_calls(whole)
-            self._statistics.record_paths(result.ways)
+            self._statistics.record_paths(result.paths)
         self.cost.observe(rows, spent_s)
         # The cost forgets slowly; a model that has become slow stalls the loop once.
         self._wary = WARY if spent_s > INLINE_S else max(self._wary - 1, 0)
@@ -405,7 +405,7 @@ class Batcher:
         """Log calls that are answered completely, and finish them when they are in the log."""
         ids = [id_ for call in calls for id_ in call.ids]
         answers = [answer for call in calls for answer in call.answers]
-        trails = [trail for call in calls for trail in call.trails]
+        traces = [trace for call in calls for trace in call.traces]
         start = time.perf_counter()
         self._unlogged += 1
 
@@ -414,7 +414,7 @@ class Batcher:
 
         try:
             frame = self._answerer.frame(
-                BatchAnswer(ids, answers, trails), [call.part for call in calls]
+                BatchAnswer(ids, answers, traces), [call.part for call in calls]
             )
             quick = self._durability == "process" and len(ids) <= LONG_ROWS
             if not (quick and self._log.write_now(frame)):
@@ -429,9 +429,9 @@ class Batcher:
         self._unlogged -= 1
         now = time.perf_counter()
         for call in calls:
-            if call.stamps is not None:
-                call.stamps.answered, call.stamps.logged = start, now
-                call.stamps.ids, call.stamps.trails = call.ids, call.trails
+            if call.timings is not None:
+                call.timings.answered, call.timings.logged = start, now
+                call.timings.ids, call.timings.traces = call.ids, call.traces
             if error is None:
                 self._finish(call, call.failure)
         if error is not None:
@@ -473,7 +473,7 @@ class Batcher:
             all_ids[start : start + len(answered.ids)] = map(id_text, answered.ids)
         call.failure = ModelFailed(error.message, error.fix, tuple(all_ids))
         failed = self._answerer.failed(call.failure)
-        call.ids, call.answers, call.trails = failed.ids, failed.answers, failed.trails
+        call.ids, call.answers, call.traces = failed.ids, failed.answers, failed.traces
         self._log_calls([call])
 
     def _fail(self, calls: list[PredictCall], error: BaseException) -> None:
@@ -507,7 +507,7 @@ def _join_pieces(call: PredictCall) -> None:
     for _, part in sorted(call.partial, key=itemgetter(0)):
         call.ids += part.ids
         call.answers += part.answers
-        call.trails += part.trails
+        call.traces += part.traces
     call.partial = []
 
 

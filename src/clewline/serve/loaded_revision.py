@@ -162,7 +162,7 @@ class LoadedRevision:
 
     def frame(self, predictions: BatchAnswer, parts: list[LoggedRequest]) -> LoggedBatch:
         """Return the frame of the log for answered rows."""
-        last = predictions.trails[-1].path
+        last = predictions.traces[-1].path
         model = "" if self._is_graph else last.model
         frame = LoggedBatch(
             ids=b"".join(predictions.ids),
@@ -177,7 +177,7 @@ class LoadedRevision:
         )
         if not self._is_graph:
             return frame
-        return frame_with_traces(frame, predictions.trails, self.revision.packages)
+        return frame_with_traces(frame, predictions.traces, self.revision.packages)
 
     @property
     def models(self) -> list[LoadedModel]:

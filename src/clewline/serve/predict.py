@@ -156,8 +156,8 @@ class Prediction(WaitingCaller):
         self._server.when_loaded(self._endpoint, self._loaded)
 
     def _loaded(self, serving: ServedRevision | ClewlineError) -> None:
-        if self._request.stamps is not None:
-            self._request.stamps.waited = time.perf_counter()
+        if self._request.timings is not None:
+            self._request.timings.waited = time.perf_counter()
         if isinstance(serving, ClewlineError):
             self.finish(serving)
         elif not self.is_answered:
@@ -221,7 +221,7 @@ class Prediction(WaitingCaller):
             self._answered,
             self._abandoned,
             math.inf if self._deadline is None else self._deadline,
-            stamps=request.stamps,
+            timings=request.timings,
             arrived=self._arrived,
         )
         try:

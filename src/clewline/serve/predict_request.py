@@ -27,4 +27,4 @@ class PredictRequest(msgspec.Struct, eq=False):
     deadline: float = math.inf  # of `time.perf_counter`; what is not begun by then is not computed
     abandoned: Callable[[], bool] | None = None  # tells that the caller is gone
     trace: Any = None  # the caller's trace context, for whoever records spans
-    stamps: RequestTimings | None = None  # of a request of which spans are recorded
+    timings: RequestTimings | None = None  # of a request of which spans are recorded

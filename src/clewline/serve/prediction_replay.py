@@ -1,13 +1,11 @@
 """
-Replaying a prediction: the same rows through the same package, compared bit for bit.
+Replay a logged prediction: the same rows through the same packages, compared bit for bit.
 
-The rows come from the frame as they arrived, are read and checked by the
-signature and the accepted bounds that the revision pinned, and go through every
-node of its graph as the batch they were, and the one row alone: under the same
-ids and the same states of the routers, so that each route chooses the same arm.
-The answers are written anew and held against the bytes that were sent; of a
-graph, what each node made of the row is held against its mark. Shadows are not
-asked.
+The rows are read from the log as they arrived, and checked by the signature and the accepted
+bounds that the revision pins. They go through every node of its graph as the same batch, and
+then the one row alone, with the same ids and router states, so that each route chooses the
+same arm. The new answers are compared with the bytes that were sent, and the result of each
+node of a graph with its checksum. Shadows are not called.
 """
 
 from __future__ import annotations
@@ -35,11 +33,11 @@ from clewline.store.reader import FILE, CatalogReader
 from clewline.store.records import Revision, RouterState
 
 _APART = ("id", "model", "label", "value", "probabilities")
-"""Fields of an answer that are named apart, or taken from the record."""
+"""Fields of an answer that are compared separately, or taken from the record."""
 
 
-class Compared(msgspec.Struct, frozen=True):
-    """One thing that was held against its record; numbers as text and as their 64 bits."""
+class ReplayComparison(msgspec.Struct, frozen=True):
+    """One recorded value beside the replayed one; numbers as text and as their 64 bits."""
 
     what: str
     recorded: str
@@ -49,7 +47,7 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 class PredictionReplay(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay compared, and what it came to."""
+    """The result of a replay."""
 
     id: str
     equal: bool
@@ -60,17 +58,17 @@ class PredictionReplay(msgspec.Struct, frozen=True, kw_only=True):
     batch_rows: int
     batch_row: int  # the prediction's place in the batch
     input: msgspec.Raw
-    compared: list[Compared]
+    compared: list[ReplayComparison]
     differences: list[str]  # of the environment, that may explain a difference
 
 
-def replay(project: Project, identifier: str) -> PredictionReplay:
+def replay_prediction(project: Project, identifier: str) -> PredictionReplay:
     """
-    Answer a logged prediction again and compare.
+    Answer a logged prediction again, and compare.
 
     Raises:
-        NotFound: No such prediction, revision or package.
-        IntegrityError: The frame or the package is not what was recorded.
+        NotFound: The prediction, its revision or a package does not exist.
+        IntegrityError: The logged batch or a package differs from what was recorded.
     """
     logged = get_prediction(project.log, identifier)
     frame = logged.batch
@@ -100,7 +98,7 @@ def replay(project: Project, identifier: str) -> PredictionReplay:
 
 
 class _Again:
-    """A revision that answers rows under the states of the routers that were recorded."""
+    """A revision that answers rows with the recorded states of the routers."""
 
     def __init__(
         self,
@@ -113,7 +111,7 @@ class _Again:
         self._now = now
 
     def answer(self, frame: LoggedBatch, rows: list[Any], only: list[int]) -> list[_Row]:
-        """Answer some rows of a frame; those that met the same states go together."""
+        """Answer some rows of a batch; rows with the same router states go together."""
         groups: dict[tuple[RouteChoice, ...], list[int]] = {}
         for row in only:
             known = tuple(
@@ -136,16 +134,16 @@ class _Again:
             done = self.loaded.answer(*mine, ids)
         except ModelFailed as error:
             done = self.loaded.failed(error)
-        return [_Row(*row) for row in zip(done.answers, done.trails, strict=True)]
+        return [_Row(*row) for row in zip(done.answers, done.traces, strict=True)]
 
 
 class _Row(NamedTuple):
     answer: bytes
-    trail: RowTrace
+    trace: RowTrace
 
 
 def _states(reader: CatalogReader, frame: LoggedBatch) -> dict[tuple[str, int], RouterState | None]:
-    """Read the states of routers that the frame names; 0 is none."""
+    """Read the router states that the batch names; 0 is none."""
     named = {(one.node, one.state) for way in frame.paths for one in way.choices}
     return {
         (node, state): reader.get(RouterState, frame.endpoint, node, state) if state else None
@@ -165,7 +163,7 @@ def _revision(reader: CatalogReader, frame: LoggedBatch) -> Revision:
     name = f"{frame.endpoint}#{frame.revision}"
     if revision is None:
         raise IntegrityError(
-            f"The log says {name} answered, and the catalog has no such revision.",
+            f"The log says that {name} answered, but the catalog has no such revision.",
             "Restore the catalog from a backup that holds it.",
         )
     logged = frame.packages if frame.paths else {frame.model: frame.package}
@@ -175,12 +173,12 @@ def _revision(reader: CatalogReader, frame: LoggedBatch) -> Revision:
             raise IntegrityError(
                 f"The log says {model} was package {package[:12]}, "
                 f"and {name} pins {(pinned or 'none')[:12]}.",
-                "One of the two was changed after the fact: `clewline doctor` checks both.",
+                "One of the two was changed later: `clewline doctor` checks both.",
             )
     return revision
 
 
-def _compare(logged: LoggedPrediction, again: _Again) -> list[Compared]:
+def _compare(logged: LoggedPrediction, again: _Again) -> list[ReplayComparison]:
     frame, row = logged.batch, logged.row
     rows = _all_rows(frame, again.loaded.checker)
     answered = again.answer(frame, rows, list(range(len(rows))))
@@ -188,41 +186,43 @@ def _compare(logged: LoggedPrediction, again: _Again) -> list[Compared]:
     same = sum(old == new.answer for old, new in zip(frame.answers, answered, strict=True))
     size = len(answered)
     return [
-        *_routes(logged.route_path, mine.trail.path),
-        *_nodes(logged, mine.trail),
+        *_routes(logged.route_path, mine.trace.path),
+        *_nodes(logged, mine.trace),
         *_fields(frame.answers[row], mine.answer),
         _bytes("answer, every byte", frame.answers[row], mine.answer),
         _bytes("answer of the row alone", frame.answers[row], alone.answer),
-        Compared("answers of the whole batch", str(size), str(same), same == size),
+        ReplayComparison("answers of the whole batch", str(size), str(same), same == size),
     ]
 
 
-def _routes(old: RoutePath, new: RoutePath) -> list[Compared]:
-    """Compare what each route chose, and how likely it said that was."""
+def _routes(old: RoutePath, new: RoutePath) -> list[ReplayComparison]:
+    """Compare the arm that each route chose, and its probability."""
     again = {choice.node: choice for choice in new.choices}
     found = []
     for was in old.choices:
         now = again.get(was.node)
         arm, propensity = (now.arm, now.propensity) if now else ("not passed", 0.0)
-        found.append(Compared(f"arm by {was.node}", was.arm, arm, was.arm == arm))
+        found.append(ReplayComparison(f"arm by {was.node}", was.arm, arm, was.arm == arm))
         found.append(_field(f"propensity by {was.node}", was.propensity, propensity))
     return found
 
 
-def _nodes(logged: LoggedPrediction, trail: RowTrace) -> list[Compared]:
-    """Compare what each node made of the row, by its mark; an endpoint of one model has none."""
+def _nodes(logged: LoggedPrediction, trace: RowTrace) -> list[ReplayComparison]:
+    """Compare the checksums of each node's result; an endpoint of one model has none."""
     if not logged.batch.checksums:
         return []
-    old = _marks(logged.route_path, logged.batch.checksums[logged.row])
-    new = _marks(trail.path, trail.checksums)
+    old = _checksums(logged.route_path, logged.batch.checksums[logged.row])
+    new = _checksums(trace.path, trace.checksums)
     return [
-        Compared(f"node {node}", old.get(node, "not passed"), new.get(node, "not passed"), same)
+        ReplayComparison(
+            f"node {node}", old.get(node, "not passed"), new.get(node, "not passed"), same
+        )
         for node in old | new
         for same in (old.get(node) == new.get(node),)
     ]
 
 
-def _marks(way: RoutePath, marks: bytes) -> dict[str, str]:
+def _checksums(way: RoutePath, marks: bytes) -> dict[str, str]:
     pieces = (marks[at : at + CHECKSUM_BYTES].hex() for at in range(0, len(marks), CHECKSUM_BYTES))
     return dict(zip((node for node, _ in way.path), pieces, strict=True))
 
@@ -232,7 +232,7 @@ def _all_rows(frame: LoggedBatch, checker: Checker) -> list[Any]:
     rows = [row for part in frame.requests for row in _rows(part, reader, checker)]
     if len(rows) != len(frame.answers):
         raise IntegrityError(
-            f"The frame in the log holds {len(rows)} rows and {len(frame.answers)} answers."
+            f"The logged batch has {len(rows)} rows, but {len(frame.answers)} answers."
         )
     return rows
 
@@ -248,8 +248,8 @@ def _rows(part: LoggedRequest, reader: JsonReader, checker: Checker) -> list[Any
     return rows
 
 
-def _fields(recorded: bytes, replayed: bytes) -> list[Compared]:
-    """Compare the answers field by field; the id is taken from the record."""
+def _fields(recorded: bytes, replayed: bytes) -> list[ReplayComparison]:
+    """Compare the answers field by field, except for the id."""
     old, new = _flat(msgspec.json.decode(recorded)), _flat(msgspec.json.decode(replayed))
     return [_field(name, old.get(name), new.get(name)) for name in old | new]
 
@@ -261,22 +261,22 @@ def _flat(answer: dict[str, Any]) -> dict[str, Any]:
     return known | {name: answer[name] for name in answer if name not in _APART}
 
 
-def _field(name: str, old: Any, new: Any) -> Compared:
+def _field(name: str, old: Any, new: Any) -> ReplayComparison:
     if isinstance(old, float) and isinstance(new, float):
         distance = None if _bits(old) == _bits(new) else _distance(old, new)
-        return Compared(name, _number(old), _number(new), distance is None, distance)
-    return Compared(name, _text(old), _text(new), old == new)
+        return ReplayComparison(name, _number(old), _number(new), distance is None, distance)
+    return ReplayComparison(name, _text(old), _text(new), old == new)
 
 
-def _bytes(what: str, old: bytes, new: bytes) -> Compared:
+def _bytes(what: str, old: bytes, new: bytes) -> ReplayComparison:
     size = f"{len(old)} bytes"
-    return Compared(what, size, size if old == new else _first_apart(old, new), old == new)
+    return ReplayComparison(what, size, size if old == new else _first_apart(old, new), old == new)
 
 
 def _first_apart(old: bytes, new: bytes) -> str:
     pairs = enumerate(zip(old, new, strict=False))
     first = next((index for index, (a, b) in pairs if a != b), min(len(old), len(new)))
-    return f"{len(new)} bytes, others from byte {first} on"
+    return f"{len(new)} bytes, different from byte {first} on"
 
 
 def _number(value: float) -> str:
@@ -293,7 +293,7 @@ def _distance(old: float, new: float) -> str:
 
 
 def _ordered(value: float) -> int:
-    """Number the floats in their order, so that neighbours differ by one."""
+    """Return the number of a float in the order of all floats: neighbours differ by one."""
     bits = _bits(value)
     return -(bits & ~(1 << 63)) if bits >> 63 else bits
 
@@ -303,7 +303,7 @@ def _text(value: Any) -> str:
 
 
 def _differences(recorded: dict[str, str]) -> list[str]:
-    """Name the libraries that are not the ones with which the package was registered."""
+    """Name the libraries whose versions differ from those at registration."""
     found = {name: _installed(name) for name in recorded}
     return [
         f"{name} {found[name] or 'is not installed'}, {was} at registration"

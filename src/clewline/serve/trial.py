@@ -186,7 +186,7 @@ class _Trial:
         start = time.perf_counter()
         predictions = loaded.answer(rows, entities, ids)
         spent_ms = (time.perf_counter() - start) * 1000
-        self._note(predictions.trails, among)
+        self._note(predictions.traces, among)
         return predictions.answers, spent_ms
 
     def _note(self, traces: list[RowTrace], among: int) -> None:

@@ -20,7 +20,7 @@ from clewline.protocols.health import ServerHealth
 from clewline.protocols.mlflow.scoring import ERROR_CODES, MlflowRoutes, write_answer
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.predict_response import PredictResponse
-from clewline.serve.prediction_replay import replay
+from clewline.serve.prediction_replay import replay_prediction
 
 INVOCATIONS = "/invocations"
 JSON = {"Content-Type": "application/json"}
@@ -68,7 +68,7 @@ def test_a_prediction_is_replayed_from_the_body_as_it_came(income):
         b'{"dataframe_split": {"columns": ["job", "x", "age", "hours"], "data": [[NaN,[],39.0,1]]}}'
     )
     answer = invoke(income, body)[1]
-    assert replay(income.project, answer["prediction_ids"][0]).equal
+    assert replay_prediction(income.project, answer["prediction_ids"][0]).equal
 
 
 def test_a_table_of_columns_alone_is_read_by_its_order(income):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from clewline.protocols.oip.grpc import CODES
 from clewline.protocols.oip.grpc_messages import CLASSES
-from clewline.serve.prediction_replay import replay
+from clewline.serve.prediction_replay import replay_prediction
 
 INFER = "/v2/models/income/infer"
 INPUTS = [
@@ -130,7 +130,7 @@ def test_a_prediction_is_replayed_from_its_tensors_bit_for_bit(income, is_raw):
     else:
         answer = infer(income)[1]
     last = answer["parameters"]["prediction_ids"].split(",")[1]
-    again = replay(income.project, last)
+    again = replay_prediction(income.project, last)
     assert again.equal
     assert msgspec.json.decode(again.input)["age"] == (40 if is_raw else 120)
 

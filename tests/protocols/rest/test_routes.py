@@ -407,7 +407,7 @@ def test_only_the_named_endpoints_are_served(loans, up):
     server = up(loans.project, names=["second"])
     assert server.predict(ROW, endpoint="second")[0] == 200
     assert server.predict(ROW)[0] == 404
-    with pytest.raises(NotFound, match="Did you mean second"):
+    with pytest.raises(NotFound, match="Did you mean 'second'"):
         up(loans.project, names=["secon"])
 
 

@@ -26,7 +26,7 @@ from clewline.serve.log.reader import get_prediction
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_lineage import read_prediction, why_prediction
-from clewline.serve.prediction_replay import PredictionReplay, replay
+from clewline.serve.prediction_replay import PredictionReplay, replay_prediction
 from clewline.store.ids import id_text, prediction_ids
 from clewline.store.store import Store
 
@@ -93,7 +93,7 @@ def answered(loaded: LoadedRevision, body: bytes, *, pieces: int = 1) -> LoggedB
     whole = type(done[0])(
         [one for each in done for one in each.ids],
         [one for each in done for one in each.answers],
-        [one for each in done for one in each.trails],
+        [one for each in done for one in each.traces],
     )
     return loaded.frame(whole, [LoggedRequest("json", body, len(rows), read.entities)])
 
@@ -142,7 +142,7 @@ def test_the_log_has_the_nodes_arm_and_propensity_of_each_row(served: Served) ->
 
 def test_every_prediction_replays_by_the_same_arm_bit_for_bit(served: Served) -> None:
     for identifier in served.ids:
-        result = replay(served.project, identifier)
+        result = replay_prediction(served.project, identifier)
         assert result.equal, result.compared
         whats = [one.what for one in result.compared]
         assert any(what.startswith("arm by ") for what in whats)
@@ -180,7 +180,7 @@ def replayed(served: Served, root: Path, row: int, **changes: Any) -> Prediction
             (root / ".clewline" / entry.name).symlink_to(entry)
     project = Project(root, "shop", served.project.id, served.project.public_key)
     logged(project, msgspec.structs.replace(served.frame, **changes))
-    return replay(project, served.ids[row])
+    return replay_prediction(project, served.ids[row])
 
 
 def test_what_shadows_said_is_shown_beside_the_prediction(
@@ -199,7 +199,7 @@ def test_what_shadows_said_is_shown_beside_the_prediction(
     printed = capsys.readouterr().out
     assert "shadow      challenger (income@2) " in printed
     assert ", propensity 0.5" in printed
-    command.show_replay(replay(served.project, served.ids[3]))
+    command.show_replay(replay_prediction(served.project, served.ids[3]))
     assert "Equal, bit for bit." in capsys.readouterr().out
 
 
@@ -221,7 +221,7 @@ def test_a_frame_of_one_model_has_no_byte_for_graphs(
     loaded.close()
     assert (frame.paths, frame.checksums, frame.packages) == ([], [], {})
     assert len(msgspec.msgpack.encode(list(msgspec.structs.astuple(frame)[:9]))) == packed(frame)
-    assert replay(project, logged(project, frame).ids[0]).equal
+    assert replay_prediction(project, logged(project, frame).ids[0]).equal
 
 
 def packed(frame: LoggedBatch) -> int:
@@ -256,7 +256,7 @@ def test_rows_whose_node_raised_are_logged_and_replay_to_the_same_failure(
     assert answer["error"]["code"] == "model_failed"
     node = why_prediction(project, served.ids[0])
     assert "failed: The node" in node_text(node).title
-    assert replay(project, served.ids[0]).equal
+    assert replay_prediction(project, served.ids[0]).equal
     compaction.compact(project.log)
     assert "KeyError" in pl.read_parquet(compaction.parquet_files(project.log))["error"][0]
 
@@ -289,7 +289,7 @@ def test_a_stack_gives_the_answers_of_its_branches_to_a_model(shop: Shop, tmp_pa
     frame = answered(loaded, msgspec.json.encode({"rows": [row]}))
     loaded.close()
     assert frame.route_path(0).model == "price@1+visits@1+income@1"
-    assert replay(project, logged(project, frame).ids[0]).equal
+    assert replay_prediction(project, logged(project, frame).ids[0]).equal
 
 
 LEARNT = """
@@ -320,4 +320,4 @@ def test_a_router_follows_what_was_learned_and_a_replay_takes_the_state_of_then(
     assert numbers == [{0}, {0}, {1}, {2}]
     assert served[2].frame.route_path(0).choices[0].propensity in (0.995, 0.005)
     for one in served:
-        assert replay(project, one.ids[5]).equal
+        assert replay_prediction(project, one.ids[5]).equal

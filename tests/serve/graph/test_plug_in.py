@@ -18,7 +18,7 @@ from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.prediction_replay import replay
+from clewline.serve.prediction_replay import replay_prediction
 from clewline.store.ids import id_text
 from clewline.store.store import Store
 
@@ -53,7 +53,7 @@ def test_it_is_checked_applied_served_and_replayed(
         with LogWriter(project.log) as log:
             assert log.write_now(loaded.frame(answers, [LoggedRequest("json", body, 1)]))
         loaded.close()
-        assert replay(project, id_text(answers.ids[0])).equal
+        assert replay_prediction(project, id_text(answers.ids[0])).equal
         values.append(msgspec.json.decode(answers.answers[0])["value"])
     assert values[0] == values[1]
 

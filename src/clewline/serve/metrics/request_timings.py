@@ -19,4 +19,4 @@ class RequestTimings(msgspec.Struct, eq=False):
     answered: float = 0.0  # its last batch, which is not logged yet
     logged: float = 0.0
     ids: list[bytes] = []  # of its predictions
-    trails: list[RowTrace] = []  # one for each of its rows
+    traces: list[RowTrace] = []  # one for each of its rows

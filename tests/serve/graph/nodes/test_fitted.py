@@ -24,7 +24,7 @@ from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.prediction_replay import replay
+from clewline.serve.prediction_replay import replay_prediction
 from clewline.store.ids import id_text
 from clewline.store.store import Store
 
@@ -77,7 +77,7 @@ def test_a_model_gets_what_the_preprocessing_makes_and_a_replay_the_same(
     assert [node for node, _ in frame.route_path(0).path] == ["scale-1", "model"]
     with LogWriter(project.log) as log:
         assert log.write_now(frame)
-    assert replay(project, id_text(frame.ids[:16])).equal
+    assert replay_prediction(project, id_text(frame.ids[:16])).equal
 
 
 def given(train: pl.DataFrame, target: str | None) -> RegistrationInputs:

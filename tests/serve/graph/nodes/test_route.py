@@ -76,12 +76,12 @@ def test_each_row_gets_the_answer_way_and_mark_of_its_own_arm(
     expected = [value * 10**arm for value, arm in zip(values, arms, strict=True)]
     assert answered.outputs.values.tolist() == expected
     found = row_traces(answered, len(pairs))
-    for trail, (value, arm, share) in zip(found, pairs, strict=True):
+    for trace, (value, arm, share) in zip(found, pairs, strict=True):
         name = f"x{10.0**arm}"
-        assert (trail.path.model, trail.path.arm) == (f"{name}@1", f"arm-{10.0**arm}")
-        assert [(c.propensity, c.state) for c in trail.path.choices] == [(share, 7)]
-        assert [node for node, _ in trail.path.path] == ["route", name]
-        assert trail.checksums == np.array([arm, value], dtype="<u4").tobytes()
+        assert (trace.path.model, trace.path.arm) == (f"{name}@1", f"arm-{10.0**arm}")
+        assert [(c.propensity, c.state) for c in trace.path.choices] == [(share, 7)]
+        assert [node for node, _ in trace.path.path] == ["route", name]
+        assert trace.checksums == np.array([arm, value], dtype="<u4").tobytes()
     assert len(answered.paths) == len(set(zip(arms, shares, strict=True)))
 
 
@@ -144,8 +144,8 @@ def known(node: Node, asked: Batch) -> list[tuple[Any, ...]]:
     assert answered.outputs.values is not None
     values = answered.outputs.values.tolist()
     return [
-        (value, trail.path.arm, trail.path.model, trail.path.choices, trail.checksums)
-        for value, trail in zip(values, row_traces(answered, len(values)), strict=True)
+        (value, trace.path.arm, trace.path.model, trace.path.choices, trace.checksums)
+        for value, trace in zip(values, row_traces(answered, len(values)), strict=True)
     ]
 
 
