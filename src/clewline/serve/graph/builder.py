@@ -26,7 +26,7 @@ class Shadowing(Protocol):
         """Ask the shadows of a group about a batch that was answered, or drop it. Never waits."""
 
     def retire(self, group: Any) -> None:
-        """Close a group when none of its shadows is being asked."""
+        """Close a group after its shadows were asked about the rows that wait for them."""
 
 
 class Builder:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -101,10 +101,10 @@ class ShadowRunner:
         self.counts: dict[tuple[str, str], ShadowCounts] = {}
         self._folder = folder
         self._queue_rows = queue_rows
-        self._queue: deque[_Waiting] = deque()
-        self._rows = 0
-        self._lock = threading.Lock()  # over queue, rows and thread
-        self._signal: SimpleQueue[ShadowGroup | None] = SimpleQueue()  # a group to close
+        self._rows = 0  # that wait
+        self._lock = threading.Lock()  # over rows and thread
+        # Rows to ask about, groups to close, and None at the end.
+        self._queue: SimpleQueue[_Waiting | ShadowGroup | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._opened = ExitStack()
         self._log: LogWriter | None = None
@@ -113,24 +113,24 @@ class ShadowRunner:
 
     def offer(self, group: ShadowGroup, batch: Batch, answers: NodeAnswers) -> None:
         """Ask the shadows about an answered batch, or drop it; never waits."""
-        rows = len(batch.ids)
         with self._lock:
-            taken = not self._closed and self._rows + rows <= self._queue_rows
-            if taken:
-                self._rows += rows
-                self._queue.append(_Waiting(group, batch, answers.outputs))
-                self._begin()
-        if taken:
-            self._signal.put(None)
-            return
-        for name in group.shadows:
-            self.counts_of(group.revision.endpoint, name).dropped += rows
+            is_taken = not self._closed and self._rows + len(batch.ids) <= self._queue_rows
+            if is_taken:
+                self._rows += len(batch.ids)
+                self._queue.put(_Waiting(group, batch, answers.outputs))
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, name="clewline-shadow", daemon=True
+                    )
+                    self._thread.start()
+        for name in () if is_taken else group.shadows:
+            self.counts_of(group.revision.endpoint, name).dropped += len(batch.ids)
 
     def retire(self, group: ShadowGroup) -> None:
-        """Close a group when none of its shadows is being asked; its waiting rows are dropped."""
+        """Close a group after its shadows were asked about the rows that wait for them."""
         with self._lock:
             if not self._closed and self._thread is not None:
-                self._signal.put(group)
+                self._queue.put(group)
                 return
         group.close()
 
@@ -144,65 +144,34 @@ class ShadowRunner:
             self._closed = True
             thread = self._thread
         if thread is not None:
-            self._signal.put(None)
+            self._queue.put(None)
             thread.join()
         self._opened.close()
 
-    def _begin(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="clewline-shadow", daemon=True)
-            self._thread.start()
-
     def _run(self) -> None:
-        while True:
-            retired = self._signal.get()
-            if retired is not None:
-                self._drop(retired)
-                retired.close()
-            elif (waiting := self._next()) is not None:
-                self._ask(waiting)
-            elif self._closed and self._signal.empty():
-                return
-
-    def _next(self) -> _Waiting | None:
-        with self._lock:
-            if not self._queue:
-                return None
-            waiting = self._queue.popleft()
-            self._rows -= len(waiting.batch.ids)
-            return waiting
-
-    def _drop(self, group: ShadowGroup) -> None:
-        """Forget what waits for a group. Each has its signal, which then finds nothing."""
-        with self._lock:
-            gone = [waiting for waiting in self._queue if waiting.group is group]
-            self._queue = deque(each for each in self._queue if each.group is not group)
-            self._rows -= sum(len(waiting.batch.ids) for waiting in gone)
-        for waiting in gone:
-            for name in group.shadows:
-                self.counts_of(group.revision.endpoint, name).dropped += len(waiting.batch.ids)
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, ShadowGroup):
+                item.close()
+                continue
+            with self._lock:
+                self._rows -= len(item.batch.ids)
+            self._ask(item)
 
     def _ask(self, waiting: _Waiting) -> None:
-        batch, rows = waiting.batch, len(waiting.batch.ids)
+        group, batch, rows = waiting.group, waiting.batch, len(waiting.batch.ids)
         for first in range(0, rows, PIECE_ROWS):
             piece = slice(first, min(first + PIECE_ROWS, rows))
             part = Batch(take_rows(batch.columns, piece), batch.ids[piece], batch.entities[piece])
-            said = {
-                name: self._one(
-                    waiting.group, name, below, part, take_outputs(waiting.outputs, piece)
-                )
-                for name, below in waiting.group.shadows.items()
-            }
-            self._write(waiting.group.revision, part.ids, said)
+            outputs = take_outputs(waiting.outputs, piece)
+            answers = {name: self._one(group, name, part, outputs) for name in group.shadows}
+            self._write(group.revision, part.ids, answers)
 
-    def _one(
-        self, group: ShadowGroup, name: str, below: AlignedNode, batch: Batch, outputs: Outputs
-    ) -> list[bytes]:
-        """Ask one shadow; what it says of each row, compared, as JSON."""
+    def _one(self, group: ShadowGroup, name: str, batch: Batch, outputs: Outputs) -> list[bytes]:
+        """Ask one shadow, and return its compared answer to each row as JSON."""
         counts = self.counts_of(group.revision.endpoint, name)
         start = time.perf_counter()
         try:
-            answered = below.answer(batch)
+            answered = group.shadows[name].answer(batch)
             spent_s = time.perf_counter() - start
             rendered = group.renderer.write(batch.ids, answered, ())
             agrees, differences = compare_outputs(outputs, answered.outputs)
@@ -216,22 +185,19 @@ class ShadowRunner:
         counts.differed += int((~agrees).sum())
         for difference in differences.tolist():
             counts.difference.observe(difference)
-        spent_us = round(spent_s * 1e6, 1)
-        return [
-            answer[:-1]
-            + b',"agrees":%b,"difference":%b,"us":%b}'
-            % (*map(msgspec.json.encode, (agree, difference, spent_us)),)
-            for answer, agree, difference in zip(
-                rendered, agrees.tolist(), differences.tolist(), strict=True
-            )
-        ]
+        facts: dict[str, Any] = {"us": round(spent_s * 1e6, 1)}
+        found = []
+        for answer, agree, difference in zip(rendered, agrees, differences, strict=True):
+            facts |= {"agrees": bool(agree), "difference": float(difference)}
+            found.append(answer[:-1] + b"," + msgspec.json.encode(facts)[1:])
+        return found
 
-    def _write(self, revision: Revision, ids: list[bytes], said: dict[str, list[bytes]]) -> None:
-        names = [msgspec.json.encode(name) + b":" for name in said]
-        answers = [
+    def _write(self, revision: Revision, ids: list[bytes], answers: dict[str, list[bytes]]) -> None:
+        names = [msgspec.json.encode(name) + b":" for name in answers]
+        lines = [
             b'{"id":' + msgspec.json.encode(id_text(identifier)) + b',"shadows":{'
             + b",".join(name + text for name, text in zip(names, texts, strict=True)) + b"}}"
-            for identifier, *texts in zip(ids, *said.values(), strict=True)
+            for identifier, *texts in zip(ids, *answers.values(), strict=True)
         ]  # fmt: skip
         frame = LoggedBatch(
             ids=b"".join(ids),
@@ -241,7 +207,7 @@ class ShadowRunner:
             package=Digest(""),
             time=time.time(),
             requests=[],
-            answers=answers,
+            answers=lines,
             path=[],
         )
         try:

@@ -25,7 +25,6 @@ and as NumPy the probabilities, shape (n, labels), or the values, shape (n,).
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 from collections.abc import Callable
 from typing import Any, get_args
@@ -64,12 +63,28 @@ def require_frame(node: str, frame: Any) -> Frame:
 
 def table_of(columns: Columns, signature: Signature, frame: Frame) -> Any:
     """Return checked rows as a table of a kind; it shares no memory with the arrays."""
-    if frame == "numpy":
-        return _matrix(columns, signature)
-    values = _values(columns, signature)
+    is_numeric = all(field.kind in ("number", "integer", "boolean") for field in signature.fields)
+    if frame == "numpy" and is_numeric:
+        return columns.numbers.copy()
+    numbers = dict(zip((f.name for f in signature.numeric), columns.numbers.T, strict=True))
+    texts = dict(zip((f.name for f in signature.textual), columns.texts.T, strict=True))
+    values: Values = {}
+    for field in signature.fields:
+        if field.kind in NUMERIC:
+            to, column = _FROM_NUMBER[field.kind], numbers[field.name].tolist()
+            values[field.name] = [None if math.isnan(value) else to(value) for value in column]
+        else:
+            found = columns.tensors if field.kind == "tensor" else texts
+            values[field.name] = found[field.name].tolist()
     if frame == "rows":
-        return records(values)
-    return _TABLES[frame](values, {field.name: field for field in signature.fields})
+        return _records(values)
+    if frame != "numpy":
+        return _table(values, {field.name: field for field in signature.fields}, frame)
+    matrix = np.empty((len(columns), len(values)), dtype=object)
+    for place, column in enumerate(values.values()):
+        for row, value in enumerate(column):
+            matrix[row, place] = value
+    return matrix
 
 
 def columns_of(result: Any, checker: Checker, rows: int) -> Columns:
@@ -87,158 +102,105 @@ def columns_of(result: Any, checker: Checker, rows: int) -> Columns:
     """
     fields = checker.signature.fields
     if isinstance(result, np.ndarray):
-        result = _columns_of_matrix(result, fields)
+        if result.ndim != 2 or result.shape[1] != len(fields):
+            raise MalformedInput(
+                f"It gave an array of the shape {list(result.shape)}.",
+                f"The next node takes {len(fields)} columns: {', '.join(f.name for f in fields)}.",
+            )
+        values = {field.name: result[:, place].tolist() for place, field in enumerate(fields)}
+        for field in fields:
+            if field.kind == "boolean":  # as numbers hold them: 0, 1 and NaN
+                column = values[field.name]
+                values[field.name] = [bool(cell) if cell in (0, 1) else cell for cell in column]
+        result = _records(values)
     count = len(result) if hasattr(result, "__len__") else -1
     if count != rows:
         gave = f"{count} rows" if count >= 0 else f"a {type(result).__name__}"
         raise MalformedInput(f"It got {rows} rows and gave {gave}.", "Give one row for each.")
     if isinstance(result, list):
         return _columns_of_records(result, checker)
-    names = [field.name for field in fields]
     if hasattr(result, "columns"):
-        result = result[[name for name in names if name in list(result.columns)]]
+        found = list(result.columns)
+        result = result[[field.name for field in fields if field.name in found]]
     return checker.table(result).columns
 
 
-def records(values: Values) -> list[dict[str, Any]]:
-    """Return columns as a list of dicts."""
+def _records(values: Values) -> list[dict[str, Any]]:
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
-def polars_table(values: Values, fields: dict[str, Field]) -> Any:
-    """Make a Polars table; a column without a field gets the type of its values."""
-    import polars as pl
+def _table(values: Values, fields: dict[str, Field], frame: Frame) -> Any:
+    """Make a Polars or pandas table; a column without a field gets the type of its values."""
+    if frame == "polars":
+        import polars as pl
 
-    dtypes: dict[str, Any] = {
-        "number": pl.Float64,
-        "integer": pl.Int64,
-        "boolean": pl.Boolean,
-        "category": pl.String,
-        "text": pl.String,
-        "datetime": pl.Datetime("us", "UTC"),
-    }
-    series = {}
-    for name, column in values.items():
-        field = fields.get(name)
-        series[name] = pl.Series(name, column, None if field is None else dtypes.get(field.kind))
-    return pl.DataFrame(series)
-
-
-def pandas_table(values: Values, fields: dict[str, Field]) -> Any:
-    """Make a pandas table; a column without a field gets the type of its values."""
+        types: dict[str | None, Any] = {
+            "number": pl.Float64,
+            "integer": pl.Int64,
+            "boolean": pl.Boolean,
+            "category": pl.String,
+            "text": pl.String,
+            "datetime": pl.Datetime("us", "UTC"),
+        }
+        kinds = {name: fields[name].kind if name in fields else None for name in values}
+        return pl.DataFrame(
+            [pl.Series(name, column, types.get(kinds[name])) for name, column in values.items()]
+        )
     import pandas as pd
 
     return pd.DataFrame(
-        {name: pd.Series(column, dtype=_pandas_dtype(fields.get(name), column))
-         for name, column in values.items()}
-    )  # fmt: skip
+        {
+            name: pd.Series(column, dtype=_pandas_dtype(fields.get(name), column))
+            for name, column in values.items()
+        }
+    )
 
 
 def _pandas_dtype(field: Field | None, column: list[Any]) -> Any:
     if field is None:
         return "str" if column and isinstance(column[0], str) else None
-    if field.kind == "integer":
-        return "Int64" if field.nullable else "int64"
-    if field.kind == "boolean":
-        return "boolean" if field.nullable else "bool"
-    fixed = {"number": "float64", "datetime": "datetime64[us, UTC]", "tensor": "object"}
+    fixed = {
+        "number": "float64",
+        "integer": "Int64" if field.nullable else "int64",
+        "boolean": "boolean" if field.nullable else "bool",
+        "datetime": "datetime64[us, UTC]",
+        "tensor": "object",
+    }
     return fixed.get(field.kind, "str")
 
 
-_TABLES: dict[str, Callable[[Values, dict[str, Field]], Any]] = {
-    "polars": polars_table,
-    "pandas": pandas_table,
-}
-
-
-def _values(columns: Columns, signature: Signature) -> Values:
-    """Return the columns as Python values, in the order of the fields; null is None."""
-    numbers = dict(zip((f.name for f in signature.numeric), columns.numbers.T, strict=True))
-    texts = dict(zip((f.name for f in signature.textual), columns.texts.T, strict=True))
-    found = {}
-    for field in signature.fields:
-        if field.kind == "tensor":
-            found[field.name] = columns.tensors[field.name].tolist()
-        elif field.kind in NUMERIC:
-            to = _TYPES[field.kind]
-            column = numbers[field.name].tolist()
-            found[field.name] = [None if math.isnan(value) else to(value) for value in column]
-        else:
-            found[field.name] = texts[field.name].tolist()
-    return found
-
-
-def _moment(microseconds: float) -> dt.datetime:
-    return timestamps.EPOCH + int(microseconds) * timestamps.MICROSECOND
-
-
-_TYPES: dict[str, Callable[[float], Any]] = {
+_FROM_NUMBER: dict[str, Callable[[float], Any]] = {
     "number": float,
     "integer": int,
     "boolean": bool,
-    "datetime": _moment,
+    "datetime": lambda number: timestamps.EPOCH + int(number) * timestamps.MICROSECOND,
 }
 
 
-def _matrix(columns: Columns, signature: Signature) -> NDArray[Any]:
-    if all(field.kind in ("number", "integer", "boolean") for field in signature.fields):
-        return columns.numbers.copy()
-    values = _values(columns, signature)
-    matrix = np.empty((len(columns), len(values)), dtype=object)
-    for place, column in enumerate(values.values()):
-        for row, value in enumerate(column):
-            matrix[row, place] = value
-    return matrix
-
-
-def _columns_of_matrix(matrix: NDArray[Any], fields: tuple[Field, ...]) -> Any:
-    if matrix.ndim != 2 or matrix.shape[1] != len(fields):
-        raise MalformedInput(
-            f"It gave an array of the shape {list(matrix.shape)}.",
-            f"The next node takes {len(fields)} columns: {', '.join(f.name for f in fields)}.",
-        )
-    values = {field.name: matrix[:, place].tolist() for place, field in enumerate(fields)}
-    for field in fields:
-        if field.kind == "boolean":  # as numbers hold them: 0, 1 and NaN
-            values[field.name] = [_truth(value) for value in values[field.name]]
-    return records(values)
-
-
-def _truth(value: Any) -> Any:
-    return bool(value) if value in (0, 1) else value
-
-
 def _columns_of_records(rows: list[Any], checker: Checker) -> Columns:
-    names = [field.name for field in checker.signature.fields]
-    known = set(names)
+    known = {field.name for field in checker.signature.fields}
     kept = []
     for place, row in enumerate(rows):
         if not isinstance(row, dict):
             raise MalformedInput(f"Row {place} is a {type(row).__name__}.", "Give dicts.")
         kept.append({name: value for name, value in row.items() if name in known})
-        _require_finite(place, kept[-1])
+        for name, value in kept[-1].items():
+            if isinstance(value, float) and math.isinf(value):  # JSON would make it null
+                problem = FieldProblem(place, name, str(value), "a finite number")
+                message = (
+                    f"Row {place}, field {name!r}: {value} where a finite number was expected."
+                )
+                raise InvalidInput(message, None, (problem,))
     try:
         body = msgspec.json.encode(kept, enc_hook=_plain)
     except (TypeError, ValueError) as error:
-        raise MalformedInput(
-            f"A value is not a value of a field: {error}.", "Give plain ones."
-        ) from error
-    return checker.columns(checker.decode(body)).columns if kept else checker.columns([]).columns
-
-
-def _require_finite(place: int, row: dict[str, Any]) -> None:
-    for name, value in row.items():
-        if isinstance(value, float) and math.isinf(value):
-            problem = FieldProblem(place, name, str(value), "a finite number")
-            raise InvalidInput(
-                f"Row {place}, field {name!r}: {value} where a finite number was expected.",
-                None,
-                (problem,),
-            )
+        message = f"A value is not a value of a field: {error}."
+        raise MalformedInput(message, "Give plain values.") from error
+    return checker.columns(checker.decode(body) if kept else []).columns
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy scalar or array as JSON knows it."""
+    """Return a NumPy scalar or array as JSON knows it."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__}")
@@ -259,6 +221,7 @@ def share_column(label: Any) -> str:
 
 def answers_of(outputs: Outputs, output: Output, frame: Frame) -> Any:
     """Return answers as a table of a kind; it shares no memory with the arrays."""
+    labels = output.labels or ()
     if frame == "numpy":
         found = outputs.values if outputs.values is not None else outputs.probabilities
         if found is None:
@@ -266,18 +229,22 @@ def answers_of(outputs: Outputs, output: Output, frame: Frame) -> Any:
                 "The answers are labels without probabilities.", "Take them as a table or as rows."
             )
         return found.copy()
-    if frame == "rows":
-        return _answer_rows(outputs, output)
-    labels = output.labels or ()
     values: Values = {}
     if outputs.values is not None:
         values["value"] = outputs.values.tolist()
     if outputs.choices is not None:
         values["label"] = [labels[choice] for choice in outputs.choices.tolist()]
-    if outputs.probabilities is not None:
-        for label, share in zip(labels, outputs.probabilities.T, strict=True):
-            values[share_column(label)] = share.tolist()
-    return _TABLES[frame](values, {})
+    if outputs.probabilities is None:
+        return _records(values) if frame == "rows" else _table(values, {}, frame)
+    if frame == "rows":
+        names = [label_name(label) for label in labels]
+        values["probabilities"] = [
+            dict(zip(names, shares, strict=True)) for shares in outputs.probabilities.tolist()
+        ]
+        return _records(values)
+    for label, share in zip(labels, outputs.probabilities.T, strict=True):
+        values[share_column(label)] = share.tolist()
+    return _table(values, {}, frame)
 
 
 def outputs_of(result: Any, output: Output, rows: int, *, with_shares: bool = True) -> Outputs:
@@ -292,48 +259,37 @@ def outputs_of(result: Any, output: Output, rows: int, *, with_shares: bool = Tr
         MalformedInput: It has another number of rows, a label that the endpoint
             does not have, or an invalid probability; names the row.
     """
+    labels, numbers = None, None
     if not with_shares and output.labels is not None:
-        return Outputs(choices=_choices(_labels_alone(result, rows), output))
-    if isinstance(result, np.ndarray):
-        labels, numbers = None, np.asarray(result, dtype=np.float64)
+        labels = _labels(result)
+    elif isinstance(result, np.ndarray):
+        numbers = np.asarray(result, dtype=np.float64)
     elif isinstance(result, list):
         labels, numbers = _of_rows(result, output)
     else:
         labels, numbers = _of_table(result, output)
-    if len(numbers) != rows:
-        raise MalformedInput(f"It got {rows} answers and gave {len(numbers)}.")
-    if output.labels is None:
-        return Outputs(values=_checked_values(numbers, rows))
-    shares = _checked_shares(numbers, (rows, len(output.labels)))
-    choices = np.argmax(shares, axis=1) if labels is None else _choices(labels, output)
-    return Outputs(choices=choices.astype(np.int64), probabilities=shares)
+    count = len(numbers if numbers is not None else labels or ())
+    if count != rows:
+        raise MalformedInput(f"It got {rows} answers and gave {count}.")
+    if numbers is not None:
+        numbers = np.ascontiguousarray(numbers)
+        _require_valid(numbers, rows, output)
+        if output.labels is None:
+            return Outputs(values=numbers)
+    if labels is not None:
+        choices = _choices(labels, output)
+    else:
+        choices = np.argmax(numbers, axis=1).astype(np.int64)  # type: ignore[arg-type]
+    return Outputs(choices=choices, probabilities=numbers)
 
 
-def _labels_alone(result: Any, rows: int) -> list[Any]:
+def _labels(result: Any) -> list[Any]:
     try:
-        labels = (
-            [row["label"] for row in result]
-            if isinstance(result, list)
-            else dataframes.column_values(result, "label")
-        )
+        if isinstance(result, list):
+            return [row["label"] for row in result]
+        return dataframes.column_values(result, "label")
     except (KeyError, TypeError) as error:
         raise MalformedInput("Its rows have no label.", 'Give {"label"} for each row.') from error
-    if len(labels) != rows:
-        raise MalformedInput(f"It got {rows} answers and gave {len(labels)}.")
-    return labels
-
-
-def _answer_rows(outputs: Outputs, output: Output) -> list[dict[str, Any]]:
-    if outputs.values is not None:
-        return [{"value": value} for value in outputs.values.tolist()]
-    assert outputs.choices is not None
-    labels = output.labels or ()
-    rows: list[dict[str, Any]] = [{"label": labels[i]} for i in outputs.choices.tolist()]
-    if outputs.probabilities is not None:
-        names = [label_name(label) for label in labels]
-        for row, shares in zip(rows, outputs.probabilities.tolist(), strict=True):
-            row["probabilities"] = dict(zip(names, shares, strict=True))
-    return rows
 
 
 def _of_rows(rows: list[Any], output: Output) -> tuple[list[Any] | None, NDArray[np.float64]]:
@@ -358,47 +314,39 @@ def _of_table(table: Any, output: Output) -> tuple[list[Any] | None, NDArray[np.
     missing = [name for name in wanted if name not in opened.columns]
     if missing:
         raise MalformedInput(f"The column {missing[0]!r} is missing.", f"It has {opened.columns}.")
-    columns = [
-        np.asarray(dataframes.column_floats(opened[name]), dtype=np.float64) for name in wanted
-    ]
+    columns = [np.asarray(dataframes.column_floats(opened[name]), np.float64) for name in wanted]
     if output.labels is None:
         return None, columns[0]
     labels = dataframes.cell_values(opened["label"]) if "label" in opened.columns else None
     return labels, np.column_stack(columns)
 
 
-def _checked_values(values: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
-    if values.shape != (rows,):
-        raise MalformedInput(f"Its values have the shape {list(values.shape)}, not [{rows}].")
-    for row in np.flatnonzero(~np.isfinite(values)).tolist():
-        raise MalformedInput(f"Row {row}: the value is {values[row]}.", "Give finite numbers.")
-    return np.ascontiguousarray(values)
-
-
-def _checked_shares(shares: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
-    if shares.shape != shape:
+def _require_valid(numbers: NDArray[np.float64], rows: int, output: Output) -> None:
+    """Check values, shape (n,), or probabilities, shape (n, labels)."""
+    shape = (rows,) if output.labels is None else (rows, len(output.labels))
+    what = "value is" if output.labels is None else "probabilities are"
+    if numbers.shape != shape:
         raise MalformedInput(
-            f"Its probabilities have the shape {list(shares.shape)}, not {list(shape)}."
+            f"Its numbers have the shape {list(numbers.shape)}, not {list(shape)}."
         )
-    good = ((shares >= 0) & (shares <= 1)).all(axis=1)
-    good &= np.abs(shares.sum(axis=1) - 1) <= SUM_WITHIN
+    fix = "Give finite numbers."
+    good: Any = np.isfinite(numbers)
+    if output.labels is not None:
+        good = ((numbers >= 0) & (numbers <= 1)).all(axis=1)
+        good &= np.abs(numbers.sum(axis=1) - 1) <= SUM_WITHIN
+        fix = "Give numbers from 0 to 1 that sum to 1."
     for row in np.flatnonzero(~good).tolist():
-        raise MalformedInput(
-            f"Row {row}: the probabilities are {shares[row].tolist()}.",
-            "Give numbers from 0 to 1 that sum to 1.",
-        )
-    return np.ascontiguousarray(shares)
+        raise MalformedInput(f"Row {row}: the {what} {numbers[row].tolist()}.", fix)
 
 
 def _choices(labels: list[Any], output: Output) -> NDArray[np.int64]:
     places = {(type(x), x): place for place, x in enumerate(output.labels or ())}
-    found = []
-    for row, label in enumerate(labels):
-        place = places.get((type(label), label))
-        if place is None:
-            raise MalformedInput(
-                f"Row {row}: the label is {label!r}.",
-                f"The endpoint's labels are {list(output.labels or ())}.",
-            )
-        found.append(place)
+    try:
+        found = [places[type(label), label] for label in labels]
+    except KeyError:
+        row = next(i for i, label in enumerate(labels) if (type(label), label) not in places)
+        raise MalformedInput(
+            f"Row {row}: the label is {labels[row]!r}.",
+            f"The endpoint's labels are {list(output.labels or ())}.",
+        ) from None
     return np.array(found, dtype=np.int64)
