@@ -6,21 +6,25 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from clewline.formatting import format_duration
+from clewline.serve.graph.node import Batch
 from clewline.serve.graph.problems import Problems
-from clewline.serve.graph.routers.router import Config, RouteContext
+from clewline.serve.graph.routers.router import Config, RouteContext, Router
 from clewline.store.ids import id_time_s
+from clewline.store.records import RouterState
 
 _TOLERANCE = 1e-9
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class ArmShares:
+class SharesRouter(Router):
     """
-    The shares of the arms for a row, which sum to 1.
+    A router whose arms have shares, which sum to 1.
 
     With a ramp they go evenly from `weights` to `ramp.to` within `ramp.over_s` seconds
     after the revision was made. The time of a row is that in its id, so a replay
@@ -28,14 +32,47 @@ class ArmShares:
     """
 
     def __init__(self, config: Config, context: RouteContext) -> None:
-        self._first = _normalised(config["weights"], context.arms)
+        even = dict.fromkeys(context.arms, 1.0)
+        self._first = _normalised(config.get("weights", even), context.arms)
         self._ramp = None
         if "ramp" in config:
             last = _normalised(config["ramp"]["to"], context.arms)
             self._ramp = last, context.since, config["ramp"]["over_s"]
 
-    def of(self, identifier: bytes) -> list[float]:
-        """Return the shares of the arms for the row of a prediction id."""
+    @classmethod
+    def parse(cls, settings: Config, arms: list[str], at: str, problems: Problems) -> Config:
+        """Read `weights:`, `ramp:` and `salt:`."""
+        problems.add_unknown_keys(settings, ("weights", "ramp", "salt"), at)
+        weights = parse_weights(settings.get("weights"), arms, f"{at}.weights", problems)
+        config: Config = {"weights": weights}
+        if "ramp" in settings:
+            config["ramp"] = _parse_ramp(settings["ramp"], arms, f"{at}.ramp", problems)
+        if "salt" in settings:
+            config["salt"] = str(settings["salt"])
+        return config
+
+    @classmethod
+    def config_text(cls, config: Config) -> str:
+        """Write the shares of the arms."""
+        return shares_text(config)
+
+    def choose(
+        self, batch: Batch, state: RouterState | None
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Choose by the shares at the time of each row."""
+        arms, propensities = [], []
+        for identifier, entity in zip(batch.ids, batch.entities, strict=True):
+            shares = self._shares(identifier)
+            arm = self.arm(identifier, entity, shares)
+            arms.append(arm)
+            propensities.append(shares[arm])
+        return np.array(arms, dtype=np.intp), np.array(propensities)
+
+    def arm(self, identifier: bytes, entity: str | None, shares: list[float]) -> int:
+        """Choose the arm of a row by its id, its entity and the shares of the arms."""
+        raise NotImplementedError
+
+    def _shares(self, identifier: bytes) -> list[float]:
         if self._ramp is None:
             return self._first
         last, since, over_s = self._ramp
@@ -56,19 +93,6 @@ class UniformHash:
         digest.update(key)
         whole = int.from_bytes(digest.digest(8), "little") >> 11  # a float64 holds 53 bits exactly
         return (whole + 0.5) * 2.0**-53
-
-
-def parse_shares(settings: Config, arms: list[str], at: str, problems: Problems) -> Config:
-    """Read `weights:`, `ramp:` and `salt:` of a route."""
-    problems.add_unknown_keys(settings, ("weights", "ramp", "salt"), at)
-    config: Config = {
-        "weights": parse_weights(settings.get("weights"), arms, f"{at}.weights", problems)
-    }
-    if "ramp" in settings:
-        config["ramp"] = _parse_ramp(settings["ramp"], arms, f"{at}.ramp", problems)
-    if "salt" in settings:
-        config["salt"] = str(settings["salt"])
-    return config
 
 
 def parse_weights(value: Any, arms: list[str], at: str, problems: Problems) -> dict[str, float]:

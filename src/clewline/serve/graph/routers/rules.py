@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -26,16 +26,28 @@ OPERATORS = {
 }  # fmt: skip
 """How a condition is written, and how a revision keeps it."""
 
+ORDERED = frozenset({"<", "<=", ">", ">="})
+
 GROUPS = ("any", "all")
 """Lists of conditions within a rule: one is enough, or all must hold."""
 
 Condition = Callable[[Columns], NDArray[np.bool_]]
 
-_ORDER: dict[str, Callable[[Any, float], NDArray[np.bool_]]] = {
-    "<": np.less,
-    "<=": np.less_equal,
-    ">": np.greater,
-    ">=": np.greater_equal,
+_NUMBER_TESTS: dict[str, Callable[[Any, list[float]], NDArray[np.bool_]]] = {
+    "==": lambda column, values: column == values[0],
+    "!=": lambda column, values: (column != values[0]) & ~np.isnan(column),
+    "<": lambda column, values: column < values[0],
+    "<=": lambda column, values: column <= values[0],
+    ">": lambda column, values: column > values[0],
+    ">=": lambda column, values: column >= values[0],
+    "in": np.isin,
+    "missing": lambda column, values: np.isnan(column) == values[0],
+}
+_TEXT_TESTS: dict[str, Callable[[str | None, list[Any]], bool]] = {
+    "==": lambda text, values: text == values[0],
+    "!=": lambda text, values: text is not None and text != values[0],
+    "in": lambda text, values: text in values,
+    "missing": lambda text, values: (text is None) == values[0],
 }
 _WANTED = {
     "number": "a number",
@@ -95,8 +107,7 @@ class RulesRouter(Router):
     def check(cls, config: Config, signature: Signature, at: str, problems: Problems) -> None:
         """Check that the conditions name fields of the rows, with values of their kinds."""
         for rule in config.get("rules", ()):
-            for condition in _flat(rule["if"]):
-                _compile_condition(condition, signature, at, problems)
+            _compile_group(rule["if"], signature, at, problems)
 
     @classmethod
     def config_text(cls, config: Config) -> str:
@@ -177,16 +188,6 @@ def _parse_group(members: list[Any], at: str, problems: Problems) -> list[Config
     return found
 
 
-def _flat(conditions: Iterable[Config]) -> Iterator[Config]:
-    """Yield the conditions on fields, also those within groups."""
-    for each in conditions:
-        groups = [each[key] for key in GROUPS if key in each]
-        if groups:
-            yield from (one for members in groups for one in _flat(members))
-        else:
-            yield each
-
-
 def _group_text(conditions: list[Config], word: str) -> str:
     return f" {word} ".join(map(_condition_text, conditions))
 
@@ -234,81 +235,51 @@ def _compile_condition(
     """Compile a condition on a field; if it does not fit, add that, and it never holds."""
     name, operator, value = condition["field"], condition["is"], condition["value"]
     fields = {field.name: field for field in signature.fields}
-    field = fields.get(name)
-    wanted = ""
-    if field is None:
+    if name not in fields:
         problems.add("rule_field", at, field=name, known=fields)
-        return lambda columns: np.zeros(len(columns), np.bool_)
+        return _never
+    field = fields[name]
+    is_numeric = field.kind in NUMERIC
+    wanted = _WANTED[field.kind]
     try:
         if operator == "missing":
             wanted = "true or false"
-            return _missing(field, signature, msgspec.convert(value, bool))
-        if operator in _ORDER and field.kind not in NUMERIC - {"boolean"}:
-            wanted = "is, not, in or missing: these values have no order"
-            raise ValueError(wanted)
-        wanted = _WANTED[field.kind]
-        if operator == "in" and not isinstance(value, list):
+            operands: list[Any] = [msgspec.convert(value, bool)]
+        elif operator == "in" and not isinstance(value, list):
             wanted = "a list of values"
             raise ValueError(wanted)
-        operands = value if operator == "in" else [value]
-        if field.kind in NUMERIC:
-            numbers = [_as_number(field, each) for each in operands]
-            return _numeric(field, signature, operator, numbers)
-        if field.kind == "tensor" or not all(isinstance(each, str) for each in operands):
+        elif operator in ORDERED and (not is_numeric or field.kind == "boolean"):
+            wanted = "is, not, in or missing: these values have no order"
             raise ValueError(wanted)
-        return _textual(field, signature, operator, operands)
+        else:
+            values = value if operator == "in" else [value]
+            operands = [_operand(field, each) for each in values]
+        if field.kind == "tensor":
+            raise ValueError(wanted)
     except (msgspec.ValidationError, ValueError, OverflowError):
-        told = {"kind": field.kind, "operator": operator, "value": value, "wanted": wanted}
-        problems.add("rule_value", at, field=name, **told)
-        return lambda columns: np.zeros(len(columns), np.bool_)
+        facts = {"kind": field.kind, "operator": operator, "value": value, "wanted": wanted}
+        problems.add("rule_value", at, field=name, **facts)
+        return _never
+    if is_numeric:
+        place, test = signature.numeric.index(field), _NUMBER_TESTS[operator]
+        return lambda columns: test(columns.numbers[:, place], operands)
+    place, text_test = signature.textual.index(field), _TEXT_TESTS[operator]
+    return lambda columns: np.array(
+        [text_test(text, operands) for text in columns.texts[:, place].tolist()], np.bool_
+    )
 
 
-def _as_number(field: Field, value: Any) -> float:
+def _never(columns: Columns) -> NDArray[np.bool_]:
+    return np.zeros(len(columns), np.bool_)
+
+
+def _operand(field: Field, value: Any) -> float | str:
     """Return a value as the columns hold it: a date-time in microseconds, true as 1."""
     if field.kind == "datetime":
         return float(to_microseconds(msgspec.convert(value, AwareDatetime)))
-    if field.kind == "boolean":
-        return float(msgspec.convert(value, bool))
-    number = msgspec.convert(value, float)
+    if field.kind not in NUMERIC:
+        return msgspec.convert(value, str)
+    number = float(msgspec.convert(value, bool if field.kind == "boolean" else float))
     if field.kind == "integer" and not number.is_integer():
         raise ValueError(value)
     return number
-
-
-def _missing(field: Field, signature: Signature, wanted: bool) -> Condition:
-    if field.kind in NUMERIC:
-        place = signature.numeric.index(field)
-        return lambda columns: np.isnan(columns.numbers[:, place]) == wanted
-    if field.kind == "tensor":
-        raise ValueError(wanted)
-    place = signature.textual.index(field)
-    return lambda columns: _each_text(columns, place, lambda text: (text is None) == wanted)
-
-
-def _numeric(field: Field, signature: Signature, operator: str, operands: list[float]) -> Condition:
-    place = signature.numeric.index(field)
-    if operator == "in":
-        return lambda columns: np.isin(columns.numbers[:, place], operands)
-    number = operands[0]
-    if operator == "==":
-        return lambda columns: columns.numbers[:, place] == number
-    if operator == "!=":
-        return lambda columns: (
-            (columns.numbers[:, place] != number) & ~np.isnan(columns.numbers[:, place])
-        )
-    compare = _ORDER[operator]
-    return lambda columns: compare(columns.numbers[:, place], number)
-
-
-def _textual(field: Field, signature: Signature, operator: str, operands: list[str]) -> Condition:
-    place = signature.textual.index(field)
-    wanted = frozenset(operands)
-    if operator == "!=":
-        return lambda columns: _each_text(
-            columns, place, lambda text: text is not None and text not in wanted
-        )
-    return lambda columns: _each_text(columns, place, wanted.__contains__)
-
-
-def _each_text(columns: Columns, place: int, holds: Callable[[Any], bool]) -> NDArray[np.bool_]:
-    return np.array([holds(text) for text in columns.texts[:, place].tolist()], np.bool_)

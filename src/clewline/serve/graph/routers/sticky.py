@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
-from clewline.serve.graph.node import Batch
 from clewline.serve.graph.problems import Problems
-from clewline.serve.graph.routers.arm_shares import (
-    ArmShares,
-    UniformHash,
-    parse_shares,
-    shares_text,
-)
-from clewline.serve.graph.routers.router import Config, RouteContext, Router
-from clewline.store.records import RouterState
+from clewline.serve.graph.routers.arm_shares import SharesRouter, UniformHash
+from clewline.serve.graph.routers.router import Config, RouteContext
 
 
-class StickyRouter(Router):
+class StickyRouter(SharesRouter):
     """
     Chooses by a hash of the entity: weighted rendezvous hashing.
 
@@ -36,8 +26,7 @@ class StickyRouter(Router):
     """
 
     def __init__(self, config: Config, context: RouteContext) -> None:
-        even = dict.fromkeys(context.arms, 1.0)
-        self._shares = ArmShares({"weights": even, **config}, context)
+        super().__init__(config, context)
         salt = config.get("salt") or f"{context.endpoint}/{context.node}"
         self._hashes = [UniformHash(f"{salt}/{arm}") for arm in context.arms]
 
@@ -45,26 +34,13 @@ class StickyRouter(Router):
     def parse(cls, settings: Config, arms: list[str], at: str, problems: Problems) -> Config:
         """Read weights, ramp and salt; without weights every arm has the same share."""
         even = dict.fromkeys(arms, 1.0 / len(arms)) if arms else {}
-        return parse_shares({"weights": even, **settings}, arms, at, problems)
+        return super().parse({"weights": even, **settings}, arms, at, problems)
 
-    @classmethod
-    def config_text(cls, config: Config) -> str:
-        """Write the shares of the arms."""
-        return shares_text(config)
-
-    def choose(
-        self, batch: Batch, state: RouterState | None
-    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Choose by entity, or by id if there is none."""
-        arms, propensities = [], []
-        for identifier, entity in zip(batch.ids, batch.entities, strict=True):
-            key = b"id:" + identifier if entity is None else b"entity:" + entity.encode()
-            shares = self._shares.of(identifier)
-            scores = [
-                -math.log(each.of(key)) / share if share > 0 else math.inf
-                for each, share in zip(self._hashes, shares, strict=True)
-            ]
-            arm = scores.index(min(scores))
-            arms.append(arm)
-            propensities.append(shares[arm])
-        return np.array(arms, dtype=np.intp), np.array(propensities)
+    def arm(self, identifier: bytes, entity: str | None, shares: list[float]) -> int:
+        """Choose by the entity, or by the id if there is none."""
+        key = b"id:" + identifier if entity is None else b"entity:" + entity.encode()
+        scores = [
+            -math.log(each.of(key)) / share if share > 0 else math.inf
+            for each, share in zip(self._hashes, shares, strict=True)
+        ]
+        return scores.index(min(scores))
