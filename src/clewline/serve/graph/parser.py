@@ -298,21 +298,18 @@ class GraphParser:
         self, level: dict[Any, Any], at: str, path: str, value_at: str | None = None
     ) -> DeclaredNode | None:
         """Read a mapping: a node that answers, and the nodes that stand before and after it."""
-        installed = [
-            name for name in entry_points.names(NODES) if node_kind(name).place != "endpoint"
-        ]
-        kinds = {key: node_kind(key) for key in level if key in installed}
-        answering = [key for key in level if key == "then" or self._place(kinds, key) == "answers"]
+        installed = [n for n in entry_points.names(NODES) if node_kind(n).place != "endpoint"]
+        places = {key: node_kind(key).place for key in level if key in installed}
+        answering = [key for key in level if key == "then" or places.get(key) == "answers"]
         if len(answering) != 1:
             self._add_no_kind(level, installed, answering, at)
             return None
-        key = answering[0]
-        own = () if key == "then" else (*kinds[key].children, *kinds[key].options)
+        (key,) = answering
+        own = () if key == "then" else (*node_kind(key).children, *node_kind(key).options)
         self.problems.add_unknown_keys(level, ("then", *installed, *own), at)
-        before = [each for each in level if self._place(kinds, each) == "before"]
-        after = [each for each in level if self._place(kinds, each) == "after"]
-        wrappers = [item for each in after[::-1] for item in _items(level, each, at)[::-1]]
-        wrappers += [item for each in before for item in _items(level, each, at)]
+        around = [(places[each], item) for each in places for item in _items(level, each, at)]
+        wrappers = [item for place, item in reversed(around) if place == "after"]
+        wrappers += [item for place, item in around if place == "before"]  # the outermost first
         if self._depth + 1 + len(wrappers) > DEEPEST:
             self.problems.add("too_deep", at, limit=DEEPEST)
             return None
@@ -320,41 +317,33 @@ class GraphParser:
         def read(outermost: int) -> DeclaredNode | None:
             if outermost < len(wrappers):
                 kind, value, place = wrappers[outermost]
-                inner = WrittenNode(
+                written = WrittenNode(
                     kind, value, level, place, place, path, lambda: read(outermost + 1)
                 )
-                outer: DeclaredNode | None = kinds[kind].parse(inner, self)
-                return outer
-            if key == "then":
+            elif key == "then":
                 return self.node(level["then"], f"{at}.then", path)
-            place = value_at or f"{at}.{key}"
-            written = WrittenNode(key, level[key], level, at, place, path, lambda: None)
-            node: DeclaredNode | None = kinds[key].parse(written, self)
-            return node
+            else:
+                kind, place = key, value_at or f"{at}.{key}"
+                written = WrittenNode(kind, level[key], level, at, place, path, lambda: None)
+            found: DeclaredNode | None = node_kind(kind).parse(written, self)
+            return found
 
         self._depth += 1 + len(wrappers)
         node = read(0)
         self._depth -= 1 + len(wrappers)
         return node
 
-    @staticmethod
-    def _place(kinds: dict[str, Any], key: Any) -> Place | None:
-        place: Place | None = kinds[key].place if key in kinds else None
-        return place
-
     def _add_no_kind(
         self, level: dict[Any, Any], installed: list[str], answering: list[str], at: str
     ) -> None:
-        classes = [node_kind(name) for name in installed]
-        beside = [key for kind in classes for key in (*kind.children, *kind.options)]
-        self.problems.add_unknown_keys(level, dict.fromkeys(["then", *installed, *beside]), at)
+        kinds = {name: node_kind(name) for name in installed}
+        beside = [key for kind in kinds.values() for key in (*kind.children, *kind.options)]
+        self.problems.add_unknown_keys(level, dict.fromkeys(["then", *kinds, *beside]), at)
         if answering:
             self.problems.add("several_kinds", at, kinds=" and ".join(answering))
         else:
-            kinds = [
-                k for k, kind in zip(installed, classes, strict=True) if kind.place == "answers"
-            ]
-            self.problems.add("no_kind", at, kinds=", ".join([*kinds, "then"]))
+            names = [name for name, kind in kinds.items() if kind.place == "answers"]
+            self.problems.add("no_kind", at, kinds=", ".join([*names, "then"]))
 
     def _import(self, value: dict[Any, Any], at: str) -> DeclaredImport | None:
         """Read `{from: …, digest: …, name: …}`: a model file that becomes a version here."""

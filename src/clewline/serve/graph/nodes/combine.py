@@ -21,6 +21,7 @@ from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.nodes.after import AnswersFunction
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode, child_names
 from clewline.serve.graph.routers.arm_shares import parse_weights, shares_text
+from clewline.serve.graph.routers.router import Config
 from clewline.serve.graph.row_trace import output_checksums
 from clewline.serve.graph.tables import share_column
 from clewline.serve.graph.tree import Tree, function_text, settings_text
@@ -74,7 +75,7 @@ class CombineNode(NodeKind):
             known = ("mean", "vote", "stack", "FILE.py:NAME")
             parser.problems.add("unknown_kind", at, value=how, known=known)
             return None
-        config = COMBINERS[how].parse(settings, child_names(branches), at, parser)
+        config = COMBINERS[how].parse(settings, written, parser)
         resolved = None if config is None else {"how": how, "config": config}
         return written.declare(name, resolved, branches=nodes)
 
@@ -196,15 +197,14 @@ class Combiner:
         self._weights = [float(weights.get(branch, 0.0)) / total for branch in branches]
 
     @classmethod
-    def parse(
-        cls, settings: dict[str, Any], branches: list[str], at: str, parser: GraphParser
-    ) -> dict[str, Any] | None:
+    def parse(cls, settings: Config, written: WrittenNode, parser: GraphParser) -> Config | None:
         """Read the settings beside `kind:`: by default the weights of the branches."""
+        at, branches = written.value_at, child_names(written.level.get("branches"))
         parser.problems.add_unknown_keys(settings, ("weights",), at)
         if "weights" not in settings:
             return {}
-        where = f"{at}.weights"
-        return {"weights": parse_weights(settings["weights"], branches, where, parser.problems)}
+        weights = settings["weights"]
+        return {"weights": parse_weights(weights, branches, f"{at}.weights", parser.problems)}
 
     @classmethod
     def title(cls, tree: Tree) -> str:
@@ -276,11 +276,9 @@ class ProjectFunction(Combiner):
         )
 
     @classmethod
-    def parse(
-        cls, settings: dict[str, Any], branches: list[str], at: str, parser: GraphParser
-    ) -> dict[str, Any] | None:
+    def parse(cls, settings: Config, written: WrittenNode, parser: GraphParser) -> Config | None:
         """Read the function."""
-        call = parser.function(settings, at)
+        call = parser.function(settings, written.value_at)
         return None if call is None else {"call": call}
 
     @classmethod
@@ -316,12 +314,10 @@ class Stack(Combiner):
         self._texts = [_stack_column(field, outputs, signature) for field in wanted.textual]
 
     @classmethod
-    def parse(
-        cls, settings: dict[str, Any], branches: list[str], at: str, parser: GraphParser
-    ) -> dict[str, Any] | None:
+    def parse(cls, settings: Config, written: WrittenNode, parser: GraphParser) -> Config | None:
         """Read the model."""
-        parser.problems.add_unknown_keys(settings, ("model",), at)
-        model = parser.model(settings.get("model"), f"{at}.model")
+        parser.problems.add_unknown_keys(settings, ("model",), written.value_at)
+        model = parser.model(settings.get("model"), f"{written.value_at}.model")
         return None if model is None else {"model": model}
 
     @classmethod

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from numpy.typing import NDArray
 
 from clewline.formatting import format_duration
 from clewline.serve.graph.node import Batch
 from clewline.serve.graph.problems import Problems
-from clewline.serve.graph.routers.router import Config, RouteContext, Router
+from clewline.serve.graph.routers.router import ArmDraws, Config, RouteContext, Router
 from clewline.store.ids import id_time_s
 from clewline.store.records import RouterState
 
@@ -56,9 +55,7 @@ class SharesRouter(Router):
         """Write the shares of the arms."""
         return shares_text(config)
 
-    def choose(
-        self, batch: Batch, state: RouterState | None
-    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    def choose(self, batch: Batch, state: RouterState | None) -> ArmDraws:
         """Choose by the shares at the time of each row."""
         arms, propensities = [], []
         for identifier, entity in zip(batch.ids, batch.entities, strict=True):

@@ -31,6 +31,9 @@ ROUTERS = "clewline.routers"
 
 Config = dict[str, Any]
 
+ArmDraws = tuple[NDArray[np.intp], NDArray[np.float64]]
+"""For n rows, each of shape (n,): the index of the row's arm, and its propensity in (0, 1]."""
+
 
 class RouteContext(msgspec.Struct, frozen=True, eq=False):
     """The route in which a router stands."""
@@ -88,9 +91,7 @@ class Router:
         """
         raise NotImplementedError
 
-    def choose(
-        self, batch: Batch, state: RouterState | None
-    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    def choose(self, batch: Batch, state: RouterState | None) -> ArmDraws:
         """
         Choose an arm for each row.
 
@@ -99,8 +100,8 @@ class Router:
             state: What was learned; None before anything was.
 
         Returns:
-            Shape (n,): the index of each row's arm, and how likely the router was to
-            choose it for this row, over its own randomness: in (0, 1].
+            The arm of each row, and how likely the router was to choose it for this
+            row, over its own randomness.
         """
         raise NotImplementedError
 

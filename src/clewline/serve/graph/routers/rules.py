@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clewline.errors import did_you_mean
 from clewline.serve.graph.node import Batch
 from clewline.serve.graph.problems import Problems
-from clewline.serve.graph.routers.router import Config, RouteContext, Router
+from clewline.serve.graph.routers.router import ArmDraws, Config, RouteContext, Router
 from clewline.serve.graph.tree import plain_text
 from clewline.signature.columns import Columns
 from clewline.signature.field import NUMERIC, Field, Signature
@@ -122,9 +122,7 @@ class RulesRouter(Router):
         rest = f"; otherwise {config['otherwise']}" if config.get("otherwise") else ""
         return f": {'; '.join(parts)}{rest}"
 
-    def choose(
-        self, batch: Batch, state: RouterState | None
-    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    def choose(self, batch: Batch, state: RouterState | None) -> ArmDraws:
         """Go through the rules in order."""
         rows = len(batch.ids)
         arms = np.full(rows, self._otherwise, dtype=np.intp)
