@@ -138,9 +138,10 @@ class LoadedRevision:
         except InvalidInput:
             raise
         except BaseException as error:
-            if not isinstance(error, ModelFailed):
-                error = node_failure(self._node.name, error)
-            raise ModelFailed(error.message, error.fix, tuple(map(id_text, ids))) from error
+            failure = error
+            if not isinstance(failure, ModelFailed):
+                failure = node_failure(self._node.name, error)
+            raise ModelFailed(failure.message, failure.fix, tuple(map(id_text, ids))) from error
         paths = answered.paths
         if answered.path_of_row is None and not answered.checksums:  # nearly always
             traces = [RowTrace(paths[0])] * len(ids)
