@@ -151,7 +151,7 @@ def _fit(seed: int) -> Any:
     if seed % 2:
         model = RandomForestClassifier(10, max_depth=5, random_state=seed)
     train = table.with_columns(late=late)
-    return contents.make(model.fit(table, late), train=train, test=train, target="late")
+    return contents.convert_model(model.fit(table, late), train=train, test=train, target="late")
 
 
 def _distinct(model: bytes, number: int) -> bytes:

@@ -133,9 +133,9 @@ def boosters() -> dict[str, Any]:
 
 def served(model: Any, train: Any, test: Any, target: str = "income") -> dict[str, str]:
     """Register, load and ask."""
-    from clewline.model.contents import make
+    from clewline.model.contents import convert_model
 
-    made = make(model, train=train, test=test[:2000], target=target)
+    made = convert_model(model, train=train, test=test[:2000], target=target)
     seconds, told = asked(made, test)
     own = best(lambda: model.predict_proba(own_rows(made, test)[:1000]), 3)
     one = best(lambda: [model.predict_proba(own_rows(made, test)[i : i + 1]) for i in range(20)])

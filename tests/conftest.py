@@ -48,7 +48,7 @@ def shop() -> Shop:
     """
     packed = _packed()
 
-    def make(root: Path, files: dict[str, str] | None = None) -> Project:
+    def convert_model(root: Path, files: dict[str, str] | None = None) -> Project:
         from clewline.model import seal
         from clewline.model.registry import Registry
         from clewline.store.records import Alias
@@ -72,7 +72,7 @@ def shop() -> Shop:
             (root / path).write_text(text)
         return project
 
-    return make
+    return convert_model
 
 
 def _packed() -> list[tuple[dict[str, bytes], Any]]:
@@ -110,7 +110,7 @@ def _vector(table: Any) -> Any:
     import onnx
     from onnx import TensorProto, helper
 
-    from clewline.model.contents import make
+    from clewline.model.contents import convert_model
     from clewline.model.package import PackageMetadata
 
     pairs: list[str | int | None] = ["rows", 2]
@@ -125,7 +125,7 @@ def _vector(table: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vector.onnx"
         onnx.save(model, path)
-        made = make(path, train=table.head(20))
+        made = convert_model(path, train=table.head(20))
     return made.files, PackageMetadata(
         name="vector",
         number=0,
@@ -253,7 +253,7 @@ def made() -> list[Any]:
             RandomForestClassifier(10, random_state=seed),
         ).fit(table, target)
         train = table.with_columns(income=target)
-        found.append(contents.make(model, train=train, test=train, target="income"))
+        found.append(contents.convert_model(model, train=train, test=train, target="income"))
     return found
 
 

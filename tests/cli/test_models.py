@@ -41,7 +41,7 @@ def add(registry: Registry, content: bytes, accuracy: float) -> None:
         target="income",
         created=0.0,
         report={"metrics": metric, "headline": "accuracy", "verdict": "better"},
-        equality={"sentence": "ONNX verified equal on 12 rows", "form": "folded trees"},
+        equality={"verified": True, "form": "folded trees", "rows": 12, "synthetic_rows": 0},
         data={"train": {"artifact": "ab" * 32, "rows": 32561}},
     )
     registry.add(files, about)
@@ -140,7 +140,7 @@ def test_show_tells_what_it_answers_how_well_and_from_what(call: Call) -> None:
     assert code == 0
     for text in (
         "income: <=50K, >50K",
-        "ONNX verified equal on 12 rows",
+        "ONNX (folded trees) verified equal on 12 rows",
         "32,561 rows",
         "[0.89, 0.91]",
         "17 to 90",
@@ -152,7 +152,7 @@ def test_diff_shows_what_differs_alone(call: Call) -> None:
     _, out, _ = call("diff", "income@1", "income@2")
     assert "0.8 [0.79, 0.81]" in out
     assert "train data" not in out
-    assert "differ in nothing" in call("diff", "income@1", "income@1")[2]
+    assert "do not differ" in call("diff", "income@1", "income@1")[2]
 
 
 def test_a_refused_promotion_shows_each_line_and_exits_1(call: Call) -> None:

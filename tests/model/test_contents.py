@@ -46,7 +46,7 @@ def classifier(train: Any = TRAIN) -> Any:
 
 @pytest.fixture(scope="module")
 def made() -> contents.PackageContents:
-    return contents.make(classifier(), train=TRAIN, test=TEST, target="income")
+    return contents.convert_model(classifier(), train=TRAIN, test=TEST, target="income")
 
 
 def read(made: contents.PackageContents) -> Profile:
@@ -97,14 +97,14 @@ def test_rows_that_an_endpoint_would_refuse_are_left_out_and_told() -> None:
             pl.DataFrame({"age": [None], "job": ["cook"], "income": ["low"]}, schema=TEST.schema),
         ]
     )
-    made = contents.make(classifier(), train=TRAIN, test=test, target="income")
+    made = contents.convert_model(classifier(), train=TRAIN, test=test, target="income")
     assert made.compiled.equality.rows == 30
     assert "1 of 31 test rows" in made.notes[0]
     assert "age" in made.notes[0]
 
 
 def test_without_test_rows_the_training_rows_are_taken() -> None:
-    made = contents.make(classifier(), train=TRAIN, test=None, target="income")
+    made = contents.convert_model(classifier(), train=TRAIN, test=None, target="income")
     assert made.compiled.equality.rows == 60
     assert read(made).output.table == "train"
 
@@ -120,7 +120,7 @@ def test_pandas_tables_and_bare_matrices_give_the_same_answers() -> None:
     counts = []
     for table, features in frames:
         model = LogisticRegression().fit(features(table), table["income"])
-        made = contents.make(model, train=table, test=None, target="income")
+        made = contents.convert_model(model, train=table, test=None, target="income")
         counts.append(read(made).output)
     assert counts[0] == counts[1] == counts[2]
 
@@ -128,7 +128,7 @@ def test_pandas_tables_and_bare_matrices_give_the_same_answers() -> None:
 def test_a_regressors_values_are_counted() -> None:
     table = pl.DataFrame({"x": np.arange(50.0), "y": np.arange(50.0) * 2})
     model = LinearRegression().fit(table.drop("y"), table["y"])
-    made = contents.make(model, train=table, test=None, target="y")
+    made = contents.convert_model(model, train=table, test=None, target="y")
     assert made.signature.output.task == "regression"
     values = read(made).output.values
     assert values is not None
@@ -138,7 +138,7 @@ def test_a_regressors_values_are_counted() -> None:
 def test_labels_are_counted_where_there_are_no_probabilities() -> None:
     table = TRAIN.with_columns(size=pl.col("age") * 2)[["age", "size", "income"]]
     model = RidgeClassifier().fit(table.drop("income"), table["income"])
-    made = contents.make(model, train=table, test=None, target="income")
+    made = contents.convert_model(model, train=table, test=None, target="income")
     output = read(made).output
     assert (sum(output.labels or ()), output.probabilities) == (60, None)
     assert not made.signature.output.has_probabilities
@@ -153,18 +153,19 @@ def test_a_classifier_with_probabilities_says_nothing_of_them(
 
 def test_only_the_columns_of_the_model_are_fields() -> None:
     wide = TRAIN.with_columns(note=pl.lit("x"))
-    made = contents.make(classifier(), train=wide, test=wide, target="income")
+    made = contents.convert_model(classifier(), train=wide, test=wide, target="income")
     assert [field.name for field in made.signature.fields] == ["age", "job"]
 
 
 def test_tables_that_are_not_the_models_are_refused_by_column() -> None:
+    renamed = TRAIN.rename({"age": "aage"})
     with pytest.raises(InvalidInput, match=r"fitted on a column 'age'.*mean 'aage'"):
-        contents.make(classifier(), train=TRAIN.rename({"age": "aage"}), test=None, target="income")
+        contents.convert_model(classifier(), train=renamed, test=None, target="income")
     bare = DecisionTreeClassifier().fit(TRAIN[["age"]].to_numpy(), TRAIN["income"])
     with pytest.raises(InvalidInput, match="fitted on 1 columns, but the training table has 2"):
-        contents.make(bare, train=TRAIN, test=None, target="income")
+        contents.convert_model(bare, train=TRAIN, test=None, target="income")
     with pytest.raises(InvalidInput, match="incme"):
-        contents.make(classifier(), train=TRAIN, test=None, target="incme")
+        contents.convert_model(classifier(), train=TRAIN, test=None, target="incme")
 
 
 @pytest.mark.parametrize(
@@ -181,14 +182,14 @@ def test_tables_that_are_not_the_models_are_refused_by_column() -> None:
 )
 def test_what_is_no_fitted_estimator_is_refused(model: Any) -> None:
     with pytest.raises(NotSupported):
-        contents.make(model, train=TRAIN, test=None, target="income")
+        contents.convert_model(model, train=TRAIN, test=None, target="income")
 
 
 def test_a_regressor_of_several_targets_is_refused() -> None:
     table = pl.DataFrame({"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0]})
     model = LinearRegression().fit(table[["x"]], table[["y", "x"]].to_numpy())
     with pytest.raises(NotSupported, match="2 numbers for each row"):
-        contents.make(model, train=table, test=None, target="y")
+        contents.convert_model(model, train=table, test=None, target="y")
 
 
 def test_test_rows_that_the_model_itself_refuses_are_told_with_a_way_out() -> None:
@@ -196,7 +197,7 @@ def test_test_rows_that_the_model_itself_refuses_are_told_with_a_way_out() -> No
     model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["x"]], table["y"])
     strange = table.with_columns(x=pl.lit("c"))
     with pytest.raises(InvalidInput, match=r"refuses the test rows.*'c'"):
-        contents.make(model, train=table, test=strange, target="y")
+        contents.convert_model(model, train=table, test=strange, target="y")
 
 
 @settings(max_examples=50, deadline=None)

@@ -142,7 +142,7 @@ def test_the_latency_is_measured_on_background_rows(registry: Registry) -> None:
 
     table = pl.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "y": ["no", "no", "yes", "yes"]})
     model = DecisionTreeClassifier().fit(table.drop("y"), table["y"])
-    made = contents.make(model, train=table, test=None, target="y")
+    made = contents.convert_model(model, train=table, test=None, target="y")
     about = PackageMetadata(
         name="income", number=0, runtime=made.compiled.runtime, task="binary", target="y", created=0
     )

@@ -1,30 +1,38 @@
-"""How model versions are shown to a person."""
+"""How model versions are printed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+from rich.table import Table
+
 from clewline.cli.output import console, print_message
-from clewline.formatting import format_number, format_size, format_time
+from clewline.formatting import (
+    format_count,
+    format_list,
+    format_number,
+    format_size,
+    format_time,
+    short_digest,
+)
 from clewline.store.records import ModelVersion, Run
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from clewline.model.compare import VersionDifference
     from clewline.model.gate import GateVerdict
-    from clewline.model.package import Package
+    from clewline.model.package import Manifest, Package
     from clewline.model.promote import Promotion
     from clewline.model.verify import Verification
     from clewline.signature.field import Output
 
 
-FOLD = 34  # columns of text, so that two of them stand beside a rule in 100
+FOLD = 34  # columns of text, so that two of them fit beside a rule in 100
 
 
-def versions(
+def print_versions(
     found: Sequence[ModelVersion], aliases: dict[str, list[str]], limit: int, offset: int
 ) -> None:
     """Print a list of versions."""
@@ -32,184 +40,161 @@ def versions(
         print_message(f"There are no more than {offset}.")
         return
     if not found:
-        print_message("No model is registered yet: `cl.register(…)` in a pipeline does it.")
+        print_message("No model is registered yet. Call `cl.register(…)` in a pipeline.")
         return
     table = _table("model", "alias", "task", "metric", "served by", "size", "registered", "run")
     for version in found:
-        ref = version.ref
+        metric = next(iter(version.metrics.items()), None)
         table.add_row(
-            f"[bold]{ref}[/bold]",
-            " ".join(aliases.get(ref, [])),
+            f"[bold]{version.ref}[/bold]",
+            " ".join(aliases.get(version.ref, [])),
             version.task,
-            " ".join(
-                f"{name} {format_number(value)}"
-                for name, value in list(version.metrics.items())[:1]
-            ),
+            f"{metric[0]} {format_number(metric[1])}" if metric else "",
             version.runtime,
             format_size(version.size_bytes),
-            _day(version.created),
+            datetime.fromtimestamp(version.created, UTC).strftime("%Y-%m-%d %H:%M"),
             version.run or "",
         )
     console().print(table)
     if len(found) == limit:
-        print_message(f"{limit} are shown; --offset {offset + limit} shows those before.")
+        print_message(f"{limit} are shown; --offset {offset + limit} shows older ones.")
 
 
-def version(package: Package, aliases: list[str], run: Run | None) -> None:
+def print_version(package: Package, aliases: list[str], run: Run | None) -> None:
     """Print what a version is."""
-    manifest, out = package.manifest, console()
+    out, report = console(), package.manifest.report
     named = f"  ({', '.join(aliases)})" if aliases else ""
-    out.print(f"[bold]{manifest.ref}[/bold]{named}", highlight=False)
-    facts = _facts(*_about(package, run))
+    out.print(f"[bold]{package.manifest.ref}[/bold]{named}", highlight=False)
+    facts = Table.grid(padding=(0, 2))
+    for name, text in _facts(package, run):
+        facts.add_row(f"[dim]{name}[/dim]", escape(text))
     out.print(facts)
-    if manifest.report:
-        out.print(_metrics(manifest.report))
-    out.print(_fields(package))
+    if report:
+        out.print(_metrics(report))
+    fields = _table("field", "kind", "null", "bounds or levels")
+    for field in package.signature.fields:
+        limits = " to ".join(field.bound_texts()) or format_list(field.levels or ())
+        if field.shape is not None:
+            limits = f"{field.dtype} of shape {list(field.shape)}"
+        fields.add_row(field.name, field.kind, "yes" if field.nullable else "", escape(limits))
+    out.print(fields)
 
 
-def _about(package: Package, run: Run | None) -> list[tuple[str, str]]:
-    manifest = package.manifest
-    code = manifest.code
+def _facts(package: Package, run: Run | None) -> Iterator[tuple[str, str]]:
+    manifest, code = package.manifest, package.manifest.code
+    yield "answers", _describe_output(package.signature.output)
+    yield "served by", f"{manifest.runtime}, {format_size(package.size_bytes)}"
+    yield "equality", describe_equality(manifest)
+    params = "".join(f" {name}={value}" for name, value in run.params.items()) if run else ""
+    yield "run", f"{run.id} {run.pipeline}{params}" if run else manifest.run or "none"
     changed = code.get("changed") or []
-    told = [
-        ("answers", _answers(package)),
-        ("served by", f"{manifest.runtime}, {format_size(package.size_bytes)}"),
-        ("equality", str(manifest.equality.get("sentence", "not recorded"))),
-        ("run", _ran(run) if run else manifest.run or "none"),
-        ("code", f"commit {str(code.get('commit') or 'none')[:12]}, {_changed(changed)}"),
-    ]
-    if manifest.runtime == "python":
-        told.append(("class", _class(manifest.encoding)))
+    files = f"changed: {format_list(changed, 5)}" if changed else "no changed files"
+    yield "code", f"commit {short_digest(str(code.get('commit') or 'none'))}, {files}"
+    if "class" in manifest.encoding:
+        yield "class", _describe_class(manifest.encoding)
     for name, table in manifest.data.items():
-        told.append((f"{name} data", f"{table['rows']:,} rows, {str(table['artifact'])[:12]}"))
-    told.append(("registered", format_time(manifest.created)))
-    told.append(("package", f"{package.digest[:12]}, sealed, every byte checked just now"))
-    return told
+        yield f"{name} data", f"{table['rows']:,} rows, {short_digest(str(table['artifact']))}"
+    yield "registered", format_time(manifest.created)
+    yield "package", f"{short_digest(package.digest)}, sealed, every byte checked just now"
 
 
-def _class(said: dict[str, Any]) -> str:
+def describe_equality(manifest: Manifest) -> str:
+    """Say in a line how the served form was compared with the original model."""
+    import msgspec
+
+    from clewline.model.compile.equivalence import EquivalenceRecord
+
+    if not manifest.equality:
+        return "not recorded"
+    return msgspec.convert(manifest.equality, EquivalenceRecord).sentence
+
+
+def _describe_class(encoding: dict[str, Any]) -> str:
     """Say what a Python model is made of."""
-    needs = " ".join(f"{name}=={at}" for name, at in said.get("requirements", {}).items())
-    files = ", ".join(said.get("files", ()))
-    parts = [f"{said.get('class')} of {said.get('module')}, given {said.get('frame')}"]
-    parts += [f"files {files}"] if files else []
-    return "; ".join([*parts, *([f"needs {needs}"] if needs else [])])
+    parts = [f"{encoding['class']} of {encoding.get('module')}, takes {encoding.get('frame')}"]
+    if files := ", ".join(encoding.get("files", ())):
+        parts.append(f"files {files}")
+    if needs := " ".join(f"{n}=={at}" for n, at in encoding.get("requirements", {}).items()):
+        parts.append(f"needs {needs}")
+    return "; ".join(parts)
 
 
-def _answers(package: Package) -> str:
-    output = package.signature.output
+def _describe_output(output: Output) -> str:
     if output.fields is not None:
-        names = [field.name for field in output.fields]
-        more = f" … {len(names)} in all" if len(names) > 6 else ""
-        return f"fields: {', '.join(names[:6])}{more}"
-    if output.labels is None:
-        return f"{output.name}, {_numbers(output)}"
-    alone = "" if output.has_probabilities else " (without probabilities)"
-    return f"{output.name}: {', '.join(map(str, output.labels))}{alone}"
-
-
-def _numbers(output: Output) -> str:
-    if output.shape is None:
-        return "a number"
-    return f"{output.dtype} of shape {list(output.shape)}"
-
-
-def _ran(run: Run) -> str:
-    params = " ".join(f"{name}={value}" for name, value in run.params.items())
-    return f"{run.id} {run.pipeline} {params}".rstrip()
-
-
-def _changed(changed: list[str]) -> str:
-    if not changed:
-        return "no changed files"
-    more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-    return f"changed: {', '.join(changed[:5])}{more}"
+        return f"fields: {format_list(field.name for field in output.fields)}"
+    if output.labels is not None:
+        alone = "" if output.has_probabilities else " (without probabilities)"
+        return f"{output.name}: {', '.join(map(str, output.labels))}{alone}"
+    if output.shape is not None:
+        return f"{output.name}, {output.dtype} of shape {list(output.shape)}"
+    return f"{output.name}, a number"
 
 
 def _metrics(report: dict[str, Any]) -> Table:
     from clewline.model.promote import report_metrics
 
     baseline = report.get("baseline") or {}
-    rule = _scores(baseline)
+    rule = report_metrics(baseline)
     table = _table("metric", "value", "interval", "plain rule")
     for name, score in report_metrics(report).items():
-        interval = f"[{score.low:.4g}, {score.high:.4g}]"
-        table.add_row(name, f"{score.value:.4g}", interval.replace("[", r"\["), rule.get(name, ""))
+        interval = escape(f"[{score.low:.4g}, {score.high:.4g}]")
+        plain = format_number(rule[name].value) if name in rule else ""
+        table.add_row(name, format_number(score.value), interval, plain)
     table.caption = f"plain rule: {baseline.get('rule', 'none')}"
     table.caption_justify = "left"
     return table
 
 
-def _scores(baseline: dict[str, Any]) -> dict[str, str]:
-    from clewline.model.promote import report_metrics
-
-    return {name: f"{score.value:.4g}" for name, score in report_metrics(baseline).items()}
-
-
-def _fields(package: Package) -> Table:
-    table = _table("field", "kind", "null", "bounds or levels")
-    for field in package.signature.fields:
-        limits = " to ".join(field.bound_texts())
-        if field.shape is not None:
-            limits = f"{field.dtype} of shape {list(field.shape)}"
-        if field.levels:
-            more = f" … {len(field.levels)} in all" if len(field.levels) > 6 else ""
-            limits = ", ".join(field.levels[:6]) + more
-        table.add_row(field.name, field.kind, "yes" if field.nullable else "", limits)
-    return table
-
-
-def difference(left: str, right: str, found: Sequence[VersionDifference]) -> None:
+def print_differences(left: str, right: str, found: Sequence[VersionDifference]) -> None:
     """Print what differs between two versions."""
     if not found:
-        print_message(f"{left} and {right} differ in nothing.")
+        print_message(f"{left} and {right} do not differ.")
         return
     table = _table("", left, right)
     for item in found:
-        table.add_row(item.property, *(_plain(text) for text in (item.left, item.right)))
+        table.add_row(item.property, escape(item.left), escape(item.right))
     console().print(table)
 
 
-def verification(found: Verification) -> None:
-    """Print what is sound and what is not."""
+def print_verification(found: Verification) -> None:
+    """Print which packages are sound, and what is wrong with the chain."""
     out = console()
     for check in found.versions:
-        out.print(
-            f"{_mark(check.problem is None)} {check.model}  {_plain(check.problem or 'sound')}"
-        )
-    chain = f"chain of {_count(found.links, 'link')}, {_count(found.anchors, 'head')} in Git"
-    out.print(f"{_mark(not found.problems)} {chain}{'' if found.problems else '  sound'}")
+        mark, text = _mark(check.problem is None), escape(check.problem or "sound")
+        out.print(f"{mark} {check.model}  {text}")
+    links = format_count(found.links, "link") if found.links else "no links"
+    heads = format_count(found.anchors, "head") if found.anchors else "no heads"
+    sound = "" if found.problems else "  sound"
+    out.print(f"{_mark(not found.problems)} chain of {links}, {heads} in Git{sound}")
     for problem in found.problems:
-        out.print(f"    {_plain(problem)}")
+        out.print(f"    {escape(problem)}")
 
 
-def promotion(done: Promotion) -> None:
-    """Print what came of a promotion."""
+def print_promotion(done: Promotion) -> None:
+    """Print the result of a promotion."""
     out = console()
     if done.verdicts:
-        gate(done.verdicts, "")
+        print_gate(done.verdicts, "")
     before = f", before {done.before}" if done.before and done.moved else ""
-    now = "is" if done.moved else "was already"
-    out.print(f"[bold]{done.model}[/bold] {now} [bold]{done.alias}[/bold]{before}")
+    verb = "is" if done.moved else "was already"
+    out.print(f"[bold]{done.model}[/bold] {verb} [bold]{done.alias}[/bold]{before}")
     if done.forced:
-        out.print(f"The gate was overruled, and the chain says why: {_plain(done.forced)}")
+        out.print(f"The gate was overruled; the chain records why: {escape(done.forced)}")
     if done.verdicts is None:
-        print_message(
-            "No gate.yaml asks anything of this model, so nothing was checked but its seal."
-        )
+        print_message("gate.yaml asks nothing of this model, so only its seal was checked.")
     if done.anchored:
         print_message(
-            f"The registry's head is in Git; keep it elsewhere: git push origin {done.anchored}"
+            f"The registry's head is in Git. To keep it elsewhere: git push origin {done.anchored}"
         )
     else:
-        print_message("Not in a Git repository: the registry's head is kept nowhere else.")
+        print_message("This is not a Git repository, so the registry's head is kept only here.")
 
 
-def gate(verdicts: Sequence[GateVerdict], title: str) -> None:
+def print_gate(verdicts: Sequence[GateVerdict], title: str) -> None:
     """Print every line of the gate, judged."""
     out = console()
     if title:
-        out.print(f"[bold]{_plain(title)}[/bold]")
+        out.print(f"[bold]{escape(title)}[/bold]")
     table = _table("", "gate.yaml", "asked", "found")
     for column in table.columns[2:]:
         column.max_width = FOLD
@@ -218,40 +203,15 @@ def gate(verdicts: Sequence[GateVerdict], title: str) -> None:
         table.add_row(
             _mark(verdict.passed),
             f"{line}{verdict.rule}",
-            _plain(verdict.asked),
-            _plain(verdict.found),
+            escape(verdict.asked),
+            escape(verdict.found),
         )
     out.print(table)
 
 
-def _facts(*pairs: tuple[str, str]) -> Table:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for name, text in pairs:
-        table.add_row(f"[dim]{name}[/dim]", _plain(text))
-    return table
-
-
 def _table(*columns: str) -> Table:
-    from rich.table import Table
-
     return Table(*columns, box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _mark(good: bool) -> str:
     return "[green]✓[/green]" if good else "[red]✗[/red]"
-
-
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,4 +1,4 @@
-"""`clewline models`: list, show, diff, verify and promote model versions."""
+"""`clewline models`: list, show, compare, import, verify and promote model versions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from cyclopts import App
 
-from clewline.cli import model_tables as tables
 from clewline.cli.models_import import import_
 from clewline.cli.output import emit, print_message
 from clewline.cli.parameters import Limit, Offset
@@ -33,17 +32,19 @@ def list_(name: str | None = None, /, *, limit: Limit = 20, offset: Offset = 0) 
     Parameters
     ----------
     name
-        Of one model; all by default.
+        List the versions of this model; all by default.
     limit
-        How many at most.
+        Show at most this many.
     offset
-        How many to leave out first.
+        Skip this many.
     """
-    with _registry() as registry:
+    from clewline.cli.model_tables import print_versions
+
+    with _open_registry() as registry:
         found = registry.list(name, limit=limit, offset=offset)
         aliases = _aliases(registry)
     rows = [msgspec.to_builtins(item) | {"aliases": aliases.get(item.ref, [])} for item in found]
-    emit(rows, lambda _: tables.versions(found, aliases, limit, offset))
+    emit(rows, lambda _: print_versions(found, aliases, limit, offset))
 
 
 @app.command
@@ -54,12 +55,14 @@ def show(ref: str, /) -> None:
     Parameters
     ----------
     ref
-        income@3, income@champion, or income for the newest.
+        The version: income@3, income@champion, or income for the newest.
     """
-    with _registry() as registry:
+    from clewline.cli.model_tables import print_version
+
+    with _open_registry() as registry:
         package = registry.open(ref)
         aliases = _aliases(registry).get(package.manifest.ref, [])
-        run = _run(registry, package)
+        run = _find_run(registry, package)
     data = {
         "package": package.digest,
         "aliases": aliases,
@@ -67,7 +70,7 @@ def show(ref: str, /) -> None:
         "signature": package.signature,
         "equality": msgspec.Raw(package.files["equality.json"]),
     }
-    emit(data, lambda _: tables.version(package, aliases, run))
+    emit(data, lambda _: print_version(package, aliases, run))
 
 
 app.command(import_, name="import")
@@ -81,33 +84,35 @@ def diff(left: str, right: str, /) -> None:
     Parameters
     ----------
     left
-        A version: income@2.
+        One version, such as income@2.
     right
-        Another: income@3.
+        The other, such as income@3.
     """
+    from clewline.cli.model_tables import print_differences
     from clewline.model.compare import compare_versions
 
-    with _registry() as registry:
+    with _open_registry() as registry:
         one, two = registry.open(left), registry.open(right)
-        found = compare_versions(one, two, _run(registry, one), _run(registry, two))
-    emit(found, lambda _: tables.difference(one.manifest.ref, two.manifest.ref, found))
+        found = compare_versions(one, two, _find_run(registry, one), _find_run(registry, two))
+    emit(found, lambda _: print_differences(one.manifest.ref, two.manifest.ref, found))
 
 
 @app.command
 def verify(ref: str | None = None, /) -> None:
     """
-    Read every byte of the packages, and check seals, the registry's chain and its heads in Git.
+    Check every byte of the packages, their seals, and the registry's chain and heads in Git.
 
     Parameters
     ----------
     ref
-        One version; all by default.
+        Check this version; all by default.
     """
-    from clewline.model.verify import verify as check
+    from clewline.cli.model_tables import print_verification
+    from clewline.model.verify import verify as verify_registry
 
-    with _registry() as registry:
-        found = check(registry, ref)
-    emit(msgspec.to_builtins(found) | {"sound": found.sound}, lambda _: tables.verification(found))
+    with _open_registry() as registry:
+        found = verify_registry(registry, ref)
+    emit(msgspec.to_builtins(found) | {"sound": found.sound}, lambda _: print_verification(found))
     if not found.sound:
         raise SystemExit(1)
 
@@ -115,47 +120,47 @@ def verify(ref: str | None = None, /) -> None:
 @app.command
 def promote(ref: str, alias: str, /, *, force: str | None = None) -> None:
     """
-    Move an alias to a version, if gate.yaml lets it pass.
+    Move an alias to a version that passes gate.yaml.
 
     Parameters
     ----------
     ref
-        The version: income@3.
+        The version, such as income@3.
     alias
-        Such as champion.
+        The alias, such as champion.
     force
-        The reason to move it though the gate refuses; recorded in the registry's chain.
+        Move the alias even if the gate refuses; the registry's chain records this reason.
     """
-    from clewline.model.promote import promote as move
+    from clewline.cli.model_tables import print_gate, print_promotion
+    from clewline.model.promote import promote as move_alias
 
-    with _registry(write=True) as registry:
+    with _open_registry(write=True) as registry:
         try:
-            done = move(registry, ref, alias, force=force)
+            done = move_alias(registry, ref, alias, force=force)
         except GateRefused as refusal:
             verdicts = list(refusal.verdicts)
-            emit(
-                {"moved": False, "verdicts": verdicts},
-                lambda _: tables.gate(verdicts, f"{ref} may not be {alias}: gate.yaml refuses it."),
-            )
+            title = f"{ref} may not be {alias}: gate.yaml refuses it."
+            emit({"moved": False, "verdicts": verdicts}, lambda _: print_gate(verdicts, title))
             print_message(f"  {refusal.fix}")
             raise SystemExit(1) from None
-    emit(done, tables.promotion)
+    emit(done, print_promotion)
 
 
 @contextmanager
-def _registry(*, write: bool = False) -> Iterator[Registry]:
+def _open_registry(*, write: bool = False) -> Iterator[Registry]:
     project = find()
     with Store.open(project.store_root, write=write) as store:
         yield Registry(project, store)
 
 
 def _aliases(registry: Registry) -> dict[str, list[str]]:
-    held: dict[str, list[str]] = {}
+    """Return the aliases of each version."""
+    found: dict[str, list[str]] = {}
     for alias in registry.aliases():
-        held.setdefault(f"{alias.name}@{alias.number}", []).append(alias.alias)
-    return held
+        found.setdefault(f"{alias.name}@{alias.number}", []).append(alias.alias)
+    return found
 
 
-def _run(registry: Registry, package: Package) -> Run | None:
+def _find_run(registry: Registry, package: Package) -> Run | None:
     run = package.manifest.run
     return registry.store.catalog.get(Run, run) if run else None

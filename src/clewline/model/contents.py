@@ -11,10 +11,10 @@ from clewline.model.families.family import PackageContents, RegistrationInputs
 from clewline.model_families import families, family_of
 from clewline.signature.field import Signature
 
-__all__ = ["PackageContents", "make"]
+__all__ = ["PackageContents", "convert_model"]
 
 
-def make(
+def convert_model(
     model: Any,
     *,
     train: Any | None = None,

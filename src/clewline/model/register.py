@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +27,23 @@ from clewline.store.ref import require_model_name
 
 if TYPE_CHECKING:
     from clewline.evaluation.report import Report
-    from clewline.model.families.family import PackageContents
     from clewline.signature.field import Signature
 
-VERSIONS = ("clewline", "numpy")
-ANSWERS = ("binary", "multiclass", "regression")
-"""Tasks whose answers a target can be compared with."""
+DISTRIBUTIONS = ("clewline", "numpy")
+EVALUATED = ("binary", "multiclass", "regression")
+"""Tasks that have a target to compare answers with."""
+
+EQUALITY_FACTS = (
+    "verified",
+    "form",
+    "executed_by",
+    "reason",
+    "rows",
+    "synthetic_rows",
+    "flips",
+    "max_difference",
+)
+"""What a manifest holds of the `EquivalenceRecord`."""
 
 
 @step(cache=False, store_output=False)
@@ -48,174 +61,125 @@ def register(
     origin: Mapping[str, Any] | None = None,
 ) -> ModelVersion:
     """
-    Register a model: compile it, hold it equal, seal it as the next version of its name.
+    Register a model: convert it, verify the result, and seal it as the next version of its name.
 
-    A step. Outside a pipeline, inside a project, it records a run of its own.
-    Content that is a version already is that version again.
+    A step. Outside a pipeline, inside a project, it records a run for itself. Content that is
+    already a version does not become another one.
 
     Args:
-        name: Of the model: letters, digits, `-` and `_`.
+        name: Name of the model: letters, digits, `-` and `_`.
         model: A fitted scikit-learn, LightGBM, XGBoost or CatBoost model, or a pipeline of such;
-            or a class of the project with `predict(table)` or `predict(rows)`, or an object of one.
-        train: The table that it was fitted on, with the target column; only a file of
-            ONNX can do without.
-        test: Rows that it has not seen; the compiled model is held against them.
-            Without them the training rows are taken.
+            or a class of the project with `predict(table)` or `predict(rows)`, or its object.
+        train: The table that it was fitted on, with the target column. Only an ONNX file does
+            not need one.
+        test: Rows that it has not seen, on which the converted model is compared with it; by
+            default the training rows.
         target: The column that it predicts.
-        report: What `cl.evaluate` gave; evaluated here if None and there are test rows.
-        signature: What goes in and out, for kinds of models that do not tell.
-        files: Of a Python class: parameter of its constructor → file or folder that it
+        report: What `cl.evaluate` returned. If None and there are test rows, the model is
+            evaluated here.
+        signature: What goes in and out, for families that cannot infer it.
+        files: For a Python class: parameter of its constructor → file or folder that it
             reads; the package holds a copy.
-        arguments: Of a Python class: other arguments of its constructor, plain values;
-            an object that keeps them as attributes needs none.
-        origin: Of a file that was brought: the fields of `model.origin.Origin`; its `sha256`
-            is checked over the bytes that are registered.
+        arguments: For a Python class: other arguments of its constructor, plain values. An
+            object that keeps them as attributes needs none.
+        origin: For an imported file: the fields of `model.origin.Origin`. Its `sha256` is
+            checked against the bytes that are registered.
 
     Returns:
         The version.
 
     Raises:
         UsageError: The name cannot name a model.
-        InvalidInput: The tables are not those of the model.
+        InvalidInput: The tables do not fit the model.
         NotSupported: The model has no form that can be stored safely.
-        NotFound: We are not in a project, or its private key is missing.
+        NotFound: There is no project, or its private key is missing.
     """
     require_model_name(name)
+    inputs: dict[str, Any] = {
+        "train": train,
+        "test": test,
+        "target": target,
+        "signature": signature,
+    }
+    inputs |= {"files": files, "arguments": arguments, "origin": origin}
     context = current_step()
-    given = {"train": train, "test": test, "target": target}
-    given |= {"report": report, "signature": signature, "files": files, "arguments": arguments}
-    given["origin"] = origin
-    if context is None:
-        return _in_a_run_of_its_own(name, model, given)
-    return _register(context, name, model, given)
-
-
-def _in_a_run_of_its_own(name: str, model: Any, given: dict[str, Any]) -> ModelVersion:
-    made: list[Any] = []
+    if context is not None:
+        return _register(context, name, model, report, inputs)
+    registered: list[Any] = []
 
     @pipeline(name=f"register-{name}")
-    def alone() -> None:
-        made.append(register(name, model, **given))
+    def register_model() -> None:
+        registered.append(register(name, model, report=report, **inputs))
 
-    alone.run()
-    registered: ModelVersion = made[0].value()
-    return registered
+    register_model.run()
+    found: ModelVersion = registered[0].value()
+    return found
 
 
 def _register(
-    context: StepContext, name: str, model: Any, given: Mapping[str, Any]
+    context: StepContext, name: str, model: Any, report: Report | None, inputs: dict[str, Any]
 ) -> ModelVersion:
-    from clewline.model.contents import make
+    from clewline.evaluation.report import evaluate
+    from clewline.model.contents import convert_model
 
-    train, test, target = given["train"], given["test"], given["target"]
-    contents = make(
-        model,
-        train=train,
-        test=test,
-        target=target,
-        signature=given["signature"],
-        files=given["files"],
-        arguments=given["arguments"],
-        origin=given["origin"],
-    )
-    asked = model if contents.evaluated is None else contents.evaluated
-    answers = contents.signature.output.task in ANSWERS
-    report = given["report"] or (_evaluated(asked, train, test, target) if answers else None)
-    about = _about(context, name, contents, target, report)
-    origin = given["origin"] and msgspec.convert(given["origin"], Origin)
-    data = _data(context, train=train, test=test)
-    about = msgspec.structs.replace(about, data=data, origin=origin)
-    logical = _logical(context, contents, model)
-    registry = Registry(context.project, context.store)
-    registered = registry.add(contents.files, about, logical)
-    log_value("version", {"model": name, "content": registered.content})
-    _tell(registered, contents, context.run_id)
-    return registered
-
-
-def _about(
-    context: StepContext,
-    name: str,
-    contents: PackageContents,
-    target: str | None,
-    report: Report | None,
-) -> PackageMetadata:
+    contents = convert_model(model, **inputs)
+    compiled, output = contents.compiled, contents.signature.output
+    train, test, target, origin = (inputs[key] for key in ("train", "test", "target", "origin"))
+    can_evaluate = test is not None and target is not None and output.task in EVALUATED
+    if report is None and can_evaluate:
+        evaluated = model if contents.evaluated is None else contents.evaluated
+        report = evaluate(evaluated, test, target=target, train=train)
     run = context.store.catalog.get(Run, context.run_id)
-    compiled = contents.compiled
-    return PackageMetadata(
+    metadata = PackageMetadata(
         name=name,
-        number=0,
+        number=0,  # the registry gives it
         runtime=compiled.runtime,
-        task=contents.signature.output.task,
-        target=contents.signature.output.name if target is None else target,
+        task=output.task,
+        target=output.name if target is None else target,
         created=0.0,
         run=context.run_id,
         step_run=context.step_id,
-        code={"commit": run.commit, "changed": run.changed, "snapshot": run.snapshot}
-        if run
-        else {},
+        data={
+            key: {"artifact": _input_digest(context, key, table), "rows": len(table)}
+            for key, table in (("train", train), ("test", test))
+            if table is not None
+        },
+        code={key: getattr(run, key) for key in ("commit", "changed", "snapshot")} if run else {},
         environment=run.environment if run else None,
-        report=msgspec.to_builtins(report) if report is not None else None,
+        report=None if report is None else msgspec.to_builtins(report),
         encoding=compiled.encoding,
-        equality=_summary(contents),
+        equality={key: getattr(compiled.equality, key) for key in EQUALITY_FACTS},
         versions=_versions(),
+        origin=msgspec.convert(origin, Origin) if origin else None,
     )
+    unstable = [file for file in contents.unstable if file in contents.files]
+    logical = {file: _input_digest(context, "model", model) for file in unstable}
+    registry = Registry(context.project, context.store)
+    version = registry.add(contents.files, metadata, logical)
+    log_value("version", {"model": name, "content": version.content})
+    lines = [*contents.notes, f"{version.ref}: {compiled.equality.sentence}"]
+    if version.run != context.run_id:
+        lines.append(f"{version.ref} has this content since run {version.run}; no new version")
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    return version
 
 
-def _logical(context: StepContext, contents: PackageContents, model: Any) -> dict[str, Digest]:
-    """Give the model's own digest for files whose bytes differ each time they are written."""
-    unstable = [name for name in contents.unstable if name in contents.files]
-    digest = _digest_of(context, "model", model) if unstable else None
-    return {name: digest for name in unstable if digest is not None}
-
-
-def _summary(contents: PackageContents) -> dict[str, Any]:
-    record = contents.compiled.equality
-    names = ("verified", "form", "reason", "rows", "synthetic_rows", "flips", "max_difference")
-    return {name: getattr(record, name) for name in names} | {"sentence": record.sentence}
-
-
-def _evaluated(model: Any, train: Any, test: Any | None, target: str | None) -> Report | None:
-    from clewline.evaluation.report import evaluate
-
-    if test is None or target is None:
-        return None
-    return evaluate(model, test, target=target, train=train)
-
-
-def _data(context: StepContext, **tables: Any) -> dict[str, Any]:
-    return {
-        name: {"artifact": _digest_of(context, name, table), "rows": len(table)}
-        for name, table in tables.items()
-        if table is not None
-    }
-
-
-def _digest_of(context: StepContext, name: str, given: Any) -> Digest:
-    """Give the digest of an input, which the run knows when a step made it."""
+def _input_digest(context: StepContext, name: str, value: Any) -> Digest:
+    """Return the digest of an input; the run knows it if a step returned the input."""
     from clewline.flow import values
 
     known = context.inputs.get(name)
-    # Called plainly inside another step, these are that step's inputs, whatever their names.
-    is_ours = context.step_id.endswith("-register")
-    if is_ours and isinstance(known, Mapping) and "artifact" in known:
+    # If another step calls this function plainly, these are that step's inputs.
+    is_own_step = context.step_id.endswith("-register")
+    if is_own_step and isinstance(known, Mapping) and "artifact" in known:
         return Digest(known["artifact"])
-    return values.digest(given)
+    return values.digest(value)
 
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     used = [family for family in families() if {*family.packages} & sys.modules.keys()]
-    for name in (*VERSIONS, *(each for family in used for each in family.distributions)):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree that is not installed
-            continue
+    for name in (*DISTRIBUTIONS, *(each for family in used for each in family.distributions)):
+        with suppress(PackageNotFoundError):  # run from a source tree that is not installed
+            found[name] = distribution_version(name)
     return found
-
-
-def _tell(registered: ModelVersion, contents: PackageContents, run: str) -> None:
-    lines = [*contents.notes, f"{registered.ref}: {contents.compiled.equality.sentence}"]
-    if registered.run != run:
-        lines.append(f"{registered.ref} holds just this since run {registered.run}: no new version")
-    sys.stderr.write("".join(f"{line}\n" for line in lines))

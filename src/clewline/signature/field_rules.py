@@ -37,7 +37,7 @@ class UnrepresentableNumber(str):
     """A JSON literal, as it was written, that no float64 holds: NaN, Infinity, 1e400, 10…0."""
 
 
-class Refusal(NamedTuple):
+class RefusedValue(NamedTuple):
     """Why a value was refused: what was expected in its place."""
 
     expected: str
@@ -60,10 +60,10 @@ class FieldRule(msgspec.Struct, frozen=True):
 
         Returns:
             The value as a row holds it (float, bool, str, datetime with offset,
-            nested lists of float or bool, None), or a `Refusal`.
+            nested lists of float or bool, None), or a `RefusedValue`.
         """
         if value is None:
-            return None if self.field.nullable else Refusal(f"{self.expected}, not null")
+            return None if self.field.nullable else RefusedValue(f"{self.expected}, not null")
         return _JUDGES[self.field.kind](self, value)
 
     @property
@@ -128,36 +128,36 @@ def printable_text(text: str) -> str:
 
 def _number(rule: FieldRule, value: Any) -> Any:
     if type(value) is float and -EXACT < value < EXACT:  # most values, without the tests below
-        return value if rule.within_bounds(value) else Refusal(rule.expected)
+        return value if rule.within_bounds(value) else RefusedValue(rule.expected)
     if isinstance(value, UnrepresentableNumber):
-        return Refusal(f"finite {rule.expected}")
+        return RefusedValue(f"finite {rule.expected}")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return Refusal(rule.expected)
+        return RefusedValue(rule.expected)
     if isinstance(value, int) and not float64_holds(value):
-        return Refusal(f"{rule.expected} that a float64 holds without rounding it")
+        return RefusedValue(f"{rule.expected} that a float64 holds without rounding it")
     if not math.isfinite(value):
-        return Refusal(f"finite {rule.expected}")
-    return float(value) if rule.within_bounds(value) else Refusal(rule.expected)
+        return RefusedValue(f"finite {rule.expected}")
+    return float(value) if rule.within_bounds(value) else RefusedValue(rule.expected)
 
 
 def _integer(rule: FieldRule, value: Any) -> Any:
     number = _number(rule, value)
     if isinstance(number, float) and not number.is_integer():
-        return Refusal(rule.expected)
+        return RefusedValue(rule.expected)
     return number
 
 
 def _boolean(rule: FieldRule, value: Any) -> Any:
-    return value if isinstance(value, bool) else Refusal(rule.expected)
+    return value if isinstance(value, bool) else RefusedValue(rule.expected)
 
 
 def _text(rule: FieldRule, value: Any) -> Any:
     if not isinstance(value, str) or isinstance(value, UnrepresentableNumber):
-        return Refusal(rule.expected)
+        return RefusedValue(rule.expected)
     if not is_encodable(value):
-        return Refusal("text without a lone surrogate")
+        return RefusedValue("text without a lone surrogate")
     if rule.levels is not None and value not in rule.levels:
-        return Refusal(rule.expected)
+        return RefusedValue(rule.expected)
     return value
 
 
@@ -166,23 +166,23 @@ def _datetime(rule: FieldRule, value: Any) -> Any:
         try:
             value = msgspec.convert(value, AwareDatetime)
         except (msgspec.ValidationError, UnicodeEncodeError):
-            return Refusal(rule.expected)
+            return RefusedValue(rule.expected)
     if not isinstance(value, dt.date):
-        return Refusal(rule.expected)
+        return RefusedValue(rule.expected)
     moment = to_utc(value)
     count = to_microseconds(moment)
     if not FIRST_MOMENT <= count <= LAST_MOMENT:
-        return Refusal("date-time in the years 1 to 9999 of UTC")
+        return RefusedValue("date-time in the years 1 to 9999 of UTC")
     if not float64_holds(count):
-        return Refusal(f"{rule.expected}; float64 rounds its fraction of a second")
-    return moment if rule.within_bounds(count) else Refusal(rule.expected)
+        return RefusedValue(f"{rule.expected}; float64 rounds its fraction of a second")
+    return moment if rule.within_bounds(count) else RefusedValue(rule.expected)
 
 
 def _tensor(rule: FieldRule, value: Any) -> Any:
     values = value.tolist() if isinstance(value, np.ndarray) else value
     is_element = _element_test(rule.field.dtype or "float64")
     if not all(map(is_element, _flatten(values, rule.field.shape or ()))):
-        return Refusal(rule.expected)
+        return RefusedValue(rule.expected)
     return values
 
 

@@ -18,7 +18,7 @@ from clewline.errors import FieldProblem, MalformedInput
 from clewline.signature.field_rules import (
     EXACT,
     FieldRule,
-    Refusal,
+    RefusedValue,
     UnrepresentableNumber,
     printable_text,
     printable_value,
@@ -115,14 +115,14 @@ def check_rows(
             continue
         cells = dict(row)
         checked = tuple(judge(cells[name]) if name in cells else _MISSING for name, judge in judges)
-        if len(cells) == len(row) == len(checked) and Refusal not in map(type, checked):
+        if len(cells) == len(row) == len(checked) and RefusedValue not in map(type, checked):
             good.append(checked)
         else:
             problems.extend(_row_problems(number, row, checked, rules, suggestions))
     return good, problems
 
 
-_MISSING = Refusal("a value")
+_MISSING = RefusedValue("a value")
 
 
 def _row_problems(
@@ -144,7 +144,7 @@ def _row_problems(
         name = rule.field.name
         if value is _MISSING:
             yield FieldProblem(number, name, None, f"{rule.expected}; the field is missing")
-        elif isinstance(value, Refusal):
+        elif isinstance(value, RefusedValue):
             yield FieldProblem(number, name, printable_json(cells[name]), value.expected)
     known = {rule.field.name for rule in rules}
     for name, value in cells.items():

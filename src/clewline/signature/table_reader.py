@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clewline.errors import FieldProblem
 from clewline.signature.columns import Columns
 from clewline.signature.dataframes import cell_values, column_floats, open_table
-from clewline.signature.field_rules import EXACT, FieldRule, Refusal, printable_value
+from clewline.signature.field_rules import EXACT, FieldRule, RefusedValue, printable_value
 from clewline.signature.json_rows import NameSuggestions
 from clewline.signature.timestamps import to_microseconds
 
@@ -106,7 +106,7 @@ def _read_cells(rule: FieldRule, series: nw.Series[Any], problems: list[FieldPro
     if not has_strings or rule.field.kind not in ("category", "text"):
         return _judge(rule, range(len(cells)), cells, problems)
     # Strings repeat, so each distinct one is judged once.
-    refused = {value for value in set(cells) if isinstance(rule.judge(value), Refusal)}
+    refused = {value for value in set(cells) if isinstance(rule.judge(value), RefusedValue)}
     rows = [row for row, value in enumerate(cells) if value in refused] if refused else []
     _judge(rule, rows, [cells[row] for row in rows], problems)
     return cells
@@ -117,7 +117,7 @@ def _judge(
 ) -> list[Any]:
     """Return each cell as a row holds it, None if it is refused."""
     judged = list(map(rule.judge, cells))
-    refused = [place for place, value in enumerate(judged) if isinstance(value, Refusal)]
+    refused = [place for place, value in enumerate(judged) if isinstance(value, RefusedValue)]
     name = rule.field.name
     for place in refused[:MOST_PROBLEMS]:
         shown, expected = printable_value(cells[place]), judged[place].expected

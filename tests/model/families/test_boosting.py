@@ -87,7 +87,7 @@ def packed(model: Any, table: Any, y: np.ndarray, *, fit: bool = True) -> conten
     if fit:
         model.fit(table, y)
     train = table.assign(y=y) if isinstance(table, pd.DataFrame) else table.with_columns(y=y)
-    return contents.make(model, train=train, test=train, target="y")
+    return contents.convert_model(model, train=train, test=train, target="y")
 
 
 COMPILED = {

@@ -98,7 +98,7 @@ def test_it_is_named_with_the_way_out(what: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
     with pytest.raises(NotSupported) as told:
-        contents.make(path)
+        contents.convert_model(path)
     assert what in told.value.message
     assert way in (told.value.fix or "")
 

@@ -24,7 +24,7 @@ from clewline.signature.field import Field
 from clewline.signature.field_rules import (
     EXACT,
     FieldRule,
-    Refusal,
+    RefusedValue,
     UnrepresentableNumber,
     element_bounds,
 )
@@ -136,7 +136,7 @@ class TensorReader:
             values = [values[row * size : (row + 1) * size] for row in range(rows)]
         found = [*map(self._judge_tensor if self.is_tensor else self._judge, values)]
         for row, outcome in enumerate(found):
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, RefusedValue):
                 said = f"array of {size}" if self.is_tensor else printable_json(values[row])
                 problems.append(FieldProblem(row, self.field.name, said, outcome.expected))
         return found
@@ -177,7 +177,7 @@ class TensorReader:
                 if type(value) is float and abs(value) >= EXACT:
                     return UNSURE  # may be an integer that was rounded while it was read
                 outcome = self._judge(value)
-                return UNSURE if isinstance(outcome, Refusal) else outcome
+                return UNSURE if isinstance(outcome, RefusedValue) else outcome
 
         return read
 
@@ -248,10 +248,10 @@ class TensorReader:
         if self.datatype in FLOATS and _is_nan(value):
             return rule.judge(None)
         if isinstance(value, UnrepresentableNumber):
-            return Refusal(f"finite {rule.expected}")
+            return RefusedValue(f"finite {rule.expected}")
         member = self._cast(value)
         if isinstance(member, TensorMismatch):
-            return Refusal(f"{rule.expected}, as {self.datatype}: {member.expected}")
+            return RefusedValue(f"{rule.expected}, as {self.datatype}: {member.expected}")
         if self.field.kind == "boolean" and self.datatype != "BOOL" and member in (0, 1):
             member = bool(member)
         return rule.judge(member)
@@ -259,17 +259,17 @@ class TensorReader:
     def _judge_text(self, value: Any) -> Any:
         rule = self._rule
         if isinstance(value, UnrepresentableNumber) or not isinstance(value, str | bytes):
-            return Refusal(rule.expected)
+            return RefusedValue(rule.expected)
         if self._is_base64:
             try:
                 value = binascii.a2b_base64(value, strict_mode=True)
             except ValueError:
-                return Refusal(f"{rule.expected}, in base64")
+                return RefusedValue(f"{rule.expected}, in base64")
         if isinstance(value, bytes):
             try:
                 value = value.decode()
             except UnicodeDecodeError:
-                return Refusal(f"{rule.expected}, in UTF-8")
+                return RefusedValue(f"{rule.expected}, in UTF-8")
         return rule.judge(None if value == self._null else value)
 
     def _judge_tensor(self, elements: list[Any]) -> Any:
@@ -278,7 +278,7 @@ class TensorReader:
         for element in members:
             if isinstance(element, TensorMismatch):
                 expected = f"{self._rule.expected}, as {self.datatype}: {element.expected}"
-                return Refusal(expected)
+                return RefusedValue(expected)
         return self._rule.judge(np.array(members, object).reshape(self.shape).tolist())
 
 

@@ -16,7 +16,13 @@ import msgspec
 from clewline.errors import FieldProblem, MalformedInput, UnknownFormat
 from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.signature.check import Checker, refused_rows
-from clewline.signature.field_rules import EXACT, FieldRule, Refusal, is_encodable, printable_text
+from clewline.signature.field_rules import (
+    EXACT,
+    FieldRule,
+    RefusedValue,
+    is_encodable,
+    printable_text,
+)
 from clewline.signature.json_rows import NameSuggestions, printable_json
 
 CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16")
@@ -171,7 +177,7 @@ def _checked_column(
     for row, value in enumerate(values):
         outcome = rule.judge(value)
         found.append(outcome)
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, RefusedValue):
             refused += 1
             if refused <= MOST_PROBLEMS:
                 shown = printable_json(value)

@@ -47,7 +47,7 @@ def bring(tmp_path: Path) -> Any:
     def brought(model: Any, **given: Any) -> contents.PackageContents:
         path = tmp_path / "model.onnx"
         path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-        return contents.make(path, **given)
+        return contents.convert_model(path, **given)
 
     return brought
 

@@ -17,7 +17,7 @@ import pytest
 import clewline as cl
 from clewline.errors import NotFound, NotSupported, UsageError
 from clewline.flow.run import execute
-from clewline.model.contents import PackageContents, make
+from clewline.model.contents import PackageContents, convert_model
 from clewline.model.families.python_class.family import PythonClassFamily
 from clewline.model.registry import Registry
 from clewline.model.verify import verify
@@ -150,7 +150,7 @@ def test_a_pandas_model_is_given_pandas_frames(module: Module) -> None:
         "        return table['stars'].astype(float).mul(2)\n"
     )
     table = PRICES.to_pandas()
-    contents = make(own.Model(), train=table, target="price")
+    contents = convert_model(own.Model(), train=table, target="price")
     assert spec(contents)["frame"] == "pandas"
     assert list(spec(contents)["requirements"]) == ["pandas"]
     assert answers(contents, PRICES.drop("price")).values.tolist() == PRICES["price"].to_list()
@@ -168,7 +168,7 @@ def test_what_predict_takes_is_told_by_its_parameter(
     own = module(
         f"class Model:\n    def predict(self, {parameter}):\n        return [1.5] * len({name})\n"
     )
-    contents = make(own.Model, train=PRICES, target="price")
+    contents = convert_model(own.Model, train=PRICES, target="price")
     assert spec(contents)["frame"] == frame
     assert contents.signature.output.task == "regression"
     assert answers(contents, PRICES[:2].drop("price")).values.tolist() == [1.5, 1.5]
@@ -181,7 +181,7 @@ def test_what_an_object_learned_and_no_file_holds_is_refused(module: Module) -> 
         "    def predict(self, rows):\n        return [self.mean] * len(rows)\n"
     )
     with pytest.raises(NotSupported, match="does not answer as the object"):
-        make(own.Model().fit(PRICES), train=PRICES, target="price")
+        convert_model(own.Model().fit(PRICES), train=PRICES, target="price")
 
 
 def test_a_file_that_is_read_on_the_side_is_refused(
@@ -195,7 +195,7 @@ def test_a_file_that_is_read_on_the_side_is_refused(
         "    def predict(self, rows):\n        return [self.factor for row in rows]\n"
     )
     with pytest.raises(NotSupported, match="works only where it was registered") as caught:
-        make(own.Model, train=PRICES, target="price")
+        convert_model(own.Model, train=PRICES, target="price")
     assert "factor.txt" in caught.value.message
 
 
@@ -204,7 +204,7 @@ def test_a_model_that_is_not_deterministic_says_so(module: Module) -> None:
         "import random\nclass Model:\n    def predict(self, rows):\n"
         "        return [random.random() for _ in rows]\n"
     )
-    contents = make(own.Model(), train=PRICES, target="price")
+    contents = convert_model(own.Model(), train=PRICES, target="price")
     assert contents.compiled.equality.sentence == (
         "served by Model itself: a Python class, not deterministic: replay will differ"
     )
@@ -216,14 +216,16 @@ def test_a_class_that_tells_labels_alone_says_so(module: Module) -> None:
         "class Model:\n    def predict(self, rows):\n        return ['dear'] * len(rows)\n"
     )
     table = PRICES.with_columns(price=pl.Series(["dear", "cheap"] * (len(PRICES) // 2)))
-    assert not make(own.Model, train=table, target="price").signature.output.has_probabilities
+    assert not convert_model(
+        own.Model, train=table, target="price"
+    ).signature.output.has_probabilities
 
 
 def test_a_model_that_minds_its_neighbours_is_called_a_row_at_a_time(module: Module) -> None:
     own = module(
         "class Model:\n    def predict(self, rows):\n        return [1 / len(rows)] * len(rows)\n"
     )
-    contents = make(own.Model, train=PRICES, target="price")
+    contents = convert_model(own.Model, train=PRICES, target="price")
     assert (spec(contents)["deterministic"], spec(contents)["rows_per_call"]) == (True, 1)
     assert answers(contents, PRICES[:3].drop("price")).values.tolist() == [1, 1, 1]
 
@@ -239,7 +241,7 @@ def test_a_folder_is_given_whole(project: Project, module: Module) -> None:
         "    def predict(self, rows):\n        return [self.total] * len(rows)\n"
     )
     files = {"lists": project.root / "lists"}
-    contents = make(own.Model, train=PRICES, target="price", files=files)
+    contents = convert_model(own.Model, train=PRICES, target="price", files=files)
     assert answers(contents, PRICES[:1].drop("price")).values.tolist() == [3.0]
 
 
@@ -257,7 +259,7 @@ def test_what_cannot_be_made_again_is_refused(
     sentiment: Any, given: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        make(sentiment, train=MOODS, target="mood", **given)
+        convert_model(sentiment, train=MOODS, target="mood", **given)
 
 
 def test_an_argument_that_an_object_does_not_keep_is_asked_for(module: Module) -> None:
@@ -266,8 +268,8 @@ def test_an_argument_that_an_object_does_not_keep_is_asked_for(module: Module) -
         "    def predict(self, rows):\n        return [r['stars'] * self.hidden for r in rows]\n"
     )
     with pytest.raises(NotSupported, match="does not keep its argument 'scale'"):
-        make(own.Model(2.0), train=PRICES, target="price")
-    contents = make(own.Model(2.0), train=PRICES, target="price", arguments={"scale": 2.0})
+        convert_model(own.Model(2.0), train=PRICES, target="price")
+    contents = convert_model(own.Model(2.0), train=PRICES, target="price", arguments={"scale": 2.0})
     assert answers(contents, PRICES[:3].drop("price")).values.tolist() == [0, 2, 4]
 
 
@@ -277,4 +279,4 @@ def test_a_class_inside_of_a_function_has_no_file_to_come_from() -> None:
             return [0.0] * len(rows)
 
     with pytest.raises(NotSupported, match="inside of a function"):
-        make(Local(), train=PRICES, target="price")
+        convert_model(Local(), train=PRICES, target="price")

@@ -54,7 +54,7 @@ TRAIN, TEST = table(), table(60)
 
 def packed(model: Any, train: Any = TRAIN, test: Any = TEST) -> contents.PackageContents:
     model.fit(train["text"], train["mood"])
-    return contents.make(model, train=train, test=test, target="mood")
+    return contents.convert_model(model, train=train, test=test, target="mood")
 
 
 def answers(made: contents.PackageContents, texts: tuple[str, ...]) -> Any:
@@ -232,7 +232,7 @@ def test_a_column_of_texts_may_stand_beside_numbers() -> None:
     train = TRAIN.assign(length=TRAIN.text.str.len())
     prepare = make_column_transformer((TfidfVectorizer(), "text"), (StandardScaler(), ["length"]))
     model = make_pipeline(prepare, LogisticRegression()).fit(train.drop(columns="mood"), train.mood)
-    made = contents.make(model, train=train, test=train, target="mood")
+    made = contents.convert_model(model, train=train, test=train, target="mood")
     assert [field.kind for field in made.signature.fields] == ["text", "integer"]
     assert made.compiled.equality.flips == 0
 
@@ -245,4 +245,4 @@ def test_a_pipeline_over_texts_is_evaluated() -> None:
 def test_a_second_column_beside_the_texts_is_refused() -> None:
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(TRAIN.text, TRAIN.mood)
     with pytest.raises(InvalidInput, match="one column of texts"):
-        contents.make(model, train=TRAIN.assign(n=1), target="mood")
+        contents.convert_model(model, train=TRAIN.assign(n=1), target="mood")

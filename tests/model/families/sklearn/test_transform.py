@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from clewline.errors import IntegrityError, InvalidInput, NotSupported
-from clewline.model.contents import PackageContents, make
+from clewline.model.contents import PackageContents, convert_model
 from clewline.model.runtime import Transformer
 from clewline.model_families import family_named
 from clewline.signature.check import Checker
@@ -50,7 +50,7 @@ def columns(contents: PackageContents, table: Any = FIELDS) -> Columns:
 
 def test_its_output_is_fields_named_as_the_transformer_names_them() -> None:
     fitted = preprocessing().fit(FIELDS)
-    made = make(fitted, train=TABLE, target="y").signature
+    made = convert_model(fitted, train=TABLE, target="y").signature
     assert made.output.task == "transform"
     assert [field.name for field in made.fields] == ["age", "hours", "work"]
     assert [field.name for field in made.transformed.fields] == list(fitted.get_feature_names_out())
@@ -59,7 +59,7 @@ def test_its_output_is_fields_named_as_the_transformer_names_them() -> None:
 
 def test_compiled_it_gives_what_the_transformer_gives() -> None:
     fitted = preprocessing().fit(FIELDS)
-    contents = make(fitted, train=TABLE[:200], test=TABLE[200:], target="y")
+    contents = convert_model(fitted, train=TABLE[:200], test=TABLE[200:], target="y")
     assert contents.compiled.runtime == "onnx"
     assert contents.compiled.equality.verified
     assert contents.compiled.equality.synthetic_rows > 0
@@ -69,7 +69,7 @@ def test_compiled_it_gives_what_the_transformer_gives() -> None:
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_a_row_gives_the_same_bits_in_every_batch(size: int) -> None:
-    contents = make(preprocessing().fit(FIELDS), train=TABLE, target="y")
+    contents = convert_model(preprocessing().fit(FIELDS), train=TABLE, target="y")
     loaded, rows = transformer(contents), columns(contents)
     whole = loaded.transform(rows).numbers
     for at in range(0, 21, size):
@@ -79,7 +79,7 @@ def test_a_row_gives_the_same_bits_in_every_batch(size: int) -> None:
 
 def test_what_has_no_lowering_is_served_by_scikit_learn_itself() -> None:
     fitted = make_pipeline(preprocessing(), PCA(2, random_state=0)).fit(FIELDS)
-    contents = make(fitted, train=TABLE, target="y")
+    contents = convert_model(fitted, train=TABLE, target="y")
     assert contents.compiled.runtime == "sklearn"
     assert "PCA cannot be converted" in str(contents.compiled.equality.reason)
     loaded = transformer(contents)
@@ -93,7 +93,7 @@ def test_what_has_no_lowering_is_served_by_scikit_learn_itself() -> None:
 
 def test_texts_that_go_through_come_out_as_texts() -> None:
     passing = ColumnTransformer([("n", StandardScaler(), ["age"]), ("w", "passthrough", ["work"])])
-    contents = make(passing.fit(FIELDS), train=TABLE, target="y")
+    contents = convert_model(passing.fit(FIELDS), train=TABLE, target="y")
     kinds = {field.name: field.kind for field in contents.signature.transformed.fields}
     assert kinds == {"n__age": "number", "w__work": "category"}
     found = transformer(contents).transform(columns(contents))
@@ -102,7 +102,7 @@ def test_texts_that_go_through_come_out_as_texts() -> None:
 
 def test_a_row_that_it_refuses_is_named() -> None:
     strict = ColumnTransformer([("w", OneHotEncoder(), ["work"])])
-    contents = make(strict.fit(FIELDS.select("work")), train=TABLE, target="y")
+    contents = convert_model(strict.fit(FIELDS.select("work")), train=TABLE, target="y")
     with pytest.raises(InvalidInput):
         transformer(contents).transform(columns(contents, pl.DataFrame({"work": ["queen"]})))
 
@@ -112,8 +112,8 @@ def test_the_model_behind_it_takes_its_outputs_as_fields() -> None:
     whole = make_pipeline(preprocessing(), LogisticRegression()).fit(FIELDS, TABLE["y"])
     names = list(whole[:-1].get_feature_names_out())
     between = pl.DataFrame(np.asarray(whole[:-1].transform(FIELDS)), schema=names)
-    first = make(whole[:-1], train=TABLE, target="y")
-    second = make(whole[-1], train=between.with_columns(TABLE["y"]), target="y")
+    first = convert_model(whole[:-1], train=TABLE, target="y")
+    second = convert_model(whole[-1], train=between.with_columns(TABLE["y"]), target="y")
     assert [f.name for f in second.signature.fields] == names
     made = transformer(first).transform(columns(first))
     model = family_named(second.compiled.runtime).load(second.files, second.signature)
@@ -131,12 +131,12 @@ def test_the_model_behind_it_takes_its_outputs_as_fields() -> None:
 )
 def test_what_cannot_be_packaged_is_refused(model: Any, says: str) -> None:
     with pytest.raises(NotSupported, match=says):
-        make(model, train=TABLE.select("age", "y"), target="y")
+        convert_model(model, train=TABLE.select("age", "y"), target="y")
 
 
 def test_a_model_is_no_preprocessing() -> None:
-    contents = make(preprocessing().fit(FIELDS), train=TABLE, target="y")
-    plain = make(
+    contents = convert_model(preprocessing().fit(FIELDS), train=TABLE, target="y")
+    plain = convert_model(
         LogisticRegression().fit(FIELDS.select("age"), TABLE["y"]),
         train=TABLE.select("age", "y"),
         target="y",
