@@ -157,7 +157,7 @@ def test_what_it_answers_must_be_what_its_signature_says(package: Any) -> None:
         package("class Model:\n    def predict(self, rows):\n        return ['meh'] * len(rows)\n"),
         MOOD,
     )
-    with pytest.raises(ModelFailed, match="'meh' to row 0; one of"):
+    with pytest.raises(ModelFailed, match="'meh' to row 0; expected one of"):
         loaded.predict(rows(["x"]))
 
 
