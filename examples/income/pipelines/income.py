@@ -1,4 +1,4 @@
-"""Tells who earns more than 50,000 dollars a year, from census answers (UCI Adult)."""
+"""Predict from census answers who earns more than 50,000 dollars a year (UCI Adult)."""
 
 import gzip
 from pathlib import Path
@@ -46,8 +46,8 @@ def parse(path: Path) -> pl.DataFrame:
     """
     Read one file of the set.
 
-    Fields are parted by a comma and a space, a question mark is a missing value, the
-    test file begins with a comment and ends its labels in a dot.
+    A comma and a space separate the fields, and a question mark is a missing value. The
+    test file begins with a comment and ends its labels with a dot.
     """
     with gzip.open(path, "rt", encoding="ascii") as file:
         lines = [line.strip() for line in file]
@@ -62,12 +62,12 @@ def parse(path: Path) -> pl.DataFrame:
 
 @cl.step
 def load(data: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The training and the test table."""
+    """Load the training and the test table."""
     return parse(data / "adult.data.gz"), parse(data / "adult.test.gz")
 
 
 def forest(trees: int, seed: int) -> Pipeline:
-    """Imputation, scaling and one-hot encoding before a forest."""
+    """Build a forest behind imputation, scaling and one-hot encoding."""
     prepare = ColumnTransformer(
         [
             ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), NUMBERS),

@@ -1,4 +1,4 @@
-"""Sends the test rows to the server as any client would, and keeps one prediction's id."""
+"""Sends the test rows to the server, as any client would, and prints one prediction."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from pipelines.tumours import TARGET, load, split
 
 
 def predict(address: str, rows: list[dict]) -> list[dict]:
-    """Ask the endpoint for the answers to some rows."""
+    """Ask the endpoint for the predictions of some rows."""
     request = urllib.request.Request(
         f"{address}/v1/endpoints/tumours/predict",
         data=json.dumps({"rows": rows}).encode(),
@@ -22,8 +22,8 @@ def main(address: str) -> None:
     _, test = split(load())
     truth = test[TARGET].to_list()
     answers = [predict(address, [row])[0] for row in test.drop(TARGET).to_dicts()]
-    right = sum(answer["label"] == said for answer, said in zip(answers, truth, strict=True))
-    print(f"{right} of {len(answers)} test rows answered right", file=sys.stderr)
+    right = sum(answer["label"] == label for answer, label in zip(answers, truth, strict=True))
+    print(f"{right} of {len(answers)} test rows predicted correctly", file=sys.stderr)
     print(json.dumps(answers[0]))
 
 

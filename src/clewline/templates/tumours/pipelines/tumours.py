@@ -1,4 +1,4 @@
-"""Tells malignant tumours from benign ones by measurements of their cell nuclei."""
+"""Predict from measurements of its cell nuclei whether a tumour is malignant."""
 
 import clewline as cl
 import polars as pl
@@ -11,7 +11,7 @@ TARGET = "diagnosis"
 
 @cl.step
 def load() -> pl.DataFrame:
-    """The Wisconsin diagnostic data: 569 tumours, 30 measurements each."""
+    """Load the Wisconsin diagnostic data: 569 tumours, 30 measurements each."""
     data = load_breast_cancer()
     names = [str(name).replace(" ", "_") for name in data.feature_names]
     table = pl.DataFrame(data.data, schema=names)
@@ -23,7 +23,7 @@ def load() -> pl.DataFrame:
 def split(
     table: pl.DataFrame, *, test: float = 0.25, seed: int = 0
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Keep a share of the rows for the test, with the same balance of answers."""
+    """Split off a share of the rows for the test, with the same balance of labels."""
     train_rows, test_rows = train_test_split(
         range(table.height), test_size=test, random_state=seed, stratify=table[TARGET].to_list()
     )
@@ -32,7 +32,7 @@ def split(
 
 @cl.step
 def fit(train: pl.DataFrame, *, trees: int = 100, seed: int = 0) -> RandomForestClassifier:
-    """A forest of `trees` trees."""
+    """Train a forest of `trees` trees."""
     model = RandomForestClassifier(n_estimators=trees, random_state=seed)
     model.fit(train.drop(TARGET), train[TARGET])
     cl.log_metric("depth", max(tree.get_depth() for tree in model.estimators_))
