@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -88,6 +91,34 @@ def test_handles_inside_lists_dicts_and_tuples_count_as_inputs(bench: Any) -> No
         (f"step:{run.id}/0{index}-one", f"input:{name}") for index, name in enumerate(named)
     }
     assert bench.steps(bench.run(n=9))[-1].status == "done"
+
+
+def test_a_value_that_the_pipeline_read_is_still_known_as_the_output_of_its_step(
+    bench: Any,
+) -> None:
+    bench.write(
+        "pipelines.py",
+        """
+        import numpy as np
+
+        @cl.step
+        def make() -> np.ndarray:
+            return np.arange(3)
+
+        @cl.step
+        def take(table) -> int:
+            return len(table)
+
+        @cl.pipeline
+        def main():
+            take(make().value())
+        """,
+    )
+    for run in (bench.run(), bench.run()):
+        make, take = bench.steps(run)
+        assert take.inputs["table"]["from"] == f"{make.id}#0"
+        edges = bench.store.catalog.find(Edge, target=f"step:{take.id}", role="input:table")
+        assert [edge.source for edge in edges] == [f"step:{make.id}"]
 
 
 def test_what_has_not_changed_is_taken_from_the_earlier_run(bench: Any) -> None:
@@ -795,3 +826,26 @@ def test_a_figure_is_kept_as_a_picture(bench: Any) -> None:
     )
     digest = bench.steps(bench.run())[0].files["curve"]
     assert bench.store.catalog.get(Artifact, digest).kind == "figure"
+
+
+def test_a_reader_that_is_imported_by_name_is_watched(bench: Any) -> None:
+    (bench.root / "side.csv").write_text("x\n1\n")
+    bench.write(
+        "pipelines.py",
+        """
+        from polars import read_csv
+
+        @cl.step
+        def sneak() -> int:
+            return read_csv("side.csv").height
+
+        @cl.pipeline
+        def main():
+            sneak()
+        """,
+    )
+    # In a fresh process, where nothing has watched Polars before the pipeline imports it.
+    command = [sys.executable, "-m", "clewline.cli.main", "run", "main", "--json"]
+    done = subprocess.run(command, cwd=bench.root, capture_output=True, text=True, check=True)
+    [sneak] = json.loads(done.stdout)["steps"]
+    assert "side.csv" in sneak["uncacheable"]

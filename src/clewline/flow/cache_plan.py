@@ -144,6 +144,9 @@ class _PlanEngine:
         found = self._paths.find(path)
         return found, self.keep(found.actual)
 
+    def output_ref(self, digest: Digest) -> str | None:
+        return None
+
     def locate(self, value: Any) -> Any:
         """Return a parameter with its paths made absolute, as a run passes them."""
         if isinstance(value, Path):

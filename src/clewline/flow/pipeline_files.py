@@ -13,6 +13,7 @@ from typing import Any
 from clewline.errors import InvalidConfig, NotFound
 from clewline.flow.code.import_closure import parse
 from clewline.flow.code.origin import is_in_project
+from clewline.flow.keys.file_access import install_hooks
 from clewline.flow.keys.source_code import stamp_of
 from clewline.flow.pipeline import Pipeline
 from clewline.project import Project
@@ -105,6 +106,7 @@ def _import(root: Path, path: Path) -> Any:
         sys.path.remove(str(root))
     sys.path.insert(0, str(root))
     importlib.invalidate_caches()
+    install_hooks()
     module = "pipelines" if path.parent == root else f"pipelines.{path.stem}"
     known = getattr(sys.modules.get(module), "__file__", None)
     if known is not None and Path(known) != path:

@@ -24,6 +24,7 @@ from clewline.flow.step import Step
 from clewline.flow.step_arguments import StepArguments
 from clewline.flow.step_cache import CacheHit, key_of, look_up, step_seed
 from clewline.flow.step_log import StepLog, run_folder
+from clewline.store.digest import Digest
 from clewline.store.records import Artifact, CacheEntry, Edge, Run, SeenFile, StepRun
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class RunRecorder:
         self._open: list[StepCall] = []
         # The catalog may not show yet what this run itself has recorded.
         self._fresh: dict[str, CacheHit] = {}
+        self._outputs: dict[Digest, str] = {}  # content → the step output that has it
         self._stored_paths: dict[str, tuple[tuple[Any, ...], Artifact]] = {}
         self._log_folder = run_folder(store.root, run.id)
 
@@ -137,6 +139,10 @@ class RunRecorder:
         self._stored_paths[found.recorded] = (stamp, artifact)
         return found, artifact
 
+    def output_ref(self, digest: Digest) -> str | None:
+        """Return the step output of this run with a content, `RUN/NN-name#0`; None if none has."""
+        return self._outputs.get(digest)
+
     # One step call
 
     def _perform(
@@ -176,6 +182,7 @@ class RunRecorder:
         edge = Edge(source=f"step:{entry.step_run}", target=f"step:{record.id}", role="cached")
         self._note(record, edge, *_edges(record, given))
         self.notify("step ended", record)
+        self._note_outputs(record)
         return [StepOutput(self.store.blobs, artifact) for artifact in artifacts]
 
     def _execute(
@@ -241,6 +248,7 @@ class RunRecorder:
             self._fresh[entry.key] = (entry, stored)
             new.append(entry)
         self._note(record, *new)
+        self._note_outputs(record)
         if usage.wall_s > DRAINED_S:
             self.recorder.drain()
         self.notify("step ended", record)
@@ -268,6 +276,10 @@ class RunRecorder:
         self._failures.append((error, record))
         self._note(record)
         self.notify("step ended", record)
+
+    def _note_outputs(self, record: StepRun) -> None:
+        for slot, digest in enumerate(record.outputs):
+            self._outputs.setdefault(digest, f"{record.id}#{slot}")
 
     def _note(self, record: StepRun, *others: Any) -> None:
         self.steps[record.index] = record

@@ -16,6 +16,7 @@ from clewline.flow.code import origin
 from clewline.flow.handle import Handle, call_of
 from clewline.flow.input_paths import InputPath
 from clewline.flow.step import Step
+from clewline.store.digest import Digest
 from clewline.store.records import Artifact
 
 # What a key can hold by value; everything else is an input, by its digest.
@@ -32,6 +33,10 @@ class InputStorage(Protocol):
     def keep(self, value: Any) -> Artifact: ...
 
     def keep_path(self, path: Path) -> tuple[InputPath, Artifact]: ...
+
+    def output_ref(self, digest: Digest) -> str | None:
+        """Return the step output of this run with a content, `RUN/NN-name#0`; None if none has."""
+        ...
 
 
 class StepArguments:
@@ -96,7 +101,9 @@ class StepArguments:
         self._loaders[where] = lambda: value
         try:
             artifact = self._storage.keep(value)
-            self._note(where, artifact, {"from": None}, f"input:{artifact.digest}")
+            output = self._storage.output_ref(artifact.digest)  # of `.value()` on a handle
+            source = f"step:{output.partition('#')[0]}" if output else f"input:{artifact.digest}"
+            self._note(where, artifact, {"from": output}, source)
         except NotStorable:
             if origin.of_type(type(value)) != "own":
                 raise

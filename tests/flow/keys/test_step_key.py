@@ -72,6 +72,22 @@ def test_what_is_looked_up_at_run_time_widens_to_the_module(project, body):
     assert old.code != new.code
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return table.query('x > @LIMIT')",
+        "return table.query(f'{name} > @LIMIT')",
+        "return table.eval('x * LIMIT')",
+        "return pl.sql('SELECT x FROM LIMIT').collect()",
+    ],
+)
+def test_names_in_a_query_string_are_dependencies(project, body):
+    text = f"import polars as pl\n\nLIMIT = 1\n\n\ndef step(table=None, name=''):\n    {body}\n"
+    old = project.parts("queries", queries=text)
+    new = project.parts("queries", queries=text.replace("LIMIT = 1", "LIMIT = 2"))
+    assert old.constants != new.constants
+
+
 def test_getattr_with_a_constant_is_an_attribute_like_any_other(project):
     text = "def far():\n    return 1\n\n\ndef other():\n    return 2\n"
     step = "import far_off\n\n\ndef step():\n    return getattr(far_off, 'far')()\n"

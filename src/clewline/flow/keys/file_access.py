@@ -118,6 +118,23 @@ _installed: set[str] = set()  # "open" for the audit hook, and the modules that 
 _arriving: set[str] = set()
 
 
+def install_hooks() -> None:
+    """
+    Install the audit hook and wrap the readers, once for this process.
+
+    Call it before a project's modules are imported: `from polars import read_csv` then
+    binds the wrapped reader. Hooks cannot be removed, and are cheap without a watch.
+    """
+    with _lock:
+        if "open" not in _installed:
+            _installed.add("open")
+            sys.addaudithook(_hook)
+            sys.meta_path.insert(0, _ReaderImports())
+        for name in READERS:
+            if name in sys.modules:
+                _wrap_readers(name)
+
+
 @contextmanager
 def watch_reads(root: Path) -> Iterator[FileReads]:
     """
@@ -126,15 +143,9 @@ def watch_reads(root: Path) -> Iterator[FileReads]:
     The watch is on the whole process: if two steps run at the same time in
     threads, the reads of both are noted for each.
     """
+    install_hooks()
     reads = FileReads(root)
     with _lock:
-        if "open" not in _installed:  # a hook cannot be removed, and is cheap without a watch
-            _installed.add("open")
-            sys.addaudithook(_hook)
-            sys.meta_path.insert(0, _ReaderImports())
-        for name in READERS:
-            if name in sys.modules:
-                _wrap_readers(name)
         _watching.append(reads)
     try:
         yield reads

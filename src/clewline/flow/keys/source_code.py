@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import os
+import re
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -243,6 +244,14 @@ def find_references(tree: ast.AST) -> References:
     return found
 
 
+_QUERY_NAMES = {
+    "query": r"@(\w+)",
+    "eval": r"\b([^\W\d]\w*)",
+    "sql": r"\b([^\W\d]\w*)",
+}
+"""Methods with a query string → the names in it that may be variables of the caller."""
+
+
 class _Visitor(ast.NodeVisitor):
     def __init__(self, found: References) -> None:
         self.found = found
@@ -271,8 +280,16 @@ class _Visitor(ast.NodeVisitor):
         chain = self.chain(node.func, call=node)
         if chain is None:
             self.visit(node.func)
+        self.visit_query(node)
         named = chain == ("getattr",) and len(node.args) > 1 and text_of(node.args[1]) is not None
         self.visit_all((*node.args[1 if named and dotted(node.args[0]) else 0 :], *node.keywords))
+
+    def visit_query(self, node: ast.Call) -> None:
+        """Note the names in a string that pandas or Polars resolves in the caller's frame."""
+        pattern = _QUERY_NAMES.get(getattr(node.func, "attr", ""))
+        for part in ast.walk(node.args[0]) if pattern and node.args else ():
+            for name in re.findall(pattern or "", text_of(part) or ""):
+                self.refer(Reference((name,)))
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         chain = dotted(node.value)
@@ -365,7 +382,7 @@ def dotted(node: ast.expr) -> tuple[str, ...] | None:
     return (node.id, *reversed(names)) if isinstance(node, ast.Name) else None
 
 
-def text_of(node: ast.expr | None) -> str | None:
+def text_of(node: ast.AST | None) -> str | None:
     """Return the string of a constant, or None."""
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
