@@ -120,8 +120,8 @@ def test_the_migrations_make_the_schema_that_the_code_knows(store: Store) -> Non
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    from clewline.store.catalog import engine
-    from clewline.store.schema import metadata
+    from clewline.store.migrations import engine
+    from clewline.store.migrations.schema import metadata
 
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
@@ -527,3 +527,16 @@ def test_a_reader_notices_that_its_catalog_was_replaced_or_deleted(
     store.catalog.path.unlink()
     with pytest.raises(Fault, match="was deleted while it was in use"):
         reader.data_version()
+
+
+def test_recording_does_not_wait_for_the_import_of_sqlalchemy(store: Store) -> None:
+    script = (
+        "import sys; from pathlib import Path; from clewline.store.store import Store; "
+        "from clewline.store.records import Run; store = Store.open(Path(sys.argv[1])); "
+        "store.record(Run(id='e' * 12, pipeline='p', status='done', started=1.0)); store.close(); "
+        "sys.exit(' '.join({'sqlalchemy', 'alembic'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(store.root)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

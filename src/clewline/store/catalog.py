@@ -1,7 +1,8 @@
 """
 The catalog: records in SQLite, written in transactions, read without waiting.
 
-Reading goes through `store.reader` and loads nothing slow; the first write loads SQLAlchemy.
+Reading goes through `store.reader`. Neither loads SQLAlchemy, which takes 0.2 s: it is for
+migrations.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from clewline.errors import Conflict, NotFound
 from clewline.store.disk import disk_errors
@@ -23,14 +23,12 @@ from clewline.store.reader import (
     BUSY_S,
     CatalogReader,
     RecordQueries,
+    discard,
     require_writable,
     translated,
 )
 from clewline.store.records import Edge, Record, StepRun
-from clewline.store.rows import describe, encode, key_of
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+from clewline.store.rows import describe, encode, key_of, table
 
 
 class Transaction(RecordQueries):
@@ -41,15 +39,12 @@ class Transaction(RecordQueries):
     it writes. For one thread, inside its `with` only.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._writer = connection
-        raw = connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)
-        self._raw = raw
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
 
     def connection(self) -> sqlite3.Connection:
         """Return the connection of the transaction."""
-        return self._raw
+        return self._connection
 
     def add(self, *records: Record) -> None:
         """
@@ -58,38 +53,32 @@ class Transaction(RecordQueries):
         Raises:
             Conflict: The keys are taken.
         """
-        from clewline.store import schema
-
-        for kind, group in groupby(records, type):
-            self._write(schema.insert_new(kind), list(group))
+        for same in _by_kind(records):
+            self._write(table(type(same[0])).insert, same)
 
     def replace(self, *records: Record) -> None:
         """Insert records, or replace those with the same keys."""
-        from clewline.store import schema
-
-        for kind, group in groupby(records, type):
-            self._write(schema.insert_or_replace(kind), list(group))
+        for same in _by_kind(records):
+            self._write(table(type(same[0])).insert_or_replace, same)
 
     def record(self, *records: Record) -> None:
         """
-        Insert records; keys that are taken are replaced where the kind may change.
+        Insert records; where keys are taken, do what the kind's `ON_CONFLICT` says.
 
-        Artifacts, edges and seen files say the same however often they are said. A model
-        version, revision or link of the chain never changes: the same one again is nothing new,
-        another one is refused.
+        A model version, revision or link of the chain never changes: the same one again is
+        nothing new, another one is refused.
 
         Raises:
             Conflict: A record that never changes is there with other content.
         """
-        from clewline.store import schema
-
-        for kind, group in groupby(records, type):
-            fresh = [
-                record
-                for record in group
-                if record.ON_CONFLICT != "refuse" or not self._is_there(record)
-            ]
-            self._write(schema.insert_as_kind(kind), fresh)
+        for same in _by_kind(records):
+            here = table(type(same[0]))
+            if same[0].ON_CONFLICT == "replace":
+                self._write(here.insert_or_replace, same)
+            elif same[0].ON_CONFLICT == "ignore":
+                self._write(here.insert_or_ignore, same)
+            else:
+                self._write(here.insert, [each for each in same if not self._is_there(each)])
 
     def _is_there(self, record: Record) -> bool:
         there = self.get(type(record), *key_of(record))
@@ -98,21 +87,21 @@ class Transaction(RecordQueries):
             raise _taken(record)
         return there is not None
 
-    def _write(self, statement: Any, records: Sequence[Record]) -> None:
-        if not records:
-            return
+    def _write(self, statement: str, records: Sequence[Record]) -> None:
         for record in records:
             if isinstance(record, Edge):
                 require_forward(record)
-        from sqlalchemy.exc import IntegrityError
-
         try:
-            self._writer.execute(statement, [encode(record) for record in records])
-        except IntegrityError as error:
+            self._connection.executemany(statement, [encode(record) for record in records])
+        except sqlite3.IntegrityError as error:
             taken = (each for each in records if self.get(type(each), *key_of(each)) is not None)
             raise _taken(next(taken, records[0])) from error
         steps = [record for record in records if isinstance(record, StepRun)]
         self.record(*(use for step in steps for use in artifact_uses(step)))
+
+
+def _by_kind(records: Sequence[Record]) -> list[list[Record]]:
+    return [list(same) for _, same in groupby(records, type)]
 
 
 class Catalog(RecordQueries):
@@ -141,7 +130,7 @@ class Catalog(RecordQueries):
         self._before_write = before_write
         self._mutex = threading.Lock()
         self._writing: int | None = None  # the thread inside a transaction
-        self._engine: Engine | None = None
+        self._writer: sqlite3.Connection | None = None
         self._pid = os.getpid()
 
     def connection(self) -> sqlite3.Connection:
@@ -169,53 +158,49 @@ class Catalog(RecordQueries):
         # SQLite's own waiting polls and is unfair, and before 3.51.3 two processes
         # that reset the write-ahead log at once could damage it: so one at a time.
         with self._mutex, hold_lock(self._lock, timeout_s=BUSY_S), self._errors():
-            if self._engine is None or self._pid != os.getpid():
-                self._engine, self._pid = engine(self.path), os.getpid()
+            if self._writer is None or self._pid != os.getpid():
+                discard(self._writer, self._pid)
+                self._writer, self._pid = connect_to_write(self.path), os.getpid()
             self._writing = threading.get_ident()
             try:
-                with self._engine.begin() as connection:
-                    yield Transaction(connection)
+                # A transaction that begins as a reader cannot always become a writer.
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield Transaction(self._writer)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
             finally:
                 self._writing = None
 
     def close(self) -> None:
         """Close the writing connection and this thread's reading one."""
         self.reader.close()
-        if self._engine is not None and self._pid == os.getpid():
-            self._engine.dispose()
-        self._engine = None
+        discard(self._writer, self._pid)
+        self._writer = None
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        from sqlalchemy.exc import DBAPIError, IntegrityError
-
         try:
             with disk_errors(self.path):
                 yield
-        except IntegrityError as error:
+        except sqlite3.IntegrityError as error:
             raise NotFound(
-                f"A record refers to one that is not in the catalog: {error.orig}.",
+                f"A record refers to one that is not in the catalog: {error}.",
                 "Record that one first, or in the same call.",
             ) from error
-        except (DBAPIError, sqlite3.Error) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            if isinstance(cause, sqlite3.Error):
-                raise translated(cause, self.path) from error
-            raise
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
 
 
-def engine(path: Path) -> Engine:
-    """Make the SQLAlchemy engine of a catalog file: one connection, transactions that write."""
-    from sqlalchemy import create_engine, event
-    from sqlalchemy.pool import StaticPool
+def connect_to_write(path: Path) -> sqlite3.Connection:
+    """
+    Open a catalog file for writing.
 
-    made = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=StaticPool)
-    # A transaction that begins as a reader cannot always become a writer.
-    event.listen(made, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    return made
-
-
-def _connect(path: Path) -> sqlite3.Connection:
+    Raises:
+        StoreReadOnly: It cannot be written.
+    """
     require_writable(path)
     connection = sqlite3.connect(
         path, timeout=BUSY_S, isolation_level=None, check_same_thread=False

@@ -27,6 +27,19 @@ BUSY_S = 600.0
 _CANNOT_GROW = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
+_inherited: list[sqlite3.Connection] = []
+
+
+def discard(connection: sqlite3.Connection | None, pid: int) -> None:
+    """Close a connection; in a forked child keep it, since even closing it could do damage."""
+    if connection is None:
+        return
+    if pid == os.getpid():
+        connection.close()
+    else:
+        _inherited.append(connection)
+
+
 class RecordQueries:
     """Reads records over the connection that a subclass gives."""
 
@@ -129,9 +142,7 @@ class CatalogReader(RecordQueries):
 
     def close(self) -> None:
         """Close this thread's connection; the next read opens another."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None and self._local.pid == os.getpid():
-            connection.close()
+        discard(getattr(self._local, "connection", None), getattr(self._local, "pid", 0))
         self._local.connection = None
 
     def connection(self) -> sqlite3.Connection:
@@ -139,6 +150,7 @@ class CatalogReader(RecordQueries):
         local = self._local
         connection: sqlite3.Connection | None = getattr(local, "connection", None)
         if connection is None or local.pid != os.getpid():
+            self.close()
             local.file = self.path.stat().st_ino if self.path.exists() else 0
             connection = connect(self.path)
             schema_version(connection)

@@ -45,6 +45,9 @@ class RecordTable:
     packed: tuple[int, ...]  # positions of the packed columns
     select: str
     by_keys: str
+    insert: str  # fails where the keys are taken
+    insert_or_ignore: str
+    insert_or_replace: str
 
     def quoted(self, name: str) -> str:
         """
@@ -90,11 +93,26 @@ def table(kind: type[Record]) -> RecordTable:
     fields = {field: _field(field, hints[field]) for field in kind.__struct_fields__}
     packed = tuple(i for i, field in enumerate(fields.values()) if field.type == "packed")
     columns = ", ".join(f'"{field}"' for field in fields)
+    keys = ", ".join(f'"{key}"' for key in kind.KEYS)
     by_keys = " AND ".join(f'"{key}" = ?' for key in kind.KEYS)
-    columns = ", ".join(f'"{field}"' for field in fields)
-    by_keys = " AND ".join(f'"{key}" = ?' for key in kind.KEYS)
+    others = [f'"{field}" = excluded."{field}"' for field in fields if field not in kind.KEYS]
     select = f'SELECT {columns} FROM "{name}"'
-    return RecordTable(name, fields, kind.KEYS, packed, select, f"{select} WHERE {by_keys}")
+    values = ", ".join(f":{field}" for field in fields)
+    insert = f'INSERT INTO "{name}" ({columns}) VALUES ({values})'
+    insert_or_ignore = f"{insert} ON CONFLICT DO NOTHING"
+    # Not `INSERT OR REPLACE`: that deletes the row, and what refers to it.
+    update = f"{insert} ON CONFLICT ({keys}) DO UPDATE SET {', '.join(others)}"
+    return RecordTable(
+        name=name,
+        fields=fields,
+        keys=kind.KEYS,
+        packed=packed,
+        select=select,
+        by_keys=f"{select} WHERE {by_keys}",
+        insert=insert,
+        insert_or_ignore=insert_or_ignore,
+        insert_or_replace=update if others else insert_or_ignore,
+    )
 
 
 def _field(name: str, hint: Any) -> RecordField:

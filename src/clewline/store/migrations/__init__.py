@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from clewline.store.catalog import connect_to_write
 from clewline.store.locks import hold_lock
 from clewline.store.reader import BUSY_S, VERSIONS, connect, schema_version
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
 def is_current(path: Path) -> bool:
@@ -32,8 +37,6 @@ def upgrade(path: Path, lock: Path, *, timeout_s: float = BUSY_S) -> None:
         from alembic import command
         from alembic.config import Config
 
-        from clewline.store.catalog import engine
-
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
         database = engine(path)
@@ -43,3 +46,13 @@ def upgrade(path: Path, lock: Path, *, timeout_s: float = BUSY_S) -> None:
                 command.upgrade(config, "head")
         finally:
             database.dispose()
+
+
+def engine(path: Path) -> Engine:
+    """Make an SQLAlchemy engine of a catalog file, whose transactions write from the start."""
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.pool import StaticPool
+
+    made = create_engine("sqlite://", creator=lambda: connect_to_write(path), poolclass=StaticPool)
+    event.listen(made, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return made

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from clewline.store.schema import metadata
+from clewline.store.migrations.schema import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

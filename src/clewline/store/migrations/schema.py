@@ -1,12 +1,10 @@
-"""The catalog's tables and the statements that write them, in SQLAlchemy Core."""
+"""The catalog's tables in SQLAlchemy Core, derived from the records, for migrations."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import Insert, insert
 
 from clewline.store import rows
 from clewline.store.records import KINDS, Record
@@ -20,37 +18,6 @@ _TYPES: dict[rows.ColumnType, Any] = {
 _KEYS = {kind.__name__: (rows.table(kind).name, kind.KEYS) for kind in KINDS}
 
 metadata = sa.MetaData()
-
-
-@cache
-def insert_new(kind: type[Record]) -> Insert:
-    """Insert, and fail when the keys are taken."""
-    return insert(metadata.tables[rows.table(kind).name])
-
-
-@cache
-def insert_or_replace(kind: type[Record]) -> Insert:
-    """
-    Insert, or replace the record with these keys.
-
-    An upsert, not `INSERT OR REPLACE`: that one deletes the row, and what refers to it.
-    """
-    statement = insert_new(kind)
-    others = [name for name in kind.__struct_fields__ if name not in kind.KEYS]
-    if not others:
-        return statement.on_conflict_do_nothing()
-    return statement.on_conflict_do_update(
-        index_elements=list(kind.KEYS), set_={name: statement.excluded[name] for name in others}
-    )
-
-
-@cache
-def insert_as_kind(kind: type[Record]) -> Insert:
-    """Insert; keys that are taken are replaced, ignored or refused, as the kind requires."""
-    if kind.ON_CONFLICT == "replace":
-        return insert_or_replace(kind)
-    statement = insert_new(kind)
-    return statement.on_conflict_do_nothing() if kind.ON_CONFLICT == "ignore" else statement
 
 
 def _define(kind: type[Record]) -> None:
