@@ -27,7 +27,7 @@ import msgspec
 
 from clewline.errors import InvalidInput, MalformedInput
 from clewline.serve.formats.body_format import RequestRows
-from clewline.serve.formats.columns import require_count
+from clewline.serve.formats.columns import first_repeated, require_count
 from clewline.serve.formats.json_formats import is_text
 from clewline.signature.check import Checker
 from clewline.signature.field import Field
@@ -291,13 +291,10 @@ def _field_value(field: Field, value: Any) -> Any:
 
 
 def _check_unrepeated(columns: Sequence[str]) -> None:
-    seen = set[str]()
-    for name in columns:
-        if name in seen:
-            raise MalformedInput(
-                f"The column {printable_text(name)!r} is there more than once.", "Send each once."
-            )
-        seen.add(name)
+    if (twice := first_repeated(columns)) is not None:
+        raise MalformedInput(
+            f"The column {printable_text(twice)!r} is there more than once.", "Send each once."
+        )
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

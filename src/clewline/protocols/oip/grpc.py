@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -58,28 +59,39 @@ CODES: dict[int, grpc.StatusCode] = {
 """Status of the one table of errors → status of gRPC, else INTERNAL."""
 
 DETAIL_CHARACTERS = 1000
-"""What a status says of an error: it travels among the headers, which are small."""
+"""The longest message of an error: it travels among the headers, which are small."""
 CODE = "clewline-code"
 """The trailing metadata that has the code of an error."""
 CALLS = 8192
-"""Calls that may be under way at once; further ones are refused as RESOURCE_EXHAUSTED."""
+"""The most calls at once; further ones are refused as RESOURCE_EXHAUSTED."""
 
 GONE = 499
-"""What a call is counted as whose caller has gone, or whose deadline is over."""
+"""The status that counts calls whose caller left, or whose deadline passed."""
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 
 class _Call:
-    """A call on its way, and what its line in the access log says of it."""
+    """A call in progress, and what the access log says of it."""
 
-    __slots__ = ("context", "endpoint", "first_id", "identity", "name", "rows", "started")
+    __slots__ = (
+        "context",
+        "endpoint",
+        "first_id",
+        "identity",
+        "metadata",
+        "name",
+        "rows",
+        "started",
+    )
 
     def __init__(self, name: str, context: Any) -> None:
         self.name = name
         self.context = context
         self.started = time.perf_counter()
+        pairs = context.invocation_metadata() or ()
+        self.metadata = {key: value for key, value in pairs if isinstance(value, str)}
         self.identity: str | None = None  # the id of the token that was shown
         self.endpoint: str | None = None
         self.rows = 0
@@ -94,12 +106,12 @@ class OipGrpcServer:
     Serves endpoints over gRPC. Lives on the loop's thread.
 
     Args:
-        endpoints: What is served.
-        token_checker: Who may ask what.
-        ready: Tells whether the server is ready, as `/health/ready` does.
-        health: Where calls are counted, by the statuses of the one table.
-        limits: What callers may ask: the size of a message, and how long a stop waits.
-        log: Where each call leaves a line.
+        endpoints: The endpoints that are served.
+        token_checker: Checks the token of each call.
+        ready: Returns the answer of `/health/ready`.
+        health: Counts the calls, by the statuses of the one table.
+        limits: The largest message, and how long a stop waits.
+        log: The access log, if there is one.
     """
 
     def __init__(
@@ -128,11 +140,11 @@ class OipGrpcServer:
         shared: bool = False,
     ) -> int:
         """
-        Take an address; callers are answered from `start` on.
+        Bind an address; calls are answered after `start`.
 
         Args:
             host: An IP address.
-            port: 0 lets the system choose.
+            port: 0 for any free port.
             certificate: PEM files of the certificate chain and its key, for TLS.
             shared: Whether other workers listen on the same port.
 
@@ -195,7 +207,7 @@ class OipGrpcServer:
     def _guard(
         self, name: str, need: Need | None, handler: Handler
     ) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """Put around a method what all share: access, errors by the one table, and counting."""
+        """Give a method what all share: access, errors by the one table, and counting."""
 
         async def answered(data: bytes, context: Any) -> bytes:
             call = _Call(name, context)
@@ -216,7 +228,9 @@ class OipGrpcServer:
                 return answer
             status = STATUS.get(failure.code, 500)
             self._note(call, status)
-            await _abort(context, failure, status)
+            code = CODES.get(status, grpc.StatusCode.INTERNAL)
+            message = str(failure)[:DETAIL_CHARACTERS]
+            await context.abort(code, message, ((CODE, failure.code),))
             raise AssertionError("an aborted call does not go on")
 
         return answered
@@ -244,10 +258,7 @@ class OipGrpcServer:
         self._log.append(line)
 
     def _check(self, call: _Call, need: Need) -> None:
-        presented = None
-        for key, value in call.context.invocation_metadata() or ():
-            if key == "authorization" and isinstance(value, str):
-                presented = value
+        presented = call.metadata.get("authorization")
         if presented is not None or self._token_checker.required:
             peer = peer_address(call.context.peer())
             call.identity = self._token_checker.check(presented, peer, need)
@@ -311,16 +322,17 @@ class OipGrpcServer:
         serving = endpoint.serving or await self._loaded(endpoint)
         output = serving.loaded.signature.output
         infer_response.check_outputs(request.options, output)
-        found = asyncio.get_running_loop().create_future()
-        asked = PredictRequest(request.body, OIP_BINARY, request.detail, abandoned=found.cancelled)
-        _read_metadata(asked, call.context)
+        asked = PredictRequest(request.body, OIP_BINARY, request.detail)
+        asked.abandoned = call.context.cancelled
+        if (key := call.metadata.get("idempotency-key")) is not None:
+            asked.key = checked_key(key)
+        if "traceparent" in call.metadata:
+            carrier = ("traceparent", "tracestate")
+            asked.trace = {key: call.metadata[key] for key in carrier if key in call.metadata}
         if (remaining_s := call.context.time_remaining()) is not None:
             asked.deadline = call.started + remaining_s
         infer_response.apply_parameters(asked, request.options)
-        predict(self.endpoints, endpoint, asked, _settler(found))
-        result: PredictResponse | ClewlineError = await found
-        if isinstance(result, ClewlineError):
-            raise result
+        result = await _awaited(partial(predict, self.endpoints, endpoint, asked))
         call.rows, call.first_id = len(result.predictions), result.first_id
 
         def write(answer: PredictResponse) -> bytes:
@@ -337,12 +349,22 @@ class OipGrpcServer:
         return await loop.run_in_executor(self.endpoints.threads, work, argument)
 
     async def _loaded(self, endpoint: ServedEndpoint) -> ServedRevision:
-        found = asyncio.get_running_loop().create_future()
-        self.endpoints.when_loaded(endpoint, _settler(found))
-        serving: ServedRevision | ClewlineError = await found
-        if isinstance(serving, ClewlineError):
-            raise serving
-        return serving
+        return await _awaited(partial(self.endpoints.when_loaded, endpoint))
+
+
+async def _awaited(ask: Callable[[Callable[[T | ClewlineError], None]], None]) -> T:
+    """Await what a function gives to its callback; raise it if it is an error."""
+    found: asyncio.Future[T | ClewlineError] = asyncio.get_running_loop().create_future()
+
+    def settle(result: T | ClewlineError) -> None:
+        if not found.done():  # else nobody waits any more
+            found.set_result(result)
+
+    ask(settle)
+    result = await found
+    if isinstance(result, ClewlineError):
+        raise result
+    return result
 
 
 def peer_address(peer: str) -> str:
@@ -354,31 +376,3 @@ def peer_address(peer: str) -> str:
     """
     kind, _, rest = unquote(peer).partition(":")
     return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
-
-
-def _settler(future: asyncio.Future[Any]) -> Callable[[Any], None]:
-    """Make the callback that gives a future its result, unless nobody waits any more."""
-
-    def settle(result: Any) -> None:
-        if not future.done():
-            future.set_result(result)
-
-    return settle
-
-
-def _read_metadata(asked: PredictRequest, context: Any) -> None:
-    """Take the idempotency key and the trace context from the call's metadata."""
-    carrier: dict[str, str] = {}
-    for key, value in context.invocation_metadata() or ():
-        if key == "idempotency-key":
-            asked.key = checked_key(value)
-        elif key in ("traceparent", "tracestate"):
-            carrier[key] = value
-    if "traceparent" in carrier:
-        asked.trace = carrier
-
-
-async def _abort(context: Any, error: ClewlineError, status: int) -> None:
-    """End a call with an error; raises, as gRPC has it."""
-    code = CODES.get(status, grpc.StatusCode.INTERNAL)
-    await context.abort(code, str(error)[:DETAIL_CHARACTERS], ((CODE, error.code),))

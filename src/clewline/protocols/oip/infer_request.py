@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from clewline.errors import BodyTooLarge, MalformedInput
+from clewline.serve.formats.columns import first_repeated
 from clewline.signature.json_rows import JsonObject, parse_exactly
 
 SHAPE = 'Send {"inputs": [{"name": …, "shape": […], "datatype": …, "data": […]}, …]}.'
@@ -221,12 +222,9 @@ def _plain(value: Any) -> Any:
         MalformedInput: A key stands in one object twice.
     """
     if isinstance(value, JsonObject):
-        plain: dict[str, Any] = {}
-        for key, item in value:
-            if key in plain:
-                raise MalformedInput(f"The key {key[:200]!r} stands twice in one object.", SHAPE)
-            plain[key] = _plain(item)
-        return plain
+        if (twice := first_repeated(key for key, _ in value)) is not None:
+            raise MalformedInput(f"The key {twice[:200]!r} stands twice in one object.", SHAPE)
+        return {key: _plain(item) for key, item in value}
     if isinstance(value, list):
         return [_plain(item) if isinstance(item, list | tuple) else item for item in value]
     return value

@@ -8,7 +8,7 @@ so that each bad row and field is named.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -132,6 +132,12 @@ def with_entities(rows: list[Any], entities: list[str] | None) -> RequestRows:
             "Send one entity per row, or leave entities out.",
         )
     return RequestRows(rows, entities)
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that comes twice, if any does."""
+    seen = set[str]()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 def take_entities(

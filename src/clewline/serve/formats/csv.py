@@ -23,6 +23,7 @@ from clewline.errors import MalformedInput
 from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.serve.formats.columns import (
     FormatDetails,
+    first_repeated,
     read_details,
     rows_from_columns,
     take_entities,
@@ -116,11 +117,8 @@ def _check_names(names: list[str]) -> None:
         raise MalformedInput("The body is empty.", _HEADER)
     if len(names) > MOST_COLUMNS:
         raise MalformedInput(f"There are more than {MOST_COLUMNS} columns.", _HEADER)
-    seen = set[str]()
-    for name in names:
-        if name in seen:
-            raise MalformedInput(f"Two columns are named {printable_text(name)!r}.", _HEADER)
-        seen.add(name)
+    if (twice := first_repeated(names)) is not None:
+        raise MalformedInput(f"Two columns are named {printable_text(twice)!r}.", _HEADER)
 
 
 def _typed_cells(rule: FieldRule, cells: Sequence[str]) -> Sequence[Any]:

@@ -14,7 +14,12 @@ import msgspec
 
 from clewline.errors import MalformedInput
 from clewline.serve.formats.body_format import RequestRows, too_many_rows
-from clewline.serve.formats.columns import require_count, rows_from_columns, with_entities
+from clewline.serve.formats.columns import (
+    first_repeated,
+    require_count,
+    rows_from_columns,
+    with_entities,
+)
 from clewline.signature.check import Checker
 from clewline.signature.field_rules import UnrepresentableNumber, is_encodable, printable_text
 from clewline.signature.json_rows import JsonObject, parse_exactly
@@ -141,9 +146,6 @@ def is_text(value: Any) -> bool:
 def _without_repetition(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, JsonObject):
         raise MalformedInput(f"{what} is no object.", _SHAPE)
-    found: dict[str, Any] = {}
-    for key, item in value:
-        if key in found:
-            raise MalformedInput(f"{what} has the key {printable_text(key)!r} twice.", _SHAPE)
-        found[key] = item
-    return found
+    if (twice := first_repeated(key for key, _ in value)) is not None:
+        raise MalformedInput(f"{what} has the key {printable_text(twice)!r} twice.", _SHAPE)
+    return dict(value)
