@@ -21,11 +21,18 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
-from clewline.protocols.oip import infer_request, tensor_data, tensor_reader
+from clewline.protocols.oip import infer_request, tensor_data
 from clewline.protocols.oip.infer_request import InferInput, InferRequest, ReceivedRequest
 from clewline.protocols.oip.one_row import OneRowReader
 from clewline.protocols.oip.tensor_data import BYTES, DATATYPES, TensorMismatch
-from clewline.protocols.oip.tensor_reader import CONTENT_TYPES, NULL, Elements, TensorReader
+from clewline.protocols.oip.tensor_reader import (
+    CONTENT_TYPES,
+    NULL,
+    Elements,
+    TensorReader,
+    datatype_of,
+    field_takes,
+)
 from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field import Signature
@@ -160,7 +167,12 @@ class InferRequestReader:
     def _new_layout(self, keys: tuple[TensorKey, ...]) -> _TensorLayout:
         is_matrix = self._takes_matrix and len(keys) == 1 and keys[0][0] not in self._fields
         if is_matrix:
-            self._check_matrix(keys[0])
+            (key,) = keys
+            problem = _key_problem(key)
+            if problem is None and not all(field_takes(rule.field, key[1]) for rule in self._rules):
+                expected = "a datatype that every field may have, such as FP64"
+                problem = _tensor_problem(key[0], key[1], expected)
+            _refuse([] if problem is None else [problem])
             places = {name: (place, keys[0]) for place, name in enumerate(self._fields)}
         else:
             self._check_tensors(keys)
@@ -171,15 +183,6 @@ class InferRequestReader:
             readers.append((place, TensorReader(rule, *key[1:])))
         return _TensorLayout(readers, is_matrix)
 
-    def _check_matrix(self, key: TensorKey) -> None:
-        problem = _key_problem(key)
-        if problem is None and not all(
-            tensor_reader.field_takes(rule.field, key[1]) for rule in self._rules
-        ):
-            expected = "a datatype that every field may have, such as FP64"
-            problem = _tensor_problem(key[0], key[1], expected)
-        _refuse([] if problem is None else [problem])
-
     def _check_tensors(self, keys: tuple[TensorKey, ...]) -> None:
         """Refuse by name whatever is wrong with the inputs as a whole."""
         names = {key[0] for key in keys}
@@ -189,7 +192,7 @@ class InferRequestReader:
                 0,
                 name,
                 None,
-                f"a tensor of {tensor_reader.datatype_of(field)}; the input is missing",
+                f"a tensor of {datatype_of(field)}; the input is missing",
             )
             for name, field in fields.items()
             if name not in names
@@ -203,8 +206,8 @@ class InferRequestReader:
                 expected = "one input of this name"
             elif (problem := _key_problem(key)) is not None:
                 problems.append(problem)
-            elif not tensor_reader.field_takes(fields[name], datatype):
-                expected = f"a tensor of {tensor_reader.datatype_of(fields[name])}"
+            elif not field_takes(fields[name], datatype):
+                expected = f"a tensor of {datatype_of(fields[name])}"
             if expected is not None:
                 problems.append(_tensor_problem(name, datatype, expected))
             seen.add(name)

@@ -270,7 +270,7 @@ class OipGrpcServer:
         return write_message("ServerReadyResponse", {"ready": self._is_ready().status == 200})
 
     async def _metadata(self, data: bytes, call: _Call) -> bytes:
-        return write_message("ServerMetadataResponse", model_metadata.OipServerMetadata())
+        return write_message("ServerMetadataResponse", model_metadata.SERVER_METADATA)
 
     async def _model_ready(self, data: bytes, call: _Call) -> bytes:
         request = read_message("ModelReadyRequest", data)

@@ -25,15 +25,11 @@ from clewline.signature.field_rules import printable_text
 from clewline.version import __version__
 
 NAME = "clewline"
-EXTENSIONS = ("binary_tensor_data", "model_repository", "parameters")
-
-
-class OipServerMetadata(msgspec.Struct):
-    """What a server says of itself."""
-
-    name: str = NAME
-    version: str = __version__
-    extensions: tuple[str, ...] = EXTENSIONS
+SERVER_METADATA = {
+    "name": NAME,
+    "version": __version__,
+    "extensions": ["binary_tensor_data", "model_repository", "parameters"],
+}
 
 
 class TensorMetadata(msgspec.Struct, omit_defaults=True):
@@ -45,36 +41,21 @@ class TensorMetadata(msgspec.Struct, omit_defaults=True):
     parameters: dict[str, Any] = {}
 
 
-class ModelMetadata(msgspec.Struct):
-    """What a server says of an endpoint; the parameters name the one tensor for all fields."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-    parameters: dict[str, Any]
-
-
-class ModelState(msgspec.Struct):
-    """An endpoint in the index of the repository."""
-
-    name: str
-    version: str
-    state: str  # READY, LOADING or UNAVAILABLE
-    reason: str
-
-
-def describe_model(serving: ServedRevision, name: str) -> ModelMetadata:
-    """Describe an endpoint that is loaded."""
+def describe_model(serving: ServedRevision, name: str) -> dict[str, Any]:
+    """Describe an endpoint that is loaded; the parameters name the one tensor for all fields."""
     signature, revision = serving.loaded.signature, serving.loaded.revision
     parameters: dict[str, Any] = {"content_type": "pd"}
     if takes_matrix(signature):
         shape = [-1, len(signature.fields)]
         parameters["or_one_input"] = TensorMetadata(MATRIX, "FP64", shape, {"content_type": "np"})
-    inputs = [_input_tensor(field) for field in signature.fields]
-    outputs = output_tensors(signature.output)
-    return ModelMetadata(name, [str(revision.number)], NAME, inputs, outputs, parameters)
+    return {
+        "name": name,
+        "versions": [str(revision.number)],
+        "platform": NAME,
+        "inputs": [_input_tensor(field) for field in signature.fields],
+        "outputs": output_tensors(signature.output),
+        "parameters": parameters,
+    }
 
 
 def output_tensors(output: Output) -> list[TensorMetadata]:
@@ -110,8 +91,8 @@ def label_datatype(labels: Sequence[Any]) -> str:
     return "FP64" if types <= {int, float} else BYTES
 
 
-def list_models(endpoints: EndpointServer, *, ready: bool) -> list[ModelState]:
-    """List the endpoints, or only those that answer."""
+def list_models(endpoints: EndpointServer, *, ready: bool) -> list[dict[str, str]]:
+    """List the endpoints, or only those that answer, with their states and the reasons."""
     found = []
     states = {"ready": "READY", "cold": "READY", "loading": "LOADING"}
     for name, endpoint in sorted(endpoints.endpoints.items()):
@@ -120,7 +101,8 @@ def list_models(endpoints: EndpointServer, *, ready: bool) -> list[ModelState]:
         if endpoint.state == "failed" and endpoint.trouble is not None:
             reason = str(endpoint.trouble)
         if state == "READY" or not ready:
-            found.append(ModelState(name, live_version(endpoint), state, reason))
+            version = live_version(endpoint)
+            found.append({"name": name, "version": version, "state": state, "reason": reason})
     return found
 
 

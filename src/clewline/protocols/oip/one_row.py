@@ -16,7 +16,6 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from clewline.protocols.oip.infer_request import ReceivedRequest
-from clewline.protocols.oip.tensor_data import BYTES, INTEGERS
 from clewline.protocols.oip.tensor_reader import UNSURE, TensorReader
 
 HEADERS = 512
@@ -110,7 +109,7 @@ def _json_reader(readers: Readers, received: ReceivedRequest) -> RowReader | Non
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(request).decode
     keys = 1 + 4 * len(inputs)  # msgspec takes a repeated one without a word
     order = [place for place, _ in readers]
-    has_whole = any(reader.datatype in INTEGERS for _, reader in readers)
+    has_whole = any(reader.plain == "whole" for _, reader in readers)
 
     def read(body: bytes) -> list[Any] | None:
         count = body.count(b'":')
@@ -130,13 +129,14 @@ def _json_reader(readers: Readers, received: ReceivedRequest) -> RowReader | Non
 
 def _element_type(reader: TensorReader) -> Any:
     """Return the type of an element that holds the whole rule of its field; None if none does."""
-    kind, (low, high) = reader.field.kind, reader.limits
-    element: Any = None
-    if reader.datatype == BYTES:
-        if reader.is_plain_text and kind != "datetime" and reader.levels != ():
-            element = str if reader.levels is None else Literal[reader.levels]
-    elif reader.datatype == "FP64" and kind == "number":
-        element = Annotated[float, Meta(ge=low, le=high)]
-    elif reader.datatype in INTEGERS and kind in ("number", "integer"):
-        element = Annotated[float, Meta(ge=low, le=high, multiple_of=1.0)]
-    return element | None if element is not None and reader.field.nullable else element
+    low, high = reader.limits
+    match reader.plain:
+        case "text" if reader.levels != ():
+            element: Any = str if reader.levels is None else Literal[reader.levels]
+        case "float":
+            element = Annotated[float, Meta(ge=low, le=high)]
+        case "whole":
+            element = Annotated[float, Meta(ge=low, le=high, multiple_of=1.0)]
+        case _:
+            return None
+    return element | None if reader.field.nullable else element

@@ -77,7 +77,7 @@ class OipRestRoutes:
         self.endpoints = endpoints
         self._is_ready = ready
         self._tasks: set[asyncio.Task[None]] = set()
-        server = _read("oip.server", "any", lambda: _json(model_metadata.OipServerMetadata()))
+        server = _read("oip.server", "any", lambda: _json(model_metadata.SERVER_METADATA))
         self._fixed = {
             b"/v2": server,
             b"/v2/": server,

@@ -58,11 +58,12 @@ class TensorReader:
         self.field, self.datatype, self.levels = rule.field, datatype, rule.levels
         self.is_tensor = rule.field.kind == "tensor"
         self.shape = list(rule.field.shape or ())
-        self.is_plain_text = datatype == BYTES and content_type != "base64" and null is None
         self.limits = _limits(rule, datatype)
         self._rule, self._null = rule, null
         self._is_base64 = content_type == "base64"
+        self._is_plain_bytes = datatype == BYTES and not self._is_base64 and null is None
         self._cast = tensor_data.element_caster(datatype) if datatype != BYTES else None
+        self.plain = self._plain_kind()
         self.one = self._one_value()
         self.raw_one = tensor_data.one_element_reader(datatype, self.one, UNSURE)
 
@@ -89,7 +90,7 @@ class TensorReader:
             return tensor_data.raw_array(received.body, span, self.datatype, prod(tensor.shape))
         strings = tensor_data.raw_strings(received.body, span, rows)
         try:
-            return [each.decode() for each in strings] if self.is_plain_text else list(strings)
+            return [each.decode() for each in strings] if self._is_plain_bytes else list(strings)
         except UnicodeDecodeError:
             return list(strings)  # no rule accepts bytes
 
@@ -116,8 +117,8 @@ class TensorReader:
         if self.is_tensor:
             array = self._cast_array(elements)
             return None if array is None else self._quick_array(array, rows)
-        if rows > 1 and (found := self._quick_many(elements)) is not None:
-            return found
+        if rows > 1 and (many := self._quick_many(elements)) is not None:
+            return many
         one = self.one
         found = [one(value) for value in elements]
         return None if UNSURE in found else found
@@ -143,11 +144,21 @@ class TensorReader:
 
     # ---- what is plainly right
 
+    def _plain_kind(self) -> str:
+        """Return how the elements are read if a check of type, limits and levels is the rule."""
+        kind, is_numeric = self.field.kind, self.field.kind in ("number", "integer")
+        if self._is_plain_bytes:
+            return "text" if kind != "datetime" else ""
+        if self.datatype == "FP64" and kind == "number":
+            return "float"
+        if self.datatype in INTEGERS and is_numeric:
+            return "whole"
+        return "truth" if self.datatype == "BOOL" and kind == "boolean" else ""
+
     def _one_value(self) -> Callable[[Any], Any]:
         """Make the quick reader of one value; closures, since attributes cost a third more."""
-        kind, nullable = self.field.kind, self.field.nullable
-        low, high = self.limits
-        if self.datatype == BYTES and self.is_plain_text and kind != "datetime":
+        nullable, (low, high) = self.field.nullable, self.limits
+        if self.plain == "text":
             levels = None if self.levels is None else frozenset(self.levels)
 
             def read(value: Any) -> Any:
@@ -155,7 +166,7 @@ class TensorReader:
                     return value
                 return None if value is None and nullable else UNSURE
 
-        elif self.datatype == "FP64" and kind == "number":
+        elif self.plain == "float":
 
             def read(value: Any) -> Any:
                 if type(value) is float and low <= value <= high:
@@ -164,7 +175,7 @@ class TensorReader:
                     return float(value)
                 return None if nullable and (value is None or value != value) else UNSURE
 
-        elif self.datatype in INTEGERS and kind in ("number", "integer"):
+        elif self.plain == "whole":
 
             def read(value: Any) -> Any:
                 if type(value) is int and low <= value <= high:
@@ -182,20 +193,18 @@ class TensorReader:
         return read
 
     def _quick_many(self, values: list[Any]) -> list[Any] | None:
-        types, kind = set(map(type, values)), self.field.kind
-        if self.is_plain_text and types == {str} and kind != "datetime":
-            return values if self.levels is None or set(values).issubset(self.levels) else None
-        if kind == "boolean" and types == {bool}:
-            return values
-        if kind not in ("number", "integer"):
-            return None
-        low, high = self.limits
-        if types == {float} and (self.datatype, kind) == ("FP64", "number"):
-            # The sum is NaN where one of them is, which neither least nor greatest need show.
-            good = low <= min(values) and max(values) <= high and not math.isnan(sum(values))
-            return values if good else None
-        if types == {int} and self.datatype in INTEGERS:
-            return list(map(float, values)) if low <= min(values) and max(values) <= high else None
+        types, (low, high) = set(map(type, values)), self.limits
+        match self.plain:
+            case "text" if types == {str}:
+                is_good = self.levels is None or set(values).issubset(self.levels)
+                return values if is_good else None
+            case "truth" if types == {bool}:
+                return values
+            case "float" if types == {float} and low <= min(values) and max(values) <= high:
+                # The sum is NaN where one of them is, which neither least nor greatest need show.
+                return None if math.isnan(sum(values)) else values
+            case "whole" if types == {int} and low <= min(values) and max(values) <= high:
+                return list(map(float, values))
         return None
 
     def _quick_array(self, array: NDArray[Any], rows: int) -> list[Any] | None:

@@ -88,13 +88,9 @@ class TableFormat:
 
     def _frame(self, body: bytes, max_rows: int) -> pl.DataFrame:
         self._guard(body, max_rows)
+        import polars as pl
 
-        def decode() -> pl.DataFrame:
-            import polars as pl
-
-            return self._decode(pl, body, io.BytesIO(body))
-
-        return _decoded(decode, self._what)
+        return _decoded(lambda: self._decode(pl, body, io.BytesIO(body)), self._what)
 
 
 def malformed_table(what: str, reason: str) -> MalformedInput:
