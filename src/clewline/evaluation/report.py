@@ -10,11 +10,11 @@ import msgspec
 from clewline.evaluation import metrics
 from clewline.evaluation.baseline import Baseline, cross_fit_rule, learn_rule
 from clewline.evaluation.metrics import LEVEL, Interval
-from clewline.evaluation.python import askable
 from clewline.evaluation.rules import read_columns
 from clewline.evaluation.task import Label, ModelPredictions, ask_model
 from clewline.flow import context, tracking
 from clewline.flow.step import step
+from clewline.model_families import family_of
 from clewline.signature import dataframes
 from clewline.signature.field import Task
 
@@ -91,8 +91,9 @@ def evaluate(
     """
     targets = dataframes.column_values(test, target)
     features, rows = dataframes.drop_column(test, target), len(targets)
-    asked = askable(model, test if train is None else train, target)
-    task, answers = ask_model(asked, features, targets)
+    if (family := family_of(model)) is not None:
+        model = family.as_estimator(model, test if train is None else train, target)
+    task, answers = ask_model(model, features, targets)
     columns = read_columns(test, target=target)
     if train is None:
         rule = learn_rule(columns, task.truth, task.objective, seed=seed)

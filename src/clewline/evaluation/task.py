@@ -91,8 +91,6 @@ def ask_model(
     """
     if not len(targets):
         raise InvalidInput("The test table has no rows, so nothing can be measured.")
-    if (family := family_of(model)) is not None:
-        model = family.as_estimator(model)
     classes = getattr(model, "classes_", None)
     if isinstance(classes, list) and classes:
         raise InvalidInput(

@@ -148,7 +148,7 @@ class BoosterFamily(EstimatorFamily):
             name for _, name in self.bare
         )
 
-    def as_estimator(self, model: Any) -> Any:
+    def as_estimator(self, model: Any, table: Any = None, target: str = "") -> Any:
         """Wrap a bare booster."""
         return self.wrap(model) if self.is_bare(model) else model
 

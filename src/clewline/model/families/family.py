@@ -176,8 +176,15 @@ class Family:
 
     # ── for evaluating, and for values between steps ────────────────────────
 
-    def as_estimator(self, model: Any) -> Any:
-        """Return a model in the shape of a scikit-learn estimator."""
+    def as_estimator(self, model: Any, table: Any = None, target: str = "") -> Any:
+        """
+        Return a model in the shape of a scikit-learn estimator.
+
+        Args:
+            model: Of this family.
+            table: Rows with the target, if the model is to be evaluated.
+            target: The column that it predicts.
+        """
         return model
 
     def takes_texts(self, model: Any) -> bool:

@@ -97,6 +97,12 @@ class PythonClassFamily(Family):
 
         return ask(model, frame, signature.output, len(frame))
 
+    def as_estimator(self, model: Any, table: Any = None, target: str = "") -> Any:
+        """Wrap an object, so that `cl.evaluate` can ask it."""
+        from clewline.model.families.python_class.as_estimator import as_estimator
+
+        return model if table is None else as_estimator(model, table, target)
+
     def describe(self, model: Any) -> dict[str, str]:
         """Return the class."""
         cls = model if isinstance(model, type) else type(model)
@@ -109,9 +115,9 @@ def frame_taken(model: Any) -> Frame | None:
 
     A table like the one that the model is registered with is passed then.
     """
-    from clewline.evaluation.python import taken_by
+    from clewline.model.families.python_class.as_estimator import input_type
 
-    return taken_by(model.predict)
+    return input_type(model.predict)
 
 
 def _inferred(model: Any, inputs: RegistrationInputs) -> Signature:
