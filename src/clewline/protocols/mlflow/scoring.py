@@ -37,11 +37,7 @@ VERSION = b"3.17.0"
 """The version of MLflow that `/version` reports; its clients compare it with their own."""
 DEFAULT = "default"
 """The endpoint that the routes at the root ask, where there are several."""
-FORMATS = {
-    "application/json": MLFLOW,
-    "text/csv": CSV,
-    "application/vnd.apache.parquet": PARQUET,
-}
+FORMATS = {"application/json": MLFLOW, "text/csv": CSV, "application/vnd.apache.parquet": PARQUET}
 """Content type → format of the body."""
 LARGE_ROWS = 1024
 """An answer of more rows is written on a thread; below, it takes under a millisecond."""
@@ -209,10 +205,7 @@ def write_answer(answer: PredictResponse) -> bytes:
     predictions = [bytes(row.label) or bytes(row.value) for row in rows]
     if not all(predictions):
         raise Fault("A prediction has neither label nor value.", "The server's log has it.")
-    said: dict[str, Any] = {
-        "revision": answer.revision,
-        "prediction_ids": [row.id for row in rows],
-    }
+    said: dict[str, Any] = {"revision": answer.revision, "prediction_ids": [row.id for row in rows]}
     if any(row.arm for row in rows):
         said["models"] = [row.model for row in rows]
         said["arms"] = [row.arm for row in rows]

@@ -188,12 +188,7 @@ class InferRequestReader:
         names = {key[0] for key in keys}
         fields = {rule.field.name: rule.field for rule in self._rules}
         problems = [
-            FieldProblem(
-                0,
-                name,
-                None,
-                f"a tensor of {datatype_of(field)}; the input is missing",
-            )
+            FieldProblem(0, name, None, f"a tensor of {datatype_of(field)}; the input is missing")
             for name, field in fields.items()
             if name not in names
         ]
