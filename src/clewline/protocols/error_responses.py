@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from clewline.errors import ClewlineError, FieldProblem, InvalidInput, ModelFailed, Overloaded
-from clewline.protocols.http.request import HttpRefusal, HttpResponse
+from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse
 
+T = TypeVar("T")
 STATUS: dict[str, int] = {
     "usage": 400,
     "bad_request": 400,
@@ -79,6 +80,22 @@ def error_response(error: ClewlineError) -> HttpResponse:
     return coded_response(
         error.code, str(error), fields, ids=ids, retry_after_s=retry_after_s, headers=headers
     )
+
+
+def unless_error(
+    request: HttpRequest,
+    dress: Callable[[HttpResponse], HttpResponse],
+    then: Callable[[T], None],
+) -> Callable[[T | ClewlineError], None]:
+    """Make a callback that answers with an error if it is given one, and else calls `then`."""
+
+    def settle(result: T | ClewlineError) -> None:
+        if isinstance(result, ClewlineError):
+            request.answer(dress(error_response(result)))
+        else:
+            then(result)
+
+    return settle
 
 
 def refusal_response(refused: HttpRefusal) -> HttpResponse:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import ClewlineError, Fault, NotFound, UnknownFormat
-from clewline.protocols.error_responses import error_response
+from clewline.protocols.error_responses import unless_error
 from clewline.protocols.health import require_ready
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.mlflow.body_format import MLFLOW
@@ -153,33 +153,21 @@ def handle_invocation(
 ) -> None:
     """Answer a request to predict, now or later."""
 
-    def begin(asked: PredictRequest | ClewlineError) -> None:
-        if isinstance(asked, ClewlineError):
-            settle(asked)
-        else:
-            predict(server, endpoint, asked, answer)
+    def begin(asked: PredictRequest) -> None:
+        predict(server, endpoint, asked, unless_error(request, dressed, answer))
 
-    def answer(result: PredictResponse | ClewlineError) -> None:
-        if isinstance(result, ClewlineError):
-            settle(result)
-            return
+    def answer(result: PredictResponse) -> None:
         request.rows, request.first_id = len(result.predictions), result.first_id
-        write = partial(write_answer, result)
-        takes_long = request.rows > LARGE_ROWS
-        run_at_once_or_on_thread(server.threads, write, settle, takes_long=takes_long)
+        then = unless_error(request, dressed, request.answer)
+        run_at_once_or_on_thread(
+            server.threads,
+            lambda: HttpResponse(200, write_answer(result)),
+            then,
+            takes_long=request.rows > LARGE_ROWS,
+        )
 
-    def settle(body: bytes | ClewlineError) -> None:
-        if isinstance(body, ClewlineError):
-            request.answer(dressed(error_response(body)))
-        else:
-            request.answer(HttpResponse(200, body))
-
-    try:
-        format = format_of(request)
-    except ClewlineError as error:
-        settle(error)
-    else:
-        when_read(request, server.threads, begin, format)
+    then = unless_error(request, dressed, begin)
+    when_read(request, server.threads, then, format_of(request))
 
 
 class _Prediction(msgspec.Struct, gc=False):

@@ -36,7 +36,6 @@ from clewline.serve.access import Need, TokenChecker
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.predict import predict
 from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import PredictResponse
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 
 logger = logging.getLogger(__name__)
@@ -68,7 +67,6 @@ CALLS = 8192
 GONE = 499
 """The status that counts calls whose caller left, or whose deadline passed."""
 
-A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -186,9 +184,9 @@ class OipGrpcServer:
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         methods: dict[str, tuple[Need | None, Handler]] = {
-            "ServerLive": (None, self._live),
-            "ServerReady": (None, self._ready),
-            "ServerMetadata": ("any", self._metadata),
+            "ServerLive": (None, _answerer(lambda: {"live": True})),
+            "ServerReady": (None, _answerer(lambda: {"ready": self._is_ready().status == 200})),
+            "ServerMetadata": ("any", _answerer(lambda: model_metadata.SERVER_METADATA)),
             "ModelReady": ("any", self._model_ready),
             "ModelMetadata": ("any", self._model),
             "ModelInfer": ("predict", self._infer),
@@ -263,15 +261,6 @@ class OipGrpcServer:
             peer = peer_address(call.context.peer())
             call.identity = self._token_checker.check(presented, peer, need)
 
-    async def _live(self, data: bytes, call: _Call) -> bytes:
-        return write_message("ServerLiveResponse", {"live": True})
-
-    async def _ready(self, data: bytes, call: _Call) -> bytes:
-        return write_message("ServerReadyResponse", {"ready": self._is_ready().status == 200})
-
-    async def _metadata(self, data: bytes, call: _Call) -> bytes:
-        return write_message("ServerMetadataResponse", model_metadata.SERVER_METADATA)
-
     async def _model_ready(self, data: bytes, call: _Call) -> bytes:
         request = read_message("ModelReadyRequest", data)
         endpoint = self.endpoints.get(request.name)
@@ -304,7 +293,9 @@ class OipGrpcServer:
         return b""
 
     async def _infer(self, data: bytes, call: _Call) -> bytes:
-        request = await self._do(len(data) > LARGE_BYTES, grpc_messages.read_inference, data)
+        request = await self._do(
+            partial(grpc_messages.read_inference, data), takes_long=len(data) > LARGE_BYTES
+        )
         endpoint = self.endpoints.get(request.model)
         call.endpoint, status = endpoint.name, 200
         try:
@@ -335,21 +326,29 @@ class OipGrpcServer:
         result = await _awaited(partial(predict, self.endpoints, endpoint, asked))
         call.rows, call.first_id = len(result.predictions), result.first_id
 
-        def write(answer: PredictResponse) -> bytes:
-            tensors = infer_response.infer_response(answer, output, request.options)
+        def write() -> bytes:
+            tensors = infer_response.infer_response(result, output, request.options)
             return grpc_messages.write_inference(endpoint.name, request, tensors)
 
-        return await self._do(call.rows > infer_response.LARGE_ROWS, write, result)
+        return await self._do(write, takes_long=call.rows > infer_response.LARGE_ROWS)
 
-    async def _do(self, large: bool, work: Callable[[A], T], argument: A) -> T:
-        """Do what takes long on a thread, and anything else at once."""
-        if not large:
-            return work(argument)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.endpoints.threads, work, argument)
+    async def _do(self, work: Callable[[], T], *, takes_long: bool) -> T:
+        """Run work that takes long on a thread, and anything else at once."""
+        if not takes_long:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self.endpoints.threads, work)
 
     async def _loaded(self, endpoint: ServedEndpoint) -> ServedRevision:
         return await _awaited(partial(self.endpoints.when_loaded, endpoint))
+
+
+def _answerer(answer: Callable[[], dict[str, Any]]) -> Handler:
+    """Make the handler of a method that reads no message."""
+
+    async def handle(data: bytes, call: _Call) -> bytes:
+        return write_message(f"{call.name}Response", answer())
+
+    return handle
 
 
 async def _awaited(ask: Callable[[Callable[[T | ClewlineError], None]], None]) -> T:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import ClewlineError, MalformedInput, NotFound
-from clewline.protocols.error_responses import error_response
+from clewline.protocols.error_responses import error_response, unless_error
 from clewline.protocols.health import require_ready
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.oip import infer_request, infer_response, model_metadata
@@ -140,13 +140,10 @@ class OipRestRoutes:
     def _model(self, endpoint: ServedEndpoint, version: str, request: HttpRequest) -> None:
         model_metadata.check_version(endpoint, version)
 
-        def answer(found: ServedRevision | ClewlineError) -> None:
-            if isinstance(found, ClewlineError):
-                _refuse(request, found)
-            else:
-                request.answer(_json(model_metadata.describe_model(found, endpoint.name)))
+        def answer(found: ServedRevision) -> None:
+            request.answer(_json(model_metadata.describe_model(found, endpoint.name)))
 
-        self.endpoints.when_loaded(endpoint, answer)
+        self.endpoints.when_loaded(endpoint, unless_error(request, dressed, answer))
 
     def _index(self, request: HttpRequest) -> None:
         only_ready = _object(request.body).get("ready") is True
@@ -161,7 +158,7 @@ class OipRestRoutes:
             try:
                 await move(name)
             except ClewlineError as error:
-                _refuse(request, error)
+                request.answer(dressed(error_response(error)))
             else:
                 request.answer(HttpResponse(200, b"{}"))
 
@@ -179,18 +176,13 @@ def handle_infer(
     if length is not None:
         format, detail = OIP_BINARY, length.strip().decode("latin-1")
 
-    def begin(asked: PredictRequest | ClewlineError) -> None:
-        if isinstance(asked, ClewlineError):
-            _refuse(request, asked)
-        elif endpoint.serving is not None:
+    def begin(asked: PredictRequest) -> None:
+        if endpoint.serving is not None:
             ask(asked, endpoint.serving)
         else:
-            server.when_loaded(endpoint, partial(ask, asked))
+            server.when_loaded(endpoint, unless_error(request, dressed, partial(ask, asked)))
 
-    def ask(asked: PredictRequest, serving: ServedRevision | ClewlineError) -> None:
-        if isinstance(serving, ClewlineError):
-            _refuse(request, serving)
-            return
+    def ask(asked: PredictRequest, serving: ServedRevision) -> None:
         output = serving.loaded.signature.output
 
         def read_options() -> InferOptions:
@@ -203,33 +195,22 @@ def handle_infer(
             infer_response.apply_parameters(asked, options)
             return options
 
-        def send(options: InferOptions | ClewlineError) -> None:
-            if isinstance(options, ClewlineError):
-                _refuse(request, options)
-            else:
-                predict(server, endpoint, asked, partial(answer, options, output))
+        def send(options: InferOptions) -> None:
+            then = unless_error(request, dressed, partial(answer, options, output))
+            predict(server, endpoint, asked, then)
 
-        takes_long = len(asked.body) > LARGE_BYTES
-        run_at_once_or_on_thread(server.threads, read_options, send, takes_long=takes_long)
+        takes_long, then = len(asked.body) > LARGE_BYTES, unless_error(request, dressed, send)
+        run_at_once_or_on_thread(server.threads, read_options, then, takes_long=takes_long)
 
-    def answer(
-        options: InferOptions, output: Output, result: PredictResponse | ClewlineError
-    ) -> None:
-        if isinstance(result, ClewlineError):
-            _refuse(request, result)
-            return
+    def answer(options: InferOptions, output: Output, result: PredictResponse) -> None:
         request.rows, request.first_id = len(result.predictions), result.first_id
         write = partial(_write, endpoint.name, options, output, result)
         takes_long = request.rows > infer_response.LARGE_ROWS
-        run_at_once_or_on_thread(server.threads, write, settle, takes_long=takes_long)
+        then = unless_error(request, dressed, request.answer)
+        run_at_once_or_on_thread(server.threads, write, then, takes_long=takes_long)
 
-    def settle(response: HttpResponse | ClewlineError) -> None:
-        if isinstance(response, ClewlineError):
-            _refuse(request, response)
-        else:
-            request.answer(response)
-
-    when_read(request, server.threads, begin, format, detail)
+    then = unless_error(request, dressed, begin)
+    when_read(request, server.threads, then, format, detail)
 
 
 def _write(
@@ -258,10 +239,6 @@ def _write(
         return HttpResponse(200, body)
     length = (HEADER_LENGTH, b"%d" % len(body))
     return HttpResponse(200, b"".join([body, *raws]), OCTETS, (length,))
-
-
-def _refuse(request: HttpRequest, error: ClewlineError) -> None:
-    request.answer(dressed(error_response(error)))
 
 
 def dressed(response: HttpResponse) -> HttpResponse:
