@@ -83,8 +83,7 @@ def doctor(
     quick
         Do not read and verify every blob, package and log segment.
     fix
-        First fix what needs no judgement: half-written records, stale locks, runs whose
-        process is dead, indexes of the log.
+        First fix half-written records, stale locks, unfinished runs and log indexes.
     """
     from clewline.flow.values import INSIDE
     from clewline.model.doctor import model_findings

@@ -56,11 +56,9 @@ class BlobStore(Protocol):
 
     def put(self, data: bytes) -> Digest:
         """Store bytes; the same ones again cost a comparison, and repair a damaged copy."""
-        ...
 
     def put_file(self, path: Path) -> Digest:
         """Store the bytes of a file, however large, in pieces."""
-        ...
 
     def get(self, digest: Digest) -> bytes:
         """
@@ -70,11 +68,9 @@ class BlobStore(Protocol):
             BlobMissing: There is none under this digest.
             BlobCorrupt: Its bytes are not those that were stored.
         """
-        ...
 
     def has(self, digest: Digest) -> bool:
         """Return whether there is a blob under this digest."""
-        ...
 
     def copy_to(self, digest: Digest, path: Path) -> None:
         """
@@ -83,19 +79,15 @@ class BlobStore(Protocol):
         Raises:
             BlobMissing, BlobCorrupt: As `get`.
         """
-        ...
 
     def flush(self) -> None:
         """Make everything that was put durable, and visible to other processes."""
-        ...
 
     def digests(self) -> Iterator[Digest]:
         """Yield the digest of every blob, once each, in no order."""
-        ...
 
     def close(self) -> None:
         """Flush, and release files and locks."""
-        ...
 
 
 def encode_struct(value: msgspec.Struct) -> bytes:

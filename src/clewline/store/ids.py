@@ -2,9 +2,8 @@
 Ids of predictions and runs.
 
 A prediction id is a UUIDv7 (RFC 9562): 48 bits of milliseconds since the epoch,
-then 74 bits that count upwards by random steps inside a millisecond, so that
-ids of one process sort in the order in which they were made and nobody guesses
-the next.
+then 74 bits that count upwards by random steps inside a millisecond. The ids of
+one process sort in the order in which they were made, and nobody guesses the next.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _VERSION_AND_VARIANT = (7 << 76) | (2 << 62)
 _LOW = (1 << 62) - 1
 
 SPARE_BYTES = 4096
-"""Random bytes that are asked for at once."""
+"""How many random bytes are read from the system at once."""
 _STEP = struct.Struct("<I")
 
 _lock = threading.Lock()
@@ -44,7 +43,7 @@ def prediction_id() -> str:
 
 
 def prediction_ids(count: int) -> list[bytes]:
-    """Make `count` prediction ids of 16 bytes each, ascending, later than all before them."""
+    """Make `count` prediction ids of 16 bytes each, ascending, all after every earlier one."""
     global _last_ms, _last_count
     with _lock:
         steps = _STEP.unpack(_random(4)) if count == 1 else _steps(count)
@@ -65,7 +64,7 @@ def _steps(count: int) -> tuple[int, ...]:
 
 
 def _random(size: int) -> bytes:
-    """Give random bytes that nobody was given before; asking the system costs a microsecond."""
+    """Return random bytes, each once; every read from the system costs a microsecond."""
     global _spare, _spare_from
     start, _spare_from = _spare_from, _spare_from + size
     if _spare_from > len(_spare):
@@ -74,7 +73,7 @@ def _random(size: int) -> bytes:
 
 
 def _forget_spare() -> None:
-    """After a fork: what is left belongs to the parent."""
+    """Forget the random bytes after a fork: the parent uses them."""
     global _spare
     _spare = b""
 
@@ -90,20 +89,20 @@ def id_bytes(text: str) -> bytes:
     Read an id as its 16 bytes.
 
     Raises:
-        NotFound: The text is no prediction id.
+        NotFound: The text is not a prediction id.
     """
     try:
         return UUID(text).bytes
     except ValueError as error:
         raise NotFound(
-            f"{text!r} is no prediction id.",
+            f"{text!r} is not a prediction id.",
             "An id looks like 01990c4e-2b7a-7c31-9f0e-5a4d3c2b1a09; "
             "`clewline predictions list` shows the latest.",
         ) from error
 
 
 def id_time_s(identifier: str | bytes) -> float:
-    """Tell when an id was made, in seconds since the epoch, to the millisecond."""
+    """Return when an id was made, in seconds since the epoch, to the millisecond."""
     data = id_bytes(identifier) if isinstance(identifier, str) else identifier
     return int.from_bytes(data[:6], "big") / 1000
 

@@ -10,26 +10,26 @@ from clewline.errors import UsageError
 from clewline.store.records import Record
 
 _OF_THE_RECORDS = (UsageError, TypeError, ValueError)
-"""What is wrong with the records themselves: trying them again would never end."""
+"""Errors of the records themselves: writing them again would fail again."""
 
 _LINGER_S = 0.01
-"""How long a group waits for more: one commit costs more than many records."""
+"""How long a group waits for more records: a commit costs more than many records do."""
 
 
 class Recorder:
     """
     Takes records at once and makes them durable soon, in the order of `add`.
 
-    A record is written only after every blob that was put before it was added,
-    and together with those of the same `add`. May be used from any thread.
-    `drain` (or the end of the `with`) tells whether all went well.
+    A record is written only after every blob that was put before it was added, and together
+    with the other records of the same `add`. May be used from any thread. `drain`, or the end
+    of the `with`, raises what went wrong.
 
-    A process forked meanwhile has no part in it: there nothing waits to be written,
-    and `add` raises RuntimeError.
+    In a child that was forked meanwhile nothing waits to be written, and `add` raises
+    RuntimeError.
     """
 
     def __init__(self, write: Callable[[Sequence[Record]], None]) -> None:
-        """Begin, with a function that makes blobs and then these records durable."""
+        """Start the thread; `write` makes blobs and then these records durable."""
         self._write = write
         self._condition = threading.Condition()
         self._waiting: list[tuple[Record, ...]] = []
@@ -37,18 +37,23 @@ class Recorder:
         self._hurry = 0
         self._closed = False
         self._pid = os.getpid()
-        self._refused: BaseException | None = None  # what it was about is dropped
-        self._stopped: BaseException | None = None  # what it was about still waits
+        self._refused: BaseException | None = None  # its records were dropped
+        self._stopped: BaseException | None = None  # its records still wait
         self._thread = threading.Thread(target=self._work, name="clewline-recorder", daemon=True)
         self._thread.start()
 
     @property
     def error(self) -> BaseException | None:
-        """What `drain` would raise by now."""
+        """The error that `drain` would raise now."""
         return self._refused or self._stopped
 
     def add(self, *records: Record) -> None:
-        """Promise records, which are written together; returns at once."""
+        """
+        Add records, which are written together; returns at once.
+
+        Raises:
+            RuntimeError: The recorder is closed, or belongs to the process that forked this one.
+        """
         if self._is_forked():
             raise RuntimeError("the recorder belongs to the process that forked this one")
         with self._condition:
@@ -62,11 +67,10 @@ class Recorder:
         Wait until everything added so far is durable.
 
         Raises:
-            UsageError: The catalog refused records since the last `drain`; they
-                are dropped with those of the same `add`, all others are written.
+            UsageError: The catalog refused records since the last `drain`; they are dropped
+                with the other records of the same `add`, all others are written.
             TypeError, ValueError: The same, for a mistake of the caller's.
-            Fault: The store cannot be written. Nothing is dropped, and the next
-                `drain` tries again.
+            Fault: The store cannot be written. Nothing is dropped; the next `drain` tries again.
         """
         if threading.current_thread() is self._thread or self._is_forked():
             return
@@ -81,7 +85,7 @@ class Recorder:
             raise error
 
     def close(self) -> None:
-        """Drain, and end the thread."""
+        """Drain, and end the thread; raises what `drain` raises."""
         if self._is_forked():
             return  # the thread is the parent's, and so is what waits
         try:
@@ -129,7 +133,7 @@ class Recorder:
             return group
 
     def _one_by_one(self, group: list[tuple[Record, ...]]) -> list[tuple[Record, ...]]:
-        """Write what was added apart, apart: one that is refused must not take others along."""
+        """Write each `add` by itself, so that one that is refused does not take others along."""
         for position, records in enumerate(group):
             error = self._attempt([records])
             if isinstance(error, _OF_THE_RECORDS):

@@ -1,9 +1,7 @@
 """
-What the catalog holds: one frozen struct for each kind of record.
+The records of the catalog: one frozen struct for each kind.
 
-A field in `KEYS` is part of the record's identity. Times are seconds since the
-epoch, UTC. A `ref` is the text of a lineage node: `run:ID`, `step:ID`,
-`input:DIGEST`, `code:DIGEST`, `model:NAME@NUMBER`, `revision:NAME#NUMBER`.
+A field in `KEYS` is part of the record's identity. Times are seconds since the epoch, UTC.
 """
 
 from __future__ import annotations
@@ -213,7 +211,7 @@ class LiveRevision(Record, frozen=True, kw_only=True):
 
 
 class Token(Record, frozen=True, kw_only=True):
-    """What a caller beyond loopback shows; only the digest of its secret is kept."""
+    """The token of a caller beyond loopback; the catalog keeps only the digest of its secret."""
 
     ON_CONFLICT = "replace"
 
@@ -227,7 +225,7 @@ class Token(Record, frozen=True, kw_only=True):
 
 
 class RouterState(Record, frozen=True, kw_only=True):
-    """What a router of an endpoint has learned, as of one moment. Never changes."""
+    """The state that a router of an endpoint has learned by one moment. Never changes."""
 
     KEYS = ("endpoint", "node", "number")
 
@@ -239,7 +237,7 @@ class RouterState(Record, frozen=True, kw_only=True):
 
 
 class Edge(Record, frozen=True, kw_only=True):
-    """`source` took part in making `target`; both are refs."""
+    """`source` took part in making `target`; both are nodes as `store.edges` writes them."""
 
     KEYS = ("source", "target", "role")
     INDEXES = (("target",),)
@@ -252,9 +250,9 @@ class Edge(Record, frozen=True, kw_only=True):
 
 class ArtifactUse(Record, frozen=True, kw_only=True):
     """
-    An artifact as input or output of a step run, so that an artifact can be asked about.
+    An artifact as input or output of a step run, so that `why` and `impact` can begin at it.
 
-    The catalog writes it by itself with each step run.
+    The catalog adds it with each step run.
     """
 
     KEYS = ("artifact", "step_run", "role")
@@ -268,7 +266,7 @@ class ArtifactUse(Record, frozen=True, kw_only=True):
 
 
 class SeenFile(Record, frozen=True, kw_only=True):
-    """A path that was a content input of a run, so that a path can be asked about."""
+    """A path that a run read as a content input, so that `why` and `impact` can begin at a path."""
 
     KEYS = ("path", "digest", "run")
     REFERENCES = ((("run",), "Run"),)

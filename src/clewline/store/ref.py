@@ -55,11 +55,9 @@ class RecordSource(Protocol):
 
     def get(self, kind: type[R], *key: Any) -> R | None:
         """Get the record with these keys; None when there is none."""
-        ...
 
     def find(self, kind: type[R], **how: Any) -> list[R]:
         """Find records; see `CatalogReader.find`."""
-        ...
 
 
 class Ref(msgspec.Struct, frozen=True):

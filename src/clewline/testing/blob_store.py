@@ -10,7 +10,7 @@ The contract of a store of blobs.
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,24 +98,16 @@ class BlobStoreContract:
 
     def test_threads_may_put_and_read_at_once(self, tmp_path: Path) -> None:
         store = self.open(tmp_path)
-        failed: list[BaseException] = []
 
         def work(thread: int) -> None:
-            try:
-                for i in range(200):
-                    data = b"shared %d" % i if i % 2 else b"own %d %d" % (thread, i)
-                    assert store.get(store.put(data)) == data
-                    if i % 50 == 0:
-                        store.flush()
-            except BaseException as error:
-                failed.append(error)
+            for i in range(200):
+                data = b"shared %d" % i if i % 2 else b"own %d %d" % (thread, i)
+                assert store.get(store.put(data)) == data
+                if i % 50 == 0:
+                    store.flush()
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
-        assert failed == []
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(4)))
         assert len(list(store.digests())) == 100 + 4 * 100
         store.close()
 

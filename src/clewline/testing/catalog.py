@@ -10,7 +10,7 @@ The contract of a catalog.
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -161,24 +161,16 @@ class CatalogContract:
         assert roles == [(given, "file:plot"), (taken, "input:tables"), (given, "output:0")]
 
     def test_numbers_are_given_once_by_many_threads(self, catalog: Any) -> None:
-        failed: list[BaseException] = []
 
-        def register() -> None:
-            try:
-                for _ in range(10):
-                    with catalog.transaction() as transaction:
-                        newest = transaction.find(ModelVersion, order="-number", limit=1)
-                        number = newest[0].number + 1 if newest else 1
-                        transaction.add(_version(number=number))
-            except BaseException as error:
-                failed.append(error)
+        def register(_: int) -> None:
+            for _ in range(10):
+                with catalog.transaction() as transaction:
+                    newest = transaction.find(ModelVersion, order="-number", limit=1)
+                    number = newest[0].number + 1 if newest else 1
+                    transaction.add(_version(number=number))
 
-        threads = [threading.Thread(target=register) for _ in range(4)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
-        assert failed == []
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(register, range(4)))
         numbers = [version.number for version in catalog.find(ModelVersion, limit=None)]
         assert numbers == list(range(1, 41))
 

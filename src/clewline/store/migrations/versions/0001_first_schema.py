@@ -89,29 +89,19 @@ REFERENCES = (
     ("cache_entry", "step_run", "step_run"),
 )
 
-INDEXES = (
-    ("artifact", "blob"),
-    ("artifact", "kind created"),
-    ("edge", "target"),
-    ("revision", "created"),
-    ("run", "pipeline started"),
-    ("run", "snapshot"),
-    ("run", "started"),
-    ("run", "status"),
-    ("live_revision", "moved"),
-    ("model_version", "created"),
-    ("model_version", "package"),
-    ("model_version", "run"),
-    ("seen_file", "digest"),
-    ("seen_file", "run"),
-    ("step_run", "cached_from"),
-    ("step_run", "key"),
-    ("step_run", "name started"),
-    ("step_run", "run index"),
-    ("artifact_use", "step_run"),
-    ("cache_entry", "function created"),
-    ("cache_entry", "step_run"),
-)
+# table → its indexes, each of one column or several
+INDEXES = {
+    "artifact": "blob kind+created",
+    "edge": "target",
+    "revision": "created",
+    "run": "pipeline+started snapshot started status",
+    "live_revision": "moved",
+    "model_version": "created package run",
+    "seen_file": "digest run",
+    "step_run": "cached_from key name+started run+index",
+    "artifact_use": "step_run",
+    "cache_entry": "function+created step_run",
+}
 
 
 def upgrade() -> None:
@@ -137,5 +127,6 @@ def upgrade() -> None:
             ),
             sqlite_with_rowid=False,
         )
-    for name, columns in INDEXES:
-        op.create_index(f"ix_{name}_{'_'.join(columns.split())}", name, columns.split())
+    for name, indexes in INDEXES.items():
+        for fields in (index.split("+") for index in indexes.split()):
+            op.create_index(f"ix_{name}_{'_'.join(fields)}", name, fields)
