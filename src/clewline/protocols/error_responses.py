@@ -1,4 +1,4 @@
-"""From errors to HTTP: the one table of statuses, and the one shape of an error's body."""
+"""Errors as HTTP answers: one table of statuses, and one shape of the body."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ STATUS: dict[str, int] = {
     "store_read_only": 507,
     "store_newer": 500,
 }
-"""Code of an error → status, else 500. `docs/errors.md` says what each means."""
+"""Code of an error → status; other codes are 500. `docs/errors.md` explains each."""
 
 REFUSALS: dict[int, str] = {
     400: "bad_request",
@@ -66,13 +66,13 @@ REFUSALS: dict[int, str] = {
 """Status of a refusal by the HTTP server itself → code."""
 
 CHALLENGE = ((b"www-authenticate", b'Bearer realm="clewline"'),)
-"""What RFC 9110 asks of every 401."""
+"""The header that RFC 9110 (11.6.1) requires of every 401."""
 NAMED_PROBLEMS = 10_000
-"""Field problems that one answer names; its message says how many there are in all."""
+"""Maximum field problems that one answer names; its message has the full number."""
 
 
 def error_response(error: ClewlineError) -> HttpResponse:
-    """Give an error of ours as an answer."""
+    """Return the answer to an error of ours."""
     fields = error.fields if isinstance(error, InvalidInput) else ()
     retry_after_s = error.retry_after_s if isinstance(error, Overloaded) else None
     ids = error.ids if isinstance(error, ModelFailed) else ()
@@ -99,7 +99,7 @@ def unless_error(
 
 
 def refusal_response(refused: HttpRefusal) -> HttpResponse:
-    """Give a refusal by the HTTP server as an answer."""
+    """Return the answer to a refusal by the HTTP server."""
     message = f"{refused.message} {refused.fix}"
     retry_after_s = 1.0 if refused.status == 503 else None
     return coded_response(REFUSALS[refused.status], message, retry_after_s=retry_after_s)
@@ -114,7 +114,7 @@ def coded_response(
     retry_after_s: float | None = None,
     headers: tuple[tuple[bytes, bytes], ...] = (),
 ) -> HttpResponse:
-    """Give a code of the table as an answer in the one shape that errors have."""
+    """Return the answer for a code of the table, in the shape of all errors."""
     error: dict[str, Any] = {"code": code, "message": message}
     if fields:
         error["fields"] = fields[:NAMED_PROBLEMS]

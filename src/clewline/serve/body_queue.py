@@ -1,4 +1,4 @@
-"""Where large bodies are read: a portion of one a turn of the event loop, each in turn."""
+"""Large bodies are read here: one portion of one body in each turn of the event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Done = Callable[[RequestRows | ClewlineError], None]
 
 
 class BodyQueue:
-    """Drives readings in the order in which they came. Lives on the loop's thread."""
+    """Reads bodies in the order in which they came. Lives on the loop's thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -28,12 +28,12 @@ class BodyQueue:
         self, reading: Iterator[RequestRows | None], done: Done, is_over: Callable[[], bool]
     ) -> None:
         """
-        Take a reading.
+        Take a body.
 
         Args:
-            reading: Gives None after each portion, the rows at the end.
-            done: Called later with the rows, or with why there are none.
-            is_over: Tells that nobody waits any more: the rest is not read.
+            reading: Yields None after each portion, and the rows at the end.
+            done: Called later with the rows, or with the reason why there are none.
+            is_over: Returns whether nobody waits any more; then the rest is not read.
         """
         self._waiting.append((reading, done, is_over))
         if len(self._waiting) == 1:
@@ -43,7 +43,7 @@ class BodyQueue:
         reading, done, is_over = self._waiting[0]
         outcome: RequestRows | ClewlineError | None
         try:
-            outcome = Fault("Nobody waits for the answer.") if is_over() else next(reading)
+            outcome = Fault("The caller has gone.") if is_over() else next(reading)
         except ClewlineError as error:
             outcome = error
         except Exception:

@@ -1,4 +1,4 @@
-"""Which revisions went live, as the catalog says; cheap to ask of ten thousand endpoints."""
+"""Which revisions went live in the catalog; cheap even with ten thousand endpoints."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from clewline.store.records import LiveRevision
 from clewline.store.store import Store
 
 PAGE = 64
-"""Changes that one look at the newest may find; where there are more, all are read."""
+"""Maximum changes that one query of the newest finds; if there are more, all are read."""
 ALL_S = 10.0
-"""How long a change may stay unseen that bears an early time, as when a clock was set back."""
+"""Maximum delay of a change with an early time, as after a clock was set back."""
 
 
 class CatalogFollower:
@@ -19,8 +19,8 @@ class CatalogFollower:
     Follows the live revisions of a project. For one thread, always the same.
 
     Args:
-        store: Whose catalog.
-        names: Only these endpoints; all if None.
+        store: Has the catalog.
+        names: Follow only these endpoints; None follows all.
     """
 
     def __init__(self, store: Store, names: set[str] | None) -> None:
@@ -33,10 +33,10 @@ class CatalogFollower:
 
     def changes(self) -> list[LiveRevision]:
         """
-        Tell what went live, or was loaded or unloaded, since the last time; everything at first.
+        Return what went live, was loaded or was unloaded since the last call; at first, everything.
 
         Raises:
-            StoreNewer: A newer clewline has upgraded the catalog meanwhile.
+            StoreNewer: A newer clewline has upgraded the catalog in the meantime.
         """
         catalog = self._store.catalog
         version = catalog.reader.data_version()

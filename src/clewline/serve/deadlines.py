@@ -1,4 +1,4 @@
-"""Deadlines: who waits for an answer no longer than until a certain moment is told on time."""
+"""Deadlines of callers who wait for an answer, behind one timer of the event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 
 STEP_S = 0.002
-"""Deadlines that are so close together share a timer."""
+"""Deadlines within this time of each other share a slot."""
 
 Expire = Callable[[], None]
 
@@ -17,8 +17,8 @@ class Deadlines:
     """
     Calls back at deadlines. Lives on the loop's thread.
 
-    One timer of the loop for all, and nothing to search when a deadline is
-    forgotten, as nearly all are: they lie in slots of `STEP_S` each.
+    All deadlines share one timer of the loop. They are kept in slots of `STEP_S`, so that
+    forgetting one, as happens to nearly all, needs no search.
     """
 
     def __init__(self) -> None:
@@ -30,14 +30,11 @@ class Deadlines:
 
     def add(self, deadline: float, expire: Expire) -> int:
         """
-        Have `expire` called at a deadline.
+        Call `expire` at a deadline, and return the slot for `forget`.
 
         Args:
-            deadline: A finite moment of `time.perf_counter`.
+            deadline: A finite time of `time.perf_counter`.
             expire: Called on the loop's thread, up to `STEP_S` late.
-
-        Returns:
-            The slot, to forget it by.
         """
         number = int(deadline / STEP_S) + 1
         slot = self._slots.get(number)
@@ -49,13 +46,13 @@ class Deadlines:
         return number
 
     def forget(self, number: int, expire: Expire) -> None:
-        """Call nobody back: the answer is there."""
+        """Do not call `expire` any more: the answer is there."""
         slot = self._slots.get(number)
         if slot is not None:
             slot.pop(expire, None)
 
     def close(self) -> None:
-        """Call nobody back any more."""
+        """Forget all deadlines."""
         self._slots.clear()
         self._order.clear()
         if self._timer is not None:

@@ -1,4 +1,4 @@
-"""What a protocol asks of an endpoint, whatever the wire: bytes, their format, and how long."""
+"""A request to predict, whatever protocol it came by."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class PredictRequest(msgspec.Struct, eq=False):
     """
     One request to predict.
 
-    `body` is what the log keeps, with `format` and `detail`: rows are read from
-    just these three, today and in a replay. Compression is undone before.
+    The log keeps `body`, `format` and `detail`: rows are read from these three alone, now
+    and in a replay. The body is decompressed before.
     """
 
     body: bytes
     format: str = JSON  # a name in `clewline.serve.formats`
     detail: str = ""  # what the format must know beside the body, such as the length of a header
     key: str | None = None  # the caller's idempotency key
-    deadline: float = math.inf  # of `time.perf_counter`; what is not begun by then is not computed
-    abandoned: Callable[[], bool] | None = None  # tells that the caller is gone
-    trace: Any = None  # the caller's trace context, for whoever records spans
-    timings: RequestTimings | None = None  # of a request of which spans are recorded
+    deadline: float = math.inf  # of `time.perf_counter`; rows not begun by then are not computed
+    abandoned: Callable[[], bool] | None = None  # returns whether the caller has gone
+    trace: Any = None  # the caller's trace context, if it sent one
+    timings: RequestTimings | None = None  # set if the request is traced

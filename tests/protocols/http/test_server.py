@@ -249,11 +249,13 @@ def test_head_gets_the_length_without_the_body(caller):
     assert caller.answer()[0] == 200
 
 
-def test_slow_callers_are_told_and_idle_ones_are_let_go(serve, connect):
-    server = serve(head_s=0.3, body_s=0.3, idle_s=0.3)
-    slow_head, slow_body, idle = connect(server), connect(server), connect(server)
+def test_slow_callers_get_an_answer_and_idle_ones_are_closed(serve, connect):
+    server = serve(head_s=1.0, body_s=1.0, idle_s=1.0)
+    slow_head = connect(server)
     slow_head.send(GET[:-2])
+    slow_body = connect(server)
     slow_body.send(POST[:-1])
+    idle = connect(server)
     idle.send(GET)
     assert idle.answer()[0] == 200
     assert slow_head.answer()[0] == 408

@@ -166,7 +166,7 @@ class HttpConnection(asyncio.Protocol):
         self._fed_bytes = 0  # of the request, since the read that it began in
         self._in_head = False
         self._owes_continue = False
-        self._deaf = False  # further input is thrown away
+        self._ignores_input = False  # further input is dropped
         self._closing = False
         self._half_closed = False
         self._paused_reading = False
@@ -194,7 +194,7 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and handle every request that is whole."""
-        if self._deaf:
+        if self._ignores_input:
             return
         was_reading, shared = self._reading, self.shared
         if was_reading is None:
@@ -248,7 +248,7 @@ class HttpConnection(asyncio.Protocol):
                 return
             except httptools.HttpParserUpgrade as upgrade:
                 if not self._is_offer():
-                    self._deaf = True  # what follows CONNECT is not HTTP
+                    self._ignores_input = True  # what follows CONNECT is not HTTP
                     return
                 # The parser left out the body, which clients that offer h2c send: parse again.
                 request = self._reading
@@ -434,7 +434,7 @@ class HttpConnection(asyncio.Protocol):
         if not self.is_full:
             self.deadline = math.inf
         if not request.keep_alive:
-            self._deaf = True
+            self._ignores_input = True
         if self._backlog or not self._has_room():
             self._backlog.append(request)
             self._handle_backlog()
@@ -485,7 +485,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _refuse(self, refusal: HttpRefusal) -> None:
         """Answer in turn, then end the connection: where the next request begins is unknown."""
-        self._deaf = True
+        self._ignores_input = True
         request: HttpRequest = self._reading or ReceivedRequest(connection=self)
         request.keep_alive = False
         self._drop_request()
@@ -567,7 +567,7 @@ class HttpConnection(asyncio.Protocol):
             stream.begun = True
             if not chunked or self._is_last(request):
                 request.keep_alive = False
-                self._deaf = True
+                self._ignores_input = True
             coding = b"transfer-encoding: chunked\r\n" if chunked else b""
             status, extra = STATUS_LINES[reply.status], _extra_headers(request, reply)
             parts += (status, b"content-type: %b\r\n" % reply.content_type, coding)
@@ -615,7 +615,7 @@ class HttpConnection(asyncio.Protocol):
         Only a caller who asked for `Connection: close` may send it to say that no more
         requests come, and still gets the answers that are owed.
         """
-        self._deaf = self._half_closed = True
+        self._ignores_input = self._half_closed = True
         self._drop_request()
         owed = self._backlog or self._waiting
         return bool(owed) and not owed[-1].keep_alive
@@ -675,7 +675,7 @@ class HttpConnection(asyncio.Protocol):
         """End our side; read on for a moment, since a reset would lose what we sent."""
         if self._closing:
             return
-        self._closing = self._deaf = True
+        self._closing = self._ignores_input = True
         self._drop_answers()  # to requests after the last one, if there are any
         self.restart_clock()
         if self._half_closed:

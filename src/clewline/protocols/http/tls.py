@@ -1,13 +1,12 @@
 """
-TLS between a transport and a connection of ours.
+TLS between a transport and an `HttpConnection`.
 
-    bytes ─► TlsLayer.data_received ─► Connection.data_received
-    bytes ◄─ TlsLayer's transport   ◄─ Connection writes
+    bytes ─► TlsLayer.data_received ─► HttpConnection.data_received
+    bytes ◄─ TlsLayer's transport   ◄─ HttpConnection writes
 
-asyncio's own TLS tells a connection nothing before the handshake is over, and
-cannot end one direction alone. Here a connection is counted from its first
-moment, its handshake has a deadline, and the last answer is followed by a
-close_notify and by reading on for a moment, as without TLS.
+asyncio's own TLS reports a connection only after the handshake, and cannot close one
+direction alone. Here a connection counts from its start, its handshake has a deadline, and
+after the last answer the layer sends close_notify and reads on for a moment, as without TLS.
 """
 
 from __future__ import annotations
@@ -26,30 +25,30 @@ from clewline.protocols.http.connection import HttpConnection, Transport
 logger = logging.getLogger(__name__)
 
 HANDSHAKE = 0x16
-"""The first byte of every TLS connection: no HTTP request begins so."""
+"""The first byte of every TLS connection; no HTTP request begins with it."""
 READ_BYTES = 256 << 10
 WARN_DAYS = 14
-"""A certificate that ends so soon is warned of."""
+"""Days before the end of a certificate from which the log warns of it."""
 PLAIN = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
     b"connection: close\r\n\r\n%b"
 )
 PLAIN_BODY = (
     b'{"error":{"code":"bad_request",'
-    b'"message":"TLS is spoken here, and this was plain HTTP. Use https://."}}'
+    b'"message":"This port accepts only TLS, but the request is plain HTTP. Use https://."}}'
 )
 
 
 class Certificate:
     """
-    A certificate with its private key, as files have them; read again when they change.
+    A certificate and its private key, from files that are read again when they change.
 
     Args:
-        chain: A PEM file: the server's certificate, then those that it rests on.
+        chain: A PEM file: the server's certificate, then those of its issuers.
         key: A PEM file with its private key, without a passphrase.
 
     Raises:
-        InvalidConfig: A file is missing or no PEM, or the key does not fit.
+        InvalidConfig: A file is missing or is not PEM, or the key does not fit.
     """
 
     def __init__(self, chain: Path, key: Path) -> None:
@@ -59,7 +58,7 @@ class Certificate:
         self.ends = _warn_of_end(chain)  # when it does, in seconds since the epoch
 
     def refresh(self) -> bool:
-        """Read files that have changed, for new connections; tell whether they were taken."""
+        """Read files that have changed, for new connections; return whether they are used."""
         stamp = self._stamp()
         if stamp == self._seen:
             return False
@@ -67,9 +66,9 @@ class Certificate:
         try:
             self.context = _context(self.chain, self.key)
         except InvalidConfig as error:
-            logger.error("the certificate from before stays in use: %s", error)
+            logger.error("the previous certificate stays in use: %s", error)
             return False
-        logger.info("the certificate %s was read anew", self.chain)
+        logger.info("the certificate %s was read again", self.chain)
         self.ends = _warn_of_end(self.chain)
         return True
 
@@ -78,7 +77,7 @@ class Certificate:
 
 
 class TlsLayer(asyncio.Protocol):
-    """The protocol of a transport, and itself the transport of a connection."""
+    """The protocol of a transport, and the transport of an `HttpConnection`."""
 
     def __init__(self, connection: HttpConnection, context: ssl.SSLContext) -> None:
         self._connection = connection
@@ -86,40 +85,40 @@ class TlsLayer(asyncio.Protocol):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._transport: Transport
         self._is_begun = False
-        self._is_shaken = False
-        self._deaf = False  # what still comes in is thrown away
+        self._is_established = False
+        self._ignores_input = False  # further input is ignored
         self._paused = False
         self._early: list[bytes] = []  # written before the handshake was over
         self._ends_early = False
-        self._is_ended = False  # nothing is written any more
+        self._is_closed = False  # nothing is written any more
 
     # ---- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(Transport, transport)
         self._connection.begin(self)
-        self._allow(self._connection.limits.handshake_s)
+        self._set_deadline(self._connection.limits.handshake_s)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._ignores_input:
             return
         if not self._is_begun and data[0] != HANDSHAKE:
-            self._give_up(PLAIN % (len(PLAIN_BODY), PLAIN_BODY))
+            self._fail_handshake(PLAIN % (len(PLAIN_BODY), PLAIN_BODY))
             return
         self._is_begun = True
         self._incoming.write(data)
-        if not self._is_shaken:
-            self._shake()
-        if self._is_shaken:
+        if not self._is_established:
+            self._do_handshake()
+        if self._is_established:
             self._read_on()
 
     def eof_received(self) -> bool:
-        """Keep a connection that ends one direction for as long as answers are owed."""
-        self._deaf = True
+        """Take a FIN or close_notify, as `HttpConnection.eof_received` does."""
+        self._ignores_input = True
         return self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._deaf = True
+        self._ignores_input = True
         self._connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -131,8 +130,8 @@ class TlsLayer(asyncio.Protocol):
     # ---- the connection's side
 
     def write(self, data: bytes) -> None:
-        """Encrypt and send; what comes before the end of the handshake waits for it."""
-        if not self._is_shaken:
+        """Encrypt and send; data before the end of the handshake waits for it."""
+        if not self._is_established:
             self._early.append(data)
             return
         rest = memoryview(data)
@@ -141,23 +140,23 @@ class TlsLayer(asyncio.Protocol):
         self._flush()
 
     def write_eof(self) -> None:
-        """Say that no more comes (close_notify), and throw away what still comes in."""
-        if not self._is_shaken:
+        """Send close_notify, and ignore further input."""
+        if not self._is_established:
             self._ends_early = True
             return
-        self._notify()
+        self._send_close_notify()
         self._transport.write_eof()
 
     def close(self) -> None:
-        """Say that no more comes, then end."""
-        if self._is_shaken:
-            self._notify()
-        self._deaf = True
+        """Send close_notify, then close."""
+        if self._is_established:
+            self._send_close_notify()
+        self._ignores_input = True
         self._transport.close()
 
     def abort(self) -> None:
-        """End at once."""
-        self._deaf = True
+        """Close at once."""
+        self._ignores_input = True
         self._transport.abort()
 
     def pause_reading(self) -> None:
@@ -166,31 +165,31 @@ class TlsLayer(asyncio.Protocol):
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Go on with what has come in, and what will."""
+        """Decrypt again: what has come in, and what will."""
         self._paused = False
         self._transport.resume_reading()
         asyncio.get_running_loop().call_soon(self._read_on)
 
     def get_write_buffer_size(self) -> int:
-        """Tell how many bytes were not sent yet."""
+        """Return how many bytes were not sent yet."""
         return self._transport.get_write_buffer_size() + sum(map(len, self._early))
 
     def get_extra_info(self, name: str) -> Any:
-        """Give what the transport knows."""
+        """Return what the transport knows."""
         return self._transport.get_extra_info(name)
 
     # ---- helpers
 
-    def _shake(self) -> None:
+    def _do_handshake(self) -> None:
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
         except ssl.SSLError as error:
             logger.debug("a TLS handshake failed: %s", error)
-            self._give_up(self._outgoing.read())
+            self._fail_handshake(self._outgoing.read())
         else:
-            self._is_shaken = True
+            self._is_established = True
             self._connection.restart_clock()
             early, self._early = b"".join(self._early), []
             self.write(early)
@@ -198,8 +197,8 @@ class TlsLayer(asyncio.Protocol):
                 self.write_eof()
 
     def _read_on(self) -> None:
-        """Decrypt what has come in, and hand it on."""
-        while not (self._paused or self._deaf):
+        """Decrypt the input, and pass it on."""
+        while not (self._paused or self._ignores_input):
             try:
                 data = self._tls.read(READ_BYTES)
             except ssl.SSLWantReadError:
@@ -219,25 +218,25 @@ class TlsLayer(asyncio.Protocol):
         if self._outgoing.pending:
             self._transport.write(self._outgoing.read())
 
-    def _notify(self) -> None:
+    def _send_close_notify(self) -> None:
         """Send close_notify, once."""
-        if self._is_ended:
+        if self._is_closed:
             return
-        self._is_ended = self._deaf = True
+        self._is_closed = self._ignores_input = True
         # It is sent though the other side's has not come, which is what the error says.
         with suppress(ssl.SSLError):
             self._tls.unwrap()
         self._flush()
 
-    def _give_up(self, last_words: bytes) -> None:
-        """Say why there is no handshake, and end after a moment, so that it can be read."""
-        self._deaf = True
+    def _fail_handshake(self, last_words: bytes) -> None:
+        """Send why the handshake failed; close after a moment, so that the caller can read it."""
+        self._ignores_input = True
         if last_words:
             self._transport.write(last_words)
         self._transport.write_eof()
-        self._allow(self._connection.limits.linger_s)
+        self._set_deadline(self._connection.limits.linger_s)
 
-    def _allow(self, seconds: float) -> None:
+    def _set_deadline(self, seconds: float) -> None:
         self._connection.deadline = self._connection.shared.clock + seconds
 
 
@@ -255,12 +254,11 @@ def _context(chain: Path, key: Path) -> ssl.SSLContext:
         if reason == "KEY_VALUES_MISMATCH":
             raise InvalidConfig(
                 f"The key {key} does not fit the certificate {chain}.",
-                "Name the key that the certificate was made with.",
+                "Name the private key of the certificate.",
             ) from error
         raise InvalidConfig(
             f"{chain} with {key} cannot be used: {reason}.",
-            "Both are PEM files; the certificate stands first in its file, "
-            "and the key has no passphrase.",
+            "Use PEM files: the certificate first in its file, and a key without a passphrase.",
         ) from error
     return context
 
@@ -274,12 +272,12 @@ def _require_readable(path: Path) -> None:
         path.open("rb").close()
     except OSError as error:
         raise InvalidConfig(
-            f"{path} cannot be read: {error.strerror}.", "Name a PEM file that is there."
+            f"{path} cannot be read: {error.strerror}.", "Name an existing PEM file."
         ) from error
 
 
 def _warn_of_end(chain: Path) -> float:
-    """Tell when a certificate ends; warn if callers will refuse it, now or soon."""
+    """Return when a certificate ends; warn if callers will refuse it, now or soon."""
     from cryptography.x509 import load_pem_x509_certificates
 
     certificate = load_pem_x509_certificates(chain.read_bytes())[0]
@@ -295,7 +293,7 @@ def _warn_of_end(chain: Path) -> float:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Tell one state of a file from another; None when it is not there."""
+    """Return what changes with a file; None if it does not exist."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Predictions as CSV or Arrow: a row each, one column a value of the answer."""
+"""Predictions as CSV or Arrow: a row for each, with a column for each value."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from clewline.protocols.rest.content_types import ARROW_TYPE
 from clewline.serve.predict_response import PredictResponse
 
 PROBABILITY = "probability_"
-"""Before the label, the name of its column."""
+"""Prefix of a label in the name of its column."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def table_of(answer: PredictResponse, content_type: bytes) -> bytes:
     """
-    Write an answer as a table; takes long, and is done on a thread.
+    Write predictions as a table; this takes long, so call it on a thread.
 
-    Columns: id, revision, model, arm where rows have one, label and a probability
-    for each, or value; flags as JSON, null where there are none.
+    The columns are id, revision, model, arm (if rows have one), label and a probability for
+    each label, or value; and flags as JSON, null if there are none.
     """
     columns = _columns([_decode(each) for each in answer.predictions], answer.revision)
     return _arrow(columns) if content_type == ARROW_TYPE else _csv(columns)
@@ -62,12 +62,12 @@ def _cell(value: Any) -> Any:
 def _arrow(columns: dict[str, list[Any]]) -> bytes:
     import polars as pl
 
-    texts = ("id", "revision", "model", "arm", "flags")
+    strings = ("id", "revision", "model", "arm", "flags")
     series = [
-        pl.Series(name, values, pl.String if name in texts else None, strict=False)
+        pl.Series(name, values, pl.String if name in strings else None, strict=False)
         for name, values in columns.items()
     ]
     written = io.BytesIO()
-    # Views on texts are not read by every Arrow library yet.
+    # Not every Arrow library reads string views yet.
     pl.DataFrame(series).write_ipc_stream(written, compat_level=pl.CompatLevel.oldest())
     return written.getvalue()

@@ -1,4 +1,4 @@
-"""Memory that was freed, given back to the system: now and then, since it takes milliseconds."""
+"""Return freed memory to the system, from time to time: it takes milliseconds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from functools import cache
 from typing import Any
 
 SHARE = 16
-"""Given back when this part of the budget was freed …"""
+"""Memory is returned when this part (1/16) of the budget was freed …"""
 PAUSE_S = 1.0
 """… but not more often than this."""
 COLLECT = 10_000
-"""After so many revisions were let go, what lies in cycles is collected: some 10 KiB of each."""
+"""Closed revisions after which reference cycles are collected: some 10 KiB of each."""
 
 
 class AllocatorTrim:
-    """Counts what was freed, and gives it back. Lives on the loop's thread."""
+    """Counts freed memory, and returns it. Lives on the loop's thread."""
 
     def __init__(self, threads: Executor, budget_bytes: int) -> None:
         self._threads = threads
@@ -29,15 +29,15 @@ class AllocatorTrim:
 
     def loaded(self) -> None:
         """
-        Say that one more revision of very many was loaded.
+        Record that one of very many revisions was loaded.
 
-        What is loaded stays: were it walked by every collection, each would hold
-        up all requests for as long as half a second.
+        Loaded objects stay: if every collection walked them, each would delay all requests
+        by up to half a second.
         """
         gc.freeze()
 
     def freed(self, size_bytes: int) -> None:
-        """Say that a revision was let go."""
+        """Record that a revision was closed."""
         self._bytes += size_bytes
         self._revisions += 1
         now = time.monotonic()
@@ -46,17 +46,17 @@ class AllocatorTrim:
             self._bytes, self._next_at = 0, now + PAUSE_S
             if collect:
                 self._revisions = 0
-            self._threads.submit(give_back, collect=collect)
+            self._threads.submit(return_memory, collect=collect)
 
 
-def give_back(*, collect: bool = False) -> None:
+def return_memory(*, collect: bool = False) -> None:
     """
-    Return freed memory to the system, where the C library can be told to.
+    Return freed memory to the system, if the C library can.
 
-    Takes some milliseconds for a gigabyte, without the interpreter's lock.
+    It takes some milliseconds for a gigabyte, without the interpreter's lock.
 
     Args:
-        collect: First free what lies in cycles; the interpreter stands still meanwhile.
+        collect: Collect reference cycles first; meanwhile the interpreter stops.
     """
     if collect:
         gc.unfreeze()

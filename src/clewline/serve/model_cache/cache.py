@@ -1,4 +1,4 @@
-"""Which endpoints are in memory: a budget in bytes, and who goes when it is spent."""
+"""The loaded revisions within a memory budget, and which of them go when it is spent."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from typing import Protocol
 
 REVISION_BYTES = 48 << 10
-"""What a loaded revision costs beside its models: checker, decoders, lane, counts (measured)."""
+"""Memory of a loaded revision beside its models: checker, decoders, batcher (measured)."""
 
 
 class CachedRevision(Protocol):
-    """A loaded revision, as far as its memory goes."""
+    """A loaded revision, as the cache sees it."""
 
     @property
     def models(self) -> Mapping[str, int]:
-        """Its models, `name@number` → bytes; shared by all revisions that name them."""
+        """Its models, `name@number` → bytes; shared by all revisions with them."""
 
     @property
     def pinned(self) -> bool:
-        """Tell whether it must stay."""
+        """Whether it must stay."""
 
     @property
     def busy(self) -> bool:
-        """Tell whether requests are under way."""
+        """Whether requests are under way."""
 
 
 class ModelCache:
@@ -31,8 +31,8 @@ class ModelCache:
     Loaded revisions, the least recently used first. Lives on the loop's thread.
 
     Args:
-        budget_bytes: What models and revisions may cost together. Those that are
-            pinned or busy stay, even above it.
+        budget_bytes: Memory of models and revisions together. Pinned and busy ones
+            stay, even beyond it.
     """
 
     def __init__(self, budget_bytes: int) -> None:
@@ -42,32 +42,32 @@ class ModelCache:
         self._order: OrderedDict[CachedRevision, None] = OrderedDict()
         self._users: Counter[str] = Counter()  # of a model
         self.used = self._order.move_to_end
-        """Say that one is used now."""
+        """Record that a revision is used now."""
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def add(self, resident: CachedRevision) -> None:
-        """Count one that was loaded."""
-        self._order[resident] = None
+    def add(self, revision: CachedRevision) -> None:
+        """Add a loaded revision."""
+        self._order[revision] = None
         self.bytes += REVISION_BYTES
-        for model, size in resident.models.items():
+        for model, size in revision.models.items():
             if not self._users[model]:
                 self.bytes += size
             self._users[model] += 1
 
-    def remove(self, resident: CachedRevision) -> None:
-        """Count one no more."""
-        del self._order[resident]
+    def remove(self, revision: CachedRevision) -> None:
+        """Remove a revision."""
+        del self._order[revision]
         self.bytes -= REVISION_BYTES
-        for model, size in resident.models.items():
+        for model, size in revision.models.items():
             self._users[model] -= 1
             if not self._users[model]:
                 del self._users[model]
                 self.bytes -= size
 
     def evict(self, keep: CachedRevision) -> list[CachedRevision]:
-        """Remove the least recently used until the budget holds, and give them; never `keep`."""
+        """Remove the least recently used until the budget holds, and return them; never `keep`."""
         if self.bytes <= self.budget_bytes:
             return []
         evicted: list[CachedRevision] = []
@@ -78,8 +78,8 @@ class ModelCache:
         return evicted
 
     def _oldest(self, keep: CachedRevision) -> CachedRevision | None:
-        """Find the least recently used that may go."""
-        for resident in self._order:
-            if resident is not keep and not resident.pinned and not resident.busy:
-                return resident
+        """Find the least recently used revision that may go."""
+        for revision in self._order:
+            if revision is not keep and not revision.pinned and not revision.busy:
+                return revision
         return None

@@ -1,4 +1,4 @@
-"""Loaded models, shared: one in memory for each package, however many endpoints serve it."""
+"""Loaded models: one in memory for each package, however many endpoints serve it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from clewline.signature.field import Signature
 from clewline.store.digest import Digest, digest_bytes
 
 ASIDE = frozenset({BACKGROUND, EQUALITY, PROFILE, SIGNATURE})
-"""Files of a package that are not the model."""
+"""Files of a package that do not belong to the model itself."""
 MODEL_BYTES = 96 << 10
-"""What a loaded model costs however small its files are (measured: some 79 KiB)."""
+"""Memory of a loaded model beside its files (measured: some 79 KiB)."""
 FILE_FACTOR = 6
 """What each byte of its files costs (measured: compiled trees 4.4 to 6.1, texts 5.4 to 5.9)."""
 Key = tuple[str, bool]
@@ -41,7 +41,7 @@ class LoadedModel:
     """A model version in memory, loaded from the verified bytes of its package."""
 
     ref: str  # name@number
-    package: packages.Package  # its files are let go
+    package: packages.Package  # without its files
     predictor: Predictor
     pool: SharedModels
     folder: Path
@@ -57,12 +57,12 @@ class LoadedModel:
 
     @property
     def signature(self) -> Signature:
-        """What goes into the model and comes out."""
+        """The model's fields and output."""
         return self.package.signature
 
     @property
     def background(self) -> bytes:
-        """Training rows, a JSON array; read from the package, since it is rarely needed."""
+        """Training rows, a JSON array; read from the package, because they are rarely needed."""
         listed = self.package.manifest.files[BACKGROUND]
         data = (self.folder / BACKGROUND).read_bytes()
         if digest_bytes(data) != listed.blake3:
@@ -73,19 +73,19 @@ class LoadedModel:
 
     @property
     def failure(self) -> ModelFailed | None:
-        """Why it answers no more: its own process crashed again and again. None while it does."""
+        """Why its own process is not started again after many crashes; None while it answers."""
         if isinstance(self.predictor, IsolatedPredictor | IsolatedTransformer):
             return self.predictor.error
         return None
 
     def release(self) -> None:
-        """Say that one user is done with it; the last one closes it."""
-        self.pool.give_back(self)
+        """Give up one use of it; the last one closes it."""
+        self.pool.release(self)
 
 
 class SharedModels:
     """
-    Loads packages, and closes each when nobody uses it any more. Any thread may call it.
+    Loads packages, and closes each when its last user is gone. Any thread may call it.
 
     Args:
         project: Whose packages are loaded, and whose public key they are held against.
@@ -96,32 +96,32 @@ class SharedModels:
         self._project = project
         self._pinned: dict[str, Digest] = {}
         self._loaded: dict[Key, LoadedModel] = {}
-        self._coming: dict[Key, threading.Event] = {}  # being loaded by another thread
+        self._loading: dict[Key, threading.Event] = {}  # being loaded by another thread
         self._restarts: Counter[str] = Counter()  # of isolated models that were closed
         self._lock = threading.Lock()
 
     @property
     def project(self) -> Project:
-        """Whose packages are loaded."""
+        """The project with the packages."""
         return self._project
 
     def pin(self, pinned: dict[str, Digest]) -> None:
-        """Say which package each version must be; versions never change, so this only adds."""
+        """Record which package each version must have; versions never change, so this only adds."""
         with self._lock:
             self._pinned |= pinned
 
     def take(self, ref: str, *, isolate: bool = False) -> LoadedModel:
         """
-        Get a version, loading it if nobody else has.
+        Return a version; load it if that was not done yet.
 
         Args:
             ref: `name@number`.
-            isolate: In a process of its own, shared by those who ask for that.
+            isolate: Load it in a process of its own, shared by all isolated uses.
 
         Raises:
-            NotFound: There is no such package.
-            IntegrityError: Its bytes are not what was sealed and pinned.
-            ModelFailed: It cannot be loaded.
+            NotFound: The package does not exist.
+            IntegrityError: Its bytes differ from what was sealed and pinned.
+            ModelFailed: The model cannot be loaded.
         """
         key = ref, isolate
         while True:
@@ -130,15 +130,15 @@ class SharedModels:
                 if model is not None:
                     model.users += 1
                     return model
-                coming = self._coming.get(key)
+                coming = self._loading.get(key)
                 if coming is None:
-                    mine = self._coming[key] = threading.Event()
+                    mine = self._loading[key] = threading.Event()
             if coming is None:
-                return self._bring(key, mine)
+                return self._load_first(key, mine)
             coming.wait()  # then it is there, or its load failed and is tried again
 
-    def give_back(self, model: LoadedModel) -> None:
-        """Count one user less; the last one closes the model."""
+    def release(self, model: LoadedModel) -> None:
+        """Give up one use of a model; the last one closes it."""
         with self._lock:
             model.users -= 1
             if model.users:
@@ -157,19 +157,19 @@ class SharedModels:
                     found[model.ref] += _restarts(model)
             return dict(found)
 
-    def _bring(self, key: Key, event: threading.Event) -> LoadedModel:
+    def _load_first(self, key: Key, event: threading.Event) -> LoadedModel:
         """Load a version that no other thread is loading."""
         try:
             model = self._load(*key)
         except BaseException:
             with self._lock:
-                del self._coming[key]
+                del self._loading[key]
             raise
         else:
             model.users = 1
             with self._lock:
                 self._loaded[key] = model
-                del self._coming[key]
+                del self._loading[key]
             return model
         finally:
             event.set()
