@@ -135,7 +135,7 @@ def test_a_function_says_by_its_annotation_what_it_takes(project: Project) -> No
     ("files", "error", "message"),
     [
         ({}, NotFound, "There is no file nods.py. Did you mean nodes.py"),
-        ({"nods.py": "def f(:"}, InvalidConfig, "nods.py:1 is no Python"),
+        ({"nods.py": "def f(:"}, InvalidConfig, "nods.py:1 is not valid Python"),
         ({"nods.py": "import importlib\nimportlib.import_module('a')"}, InvalidConfig, "nods.py:2"),
         ({"nods.py": "import outside_of_it"}, InvalidConfig, "imports outside_of_it, which is"),
     ],

@@ -28,6 +28,10 @@ from clewline.store.digest import Digest, digest_bytes
 
 _FUNCTION = re.compile(r"(?P<path>[^:]+\.py):(?P<name>[^\W\d]\w*)")
 
+_lock = threading.Lock()
+_loaded: dict[Digest, tuple[IsolatedModules, int]] = {}
+"""The loaded code of this process by its digest, and the number of its users."""
+
 
 class FunctionFiles(msgspec.Struct, frozen=True):
     """The first-party files of functions, by their paths in the project."""
@@ -120,8 +124,14 @@ class ProjectFunctions:
     """
 
     def __init__(self, digest: Digest, code: Callable[[], FunctionFiles]) -> None:
+        with _lock:
+            if digest not in _loaded:
+                name = f"clewline_code_{digest[:16]}"
+                shown = "{path}@" + digest[:8]
+                _loaded[digest] = IsolatedModules(name, code().files, shown=shown), 0
+            self._modules, users = _loaded[digest]
+            _loaded[digest] = self._modules, users + 1
         self._digest = digest
-        self._modules = _shared.take(digest, code)
         self._built: dict[tuple[str, bytes], Callable[..., Any]] = {}
         self._is_open = True
 
@@ -169,7 +179,12 @@ class ProjectFunctions:
         if self._is_open:
             self._is_open = False
             self._built.clear()
-            _shared.give_back(self._digest)
+            with _lock:
+                modules, users = _loaded.pop(self._digest)
+                if users > 1:
+                    _loaded[self._digest] = modules, users - 1
+                else:
+                    modules.close()
 
     def _named(self, text: str) -> Any:
         path, name = _parts(text)
@@ -207,33 +222,3 @@ def _require_callable(text: str, found: Any) -> None:
             f"{text} is a {type(found).__name__}, which cannot be called.",
             "Name a function, or a class with __call__.",
         )
-
-
-class _Shared:
-    """The loaded code of this process by its digest, and the number of its users."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loaded: dict[Digest, tuple[IsolatedModules, int]] = {}
-
-    def take(self, digest: Digest, code: Callable[[], FunctionFiles]) -> IsolatedModules:
-        with self._lock:
-            known = self._loaded.get(digest)
-            if known is None:
-                name = f"clewline_code_{digest[:16]}"
-                made = IsolatedModules(name, code().files, shown="{path}@" + digest[:8])
-                known = made, 0
-            self._loaded[digest] = known[0], known[1] + 1
-            return known[0]
-
-    def give_back(self, digest: Digest) -> None:
-        with self._lock:
-            modules, users = self._loaded[digest]
-            if users > 1:
-                self._loaded[digest] = modules, users - 1
-                return
-            del self._loaded[digest]
-            modules.close()
-
-
-_shared = _Shared()

@@ -193,12 +193,15 @@ class ShadowRunner:
         return found
 
     def _write(self, revision: Revision, ids: list[bytes], answers: dict[str, list[bytes]]) -> None:
-        names = [msgspec.json.encode(name) + b":" for name in answers]
         lines = [
-            b'{"id":' + msgspec.json.encode(id_text(identifier)) + b',"shadows":{'
-            + b",".join(name + text for name, text in zip(names, texts, strict=True)) + b"}}"
+            msgspec.json.encode(
+                {
+                    "id": id_text(identifier),
+                    "shadows": dict(zip(answers, map(msgspec.Raw, texts), strict=True)),
+                }
+            )
             for identifier, *texts in zip(ids, *answers.values(), strict=True)
-        ]  # fmt: skip
+        ]
         frame = LoggedBatch(
             ids=b"".join(ids),
             endpoint=revision.endpoint,

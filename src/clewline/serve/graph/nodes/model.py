@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from clewline.errors import InvalidConfig
-from clewline.model.runtime import Predictor
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.fields import NodeFit
 from clewline.serve.graph.node import Batch, NodeAnswers
@@ -17,6 +16,7 @@ from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
 from clewline.serve.graph.row_trace import output_checksums
 from clewline.serve.graph.tree import Tree
 from clewline.serve.log.frame import RoutePath
+from clewline.serve.model_cache.loaded_models import LoadedModel
 from clewline.signature.field import Signature
 
 
@@ -33,7 +33,7 @@ class ModelNode(NodeKind):
                 f"{self._model.ref} is fitted preprocessing, which answers nothing itself.",
                 "Put it before a model: transform: NAME@ALIAS, then model: NAME@ALIAS.",
             )
-        self._predict = predictor_call(self._model.predictor, builder.timeout_s)
+        self._predict = model_call(self._model, "predict", builder.timeout_s)
         self._has_checksums = builder.has_checksums
 
     @classmethod
@@ -58,8 +58,14 @@ class ModelNode(NodeKind):
 
     @classmethod
     def title(cls, tree: Tree) -> str:
-        """Say which version it is, and its options."""
-        return model_text(tree)
+        """
+        Say which version it is, and its options.
+
+        >>> ModelNode.title({"model": "income@3", "pin": True})
+        'income@3 (pin)'
+        """
+        options = [f"({key})" for key in cls.options if tree.get(key)]
+        return " ".join([tree["model"] or "?", *options])
 
     @property
     def background(self) -> bytes:
@@ -78,21 +84,12 @@ class ModelNode(NodeKind):
         return NodeAnswers(outputs, paths, None, {self.name: output_checksums(outputs)})
 
 
-def predictor_call(predictor: Predictor, timeout_s: float | None) -> Any:
-    """Return the call of a model; one in its own process is ended when its time is over."""
-    from clewline.model.isolation.isolated_predictor import IsolatedPredictor
+def model_call(model: LoadedModel, method: str, timeout_s: float | None) -> Any:
+    """Return a method of a model; in its own process, it is ended when its time is over."""
+    from clewline.model.isolation import isolated_predictor as isolated
 
-    if isinstance(predictor, IsolatedPredictor) and timeout_s is not None:
-        return functools.partial(predictor.predict, timeout_s=timeout_s)
-    return predictor.predict
-
-
-def model_text(tree: Tree) -> str:
-    """
-    Write a pinned version and its options.
-
-    >>> model_text({"model": "income@3", "pin": True})
-    'income@3 (pin)'
-    """
-    options = [f"({key})" for key in ModelNode.options if tree.get(key)]
-    return " ".join([tree["model"] or "?", *options])
+    call = getattr(model.predictor, method)
+    kinds = isolated.IsolatedPredictor, isolated.IsolatedTransformer
+    if timeout_s is not None and isinstance(model.predictor, kinds):
+        return functools.partial(call, timeout_s=timeout_s)
+    return call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
@@ -14,7 +13,7 @@ from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.fields import ColumnSelection, NodeFit, background_of
 from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
 from clewline.serve.graph.node_kind import NodeKind
-from clewline.serve.graph.nodes.model import model_text
+from clewline.serve.graph.nodes.model import ModelNode, model_call
 from clewline.serve.graph.parser import (
     DeclaredNode,
     GraphParser,
@@ -106,7 +105,7 @@ class TransformNode(NodeKind):
     @classmethod
     def title(cls, tree: Tree) -> str:
         """Say which function or preprocessing it is."""
-        return f"transform {model_text(tree) if 'model' in tree else function_text(tree)}"
+        return f"transform {ModelNode.title(tree) if 'model' in tree else function_text(tree)}"
 
     @property
     def background(self) -> bytes:
@@ -175,12 +174,8 @@ def _function_call(tree: Tree, builder: Builder, signature: Signature, then: Nod
 
 
 def _model_call(model: LoadedModel, then: Node, timeout_s: float | None) -> ChangeColumns:
-    from clewline.model.isolation.isolated_predictor import IsolatedTransformer
-
     selection = ColumnSelection(model.signature.transformed, then.signature)
-    transform: Any = model.predictor.transform  # type: ignore[attr-defined]
-    if isinstance(model.predictor, IsolatedTransformer) and timeout_s is not None:
-        transform = functools.partial(transform, timeout_s=timeout_s)
+    transform = model_call(model, "transform", timeout_s)
 
     def change(columns: Columns) -> Columns:
         with model.lock:
