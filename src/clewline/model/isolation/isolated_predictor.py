@@ -36,7 +36,7 @@ TIMEOUT_S = 30.0
 LOAD_S = 300.0
 """How long loading may take."""
 
-MOST_CRASHES = 3
+MAX_CRASHES = 3
 """In a row; then the model stays failed until it is loaded again."""
 
 BACKOFF_S = (0.0, 0.5)
@@ -67,38 +67,30 @@ def load_isolated(
         ClewlineError: What the runtime raises when it loads the model.
         ModelFailed: The process ended, or took longer than `LOAD_S`.
     """
-    host = Host(messages.Load(ref, runtime, signature, []), files, timeout_s)
     kind = IsolatedTransformer if signature.output.task == "transform" else IsolatedPredictor
-    return kind(host)
+    return kind(messages.Load(ref, runtime, signature, []), files, timeout_s)
 
 
-class Host:
+class IsolatedModel:
     """Keeps the process of a model running. Any thread may call it; calls queue."""
 
     def __init__(self, load: messages.Load, files: Files, timeout_s: float) -> None:
         self.ref = load.ref
+        self.restarts = 0  # how often the process was started again
+        self.failure: str | None = None
+        """Why the model stays failed, with the last lines that it printed; None while it runs."""
+        self.error: ModelFailed | None = None
+        """What each call gets while the model stays failed; None while it runs."""
         self._load, self._files, self._timeout_s = load, files, timeout_s
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._crashes = 0
-        self.restarts = 0
-        self._failure: str | None = None
         self._process: ModelProcess | None = None
         self._process = self._started()
 
     @property
-    def failure(self) -> str | None:
-        """Why the model stays failed, with the last lines that it printed; None while it runs."""
-        return self._failure
-
-    @property
-    def error(self) -> ModelFailed | None:
-        """What each call gets while the model stays failed; None while it runs."""
-        return None if self._failure is None else self._stays_failed()
-
-    @property
     def pid(self) -> int | None:
-        """Of the process; None while none runs."""
+        """Id of the process; None while none runs."""
         return self._process.pid if self._process else None
 
     @property
@@ -117,9 +109,14 @@ class Host:
         with self._lock:
             if self._closed.is_set():
                 raise RuntimeError("The predictor was closed.")
-            if self._failure is not None:
-                raise self._stays_failed()
-            process = self._running()
+            if self.error is not None:
+                raise ModelFailed(self.error.message, self.error.fix)
+            if self._process is None:
+                self._closed.wait(BACKOFF_S[min(self._crashes, len(BACKOFF_S)) - 1])
+                self._process = self._started()
+                self.restarts += 1
+                logger.warning("%s: its process was started again", self.ref)
+            process = self._process
             allowed = self._timeout_s if timeout_s is None else timeout_s
             try:
                 answer = process.ask(question, time.monotonic() + allowed)
@@ -143,14 +140,6 @@ class Host:
                 self._process.end()
             self._process = None
 
-    def _running(self) -> ModelProcess:
-        if self._process is None:
-            self._closed.wait(BACKOFF_S[min(self._crashes, len(BACKOFF_S)) - 1])
-            self._process = self._started()
-            self.restarts += 1
-            logger.warning("%s: its process was started again", self.ref)
-        return self._process
-
     def _started(self) -> ModelProcess:
         """Start a process and load the model in it."""
         files = self._files()
@@ -172,70 +161,31 @@ class Host:
         return process
 
     def _crashed(self, process: ModelProcess, what: str | None = None) -> ModelFailed:
-        """Take leave of a process; gives the error for the rows that it had."""
+        """End a process; return the error for the rows that it had."""
         if what is not None:
             process.kill()
         ended = process.end()
         happened = what or (f"was ended by {ended}" if ended.startswith("SIG") else ended)
         self._process = None
         self._crashes += 1
-        told = "\n".join(process.last_lines)
-        logger.error("%s: its process %s. It printed last:\n%s", self.ref, happened, told)
-        if self._crashes >= MOST_CRASHES:
-            self._failure = f"{MOST_CRASHES} crashes in a row, the last: it {happened}."
-            self._failure += f" It printed last:\n{told}" if told else ""
-            return self._stays_failed()
-        return ModelFailed(
-            f"The process of {self.ref} {happened}.",
-            "The next call starts it again; what it printed stands in the server's log.",
+        printed = "\n".join(process.last_lines)
+        logger.error("%s: its process %s. It printed last:\n%s", self.ref, happened, printed)
+        if self._crashes < MAX_CRASHES:
+            return ModelFailed(
+                f"The process of {self.ref} {happened}.",
+                "The next call starts it again; the server's log has what it printed.",
+            )
+        reason = f"{MAX_CRASHES} crashes in a row, the last: it {happened}."
+        self.failure = f"{reason} It printed last:\n{printed}" if printed else reason
+        self.error = ModelFailed(
+            f"{self.ref} stays failed after {reason}",
+            "Fix the model and register it again, or unload the endpoint and load it; the "
+            "server's log has what the model printed.",
         )
-
-    def _stays_failed(self) -> ModelFailed:
-        first = (self._failure or "").partition("\n")[0].removesuffix(" It printed last:")
-        return ModelFailed(
-            f"{self.ref} stays failed after {first}",
-            "Mend the model and register it again, or unload the endpoint and load it; what it "
-            "printed stands in the server's log.",
-        )
+        return self.error
 
 
-class _Isolated:
-    """What isolated predictors and transformers share."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    @property
-    def failure(self) -> str | None:
-        """Why the model stays failed, with the last lines that it printed; None while it runs."""
-        return self._host.failure
-
-    @property
-    def error(self) -> ModelFailed | None:
-        """What each call gets while the model stays failed; None while it runs."""
-        return self._host.error
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process; None while none runs."""
-        return self._host.pid
-
-    @property
-    def rss_bytes(self) -> int:
-        """Memory that the process holds; 0 while none runs."""
-        return self._host.rss_bytes
-
-    @property
-    def restarts(self) -> int:
-        """How often the process was started again."""
-        return self._host.restarts
-
-    def close(self) -> None:
-        """End the process."""
-        self._host.close()
-
-
-class IsolatedPredictor(_Isolated):
+class IsolatedPredictor(IsolatedModel):
     """A model in a process of its own, behind the contract of `Predictor`."""
 
     def predict(self, columns: Columns, *, timeout_s: float | None = None) -> Outputs:
@@ -246,15 +196,15 @@ class IsolatedPredictor(_Isolated):
             InvalidInput: The model refuses a row.
             ModelFailed: The model raised, its process ended, or it took too long.
         """
-        return messages.outputs(self._host.ask(messages.rows(columns), timeout_s))
+        return messages.outputs(self.ask(messages.rows(columns), timeout_s))
 
 
-class IsolatedTransformer(_Isolated):
+class IsolatedTransformer(IsolatedModel):
     """Preprocessing in a process of its own, behind the contract of `Transformer`."""
 
     def transform(self, columns: Columns, *, timeout_s: float | None = None) -> Columns:
         """Transform rows; errors as those of `IsolatedPredictor.predict`."""
-        return messages.columns(self._host.ask(messages.rows(columns), timeout_s))
+        return messages.columns(self.ask(messages.rows(columns), timeout_s))
 
 
 _KNOWN: dict[str, type[ClewlineError]] = {
