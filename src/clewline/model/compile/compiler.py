@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from clewline.errors import ClewlineError, InvalidInput, NotSupported
 from clewline.model.compile.candidate_forms import CandidateForm, NotConvertible
 from clewline.model.compile.equivalence import (
-    TOLERANCE,
     AnswerDifference,
     Attempt,
     CompiledModel,
@@ -72,7 +71,7 @@ class OriginalModel:
     @property
     def final(self) -> Any:
         """The estimator that decides, without the transformers before it."""
-        return self.family.final_estimator(self.model)
+        return self.family.final_and_steps(self.model)[0]
 
     def answer(self, frame: Any) -> Outputs:
         """Answer a table as the model takes it; what a model warns of is the point here."""
@@ -218,22 +217,19 @@ def _verified(
     except Exception as error:  # a converted graph may fail in any way when it is run
         return f"it fails when it is run: {(str(error).strip().splitlines() or [repr(error)])[0]}"
     kinds = {kind: len(each) for kind, each in synthetic.items()}
-    equality = EquivalenceRecord(
+    equality = _record(
+        case,
+        apart,
+        attempts,
         verified=True,
         form=form.name,
         executed_by=form.executed_by,
-        rows=len(case.test),
         synthetic_rows=sum(kinds.values()),
         synthetic_kinds=kinds,
         split_thresholds=len(form.thresholds),
         split_thresholds_tried=count_tried(form.thresholds),
-        flips=apart.flips,
-        max_difference=apart.largest,
-        identical_rows=apart.identical,
-        **batch_record(min(len(rows), SAMPLED), ONNX_CALLS, size),
-        rows_one_by_one=apart.one_by_one,
-        attempts=attempts,
         versions=versions_of(*form.distributions),
+        **batch_record(min(len(rows), SAMPLED), ONNX_CALLS, size),
     )
     return CompiledModel(files, form.runtime, equality, msgspec.to_builtins(form.encoding(size)))
 
@@ -253,23 +249,33 @@ def _as_it_is(case: _Comparison, attempts: tuple[Attempt, ...]) -> CompiledModel
     if size is not None:
         predict = predict_function(family.load(own.files(size), signature))
         apart = _one_by_one(predict, case.test, case.answers, apart, OWN_CALLS)
-    equality = EquivalenceRecord(
+    equality = _record(
+        case,
+        apart,
+        attempts,
         verified=False,
         form=own.title,
         reason="; ".join(f"{each.form}: {each.reason}" for each in attempts) or "no ONNX form",
-        rows=len(case.test),
         synthetic_rows=0,
-        flips=apart.flips,
-        max_difference=apart.largest,
-        identical_rows=apart.identical,
-        tolerance=TOLERANCE,
-        **batch_record(min(len(case.test), SAMPLED), OWN_CALLS, size),
-        rows_one_by_one=apart.one_by_one,
-        attempts=attempts,
         versions=versions_of(*own.distributions, "numpy"),
+        **batch_record(min(len(case.test), SAMPLED), OWN_CALLS, size),
     )
     layout = {"layout": msgspec.to_builtins(case.original.layout)}
     return CompiledModel(own.files(size), own.runtime, equality, layout)
+
+
+def _record(
+    case: _Comparison, apart: AnswerDifference, attempts: tuple[Attempt, ...], **more: Any
+) -> EquivalenceRecord:
+    return EquivalenceRecord(
+        rows=len(case.test),
+        flips=apart.flips,
+        max_difference=apart.largest,
+        identical_rows=apart.identical,
+        rows_one_by_one=apart.one_by_one,
+        attempts=attempts,
+        **more,
+    )
 
 
 def _one_by_one(

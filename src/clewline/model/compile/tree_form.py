@@ -10,6 +10,7 @@ rows took: twice the rows per second of the plain order, on the same leaves.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clewline.model.compile.candidate_forms import NotConvertible, OnnxForm
+from clewline.model.compile.candidate_forms import CandidateForm, NotConvertible, OnnxForm
 from clewline.model.compile.compiler import OriginalModel
 from clewline.model.compile.encoding import InputEncoding
 from clewline.model.compile.lowered_columns import (
@@ -25,10 +26,13 @@ from clewline.model.compile.lowered_columns import (
     ColumnOp,
     LoweredColumn,
     NumberColumn,
+    raw_columns,
     raw_thresholds,
 )
 from clewline.model.compile.onnx_graph import OnnxGraph, encoding_of
 from clewline.model.compile.trees import CategorySet, TreeEnsemble, tree_of_rows
+from clewline.model_families import family_of
+from clewline.signature.columns import Columns
 
 ML_OPSET = 5  # TreeEnsemble, with sums and outputs in float64
 NAME = "trees on raw fields"
@@ -44,6 +48,35 @@ INT_ATTRIBUTES = {
     "leaf_targetids": "target",
 }
 """Attribute of the operator → name in `TreeNodes.parts`."""
+
+
+def tree_forms(original: OriginalModel, train: Columns) -> Iterator[CandidateForm]:
+    """
+    Yield the form of an ensemble: with one sum for a binary forest, then with two.
+
+    Raises:
+        NotConvertible: The model is no ensemble of trees, or a step cannot be converted.
+    """
+    family = original.family
+    final, steps = family.final_and_steps(original.model)
+    from_arrow = original.layout.frame == "polars" and not steps
+    last: Any = steps[-1] if steps else None
+    sparse = bool(getattr(last, "sparse_output_", getattr(last, "sparse_output", False)))
+    for exact_ties in (False, True):
+        trees_of = (family_of(final) or family).tree_ensemble
+        ensemble: TreeEnsemble = trees_of(final, exact_ties=exact_ties, from_arrow=from_arrow)
+        columns, levels = raw_columns(
+            original.signature,
+            original.layout,
+            train,
+            names=getattr([*steps, final][0], "feature_names_in_", None),
+            known_texts=family.known_texts(steps),
+        )
+        for step in steps:
+            columns = family.lower(step, columns)
+        yield TreesOnRawFields(original, ensemble, columns, levels, sparse=sparse)
+        if ensemble.link != "mean" or ensemble.targets != 1:
+            return
 
 
 class TreesOnRawFields(OnnxForm):
@@ -319,23 +352,19 @@ def _emit_trees(graph: OnnxGraph, rows: str, nodes: TreeNodes, targets: int) -> 
 
 
 def _two_shares(graph: OnnxGraph, sums: str, ensemble: TreeEnsemble) -> str:
-    """Both probabilities from the sum of the second class."""
-    if ensemble.link == "mean":
-        count = graph.constant(np.array(float(ensemble.count)))
-        both = graph.add("Concat", graph.add("Sub", count, sums), sums, axis=1)
-        return both if ensemble.count == 1 else graph.add("Div", both, count)
-    second = _linked(graph, sums, ensemble)
-    first = graph.add("Sub", graph.constant(np.array(1.0)), second)
-    return graph.add("Concat", first, second, axis=1)
+    """Return both probabilities from the sum of the second class."""
+    if ensemble.link != "mean":
+        second = _linked(graph, sums, ensemble)
+        first = graph.add("Sub", graph.constant(np.array(1.0)), second)
+        return graph.add("Concat", first, second, axis=1)
+    first = graph.add("Sub", graph.constant(np.array(float(ensemble.count))), sums)
+    return _linked(graph, graph.add("Concat", first, sums, axis=1), ensemble)
 
 
 def _linked(graph: OnnxGraph, sums: str, ensemble: TreeEnsemble) -> str:
     match ensemble.link:
-        case "mean":
-            count = graph.constant(np.array(float(ensemble.count)))
-            return sums if ensemble.count == 1 else graph.add("Div", sums, count)
-        case "identity":
-            return sums
+        case "mean" if ensemble.count > 1:
+            return graph.add("Div", sums, graph.constant(np.array(float(ensemble.count))))
         case "exp":
             return _lane_wise(graph, "Exp", sums)
         case "sigmoid":
@@ -345,6 +374,7 @@ def _linked(graph: OnnxGraph, sums: str, ensemble: TreeEnsemble) -> str:
             return _lane_wise(graph, "Sigmoid", doubled)
         case "softmax":
             return graph.add("Softmax", sums, axis=1)
+    return sums
 
 
 def _lane_wise(graph: OnnxGraph, op: str, sums: str) -> str:

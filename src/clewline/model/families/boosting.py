@@ -171,19 +171,9 @@ class BoosterFamily(EstimatorFamily):
 
     def form_builders(self, original: Any) -> list[tuple[str, FormBuilder]]:
         """Return the one form: the trees on raw fields."""
-        from clewline.model.compile.lowered_columns import raw_columns
-        from clewline.model.compile.tree_form import NAME, TreesOnRawFields
+        from clewline.model.compile import tree_form
 
-        def build(original: Any, train: Any) -> Any:
-            model, layout = original.model, original.layout
-            ensemble = self.tree_ensemble(
-                model, exact_ties=False, from_arrow=layout.frame == "polars"
-            )
-            names = getattr(model, "feature_names_in_", None)
-            columns, levels = raw_columns(original.signature, layout, train, names=names)
-            yield TreesOnRawFields(original, ensemble, columns, levels)
-
-        return [(NAME, build)]
+        return [(tree_form.NAME, tree_form.tree_forms)]
 
     def own_form(self, original: Any) -> Any:
         """Return the booster in the library's own format."""

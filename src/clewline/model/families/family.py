@@ -77,6 +77,7 @@ class Family:
     file_endings: tuple[str, ...] = ()  # of the files that it reads, where many lie in a folder
     value_format: str | None = None  # in which a model is stored between steps
     storable_types: tuple[str, ...] = ()  # of its models that may be stored between steps
+    error_class: tuple[str, str] | None = None  # (module, class) that it raises for refused rows
     version_attributes: tuple[str, ...] = ()  # of models, that are no part of their content
     memory_factor: float | None = None  # bytes of memory for each byte of a loaded file
     concurrent = False  # whether several threads may call one predictor at once
@@ -156,9 +157,17 @@ class Family:
         """Return a copy of a model that works on one thread, so that its bits are repeatable."""
         return model
 
-    def final_estimator(self, model: Any) -> Any:
-        """Return the estimator that decides, without the transformers before it."""
-        return model
+    def final_and_steps(self, model: Any) -> tuple[Any, list[Any]]:
+        """Return the estimator that decides, and the transformers before it."""
+        return model, []
+
+    def known_texts(self, steps: list[Any]) -> set[str]:
+        """Return the strings that fitted transformers know."""
+        return set()
+
+    def lower(self, step: Any, columns: list[Any]) -> list[Any]:
+        """Pass columns through a transformer; raises NotConvertible if that cannot be done."""
+        raise NotImplementedError
 
     def tree_ensemble(self, model: Any, *, exact_ties: bool, from_arrow: bool) -> Any:
         """
@@ -193,7 +202,8 @@ class Family:
 
     def refusal_errors(self) -> tuple[type[Exception], ...]:
         """Return the library's exceptions for refused rows; none while it is not imported."""
-        return ()
+        found = loaded_class(*self.error_class) if self.error_class else None
+        return () if found is None else (found,)
 
     def stores(self, value: Any) -> bool:
         """Say whether a model of this family may be stored between steps."""

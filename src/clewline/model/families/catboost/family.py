@@ -15,7 +15,7 @@ from clewline.model.families.boosting import (
     number_field,
     unserved,
 )
-from clewline.model.families.family import json_object, loaded_class
+from clewline.model.families.family import json_object
 
 UNSTEADY = ("model_guid", "train_finish_time")
 """Metadata of a model that differs each time the same one is trained."""
@@ -50,6 +50,7 @@ class CatBoostFamily(BoosterFamily):
     distributions = ("catboost",)
     file_name = "model.cbm"
     file_endings = (".cbm", ".json")
+    error_class = ("catboost", "CatBoostError")
     bare = (("catboost.core", "CatBoost"),)
     estimator = CatBoostEstimator
     takes_labels = False  # its models keep the labels that they were trained with
@@ -104,11 +105,6 @@ class CatBoostFamily(BoosterFamily):
 
         booster = self.booster_of(model)
         return tree_ensemble(booster, loss_of(booster))
-
-    def refusal_errors(self) -> tuple[type[Exception], ...]:
-        """Return the library's exceptions for refused rows."""
-        error = loaded_class("catboost", "CatBoostError")
-        return () if error is None else (error,)
 
     def file_fields(self, model: Any, name: str) -> FileFields:
         """Return the fields if all are numbers; a file does not hold levels or texts."""

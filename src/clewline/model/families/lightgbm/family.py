@@ -16,7 +16,6 @@ from clewline.model.families.boosting import (
     number_field,
     unserved,
 )
-from clewline.model.families.family import loaded_class
 from clewline.signature.field import Field
 
 
@@ -49,6 +48,7 @@ class LightGBMFamily(BoosterFamily):
     distributions = ("lightgbm",)
     file_name = "model.txt"
     file_endings = (".txt",)
+    error_class = ("lightgbm.basic", "LightGBMError")
     bare = (("lightgbm.basic", "Booster"),)
     estimator = LightGBMEstimator
     storable_types = (
@@ -94,11 +94,6 @@ class LightGBMFamily(BoosterFamily):
         from clewline.model.families.lightgbm.trees import tree_ensemble
 
         return tree_ensemble(self.booster_of(model), from_arrow=from_arrow)
-
-    def refusal_errors(self) -> tuple[type[Exception], ...]:
-        """Return the library's exceptions for refused rows."""
-        error = loaded_class("lightgbm.basic", "LightGBMError")
-        return () if error is None else (error,)
 
     def file_fields(self, model: Any, name: str) -> FileFields:
         """Return the fields with their bounds, and the levels of pandas categories."""

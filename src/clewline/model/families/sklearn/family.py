@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from zipfile import ZIP_DEFLATED
 
@@ -22,7 +22,6 @@ from clewline.model.families.family import (
 from clewline.model.families.sklearn import pipelines
 from clewline.model.runtime.frames import frame_of
 from clewline.model.runtime.outputs import FunctionTransformer, Outputs, columns_as_outputs
-from clewline.model_families import family_of
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -99,36 +98,9 @@ class SklearnFamily(EstimatorFamily):
                 (skl2onnx_forms.TEXTS, skl2onnx_forms.text_forms),
             ]
         return [
-            (tree_form.NAME, self._tree_forms),
+            (tree_form.NAME, tree_form.tree_forms),
             (skl2onnx_forms.LOWERED, skl2onnx_forms.lowered_forms),
         ]
-
-    def _tree_forms(self, original: Any, train: Columns) -> Iterator[Any]:
-        """Yield the form with one sum for a binary forest, then the one with two."""
-        from clewline.model.compile.lowered_columns import raw_columns
-        from clewline.model.compile.tree_form import TreesOnRawFields
-        from clewline.model.families.sklearn.lowering import known_texts, lower
-
-        final, steps = pipelines.final_and_steps(original.model)
-        family = family_of(final) or self
-        names = getattr([*steps, final][0], "feature_names_in_", None)
-        from_arrow = original.layout.frame == "polars" and not steps
-        last: Any = steps[-1] if steps else None
-        sparse = bool(getattr(last, "sparse_output_", getattr(last, "sparse_output", False)))
-        for exact_ties in (False, True):
-            ensemble = family.tree_ensemble(final, exact_ties=exact_ties, from_arrow=from_arrow)
-            columns, levels = raw_columns(
-                original.signature,
-                original.layout,
-                train,
-                names=names,
-                known_texts=known_texts(steps),
-            )
-            for step in steps:
-                columns = lower(step, columns)
-            yield TreesOnRawFields(original, ensemble, columns, levels, sparse=sparse)
-            if ensemble.link != "mean" or ensemble.targets != 1:
-                return
 
     def own_form(self, original: Any) -> Any:
         """Return the estimator as a skops file."""
@@ -152,9 +124,21 @@ class SklearnFamily(EstimatorFamily):
 
         return OwnForm(self.title, self.name, files, ("scikit-learn", "skops"))
 
-    def final_estimator(self, model: Any) -> Any:
-        """Return the last step of a pipeline."""
-        return pipelines.final_and_steps(model)[0]
+    def final_and_steps(self, model: Any) -> tuple[Any, list[Any]]:
+        """Take a pipeline apart."""
+        return pipelines.final_and_steps(model)
+
+    def known_texts(self, steps: list[Any]) -> set[str]:
+        """Return categories, fills and missing values that are strings."""
+        from clewline.model.families.sklearn.lowering import known_texts
+
+        return known_texts(steps)
+
+    def lower(self, step: Any, columns: list[Any]) -> list[Any]:
+        """Pass columns through a transformer, by its own arithmetic."""
+        from clewline.model.families.sklearn.lowering import lower
+
+        return lower(step, columns)
 
     def tree_ensemble(self, model: Any, *, exact_ties: bool, from_arrow: bool) -> Any:
         """Read the trees of a tree estimator."""

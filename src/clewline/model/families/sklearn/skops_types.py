@@ -23,110 +23,69 @@ from clewline.model.families.sklearn.skops_audit import unusual_parts
 from clewline.model_families import families
 
 
-def _in(module: str, names: str) -> tuple[str, ...]:
-    return tuple(f"{module}.{name}" for name in names.split())
+def _names(listed: str) -> tuple[str, ...]:
+    """Read names from lines of `module: name name …`; an indented line goes on."""
+    lines = listed.strip().replace("\n    ", " ").splitlines()
+    parts = (line.split(": ") for line in lines)
+    return tuple(f"{module}.{name}" for module, names in parts for name in names.split())
 
 
-SEARCHES = (
-    *_in(
-        "sklearn.model_selection._split",
-        "GroupKFold GroupShuffleSplit KFold LeaveOneGroupOut LeaveOneOut LeavePGroupsOut LeavePOut "
-        "PredefinedSplit RepeatedKFold RepeatedStratifiedKFold ShuffleSplit StratifiedGroupKFold "
-        "StratifiedKFold StratifiedShuffleSplit TimeSeriesSplit _CVIterableWrapper",
-    ),
-    *_in("sklearn.metrics._scorer", "_CurveScorer _PassthroughScorer _Scorer"),
-    *_in("sklearn.utils._metadata_requests", "MetadataRequest MethodMetadataRequest"),
-)
-"""What a fitted search keeps of how it searched."""
-
-FUNCTIONS = (
-    *_in(
-        "sklearn.metrics._classification",
-        "accuracy_score balanced_accuracy_score brier_score_loss d2_log_loss_score f1_score "
-        "jaccard_score log_loss matthews_corrcoef precision_score recall_score",
-    ),
-    *_in("sklearn.metrics._ranking", "average_precision_score roc_auc_score top_k_accuracy_score"),
-    *_in(
-        "sklearn.metrics._regression",
-        "d2_absolute_error_score explained_variance_score max_error mean_absolute_error "
-        "mean_absolute_percentage_error mean_gamma_deviance mean_poisson_deviance "
-        "mean_squared_error mean_squared_log_error median_absolute_error r2_score "
-        "root_mean_squared_error root_mean_squared_log_error",
-    ),
-    *_in("sklearn.feature_selection._mutual_info", "mutual_info_classif mutual_info_regression"),
-    *_in(
-        "sklearn.feature_selection._univariate_selection",
-        "chi2 f_classif f_oneway f_regression r_regression",
-    ),
-    "scipy._lib.array_api_compat.numpy._aliases.asarray",
-    "sklearn.utils.validation.check_array",
-)
+FUNCTIONS = _names("""
+scipy._lib.array_api_compat.numpy._aliases: asarray
+sklearn.feature_selection._mutual_info: mutual_info_classif mutual_info_regression
+sklearn.feature_selection._univariate_selection: chi2 f_classif f_oneway f_regression
+    r_regression
+sklearn.metrics._classification: accuracy_score balanced_accuracy_score brier_score_loss
+    d2_log_loss_score f1_score jaccard_score log_loss matthews_corrcoef precision_score
+    recall_score
+sklearn.metrics._ranking: average_precision_score roc_auc_score top_k_accuracy_score
+sklearn.metrics._regression: d2_absolute_error_score explained_variance_score max_error
+    mean_absolute_error mean_absolute_percentage_error mean_gamma_deviance
+    mean_poisson_deviance mean_squared_error mean_squared_log_error median_absolute_error
+    r2_score root_mean_squared_error root_mean_squared_log_error
+sklearn.utils.validation: check_array
+""")
 """What may stand where a function is expected, and nowhere else; each only computes."""
 
-KERNELS = (
-    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
-    *_in(
-        "sklearn.gaussian_process.kernels",
-        "CompoundKernel ConstantKernel DotProduct ExpSineSquared Exponentiation Matern "
-        "PairwiseKernel Product RBF RationalQuadratic Sum WhiteKernel",
-    ),
-)
-
-OWN_TYPES: tuple[str, ...] = (
-    *SEARCHES,
+OWN_TYPES = (
     *FUNCTIONS,
-    *KERNELS,
-    "builtins.object",  # as a dtype
-    "collections.OrderedDict",
-    "collections.defaultdict",
-    "functools.partial",
-    "numpy.dtype",
-    "numpy.random.mtrand.RandomState",
-    "scipy.interpolate._bsplines.BSpline",
-    "sklearn._loss.link.HalfLogitLink",
-    "sklearn._loss.link.IdentityLink",
-    "sklearn._loss.link.Interval",
-    "sklearn._loss.link.LogLink",
-    "sklearn._loss.link.LogitLink",
-    "sklearn._loss.link.MultinomialLogit",
-    "sklearn._loss.loss.AbsoluteError",
-    "sklearn._loss.loss.ExponentialLoss",
-    "sklearn._loss.loss.HalfBinomialLoss",
-    "sklearn._loss.loss.HalfGammaLoss",
-    "sklearn._loss.loss.HalfMultinomialLoss",
-    "sklearn._loss.loss.HalfPoissonLoss",
-    "sklearn._loss.loss.HalfSquaredError",
-    "sklearn._loss.loss.HalfTweedieLoss",
-    "sklearn._loss.loss.HalfTweedieLossIdentity",
-    "sklearn._loss.loss.HuberLoss",
-    "sklearn._loss.loss.PinballLoss",
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.calibration._TemperatureScaling",
-    "sklearn.compose._column_transformer._RemainderColsList",
-    "sklearn.compose._column_transformer.make_column_selector",
-    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.linear_model._sgd_fast.EpsilonInsensitive",
-    "sklearn.linear_model._sgd_fast.Hinge",
-    "sklearn.linear_model._sgd_fast.Log",
-    "sklearn.linear_model._sgd_fast.ModifiedHuber",
-    "sklearn.linear_model._sgd_fast.SquaredEpsilonInsensitive",
-    "sklearn.linear_model._sgd_fast.SquaredHinge",
-    "sklearn.metrics._dist_metrics.DistanceMetric64",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.metrics._dist_metrics.ManhattanDistance64",
-    "sklearn.metrics._dist_metrics.MinkowskiDistance64",
-    "sklearn.neighbors._ball_tree.BallTree",
-    "sklearn.neighbors._ball_tree.BallTree64",
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neighbors._kd_tree.KDTree64",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-    "sklearn.preprocessing._label.LabelBinarizer",
-    "sklearn.tree._tree.Tree",
-    "sklearn.utils._bunch.Bunch",
+    *_names("""
+builtins: object
+collections: OrderedDict defaultdict
+functools: partial
+numpy: dtype
+numpy.random.mtrand: RandomState
+scipy.interpolate._bsplines: BSpline
+sklearn._loss.link: HalfLogitLink IdentityLink Interval LogLink LogitLink MultinomialLogit
+sklearn._loss.loss: AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss
+    HalfMultinomialLoss HalfPoissonLoss HalfSquaredError HalfTweedieLoss
+    HalfTweedieLossIdentity HuberLoss PinballLoss
+sklearn.calibration: _CalibratedClassifier _SigmoidCalibration _TemperatureScaling
+sklearn.compose._column_transformer: _RemainderColsList make_column_selector
+sklearn.ensemble._hist_gradient_boosting.binning: _BinMapper
+sklearn.ensemble._hist_gradient_boosting.predictor: TreePredictor
+sklearn.gaussian_process._gpc: _BinaryGaussianProcessClassifierLaplace
+sklearn.gaussian_process.kernels: CompoundKernel ConstantKernel DotProduct ExpSineSquared
+    Exponentiation Matern PairwiseKernel Product RBF RationalQuadratic Sum WhiteKernel
+sklearn.linear_model._sgd_fast: EpsilonInsensitive Hinge Log ModifiedHuber
+    SquaredEpsilonInsensitive SquaredHinge
+sklearn.metrics._dist_metrics: DistanceMetric64 EuclideanDistance64 ManhattanDistance64
+    MinkowskiDistance64
+sklearn.metrics._scorer: _CurveScorer _PassthroughScorer _Scorer
+sklearn.model_selection._split: GroupKFold GroupShuffleSplit KFold LeaveOneGroupOut
+    LeaveOneOut LeavePGroupsOut LeavePOut PredefinedSplit RepeatedKFold
+    RepeatedStratifiedKFold ShuffleSplit StratifiedGroupKFold StratifiedKFold
+    StratifiedShuffleSplit TimeSeriesSplit _CVIterableWrapper
+sklearn.neighbors._ball_tree: BallTree BallTree64
+sklearn.neighbors._kd_tree: KDTree KDTree64
+sklearn.neural_network._stochastic_optimizers: AdamOptimizer SGDOptimizer
+sklearn.preprocessing._label: LabelBinarizer
+sklearn.tree._tree: Tree
+sklearn.utils._bunch: Bunch
+sklearn.utils._metadata_requests: MetadataRequest MethodMetadataRequest
+"""),
 )
+"""Compiled and private types that estimators, searches and kernels are made of."""
 
 
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, BadZipFile)

@@ -13,7 +13,7 @@ from clewline.model.families.boosting import (
     classes_of,
     unserved,
 )
-from clewline.model.families.family import json_object, loaded_class
+from clewline.model.families.family import json_object
 from clewline.signature.field import Field
 
 
@@ -45,6 +45,7 @@ class XGBoostFamily(BoosterFamily):
     distributions = ("xgboost-cpu",)
     file_name = "model.ubj"
     file_endings = (".ubj", ".json")
+    error_class = ("xgboost.core", "XGBoostError")
     bare = (("xgboost.core", "Booster"),)
     estimator = XGBoostEstimator
     storable_types = (
@@ -98,11 +99,6 @@ class XGBoostFamily(BoosterFamily):
         from clewline.model.families.xgboost.trees import tree_ensemble
 
         return tree_ensemble(self.booster_of(model), missing=self.missing_of(model))
-
-    def refusal_errors(self) -> tuple[type[Exception], ...]:
-        """Return the library's exceptions for refused rows."""
-        error = loaded_class("xgboost.core", "XGBoostError")
-        return () if error is None else (error,)
 
     def file_fields(self, model: Any, name: str) -> FileFields:
         """Return the fields by the types that the booster was trained with."""
