@@ -177,10 +177,10 @@ def test_a_process_that_exits_as_it_loads_is_a_failed_model(package: Any) -> Non
 
 def test_it_ends_with_its_server_even_while_it_computes(files: dict[str, bytes]) -> None:
     process = ModelProcess("moods@3")
-    head = messages.Load("moods@3", "python_class", SIGNATURE, list(files))
+    head = messages.LoadRequest("moods@3", "python_class", SIGNATURE, list(files))
     message = messages.Message(head, list(messages.file_arrays(list(files.values()))))
     process.ask(message, until=time.monotonic() + 60)
-    messages.send(process._channel, messages.rows(asked("hang")))
+    messages.send(process._channel, messages.rows_message(asked("hang")))
     os.close(process._lifeline)  # what the kernel does when a server is killed
     process._lifeline = os.open(os.devnull, os.O_RDONLY)
     assert process._popen.wait(timeout=20) != 0
@@ -192,19 +192,19 @@ def test_rows_and_answers_travel_bit_for_bit() -> None:
     texts = np.array([["a", None], [None, "é"]], dtype=object)
     numbers = np.array([[np.nan, -0.0], [1e-300, np.inf]])
     tensors = {"t": np.arange(6, dtype=np.int16).reshape(2, 3).T[:2]}
-    messages.send(left, messages.rows(Columns(numbers, texts, tensors)))
-    found = messages.columns(messages.receive(right))
+    messages.send(left, messages.rows_message(Columns(numbers, texts, tensors)))
+    found = messages.read_columns(messages.receive(right))
     assert found.numbers.tobytes() == numbers.tobytes()
     assert found.texts.tolist() == texts.tolist()
     assert found.tensors["t"].tolist() == tensors["t"].tolist()
     answers = Outputs(choices=np.array([1, 0]), probabilities=np.eye(2))
-    messages.send(left, messages.answers(answers))
-    back = messages.outputs(messages.receive(right))
+    messages.send(left, messages.outputs_message(answers))
+    back = messages.read_outputs(messages.receive(right))
     assert back.choices is not None
     assert back.choices.tolist() == [1, 0]
     assert back.values is None
     left.close()
-    with pytest.raises(messages.Broken):
+    with pytest.raises(messages.ProcessGone):
         messages.receive(right)
     right.close()
 
@@ -213,7 +213,7 @@ def test_rows_and_answers_travel_bit_for_bit() -> None:
 def test_what_is_no_message_is_told_apart_from_an_answer(said: bytes) -> None:
     left, right = socket.socketpair()
     left.sendall(said)
-    with pytest.raises(messages.Broken):
+    with pytest.raises(messages.ProcessGone):
         messages.receive(right)
     left.close()
     right.close()

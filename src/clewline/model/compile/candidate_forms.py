@@ -30,7 +30,7 @@ class CandidateForm(Protocol):
 
 
 class OnnxForm:
-    """What forms of ONNX have in common."""
+    """The base of forms in ONNX."""
 
     runtime = "onnx"
     executed_by = "ONNX"

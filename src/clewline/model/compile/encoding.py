@@ -4,7 +4,7 @@ How checked rows become the inputs of a compiled model; stated in the ONNX file'
 `numbers`, float64 of shape (n, numeric fields): null is NaN. `codes`, int64 of
 shape (text fields used * n,), one field after the other: a level is its place in
 `levels`, null is the number of levels, any other text that number plus one. So a
-literal "None" or "nan" is a text like any other, never null. `texts`, strings of
+literal "None" or "nan" is a string like any other, never null. `texts`, strings of
 shape (n,): one field as it is, or in lower case.
 """
 

@@ -143,14 +143,14 @@ def raw_columns(
     known_texts: Set[str] = frozenset(),
 ) -> tuple[list[LoweredColumn], list[tuple[str, ...]]]:
     """
-    Return the raw fields as columns, and the texts of each text field that a model tells apart.
+    Return the raw fields as columns, and the levels of each text field that a model knows.
 
     Args:
         signature: Of the model.
         layout: Column types of the table that the model was fitted on.
         train: That table; it gives levels, and the signature does.
         names: Columns in the order in which the model was fitted; None: as in the signature.
-        known_texts: That the model itself knows, of whatever field.
+        known_texts: Strings that the model itself knows, of any field.
 
     Raises:
         NotConvertible: A text field has too many levels, or the model reads what is no field.

@@ -65,7 +65,7 @@ class OnnxGraph:
         return name
 
     def output(self, name: str, value: str, kind: int, shape: list[int | None]) -> None:
-        """Declare what a node gives as an output, under its own name."""
+        """Declare the output of a node as an output of the graph, under a new name."""
         maker = next(node for node in reversed(self.nodes) if value in node.output)
         maker.output[list(maker.output).index(value)] = name
         for node in self.nodes:
@@ -73,7 +73,7 @@ class OnnxGraph:
         self.outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def inline(self, model: onnx.ModelProto, feed: dict[str, str]) -> list[str]:
-        """Put another model's graph into this one; gives the names of its outputs."""
+        """Put another model's graph into this one; return the names of its outputs."""
         inner = onnx.compose.add_prefix(model, f"m{len(self.nodes)}_").graph
         plain = [value.name for value in model.graph.input]
         names = {i.name: feed[p] for i, p in zip(inner.input, plain, strict=True)}
@@ -86,7 +86,7 @@ class OnnxGraph:
         return [value.name for value in inner.output]
 
     def model(self, encoding: InputEncoding) -> bytes:
-        """Give the finished model, its encoding stated in the metadata."""
+        """Return the finished model; its metadata states the encoding."""
         graph = helper.make_graph(
             self.nodes, "clewline", list(self.inputs.values()), self.outputs, self.initializers
         )

@@ -2,7 +2,7 @@
 Synthetic rows: where a converted model would differ from its original if it could.
 
 Each takes a row of the test table and changes it: a number to just below, on and just
-above a split threshold; a field to null; a text to a level that nobody has seen, or to
+above a split threshold; a field to null; a string to a level that nobody has seen, or to
 the words that careless code takes for null; every field drawn from another row; all
 numbers to zero or one, or one of them to a huge value.
 """
@@ -32,7 +32,7 @@ EXTREMES = "extremes"
 answers may be so large that a difference relative to the largest says nothing of ordinary rows."""
 
 HUGE = (1e6, -1e6, 1e30, -1e30)
-"""What one field at a time is set to; estimators that compute in float32 still take these."""
+"""Values that one field at a time is set to; estimators in float32 still take them."""
 
 ODD_TEXTS = ("", "None", "nan", "NaN", "null", "<NA>", "\x00", "never seen")
 """Texts that are none of a model's levels, or are mistaken for null."""

@@ -31,7 +31,7 @@ class FileFields:
 
     fields: tuple[Field, ...] | None = None  # None: the file does not say
     levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of pandas categories, in the order of their codes."""
+    """Levels of pandas categories, in the order of their codes."""
 
 
 def convert(family: Any, model: Any, inputs: RegistrationInputs, name: str) -> PackageContents:

@@ -1,4 +1,4 @@
-"""What the families of boosters share: trees in a format of their library's own."""
+"""The base of families of boosters: trees in a format of their library's own."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ class BoosterFamily(EstimatorFamily):
             ) from error
 
     def try_file(self, data: bytes) -> None:
-        """Read a file and ask its booster about a row, in a process that may crash."""
+        """Read a file and let its booster answer one row, in a process that may crash."""
         try:
             model = self.wrap(self.parse(import_library(self.name), data))
             model.raw(np.zeros((1, model.n_features_in_)))

@@ -1,4 +1,4 @@
-"""What families share whose models speak as scikit-learn's estimators do: fit, predict, classes."""
+"""The base of families whose models have the methods of scikit-learn's estimators."""
 
 from __future__ import annotations
 

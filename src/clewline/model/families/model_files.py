@@ -8,7 +8,7 @@ from typing import Any
 from clewline.errors import NotFound, NotSupported
 from clewline.model import origin
 from clewline.model.families.family import PackageContents, RegistrationInputs
-from clewline.model.families.unsafe_files import Refusal, refusal_of
+from clewline.model.families.unsafe_files import UnsafeFile, unsafe_file
 from clewline.model_families import families
 
 
@@ -58,5 +58,5 @@ def family_of_file(data: bytes, name: str) -> Any:
     for family in families():
         if family.recognizes(data):
             return family
-    found = refusal_of(data) or Refusal("no ONNX model and no booster of a known library")
+    found = unsafe_file(data) or UnsafeFile("no ONNX model and no booster of a known library")
     raise NotSupported(f"{name} is {found.what}.", found.fix)

@@ -1,4 +1,4 @@
-"""What every family does with the tables that it is given, and the files that describe a model."""
+"""Tables as families use them, and the files of a package that describe a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is that must not be loaded here, recognized by its content, never by its name."""
+"""Files that must not be loaded, recognized by their content and never by their name."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MAX_DEPTH = 3
 MAX_OPCODES = 100_000
 
 
-class Refusal(NamedTuple):
-    """What a file is, and the way out."""
+class UnsafeFile(NamedTuple):
+    """A file that must not be loaded: what it is, and the way out."""
 
     what: str
     fix: str = ONNX
@@ -36,25 +36,25 @@ _PICKLE = "which runs code when it is loaded"
 _STARTS = (
     (
         b"\x89HDF\r\n\x1a\n",
-        Refusal("HDF5, which Keras saves and whose layers may hold code", KERAS),
+        UnsafeFile("HDF5, which Keras saves and whose layers may hold code", KERAS),
     ),
-    (b"GGUF", Refusal("GGUF, which holds the weights of a language model for llama.cpp")),
-    (b"ggml", Refusal("GGML, which holds the weights of a language model")),
-    (b"lmgg", Refusal("GGML, which holds the weights of a language model")),
+    (b"GGUF", UnsafeFile("GGUF, which holds the weights of a language model for llama.cpp")),
+    (b"ggml", UnsafeFile("GGML, which holds the weights of a language model")),
+    (b"lmgg", UnsafeFile("GGML, which holds the weights of a language model")),
     (
         b"version https://git-lfs",
-        Refusal(
+        UnsafeFile(
             "a pointer of Git LFS, not the model itself",
             "Fetch the file: git lfs pull, or take the hub's download link.",
         ),
     ),
-    (b"<?xml", Refusal("XML; PMML has no runtime here")),
+    (b"<?xml", UnsafeFile("XML; PMML has no runtime here")),
 )
 _NO_RUNTIME = "safetensors: safe to load, but weights alone, without the graph that computes"
 _PACKED = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"x", "zlib"))
 
 
-def refusal_of(data: bytes, depth: int = 0) -> Refusal | None:
+def unsafe_file(data: bytes, depth: int = 0) -> UnsafeFile | None:
     """
     Say what bytes are that are no model which we load; None where they may be one.
 
@@ -67,7 +67,7 @@ def refusal_of(data: bytes, depth: int = 0) -> Refusal | None:
     return _numpy(data) or _container(data, depth) or _weights(data) or _page(data) or _pickle(data)
 
 
-def _container(data: bytes, depth: int) -> Refusal | None:
+def _container(data: bytes, depth: int) -> UnsafeFile | None:
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip(data, depth)
     if data[257:262] == b"ustar":
@@ -78,15 +78,15 @@ def _container(data: bytes, depth: int) -> Refusal | None:
     return None
 
 
-def _inside(data: bytes, name: str, depth: int) -> Refusal:
-    found = refusal_of(data, depth + 1) if depth < MAX_DEPTH else None
+def _inside(data: bytes, name: str, depth: int) -> UnsafeFile:
+    found = unsafe_file(data, depth + 1) if depth < MAX_DEPTH else None
     if found is None:
-        return Refusal(f"a file compressed by {name}", "Unpack it, and import what was inside.")
-    return Refusal(f"compressed by {name}: inside is {found.what}", found.fix)
+        return UnsafeFile(f"a file compressed by {name}", "Unpack it, and import what was inside.")
+    return UnsafeFile(f"compressed by {name}: inside is {found.what}", found.fix)
 
 
 def _unpacked(data: bytes, name: str) -> bytes:
-    """Give the first bytes of what is compressed; none where it is not."""
+    """Return the first decompressed bytes; none if the bytes are not compressed so."""
     try:
         match name:
             case "gzip":
@@ -104,27 +104,27 @@ def _unpacked(data: bytes, name: str) -> bytes:
 # ── archives ────────────────────────────────────────────────────────────────
 
 
-def _zip(data: bytes, depth: int) -> Refusal:
+def _zip(data: bytes, depth: int) -> UnsafeFile:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except (zipfile.BadZipFile, ValueError, OSError):
-        return Refusal("a ZIP archive that is damaged", "Fetch it again.")
+        return UnsafeFile("a ZIP archive that is damaged", "Fetch it again.")
     names = archive.namelist()
     return _known_archive(names) or _members("a ZIP archive", _zipped(archive), depth)
 
 
-def _known_archive(names: list[str]) -> Refusal | None:
+def _known_archive(names: list[str]) -> UnsafeFile | None:
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends or any("/code/" in name for name in names):
-        return Refusal(f"TorchScript: compiled code of Python and pickles, {_PICKLE}", TORCH)
+        return UnsafeFile(f"TorchScript: compiled code of Python and pickles, {_PICKLE}", TORCH)
     if "data.pkl" in ends:
-        return Refusal(f"a ZIP archive of PyTorch: a pickle, {_PICKLE}", TORCH)
+        return UnsafeFile(f"a ZIP archive of PyTorch: a pickle, {_PICKLE}", TORCH)
     if {"config.json", "model.weights.h5"} <= ends:
-        return Refusal("a ZIP archive of Keras, whose layers may hold code", KERAS)
+        return UnsafeFile("a ZIP archive of Keras, whose layers may hold code", KERAS)
     if "saved_model.pb" in ends:
-        return Refusal("a SavedModel of TensorFlow in a ZIP archive", KERAS)
+        return UnsafeFile("a SavedModel of TensorFlow in a ZIP archive", KERAS)
     if "schema.json" in ends:
-        return Refusal("a ZIP archive of skops", ESTIMATOR)
+        return UnsafeFile("a ZIP archive of skops", ESTIMATOR)
     return None
 
 
@@ -134,10 +134,10 @@ def _zipped(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
             with archive.open(info) as member:
                 yield info.filename, member.read(INSPECTED_BYTES)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, OSError):
-            continue  # one that cannot be read tells nothing; the archive is refused anyway
+            continue  # the archive is refused anyway
 
 
-def _tar(data: bytes, depth: int) -> Refusal:
+def _tar(data: bytes, depth: int) -> UnsafeFile:
     return _members("a tar archive", _tarred(data), depth)
 
 
@@ -151,28 +151,28 @@ def _tarred(data: bytes) -> Iterator[tuple[str, bytes]]:
         return
 
 
-def _members(what: str, members: Iterator[tuple[str, bytes]], depth: int) -> Refusal:
+def _members(what: str, members: Iterator[tuple[str, bytes]], depth: int) -> UnsafeFile:
     for name, data in members:
         if name.rpartition("/")[2] == "saved_model.pb":
-            return Refusal(f"{what} with a SavedModel of TensorFlow", KERAS)
-        found = refusal_of(data, depth + 1) if depth < MAX_DEPTH else None
+            return UnsafeFile(f"{what} with a SavedModel of TensorFlow", KERAS)
+        found = unsafe_file(data, depth + 1) if depth < MAX_DEPTH else None
         if found is not None:
-            return Refusal(f"{what}: its {name} is {found.what}", found.fix)
-    return Refusal(what, "Unpack it, and import the model's own file.")
+            return UnsafeFile(f"{what}: its {name} is {found.what}", found.fix)
+    return UnsafeFile(what, "Unpack it, and import the model's own file.")
 
 
 # ── single formats ──────────────────────────────────────────────────────────
 
 
-def _numpy(data: bytes) -> Refusal | None:
+def _numpy(data: bytes) -> UnsafeFile | None:
     if not data.startswith(b"\x93NUMPY"):
         return None
     wide = data[6:7] != b"\x01"
     begin = 12 if wide else 10
     length = int.from_bytes(data[8:begin], "little")
     if "O" in _descr(data[begin : begin + length]):
-        return Refusal(f"a NumPy array of objects: a pickle, {_PICKLE}")
-    return Refusal("an array of NumPy, without a graph that computes")
+        return UnsafeFile(f"a NumPy array of objects: a pickle, {_PICKLE}")
+    return UnsafeFile("an array of NumPy, without a graph that computes")
 
 
 def _descr(header: bytes) -> str:
@@ -182,31 +182,31 @@ def _descr(header: bytes) -> str:
         return ""
 
 
-def _weights(data: bytes) -> Refusal | None:
+def _weights(data: bytes) -> UnsafeFile | None:
     length = int.from_bytes(data[:8], "little")
     if len(data) > 9 and 2 <= length <= 100 << 20 and data[8:10] in (b'{"', b"{}", b"{ "):
-        return Refusal(_NO_RUNTIME)
+        return UnsafeFile(_NO_RUNTIME)
     if data[4:8] == b"TFL3":
-        return Refusal("TensorFlow Lite, which has no runtime here", KERAS)
+        return UnsafeFile("TensorFlow Lite, which has no runtime here", KERAS)
     if data.startswith(b"\x08\x01\x12") and (b"saved_model" in data or b"\n\x05serve" in data):
-        return Refusal("a SavedModel of TensorFlow, a graph without its variables", KERAS)
+        return UnsafeFile("a SavedModel of TensorFlow, a graph without its variables", KERAS)
     return None
 
 
-def _page(data: bytes) -> Refusal | None:
+def _page(data: bytes) -> UnsafeFile | None:
     if data[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return Refusal("a page of HTML, not a model", "Take the file's own download link.")
+        return UnsafeFile("a page of HTML, not a model", "Take the file's own download link.")
     return None
 
 
-def _pickle(data: bytes) -> Refusal | None:
-    """Tell pickles of every protocol: those from 2 on by their mark, older ones by opcodes."""
+def _pickle(data: bytes) -> UnsafeFile | None:
+    """Recognize pickles: from protocol 2 on by their first bytes, older ones by opcodes."""
     marked = data[:1] == b"\x80" and data[1:2] and data[1] <= 5
     if not marked and not _reads_as_pickle(data):
         return None
     if b"torch" in data[:INSPECTED_BYTES] or data[2:12] == b"\x8a\nl\xfc\x9cF\xf9 j\xa8":
-        return Refusal(f"a pickle of PyTorch, {_PICKLE}", TORCH)
-    return Refusal(f"a pickle, {_PICKLE}", f"{ESTIMATOR} Or export it to ONNX.")
+        return UnsafeFile(f"a pickle of PyTorch, {_PICKLE}", TORCH)
+    return UnsafeFile(f"a pickle, {_PICKLE}", f"{ESTIMATOR} Or export it to ONNX.")
 
 
 def _reads_as_pickle(data: bytes) -> bool:
@@ -219,6 +219,6 @@ def _reads_as_pickle(data: bytes) -> bool:
             count, last = count + 1, found.name
             if count >= MAX_OPCODES:
                 return True
-    except Exception:  # pickletools lets out whatever its readers of arguments raise
+    except Exception:  # pickletools passes on any error of its argument readers
         return count > 50 or b"c__builtin__\n" in data[:INSPECTED_BYTES]
     return count > 1 and last == "STOP"

@@ -1,4 +1,4 @@
-"""What runs in the process of an isolated model: load it, then answer until the server goes."""
+"""The program of an isolated model's process: load the model, then answer until the server ends."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def main(channel: int, lifeline: int) -> None:
             loaded = answer(server, load)
             while loaded is not None:
                 answer(server, lambda message: predict(loaded, message))
-        except messages.Broken:
+        except messages.ProcessGone:
             return  # the server closed the model
 
 
 def end_with(lifeline: int) -> None:
     """
-    End this process, whatever it is doing, when the server ends.
+    End this process when the server ends, even if native code never returns.
 
     The kernel sends SIGIO, which by default ends a process, when the last writer of
     the pipe is gone: also where native code never gives the interpreter back.
@@ -67,21 +67,21 @@ def answer(server: socket.socket, work: Any) -> Any:
 def load(message: messages.Message) -> tuple[messages.Message, Any]:
     """Load the model that a message holds."""
     head = message.head
-    if not isinstance(head, messages.Load):
-        raise messages.Broken("a model was expected")
+    if not isinstance(head, messages.LoadRequest):
+        raise messages.ProcessGone("a model was expected")
     files = {name: array.tobytes() for name, array in zip(head.files, message.arrays, strict=True)}
     loaded = family_named(head.runtime).load(files, head.signature)
-    return messages.Message(messages.Loaded()), loaded
+    return messages.Message(messages.LoadReply()), loaded
 
 
 def predict(loaded: Any, message: messages.Message) -> tuple[messages.Message, None]:
     """Answer or transform the rows that a message holds."""
-    columns = messages.columns(message)
+    columns = messages.read_columns(message)
     if isinstance(loaded, Transformer):
-        return messages.rows(loaded.transform(columns)), None
-    return messages.answers(loaded.predict(columns)), None
+        return messages.rows_message(loaded.transform(columns)), None
+    return messages.outputs_message(loaded.predict(columns)), None
 
 
 def _failed(code: str, message: str, fix: str | None) -> messages.Message:
     sys.stderr.flush()
-    return messages.Message(messages.Failed(code, message, fix))
+    return messages.Message(messages.FailedReply(code, message, fix))

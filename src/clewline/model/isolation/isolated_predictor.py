@@ -37,10 +37,10 @@ LOAD_S = 300.0
 """How long loading may take."""
 
 MAX_CRASHES = 3
-"""In a row; then the model stays failed until it is loaded again."""
+"""Crashes in a row after which the model stays failed until it is loaded again."""
 
 BACKOFF_S = (0.0, 0.5)
-"""How long a start waits after the first and the second crash in a row."""
+"""Seconds that a start waits after the first and the second crash in a row."""
 
 Files = Callable[[], Mapping[str, bytes]]
 
@@ -68,13 +68,13 @@ def load_isolated(
         ModelFailed: The process ended, or took longer than `LOAD_S`.
     """
     kind = IsolatedTransformer if signature.output.task == "transform" else IsolatedPredictor
-    return kind(messages.Load(ref, runtime, signature, []), files, timeout_s)
+    return kind(messages.LoadRequest(ref, runtime, signature, []), files, timeout_s)
 
 
 class IsolatedModel:
     """Keeps the process of a model running. Any thread may call it; calls queue."""
 
-    def __init__(self, load: messages.Load, files: Files, timeout_s: float) -> None:
+    def __init__(self, load: messages.LoadRequest, files: Files, timeout_s: float) -> None:
         self.ref = load.ref
         self.restarts = 0  # how often the process was started again
         self.failure: str | None = None
@@ -122,10 +122,10 @@ class IsolatedModel:
                 answer = process.ask(question, time.monotonic() + allowed)
             except TimeoutError:
                 raise self._crashed(process, f"gave no answer within {allowed:g} s") from None
-            except messages.Broken as error:
+            except messages.ProcessGone as error:
                 raise self._crashed(process) from error
             self._crashes = 0
-        if isinstance(answer.head, messages.Failed):
+        if isinstance(answer.head, messages.FailedReply):
             raise _raised(self.ref, answer.head)
         return answer
 
@@ -143,19 +143,19 @@ class IsolatedModel:
     def _started(self) -> ModelProcess:
         """Start a process and load the model in it."""
         files = self._files()
-        head = messages.Load(self.ref, self._load.runtime, self._load.signature, list(files))
+        head = messages.LoadRequest(self.ref, self._load.runtime, self._load.signature, list(files))
         message = messages.Message(head, list(messages.file_arrays(list(files.values()))))
         process = ModelProcess(self.ref)
         try:
             answer = process.ask(message, time.monotonic() + LOAD_S)
         except TimeoutError:
             raise self._crashed(process, f"was not loaded within {LOAD_S:g} s") from None
-        except messages.Broken as error:
+        except messages.ProcessGone as error:
             raise self._crashed(process) from error
         except BaseException:
             process.end()
             raise
-        if isinstance(answer.head, messages.Failed):
+        if isinstance(answer.head, messages.FailedReply):
             process.end()
             raise _raised(self.ref, answer.head)
         return process
@@ -196,7 +196,7 @@ class IsolatedPredictor(IsolatedModel):
             InvalidInput: The model refuses a row.
             ModelFailed: The model raised, its process ended, or it took too long.
         """
-        return messages.outputs(self.ask(messages.rows(columns), timeout_s))
+        return messages.read_outputs(self.ask(messages.rows_message(columns), timeout_s))
 
 
 class IsolatedTransformer(IsolatedModel):
@@ -204,7 +204,7 @@ class IsolatedTransformer(IsolatedModel):
 
     def transform(self, columns: Columns, *, timeout_s: float | None = None) -> Columns:
         """Transform rows; errors as those of `IsolatedPredictor.predict`."""
-        return messages.columns(self.ask(messages.rows(columns), timeout_s))
+        return messages.read_columns(self.ask(messages.rows_message(columns), timeout_s))
 
 
 _KNOWN: dict[str, type[ClewlineError]] = {
@@ -212,7 +212,7 @@ _KNOWN: dict[str, type[ClewlineError]] = {
 }
 
 
-def _raised(ref: str, failed: messages.Failed) -> ClewlineError:
+def _raised(ref: str, failed: messages.FailedReply) -> ClewlineError:
     """Make the error again that the model raised in its process."""
     kind: Any = _KNOWN.get(failed.code)
     if kind is not None:

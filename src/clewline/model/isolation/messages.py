@@ -28,14 +28,14 @@ _LENGTH = struct.Struct("<Q")
 Buffer = bytes | bytearray | memoryview
 
 
-class Array(msgspec.Struct, frozen=True, array_like=True):
+class ArraySpec(msgspec.Struct, frozen=True, array_like=True):
     """How the raw bytes of an array are to be read."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
-class Load(msgspec.Struct, frozen=True, tag="load"):
+class LoadRequest(msgspec.Struct, frozen=True, tag="load"):
     """Load a model; an array of bytes for each file follows."""
 
     ref: str  # name@number
@@ -44,24 +44,24 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     files: list[str]
 
 
-class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+class LoadReply(msgspec.Struct, frozen=True, tag="loaded"):
     """The model is ready."""
 
 
-class Rows(msgspec.Struct, frozen=True, tag="rows"):
+class RowsHead(msgspec.Struct, frozen=True, tag="rows"):
     """Columns: numbers and tensors follow, texts stand here."""
 
     texts: list[list[str | None]]
     tensors: list[str]
 
 
-class Answers(msgspec.Struct, frozen=True, tag="answers"):
+class OutputsHead(msgspec.Struct, frozen=True, tag="answers"):
     """Outputs: the arrays that are named follow."""
 
     parts: list[str]
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class FailedReply(msgspec.Struct, frozen=True, tag="failed"):
     """The model raised; the process goes on."""
 
     code: str  # of a ClewlineError, or the name of the type
@@ -69,12 +69,12 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     fix: str | None = None
 
 
-Head = Load | Loaded | Rows | Answers | Failed
+Head = LoadRequest | LoadReply | RowsHead | OutputsHead | FailedReply
 
 
 class _Envelope(msgspec.Struct, frozen=True, array_like=True):
     head: Head
-    arrays: list[Array]
+    arrays: list[ArraySpec]
 
 
 class Message(msgspec.Struct, frozen=True, eq=False):
@@ -84,7 +84,7 @@ class Message(msgspec.Struct, frozen=True, eq=False):
     arrays: list[NDArray[Any]] = []
 
 
-class Broken(Exception):
+class ProcessGone(Exception):
     """The other side is gone, or does not keep to the protocol."""
 
 
@@ -105,7 +105,7 @@ def send(to: socket.socket, message: Message, *, until: float | None = None) -> 
         TimeoutError: It did not take the message in time.
     """
     arrays = [np.ascontiguousarray(array) for array in message.arrays]
-    specs = [Array(array.dtype.str, array.shape) for array in arrays]
+    specs = [ArraySpec(array.dtype.str, array.shape) for array in arrays]
     head = msgspec.msgpack.encode(_Envelope(message.head, specs))
     pieces: list[Buffer] = [_LENGTH.pack(len(head)) + head]
     pieces += [array.reshape(-1).view(np.uint8).data for array in arrays if array.size]
@@ -116,7 +116,7 @@ def send(to: socket.socket, message: Message, *, until: float | None = None) -> 
     except TimeoutError:
         raise
     except OSError as error:
-        raise Broken(f"the process is gone: {error}") from error
+        raise ProcessGone(f"the process is gone: {error}") from error
 
 
 def receive(sender: socket.socket, *, until: float | None = None) -> Message:
@@ -129,25 +129,25 @@ def receive(sender: socket.socket, *, until: float | None = None) -> Message:
     """
     (length,) = _LENGTH.unpack(_read(sender, _LENGTH.size, until))
     if length > LARGEST_HEAD:
-        raise Broken(f"a head of {length} bytes was announced")
+        raise ProcessGone(f"a head of {length} bytes was announced")
     try:
         envelope = _decoder.decode(_read(sender, length, until))
     except msgspec.DecodeError as error:
-        raise Broken(f"what came is no message: {error}") from error
+        raise ProcessGone(f"what came is no message: {error}") from error
     return Message(envelope.head, [_array(sender, spec, until) for spec in envelope.arrays])
 
 
-def rows(columns: Columns) -> Message:
+def rows_message(columns: Columns) -> Message:
     """Make the message that holds rows."""
     tensors = dict(columns.tensors)
-    head = Rows(columns.texts.tolist(), list(tensors))
+    head = RowsHead(columns.texts.tolist(), list(tensors))
     return Message(head, [columns.numbers, *tensors.values()])
 
 
-def columns(message: Message) -> Columns:
+def read_columns(message: Message) -> Columns:
     """Take rows out of a message."""
-    if not isinstance(message.head, Rows) or not message.arrays:
-        raise Broken("rows were expected")
+    if not isinstance(message.head, RowsHead) or not message.arrays:
+        raise ProcessGone("rows were expected")
     numbers, *tensors = message.arrays
     texts = np.empty((len(numbers), len(next(iter(message.head.texts), ()))), dtype=object)
     for row, values in enumerate(message.head.texts):
@@ -158,24 +158,24 @@ def columns(message: Message) -> Columns:
 PARTS = tuple(part.name for part in dataclasses.fields(Outputs))
 
 
-def answers(outputs: Outputs) -> Message:
+def outputs_message(outputs: Outputs) -> Message:
     """Make the message that holds answers."""
     found = {name: getattr(outputs, name) for name in PARTS}
     present = {name: array for name, array in found.items() if array is not None}
-    return Message(Answers(list(present)), list(present.values()))
+    return Message(OutputsHead(list(present)), list(present.values()))
 
 
-def outputs(message: Message) -> Outputs:
+def read_outputs(message: Message) -> Outputs:
     """Take answers out of a message."""
-    if not isinstance(message.head, Answers) or not set(message.head.parts) <= set(PARTS):
-        raise Broken("answers were expected")
+    if not isinstance(message.head, OutputsHead) or not set(message.head.parts) <= set(PARTS):
+        raise ProcessGone("answers were expected")
     return Outputs(**dict(zip(message.head.parts, message.arrays, strict=True)))
 
 
-def _array(sender: socket.socket, spec: Array, until: float | None) -> NDArray[Any]:
+def _array(sender: socket.socket, spec: ArraySpec, until: float | None) -> NDArray[Any]:
     dtype = np.dtype(spec.dtype)
     if dtype.hasobject:
-        raise Broken(f"an array of {spec.dtype} was announced")
+        raise ProcessGone(f"an array of {spec.dtype} was announced")
     size = dtype.itemsize * int(np.prod(spec.shape, dtype=np.int64))
     return np.frombuffer(_read(sender, size, until), dtype=dtype).reshape(spec.shape)
 
@@ -190,9 +190,9 @@ def _read(sender: socket.socket, size: int, until: float | None) -> bytearray:
         except TimeoutError:
             raise
         except OSError as error:
-            raise Broken(f"the process is gone: {error}") from error
+            raise ProcessGone(f"the process is gone: {error}") from error
         if not count:
-            raise Broken("the process is gone")
+            raise ProcessGone("the process is gone")
         rest = rest[count:]
     return data
 
@@ -207,5 +207,5 @@ def _left(until: float | None) -> float | None:
 
 
 def file_arrays(files: Sequence[bytes]) -> list[NDArray[np.uint8]]:
-    """Give the bytes of files as arrays, without copying them."""
+    """Return the bytes of files as arrays, without copying them."""
     return [np.frombuffer(data, dtype=np.uint8) for data in files]

@@ -21,7 +21,7 @@ from clewline.model.runtime.private_folder import PrivateFolder
 logger = logging.getLogger(__name__)
 
 KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "TZ", *THREAD_VARIABLES)
-"""Of the server's environment; a model sees no other, so no secret of the server's."""
+"""Variables of the server that a model sees; it sees no others, so none of its secrets."""
 
 LAST_LINES = 20
 LONGEST_LINE = 2000  # bytes
@@ -54,7 +54,7 @@ class ModelProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Id of the process."""
         return self._popen.pid
 
     @property

@@ -1,4 +1,4 @@
-"""What a loaded model is: it takes rows, gives outputs, and is closed; and tables as rows."""
+"""Loaded models (predictors and transformers), their outputs, and tables as rows."""
 
 from clewline.model.runtime.outputs import Outputs, Predictor, Transformer
 

@@ -2,7 +2,7 @@
 Tables as the arrays that travel, and arrays as the table that an estimator was trained on.
 
 An estimator sees the frame library and the column types of its training table;
-`TableLayout` keeps them, so that a row rebuilt from `Columns` meets it as a training row did.
+`TableLayout` keeps them, so that it sees a row rebuilt from `Columns` as it saw a training row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TableLayout(msgspec.Struct, frozen=True):
     columns: dict[str, ColumnLayout]
 
     def null_of(self, name: str) -> float | None:
-        """Give what stands for null in a text column."""
+        """Return the value that stands for null in a text column."""
         return None if self.columns[name].null == "none" else float("nan")
 
 
@@ -78,7 +78,7 @@ def frame_of(
 
 
 def original_frame(table: Any, signature: Signature, frame: FrameKind) -> Any:
-    """Give a table's fields, in order and untouched, as the estimator takes them."""
+    """Return a table's fields, in order and unchanged, as the estimator takes them."""
     if frame == "texts":
         return table[signature.fields[0].name].to_list()
     chosen = table[[field.name for field in signature.fields]]

@@ -53,7 +53,7 @@ class Predictor(Protocol):
     A loaded model.
 
     May be called from any thread, one call at a time. The same row gives the
-    same bits whatever batch it stands in. Owns its memory until `close`.
+    same bits in every batch. Owns its memory until `close`.
     """
 
     def predict(self, columns: Columns) -> Outputs: ...

@@ -43,7 +43,7 @@ Floats = NDArray[np.float64]
 
 
 class LinearTextSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """How a text becomes numbers, and how these become an answer: file `linear_text.json`."""
+    """How a text becomes numbers and numbers become an answer: file `linear_text.json`."""
 
     field: str
     analyzer: Literal["word", "char", "char_wb"]
@@ -164,7 +164,7 @@ def bytes_of(array: NDArray[Any]) -> bytes:
 
 
 def cutter(spec: LinearTextSpec) -> Callable[[str], list[str]]:
-    """Give what cuts a text into its terms, as scikit-learn's `build_analyzer` does."""
+    """Return a function that cuts a text into its terms, as `build_analyzer` of scikit-learn."""
     parts: dict[str, Callable[[str], list[str]]] = {
         "word": _words(spec),
         "char": lambda text: _characters(_SPACES.sub(" ", text), *spec.ngrams),

@@ -35,7 +35,7 @@ from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
-"""Of operators that ONNX Runtime has without other libraries."""
+"""Domains of the operators that ONNX Runtime has without other libraries."""
 
 SAMPLED = 200
 """Rows that are answered at several batch sizes."""

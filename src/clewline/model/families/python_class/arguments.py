@@ -1,4 +1,4 @@
-"""What the constructor of a Python model was given, as plain values that a package can hold."""
+"""Arguments of a Python model's constructor, as plain values that a package can hold."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _checked(cls: type, name: str, value: Any) -> Any:
         raise NotSupported(
             f"The argument {name!r} of {cls.__name__} is a {type(value).__name__}, which a package "
             "does not hold.",
-            "Arguments are None, booleans, finite numbers, texts, lists and dicts of such; write "
+            "Arguments are None, booleans, finite numbers, strings, lists and dicts of such; write "
             f"anything else to a file and pass files={{{name!r}: Path(…)}}.",
         )
     return value

@@ -102,7 +102,7 @@ def _called(model: Any, method: str, table: Any) -> Any:
     try:
         return getattr(model, method)(table)
     except (InvalidInput, ModelFailed):
-        raise  # it says itself what is wrong with a row, or with itself
+        raise  # the model itself says what is wrong
     except Exception as error:
         logger.warning("%s.%s raised", type(model).__name__, method, exc_info=True)
         raise ModelFailed(

@@ -73,7 +73,7 @@ def gather_files(
 
 
 def with_spec(spec: PythonSpec, files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Give all files of the model, `python.json` with them."""
+    """Return all files of the model, including `python.json`."""
     data = msgspec.json.format(msgspec.json.encode(spec), indent=1) + b"\n"
     return {SPEC: data, **files}
 

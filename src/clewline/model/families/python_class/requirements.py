@@ -1,4 +1,4 @@
-"""What a Python model needs to be installed: found at registration, compared at loading."""
+"""Distributions that a Python model needs: found at registration, compared at loading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clewline.flow.code import packages
 from clewline.flow.code.isolated_modules import is_own
 
 LIBRARIES = {"polars": "polars", "pandas": "pandas", "numpy": "numpy"}
-"""What a frame is made with: frame → distribution."""
+"""Frame → the distribution that makes it."""
 
 
 def requirements_of(code: Mapping[str, bytes], frame: str) -> dict[str, str]:

@@ -3,7 +3,7 @@ Forms that skl2onnx converts: any estimator over lowered columns, and vectorizer
 
 skl2onnx gets float64 columns. It has no kernel for numeric imputers in float64, turns
 None into the string 'None', and does not convert string imputers that meet nulls; so
-whatever we can lower never reaches it.
+it never gets what we can convert ourselves.
 
 A vectorizer and what stands behind it are converted whole. Lower case is made by Python,
 which knows all of Unicode, before the model sees a text; ONNX Runtime needs a locale of the

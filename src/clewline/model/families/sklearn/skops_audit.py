@@ -4,7 +4,7 @@ What a skops file may ask for beyond its types, so that a crafted one calls noth
 skops checks the names of types. A file can still put a callable where skops, when
 loading, or scikit-learn, when answering, calls what stands there: a `partial` of a
 scorer as the type of a dict's key, a method of an array as a stack's `predict`. So
-each place is held to what scikit-learn itself writes there.
+each place may hold only what scikit-learn itself writes there.
 
 Source:
     skops.io._general, _numpy and _sklearn, protocol 2: `_construct` of each node.
@@ -19,7 +19,7 @@ from typing import Any
 from zipfile import ZipFile
 
 PROTOCOL = 2
-"""Of skops files; older ones are read by code that we have not looked at."""
+"""Protocol of skops files; code that we have not reviewed reads older ones."""
 
 PLAIN = frozenset(f"builtins.{name}" for name in ("bool", "float", "int", "str"))
 FACTORIES = PLAIN | {
@@ -72,7 +72,7 @@ def unusual_parts(data: bytes, functions: Collection[str]) -> list[str]:
 
 
 def _nodes(value: Any) -> Iterator[SkopsNode]:
-    """Give every node, whatever it stands in."""
+    """Yield every node, however deep."""
     left = [value]
     while left:
         item = left.pop()
@@ -113,7 +113,7 @@ def _is_dtype(name: str) -> bool:
 
 
 def _dict(node: SkopsNode, name: str) -> bool:
-    """A dict, which may hold the attributes of an instance."""
+    """Say whether a dict is allowed; it may hold the attributes of an instance."""
     keys, values = node["key_types"], node["content"]
     return (
         name in {"builtins.dict", "collections.OrderedDict", "sklearn.utils._bunch.Bunch"}
@@ -125,7 +125,7 @@ def _dict(node: SkopsNode, name: str) -> bool:
 
 
 def _key(node: SkopsNode) -> bool:
-    """What is called with the text of a dict's key."""
+    """Say whether a node may convert the key of a dict."""
     return node["__loader__"] == "TypeNode" and (_name(node) in PLAIN or _is_dtype(_name(node)))
 
 
@@ -144,7 +144,7 @@ def _type(node: SkopsNode, name: str) -> bool:
 
 
 def _object(node: SkopsNode, name: str) -> bool:
-    """An instance, whose attributes stand in a dict, where they are looked at."""
+    """Say whether an instance is allowed; its attributes stand in a dict, which is checked."""
     if name.startswith(("builtins.", "collections.", "functools.")):
         return False
     content = node.get("content")
@@ -156,12 +156,12 @@ def _object(node: SkopsNode, name: str) -> bool:
 
 
 def _constructed(node: SkopsNode, name: str) -> bool:
-    """An instance that is made by calling its type."""
+    """Say whether an instance may be made by calling its type."""
     return not name.startswith(("builtins.", "collections.", "functools."))
 
 
 def _answers(node: SkopsNode) -> bool:
-    """`auto`, nothing, or methods that answer, in a text or a list of texts."""
+    """Say whether a node is `auto`, None, or names of methods that answer."""
     if node["__loader__"] in ("ListNode", "TupleNode"):
         return all(_answers(item) for item in node["content"])
     if node["__loader__"] != "JsonNode":
@@ -170,7 +170,7 @@ def _answers(node: SkopsNode) -> bool:
 
 
 def _computes(node: SkopsNode) -> bool:
-    """A function of ours, or several in a list; `FunctionNode` and `PartialNode` are checked."""
+    """Say whether a node holds functions only; these nodes are checked themselves."""
     if node["__loader__"] in ("ListNode", "TupleNode"):
         return all(_computes(item) for item in node["content"])
     return node["__loader__"] in ("FunctionNode", "JsonNode", "PartialNode")
@@ -189,7 +189,7 @@ def _only(*names: str) -> Callable[[SkopsNode, str], bool]:
 
 
 def _any(node: SkopsNode, name: str) -> bool:
-    """Where skops takes no class from the file, or takes it for a name only."""
+    """Allow a node: skops takes no class from it, or only a name."""
     return True
 
 

@@ -45,7 +45,7 @@ sklearn.metrics._regression: d2_absolute_error_score explained_variance_score ma
     r2_score root_mean_squared_error root_mean_squared_log_error
 sklearn.utils.validation: check_array
 """)
-"""What may stand where a function is expected, and nowhere else; each only computes."""
+"""Functions that may stand where a function is expected, and nowhere else."""
 
 OWN_TYPES = (
     *FUNCTIONS,
@@ -120,7 +120,7 @@ def dump_skops(value: Any) -> bytes:
     try:
         data: bytes = dumps(value)
         refused = untrusted(data)
-    except Exception as error:  # skops lets pass whatever an estimator's attribute raises
+    except Exception as error:  # skops passes on any error of an estimator's attributes
         raise NotStorable(f"The {name} cannot be stored: {error}.", WAYS_OUT) from error
     if refused:
         raise NotStorable(
