@@ -14,7 +14,7 @@ import pytest
 
 from clewline.errors import IntegrityError, ModelFailed, NotSupported
 from clewline.model.families.python_class.family import PythonClassFamily
-from clewline.model.families.python_class.rows import dicts_of, model_input
+from clewline.model.families.python_class.loading import dicts_of, model_input
 from clewline.model.families.python_class.spec import SPEC
 from clewline.model.runtime.frames import ColumnLayout, TableLayout
 from clewline.signature.columns import Columns

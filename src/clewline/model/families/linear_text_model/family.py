@@ -118,7 +118,7 @@ class _Scorer:
         scores = np.empty((len(texts), len(self._bias)))
         for row, text in enumerate(texts):
             scores[row] = self._score(text)
-        return _LINKS[self._spec.link](scores)
+        return _answer(scores, self._spec.link)
 
     def _score(self, text: str) -> Floats:
         found = Counter(map(self._places.get, self._cut(text)))
@@ -241,40 +241,26 @@ _ACCENTS = {"unicode": _without_marks, "ascii": _in_ascii}
 # Answers
 
 
-def _value(scores: Floats) -> Outputs:
-    return Outputs(values=scores[:, 0].copy())
-
-
-def _labels(scores: Floats) -> Outputs:
-    return Outputs(choices=_chosen(scores))
-
-
-def _sigmoid(scores: Floats) -> Outputs:
-    high = np.array([_logistic(score) for score in scores[:, 0].tolist()]).reshape(-1)
-    return Outputs(choices=_chosen(scores), probabilities=np.column_stack([1.0 - high, high]))
-
-
-def _shares(scores: Floats) -> Outputs:
-    """Each label against the rest, their probabilities made to sum to 1."""
-    each = np.array([[_logistic(score) for score in row] for row in scores.tolist()])
-    each = each.reshape(scores.shape)
-    return Outputs(choices=_chosen(scores), probabilities=each / each.sum(axis=1, keepdims=True))
-
-
-def _softmax(scores: Floats) -> Outputs:
-    top = scores.max(axis=1, initial=-np.inf)
-    powers = [
-        [math.exp(score - most) for score in row]
-        for row, most in zip(scores.tolist(), top.tolist(), strict=True)
-    ]
-    each = np.array(powers).reshape(scores.shape)
-    return Outputs(choices=_chosen(scores), probabilities=each / each.sum(axis=1, keepdims=True))
-
-
-def _chosen(scores: Floats) -> NDArray[np.int64]:
+def _answer(scores: Floats, link: str) -> Outputs:
+    """Turn scores, shape (n, targets), into answers, each number by `math` so that bits repeat."""
+    if link == "value":
+        return Outputs(values=scores[:, 0].copy())
     if scores.shape[1] == 1:
-        return (scores[:, 0] > 0).astype(np.int64)
-    return np.asarray(scores.argmax(axis=1), dtype=np.int64)
+        choices = (scores[:, 0] > 0).astype(np.int64)
+    else:
+        choices = np.asarray(scores.argmax(axis=1), dtype=np.int64)
+    if link == "labels":
+        return Outputs(choices=choices)
+    rows = scores.tolist()
+    if link == "softmax":
+        tops = zip(rows, map(max, rows), strict=True)
+        powers = [[math.exp(score - top) for score in row] for row, top in tops]
+    else:
+        powers = [[_logistic(score) for score in row] for row in rows]
+    each = np.array(powers).reshape(scores.shape)
+    if link == "sigmoid":
+        return Outputs(choices, np.column_stack([1.0 - each, each]))
+    return Outputs(choices, each / each.sum(axis=1, keepdims=True))  # softmax, or one against rest
 
 
 def _logistic(score: float) -> float:
@@ -282,12 +268,3 @@ def _logistic(score: float) -> float:
         return 1.0 / (1.0 + math.exp(-score))
     power = math.exp(score)
     return power / (1.0 + power)
-
-
-_LINKS: dict[str, Callable[[Floats], Outputs]] = {
-    "sigmoid": _sigmoid,
-    "softmax": _softmax,
-    "shares": _shares,
-    "labels": _labels,
-    "value": _value,
-}

@@ -30,67 +30,47 @@ def arguments_of(model: Any, files: Mapping[str, Any], stated: Mapping[str, Any]
         NotSupported: An argument cannot be found, or is no plain value.
     """
     cls = model if isinstance(model, type) else type(model)
-    parameters = _parameters(cls)
-    _check_known(cls, parameters, {**files, **stated})
-    found = dict(stated)
-    for name, parameter in parameters.items():
-        if name in files or name in stated or parameter.kind in _VARIABLE:
-            continue
-        if not isinstance(model, type):
-            found[name] = _attribute(model, name)
-        elif parameter.default is parameter.empty:
-            raise NotSupported(
-                f"{cls.__name__} cannot be made without {name!r}.",
-                f"Pass files={{{name!r}: Path(…)}} or arguments={{{name!r}: …}}.",
+    who = cls.__name__
+    has_none = cls.__init__ is object.__init__  # type: ignore[misc]
+    parameters = {} if has_none else dict(inspect.signature(cls).parameters)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    for name in () if takes_any else {**files, **stated}:
+        if name not in parameters:
+            raise UsageError(
+                f"{who} has no parameter {name!r}; it takes {', '.join(parameters) or 'none'}.",
+                "Name files and arguments as the parameters of the constructor.",
             )
-    return {name: _checked(cls, name, value) for name, value in found.items()}
-
-
-def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
-    if cls.__init__ is object.__init__:  # type: ignore[misc]
-        return {}
-    parameters = inspect.signature(cls).parameters
+    found = dict(stated)
     for name, parameter in parameters.items():
         if parameter.kind is parameter.POSITIONAL_ONLY:
             raise NotSupported(
-                f"{cls.__name__} takes {name!r} by position alone.", "Let it be given by name."
+                f"{who} takes {name!r} by position alone.", "Let it be given by name."
             )
-    return parameters
-
-
-def _check_known(cls: type, parameters: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for name in given:
-        if name not in parameters:
-            raise UsageError(
-                f"{cls.__name__} has no parameter {name!r}; it takes "
-                f"{', '.join(parameters) or 'none'}.",
-                "Name files and arguments as the parameters of the constructor.",
+        if name in files or name in stated or parameter.kind in _VARIABLE:
+            continue
+        if not isinstance(model, type):
+            if not hasattr(model, name):
+                raise NotSupported(
+                    f"{who} does not keep its argument {name!r}, so it cannot be made again from "
+                    "its package.",
+                    f"Set self.{name} = {name} in the constructor, or pass arguments={{{name!r}: "
+                    f"…}}; a file goes to files={{{name!r}: Path(…)}}.",
+                )
+            found[name] = getattr(model, name)
+        elif parameter.default is parameter.empty:
+            raise NotSupported(
+                f"{who} cannot be made without {name!r}.",
+                f"Pass files={{{name!r}: Path(…)}} or arguments={{{name!r}: …}}.",
             )
-
-
-def _attribute(model: Any, name: str) -> Any:
-    try:
-        return getattr(model, name)
-    except AttributeError:
-        raise NotSupported(
-            f"{type(model).__name__} does not keep its argument {name!r}, so it cannot be made "
-            "again from its package.",
-            f"Set self.{name} = {name} in the constructor, or pass arguments={{{name!r}: …}}; "
-            f"a file goes to files={{{name!r}: Path(…)}}.",
-        ) from None
-
-
-def _checked(cls: type, name: str, value: Any) -> Any:
-    if not _is_plain(value):
-        raise NotSupported(
-            f"The argument {name!r} of {cls.__name__} is a {type(value).__name__}, which a package "
-            "does not hold.",
-            "Arguments are None, booleans, finite numbers, strings, lists and dicts of such; write "
-            f"anything else to a file and pass files={{{name!r}: Path(…)}}.",
-        )
-    return value
+    for name, value in found.items():
+        if not _is_plain(value):
+            raise NotSupported(
+                f"The argument {name!r} of {who} is a {type(value).__name__}, which a package "
+                "does not hold.",
+                "Arguments are None, booleans, finite numbers, strings, lists and dicts of such; "
+                f"write anything else to a file and pass files={{{name!r}: Path(…)}}.",
+            )
+    return found
 
 
 def _is_plain(value: Any) -> bool:

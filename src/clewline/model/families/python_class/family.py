@@ -134,8 +134,7 @@ def _inferred(model: Any, inputs: RegistrationInputs) -> Signature:
 def _answers(
     model: Any, rows: Columns, signature: Signature, frame: Frame, layout: TableLayout
 ) -> Outputs:
-    from clewline.model.families.python_class.loading import ask
-    from clewline.model.families.python_class.rows import model_input
+    from clewline.model.families.python_class.loading import ask, model_input
 
     try:
         table = model_input(rows, signature, frame, layout)

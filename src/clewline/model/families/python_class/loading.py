@@ -8,23 +8,26 @@ one module live side by side.
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clewline.errors import ClewlineError, IntegrityError, InvalidInput, ModelFailed
+from clewline.flow.code.frame_annotation import Frame
 from clewline.flow.code.isolated_modules import IsolatedModules
 from clewline.model.families.python_class.requirements import other_versions
-from clewline.model.families.python_class.rows import model_input
 from clewline.model.families.python_class.spec import DeclaredFiles, PythonSpec, decode_spec
+from clewline.model.runtime.frames import TableLayout, frame_of
 from clewline.model.runtime.outputs import FunctionPredictor, Outputs
 from clewline.model.runtime.private_folder import PrivateFolder
 from clewline.signature import model_answers
 from clewline.signature.columns import Columns
-from clewline.signature.field import Output, Signature
+from clewline.signature.field import Field, Output, Signature
 
 logger = logging.getLogger(__name__)
 
@@ -175,3 +178,44 @@ class WrittenFiles:
             home.mkdir(exist_ok=True)
             return home
         return home / next(iter(given.parts))
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def model_input(columns: Columns, signature: Signature, frame: Frame, layout: TableLayout) -> Any:
+    """Make what `predict` takes of checked rows."""
+    if frame == "rows":
+        return dicts_of(columns, signature)
+    return frame_of(columns, signature, layout)
+
+
+def dicts_of(columns: Columns, signature: Signature) -> list[dict[str, Any]]:
+    """
+    Make a dict of every row, in the order of the signature's fields.
+
+    Integers are ints, booleans bools, datetimes of UTC, tensors arrays; null is None.
+    """
+    values: dict[str, list[Any]] = {}
+    for place, field in enumerate(signature.numeric):
+        column = columns.numbers[:, place].tolist()
+        values[field.name] = [
+            None if math.isnan(cell) else _quantity(field, cell) for cell in column
+        ]
+    for place, field in enumerate(signature.textual):
+        values[field.name] = columns.texts[:, place].tolist()
+    for field in signature.tensors:
+        values[field.name] = list(columns.tensors[field.name])
+    names = [field.name for field in signature.fields]
+    cells = zip(*(values[name] for name in names), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in cells]
+
+
+def _quantity(field: Field, value: float) -> Any:
+    if field.kind == "datetime":
+        return _EPOCH + dt.timedelta(microseconds=int(value))
+    if field.kind == "boolean":
+        return bool(value)
+    if field.kind == "integer" and value.is_integer():
+        return int(value)
+    return value
