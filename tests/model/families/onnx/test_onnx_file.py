@@ -160,7 +160,7 @@ REFUSED = {
     "answers 8 rows at once": lambda: graph("Relu", [8, 3]),
     "domain 'mine'": lambda: graph("Magic", ["n", 3], domain="mine"),
     "No Op registered for Magic": lambda: graph("Magic", ["n", 3]),
-    "leaves open its shape": lambda: graph("Relu", ["n", "k"]),
+    "does not fix the shape": lambda: graph("Relu", ["n", "k"]),
     "weights in other files": outside,
     "no ONNX model": lambda: b"nothing at all",
     "a pickle": lambda: pickle.dumps({}),
@@ -175,7 +175,7 @@ def test_what_cannot_be_served_is_refused_with_the_reason(bring: Any, reason: st
 
 
 def test_a_table_that_does_not_fit_the_inputs_is_refused(bring: Any) -> None:
-    with pytest.raises(InvalidInput, match="2 columns, and there are 1 fields"):
+    with pytest.raises(InvalidInput, match="2 columns, but there are 1 fields"):
         bring(logistic(), train=NUMBERS[["a"]].assign(y=WORDS), target="y")
     with pytest.raises(ClewlineError, match=r"category|texts|casting|float32"):
         bring(logistic(), train=TABLE[["a", "c"]].assign(y=WORDS), target="y")
