@@ -94,7 +94,7 @@ class EndpointServer:
         self.project = project
         self.endpoints: dict[str, ServedEndpoint] = {}
         self.failure: ClewlineError | None = None  # why the catalog can no longer be followed
-        self.watched: WorkObserver | None = None
+        self.work_observer: WorkObserver | None = None
         self.tracer: RequestTracer | None = None
         self.load_statistics = LoadStatistics()
         self.statistics = RequestStatistics()
@@ -373,10 +373,10 @@ class EndpointServer:
 
     def _read(self, name: str, number: int) -> LoadedRevision:
         """Load a revision; on a thread."""
-        watched = self.watched
-        if watched is not None and (error := watched.failure(name, number)) is not None:
+        work_observer = self.work_observer
+        if work_observer is not None and (error := work_observer.failure(name, number)) is not None:
             raise error
-        with nullcontext() if watched is None else watched.loading(name, number):
+        with nullcontext() if work_observer is None else work_observer.loading(name, number):
             revision = self._store.catalog.get(Revision, name, number)
             if revision is None:
                 raise NotFound(
@@ -454,10 +454,12 @@ class EndpointServer:
             self.load_statistics.evictions += 1
 
     def _computing(self, loaded: LoadedRevision) -> Callable[[], AbstractContextManager[None]]:
-        if self.watched is None:
+        if self.work_observer is None:
             return nullcontext
         revision = loaded.revision
-        return partial(self.watched.computing, revision.endpoint, revision.number, loaded.timeout_s)
+        return partial(
+            self.work_observer.computing, revision.endpoint, revision.number, loaded.timeout_s
+        )
 
     def _release(self, endpoint: ServedEndpoint) -> None:
         """Stop answering with an endpoint's current revision."""

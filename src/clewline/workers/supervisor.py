@@ -2,7 +2,7 @@
 The supervisor of a server: owns the port and the workers, and replaces those that die or hang.
 
     seat 0 ── socket ── worker          a seat is one of `--workers N`, with one socket
-    seat 1 ── socket ── worker          each, whose queue waits for the next worker
+    seat 1 ── socket ── worker          each; its queue waits for the next worker
 
 It imports little and computes nothing, so that it outlives what its workers run.
 The worker table says what a worker did when it died. A crash or a hang counts
@@ -78,7 +78,7 @@ class _Worker:
     ready_at: float | None = None
     hang: Hang | None = None  # why we kill it
     kill_at: float | None = None
-    told_to_stop: bool = False
+    stop_sent: bool = False
     failure: ClewlineError | None = None  # why it cannot start, in its own words
     unread: bytes | None = b""  # the part of a line that came; None after the end
 
@@ -106,7 +106,7 @@ class _Seat:
 
 
 @dataclass(frozen=True)
-class _Death:
+class _Exit:
     """How a process ended, and the work that caused it."""
 
     reason: str  # a label of the metric
@@ -174,8 +174,8 @@ class Supervisor:
 
     def _turn(self) -> None:
         """Wait for an event, then look after every worker."""
-        watched = [each.status for each in self._workers() if each.unread is not None]
-        readable, _, _ = select.select([*watched, self._wakes.fileno()], [], [], TICK_S)
+        statuses = [each.status for each in self._workers() if each.unread is not None]
+        readable, _, _ = select.select([*statuses, self._wakes.fileno()], [], [], TICK_S)
         if self._wakes.fileno() in readable:
             self._handle_signals(self._wakes.recv(4096))
         now = time.monotonic()
@@ -273,7 +273,7 @@ class Supervisor:
             if worker is None:
                 continue
             if worker.process.poll() is not None:
-                self._bury(seat, worker)
+                self._handle_exit(seat, worker)
             else:
                 self._check_hang(worker, now)
         # Free: there is no worker, or somebody else told it to stop.
@@ -288,21 +288,21 @@ class Supervisor:
         if worker.kill_at is not None:
             if now >= worker.kill_at:
                 worker.process.kill()
-        elif not worker.told_to_stop:
+        elif not worker.stop_sent:
             worker.hang = worker.slot.hang(now, self._awake_since)
             if worker.hang is not None:
                 logger.error("worker process %d hangs: %s", worker.process.pid, worker.hang.reason)
                 worker.process.send_signal(signal.SIGABRT)
                 worker.kill_at = now + DUMP_S
 
-    def _bury(self, seat: _Seat, worker: _Worker) -> None:
+    def _handle_exit(self, seat: _Seat, worker: _Worker) -> None:
         """Say why a process ended, count it against the cause, and plan the next start."""
         stacks = os.pread(worker.dump, DUMP_BYTES, 0).decode("utf-8", "replace")
-        death = _death(worker, stacks)
-        was_expected = worker.told_to_stop and death.reason == "stopped"
+        exit = _judge_exit(worker, stacks)
+        was_expected = worker.stop_sent and exit.reason == "stopped"
         if stacks and not was_expected:
             logger.error("the stacks of worker process %d:\n%s", worker.process.pid, stacks)
-        self._metrics.fold(worker.number, [exits(death.reason)])
+        self._metrics.fold(worker.number, [exits(exit.reason)])
         worker.slot.clear(0, WorkerState.EMPTY)
         worker.close()
         if seat.retiring is worker:
@@ -312,13 +312,13 @@ class Supervisor:
             # ready, or it is about to end and the seat is free then.
             seat.worker, seat.retiring = seat.retiring, None
         if not was_expected and not self._stopping:
-            logger.error("worker process %d %s", worker.process.pid, death.text)
-        for work in death.causes:
-            self._count_crash(work, death)
+            logger.error("worker process %d %s", worker.process.pid, exit.text)
+        for work in exit.causes:
+            self._count_crash(work, exit)
         if seat.worker is None:
-            self._plan_start(seat, worker, death)
+            self._plan_start(seat, worker, exit)
 
-    def _plan_start(self, seat: _Seat, worker: _Worker, death: _Death) -> None:
+    def _plan_start(self, seat: _Seat, worker: _Worker, exit: _Exit) -> None:
         """Replace a worker at once; wait longer each time if starts fail in a row."""
         if not self._announced and worker.failure is not None:
             raise worker.failure
@@ -329,11 +329,11 @@ class Supervisor:
         wait_s = min(BACKOFF_S * 2**doublings, LONGEST_BACKOFF_S) if doublings >= 0 else 0.0
         seat.failed_starts += 1
         seat.start_at = now + wait_s
-        self._table.set_reason(seat.number, f"it {death.text}, and is being replaced")
+        self._table.set_reason(seat.number, f"it {exit.text}, and is being replaced")
         if wait_s and not self._stopping:
             logger.error("worker %d starts again in %.1f s", seat.number, wait_s)
 
-    def _count_crash(self, work: ThreadWork, death: _Death) -> None:
+    def _count_crash(self, work: ThreadWork, exit: _Exit) -> None:
         """Count a crash of a revision, and forbid the revision after too many."""
         key, now = (work.endpoint, work.revision), time.monotonic()
         recent = [at for at in self._crashes.get(key, []) if now - at < CRASHES_S]
@@ -342,7 +342,7 @@ class Supervisor:
             return
         message = (
             f"{work.endpoint}#{work.revision} has ended {CRASHES} workers; "
-            f"the last one {death.text}."
+            f"the last one {exit.text}."
         )
         logger.error("%s It answers no more until another revision goes live.", message)
         forbid = ForbidRevision(work.endpoint, work.revision, message)
@@ -393,26 +393,26 @@ class Supervisor:
             self._stop_worker(worker)
 
     def _stop_worker(self, worker: _Worker, *, hands_over: bool = False) -> None:
-        if not worker.told_to_stop:
-            worker.told_to_stop = True
+        if not worker.stop_sent:
+            worker.stop_sent = True
             worker.kill_at = time.monotonic() + self._options.drain_s + STOP_S
             worker.send(StopWorker(hands_over))
             if worker.ready_at is None:
                 worker.process.kill()  # it has taken no request yet, and may load for long
 
 
-def _death(worker: _Worker, stacks: str) -> _Death:
+def _judge_exit(worker: _Worker, stacks: str) -> _Exit:
     """Judge how a process ended, by its exit code and its work."""
     code = worker.process.returncode
     works = worker.slot.works()
     if worker.hang is not None:
-        return _Death("hung", f"was ended because {worker.hang.reason}", worker.hang.causes)
+        return _Exit("hung", f"was ended because {worker.hang.reason}", worker.hang.causes)
     if worker.failure is not None:
-        return _Death("failed", f"could not start: {worker.failure}")
+        return _Exit("failed", f"could not start: {worker.failure}")
     if code == 0 and worker.slot.state == WorkerState.STOPPING:
-        return _Death("stopped", "was told to stop")
+        return _Exit("stopped", "was told to stop")
     if code < 0 and signal.Signals(-code) not in CRASH_SIGNALS:
-        return _Death("killed", f"was killed by {signal.Signals(-code).name}")
+        return _Exit("killed", f"was killed by {signal.Signals(-code).name}")
     reason, how = "exited", f"ended itself with status {code}"
     if code < 0:
         reason, how = "crashed", f"crashed by {signal.Signals(-code).name}"
@@ -421,4 +421,4 @@ def _death(worker: _Worker, stacks: str) -> _Death:
         if crashed is not None:
             works = [work for work in works if work.thread == int(crashed[1], 16)] or works
     during = f" while {' and '.join(map(str, works))}" if works else ""
-    return _Death(reason, how + during, works)
+    return _Exit(reason, how + during, works)

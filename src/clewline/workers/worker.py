@@ -106,7 +106,7 @@ class Worker:
             logger.warning(warning)
         limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
         self._endpoints = EndpointServer(project, options.names, **limits)
-        self._endpoints.watched = self._monitor
+        self._endpoints.work_observer = self._monitor
         server = self._server = PredictionServer(self._endpoints, options, peers=self._peers)
         self._beat(loop, server)
         bell = self._orders.bells[self._orders.slot]
