@@ -1,4 +1,4 @@
-"""The server as a process: it says where it is, drains on SIGTERM, and shares no port."""
+"""The server as a process: it announces its address, drains on SIGTERM, and shares no port."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_server_says_where_it_is_refuses_a_second_on_its_port_and_stops_when_told(
+def test_a_server_announces_its_address_refuses_a_second_on_its_port_and_stops_on_sigterm(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [str(CLEWLINE), "serve", "--port", "0"]

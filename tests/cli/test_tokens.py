@@ -41,7 +41,7 @@ def test_a_token_is_printed_alone_and_never_again(run):
     assert secret not in run("list", "--json")[1]
 
 
-def test_a_token_ends_when_told_and_can_be_revoked(run):
+def test_a_token_expires_and_can_be_revoked(run):
     status, out, _ = run("add", "--role", "operate", "--expires", "2h", "--json")
     made = json.loads(out)
     assert status == 0
@@ -70,5 +70,5 @@ def test_a_wrong_call_is_explained(run, words, said):
     assert said in err
 
 
-def test_no_tokens_are_said_with_the_way_to_one(run):
+def test_an_empty_list_of_tokens_says_how_to_add_one(run):
     assert "clewline tokens add" in run("list")[2]

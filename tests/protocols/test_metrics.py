@@ -1,4 +1,4 @@
-"""What a server has counted is shown, documented, bounded, and in Prometheus's own words."""
+"""The metrics of a server are right and documented, and Prometheus's own tool accepts them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_requests_arms_nodes_and_batches_are_counted_with_the_right_values(loans
     assert found["clewline_connections"] >= 1
 
 
-def test_promtool_finds_nothing_to_complain_about(loans, up):
+def test_promtool_reports_no_problem(loans, up):
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed")

@@ -1,4 +1,4 @@
-"""The rules and the dashboard of `ops/` hold against the real Prometheus and a live server."""
+"""The rules and the dashboard of `ops/` work with the real Prometheus and a live server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def promtool(*words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_rules_are_right_and_every_alert_comes_when_it_should() -> None:
+def test_the_rules_are_valid_and_every_alert_fires_when_it_should() -> None:
     promtool("check", "rules", "clewline.rules.yml")
     promtool("check", "config", "prometheus.yml")
     promtool("test", "rules", "clewline.rules_test.yml")

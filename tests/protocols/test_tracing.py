@@ -1,4 +1,4 @@
-"""Spans of sampled requests reach a collector; a collector that is away costs no answer."""
+"""Spans of sampled requests reach a collector; a missing collector costs no answer."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def traced(loans: Any, up: Callable[..., Any]) -> Callable[[str], tuple[Any, Req
     return start
 
 
-def test_a_request_has_spans_of_its_parts_and_nodes_under_the_callers(traced, collector):
+def test_a_request_has_spans_of_its_stages_and_nodes_under_the_callers(traced, collector):
     server, tracing = traced(collector.url)
     status, answer, _ = server.predict({"rows": [ROW] * 20}, traceparent=SAMPLED)
     assert status == 200
@@ -117,7 +117,7 @@ def test_a_request_has_spans_of_its_parts_and_nodes_under_the_callers(traced, co
     assert collector.resources[0]["service.name"] == "clewline"
 
 
-def test_the_parts_of_a_request_follow_each_other_within_it(traced, collector):
+def test_the_stages_of_a_request_follow_each_other(traced, collector):
     server, tracing = traced(collector.url)
     server.predict(ROW)
     tracing.close()
@@ -139,7 +139,7 @@ def test_a_caller_that_is_not_sampled_has_no_spans(traced, collector):
     assert not collector.get()
 
 
-def test_a_refused_request_says_why_and_is_no_failure_of_the_server(traced, collector):
+def test_the_span_of_a_refused_request_has_the_reason_and_is_no_error(traced, collector):
     server, tracing = traced(collector.url)
     assert server.predict({"age": "x"})[0] == 422
     tracing.close()
@@ -160,7 +160,7 @@ def test_the_environment_decides_how_many_are_sampled(traced, collector, monkeyp
     assert collector.resources[0]["service.name"] == "lending"
 
 
-def test_answers_come_where_there_is_no_collector_and_where_it_stands_still(traced):
+def test_requests_are_answered_if_the_collector_is_missing_or_hangs(traced):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         server, hangs = traced(f"http://127.0.0.1:{port}/v1/traces")
@@ -172,7 +172,7 @@ def test_answers_come_where_there_is_no_collector_and_where_it_stands_still(trac
     assert server.predict(ROW)[0] == 200
 
 
-def test_the_same_trouble_is_said_once_in_a_while():
+def test_the_same_message_is_logged_once_a_minute():
     seldom = _RepeatFilter()
     record = logging.LogRecord("x", logging.WARNING, "", 0, "Queue full, %s", ("a",), None)
     assert [seldom.filter(record) for _ in range(3)] == [True, False, False]

@@ -1,4 +1,4 @@
-"""Tokens open what their roles allow, for as long as they are in force, and nothing else does."""
+"""Tokens allow their roles as long as they are in force, and nothing else does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bearer(made: access.NewToken) -> str:
     return f"Bearer {made.text}"
 
 
-def test_a_token_opens_what_its_roles_allow_and_no_role_includes_another(store, gate):
+def test_a_token_allows_its_roles_and_no_role_includes_another(store, gate):
     tokens = {role: access.add_token(store, [role]) for role in ROLES}
     gate.refresh()
     for role, made in tokens.items():
@@ -93,7 +93,7 @@ def test_the_secret_is_256_bits_and_only_its_digest_is_kept(store, project):
         "Bearer cl_{id}_\ud7ff\x00é",
     ],
 )
-def test_what_is_not_the_token_whole_is_unauthorized(store, gate, presented):
+def test_anything_but_the_whole_token_is_unauthorized(store, gate, presented):
     made = access.add_token(store, ["predict"])
     gate.refresh()
     secret = made.text.rpartition("_")[2]
@@ -107,13 +107,13 @@ def test_what_is_not_the_token_whole_is_unauthorized(store, gate, presented):
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=80))
-def test_no_text_opens_anything(text):
+def test_no_string_is_accepted_without_a_token(text):
     gate = TokenChecker(Project(Path("/nowhere"), "p", "0" * 16), required=True)
     with pytest.raises((Unauthorized, TooManyFailures)):
         gate.check(text, "", "predict")
 
 
-def test_an_open_gate_asks_for_no_token_and_checks_one_that_is_presented(store, project):
+def test_a_token_that_is_not_required_is_checked_if_it_is_sent(store, project):
     gate = TokenChecker(project)
     gate.open()
     made = access.add_token(store, ["predict"])
@@ -128,7 +128,7 @@ def test_an_open_gate_asks_for_no_token_and_checks_one_that_is_presented(store, 
     gate.close()
 
 
-def test_a_running_server_follows_what_becomes_of_tokens_within_a_second(store, gate):
+def test_a_running_server_follows_new_and_revoked_tokens(store, gate):
     made = access.add_token(store, ["predict"])
     until(lambda: passes(gate, made))
     access.revoke_token(store, made.token.id)
@@ -152,7 +152,7 @@ def passes(gate: TokenChecker, made: access.NewToken) -> bool:
     return True
 
 
-def test_a_token_that_has_expired_opens_nothing(store, gate, monkeypatch):
+def test_an_expired_token_is_refused(store, gate, monkeypatch):
     made = access.add_token(store, ["predict"], expires=time.time() + 60)
     gate.refresh()
     assert gate.check(bearer(made), "", "predict")
@@ -191,7 +191,7 @@ def test_the_window_slides_and_a_network_of_ipv6_counts_as_one_address():
     assert failures.count("2001:db8::1", now=11) == 3
 
 
-def test_only_so_many_addresses_are_remembered(monkeypatch):
+def test_the_number_of_remembered_addresses_is_bounded(monkeypatch):
     monkeypatch.setattr(access, "ADDRESSES", 100)
     failures = FailureWindow(allowed=1)
     for number in range(1000):
@@ -201,7 +201,7 @@ def test_only_so_many_addresses_are_remembered(monkeypatch):
 
 
 @pytest.mark.parametrize("roles", [[], ["admin"], ["predict", "root"]])
-def test_only_roles_that_there_are_can_be_given(store, roles):
+def test_unknown_roles_and_a_past_expiry_are_refused(store, roles):
     with pytest.raises(UsageError, match="predict, review, operate"):
         access.add_token(store, roles)
     with pytest.raises(UsageError, match="expired already"):
@@ -209,7 +209,7 @@ def test_only_roles_that_there_are_can_be_given(store, roles):
     assert not store.catalog.find(Token)
 
 
-def test_revoking_is_for_good_and_says_what_is_not_there(store):
+def test_revoking_is_final_and_an_unknown_token_is_reported(store):
     made = access.add_token(store, ["predict"])
     first = access.revoke_token(store, made.token.id)
     assert access.revoke_token(store, made.token.id) == first
@@ -239,6 +239,6 @@ def test_beyond_loopback_nothing_is_bound_without_a_token_in_force(project, stor
     assert access.check_bind(project, host, behind_proxy=True) == []
 
 
-def test_a_name_is_no_address(project):
+def test_a_host_name_is_refused(project):
     with pytest.raises(UsageError, match="not an IP address"):
         access.check_bind(project, "example.org")

@@ -1,4 +1,4 @@
-"""A server of several workers: what dies or hangs is replaced, and its endpoint is found out."""
+"""A server of several workers: one that dies or hangs is replaced, and the endpoint that caused it is found."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def metric(text: str, name: str) -> float:
     return sum(float(found) for found in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.M))
 
 
-def test_three_crashes_fail_the_endpoint_with_the_reason_while_others_serve_on(
+def test_three_crashes_fail_the_endpoint_with_the_reason_while_others_are_served(
     serve: Callable[..., Server], project: Path, loans: Loans
 ) -> None:
     server = serve(project)
@@ -201,7 +201,7 @@ def test_three_crashes_fail_the_endpoint_with_the_reason_while_others_serve_on(
     assert server.predict("risky")[0] == 200
 
 
-def test_a_worker_whose_model_holds_the_interpreter_is_replaced_and_the_other_answers_meanwhile(
+def test_a_worker_is_replaced_if_its_model_holds_the_interpreter_and_the_other_answers_meanwhile(
     serve: Callable[..., Server], project: Path
 ) -> None:
     server = serve(project, "--workers", "2")
@@ -217,7 +217,7 @@ def test_a_worker_whose_model_holds_the_interpreter_is_replaced_and_the_other_an
     assert server.predict()[0] == 200
 
 
-def test_kills_by_an_operator_count_against_nobody_and_counters_never_go_back(
+def test_kills_by_an_operator_count_against_no_revision_and_counters_never_decrease(
     serve: Callable[..., Server], project: Path
 ) -> None:
     server = serve(project, "--workers", "2")
@@ -242,7 +242,7 @@ def test_kills_by_an_operator_count_against_nobody_and_counters_never_go_back(
     assert "has ended" not in server.said
 
 
-def test_readiness_tells_that_a_worker_is_being_replaced(
+def test_readiness_reports_that_a_worker_is_being_replaced(
     serve: Callable[..., Server], project: Path
 ) -> None:
     server = serve(project, "--workers", "2")
@@ -271,7 +271,7 @@ def test_readiness_tells_that_a_worker_is_being_replaced(
     assert other in server.workers
 
 
-def test_workers_outlive_no_supervisor_and_answer_what_they_have_taken(
+def test_workers_stop_after_their_supervisor_and_answer_the_requests_that_they_have_taken(
     serve: Callable[..., Server], project: Path, loans: Loans
 ) -> None:
     server = serve(project, "--workers", "2")
@@ -298,7 +298,7 @@ def test_a_retry_gets_the_first_answer_whichever_worker_it_meets(
     assert server.predict(idempotency_key="k") == first
 
 
-def test_a_worker_that_ends_itself_is_replaced_and_a_rolling_restart_fails_no_request(
+def test_a_worker_that_exits_is_replaced_and_a_rolling_restart_fails_no_request(
     serve: Callable[..., Server], project: Path
 ) -> None:
     server = serve(project, "--workers", "2")
@@ -333,7 +333,7 @@ def test_a_worker_that_ends_itself_is_replaced_and_a_rolling_restart_fails_no_re
     assert set(statuses) == {200}
 
 
-def test_a_port_that_anybody_shares_is_noticed() -> None:
+def test_a_port_that_another_server_shares_is_refused() -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))
@@ -346,7 +346,7 @@ def test_a_port_that_anybody_shares_is_noticed() -> None:
         each.close()
 
 
-def test_two_servers_that_take_a_port_at_the_same_time_do_not_both_have_it(
+def test_two_servers_that_take_a_port_at_the_same_time_do_not_both_get_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = listener.listening_sockets("127.0.0.1", 0, 2)

@@ -1,4 +1,4 @@
-"""The table tells what a process was at when it died, and whether it hangs."""
+"""The worker table shows the work of a process that died, and whether a process hangs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def on_a_thread(monitor: WorkMonitor, revision: int, timeout_s: float | None = N
     assert begun.wait(5)
 
 
-def test_work_is_shown_from_its_begin_to_its_end_and_what_it_interrupts_again_after_it(
+def test_work_is_shown_until_it_ends_and_then_the_work_around_it_again(
     table: WorkerTable,
 ) -> None:
     monitor, slot = WorkMonitor(table, 0), table.slot(0)
@@ -74,7 +74,7 @@ def test_the_longest_name_fits_and_each_thread_has_a_place_of_its_own(table: Wor
         }
 
 
-def test_places_of_ended_threads_are_used_again(table: WorkerTable) -> None:
+def test_places_of_ended_threads_are_reused(table: WorkerTable) -> None:
     monitor = WorkMonitor(table, 0)
     for _ in range(3 * THREADS):
         thread = threading.Thread(target=lambda: monitor.computing("income", 1).__enter__())
@@ -88,7 +88,7 @@ def test_places_of_ended_threads_are_used_again(table: WorkerTable) -> None:
 @pytest.mark.parametrize(
     ("timeout_s", "limit_s"), [(None, COMPUTE_S), (0.05, LOOP_S), (10.0, 10.0)]
 )
-def test_a_computation_on_a_thread_has_its_endpoints_time_and_2_s_at_least(
+def test_a_computation_on_a_thread_may_take_its_endpoints_timeout_and_at_least_2_s(
     table: WorkerTable, timeout_s: float | None, limit_s: float
 ) -> None:
     on_a_thread(WorkMonitor(table, 0), 12, timeout_s)
@@ -103,7 +103,7 @@ def test_a_computation_on_a_thread_has_its_endpoints_time_and_2_s_at_least(
 
 
 @pytest.mark.parametrize(("timeout_s", "limit_s"), [(None, LOOP_S), (10.0, 10.0)])
-def test_a_loop_that_stands_still_is_the_fault_of_what_was_begun_before(
+def test_a_loop_that_stands_still_is_blamed_on_the_work_that_began_before(
     table: WorkerTable, timeout_s: float | None, limit_s: float
 ) -> None:
     slot, now = table.slot(0), time.monotonic()
@@ -114,7 +114,7 @@ def test_a_loop_that_stands_still_is_the_fault_of_what_was_begun_before(
         assert [work.revision for work in hang.causes] == [12]
 
 
-def test_a_start_and_a_load_have_longer(table: WorkerTable) -> None:
+def test_a_start_and_a_load_may_take_longer(table: WorkerTable) -> None:
     now = time.monotonic()
     table.slot(1).beat_at = now
     assert table.slot(1).hang(now + START_S - 1) is None

@@ -65,7 +65,7 @@ def servers(tmp_path: Path, frame: Callable[..., LoggedBatch]) -> Callable[[], S
     return lambda: Server(tmp_path / "log", frame)
 
 
-def test_a_retry_that_another_server_gets_waits_for_the_first_answer(
+def test_a_retry_at_another_server_waits_for_the_first_answer(
     servers: Callable[[], Server],
 ) -> None:
     async def main() -> None:
@@ -85,7 +85,7 @@ def test_a_retry_that_another_server_gets_waits_for_the_first_answer(
     asyncio.run(main())
 
 
-def test_a_failure_is_not_remembered_and_a_server_that_waited_tries_itself(
+def test_a_failure_is_not_recorded_and_a_server_that_waited_computes_itself(
     servers: Callable[[], Server],
 ) -> None:
     async def main() -> None:
@@ -117,7 +117,7 @@ def full_disk() -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_key_is_free_again_though_the_disk_was_full_when_its_request_failed(
+def test_a_key_is_freed_even_if_the_disk_was_full_when_its_request_failed(
     servers: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clewline.serve.idempotency.claim_thread.RETRY_S", 0.01)
@@ -212,7 +212,7 @@ def test_another_body_is_refused_after_a_restart(servers: Callable[[], Server]) 
     asyncio.run(main())
 
 
-def test_claims_that_somebody_else_holds_refuse_a_key_after_a_bounded_wait(
+def test_claims_that_another_process_locks_refuse_a_key_after_a_bounded_wait(
     tmp_path: Path, servers: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clewline.serve.idempotency.key_claims.LOCK_S", 0.1)
@@ -251,7 +251,7 @@ def test_only_this_user_may_read_or_lock_the_claims(tmp_path: Path) -> None:
     claims.close()
 
 
-def test_what_was_logged_as_a_failure_of_the_model_may_be_tried_again(
+def test_a_request_on_which_the_model_failed_may_be_tried_again(
     servers: Callable[[], Server],
 ) -> None:
     async def main() -> None:
@@ -283,7 +283,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("logged", [True, False])
-def test_the_key_of_a_killed_server_is_looked_up_in_the_log_and_else_taken_over(
+def test_the_key_of_a_killed_server_is_found_in_the_log_or_taken_over(
     tmp_path: Path, servers: Callable[[], Server], logged: bool
 ) -> None:
     mark = key_hash("income", "k").hex()
@@ -308,7 +308,7 @@ def test_the_key_of_a_killed_server_is_looked_up_in_the_log_and_else_taken_over(
     asyncio.run(main())
 
 
-def test_a_key_is_dropped_by_its_owner_alone(tmp_path: Path) -> None:
+def test_only_its_owner_can_free_a_key(tmp_path: Path) -> None:
     one, other = KeyClaims(tmp_path / "claims"), KeyClaims(tmp_path / "claims")
     with one.transaction():
         assert one.take(b"mark", b"body") is None
@@ -325,7 +325,7 @@ def test_a_key_is_dropped_by_its_owner_alone(tmp_path: Path) -> None:
     other.close()
 
 
-def test_the_oldest_keys_are_forgotten_first_and_the_dead_are_cleared_away(
+def test_the_oldest_keys_are_forgotten_first_and_files_of_dead_processes_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from clewline.serve.idempotency import key_claims as module

@@ -1,4 +1,4 @@
-"""The doctor names what is wrong with the log, and fixes what can be fixed."""
+"""The doctor finds damage of the log, and fixes what can be fixed."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def found_all(project: Project, frames: list[LoggedBatch]) -> bool:
     )
 
 
-def test_a_sound_log_has_no_findings_nor_has_one_that_is_not_there(
+def test_a_sound_log_and_a_missing_one_have_no_findings(
     project: Project, frames: list[LoggedBatch], tmp_path: Path
 ) -> None:
     assert check_log(project) == []
     assert check_log(Project(tmp_path / "none", "a", "b")) == []
 
 
-def test_a_living_writer_s_segment_is_not_named(project: Project, frame: MakeFrame) -> None:
+def test_the_segment_of_a_living_writer_is_no_finding(project: Project, frame: MakeFrame) -> None:
     with LogWriter(project.log) as log:
         assert log.write_now(frame())
         assert check_log(project) == []
 
 
-def test_any_flipped_byte_of_a_segment_is_named_and_mending_does_not_hide_it(
+def test_any_flipped_byte_of_a_segment_is_found_and_a_fix_does_not_hide_it(
     project: Project, frames: list[LoggedBatch]
 ) -> None:
     path = path_of(project, ".frames")
@@ -74,7 +74,7 @@ def test_any_flipped_byte_of_a_segment_is_named_and_mending_does_not_hide_it(
     assert found_all(project, frames)
 
 
-def test_any_flipped_byte_of_an_index_is_named_and_fixed(
+def test_any_flipped_byte_of_an_index_is_found_and_fixed(
     project: Project, frames: list[LoggedBatch]
 ) -> None:
     good = path_of(project, ".index").read_bytes()
@@ -87,7 +87,7 @@ def test_any_flipped_byte_of_an_index_is_named_and_fixed(
         assert found_all(project, frames)
 
 
-def test_frames_that_were_cut_off_later_are_named_and_not_forgotten(
+def test_frames_that_were_cut_off_later_are_found(
     project: Project, frames: list[LoggedBatch]
 ) -> None:
     path = path_of(project, ".frames")
@@ -99,7 +99,7 @@ def test_frames_that_were_cut_off_later_are_named_and_not_forgotten(
         find_prediction(project.log, id_text(frames[-1].ids[:16]))
 
 
-def test_a_closed_segment_that_was_removed_is_named(
+def test_a_closed_segment_that_was_removed_is_found(
     project: Project, frames: list[LoggedBatch]
 ) -> None:
     path = path_of(project, ".frames")
@@ -109,7 +109,7 @@ def test_a_closed_segment_that_was_removed_is_named(
         assert (finding.code, str(path) in finding.values["path"]) == ("lost_log_segment", True)
 
 
-def test_what_a_killed_writer_left_is_named_and_fixed(
+def test_the_segment_of_a_killed_writer_is_found_and_fixed(
     project: Project, frames: list[LoggedBatch]
 ) -> None:
     path_of(project, ".index").unlink()

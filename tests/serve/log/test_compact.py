@@ -1,4 +1,4 @@
-"""Closed segments become Parquet, once, and hold what the frames hold."""
+"""Closed segments are written once as Parquet, with all that the frames have."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_a_second_compaction_finds_nothing_to_do(tmp_path: Path, frame: MakeFram
     assert compact(tmp_path).segments == 0
 
 
-def test_the_open_segment_is_left_for_later(tmp_path: Path, frame: MakeFrame) -> None:
+def test_an_open_segment_is_not_compacted(tmp_path: Path, frame: MakeFrame) -> None:
     with LogWriter(tmp_path) as log:
         log.write_now(frame())
         assert compact(tmp_path).segments == 0
     assert compact(tmp_path).segments == 1
 
 
-def test_a_batch_over_the_hour_is_parted_by_the_hour_of_the_ids(
+def test_a_batch_across_two_hours_is_split_by_the_hour_of_the_ids(
     tmp_path: Path, frame: MakeFrame
 ) -> None:
     ids = [(490_000 * HOUR_MS + step).to_bytes(6, "big") + os.urandom(10) for step in (-1, 0)]
@@ -70,7 +70,7 @@ def test_a_batch_over_the_hour_is_parted_by_the_hour_of_the_ids(
     assert compact(tmp_path).segments == 0
 
 
-def test_rows_that_cannot_be_read_are_named_and_keep_their_answer(
+def test_rows_that_cannot_be_read_are_reported_and_keep_their_answer(
     tmp_path: Path, frame: MakeFrame
 ) -> None:
     log_of(tmp_path, frame(1, parts=[LoggedRequest("of the future", b"?", 1)]))

@@ -1,4 +1,4 @@
-"""Laws of the frame: what was packed comes back, and no damage hides a whole frame."""
+"""Laws of the frame: decoding undoes encoding, and no damage hides a whole frame."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def frames(draw: st.DrawFn) -> LoggedBatch:
 
 
 @given(frames())
-def test_a_frame_comes_back_as_it_was_packed(frame: LoggedBatch) -> None:
+def test_decoding_returns_what_was_encoded(frame: LoggedBatch) -> None:
     data = InMemory(encode_frame(frame))
     slot = find_frame(data, 0)
     assert slot is not None
@@ -69,7 +69,7 @@ def test_a_frame_comes_back_as_it_was_packed(frame: LoggedBatch) -> None:
 @given(
     st.lists(frames(), min_size=1, max_size=4), st.lists(st.binary(max_size=30) | st.just(MAGIC))
 )
-def test_rubbish_between_frames_hides_none_of_them(
+def test_garbage_between_frames_hides_none_of_them(
     some: list[LoggedBatch], rubbish: list[bytes]
 ) -> None:
     data = b""
@@ -88,13 +88,13 @@ def test_any_flipped_bit_is_noticed(frame: LoggedBatch, data: st.DataObject) -> 
 
 
 @given(frames(), st.data())
-def test_a_frame_cut_short_anywhere_is_no_frame(frame: LoggedBatch, data: st.DataObject) -> None:
+def test_a_truncated_frame_is_not_found(frame: LoggedBatch, data: st.DataObject) -> None:
     packed = bytes(encode_frame(frame))
     cut = data.draw(st.integers(0, len(packed) - 1))
     assert list(scan_frames(InMemory(packed[:cut]))) == []
 
 
-def test_a_key_belongs_to_its_endpoint() -> None:
+def test_equal_keys_of_two_endpoints_differ() -> None:
     key = os.urandom(4).hex()
     assert key_hash("a", key) == key_hash("a", key)
     assert key_hash("a", key) != key_hash("b", key)

@@ -1,4 +1,4 @@
-"""An extent gives the bytes of a file as it was, whatever becomes of the file."""
+"""A windowed file returns the bytes of a file as it was, whatever happens to the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ places = st.integers(0, 300)
 @given(st.binary(max_size=250), st.integers(1, 80), st.lists(st.tuples(places, places), max_size=8))
 @example(b"ab", 1, [(1, 2), (0, 2)]).via("backwards, by more than a window")
 @example(b"abcdefgh", 4, [(4, 8), (6, 2)]).via("an end before the start, and before the window")
-def test_reads_in_any_order_give_what_slices_of_the_whole_give(
+def test_reads_in_any_order_equal_slices_of_the_whole(
     tmp_path: Path, data: bytes, window: int, reads: list[tuple[int, int]]
 ) -> None:
     path = tmp_path / "file"
@@ -40,7 +40,7 @@ def test_a_pattern_is_found_across_windows(
         assert extent.find(pattern.encode(), start) == text.find(pattern, start)
 
 
-def test_a_file_that_becomes_shorter_gives_fewer_bytes(tmp_path: Path) -> None:
+def test_a_file_that_is_truncated_returns_fewer_bytes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(10_000))
     with open_windowed(path, 100) as extent:

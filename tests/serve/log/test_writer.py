@@ -1,4 +1,4 @@
-"""What the prediction log promises, on real files."""
+"""The promises of the prediction log, on real files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def only_segment(log: Path) -> Path:
 
 
 @pytest.mark.parametrize("durability", ["process", "fsync"])
-def test_what_is_done_is_found_by_a_reader_while_the_writer_goes_on(
+def test_a_reader_finds_what_is_logged_while_the_writer_goes_on(
     tmp_path: Path, frame: MakeFrame, durability: str
 ) -> None:
     batch = frame(40)
@@ -85,7 +85,7 @@ def test_an_id_that_was_never_logged_is_not_found(tmp_path: Path, frame: MakeFra
         get_prediction(tmp_path, "not-an-id")
 
 
-def test_a_log_that_does_not_exist_holds_nothing(tmp_path: Path) -> None:
+def test_a_missing_log_is_empty(tmp_path: Path) -> None:
     assert find_prediction(tmp_path / "none", prediction_id()) is None
     assert latest_predictions(tmp_path / "none").items == []
 
@@ -104,7 +104,7 @@ def test_every_prediction_is_found_across_many_closed_and_open_segments(
     assert all(segment.index for segment in found)
 
 
-def test_frames_are_found_though_the_index_of_the_open_segment_lags(
+def test_frames_are_found_while_the_index_of_the_open_segment_lags(
     tmp_path: Path, frame: MakeFrame
 ) -> None:
     batches = [frame(5, padding="x" * 2_000) for _ in range(60)]  # 600 kB: marked in part
@@ -159,7 +159,7 @@ def test_two_writers_side_by_side_lose_nothing(tmp_path: Path, frame: MakeFrame)
     assert all(find_prediction(tmp_path, i) for batch in batches for i in texts(batch))
 
 
-def test_pages_give_every_prediction_once_newest_first(tmp_path: Path, frame: MakeFrame) -> None:
+def test_pages_return_every_prediction_once_newest_first(tmp_path: Path, frame: MakeFrame) -> None:
     hour = 490_000
     batches = [frame(3, ids=at_hour(hour + n // 20, 3), endpoint="ab"[n % 2]) for n in range(100)]
     with LogWriter(tmp_path, segment_bytes=3_000) as log:
@@ -181,7 +181,7 @@ def paged(log: Path, limit: int, endpoint: str | None = None) -> Iterator[str]:
             return
 
 
-def test_a_torn_tail_hides_nothing_that_stands_before_it(tmp_path: Path, frame: MakeFrame) -> None:
+def test_a_torn_tail_hides_nothing_before_it(tmp_path: Path, frame: MakeFrame) -> None:
     batches = [frame(2) for _ in range(5)]
     with LogWriter(tmp_path) as log:
         for batch in batches:
@@ -221,7 +221,7 @@ def test_a_flipped_byte_is_noticed_and_the_other_frames_are_found(
             assert find_prediction(tmp_path, texts(batches[1])[0]) is None
 
 
-def test_a_damaged_index_is_noticed_and_the_frames_are_asked(
+def test_predictions_are_found_in_the_frames_if_the_index_is_damaged(
     tmp_path: Path, frame: MakeFrame
 ) -> None:
     batch = frame(30)
@@ -236,7 +236,7 @@ def test_a_damaged_index_is_noticed_and_the_frames_are_asked(
     assert all(find_prediction(tmp_path, i) for i in texts(batch))
 
 
-def test_a_closed_log_refuses_frames(tmp_path: Path, frame: MakeFrame) -> None:
+def test_a_closed_log_refuses_batches(tmp_path: Path, frame: MakeFrame) -> None:
     log = LogWriter(tmp_path)
     log.close()
     log.close()
@@ -272,7 +272,7 @@ def test_keys_of_requests_are_found_after_a_restart(tmp_path: Path, frame: MakeF
     assert logged_keys(tmp_path, since + 3 * 3600) == {}
 
 
-def test_rows_of_one_request_are_told_apart(tmp_path: Path, frame: MakeFrame) -> None:
+def test_each_row_of_a_request_is_found_by_its_id(tmp_path: Path, frame: MakeFrame) -> None:
     parts = [
         LoggedRequest(
             "json", b'{"rows": [{"a": 1}, {"a": 2}], "entities": ["p", "q"]}', 2, ["p", "q"]
@@ -331,7 +331,7 @@ def test_nothing_that_was_answered_is_lost_to_kill_9(tmp_path: Path) -> None:
     assert all(find_prediction(tmp_path, identifier) for identifier in told)
 
 
-def test_a_living_writer_s_segment_is_left_alone(tmp_path: Path, frame: MakeFrame) -> None:
+def test_the_segment_of_a_living_writer_is_not_closed(tmp_path: Path, frame: MakeFrame) -> None:
     with LogWriter(tmp_path) as log:
         write(log, frame())
         close_orphans(tmp_path)
@@ -377,7 +377,7 @@ def read_only_disk(tmp_path: Path) -> Iterator[Path]:
     yield from mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=512k,ro", "tmpfs")
 
 
-def test_on_a_full_disk_a_frame_is_logged_whole_or_refused_and_goes_on_when_there_is_room(
+def test_on_a_full_disk_a_batch_is_logged_whole_or_refused_until_there_is_room(
     small_disk: Path, frame: MakeFrame
 ) -> None:
     ballast = small_disk / "ballast"
@@ -404,7 +404,7 @@ def test_on_a_full_disk_a_frame_is_logged_whole_or_refused_and_goes_on_when_ther
     )
 
 
-def test_a_full_disk_is_told_when_what_a_killed_writer_left_cannot_be_closed(
+def test_a_full_disk_is_reported_if_the_segment_of_a_killed_writer_cannot_be_closed(
     small_disk: Path, frame: MakeFrame
 ) -> None:
     log = small_disk / "log"

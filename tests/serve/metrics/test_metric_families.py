@@ -19,7 +19,7 @@ def values(families: list[MetricFamily]) -> dict[str, list[float]]:
     return {family.name: sample.values for family in families for sample in family.samples}
 
 
-def test_counters_are_summed_and_gauges_by_their_sense() -> None:
+def test_counters_are_summed_and_each_gauge_is_merged_by_its_own_rule() -> None:
     def process(asked: float, waiting: float, ready: float) -> list[MetricFamily]:
         return [
             MetricFamily("asked_total", "counter", "Asked.", [MetricSample((), [asked])]),

@@ -47,7 +47,7 @@ def test_an_ended_worker_leaves_its_counts_and_not_its_gauges(shared: SharedMetr
     assert value(merge_families(shared.all()), "asked_total") == 8
 
 
-def test_what_is_folded_and_not_yet_cleared_is_counted_once(
+def test_a_process_that_is_folded_but_not_yet_cleared_is_counted_once(
     shared: SharedMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared.write(0, MetricsSnapshot(1, [counter(3)]))
@@ -57,7 +57,7 @@ def test_what_is_folded_and_not_yet_cleared_is_counted_once(
     assert value(merge_families(shared.all()), "asked_total") == 3
 
 
-def test_a_write_that_is_cut_off_leaves_what_was_there_before(shared: SharedMetrics) -> None:
+def test_an_interrupted_write_leaves_the_previous_state(shared: SharedMetrics) -> None:
     shared.write(0, MetricsSnapshot(1, [counter(3)]))
     shared.write(0, MetricsSnapshot(1, [counter(4)]))
     for file in shared.files[:1]:
@@ -68,7 +68,7 @@ def test_a_write_that_is_cut_off_leaves_what_was_there_before(shared: SharedMetr
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5), st.booleans()), max_size=30))
-def test_a_sum_never_goes_back_whoever_dies_when(steps: list[tuple[int, int, bool]]) -> None:
+def test_a_sum_never_decreases_whichever_process_ends(steps: list[tuple[int, int, bool]]) -> None:
     shared = SharedMetrics.create(2)
     counts, generations, shown = [0, 0], [1, 2], 0.0
     for slot, more, dies in steps:
