@@ -1,4 +1,4 @@
-"""A server of several workers: one that dies or hangs is replaced, and the endpoint that caused it is found."""
+"""A server of several workers replaces one that dies or hangs, and finds the endpoint at fault."""
 
 from __future__ import annotations
 
