@@ -1,4 +1,4 @@
-"""`clewline init`: a project that runs, and a clone made whole."""
+"""`clewline init`: a project that runs, and a clone that is completed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_project_has_a_store_and_a_key_that_only_its_owner_reads(made: Project
     assert seals_hold(made)
 
 
-def test_a_whole_project_is_not_made_again(made: Project) -> None:
+def test_a_complete_project_is_not_created_again(made: Project) -> None:
     with pytest.raises(Conflict, match="already"):
         scaffold.create(made.root)
     with pytest.raises(Conflict, match="already"):

@@ -63,7 +63,7 @@ def answered(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return json.loads(out)
 
 
-def test_a_run_answers_on_stdout_and_tells_its_progress_on_stderr(
+def test_a_run_prints_its_result_on_stdout_and_its_progress_on_stderr(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = called(capsys, "run", "main", "rows=4")
@@ -128,7 +128,7 @@ def test_a_failing_run_exits_with_1_and_shows_no_traceback(
         (["cache", "explain", "mian"], "Did you mean 'main'"),
     ],
 )
-def test_a_wrong_call_exits_with_2_and_says_what_is_right(
+def test_a_wrong_call_exits_with_2_and_shows_the_right_one(
     project: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
     code, _, err = called(capsys, *words)
@@ -136,7 +136,7 @@ def test_a_wrong_call_exits_with_2_and_says_what_is_right(
     assert says in err
 
 
-def test_cache_explain_tells_what_would_run_and_why(
+def test_cache_explain_shows_which_steps_would_run_and_why(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     called(capsys, "run", "main")

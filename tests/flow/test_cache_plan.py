@@ -89,7 +89,7 @@ def test_a_plan_executes_and_records_nothing(bench: Any, monkeypatch: Any) -> No
     assert bench.store.catalog.count(Run) == 0
 
 
-def test_what_the_pipeline_itself_raises_is_told_with_its_own_lines(bench: Any) -> None:
+def test_an_error_in_the_pipeline_itself_shows_its_lines(bench: Any) -> None:
     bench.write("pipelines.py", "@cl.pipeline\ndef main():\n    1 / 0\n")
     with pytest.raises(CheckFailed, match=r"(?s)ZeroDivisionError.*pipelines\.py:\d+ in main"):
         plan(bench)

@@ -15,6 +15,6 @@ class TestInline(ExecutorContract):
         return load_executor("inline")
 
 
-def test_an_executor_that_nobody_offers_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_executor_is_refused_with_the_known_ones() -> None:
     with pytest.raises(NotSupported, match="inline"):
         load_executor("cluster")

@@ -1,4 +1,4 @@
-"""Inputs are read where they were named, or where a replay has put them, and nowhere else."""
+"""Inputs are read from the named path, or from the copy that a replay restored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_relative_path_is_resolved_from_the_directory(tmp_path: Path) -> None:
     assert (place.recorded, place.actual) == (str(tmp_path / "x.csv"), tmp_path / "x.csv")
 
 
-def test_a_replay_finds_what_was_moved_by_its_old_and_its_new_path(tmp_path: Path) -> None:
+def test_a_replay_finds_a_moved_input_by_its_old_and_its_new_path(tmp_path: Path) -> None:
     new = tmp_path / "inputs" / "adult"
     new.mkdir(parents=True)
     (new / "adult.data").touch()

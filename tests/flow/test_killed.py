@@ -1,4 +1,4 @@
-"""What a run had recorded outlives its process."""
+"""The records of a run survive its process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def started(bench: Any) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_a_killed_run_shows_as_interrupted_with_all_that_it_had_said(bench: Any) -> None:
+def test_a_killed_run_is_interrupted_and_keeps_its_logs_and_metrics(bench: Any) -> None:
     process = started(bench)
     running = list_runs(bench.store)[0]
     assert (running.status, running.metrics["epoch"]) == ("running", 4.0)
@@ -83,16 +83,14 @@ def test_a_killed_run_shows_as_interrupted_with_all_that_it_had_said(bench: Any)
 def test_sigterm_ends_a_run_in_order(bench: Any) -> None:
     process = started(bench)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=30)
     run = bench.store.catalog.find(Run)[0]
     assert process.returncode == 130
-    assert b"was interrupted, and is recorded so" in said
+    assert b"was interrupted, and is recorded so" in stderr
     assert (run.status, run.metrics["epoch"]) == ("interrupted", 4.0)
 
 
-def test_a_step_that_spoke_before_its_beginning_was_durable_is_not_lost(
-    bench: Any, tmp_path: Path
-) -> None:
+def test_a_step_that_wrote_before_it_was_recorded_is_not_lost(bench: Any, tmp_path: Path) -> None:
     dead = subprocess.run(
         [sys.executable, "-c", "from clewline.store.locks import *; print(this_process())"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Parameters of a pipeline are read by its annotations, and refused in words."""
+"""Parameters of a pipeline are read by its annotations, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_an_integer_beyond_64_bits_is_refused_with_a_way_out() -> None:
         to_record({"trees": 2**63})
 
 
-def test_the_signature_is_told_as_it_was_written() -> None:
+def test_the_signature_is_described_as_it_was_written() -> None:
     assert "kind: Literal['forest', 'linear'] = 'forest'" in describe_signature(income).replace(
         '"', "'"
     )

@@ -30,7 +30,7 @@ def test_a_miss_gives_the_nearest_name(bench: Any) -> None:
         find_pipeline(bench.project, "incom")
 
 
-def test_a_project_without_pipelines_says_where_they_go(bench: Any) -> None:
+def test_without_pipelines_the_error_says_where_to_put_them(bench: Any) -> None:
     with pytest.raises(NotFound, match="defines no pipeline"):
         find_pipeline(bench.project, "x")
 

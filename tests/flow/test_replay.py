@@ -74,7 +74,7 @@ def test_a_run_with_inputs_helpers_and_randomness_replays_to_the_same(
     assert bench.store.catalog.count(Run) == 2
 
 
-def test_a_step_that_is_not_steady_is_named_with_the_distance(
+def test_a_step_that_is_not_deterministic_is_named_with_the_distance(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -110,7 +110,7 @@ def test_a_step_that_is_not_steady_is_named_with_the_distance(
     assert (Path(found.folder) / bench.root.name / "pipelines.py").is_file()
 
 
-def test_a_step_that_fails_again_is_told_as_such(bench: Any, tmp_path: Path) -> None:
+def test_a_step_that_fails_in_the_replay_is_missing(bench: Any, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     flag.touch()
     bench.write(

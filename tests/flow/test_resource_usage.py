@@ -1,4 +1,4 @@
-"""The cost of a piece of work is measured."""
+"""The resource usage of a block is measured."""
 
 import os
 import subprocess

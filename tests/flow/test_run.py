@@ -1,4 +1,4 @@
-"""Running a pipeline: what is recorded, remembered, told when a step raises."""
+"""A run is recorded, its steps are cached, and a failure names the step."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_value_that_the_pipeline_read_is_still_known_as_the_output_of_its_step
         assert [edge.source for edge in edges] == [f"step:{make.id}"]
 
 
-def test_what_has_not_changed_is_taken_from_the_earlier_run(bench: Any) -> None:
+def test_unchanged_steps_are_taken_from_the_earlier_run(bench: Any) -> None:
     bench.write("pipelines.py", PAIR)
     first, second = bench.run(), bench.run()
     assert [step.status for step in bench.steps(second)] == ["cached"] * 4
@@ -292,17 +292,17 @@ FAILING = """
 """
 
 
-def test_a_failing_step_says_what_was_done_and_shows_the_users_frames_only(bench: Any) -> None:
+def test_a_failed_run_lists_the_finished_steps_and_shows_the_users_frames_only(bench: Any) -> None:
     bench.write("pipelines.py", FAILING)
     with pytest.raises(RunFailed) as caught:
         bench.run()
-    said = str(caught.value)
-    assert "Step 01-fit" in said
-    assert "KeyError: 'missing'" in said
-    assert "pipelines.py:16 in deeper" in said
-    assert "run_recorder.py" not in said
-    assert "Done and cached, so the next run skips them: 00-load" in said
-    assert "Not done: 01-fit and the steps after it" in said
+    error = str(caught.value)
+    assert "Step 01-fit" in error
+    assert "KeyError: 'missing'" in error
+    assert "pipelines.py:16 in deeper" in error
+    assert "run_recorder.py" not in error
+    assert "Done and cached, so the next run skips them: 00-load" in error
+    assert "Not done: 01-fit and the steps after it" in error
     run = find_run(bench.store, caught.value.run)
     assert run.status == "failed"
     assert run.error["step"] == caught.value.step == f"{run.id}/01-fit"
@@ -321,24 +321,24 @@ def test_a_step_that_leaves_by_sys_exit_fails_its_run(bench: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         ('ValueError("caf\\udce9.csv")', r"ValueError: caf\\udce9\.csv"),
         ("Mute()", r"Mute: <str\(\) of the exception raised RuntimeError>"),
     ],
 )
-def test_a_message_that_is_no_text_does_not_hide_the_failure(
-    bench: Any, error: str, told: str
+def test_a_message_that_is_not_utf8_does_not_hide_the_failure(
+    bench: Any, error: str, message: str
 ) -> None:
     mute = "class Mute(Exception):\n        def __str__(self):\n            raise RuntimeError"
     text = FAILING.replace('{}["missing"]', f"raise {error}").replace("return raise", "raise")
     bench.write("pipelines.py", f"\n    {mute}\n{text}")
-    with pytest.raises(RunFailed, match=told):
+    with pytest.raises(RunFailed, match=message):
         bench.run()
     assert list_runs(bench.store)[0].status == "failed"
 
 
-def test_a_run_goes_on_when_nobody_reads_what_it_prints(
+def test_a_run_continues_when_its_output_is_no_longer_read(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Closed(io.StringIO):
@@ -402,7 +402,7 @@ ODD = """
         "cl.log_metric(main, 1)",
     ],
 )
-def test_text_that_is_none_is_refused_and_the_runs_after_it_are_recorded(
+def test_a_name_that_is_not_utf8_is_refused_and_later_runs_are_recorded(
     bench: Any, tmp_path: Path, call: str
 ) -> None:
     """The name of a file may be bytes that are no UTF-8."""
@@ -416,7 +416,7 @@ def test_text_that_is_none_is_refused_and_the_runs_after_it_are_recorded(
     assert [run.status for run in list_runs(bench.store)] == ["done", "failed"]
 
 
-def test_a_project_with_a_file_whose_name_is_no_text_is_refused(bench: Any) -> None:
+def test_a_file_name_that_is_not_utf8_is_refused(bench: Any) -> None:
     bench.write("pipelines.py", "@cl.pipeline\ndef main():\n    pass\n")
     (bench.root / "caf\udce9.csv").touch()
     with pytest.raises(NotStorable, match=r"caf\\udce9\.csv"):
@@ -431,9 +431,9 @@ FORKING = """
     def work() -> list[str]:
         Path("made").touch()
         calls = (lambda: cl.log_metric("a", 1), lambda: cl.log_artifact("made"))
-        return [told(call) for call in calls]
+        return [error_of(call) for call in calls]
 
-    def told(call):
+    def error_of(call):
         read, write = os.pipe()
         if (child := os.fork()) == 0:
             signal.alarm(10)
@@ -454,7 +454,7 @@ FORKING = """
 """
 
 
-def test_a_forked_child_of_a_step_prints_into_its_log_and_is_told_to_record_nothing(
+def test_a_forked_child_of_a_step_prints_into_its_log_and_may_not_record(
     bench: Any,
 ) -> None:
     """What it recorded would be lost with it, or wait for a thread that it has not."""
@@ -508,7 +508,7 @@ def test_steps_that_run_beside_a_failing_one_are_recorded_to_their_end(
     assert [step.status for step in bench.steps(run)] == ["done", "failed"]
 
 
-def test_a_pipeline_may_catch_what_a_step_raises(bench: Any) -> None:
+def test_a_pipeline_may_catch_the_exception_of_a_step(bench: Any) -> None:
     bench.write(
         "pipelines.py",
         FAILING.replace(
@@ -571,7 +571,7 @@ def test_an_interrupted_run_is_recorded_as_such(bench: Any) -> None:
     assert log_of(bench.store, step) == "started\n"
 
 
-def test_what_a_step_prints_and_logs_is_kept_and_still_shown(
+def test_the_output_of_a_step_is_kept_and_still_shown(
     bench: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
@@ -675,7 +675,7 @@ def test_a_declared_environment_variable_is_part_of_the_key(
 
 
 @pytest.mark.parametrize("code", ["len(x)", "x.shape", "x > 1", "bool(x)", "x + 1", "float(x)"])
-def test_looking_into_a_handle_says_what_to_do(bench: Any, code: str) -> None:
+def test_using_a_handle_as_a_value_says_what_to_do(bench: Any, code: str) -> None:
     bench.write(
         "pipelines.py",
         "@cl.step\ndef f() -> int:\n    return 1\n\n"
@@ -772,7 +772,7 @@ def test_a_pipeline_inside_a_pipeline_gives_its_steps_to_the_run(bench: Any) -> 
     assert [step.name for step in bench.steps(bench.run())] == ["one", "both"]
 
 
-def test_a_step_that_reads_a_file_on_the_side_is_not_remembered_and_says_why(bench: Any) -> None:
+def test_a_step_with_an_undeclared_read_is_not_cached_and_says_why(bench: Any) -> None:
     (bench.root / "side.txt").write_text("1")
     bench.write(
         "pipelines.py",

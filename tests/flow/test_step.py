@@ -69,7 +69,7 @@ def test_paths_are_found_in_annotations_written_as_text() -> None:
     assert known(read).paths == {"path", "other"}
 
 
-def test_what_is_no_plain_function_is_refused() -> None:
+def test_only_plain_functions_can_be_steps() -> None:
     def generate() -> Any:
         yield 1
 

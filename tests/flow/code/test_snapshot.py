@@ -1,4 +1,4 @@
-"""A snapshot holds the code as it really was, and gives it back."""
+"""A snapshot holds the code as it really was, and restores it."""
 
 import os
 import subprocess
@@ -72,7 +72,7 @@ def test_without_git_all_own_files_are_taken_and_count_as_changed(project, blobs
     assert sorted(taken.files) == taken.changed == ["pipelines.py", "pkg/helpers.py"]
 
 
-def test_with_git_the_commit_and_what_differs_from_it_are_named(project, blobs):
+def test_with_git_the_commit_and_the_changes_since_are_recorded(project, blobs):
     commit(project)
     clean = take(project, blobs)
     assert clean.changed == []
@@ -86,7 +86,9 @@ def test_with_git_the_commit_and_what_differs_from_it_are_named(project, blobs):
     assert sorted(dirty.files) == [".gitignore", "new.py", "pipelines.py"]
 
 
-def test_a_project_in_a_folder_of_a_repository_is_told_by_its_own_paths(tmp_path, project, blobs):
+def test_a_project_in_a_subfolder_of_a_repository_has_paths_relative_to_itself(
+    tmp_path, project, blobs
+):
     write(tmp_path, "outside.py", "no\n")
     commit(tmp_path)
     write(project, "pipelines.py", "x = 3\n")

@@ -36,7 +36,7 @@ def in_child(folder: str) -> dict[str, object]:
     if child == 0:
         try:
             answer = json.dumps(keyed(folder))
-        except BaseException as error:  # told to the parent, which tells the test
+        except BaseException as error:  # reported to the parent process
             answer = json.dumps({"error": repr(error)})
         with os.fdopen(into, "w") as pipe:
             pipe.write(answer)

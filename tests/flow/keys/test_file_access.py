@@ -1,4 +1,4 @@
-"""Files that a step reads on the side are noticed."""
+"""Undeclared reads of a step are noticed."""
 
 import csv
 import importlib
@@ -74,7 +74,7 @@ def test_a_read_outside_of_the_project_is_named_in_full(root, tmp_path):
     assert str(tmp_path / "elsewhere.txt") in reads.undeclared()
 
 
-def test_what_the_step_wrote_itself_is_no_input(root):
+def test_a_file_that_the_step_wrote_is_not_an_input(root):
     with watch_reads(root) as reads:
         (root / "made.txt").write_text("x")
         (root / "made.txt").read_text()
@@ -132,7 +132,7 @@ def test_a_listing_of_a_folder_is_an_undeclared_read(root, listed):
     assert reads.undeclared([root / "data"]) is None
 
 
-def test_a_folder_that_the_step_made_may_be_listed(root):
+def test_a_folder_that_the_step_created_may_be_listed(root):
     with watch_reads(root) as reads:
         (root / "made").mkdir()
         os.listdir(root / "made")

@@ -1,4 +1,4 @@
-"""Keys within one process: what widens, what refuses, what is remembered, what is told."""
+"""Keys within one process: dependencies, refusals, reuse and changes."""
 
 import importlib
 import os
@@ -64,7 +64,7 @@ DYNAMIC = {
 
 
 @pytest.mark.parametrize("body", DYNAMIC.values(), ids=DYNAMIC)
-def test_what_is_looked_up_at_run_time_widens_to_the_module(project, body):
+def test_code_that_looks_up_names_at_run_time_depends_on_its_module(project, body):
     text = f"def hidden():\n    return 1\n\n\ndef step(table=None, name=''):\n    {body}\n"
     old = project.parts("dynamic", dynamic=text)
     new = project.parts("dynamic", dynamic=text.replace("return 1", "return 22"))
@@ -124,7 +124,7 @@ def test_a_module_named_at_run_time_widens_to_every_file_of_the_project(project,
     assert old.code != new.code
 
 
-def test_lambdas_of_one_line_are_told_apart(project):
+def test_lambdas_of_one_line_are_distinguished(project):
     old = project.parts("both", both="step, other = (lambda: 1), (lambda: 2)\n")
     new = project.parts("both", both="other, step = (lambda: 1), (lambda: 2)\n")
     assert old.code != new.code
@@ -133,7 +133,7 @@ def test_lambdas_of_one_line_are_told_apart(project):
 @pytest.mark.parametrize(
     "body", ["help_of.__doc__", "inspect.getsource(help_of)", "inspect.currentframe().f_lineno"]
 )
-def test_a_step_that_looks_at_how_code_is_written_is_uncacheable(project, body):
+def test_a_step_that_reads_source_or_docstrings_is_uncacheable(project, body):
     helper = 'def help_of():\n    """One."""\n'
     parts = project.parts(
         "asks", asks=f"import inspect\n\n\n{helper}\n\ndef step():\n    return {body}\n"
@@ -251,7 +251,7 @@ def test_a_global_that_changes_while_the_process_lives_changes_the_key(project):
         seen.add(digest)
 
 
-def test_a_file_edited_after_it_was_imported_cannot_vouch_for_what_runs(project):
+def test_a_file_edited_after_its_import_makes_the_step_uncacheable(project):
     text = "def helper():\n    return 1\n\n\ndef step():\n    return helper()\n"
     module = project.load("stale", stale=text)
     (project.root / "stale.py").write_text(text.replace("1", "2"))
@@ -318,7 +318,7 @@ def test_a_closure_given_as_a_parameter_does_not_hide_one_that_the_step_reaches(
     assert len(digests) == 3
 
 
-def test_what_is_bound_to_a_partial_or_an_object_counts(project):
+def test_values_bound_to_a_partial_or_an_object_count(project):
     text = """
         import functools
 
@@ -408,14 +408,16 @@ def test_an_extension_module_of_the_project_counts_by_its_bytes(project):
 
 def test_the_changed_parts_of_a_key_are_listed(project):
     text = "K = 1\n\n\ndef helper():\n    return K\n\n\ndef step(n):\n    return helper()\n"
-    old = project.load("told", told=text)
+    old = project.load("chatty", chatty=text)
     one = project.key(old.step, n=1)
-    new = project.load("told", told=text.replace("K = 1", "K = 2").replace("return K", "return -K"))
+    new = project.load(
+        "chatty", chatty=text.replace("K = 1", "K = 2").replace("return K", "return -K")
+    )
     two = project.key(new.step, n=2.0)
     code, *others = key_changes(one.parts, two.parts)
-    assert (code.part, code.name, code.kind) == ("code", "told.py:helper", "changed")
+    assert (code.part, code.name, code.kind) == ("code", "chatty.py:helper", "changed")
     assert others == [
-        Change("constant", "told.py:K", "changed", "1 (int)", "2 (int)"),
+        Change("constant", "chatty.py:K", "changed", "1 (int)", "2 (int)"),
         Change("parameter", "n", "changed", "1 (int)", "2.0 (float)"),
     ]
     assert key_changes(one.parts, one.parts) == []
@@ -478,11 +480,11 @@ def test_equal_values_of_equal_types_have_equal_keys(value):
 
 
 @given(VALUES, VALUES)
-def test_values_have_equal_keys_only_when_python_cannot_tell_them_apart(one, two):
-    assert (keyed(one) == keyed(two)) == (told(one) == told(two))
+def test_values_have_equal_keys_only_when_python_cannot_distinguish_them(one, two):
+    assert (keyed(one) == keyed(two)) == (described(one) == described(two))
 
 
-def told(value):
+def described(value):
     """A value as a text that tells types, signs and order; every NaN is one."""
     return f"{type(value).__name__} {value!r}".replace("-nan", "nan")
 

@@ -1,4 +1,4 @@
-"""A key changes with everything that a step reaches, and with nothing else."""
+"""A key changes with every dependency of a step, and with nothing else."""
 
 import json
 import os
@@ -71,13 +71,13 @@ def test_equal_code_in_another_folder_process_and_hash_seed_has_an_equal_key(ans
 
 
 @pytest.mark.parametrize("edit", CHANGES, ids=repr)
-def test_an_edit_of_what_is_reached_changes_the_key(answers, edit):
+def test_an_edit_of_a_dependency_changes_the_key(answers, edit):
     assert answers[repr(edit)]["uncacheable"] is None
     assert answers[repr(edit)]["digest"] != answers["base"]["digest"]
 
 
 @pytest.mark.parametrize("edit", REST, ids=repr)
-def test_an_edit_of_what_does_not_count_leaves_the_key(answers, edit):
+def test_an_edit_of_other_code_leaves_the_key(answers, edit):
     assert answers[repr(edit)]["parts"] == answers["base"]["parts"]
     assert answers[repr(edit)]["digest"] == answers["base"]["digest"]
 

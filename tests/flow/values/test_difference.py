@@ -1,4 +1,4 @@
-"""A difference is told with what a person needs to judge it."""
+"""The distance of two values has the figures that a person needs to judge it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is saved comes back equal and with the same digest; what cannot is refused."""
+"""A saved value comes back equal and with the same digest, or it is refused."""
 
 import datetime as dt
 import decimal
@@ -119,14 +119,14 @@ VALUES = st.recursive(
 )
 
 
-def told(value):
+def described(value):
     """A text that tells types, signs, order of dicts; every NaN is one, sets are sorted."""
     if isinstance(value, list | tuple):
-        return f"{type(value).__name__}{[told(part) for part in value]}"
+        return f"{type(value).__name__}{[described(part) for part in value]}"
     if isinstance(value, set | frozenset):
-        return f"{type(value).__name__}{sorted(told(part) for part in value)}"
+        return f"{type(value).__name__}{sorted(described(part) for part in value)}"
     if isinstance(value, dict):
-        return f"dict{[(told(key), told(part)) for key, part in value.items()]}"
+        return f"dict{[(described(key), described(part)) for key, part in value.items()]}"
     return f"{type(value).__name__} {value!r}"
 
 
@@ -134,14 +134,14 @@ def told(value):
 @QUIET
 def test_a_json_value_comes_back_the_same(blobs, value):
     loaded, artifact = round_trip(value, blobs)
-    assert told(loaded) == told(value)
+    assert described(loaded) == described(value)
     assert artifact.kind == "json"
 
 
 @given(VALUES, VALUES)
 @QUIET
-def test_values_share_a_digest_only_when_python_cannot_tell_them_apart(one, two):
-    assert (values.digest(one) == values.digest(two)) == (told(one) == told(two))
+def test_values_share_a_digest_only_when_python_cannot_distinguish_them(one, two):
+    assert (values.digest(one) == values.digest(two)) == (described(one) == described(two))
 
 
 def test_tables_and_arrays_inside_of_json_values_are_stored_too(blobs):
@@ -159,7 +159,7 @@ def test_a_stored_json_value_is_readable_json(blobs):
     assert json.loads(blobs.get(artifact.blob)) == {"a": [1, "x", None, True, 0.5]}
 
 
-def test_the_doctor_misses_a_part_of_a_stored_value_that_is_gone(tmp_path):
+def test_the_doctor_reports_a_missing_part_of_a_stored_value(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "part.txt").write_text("part")
     with Store.create(tmp_path / "store") as store:
@@ -255,7 +255,7 @@ def test_the_codes_of_categories_do_not_count():
     assert values.digest(back[1:]) == values.digest(forth)
 
 
-def test_what_lies_under_a_null_does_not_count():
+def test_values_under_a_null_do_not_count():
     mask = pl.Series([True, False])
     one = pl.DataFrame({"x": [1.0, 2.0]}).select(pl.when(mask).then("x"))
     two = pl.DataFrame({"x": [1.0, 3.0]}).select(pl.when(mask).then("x"))
@@ -349,7 +349,7 @@ def test_data_classes_of_the_project_come_back_the_same(blobs, shapes):
     assert artifact.meta["types"] == ["shapes:Colour", "shapes:Point", "shapes:Rule"]
 
 
-def test_flags_come_back_the_same_also_none_and_several(blobs, shapes):
+def test_flags_come_back_the_same_even_none_or_several(blobs, shapes):
     for value in (shapes.Rights.READ, shapes.Rights.READ | shapes.Rights.WRITE, shapes.Rights(0)):
         assert round_trip([value], blobs)[0] == [value]
 
@@ -359,7 +359,7 @@ def test_a_struct_comes_back_as_it_was_whatever_its_constructor_does(blobs, shap
 
 
 @pytest.mark.parametrize("name", ["Derived", "Open"])
-def test_what_was_put_on_an_object_beside_its_fields_comes_back(blobs, shapes, name):
+def test_extra_attributes_of_an_object_come_back(blobs, shapes, name):
     value = getattr(shapes, name)(3)
     value.twice = 7
     loaded, _ = round_trip(value, blobs)
@@ -535,13 +535,13 @@ def local_class():
 
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
-def test_what_has_no_safe_format_is_refused_with_the_ways_out(blobs, make):
+def test_a_value_without_a_safe_format_is_refused_with_the_ways_out(blobs, make):
     with pytest.raises(NotStorable) as caught:
         values.save(make(), blobs)
     assert caught.value.fix
 
 
-def test_a_list_that_holds_itself_is_refused(blobs):
+def test_a_list_that_contains_itself_is_refused(blobs):
     loop: list = []
     loop.append(loop)
     with pytest.raises(NotStorable):
