@@ -86,7 +86,7 @@ def execute(
                 with use_engine(recorder):
                     pipeline.fn(**located)
                 recorder.finish()
-                recorder.recorder.drain()  # a record that the catalog refuses fails the run
+                recorder.records.drain()  # a record that the catalog refuses fails the run
             finally:
                 steps.close()  # steps that still run when another one raised are recorded too
     except KeyboardInterrupt:
@@ -139,7 +139,7 @@ def _record_params(given: Mapping[str, Any], recorder: RunRecorder) -> dict[str,
     pairs = {name: _locate(value, recorder) for name, value in given.items()}
     params = to_record({name: recorded for name, (_, recorded) in pairs.items()})
     recorder.run = replace(recorder.run, params=params)
-    recorder.recorder.add(recorder.run)
+    recorder.records.add(recorder.run)
     return {name: actual for name, (actual, _) in pairs.items()}
 
 
@@ -158,7 +158,7 @@ def _end(recorder: RunRecorder, status: RunStatus, error: BaseException | None =
     """Make everything durable, then the run's last state, and only then remove the logs."""
     store = recorder.store
     try:
-        recorder.recorder.drain()
+        recorder.records.drain()
     except UsageError as refused:  # a failed run must still get its last state
         if error is None:
             raise
@@ -179,7 +179,7 @@ def _end(recorder: RunRecorder, status: RunStatus, error: BaseException | None =
     store.record(run)
     remove_logs(store.root, run.id)
     recorder.run = run
-    recorder.recorder.close()
+    recorder.records.close()
     recorder.notify("run ended")
     return run
 

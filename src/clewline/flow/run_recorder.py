@@ -67,7 +67,7 @@ class RunRecorder:
         self.project = project
         self.store = store
         self.steps: list[StepRun] = []  # by index, each in its latest state
-        self.recorder = store.recorder()
+        self.records = store.recorder()
         self._executor = executor
         self._cache = cache
         self._paths = paths
@@ -124,7 +124,7 @@ class RunRecorder:
     def keep(self, value: Any) -> Artifact:
         """Store a value that a pipeline passes to a step."""
         artifact = values.save(value, self.store.blobs)
-        self.recorder.add(artifact)
+        self.records.add(artifact)
         return artifact
 
     def keep_path(self, path: Path) -> tuple[InputPath, Artifact]:
@@ -135,7 +135,7 @@ class RunRecorder:
         if known is not None and known[0] == stamp:
             return found, known[1]
         artifact = self.keep(found.actual)
-        self.recorder.add(SeenFile(path=found.recorded, digest=artifact.digest, run=self.run.id))
+        self.records.add(SeenFile(path=found.recorded, digest=artifact.digest, run=self.run.id))
         self._stored_paths[found.recorded] = (stamp, artifact)
         return found, artifact
 
@@ -250,14 +250,14 @@ class RunRecorder:
         self._note(record, *new)
         self._note_outputs(record)
         if usage.wall_s > DRAINED_S:
-            self.recorder.drain()
+            self.records.drain()
         self.notify("step ended", record)
         return outputs
 
     def _attach(self, index: int, name: str, artifact: Artifact) -> None:
         step = self.steps[index]
         self._note(replace(step, files={**step.files, name: artifact.digest}), artifact)
-        self.recorder.drain()
+        self.records.drain()
 
     def _record_failure(self, record: StepRun, error: BaseException) -> None:
         """Record a step call that raised, with everything that it had recorded until then."""
@@ -283,7 +283,7 @@ class RunRecorder:
 
     def _note(self, record: StepRun, *others: Any) -> None:
         self.steps[record.index] = record
-        self.recorder.add(record, *others)
+        self.records.add(record, *others)
 
 
 def _edges(record: StepRun, given: StepArguments) -> Iterator[Edge]:
