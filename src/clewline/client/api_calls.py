@@ -81,7 +81,7 @@ class ApiCalls:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
-                f"{url!r} is no URL of a server.", "Give http://HOST:PORT or https://…"
+                f"{url!r} is not the URL of a server.", "Give http://HOST:PORT or https://…"
             )
         if retries < 0:
             raise UsageError(f"retries is {retries}.", "Give 0 or more.")
@@ -221,5 +221,7 @@ def _header_value(what: str, text: str) -> str:
 def _segment(name: str) -> str:
     """Write a name as one segment of a path."""
     if name in ("", ".", ".."):
-        raise UsageError(f"{name!r} is no name.", "Give the name of an endpoint, or an id.")
+        raise UsageError(
+            f"{name!r} is not a valid name.", "Give the name of an endpoint, or an id."
+        )
     return quote(name, safe="")

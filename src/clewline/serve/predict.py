@@ -46,7 +46,9 @@ def predict(
     if server.tracer is not None:
         reply = server.tracer.follow(endpoint.name, request, reply)
     if request.key is None:
-        Prediction(server, endpoint, request, reply, request.deadline, request.abandoned).begin()
+        PendingPrediction(
+            server, endpoint, request, reply, request.deadline, request.abandoned
+        ).begin()
         return
     caller = WaitingCaller(server, reply)
     deadline, serving = request.deadline, endpoint.serving
@@ -56,7 +58,7 @@ def predict(
 
     def compute(settle: Reply) -> None:
         # Computed to its end though its own caller may leave: others may wait for the answer.
-        Prediction(server, endpoint, request, settle, None, None).begin()
+        PendingPrediction(server, endpoint, request, settle, None, None).begin()
 
     server.idempotency.claim(endpoint.name, request, caller.finish, compute)
 
@@ -108,7 +110,7 @@ class WaitingCaller:
             )
 
 
-class Prediction(WaitingCaller):
+class PendingPrediction(WaitingCaller):
     """A request that is computed: its rows are read, batched and answered by one revision."""
 
     __slots__ = (

@@ -321,9 +321,9 @@ def test_a_shape_that_is_not_one_value_a_row_is_named(shape: list[int]):
         ({"inputs": None}, "inputs"),
         ({"parameters": {"content_type": "xml"}}, "'xml'"),
         ({"parameters": {"entities": ["a", "b"]}}, "2 entities and 1 rows"),
-        ({"parameters": {"entities": 3}}, "no list of texts"),
-        ({"parameters": {"entities": "[1]"}}, "no list of texts"),
-        ({"parameters": {"entities": "[nonsense"}}, "no list of texts"),
+        ({"parameters": {"entities": 3}}, "not a list of strings"),
+        ({"parameters": {"entities": "[1]"}}, "not a list of strings"),
+        ({"parameters": {"entities": "[nonsense"}}, "not a list of strings"),
     ],
 )
 def test_a_request_that_is_none_says_why(change: dict[str, Any], message: str):

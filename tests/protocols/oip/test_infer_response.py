@@ -52,7 +52,7 @@ def test_what_typed_contents_cannot_hold_is_answered_raw() -> None:
     found = infer_response(
         PredictResponse("m#1", [b'{"id":"1","value":[1.5,2]}'], b""), half, InferOptions()
     )
-    asked = messages.ReceivedInference("m", "", b"", "", InferOptions(), is_raw=False)
+    asked = messages.GrpcInference("m", "", b"", "", InferOptions(), is_raw=False)
     said = messages.read_message("ModelInferResponse", messages.write_inference("m", asked, found))
     assert said.outputs[0].datatype == "FP16"
     assert said.raw_output_contents[0] == np.array([1.5, 2], np.float16).tobytes()

@@ -150,7 +150,7 @@ class MlflowReader:
             or len(entities) != len(checked)
         ):
             raise MalformedInput(
-                f"entities is not a list of {len(checked)} texts.",
+                f"entities is not a list of {len(checked)} strings.",
                 "Send one string per row, or leave it out.",
             )
         return RequestRows(checked, entities)
@@ -195,7 +195,7 @@ def parse_request(body: bytes, scalars: frozenset[str] = frozenset()) -> tuple[l
     document = parse_exactly(body)
     shape = f"Send a JSON object with exactly one of {', '.join(_READERS)}."
     if not isinstance(document, JsonObject):
-        raise MalformedInput("The body is no JSON object.", shape)
+        raise MalformedInput("The body is not a JSON object.", shape)
     keys = [key for key, _ in document]
     sent = [key for key in keys if key in _READERS]
     if len(sent) != 1 or keys.count(ENTITIES) > 1:
@@ -218,18 +218,18 @@ def _read_table(key: str, table: Any, scalars: frozenset[str]) -> list[Any]:
         )
     rows, columns = parts["data"], parts.get("columns")
     if not isinstance(rows, list):
-        raise MalformedInput(f"The data of {key} is no list.", "Send a list of rows.")
+        raise MalformedInput(f"The data of {key} is not a list.", "Send a list of rows.")
     if columns is None or (isinstance(columns, list) and columns == list(range(len(columns)))):
         return rows
     if not isinstance(columns, list) or not all(map(is_text, columns)):
         raise MalformedInput(
-            f"The columns of {key} are not texts.", "Name each column, or leave columns out."
+            f"The columns of {key} are not strings.", "Name each column, or leave columns out."
         )
     _check_unrepeated(columns)
     for number, row in enumerate(rows):
         if type(row) is not list or len(row) != len(columns):
             raise MalformedInput(
-                f"Row {number} of {key} has not one value a column.",
+                f"Row {number} of {key} does not have one value per column.",
                 f"Send a list of {len(columns)} values.",
             )
     return [JsonObject(zip(columns, row, strict=True)) for row in rows]
@@ -237,7 +237,7 @@ def _read_table(key: str, table: Any, scalars: frozenset[str]) -> list[Any]:
 
 def _read_list(key: str, rows: Any, scalars: frozenset[str]) -> list[Any]:
     if not isinstance(rows, list):
-        raise MalformedInput(f"{key} is no list.", "Send a list of rows.")
+        raise MalformedInput(f"{key} is not a list.", "Send a list of rows.")
     return rows
 
 
@@ -255,7 +255,7 @@ def _read_rows_or_columns(key: str, data: Any, scalars: frozenset[str]) -> list[
         shown = ", ".join(f"{printable_text(name)[:50]}: {size}" for name, size in sizes)
         raise MalformedInput(
             f"The columns of {key} are not lists of one length ({shown}).",
-            "Send one value a row in each.",
+            "Send one value per row in each.",
         )
     columns = []
     for name, column in data:

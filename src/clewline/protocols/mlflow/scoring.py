@@ -224,7 +224,7 @@ def format_of(request: HttpRequest) -> str:
         name, _, value = parameter.partition("=")
         if name != "charset" or value.strip('"') not in ("utf-8", "utf8"):
             raise UnknownFormat(
-                f"The content type says {printable_text(parameter)!r}.",
+                f"The content type has the parameter {printable_text(parameter)!r}.",
                 "Send UTF-8, without other parameters.",
             )
     return format

@@ -22,7 +22,7 @@ import msgspec
 
 from clewline.errors import FieldProblem, InvalidInput, MalformedInput
 from clewline.protocols.oip import infer_request, tensor_data
-from clewline.protocols.oip.infer_request import InferInput, InferRequest, ReceivedRequest
+from clewline.protocols.oip.infer_request import InferInput, InferRequest, ParsedInferRequest
 from clewline.protocols.oip.one_row import OneRowReader
 from clewline.protocols.oip.tensor_data import BYTES, DATATYPES, TensorMismatch
 from clewline.protocols.oip.tensor_reader import (
@@ -73,10 +73,10 @@ class OipFormat:
 
     def rows_as_json(self, body: bytes, detail: str) -> list[bytes]:
         """Return each row as a JSON object: the name of each tensor, and its data for the row."""
-        received = infer_request.decode_exactly(body, self._json_bytes(body, detail))
+        parsed = infer_request.decode_exactly(body, self._json_bytes(body, detail))
         columns = {
-            tensor.name: _column_as_json(received, place)
-            for place, tensor in enumerate(received.request.inputs)
+            tensor.name: _column_as_json(parsed, place)
+            for place, tensor in enumerate(parsed.request.inputs)
         }
         rows = zip(*columns.values(), strict=True)
         return [msgspec.json.encode(dict(zip(columns, row, strict=True))) for row in rows]
@@ -95,14 +95,14 @@ class _TensorLayout(NamedTuple):
     readers: list[tuple[int, TensorReader]]  # (place of its tensor, reader) in the order of a row
     is_matrix: bool  # all fields in one tensor: the place is that of the field in it
 
-    def split(self, received: ReceivedRequest, rows: int) -> list[Elements]:
+    def split(self, parsed: ParsedInferRequest, rows: int) -> list[Elements]:
         """Split the one tensor for all fields by field; raises `TensorMismatch`."""
-        tensor, span = received.request.inputs[0], received.spans[0]
+        tensor, span = parsed.request.inputs[0], parsed.spans[0]
         width = len(self.readers)
         if span is None:
             found: Elements = tensor_data.flat_elements(tensor.data, tensor.shape)
         else:
-            found = tensor_data.raw_array(received.body, span, tensor.datatype, rows * width)
+            found = tensor_data.raw_array(parsed.body, span, tensor.datatype, rows * width)
         return [found[place::width] for place, _ in self.readers]
 
 
@@ -121,23 +121,23 @@ class InferRequestReader:
         """Read and check the rows of a request; `json_bytes` is None if the whole body is JSON."""
         if (row := self.one_row.read(body, json_bytes)) is not None:
             return RequestRows([self._row_type(*row)])
-        received = infer_request.decode_quickly(body, json_bytes)
+        parsed = infer_request.decode_quickly(body, json_bytes)
         columns, is_plain = None, True
-        if received is not None and received.request.inputs:
-            layout = self._layout(received.request)
-            columns = self._columns(layout, received, max_rows, exactly=False)
-        if received is None or columns is None:
-            received = infer_request.decode_exactly(body, json_bytes)
-            if not received.request.inputs:
+        if parsed is not None and parsed.request.inputs:
+            layout = self._layout(parsed.request)
+            columns = self._columns(layout, parsed, max_rows, exactly=False)
+        if parsed is None or columns is None:
+            parsed = infer_request.decode_exactly(body, json_bytes)
+            if not parsed.request.inputs:
                 raise MalformedInput("There are no inputs.", infer_request.SHAPE)
-            layout = self._layout(received.request)
-            columns = self._columns(layout, received, max_rows, exactly=True)
+            layout = self._layout(parsed.request)
+            columns = self._columns(layout, parsed, max_rows, exactly=True)
             assert columns is not None
             is_plain = False
         rows = list(map(self._row_type, *columns))
-        entities = entities_of(received.request.parameters, len(rows))
+        entities = entities_of(parsed.request.parameters, len(rows))
         if is_plain and len(rows) == 1 and entities is None and not layout.is_matrix:
-            self.one_row.learn(layout.readers, received, json_bytes)
+            self.one_row.learn(layout.readers, parsed, json_bytes)
         return RequestRows(rows, entities)
 
     # ---- which tensor holds which field
@@ -153,7 +153,7 @@ class InferRequestReader:
         content = None if request.parameters is None else request.parameters.get("content_type")
         if content is not None and content not in CONTENT_TYPES:
             raise MalformedInput(
-                f"The content type {printable_text(repr(content))} is not read here.",
+                f"The content type {printable_text(repr(content))} is not supported.",
                 f"Send one of {', '.join(CONTENT_TYPES)}, or none.",
             )
         keys = tuple(map(_tensor_key, request.inputs))
@@ -211,14 +211,14 @@ class InferRequestReader:
     # ---- from tensors to columns
 
     def _columns(
-        self, layout: _TensorLayout, received: ReceivedRequest, max_rows: int, *, exactly: bool
+        self, layout: _TensorLayout, parsed: ParsedInferRequest, max_rows: int, *, exactly: bool
     ) -> list[list[Any]] | None:
         """
         Return the values of each field, one per row.
 
         Args:
             layout: The layout of the request.
-            received: The request.
+            parsed: The request.
             max_rows: The most rows that are accepted.
             exactly: Whether to decide value by value. If not, and any value is not plainly
                 right, the result is None.
@@ -228,20 +228,20 @@ class InferRequestReader:
             TooManyRows: There are more than `max_rows`.
             InvalidInput: Tensors or values are refused; `fields` names each one.
         """
-        rows = self._count_rows(layout, received, max_rows)
+        rows = self._count_rows(layout, parsed, max_rows)
         refused: list[FieldProblem] = []
         broken: list[FieldProblem] = []
         columns: list[list[Any]] = []
         parts: list[Elements] | None = None
         try:
             if layout.is_matrix:
-                parts = layout.split(received, rows)
+                parts = layout.split(parsed, rows)
         except TensorMismatch as mismatch:
-            broken.append(_mismatch_problem(received.request.inputs[0].name, mismatch))
+            broken.append(_mismatch_problem(parsed.request.inputs[0].name, mismatch))
         for number, (place, reader) in enumerate(() if broken else layout.readers):
             if not exactly:
                 if parts is None:
-                    values = reader.quick(received, place, rows)
+                    values = reader.quick(parsed, place, rows)
                 else:
                     values = reader.quick_values(parts[number], rows)
                 if values is None:
@@ -249,7 +249,7 @@ class InferRequestReader:
                 columns.append(values)
                 continue
             try:
-                elements = parts[number] if parts else reader.elements(received, place, rows)
+                elements = parts[number] if parts else reader.elements(parsed, place, rows)
                 columns.append(reader.exact_values(elements, rows, refused))
             except TensorMismatch as mismatch:
                 broken.append(_mismatch_problem(reader.field.name, mismatch))
@@ -260,9 +260,9 @@ class InferRequestReader:
             raise refused_rows(sorted(refused, key=lambda problem: problem.row), rows)
         return columns
 
-    def _count_rows(self, layout: _TensorLayout, received: ReceivedRequest, max_rows: int) -> int:
+    def _count_rows(self, layout: _TensorLayout, parsed: ParsedInferRequest, max_rows: int) -> int:
         """Count the rows, in which all tensors agree; raises as `_columns`."""
-        inputs = received.request.inputs
+        inputs = parsed.request.inputs
         rows = inputs[0].shape[0] if inputs[0].shape else -1
         if rows == 0:
             raise MalformedInput("There are no rows.", "Send at least one.")
@@ -311,7 +311,7 @@ def entities_of(parameters: dict[str, Any] | None, rows: int) -> list[str] | Non
         isinstance(each, str) and is_encodable(each) for each in entities
     ):
         raise MalformedInput(
-            f"The parameter {ENTITIES} is no list of texts.",
+            f"The parameter {ENTITIES} is not a list of strings.",
             "Send one string per row, as a list or as the JSON of one.",
         )
     if len(entities) != rows:
@@ -327,7 +327,7 @@ def _tensor_key(tensor: InferInput) -> TensorKey:
         return tensor.name, tensor.datatype, None, None
     content, null = tensor.parameters.get("content_type"), tensor.parameters.get(NULL)
     if not isinstance(content, str | None) or not isinstance(null, str | None):
-        expected = f"texts in content_type and {NULL}"
+        expected = f"strings in content_type and {NULL}"
         raise _misfit([_tensor_problem(tensor.name, content, expected)])
     return tensor.name, tensor.datatype, content, null
 
@@ -375,9 +375,9 @@ def _misfit(problems: list[FieldProblem]) -> InvalidInput:
     )
 
 
-def _column_as_json(received: ReceivedRequest, place: int) -> list[Any]:
+def _column_as_json(parsed: ParsedInferRequest, place: int) -> list[Any]:
     """Return the data of a tensor for each row, as JSON can hold it; NaN is null."""
-    tensor, span = received.request.inputs[place], received.spans[place]
+    tensor, span = parsed.request.inputs[place], parsed.spans[place]
     size = prod(tensor.shape)
     if span is None:
         elements = [
@@ -385,11 +385,11 @@ def _column_as_json(received: ReceivedRequest, place: int) -> list[Any]:
             for each in tensor_data.flat_elements(tensor.data, tensor.shape)
         ]
     elif tensor.datatype == BYTES:
-        strings = tensor_data.raw_strings(received.body, span, size)
+        strings = tensor_data.raw_strings(parsed.body, span, size)
         elements = [each.decode("utf-8", "backslashreplace") for each in strings]
     else:
         elements = tensor_data.values_of(
-            tensor_data.raw_array(received.body, span, tensor.datatype, size), tensor.datatype
+            tensor_data.raw_array(parsed.body, span, tensor.datatype, size), tensor.datatype
         )
     null = (tensor.parameters or {}).get(NULL)
     elements = [None if element == null else element for element in elements]

@@ -170,7 +170,7 @@ class OipGrpcServer:
             return int(self._server.add_secure_port(address, credentials))
         except RuntimeError as error:
             raise Conflict(
-                f"Port {port} on {host} cannot be listened on.",
+                f"Cannot listen on port {port} of {host}.",
                 "Stop the server that holds it, or choose another one with --grpc-port N.",
             ) from error
 
@@ -307,7 +307,7 @@ class OipGrpcServer:
             endpoint.statistics.record_request((status, time.perf_counter() - call.started))
 
     async def _predict(
-        self, endpoint: ServedEndpoint, request: grpc_messages.ReceivedInference, call: _Call
+        self, endpoint: ServedEndpoint, request: grpc_messages.GrpcInference, call: _Call
     ) -> bytes:
         model_metadata.check_version(endpoint, request.version)
         serving = endpoint.serving or await self._loaded(endpoint)

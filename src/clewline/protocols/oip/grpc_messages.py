@@ -74,7 +74,7 @@ CLASSES: dict[str, Any] = _message_classes()
 """Message → its class."""
 
 
-class ReceivedInference(msgspec.Struct):
+class GrpcInference(msgspec.Struct):
     """A request as the endpoints are asked, and what its answer needs."""
 
     model: str
@@ -96,7 +96,7 @@ def read_message(name: str, data: bytes) -> Any:
         return CLASSES[name].FromString(data)
     except DecodeError as error:
         raise MalformedInput(
-            f"The message is no {name}.", "Use the messages of the Open Inference Protocol."
+            f"The message is not a {name}.", "Use the messages of the Open Inference Protocol."
         ) from error
 
 
@@ -107,7 +107,7 @@ def write_message(name: str, content: Any) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def read_inference(data: bytes) -> ReceivedInference:
+def read_inference(data: bytes) -> GrpcInference:
     """
     Read a request to infer.
 
@@ -149,10 +149,10 @@ def read_inference(data: bytes) -> ReceivedInference:
     header = _encode(asked)
     body, detail = b"".join([header, *contents]), str(len(header))
     name, version = request.model_name, request.model_version
-    return ReceivedInference(name, version, body, detail, options, bool(raws))
+    return GrpcInference(name, version, body, detail, options, bool(raws))
 
 
-def write_inference(name: str, request: ReceivedInference, answer: InferResponse) -> bytes:
+def write_inference(name: str, request: GrpcInference, answer: InferResponse) -> bytes:
     """Write an answer; its tensors are raw when those of the request were, or one has to be."""
     is_raw = request.is_raw or any(each.datatype not in CONTENTS for each in answer.tensors)
     message = CLASSES["ModelInferResponse"](

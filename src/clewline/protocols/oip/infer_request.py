@@ -59,7 +59,7 @@ class InferRequest(InferOptions, gc=False, kw_only=True):
     inputs: list[InferInput]
 
 
-class ReceivedRequest(NamedTuple):
+class ParsedInferRequest(NamedTuple):
     """A request, its body, and the part of the body that holds the raw data of each input."""
 
     request: InferRequest
@@ -71,7 +71,7 @@ _decode = msgspec.json.Decoder(InferRequest).decode
 _decode_options = msgspec.json.Decoder(InferOptions).decode
 
 
-def decode_quickly(body: bytes, json_bytes: int | None) -> ReceivedRequest | None:
+def decode_quickly(body: bytes, json_bytes: int | None) -> ParsedInferRequest | None:
     """
     Read a request in one pass; return None if that refuses it or cannot be sure.
 
@@ -100,11 +100,11 @@ def decode_quickly(body: bytes, json_bytes: int | None) -> ReceivedRequest | Non
     ):
         return None
     if not raws and json_bytes is None:
-        return ReceivedRequest(_checked(request), body, [None] * len(inputs))
-    return ReceivedRequest(_checked(request), body, raw_spans(inputs, len(text), len(body)))
+        return ParsedInferRequest(_checked(request), body, [None] * len(inputs))
+    return ParsedInferRequest(_checked(request), body, raw_spans(inputs, len(text), len(body)))
 
 
-def decode_exactly(body: bytes, json_bytes: int | None) -> ReceivedRequest:
+def decode_exactly(body: bytes, json_bytes: int | None) -> ParsedInferRequest:
     """
     Read a request key by key; otherwise as `decode_quickly`.
 
@@ -118,8 +118,10 @@ def decode_exactly(body: bytes, json_bytes: int | None) -> ReceivedRequest:
     try:
         request = msgspec.convert(_plain(parse_exactly(text)), InferRequest)
     except msgspec.ValidationError as error:
-        raise MalformedInput(f"The body is no inference request: {error}.", SHAPE) from error
-    return ReceivedRequest(_checked(request), body, raw_spans(request.inputs, len(text), len(body)))
+        raise MalformedInput(f"The body is not an inference request: {error}.", SHAPE) from error
+    return ParsedInferRequest(
+        _checked(request), body, raw_spans(request.inputs, len(text), len(body))
+    )
 
 
 def decode_options(body: bytes, json_bytes: int | None) -> InferOptions:
@@ -170,7 +172,7 @@ def raw_spans(inputs: Sequence[InferInput], start: int, end: int) -> list[tuple[
             raise MalformedInput(f"The input {each.name[:200]!r} has no data.", SHAPE)
         else:
             raise MalformedInput(
-                f"The input {each.name[:200]!r} has data beside {SIZE}, or that is no length.",
+                f"The input {each.name[:200]!r} has data beside {SIZE}, or {SIZE} is not a length.",
                 f"Send data, or {SIZE} and so many bytes behind the JSON.",
             )
     if place != end:

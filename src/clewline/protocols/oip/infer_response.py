@@ -103,12 +103,12 @@ def apply_parameters(asked: PredictRequest, options: InferOptions) -> None:
     key = parameters.get("idempotency_key")
     if asked.key is None and key is not None:
         if not isinstance(key, str):
-            raise BadRequest("idempotency_key is no text.", "Send a string.")
+            raise BadRequest("idempotency_key is not a string.", "Send a string.")
         asked.key = checked_key(key)
     for name, unit_ms in (("timeout", 1e-3), ("timeout_ms", 1.0)):
         wait = parameters.get(name)
         if isinstance(wait, bool) or not isinstance(wait, int | float | str | None):
-            raise BadRequest(f"{name} is no number.", "Send a number above 0, or leave it out.")
+            raise BadRequest(f"{name} is not a number.", "Send a number above 0, or leave it out.")
         if wait:  # Triton's clients send 0 for none
             asked.deadline = min(asked.deadline, deadline_in(wait, unit_ms))
 

@@ -143,7 +143,7 @@ def check_load_parameters(parameters: Any) -> None:
     for name in parameters if isinstance(parameters, dict) else ():
         if name == "config" or name.startswith("file:"):
             raise NotSupported(
-                f"A model's {name} is not taken over the wire.",
+                f"A request to load cannot bring a model's {name}.",
                 "`clewline endpoints apply` makes a revision; load answers with it.",
             )
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta
 
-from clewline.protocols.oip.infer_request import ReceivedRequest
+from clewline.protocols.oip.infer_request import ParsedInferRequest
 from clewline.protocols.oip.tensor_reader import UNSURE, TensorReader
 
 HEADERS = 512
@@ -52,24 +52,24 @@ class OneRowReader:
         self._misses += 1
         return None
 
-    def learn(self, readers: Readers, received: ReceivedRequest, json_bytes: int | None) -> None:
+    def learn(self, readers: Readers, parsed: ParsedInferRequest, json_bytes: int | None) -> None:
         """Remember how a one-row request looks that has a tensor for each field."""
         if any(reader.is_tensor for _, reader in readers):
             return
         if json_bytes is None:
             if self._misses >= self._patience and len(readers) <= FIELDS:
                 self._misses, self._patience = 0, max(MISSES, 2 * self._patience)
-                self._read_json = _json_reader(readers, received)
-        elif json_bytes <= HEADER_BYTES and None not in received.spans:
+                self._read_json = _json_reader(readers, parsed)
+        elif json_bytes <= HEADER_BYTES and None not in parsed.spans:
             if len(self._headers) >= HEADERS:
                 self._headers.clear()
-            self._headers[received.body[:json_bytes]] = _raw_reader(readers, received)
+            self._headers[parsed.body[:json_bytes]] = _raw_reader(readers, parsed)
 
 
-def _raw_reader(readers: Readers, received: ReceivedRequest) -> RowReader:
+def _raw_reader(readers: Readers, parsed: ParsedInferRequest) -> RowReader:
     """Make the reader of bodies with the same header."""
-    end = len(received.body)
-    spans = [(reader.raw_one, received.spans[place]) for place, reader in readers]
+    end = len(parsed.body)
+    spans = [(reader.raw_one, parsed.spans[place]) for place, reader in readers]
     fields = [(raw_one, *span) for raw_one, span in spans if span is not None]
 
     def read(body: bytes) -> list[Any] | None:
@@ -84,9 +84,9 @@ def _raw_reader(readers: Readers, received: ReceivedRequest) -> RowReader:
     return read
 
 
-def _json_reader(readers: Readers, received: ReceivedRequest) -> RowReader | None:
+def _json_reader(readers: Readers, parsed: ParsedInferRequest) -> RowReader | None:
     """Make the reader of JSON that looks like this; None if no type can hold all its rules."""
-    inputs, types = received.request.inputs, []
+    inputs, types = parsed.request.inputs, []
     by_place = dict(readers)
     for place, each in enumerate(inputs):
         element = _element_type(by_place[place])

@@ -287,5 +287,5 @@ def _object(body: bytes) -> dict[str, Any]:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedInput(
-            f"The body is no JSON object: {error}.", "Send one, or none."
+            f"The body is not a JSON object: {error}.", "Send one, or none."
         ) from error

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem
 from clewline.protocols.oip import tensor_data
-from clewline.protocols.oip.infer_request import ReceivedRequest
+from clewline.protocols.oip.infer_request import ParsedInferRequest
 from clewline.protocols.oip.tensor_data import BYTES, FLOATS, INTEGERS, TensorMismatch
 from clewline.signature.field import Field
 from clewline.signature.field_rules import (
@@ -73,40 +73,40 @@ class TensorReader:
             return shape == [rows, *self.shape]
         return shape == [rows] or shape == [rows, 1]
 
-    def elements(self, received: ReceivedRequest, place: int, rows: int) -> Elements:
+    def elements(self, parsed: ParsedInferRequest, place: int, rows: int) -> Elements:
         """
         Take the elements of the tensor out of its request: raw numbers as an array.
 
         Raises:
             TensorMismatch: The data does not fill its shape.
         """
-        tensor, span = received.request.inputs[place], received.spans[place]
+        tensor, span = parsed.request.inputs[place], parsed.spans[place]
         if span is None:
             data = tensor.data
             if len(tensor.shape) == 1 and type(data) is list and len(data) == rows:
                 return data
             return tensor_data.flat_elements(data, tensor.shape)
         if self.datatype != BYTES:
-            return tensor_data.raw_array(received.body, span, self.datatype, prod(tensor.shape))
-        strings = tensor_data.raw_strings(received.body, span, rows)
+            return tensor_data.raw_array(parsed.body, span, self.datatype, prod(tensor.shape))
+        strings = tensor_data.raw_strings(parsed.body, span, rows)
         try:
             return [each.decode() for each in strings] if self._is_plain_bytes else list(strings)
         except UnicodeDecodeError:
             return list(strings)  # no rule accepts bytes
 
-    def quick(self, received: ReceivedRequest, place: int, rows: int) -> list[Any] | None:
+    def quick(self, parsed: ParsedInferRequest, place: int, rows: int) -> list[Any] | None:
         """Return one value per row of a request if all of them are plainly right, else None."""
-        tensor, span = received.request.inputs[place], received.spans[place]
+        tensor, span = parsed.request.inputs[place], parsed.spans[place]
         if rows == 1 and not self.is_tensor:  # NumPy and sets take far longer for one value
             if span is not None:
-                value = self.raw_one(received.body, *span)
+                value = self.raw_one(parsed.body, *span)
                 return None if value is UNSURE else [value]
             if type(tensor.data) is list and len(tensor.data) == 1:
                 value = self.one(tensor.data[0])
                 if value is not UNSURE:
                     return [value]
         try:
-            return self.quick_values(self.elements(received, place, rows), rows)
+            return self.quick_values(self.elements(parsed, place, rows), rows)
         except TensorMismatch:
             return None
 

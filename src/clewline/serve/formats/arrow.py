@@ -53,7 +53,7 @@ def guard(body: bytes, max_rows: int) -> None:
                 size += length[1]
                 require_small(values, size)
     except (struct.error, IndexError, OverflowError) as error:
-        raise _malformed("its metadata points beyond it") from error
+        raise _malformed("its metadata points beyond its end") from error
 
 
 FORMAT = TableFormat(
@@ -144,7 +144,7 @@ def _field(data: bytes, table: int, number: int) -> int | None:
     """Return the place of a field; None if it is left out."""
     fields = table - struct.unpack_from("<i", data, table)[0]
     if fields < 0 or table < 0:
-        raise _malformed("a table lies before it")
+        raise _malformed("a table lies before its start")
     (size,) = struct.unpack_from("<H", data, fields)
     at = 4 + 2 * number
     if at + 2 > size:
@@ -177,7 +177,7 @@ def _structs(data: bytes, table: int, number: int, size: int = 16) -> range:
         return range(0)
     end = vector + 4 + size * _uint32(data, vector)
     if end > len(data):
-        raise _malformed("a vector is longer than it")
+        raise _malformed("a vector is longer than the body")
     return range(vector + 4, end, size)
 
 

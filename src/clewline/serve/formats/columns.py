@@ -55,13 +55,13 @@ def require_charset(charset: str) -> str:
     Return a charset in its usual spelling.
 
     Raises:
-        UnknownFormat: It is not read here.
+        UnknownFormat: It is not supported.
     """
     name = charset.strip().strip('"').lower()
     name = {"utf8": "utf-8", "ascii": "us-ascii", "latin1": "iso-8859-1"}.get(name, name)
     if name not in CHARSETS:
         raise UnknownFormat(
-            f"The charset {printable_text(name)!r} is not read here.",
+            f"The charset {printable_text(name)!r} is not supported.",
             f"Send one of {', '.join(CHARSETS)}.",
         )
     return name
@@ -166,8 +166,8 @@ def take_entities(
             or not is_encodable(str(value))
         ):
             raise MalformedInput(
-                f"The entity of row {row} is no text: {printable_text(repr(value))}.",
-                "The column of entities holds a text or an integer a row.",
+                f"The entity of row {row} is not a string: {printable_text(repr(value))}.",
+                "The column of entities must hold a string or an integer per row.",
             )
     return [str(value) for value in found]
 

@@ -38,7 +38,7 @@ MOST_COLUMNS = 16_384
 LONGEST_NUMBER = 310
 """Digits; an integer with more is beyond every float64."""
 
-_HEADER = "Send a header line with the names of the fields, then one line a row."
+_HEADER = "Send a header line with the names of the fields, then one line per row."
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$")
 _WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _WHOLE_WITH_ZEROS = re.compile(r"([+-]?[0-9]+)\.0*", re.ASCII)
@@ -99,7 +99,7 @@ def _lines(body: bytes, details: FormatDetails, max_rows: int) -> tuple[list[str
         lines = list(islice((line for line in reader if line), max_rows + 1))
     except csv.Error as error:
         raise MalformedInput(
-            f"The body is no CSV: {error}, at line {reader.line_num}.",
+            f"The body is not CSV: {error}, at line {reader.line_num}.",
             "Quote a cell with a comma, a quotation mark or a line break, and double the mark.",
         ) from error
     if len(lines) > max_rows:

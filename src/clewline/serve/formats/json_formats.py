@@ -33,7 +33,7 @@ class JsonRowsFormat:
     def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of an array."""
         if not body.lstrip(b" \t\r\n").startswith(b"["):
-            raise MalformedInput("The body is no JSON array.", "Send [{…}, …].")
+            raise MalformedInput("The body is not a JSON array.", "Send [{…}, …].")
         rows = checker.decode(body)
         if len(rows) > max_rows:
             raise too_many_rows(max_rows)
@@ -125,11 +125,11 @@ def _decode_exactly(body: bytes) -> _Body:
     columns = _without_repetition(envelope["columns"], "columns")
     for name, values in columns.items():
         if not isinstance(values, list):
-            raise MalformedInput(f"The column {printable_text(name)!r} is no list.", _SHAPE)
+            raise MalformedInput(f"The column {printable_text(name)!r} is not a list.", _SHAPE)
     entities = envelope.get("entities")
     if entities is not None and not (isinstance(entities, list) and all(map(is_text, entities))):
         raise MalformedInput(
-            "entities is not a list of texts.", "Send one string per row, or leave it out."
+            "entities is not a list of strings.", "Send one string per row, or leave it out."
         )
     return _Body(columns, entities)
 
@@ -145,7 +145,7 @@ def is_text(value: Any) -> bool:
 
 def _without_repetition(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, JsonObject):
-        raise MalformedInput(f"{what} is no object.", _SHAPE)
+        raise MalformedInput(f"{what} is not an object.", _SHAPE)
     if (twice := first_repeated(key for key, _ in value)) is not None:
         raise MalformedInput(f"{what} has the key {printable_text(twice)!r} twice.", _SHAPE)
     return dict(value)

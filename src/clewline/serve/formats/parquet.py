@@ -72,7 +72,7 @@ def _footer(body: bytes) -> dict[int, Any]:
         raise _malformed(f"it does not begin and end with {MAGIC.decode()}")
     size = int.from_bytes(body[-8:-4], "little")
     if size > len(body) - 12:
-        raise _malformed("its footer is longer than it")
+        raise _malformed("its footer is longer than the file")
     if size > FOOTER_BYTES:
         raise _malformed(f"its footer is over {FOOTER_BYTES} bytes")
     return _ThriftReader(body[-8 - size : -8]).read()
@@ -85,7 +85,7 @@ def _chunk(body: bytes, meta: dict[int, Any], most_pages: int) -> tuple[int, int
         start = dictionary
     end = start + _natural(meta[_COMPRESSED])
     if end > len(body):
-        raise _malformed("a column lies beyond it")
+        raise _malformed("a column lies beyond its end")
     size = values = pages = 0
     reader = _ThriftReader(body, start)
     while reader.place < end:
@@ -102,7 +102,7 @@ def _chunk(body: bytes, meta: dict[int, Any], most_pages: int) -> tuple[int, int
 
 def _natural(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise _malformed("a count in its metadata is none")
+        raise _malformed("a count in its metadata is not a natural number")
     return value
 
 
@@ -156,7 +156,7 @@ class _ThriftReader:
                 size, kind = head >> 4, head & 15
                 size = self._varint() if size == 15 else size
                 if size > len(self.data) or depth > DEEPEST:
-                    raise _malformed("a list is longer than it")
+                    raise _malformed("a list is longer than the file")
                 return [self._value(kind, depth + 1) for _ in range(size)]
             case 12:
                 return self.read(depth + 1)

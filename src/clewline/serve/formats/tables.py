@@ -95,7 +95,7 @@ class TableFormat:
 
 def malformed_table(what: str, reason: str) -> MalformedInput:
     """Return the error for a body that is no table of a kind."""
-    return MalformedInput(f"The body is no {what}: {reason}.", f"Send {what}, whole.")
+    return MalformedInput(f"The body is not {what}: {reason}.", f"Send {what}, whole.")
 
 
 def require_small(values: int, size: int) -> None:
@@ -182,7 +182,8 @@ def _require_small_values(series: pl.Series) -> None:
     dtype = flat.dtype
     if isinstance(dtype, pl.Struct):
         raise MalformedInput(
-            f"The column {printable_text(series.name)!r} holds structs.", "Send one column a field."
+            f"The column {printable_text(series.name)!r} holds structs.",
+            "Send one column per field.",
         )
     if isinstance(dtype, pl.Categorical | pl.Enum):
         flat, dtype = flat.cast(pl.String), pl.String()
