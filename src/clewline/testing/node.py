@@ -1,7 +1,7 @@
 """
-What every node must keep, for nodes of ours and of others.
+The tests that every node must pass, ours and those of plug-ins.
 
-Subclass `NodeContract` in a test module and give the fixture `node`.
+Subclass `NodeContract` in a test module and override the fixture `node`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clewline.serve.graph.node import Batch, Node, NodeAnswers
-from clewline.serve.graph.row_trace import RowTrace, row_traces
+from clewline.serve.graph.row_trace import row_traces
 from clewline.signature.check import Checker
 from clewline.store.ids import prediction_ids
 
@@ -23,16 +23,16 @@ class NodeContract:
 
     @pytest.fixture
     def node(self) -> Node:
-        """The node to be tested, ready to answer."""
+        """Return the node to be tested, ready to answer."""
         raise NotImplementedError
 
     @pytest.fixture
     def rows(self, node: Node) -> list[Any]:
-        """At least three different rows that the node's signature accepts."""
+        """Return at least three different rows that the node's signature accepts."""
         return Checker(node.signature).decode(node.background)
 
     def batch(self, node: Node, rows: list[Any], ids: list[bytes] | None = None) -> Batch:
-        """Make the batch of rows that the server would; every second row is about somebody."""
+        """Make the batch of rows that the server would; every second row has an entity."""
         checked = Checker(node.signature).columns(rows)
         known = ids or prediction_ids(len(rows))
         entities = [f"c-{one[-1]}" if one[-1] % 2 else None for one in known]
@@ -61,10 +61,10 @@ class NodeContract:
         self, node: Node, rows: list[Any]
     ) -> None:
         ids = prediction_ids(len(rows))
-        together = _said(self.answer(node, rows, ids), len(rows))
-        backwards = _said(self.answer(node, rows[::-1], ids[::-1]), len(rows))[::-1]
+        together = _facts(self.answer(node, rows, ids), len(rows))
+        backwards = _facts(self.answer(node, rows[::-1], ids[::-1]), len(rows))[::-1]
         alone = [
-            _said(self.answer(node, [row], [identifier]), 1)[0]
+            _facts(self.answer(node, [row], [identifier]), 1)[0]
             for row, identifier in zip(rows, ids, strict=True)
         ]
         assert together == backwards == alone
@@ -100,18 +100,13 @@ class NodeContract:
         assert Checker(node.signature).problems(raw) == []
 
 
-def _said(answered: NodeAnswers, rows: int) -> list[tuple[Any, ...]]:
-    """All that is said of each row, but for the times."""
-    found = [_known(trace) for trace in row_traces(answered, rows)]
-    outputs = answered.outputs
+def _facts(answers: NodeAnswers, rows: int) -> list[tuple[Any, ...]]:
+    """Return the answer and trace of each row without the times."""
+    outputs = answers.outputs
     parts = (outputs.choices, outputs.probabilities, outputs.values, outputs.tensor)
-    bits = [
-        [np.ascontiguousarray(part[row]).tobytes() for part in parts if part is not None]
-        for row in range(rows)
-    ]
-    return [(*known, *own) for known, own in zip(found, bits, strict=True)]
-
-
-def _known(trace: RowTrace) -> tuple[Any, ...]:
-    path = trace.path
-    return (path.model, path.arm, path.choices, [name for name, _ in path.path], trace.checksums)
+    found = []
+    for row, trace in enumerate(row_traces(answers, rows)):
+        bits = [np.ascontiguousarray(part[row]).tobytes() for part in parts if part is not None]
+        path, names = trace.path, [name for name, _ in trace.path.path]
+        found.append((path.model, path.arm, path.choices, names, trace.checksums, *bits))
+    return found

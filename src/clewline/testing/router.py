@@ -1,7 +1,7 @@
 """
-What every router must keep, for routers of ours and of others.
+The tests that every router must pass, ours and those of plug-ins.
 
-Subclass `RouterContract` in a test module and give the fixtures `router`,
+Subclass `RouterContract` in a test module and override the fixtures `router`,
 `arms`, `rows` and, where it learns, `state`.
 """
 
@@ -21,7 +21,7 @@ from clewline.store.records import RouterState
 
 DRAWS = 2000
 SIGMAS = 6.0
-"""So far may a share be from its propensity: by chance once in 500 million."""
+"""Standard deviations that a share may be from its propensity: once in 500 million by chance."""
 
 
 class RouterContract:
@@ -29,26 +29,26 @@ class RouterContract:
 
     @pytest.fixture
     def router(self) -> Router:
-        """The router to be tested."""
+        """Return the router to be tested."""
         raise NotImplementedError
 
     @pytest.fixture
     def arms(self) -> int:
-        """How many arms it chooses from."""
+        """Return the number of arms that it chooses from."""
         raise NotImplementedError
 
     @pytest.fixture
     def rows(self) -> Columns:
-        """Three different rows or more."""
+        """Return three or more different rows."""
         raise NotImplementedError
 
     @pytest.fixture
     def state(self) -> RouterState | None:
-        """What it has learned."""
+        """Return what it has learned."""
         return None
 
     def batch(self, rows: Columns, ids: list[bytes] | None = None) -> Batch:
-        """Make the batch of rows, about nobody."""
+        """Make a batch of rows without entities."""
         return Batch(rows, ids or prediction_ids(len(rows)), [None] * len(rows))
 
     def test_every_row_gets_an_arm_and_a_propensity(

@@ -21,7 +21,7 @@ from clewline.errors import InvalidInput, ModelFailed
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.fields import NodeFit, Side, joined_background
 from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
-from clewline.serve.graph.parser import DeclaredNode, GraphParser, Place, WrittenNode
+from clewline.serve.graph.parser import DeclaredNode, GraphParser, KeyPlace, WrittenNode
 from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.resolver import Resolver
 from clewline.serve.graph.tree import Tree, children, node_kind, settings_text
@@ -36,7 +36,7 @@ class NodeKind:
     other methods have defaults.
     """
 
-    place: ClassVar[Place] = "answers"
+    place: ClassVar[KeyPlace] = "answers"
     """Whether the key answers, or stands before or after a node that does."""
     children: ClassVar[tuple[str, ...]] = ()
     """

@@ -34,7 +34,7 @@ ADDRESS = re.compile(r"(hf:|https?://|torch\.hub:)\S+")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
-Place = Literal["answers", "before", "after", "endpoint"]
+KeyPlace = Literal["answers", "before", "after", "endpoint"]
 """Where the key of a kind stands: alone, before or after a node, or at the top of the file."""
 
 T = TypeVar("T")

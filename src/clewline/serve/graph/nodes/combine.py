@@ -305,9 +305,8 @@ class Stack(Combiner):
     def __init__(
         self, tree: Tree, signature: Signature, branches: dict[str, Node], builder: Builder
     ) -> None:
-        ref = tree["config"]["model"]
-        self._model = next(model for model in builder.models if model.ref == ref)
-        self.models = [ref]
+        self._model = builder.models[-1]  # built just before; a branch may have the same version
+        self.models = [self._model.ref]
         outputs = {branch: node.signature.output for branch, node in branches.items()}
         wanted = self._model.signature
         self._numbers = [_stack_column(field, outputs, signature) for field in wanted.numeric]

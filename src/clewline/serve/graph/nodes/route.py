@@ -21,12 +21,7 @@ from clewline.serve.graph.node import Batch, NodeAnswers
 from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode, child_names
 from clewline.serve.graph.problems import Problems
-from clewline.serve.graph.routers.router import (
-    ROUTERS,
-    Config,
-    RouteContext,
-    router_class,
-)
+from clewline.serve.graph.routers.router import ROUTERS, Config, RouteContext, router_class
 from clewline.serve.graph.tree import Tree
 from clewline.serve.log.frame import RouteChoice, RoutePath
 from clewline.signature.field import Signature
@@ -134,16 +129,33 @@ class ArmChoices(msgspec.Struct, frozen=True, eq=False):
 
 def answer_by_arms(batch: Batch, choices: ArmChoices, arms: Arms) -> NodeAnswers:
     """Answer each row by its arm; each arm gets its rows in the order of the batch."""
-    merged = _MergedAnswers(len(batch.ids), choices)
+    rows = len(batch.ids)
+    parts: list[tuple[NDArray[np.intp], Outputs]] = []
+    paths: list[RoutePath] = []
+    path_of_row = np.zeros(rows, dtype=np.intp)
+    checksums = {choices.node: choices.arms.astype(np.uint32)}
     present = sorted(set(choices.arms.tolist()))
-    for arm in present:
-        name, node = arms[arm]
+    for index in present:
+        arm, node = arms[index]
         if len(present) == 1:  # as all batches of one row
-            merged.add(name, np.arange(len(batch.ids)), node.answer(batch))
+            places, answers = np.arange(rows), node.answer(batch)
+            checksums |= answers.checksums
         else:
-            places = np.flatnonzero(choices.arms == arm)
-            merged.add(name, places, _answer_rows(node, batch, places))
-    return merged.answers()
+            places = np.flatnonzero(choices.arms == index)
+            answers = _answer_rows(node, batch, places)
+            for name, found in answers.checksums.items():
+                checksums.setdefault(name, np.zeros(rows, dtype=np.uint32))[places] = found
+        parts.append((places, answers.outputs))
+        below = [0] * len(places) if answers.path_of_row is None else answers.path_of_row.tolist()
+        shares = choices.propensities[places].tolist()
+        known: dict[tuple[int, float], int] = {}
+        for row, key in zip(places.tolist(), zip(below, shares, strict=True), strict=True):
+            if key not in known:
+                known[key] = len(paths)
+                paths.append(_path_through(choices, arm, key[1], answers.paths[key[0]]))
+            path_of_row[row] = known[key]
+    outputs = parts[0][1] if len(parts) == 1 else _merge(parts, rows)
+    return NodeAnswers(outputs, tuple(paths), None if len(paths) == 1 else path_of_row, checksums)
 
 
 def _answer_rows(node: AlignedNode, batch: Batch, places: NDArray[np.intp]) -> NodeAnswers:
@@ -160,61 +172,26 @@ def _answer_rows(node: AlignedNode, batch: Batch, places: NDArray[np.intp]) -> N
         raise InvalidInput(error.message, error.fix, tuple(moved)) from error
 
 
-class _MergedAnswers:
-    """Answers of the arms as they come in, by the rows that they belong to."""
+def _path_through(choices: ArmChoices, arm: str, propensity: float, path: RoutePath) -> RoutePath:
+    """Return the path of a row below an arm with the route before it."""
+    return RoutePath(
+        path.model,
+        ((choices.node, choices.spent_us), *path.path),
+        f"{arm}/{path.arm}" if path.arm else arm,
+        (RouteChoice(choices.node, arm, propensity, choices.state), *path.choices),
+    )
 
-    def __init__(self, rows: int, choices: ArmChoices) -> None:
-        self._rows = rows
-        self._choices = choices
-        self._parts: list[tuple[NDArray[np.intp], Outputs]] = []
-        self._paths: list[RoutePath] = []
-        self._path_of_row = np.zeros(rows, dtype=np.intp)
-        self._checksums = {choices.node: choices.arms.astype(np.uint32)}
 
-    def add(self, arm: str, places: NDArray[np.intp], answers: NodeAnswers) -> None:
-        self._parts.append((places, answers.outputs))
-        if len(places) == self._rows:
-            self._checksums |= answers.checksums
-        else:
-            for node, found in answers.checksums.items():
-                whole = self._checksums.setdefault(node, np.zeros(self._rows, dtype=np.uint32))
-                whole[places] = found
-        below = [0] * len(places) if answers.path_of_row is None else answers.path_of_row.tolist()
-        shares = self._choices.propensities[places].tolist()
-        known: dict[tuple[int, float], int] = {}
-        for row, key in zip(places.tolist(), zip(below, shares, strict=True), strict=True):
-            if key not in known:
-                known[key] = len(self._paths)
-                self._paths.append(self._through(arm, key[1], answers.paths[key[0]]))
-            self._path_of_row[row] = known[key]
-
-    def answers(self) -> NodeAnswers:
-        path_of_row = None if len(self._paths) == 1 else self._path_of_row
-        return NodeAnswers(self._outputs(), tuple(self._paths), path_of_row, self._checksums)
-
-    def _through(self, arm: str, propensity: float, path: RoutePath) -> RoutePath:
-        choices = self._choices
-        return RoutePath(
-            path.model,
-            ((choices.node, choices.spent_us), *path.path),
-            f"{arm}/{path.arm}" if path.arm else arm,
-            (RouteChoice(choices.node, arm, propensity, choices.state), *path.choices),
-        )
-
-    def _outputs(self) -> Outputs:
-        if len(self._parts) == 1:
-            return self._parts[0][1]
-        return Outputs(**{part.name: self._array(part.name) for part in fields(Outputs)})
-
-    def _array(self, name: str) -> NDArray[Any] | None:
-        """Return one array of the answers, in the order of the rows."""
-        found = [(places, getattr(outputs, name)) for places, outputs in self._parts]
-        missing = [array is None for _, array in found]
-        if all(missing):
-            return None
-        if any(missing):
+def _merge(parts: list[tuple[NDArray[np.intp], Outputs]], rows: int) -> Outputs:
+    """Put the answers of the arms into the order of the rows."""
+    merged: dict[str, Any] = {}
+    for name in (part.name for part in fields(Outputs)):
+        arrays = [getattr(outputs, name) for _, outputs in parts]
+        if all(array is None for array in arrays):
+            continue
+        if any(array is None for array in arrays):
             raise TypeError(f"some arms answer without {name}")
-        whole = np.empty((self._rows, *found[0][1].shape[1:]), dtype=found[0][1].dtype)
-        for places, array in found:
-            whole[places] = array
-        return whole
+        merged[name] = np.empty((rows, *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+        for (places, _), array in zip(parts, arrays, strict=True):
+            merged[name][places] = array
+    return Outputs(**merged)
