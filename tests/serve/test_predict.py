@@ -89,3 +89,29 @@ def test_a_reader_that_raises_answers_with_an_error(
         assert isinstance(await found, Fault)
 
     serve(test)
+
+
+def test_a_caller_who_waits_for_a_load_is_not_stranded_by_another_one(serve: Any) -> None:
+    async def test(server: EndpointServer) -> None:
+        endpoint = server.get("income")
+        found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def broken(_: Any) -> None:
+            raise RuntimeError("broken on purpose")
+
+        endpoint.waiting += [broken, found.set_result]
+        assert endpoint.serving is not None
+        endpoint.notify(endpoint.serving)
+        assert await found is endpoint.serving
+
+    serve(test)
+
+
+def test_an_unknown_format_is_an_error_and_leaves_nothing_under_way(serve: Any) -> None:
+    async def test(server: EndpointServer) -> None:
+        found: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        request = PredictRequest(BODY, format="unheard-of")
+        predict(server, server.get("income"), request, found.set_result)
+        assert isinstance(await found, ClewlineError)
+
+    serve(test)

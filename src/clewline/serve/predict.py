@@ -9,10 +9,12 @@ batcher's queue when `predict` returns.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 from clewline.errors import ClewlineError, Fault
 from clewline.serve.batcher import PredictCall, late
@@ -132,10 +134,7 @@ class PendingPrediction(WaitingCaller):
         deadline: float | None,
         abandoned: Callable[[], bool] | None,
     ) -> None:
-        self.is_answered = False
-        self._server = server
-        self._reply = reply
-        self._timer = None
+        super().__init__(server, reply)
         self._endpoint = endpoint
         self._request = request
         self._deadline = deadline
@@ -143,7 +142,6 @@ class PendingPrediction(WaitingCaller):
         self._arrived = time.perf_counter()
         self._serving: ServedRevision | None = None
         self._call: PredictCall | None = None
-        server.under_way[self] = None
 
     def begin(self) -> None:
         """Have the rows answered by the endpoint's revision, once that is in memory."""
@@ -178,29 +176,31 @@ class PendingPrediction(WaitingCaller):
                 if self._deadline <= time.perf_counter():
                     self.expire()
                     return
-        if request.format != JSON:
-            format = load_format(request.format)
-
-            def read() -> RequestRows:
-                return format.read_rows(
-                    request.body, request.detail, loaded.checker, loaded.max_rows
-                )
-
-            if len(request.body) > SMALL_BYTES or request.format in READ_ON_THREAD:
-                server = self._server
-                server.threads.submit(_read_rows, read).add_done_callback(
-                    lambda done: server.loop.call_soon_threadsafe(self._submit, done.result())
-                )
-            else:
-                self._submit(_read_rows(read))
-        elif len(request.body) <= SMALL_BYTES:
-            try:
+        try:
+            if request.format == JSON and len(request.body) <= SMALL_BYTES:
                 self._submit(loaded.json_reader.read(request.body))
-            except Exception as error:
-                self._submit(_read_error(error))
-        else:
-            reading: Iterator[RequestRows | None] = loaded.json_reader.read_large(request.body)
-            self._server.body_queue.read(reading, self._submit, self._is_over)
+            elif request.format == JSON:
+                reading = loaded.json_reader.read_large(request.body)
+                self._server.body_queue.read(reading, self._submit, self._is_over)
+            else:
+                read = partial(
+                    load_format(request.format).read_rows,
+                    request.body,
+                    request.detail,
+                    loaded.checker,
+                    loaded.max_rows,
+                )
+                if len(request.body) <= SMALL_BYTES and request.format not in READ_ON_THREAD:
+                    self._submit(read())
+                    return
+                reading_future = self._server.loop.run_in_executor(self._server.threads, read)
+                reading_future.add_done_callback(self._read_on_thread)
+        except Exception as error:
+            self.finish(_read_error(error))
+
+    def _read_on_thread(self, done: asyncio.Future[RequestRows]) -> None:
+        error = done.exception()
+        self._submit(done.result() if error is None else _read_error(error))
 
     def _submit(self, rows: RequestRows | ClewlineError) -> None:
         """Put the rows into the batcher's queue, or say what is wrong with them."""
@@ -228,10 +228,9 @@ class PendingPrediction(WaitingCaller):
         )
         try:
             serving.batcher.submit(call)
+            self._call = call
         except ClewlineError as error:
             self.finish(error)
-        else:
-            self._call = call
 
     def _answered(self, call: PredictCall) -> None:
         serving = self._serving
@@ -266,14 +265,7 @@ class PendingPrediction(WaitingCaller):
         return self.is_answered or (self._abandoned is not None and self._abandoned())
 
 
-def _read_rows(read: Callable[[], RequestRows]) -> RequestRows | ClewlineError:
-    try:
-        return read()
-    except Exception as error:
-        return _read_error(error)
-
-
-def _read_error(error: Exception) -> ClewlineError:
+def _read_error(error: BaseException) -> ClewlineError:
     if isinstance(error, ClewlineError):
         return error
     logger.error("a body could not be read", exc_info=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -10,6 +11,8 @@ from clewline.errors import ClewlineError, NotFound
 from clewline.serve.batcher import Batcher
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.metrics.request_statistics import EndpointStatistics, RequestStatistics
+
+logger = logging.getLogger(__name__)
 
 EndpointState = Literal["ready", "cold", "loading", "failed", "unloaded"]
 
@@ -139,4 +142,7 @@ class ServedEndpoint:
         """Hand the revision, or the reason why there is none, to everyone who waits for it."""
         waiting, self.waiting = self.waiting, []
         for then in waiting:
-            then(found)
+            try:
+                then(found)
+            except Exception:  # the others must not wait for ever
+                logger.exception("%s: a waiting caller could not be answered", self.name)
