@@ -39,8 +39,8 @@ def install_command(extra: str) -> str:
 
     It names the libraries themselves, so it works however clewline was installed.
 
-    >>> install_command("client")
-    "pip install 'httpx>=0.28'"
+    >>> install_command("client").startswith("pip install 'httpx>=")
+    True
     """
     marker = f"; extra == '{extra}'"
     wanted = [
