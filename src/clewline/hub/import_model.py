@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +29,6 @@ from clewline.model.families.model_files import family_of_file
 from clewline.model.origin import Origin, find_by_origin, parse_sha256
 from clewline.model.registry import Registry
 from clewline.project import Project
-from clewline.store.digest import digest_bytes
 from clewline.store.disk import disk_errors
 from clewline.store.records import ModelVersion
 from clewline.store.ref import require_model_name
@@ -155,8 +152,8 @@ def _download(store: Store, source: str, sha256: str, limits: DownloadLimits) ->
             _require_pinned(address, huggingface.linked_digest(headers) or sha256, sha256)
 
     token = huggingface.token(address)
-    with _temporary_folder(store) as folder, _explain(address, limits):
-        path = folder / "file"
+    with _temporary_folder(store, "tmp") as folder, _explain(address, limits):
+        path = Path(folder) / "file"
         file = download_file(address.url, path, limits, token=token, check_headers=check_headers)
         _require_pinned(address, file.sha256, sha256)
         family_of_file(path.read_bytes(), address.filename)
@@ -181,17 +178,6 @@ def _require_pinned(address: Address, actual: str, sha256: str) -> None:
             "The file changed after it was pinned, or another was meant. Pin a commit after the @, "
             "or check the file and pin its new digest.",
         )
-
-
-@contextmanager
-def _temporary_folder(store: Store) -> Iterator[Path]:
-    folder = store.root / "tmp" / f"import-{secrets.token_hex(6)}"
-    with disk_errors(folder):
-        folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_local(store: Store, path: Path, sha256: str | None, limits: DownloadLimits) -> CachedFile:
@@ -221,38 +207,33 @@ def _register(
     from clewline.flow.run import execute
     from clewline.model.register import register
 
-    is_remote = is_address(wanted.source)
-    path = _place_file(store, file) if is_remote else Path(wanted.source)
     inputs = {**wanted.tables, **input_files.read_description(wanted.signature, wanted.sample)}
     origin = msgspec.structs.replace(file.origin, **_description(wanted))
     registered: list[Any] = []
-
-    @pipeline(name=f"import-{wanted.name}")
-    def import_file(
-        source: str, digest: str, revision: str = "", commit: str = "", licence: str = ""
-    ) -> None:
-        fields = msgspec.to_builtins(origin)
-        registered.append(register(wanted.name, path, origin=fields, **inputs))
-
     params = {"source": origin.source, "digest": f"sha256:{origin.sha256}"}
     for name in ("revision", "commit", "licence"):
         if (value := getattr(origin, name)) is not None:
             params[name] = value
-    try:
+    with _temporary_folder(store, "hub") as folder:
+        path = Path(wanted.source)
+        if is_address(wanted.source):  # the run names the file by a path
+            path = Path(folder) / (file.filename if file.filename not in (".", "..") else "model")
+            store.blobs.copy_to(file.blob, path)
+
+        @pipeline(name=f"import-{wanted.name}")
+        def import_file(
+            source: str, digest: str, revision: str = "", commit: str = "", licence: str = ""
+        ) -> None:
+            fields = msgspec.to_builtins(origin)
+            registered.append(register(wanted.name, path, origin=fields, **inputs))
+
         execute(import_file, params, project=project, store=store)
-    finally:
-        if is_remote:
-            shutil.rmtree(path.parent, ignore_errors=True)  # the bytes are a blob
     version: ModelVersion = registered[0].value()
     return version
 
 
-def _place_file(store: Store, file: CachedFile) -> Path:
-    """Give a cached file a path, by which the run names it."""
-    folder = store.root / "hub" / f"{file.origin.sha256[:16]}-{os.getpid()}"
-    path = folder / (file.filename if file.filename not in (".", "..") else "model")
-    if not path.exists() or digest_bytes(path.read_bytes()) != file.blob:
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        store.blobs.copy_to(file.blob, path)
-    return path
+def _temporary_folder(store: Store, parent: str) -> tempfile.TemporaryDirectory[str]:
+    folder = store.root / parent
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="import-", dir=folder)

@@ -16,14 +16,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from clewline.signature import timestamps
 from clewline.signature.field import Field
-from clewline.signature.timestamps import (
-    FIRST_MOMENT,
-    LAST_MOMENT,
-    format_microseconds,
-    to_microseconds,
-    to_utc,
-)
 
 EXACT = 2.0**53
 """Below this magnitude float64 holds every integer; from it on, not all."""
@@ -76,15 +70,12 @@ class FieldRule(msgspec.Struct, frozen=True):
             text = f"one of {listed}{more}"
         elif field.kind == "tensor":
             text = f"array of {field.dtype}, shape {list(field.shape or ())}"
-        elif (limits := self.limits()) is not None:
-            text = f"{_DESCRIPTIONS[field.kind]} in [{limits[0]}, {limits[1]}]"
+        elif self.bounds is not None:
+            low, high = bounds_in_kind(field, self.bounds)
+            text = f"{_DESCRIPTIONS[field.kind]} in [{low}, {high}]"
         else:
             text = _DESCRIPTIONS[field.kind]
         return f"{text} or null" if field.nullable else text
-
-    def limits(self) -> tuple[Any, Any] | None:
-        """Return the accepted bounds as values of the field's kind."""
-        return None if self.bounds is None else bounds_in_kind(self.field, self.bounds)
 
     def within_bounds(self, value: float) -> bool:
         """Return whether a number lies within the accepted bounds."""
@@ -99,7 +90,7 @@ def bounds_in_kind(field: Field, bounds: tuple[float, float]) -> tuple[Any, Any]
 def value_in_kind(field: Field, value: float) -> Any:
     """Return the value that the caller sent, from the float64 that reaches the model."""
     if field.kind == "datetime":
-        return format_microseconds(value)
+        return timestamps.format_microseconds(value)
     if field.kind == "boolean":
         return bool(value)
     if field.kind == "integer" and float(value).is_integer():
@@ -169,9 +160,9 @@ def _datetime(rule: FieldRule, value: Any) -> Any:
             return RefusedValue(rule.expected)
     if not isinstance(value, dt.date):
         return RefusedValue(rule.expected)
-    moment = to_utc(value)
-    count = to_microseconds(moment)
-    if not FIRST_MOMENT <= count <= LAST_MOMENT:
+    moment = timestamps.to_utc(value)
+    count = timestamps.to_microseconds(moment)
+    if not timestamps.FIRST_MOMENT <= count <= timestamps.LAST_MOMENT:
         return RefusedValue("date-time in the years 1 to 9999 of UTC")
     if not float64_holds(count):
         return RefusedValue(f"{rule.expected}; float64 rounds its fraction of a second")
