@@ -358,12 +358,6 @@ def test_ordinary_rows_need_no_second_pass(mixed: Checker) -> None:
         assert not mixed.suspicious(data, rows)
 
 
-def test_problems_can_be_asked_of_rows_one_by_one(mixed: Checker) -> None:
-    rows = [msgspec.Raw(body()), msgspec.Raw(body(age="x"))]
-    assert [(p.row, p.field) for p in mixed.problems(rows)] == [(1, "age")]
-    assert mixed.problems(body()) == []
-
-
 def test_a_refusal_speaks_of_null_as_the_sender_does(mixed: Checker) -> None:
     name = mixed.rules[0].field.name
     problem = FieldProblem(row=0, field=name, value=None, expected="number; the field is missing")

@@ -127,23 +127,6 @@ class Checker:
             raise MalformedInput("There are no rows.", "Send at least one.")
         return [self.row_type(*row) for row in good]
 
-    def problems(self, body: bytes | Sequence[msgspec.Raw]) -> list[FieldProblem]:
-        """
-        Name every bad row and field, by the exact pass.
-
-        Args:
-            body: As for `decode`, or rows one by one.
-
-        Raises:
-            MalformedInput: It is not JSON.
-        """
-        if isinstance(body, bytes):
-            document = json_rows.parse_exactly(body)
-        else:
-            document = [json_rows.parse_exactly(memoryview(row)) for row in body]
-        values = document if isinstance(document, list) else [document]
-        return json_rows.check_rows(values, self.rules)[1]
-
     def suspicious(
         self, body: bytes, rows: Sequence[Row], *, quotes: int = 0, keys: int = 0
     ) -> bool:
