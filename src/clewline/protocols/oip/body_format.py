@@ -34,9 +34,10 @@ from clewline.protocols.oip.tensor_reader import (
     field_takes,
 )
 from clewline.serve.formats.body_format import RequestRows, too_many_rows
+from clewline.serve.formats.json_formats import is_text
 from clewline.signature.check import Checker, refused_rows
 from clewline.signature.field import Signature
-from clewline.signature.field_rules import is_encodable, printable_text
+from clewline.signature.field_rules import printable_text
 from clewline.signature.json_rows import NameSuggestions, printable_json
 
 OIP = "oip"
@@ -307,9 +308,7 @@ def entities_of(parameters: dict[str, Any] | None, rows: int) -> list[str] | Non
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             sent = None
     entities = [sent] if isinstance(sent, str) else sent
-    if not isinstance(entities, list) or not all(
-        isinstance(each, str) and is_encodable(each) for each in entities
-    ):
+    if not isinstance(entities, list) or not all(map(is_text, entities)):
         raise MalformedInput(
             f"The parameter {ENTITIES} is not a list of strings.",
             "Send one string per row, as a list or as the JSON of one.",

@@ -281,10 +281,8 @@ def _route(
 
 def _object(body: bytes) -> dict[str, Any]:
     """Read a body that may be left out."""
-    if not body.strip():
-        return {}
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        return msgspec.json.decode(body.strip() or b"{}", type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedInput(
             f"The body is not a JSON object: {error}.", "Send one, or none."

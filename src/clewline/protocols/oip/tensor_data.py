@@ -160,18 +160,17 @@ def one_element_reader(
             except UnicodeDecodeError:
                 return otherwise
 
-    elif datatype == "BOOL":
-
-        def read(body: bytes, start: int, end: int) -> Any:
-            if end - start != 1 or body[start] > 1:
-                return otherwise
-            return then(body[start] == 1)
-
     else:
-        unpack, size = _STRUCTS[datatype].unpack_from, _STRUCTS[datatype].size
+        form, is_bool = _STRUCTS[datatype], datatype == "BOOL"
+        unpack, size = form.unpack_from, form.size
 
         def read(body: bytes, start: int, end: int) -> Any:
-            return then(unpack(body, start)[0]) if end - start == size else otherwise
+            if end - start != size:
+                return otherwise
+            (value,) = unpack(body, start)
+            if is_bool:
+                return then(value == 1) if value <= 1 else otherwise
+            return then(value)
 
     return read
 

@@ -234,13 +234,12 @@ class TensorReader:
         """Return JSON elements as an array; None if they are not plainly of the datatype."""
         assert self._cast is not None  # no field of tensors takes BYTES
         types = set(map(type, elements))
-        usual = {bool} if self.datatype == "BOOL" else {int, float}
+        usual: set[type] = {int} if self.datatype in INTEGERS else {int, float}
+        usual = {bool} if self.datatype == "BOOL" else usual
         if not types <= usual or self.datatype in ("FP16", "FP32"):
             elements = list(map(self._cast, elements))
             if any(isinstance(member, TensorMismatch) for member in elements):
                 return None
-        elif self.datatype in INTEGERS and types != {int}:
-            return None
         try:
             return np.array(elements, np.float64)
         except OverflowError:
