@@ -1,4 +1,4 @@
-"""The contract of an executor, as tests: inherit, and give `executor`."""
+"""The contract of an executor as tests: inherit them, and override the fixture `executor`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from clewline.flow.executors import Executor
 
 class ExecutorContract:
     """
-    What every executor must do.
+    The behaviour that every executor must have.
 
-    A subclass overrides the fixture `executor`; pytest then runs these tests
-    against it. Ours run over the inline executor.
+    A subclass overrides the fixture `executor`, and pytest runs these tests against it.
+    The inline executor passes them too.
     """
 
     @pytest.fixture
@@ -23,18 +23,18 @@ class ExecutorContract:
         raise NotImplementedError("override the fixture `executor`")
 
     def test_work_gives_its_result(self, executor: Executor) -> None:
-        """What the work returns comes out of the future."""
+        """The future returns the result of the work."""
         assert executor.submit(lambda: 6 * 7).result(timeout=60) == 42
 
     def test_work_waits_for_earlier_work(self, executor: Executor) -> None:
-        """Work may ask for the results of what was submitted before."""
+        """Work may wait for the results of work that was submitted before it."""
         first = executor.submit(lambda: [1])
         second = executor.submit(lambda: [*first.result(timeout=60), 2])
         third = executor.submit(lambda: first.result(timeout=60) + second.result(timeout=60))
         assert third.result(timeout=60) == [1, 1, 2]
 
-    def test_an_error_comes_out_of_its_future_alone(self, executor: Executor) -> None:
-        """What work raises does not leave `submit`, and leaves later work alone."""
+    def test_an_error_is_raised_by_its_future_alone(self, executor: Executor) -> None:
+        """An exception in the work does not leave `submit`, and does not affect later work."""
         error = ValueError("mine")
 
         def fail() -> None:
@@ -44,8 +44,8 @@ class ExecutorContract:
         assert failed.exception(timeout=60) is error
         assert executor.submit(lambda: 1).result(timeout=60) == 1
 
-    def test_an_interruption_comes_out_of_its_future(self, executor: Executor) -> None:
-        """Ctrl-C inside work reaches whoever waits for it."""
+    def test_an_interruption_is_raised_by_its_future(self, executor: Executor) -> None:
+        """Ctrl-C inside the work is raised where its result is waited for."""
 
         def interrupt() -> None:
             raise KeyboardInterrupt
@@ -53,7 +53,7 @@ class ExecutorContract:
         assert isinstance(executor.submit(interrupt).exception(timeout=60), KeyboardInterrupt)
 
     def test_close_waits_and_may_be_called_twice(self, executor: Executor) -> None:
-        """After `close` everything that was submitted is done."""
+        """After `close` all submitted work is done."""
         done = threading.Event()
         executor.submit(done.set)
         executor.close()

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from clewline.errors import IntegrityError
-from clewline.flow.values.framing import PieceWalk, Undigestible, framed, joined, text_bytes
+from clewline.flow.values.framing import (
+    PieceWalk,
+    StoredForm,
+    Undigestible,
+    framed,
+    joined,
+    text_bytes,
+)
 
 PLAIN_KINDS = frozenset("biufcSUMmV")
 
@@ -64,11 +72,24 @@ def canonical_bytes(array: np.ndarray[Any, Any]) -> bytes:
     return np.ascontiguousarray(array).tobytes()
 
 
-def is_storable(value: Any) -> bool:
-    """Return whether an array or scalar can be stored as plain numbers, dates or strings."""
-    if type(value) not in (np.ndarray, np.memmap) and not isinstance(value, np.generic):
-        return False
-    return _is_plain(np.asarray(value).dtype)
+def array_form(value: Any) -> StoredForm | None:
+    """Return the stored form of an array or scalar of plain numbers, dates or strings, or None."""
+    is_scalar = isinstance(value, np.generic)
+    if type(value) not in (np.ndarray, np.memmap) and not is_scalar:
+        return None
+    array = np.asarray(value)
+    if not _is_plain(array.dtype):
+        return None
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return StoredForm(
+        kind="array",
+        format="npy",
+        data=buffer.getvalue(),
+        rows=array.shape[0] if array.shape else None,
+        columns=array.shape[1] if array.ndim > 1 else None,
+        meta={"scalar": True} if is_scalar else {},
+    )
 
 
 def _is_plain(dtype: np.dtype[Any]) -> bool:
@@ -81,20 +102,14 @@ def _is_plain(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in PLAIN_KINDS and not is_wide
 
 
-def save_array(value: Any) -> bytes:
-    """Return an array or scalar in NumPy's own format."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(value), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def load_array(data: bytes, *, scalar: bool) -> Any:
+def load_array(data: bytes, meta: Mapping[str, Any]) -> Any:
     """
     Load an array or scalar from NumPy's own format; never by pickle.
 
     Raises:
         IntegrityError: The bytes are not of that format, or not of a scalar.
     """
+    scalar = bool(meta.get("scalar"))
     try:
         array: np.ndarray[Any, Any] = np.load(io.BytesIO(data), allow_pickle=False)
         if scalar and array.shape != ():

@@ -21,7 +21,14 @@ import msgspec
 from clewline.errors import IntegrityError, NotStorable
 from clewline.flow.values import file_trees, json_values
 from clewline.flow.values.canonical import CanonicalWalk
-from clewline.flow.values.framing import Undigestible, framed, joined, text_bytes, type_name
+from clewline.flow.values.framing import (
+    StoredForm,
+    Undigestible,
+    framed,
+    joined,
+    text_bytes,
+    type_name,
+)
 from clewline.model_families import family_of_format, value_family_of
 from clewline.store.digest import Digest
 
@@ -42,17 +49,6 @@ class Picture(msgspec.Struct, frozen=True):
     def piece(self) -> bytes:
         """The canonical piece."""
         return framed("picture", self.media_type.encode() + b" " + self.data)
-
-
-class StoredForm(msgspec.Struct, frozen=True, kw_only=True):
-    """The bytes and the description that a value is stored as."""
-
-    kind: str
-    format: str
-    data: bytes
-    rows: int | None = None
-    columns: int | None = None
-    meta: dict[str, Any] = {}
 
 
 # Digests
@@ -143,8 +139,17 @@ def stored_form(value: Any) -> StoredForm:
         NotStorable: The value is none of these, or would come back changed.
     """
     library = type(value).__module__.partition(".")[0]
-    if library in _LIBRARY_FORMS and (form := _LIBRARY_FORMS[library](value)) is not None:
-        return form
+    form: StoredForm | None = None
+    if library == "numpy":
+        from clewline.flow.values.arrays import array_form
+
+        form = array_form(value)
+    elif library in ("polars", "pandas"):
+        from clewline.flow.values.tables import table_form
+
+        form = table_form(value)
+    if form is not None:
+        return _verified(value, form) if library == "pandas" else form
     if (family := value_family_of(value)) is not None:
         data, meta = family.dump(value), family.describe(value)
         form = StoredForm(kind="model", format=family.value_format, data=data, meta=meta)
@@ -154,71 +159,6 @@ def stored_form(value: Any) -> StoredForm:
         meta = {"media_type": picture.media_type}
         return StoredForm(kind="figure", format="png", data=picture.data, meta=meta)
     raise not_storable(value)
-
-
-def _numpy_form(value: Any) -> StoredForm | None:
-    import numpy as np
-
-    from clewline.flow.values.arrays import is_storable, save_array
-
-    if not is_storable(value):
-        return None
-    shape: tuple[int, ...] = value.shape
-    return StoredForm(
-        kind="array",
-        format="npy",
-        data=save_array(value),
-        rows=shape[0] if shape else None,
-        columns=shape[1] if len(shape) > 1 else None,
-        meta={"scalar": True} if isinstance(value, np.generic) else {},
-    )
-
-
-def _polars_form(value: Any) -> StoredForm | None:
-    from clewline.flow.values.tables import save_polars
-
-    name = type(value).__name__
-    if name not in ("DataFrame", "Series"):
-        return None
-    frame = value if name == "DataFrame" else value.to_frame()
-    return StoredForm(
-        kind="table",
-        format="polars-ipc" if name == "DataFrame" else "polars-series-ipc",
-        data=save_polars(frame),
-        rows=frame.height,
-        columns=frame.width,
-        meta={"height": frame.height} if not frame.width else {},
-    )
-
-
-def _pandas_form(value: Any) -> StoredForm | None:
-    from clewline.flow.values.tables import require_round_trip, save_pandas
-
-    name = type(value).__name__
-    if name not in ("DataFrame", "Series"):
-        return None
-    frame = value if name == "DataFrame" else value.to_frame("values")
-    require_round_trip(frame)
-    frequency = getattr(frame.index, "freqstr", None)
-    meta: dict[str, Any] = {"frequency": frequency} if frequency is not None else {}
-    if name == "Series":
-        meta["name"] = json_values.packed(value.name, _refuse_leaf)
-    form = StoredForm(
-        kind="table",
-        format="pandas-ipc" if name == "DataFrame" else "pandas-series-ipc",
-        data=save_pandas(frame),
-        rows=frame.shape[0],
-        columns=frame.shape[1],
-        meta=meta,
-    )
-    return _verified(value, form)
-
-
-_LIBRARY_FORMS: dict[str, Callable[[Any], StoredForm | None]] = {
-    "numpy": _numpy_form,
-    "polars": _polars_form,
-    "pandas": _pandas_form,
-}
 
 
 def _verified(value: Any, form: StoredForm) -> StoredForm:
@@ -238,51 +178,17 @@ def _verified(value: Any, form: StoredForm) -> StoredForm:
     return form
 
 
-# Loaders
-
-
-def _load_array(data: bytes, meta: Mapping[str, Any]) -> Any:
-    from clewline.flow.values.arrays import load_array
-
-    return load_array(data, scalar=bool(meta.get("scalar")))
-
-
-def _load_polars(data: bytes, meta: Mapping[str, Any]) -> Any:
-    from clewline.flow.values.tables import load_polars
-
-    return load_polars(data)
-
-
-def _load_pandas(data: bytes, meta: Mapping[str, Any]) -> Any:
-    from clewline.flow.values.tables import load_pandas
-
-    return load_pandas(data, meta.get("frequency"))
-
-
-def _load_pandas_series(data: bytes, meta: Mapping[str, Any]) -> Any:
-    series = _load_pandas(data, meta).iloc[:, 0]
-    series.name = json_values.unpacked(meta.get("name"), _refuse_leaf)
-    return series
-
-
 def loader(name: str) -> Callable[[bytes, Mapping[str, Any]], Any] | None:
     """Return the loader of a format, from its bytes and notes; None if the format is unknown."""
-    if name in _LOADERS:
-        return _LOADERS[name]
+    if name == "npy":
+        from clewline.flow.values.arrays import load_array
+
+        return load_array
+    if name.startswith(("polars-", "pandas-")):
+        from clewline.flow.values.tables import TABLE_LOADERS
+
+        return TABLE_LOADERS.get(name)
+    if name == "png":
+        return lambda data, meta: Picture(str(meta.get("media_type", "image/png")), data)
     family = family_of_format(name)
     return None if family is None else lambda data, _: family.restore(data)
-
-
-_LOADERS: dict[str, Callable[[bytes, Mapping[str, Any]], Any]] = {
-    "npy": _load_array,
-    "polars-ipc": _load_polars,
-    "polars-series-ipc": lambda data, meta: _load_polars(data, meta).to_series(),
-    "pandas-ipc": _load_pandas,
-    "pandas-series-ipc": _load_pandas_series,
-    "png": lambda data, meta: Picture(str(meta.get("media_type", "image/png")), data),
-}
-
-
-def _refuse_leaf(value: Any) -> Any:
-    """Refuse a value that is not plain, where nothing else is allowed."""
-    raise not_storable(value)

@@ -1,10 +1,11 @@
-"""The pieces of canonical bytes: framed as tag, length, content, so that none is ambiguous."""
+"""The pieces of canonical bytes, framed as tag, length, content; and the form of stored values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+import msgspec
 from blake3 import blake3
 
 from clewline.errors import ClewlineError
@@ -49,3 +50,14 @@ def type_name(cls: type) -> str:
     """
     is_builtin = cls.__module__ == "builtins"
     return cls.__qualname__ if is_builtin else f"{cls.__module__}.{cls.__qualname__}"
+
+
+class StoredForm(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes and the description that a value is stored as."""
+
+    kind: str
+    format: str
+    data: bytes
+    rows: int | None = None
+    columns: int | None = None
+    meta: dict[str, Any] = {}

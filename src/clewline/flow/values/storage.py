@@ -23,14 +23,8 @@ from clewline.flow.code.snapshot import Snapshot
 from clewline.flow.values import file_trees, json_values
 from clewline.flow.values.canonical import LEAVES, PLAIN_TYPES
 from clewline.flow.values.file_trees import FileSink
-from clewline.flow.values.formats import (
-    Picture,
-    StoredForm,
-    digest,
-    loader,
-    not_storable,
-    stored_form,
-)
+from clewline.flow.values.formats import Picture, digest, loader, not_storable, stored_form
+from clewline.flow.values.framing import StoredForm
 from clewline.store.blobs import BlobStore
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact

@@ -10,14 +10,23 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
 from clewline.entry_points import install_command
 from clewline.errors import IntegrityError, NotStorable, NotSupported
+from clewline.flow.values import json_values
 from clewline.flow.values.arrays import canonical_bytes
-from clewline.flow.values.framing import PieceWalk, Undigestible, framed, joined, text_bytes
+from clewline.flow.values.framing import (
+    PieceWalk,
+    StoredForm,
+    Undigestible,
+    framed,
+    joined,
+    text_bytes,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,15 +216,78 @@ def _arrow() -> Any:
 # Formats
 
 
-def save_polars(frame: pl.DataFrame) -> bytes:
-    """Return a Polars frame as an Arrow IPC file."""
-    buffer = io.BytesIO()
-    frame.rechunk().write_ipc(buffer, compression="lz4")
-    return buffer.getvalue()
+def table_form(value: Any) -> StoredForm | None:
+    """
+    Return the stored form of a frame or a series; None for another object of these libraries.
+
+    Raises:
+        NotStorable: Arrow would return the pandas table changed.
+    """
+    library, kind = type(value).__module__.partition(".")[0], type(value).__name__
+    if kind not in ("DataFrame", "Series"):
+        return None
+    meta: dict[str, Any] = {}
+    if library == "polars":
+        frame = value if kind == "DataFrame" else value.to_frame()
+        buffer = io.BytesIO()
+        frame.rechunk().write_ipc(buffer, compression="lz4")
+        data, meta = buffer.getvalue(), {} if frame.width else {"height": frame.height}
+    else:
+        frame = value if kind == "DataFrame" else value.to_frame("values")
+        data = _pandas_stream(frame)
+        if (frequency := getattr(frame.index, "freqstr", None)) is not None:
+            meta["frequency"] = frequency
+        if kind == "Series":
+            meta["name"] = json_values.packed(value.name, _refuse_name)
+    return StoredForm(
+        kind="table",
+        format=f"{library}-ipc" if kind == "DataFrame" else f"{library}-series-ipc",
+        data=data,
+        rows=frame.shape[0],
+        columns=frame.shape[1],
+        meta=meta,
+    )
 
 
-def load_polars(data: bytes) -> pl.DataFrame:
-    """Load a Polars frame from an Arrow IPC file."""
+def _pandas_stream(frame: pd.DataFrame) -> bytes:
+    """Return a pandas frame with its index as an Arrow IPC stream."""
+    pyarrow = _arrow()
+    kinds = {type(label).__name__ for label in frame.columns}
+    if len(kinds) > 1:
+        raise _unstorable(f"its column names are of several types, {' and '.join(sorted(kinds))}")
+    if not frame.columns.is_unique:
+        name = frame.columns[frame.columns.duplicated()][0]
+        raise _unstorable(f"the column name {name!r} occurs twice")
+    for at, label in enumerate(frame.columns):
+        series = frame.iloc[:, at]
+        if series.dtype == object:
+            content = sys.modules["pandas"].api.types.infer_dtype(series, skipna=True)
+            if content not in ROUND_TRIP:
+                raise _unstorable(f"the column {label!r} of dtype object holds {content} values")
+    try:
+        table = pyarrow.Table.from_pandas(frame)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        raise _unstorable(str(error)) from error
+    sink = pyarrow.BufferOutputStream()
+    options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
+    with pyarrow.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _unstorable(problem: str) -> NotStorable:
+    return NotStorable(
+        f"A pandas table cannot be stored: {problem}.",
+        "Give each column one type with `astype`, and all column names one type; "
+        "or keep the table out of the store with @cl.step(store_output=False).",
+    )
+
+
+def _refuse_name(name: Any) -> Any:
+    raise _unstorable(f"the name {name!r} of the series is not a plain value")
+
+
+def _load_polars(data: bytes, meta: Mapping[str, Any]) -> pl.DataFrame:
     import polars as pl
 
     try:
@@ -224,65 +296,34 @@ def load_polars(data: bytes) -> pl.DataFrame:
         raise _unreadable(error) from error
 
 
-def save_pandas(frame: pd.DataFrame) -> bytes:
-    """Return a pandas frame with its index as an Arrow IPC stream."""
-    pyarrow = _arrow()
-    try:
-        table = pyarrow.Table.from_pandas(frame)
-    except (pyarrow.ArrowException, TypeError, ValueError) as error:
-        raise NotStorable(
-            f"A pandas table cannot be stored: {error}.",
-            "Give each column one type with `astype`.",
-        ) from error
-    sink = pyarrow.BufferOutputStream()
-    options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
-    with pyarrow.ipc.new_stream(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def load_pandas(data: bytes, frequency: str | None) -> pd.DataFrame:
-    """Load a pandas frame from an Arrow IPC stream; `frequency` is that of its index."""
+def _load_pandas(data: bytes, meta: Mapping[str, Any]) -> pd.DataFrame:
     pyarrow = _arrow()
     try:
         with pyarrow.ipc.open_stream(data) as reader:
             frame: pd.DataFrame = reader.read_all().to_pandas()
     except (pyarrow.ArrowException, ValueError) as error:
         raise _unreadable(error) from error
-    if frequency is not None:
+    if (frequency := meta.get("frequency")) is not None:
         frame.index.freq = frequency  # type: ignore[attr-defined]
     return frame
 
 
-def require_round_trip(frame: pd.DataFrame) -> None:
-    """
-    Refuse a pandas frame that Arrow would return changed.
-
-    Raises:
-        NotStorable: Names the column, and its content.
-    """
-    pandas = sys.modules["pandas"]
-    kinds = {type(label).__name__ for label in frame.columns}
-    problem = None
-    if len(kinds) > 1:
-        problem = f"its column names are of several types, {' and '.join(sorted(kinds))}"
-    elif not frame.columns.is_unique:
-        problem = f"the column name {frame.columns[frame.columns.duplicated()][0]!r} occurs twice"
-    for at, label in enumerate(frame.columns):
-        series = frame.iloc[:, at]
-        if problem is None and series.dtype == object:
-            content = pandas.api.types.infer_dtype(series, skipna=True)
-            if content not in ROUND_TRIP:
-                problem = f"the column {label!r} of dtype object holds {content} values"
-    if problem is not None:
-        raise NotStorable(
-            f"A pandas table cannot be stored: {problem}.",
-            "Give each column one type with `astype`, and all column names one type; "
-            "or keep the table out of the store with @cl.step(store_output=False).",
-        )
+def _load_pandas_series(data: bytes, meta: Mapping[str, Any]) -> Any:
+    series = _load_pandas(data, meta).iloc[:, 0]
+    series.name = json_values.unpacked(meta.get("name"), _refuse_name)
+    return series
 
 
 def _unreadable(error: Exception) -> IntegrityError:
     return IntegrityError(
         f"A table cannot be read: {error}.", "Run `clewline doctor` to check the store."
     )
+
+
+TABLE_LOADERS: dict[str, Callable[[bytes, Mapping[str, Any]], Any]] = {
+    "polars-ipc": _load_polars,
+    "polars-series-ipc": lambda data, meta: _load_polars(data, meta).to_series(),
+    "pandas-ipc": _load_pandas,
+    "pandas-series-ipc": _load_pandas_series,
+}
+"""Format → loader, from bytes and notes."""
