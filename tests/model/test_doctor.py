@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clewline.model import package, seal
-from clewline.model.doctor import model_findings
+from clewline.model import doctor, package, seal
+from clewline.model.doctor import fix_models, model_findings
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
 from clewline.project import Project
@@ -55,6 +55,24 @@ def test_what_killed_registrations_leave_is_named(registry: Registry) -> None:
     assert codes(project) == ["unregistered_package"]  # a draft of a living process is no leftover
     (project.store_root / "tmp" / f"{package.DRAFT}999999999-00").mkdir()
     assert sorted(codes(project)) == ["unfinished_package", "unregistered_package"]
+
+
+def test_what_killed_registrations_leave_is_removed_unless_the_catalog_may_be_older(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = registry.project
+    add(registry, b"a")
+    left = project.packages / "income" / "2"
+    left.mkdir(parents=True)
+    draft = project.store_root / "tmp" / f"{package.DRAFT}999999999-00"
+    draft.mkdir()
+    fix_models(project)
+    assert codes(project) == ["unregistered_package"]
+    assert not draft.exists()
+    monkeypatch.setattr(doctor, "_is_catalog_current", lambda registry: True)
+    fix_models(project)
+    assert codes(project) == []
+    assert registry.open("income@1").files["model.onnx"] == b"a"
 
 
 def test_the_doctor_changes_nothing(registry: Registry, tmp_path: Path) -> None:

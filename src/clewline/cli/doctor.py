@@ -63,7 +63,6 @@ _FIX = {
     "rewritten_registry": "Someone, or a restored backup, changed the registry's history. Compare "
     "it with a backup and with the heads in Git before you trust an alias.",
     "unregistered_package": "Remove it, unless the catalog is an older one.",
-    "unfinished_package": "Run `rm -r {path}`.",
     "damaged_frames": "Restore the file from a backup. Without one, the predictions of that frame "
     "are lost; every other prediction is found.",
     "lost_log_segment": "Restore the file from a backup. Without one, its predictions are lost.",
@@ -83,15 +82,16 @@ def doctor(
     quick
         Do not read and verify every blob, package and log segment.
     fix
-        First fix half-written records, stale locks, unfinished runs and log indexes.
+        First fix what killed processes left behind, stale locks and log indexes.
     """
     from clewline.flow.values import INSIDE
-    from clewline.model.doctor import model_findings
+    from clewline.model.doctor import fix_models, model_findings
     from clewline.serve.log.check import check_log, fix_log
 
     here = project.find()
     if fix:
         fix_store(here.store_root)
+        fix_models(here)
         fix_log(here)
     found = check_store(here.store_root, deep=not quick, inside=INSIDE)
     found += model_findings(here, deep=not quick)

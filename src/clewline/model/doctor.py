@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,23 @@ def model_findings(project: Project, *, deep: bool = True) -> list[Finding]:
     with Store.open(project.store_root, write=False) as store:
         registry = Registry(project, store)
         return [*_check_key(project), *_check_registry(registry, deep), *_check_folders(registry)]
+
+
+def fix_models(project: Project) -> None:
+    """
+    Remove what killed registrations and imports left behind.
+
+    A package without a record is removed only where Git proves that the catalog is not an
+    older one, whose newer versions would be lost.
+
+    Raises:
+        StoreReadOnly: The store cannot be written.
+    """
+    # A registration publishes its package inside a transaction.
+    with Store.open(project.store_root) as store, store.catalog.transaction():
+        for finding in _check_folders(Registry(project, store)):
+            if finding.fixable:
+                shutil.rmtree(finding.values["path"])
 
 
 def _check_key(project: Project) -> Iterator[Finding]:
@@ -62,15 +80,25 @@ def _check_registry(registry: Registry, deep: bool) -> Iterator[Finding]:
 
 def _check_folders(registry: Registry) -> Iterator[Finding]:
     project, catalog = registry.project, registry.store.catalog
+    is_current = _is_catalog_current(registry)
     for path in sorted(project.packages.glob("*/*")):
         number = int(path.name) if path.name.isdecimal() else 0
         if catalog.get(ModelVersion, path.parent.name, number) is None:
-            yield Finding("unregistered_package", {"path": str(path)})
+            yield Finding("unregistered_package", {"path": str(path)}, fixable=is_current)
     for path in sorted((project.store_root / "tmp").glob("*")):
         if path.name.startswith(UNREGISTERED):
-            yield Finding("unregistered_package", {"path": str(path)})
+            yield Finding("unregistered_package", {"path": str(path)}, fixable=is_current)
         elif path.name.startswith(DRAFT) and not _writer_lives(path):
-            yield Finding("unfinished_package", {"path": str(path)})
+            yield Finding("unfinished_package", {"path": str(path)}, fixable=True)
+
+
+def _is_catalog_current(registry: Registry) -> bool:
+    """Return whether the heads in Git prove that the catalog is not an older one."""
+    try:
+        found = verify(registry, packages=False)
+    except ClewlineError:
+        return False
+    return found.anchors > 0 and not found.problems
 
 
 def _writer_lives(draft: Path) -> bool:
