@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from clewline.errors import InvalidInput
 from clewline.model.background import background_rows
 from clewline.model.families import packaging
-from clewline.model.families.family import PackageContents, RegistrationInputs
+from clewline.model.families.family import FileFields, PackageContents, RegistrationInputs
 from clewline.model.package import BACKGROUND
 from clewline.signature import dataframes
 from clewline.signature.check import Checker
@@ -23,15 +22,6 @@ FIX = (
 )
 NO_ROWS = "no rows were given: the background sample was made from the signature"
 SYNTHETIC_ROWS = 70
-
-
-@dataclass(frozen=True, slots=True)
-class FileFields:
-    """The fields that a booster's file describes."""
-
-    fields: tuple[Field, ...] | None = None  # None: the file does not say
-    levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Levels of pandas categories, in the order of their codes."""
 
 
 def convert(family: Any, model: Any, inputs: RegistrationInputs, name: str) -> PackageContents:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from clewline.errors import ClewlineError, IntegrityError, NotSupported
 from clewline.model.compile.candidate_forms import NotConvertible
-from clewline.model.families import booster_files
 from clewline.model.families.estimators import CALL, EstimatorCall, EstimatorFamily
 from clewline.model.families.family import (
     REGISTER_AGAIN,
+    FileFields,
     FormBuilder,
     PackageContents,
     RegistrationInputs,
@@ -136,7 +136,7 @@ class BoosterFamily(EstimatorFamily):
         """Write a bare booster in the library's own format; equal ones give equal bytes."""
         raise NotImplementedError
 
-    def file_fields(self, model: Any, name: str) -> booster_files.FileFields:
+    def file_fields(self, model: Any, name: str) -> FileFields:
         """Return the fields that a booster's file describes."""
         raise NotImplementedError
 
@@ -262,6 +262,8 @@ class BoosterFamily(EstimatorFamily):
         """Make the files of a package; a table, a signature or the file gives the fields."""
         if inputs.signature is None and inputs.target is not None and inputs.train is not None:
             return self.convert(model, inputs)
+        from clewline.model.families import booster_files
+
         return booster_files.convert(self, model, inputs, name)
 
     # ── values between steps ────────────────────────────────────────────────

@@ -9,14 +9,12 @@ import msgspec
 import numpy as np
 
 from clewline.errors import InvalidInput, NotSupported
-from clewline.model.families import packaging
 from clewline.model.families.family import Family, PackageContents, RegistrationInputs
 from clewline.model.runtime.frames import FrameKind, TableLayout, frame_of
 from clewline.model.runtime.outputs import FunctionPredictor, Outputs, label_order, plain_label
 from clewline.model_families import refusal_errors
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature
-from clewline.signature.infer import infer_signature
 
 CALL = "frame.json"
 SKOPS_MODEL = "model.skops"
@@ -38,6 +36,8 @@ class EstimatorFamily(Family):
     def convert(self, model: Any, inputs: RegistrationInputs) -> PackageContents:
         """Convert the estimator, or keep it if no converted form is equal."""
         from clewline.model.compile.compiler import compile_model
+        from clewline.model.families import packaging
+        from clewline.signature.infer import infer_signature
 
         model = self.as_estimator(model)
         target = packaging.require_target(inputs)
@@ -148,6 +148,8 @@ class EstimatorFamily(Family):
     def _frame(self, model: Any, train: Any) -> FrameKind:
         if self.takes_texts(model):
             return "texts"
+        from clewline.model.families import packaging
+
         return "numpy" if packaging.fitted_names(model) is None else packaging.frame_kind(train)
 
     def _with_texts(self, signature: Signature, model: Any) -> Signature:

@@ -31,7 +31,7 @@ from clewline.model.compile.candidate_forms import CandidateForm
 from clewline.model.compile.equivalence import CompiledModel
 from clewline.model.runtime.outputs import Outputs, Predictor, Transformer
 from clewline.signature.columns import Columns
-from clewline.signature.field import Signature
+from clewline.signature.field import Field, Signature
 
 Decoded = TypeVar("Decoded")
 FormBuilder = Callable[[Any, Columns], Iterator[CandidateForm]]
@@ -60,6 +60,15 @@ class PackageContents:
     unstable: tuple[str, ...] = ()
     """Files whose bytes differ each time they are written; the model's own digest stands in."""
     evaluated: Any = None  # the model that `cl.evaluate` asks, if it is not the registered object
+
+
+@dataclass(frozen=True, slots=True)
+class FileFields:
+    """The fields that a booster's file describes."""
+
+    fields: tuple[Field, ...] | None = None  # None: the file does not say
+    levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Levels of pandas categories, in the order of their codes."""
 
 
 class Family:

@@ -24,7 +24,6 @@ from clewline.model.compile.trees import (
     constant_tree,
     simplified,
 )
-from clewline.model.families.booster_files import FileFields
 from clewline.model.families.boosting import (
     BoosterEstimator,
     BoosterFamily,
@@ -32,7 +31,7 @@ from clewline.model.families.boosting import (
     number_field,
     unserved,
 )
-from clewline.model.families.family import json_object
+from clewline.model.families.family import FileFields, json_object
 
 UNSTEADY = ("model_guid", "train_finish_time")
 """Metadata of a model that differs each time the same one is trained."""

@@ -21,7 +21,6 @@ from clewline.model.compile.trees import (
     simplified,
     tree_of_rows,
 )
-from clewline.model.families.booster_files import FileFields
 from clewline.model.families.boosting import (
     BoosterEstimator,
     BoosterFamily,
@@ -30,6 +29,7 @@ from clewline.model.families.boosting import (
     number_field,
     unserved,
 )
+from clewline.model.families.family import FileFields
 from clewline.signature.field import Field
 
 ZERO = float(np.float32(1e-35))

@@ -14,7 +14,6 @@ from clewline.model.runtime.frames import ColumnLayout, TableLayout, columns_of,
 from clewline.model.runtime.outputs import FunctionPredictor, Outputs, take_rows
 from clewline.model_families import family_of_class
 from clewline.signature.field import Field, Signature
-from clewline.signature.infer import infer_signature
 
 if TYPE_CHECKING:
     from clewline.signature.columns import Columns
@@ -121,6 +120,8 @@ def frame_taken(model: Any) -> Frame | None:
 
 
 def _inferred(model: Any, inputs: RegistrationInputs) -> Signature:
+    from clewline.signature.infer import infer_signature
+
     if inputs.target is None:
         raise InvalidInput(
             "No target is named.", "Pass target=, the column that it predicts, or signature=."

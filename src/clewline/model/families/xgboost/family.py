@@ -22,7 +22,6 @@ from clewline.model.compile.trees import (
     constant_tree,
     simplified,
 )
-from clewline.model.families.booster_files import FileFields
 from clewline.model.families.boosting import (
     BoosterEstimator,
     BoosterFamily,
@@ -30,7 +29,7 @@ from clewline.model.families.boosting import (
     link_of,
     unserved,
 )
-from clewline.model.families.family import json_object
+from clewline.model.families.family import FileFields, json_object
 from clewline.signature.field import Field
 
 LINKS: dict[str, Link] = {
