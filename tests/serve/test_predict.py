@@ -64,9 +64,10 @@ def test_an_answer_that_cannot_be_written_becomes_an_error_and_harms_no_neighbou
         def never(result: Result) -> None:
             raise ValueError("nothing can be written")
 
-        ask(server, cannot_write, "k-1" if keyed else None)
-        ask(server, never, "k-2" if keyed else None)
-        ask(server, last.set_result, "k-3" if keyed else None)
+        key = "the same" if keyed else None
+        ask(server, cannot_write, key)
+        ask(server, never, key)
+        ask(server, last.set_result, key)
         assert isinstance(await last, PredictResponse)
         while len(results) < 2:
             await asyncio.sleep(0.01)

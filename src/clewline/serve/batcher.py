@@ -403,9 +403,12 @@ class Batcher:
 
     def _log_calls(self, calls: list[PredictCall]) -> None:
         """Log calls that are answered completely, and finish them when they are in the log."""
-        ids = [id_ for call in calls for id_ in call.ids]
-        answers = [answer for call in calls for answer in call.answers]
-        traces = [trace for call in calls for trace in call.traces]
+        if len(calls) == 1:
+            ids, answers, traces = calls[0].ids, calls[0].answers, calls[0].traces
+        else:
+            ids = [id_ for call in calls for id_ in call.ids]
+            answers = [answer for call in calls for answer in call.answers]
+            traces = [trace for call in calls for trace in call.traces]
         start = time.perf_counter()
         self._unlogged += 1
 

@@ -104,12 +104,11 @@ class WaitingCaller:
             self._reply(result)
         except Exception as error:
             logger.exception("an answer could not be written")
-            self._reply(
-                Fault(
-                    f"The answer could not be written: {type(error).__name__}.",
-                    "The server's log has the reason.",
-                )
-            )
+            message = f"The answer could not be written: {type(error).__name__}."
+            try:
+                self._reply(Fault(message, "The server's log has the reason."))
+            except Exception:  # others may wait for the same answer
+                logger.exception("nor could the error")
 
 
 class PendingPrediction(WaitingCaller):
