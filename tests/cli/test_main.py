@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from clewline.cli import doctor
-from clewline.cli.main import status
+from clewline.cli.main import COMMANDS, status
 
 SOURCE = Path(doctor.__file__).parent.parent
 
@@ -72,6 +74,18 @@ def test_help_lines_fit_on_the_screen(capsys: pytest.CaptureFixture[str]) -> Non
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
+
+
+def test_help_and_version_load_no_parser() -> None:
+    script = (
+        "import sys; from clewline.cli.main import status; "
+        "assert status(['--help']) == status(['--version']) == status([]) == 0; "
+        "sys.exit(' '.join({'cyclopts', 'rich'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
 
 
 def test_every_finding_of_the_doctor_has_its_sentences() -> None:

@@ -6,18 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-from cyclopts import App, CycloptsError, Group
-
 from clewline.cli.output import Mode, print_error, print_message
 from clewline.errors import ClewlineError, Fault, UsageError, did_you_mean
 from clewline.version import __version__
 
-WORK = Group("From code to model", sort_key=1)
-SERVE = Group("From model to prediction", sort_key=2)
-LINEAGE = Group("Lineage", sort_key=3)
+WORK, SERVE, LINEAGE = "From code to model", "From model to prediction", "Lineage"
 
 # name → import path, what it does, group
-COMMANDS: dict[str, tuple[str, str, Group]] = {
+COMMANDS: dict[str, tuple[str, str, str]] = {
     "init": ("init:init", "Create a project that runs.", WORK),
     "run": ("run:run", "Run a pipeline.", WORK),
     "cache": ("cache:app", "Show which steps are cached, and why others are not.", WORK),
@@ -34,11 +30,12 @@ COMMANDS: dict[str, tuple[str, str, Group]] = {
     "doctor": ("doctor:doctor", "Check the store, and say how to fix problems.", LINEAGE),
 }
 
-EPILOGUE = (
-    "Options of every command: --json prints the answer as JSON, --project FOLDER works on that "
-    "project, --debug shows tracebacks. "
-    "Exit status: 0 done, 1 the answer is no, 2 the call was wrong, 3 clewline failed."
-)
+PURPOSE = "Take models from training run to production decision, and keep their lineage."
+
+EPILOGUE = """\
+Options of every command: --json prints the answer as JSON, --project FOLDER
+works on that project, --debug shows tracebacks, --help explains the command.
+Exit status: 0 done, 1 the answer is no, 2 wrong call, 3 clewline failed."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -96,16 +93,23 @@ def _call(words: list[str]) -> int:
             f"There is no command {command!r}.",
             f"{near} `clewline --help` lists the commands.".strip(),
         )
+    if words == ["--version"]:
+        print(f"clewline {__version__}")
+        return 0
+    if words in ([], ["--help"], ["-h"]):
+        print(_help())
+        return 0
+    from cyclopts import App, CycloptsError  # 0.2 s that help need not take
+
     app = App(
         name="clewline",
-        help="Take models from training run to production decision, and keep their lineage.",
+        help=PURPOSE,
         help_epilogue=EPILOGUE,
         help_format="plaintext",  # the default loads a Markdown parser: 50 ms
-        version=f"clewline {__version__}",
     )
-    for name, (path, help_text, group) in COMMANDS.items():
+    for name, (path, help_text, _) in COMMANDS.items():
         # The module of a command is imported when it is called.
-        app.command(f"clewline.cli.{path}", name=name, help=help_text, group=group)
+        app.command(f"clewline.cli.{path}", name=name, help=help_text)
     try:
         app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -116,6 +120,14 @@ def _call(words: list[str]) -> int:
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0
     return 0
+
+
+def _help() -> str:
+    lines = ["Usage: clewline COMMAND", "", PURPOSE]
+    for group in (WORK, SERVE, LINEAGE):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<12} {text}" for name, (_, text, of) in COMMANDS.items() if of == group]
+    return "\n".join([*lines, "", EPILOGUE])
 
 
 def _as_known_error(error: Exception) -> ClewlineError:
