@@ -9,9 +9,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,6 +29,16 @@ from clewline.serve.predict_response import PredictResponse, Reply
 
 BODY = b'{"rows":[{}]}'
 ASK = PredictRequest(BODY, key="k")
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test in an event loop of its own."""
+
+    @wraps(test)
+    def run(*args: Any, **named: Any) -> None:
+        asyncio.run(test(*args, **named))
+
+    return run
 
 
 class Server:
@@ -65,43 +77,39 @@ def servers(tmp_path: Path, frame: Callable[..., LoggedBatch]) -> Callable[[], S
     return lambda: Server(tmp_path / "log", frame)
 
 
-def test_a_retry_at_another_server_waits_for_the_first_answer(
+@in_loop
+async def test_a_retry_at_another_server_waits_for_the_first_answer(
     servers: Callable[[], Server],
 ) -> None:
-    async def main() -> None:
-        one, other = servers(), servers()
-        first = one.ask()
-        await one.came.get()
-        retry, again = other.ask(), one.ask()
-        await asyncio.sleep(0.03)
-        assert not retry.done()
-        answer = one.log()
-        one.begun[0](answer)
-        assert await asyncio.wait_for(retry, 5) == await first == await again == answer
-        assert not other.begun
-        one.close()
-        other.close()
-
-    asyncio.run(main())
+    one, other = servers(), servers()
+    first = one.ask()
+    await one.came.get()
+    retry, again = other.ask(), one.ask()
+    await asyncio.sleep(0.03)
+    assert not retry.done()
+    answer = one.log()
+    one.begun[0](answer)
+    assert await asyncio.wait_for(retry, 5) == await first == await again == answer
+    assert not other.begun
+    one.close()
+    other.close()
 
 
-def test_a_failure_is_not_recorded_and_a_server_that_waited_computes_itself(
+@in_loop
+async def test_a_failure_is_not_recorded_and_a_server_that_waited_computes_itself(
     servers: Callable[[], Server],
 ) -> None:
-    async def main() -> None:
-        one, other = servers(), servers()
-        first = one.ask()
-        await one.came.get()
-        retry = other.ask()
-        one.begun[0](Fault("The disk is full."))
-        assert isinstance(await first, Fault)
-        await asyncio.wait_for(other.came.get(), 5)
-        other.begun[0](answer := other.log())
-        assert await retry == answer
-        one.close()
-        other.close()
-
-    asyncio.run(main())
+    one, other = servers(), servers()
+    first = one.ask()
+    await one.came.get()
+    retry = other.ask()
+    one.begun[0](Fault("The disk is full."))
+    assert isinstance(await first, Fault)
+    await asyncio.wait_for(other.came.get(), 5)
+    other.begun[0](answer := other.log())
+    assert await retry == answer
+    one.close()
+    other.close()
 
 
 @contextmanager
@@ -117,124 +125,110 @@ def full_disk() -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_key_is_freed_even_if_the_disk_was_full_when_its_request_failed(
+@in_loop
+async def test_a_key_is_freed_even_if_the_disk_was_full_when_its_request_failed(
     servers: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clewline.serve.idempotency.claim_thread.RETRY_S", 0.01)
-
-    async def main() -> None:
-        one, other = servers(), servers()
-        first = one.ask()
-        await one.came.get()
-        with full_disk():
-            one.begun[0](StoreFull("The log is full."))
-            refused = await asyncio.wait_for(one.ask(PredictRequest(BODY, key="another")), 5)
-            assert isinstance(refused, ClewlineError)
-        assert isinstance(await first, StoreFull)
-        retry = other.ask()
-        await asyncio.wait_for(other.came.get(), 5)
-        other.begun[0](other.log())
-        assert isinstance(await retry, PredictResponse)
-        one.close()
-        other.close()
-
-    asyncio.run(main())
+    one, other = servers(), servers()
+    first = one.ask()
+    await one.came.get()
+    with full_disk():
+        one.begun[0](StoreFull("The log is full."))
+        refused = await asyncio.wait_for(one.ask(PredictRequest(BODY, key="another")), 5)
+        assert isinstance(refused, ClewlineError)
+    assert isinstance(await first, StoreFull)
+    retry = other.ask()
+    await asyncio.wait_for(other.came.get(), 5)
+    other.begun[0](other.log())
+    assert isinstance(await retry, PredictResponse)
+    one.close()
+    other.close()
 
 
-def test_a_full_disk_at_the_first_key_leaves_nothing_behind(
+@in_loop
+async def test_a_full_disk_at_the_first_key_leaves_nothing_behind(
     servers: Callable[[], Server],
 ) -> None:
-    async def main() -> None:
-        server = servers()
-        with full_disk():
-            await server.ask()
-            before = os.listdir("/proc/self/fd")
-            for number in range(3):
-                answer = await server.ask(PredictRequest(BODY, key=str(number)))
-                assert isinstance(answer, ClewlineError)
-            assert len(os.listdir("/proc/self/fd")) == len(before)
-        again = server.ask()
-        await asyncio.wait_for(server.came.get(), 5)
-        server.begun[0](server.log())
-        assert isinstance(await again, PredictResponse)
-        server.close()
-
-    asyncio.run(main())
+    server = servers()
+    with full_disk():
+        await server.ask()
+        before = os.listdir("/proc/self/fd")
+        for number in range(3):
+            answer = await server.ask(PredictRequest(BODY, key=str(number)))
+            assert isinstance(answer, ClewlineError)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+    again = server.ask()
+    await asyncio.wait_for(server.came.get(), 5)
+    server.begun[0](server.log())
+    assert isinstance(await again, PredictResponse)
+    server.close()
 
 
-def test_another_body_under_the_same_key_is_refused_by_every_server(
+@in_loop
+async def test_another_body_under_the_same_key_is_refused_by_every_server(
     servers: Callable[[], Server],
 ) -> None:
-    async def main() -> None:
-        one, other = servers(), servers()
-        one.ask()
-        await one.came.get()
-        foreign = [
-            one.ask(PredictRequest(b"{}", key="k")),
-            other.ask(PredictRequest(b"{}", key="k")),
-        ]
-        one.begun[0](one.log())
-        assert [type(await asyncio.wait_for(each, 5)) for each in foreign] == [Conflict, Conflict]
-        one.close()
-        other.close()
-
-    asyncio.run(main())
+    one, other = servers(), servers()
+    one.ask()
+    await one.came.get()
+    foreign = [
+        one.ask(PredictRequest(b"{}", key="k")),
+        other.ask(PredictRequest(b"{}", key="k")),
+    ]
+    one.begun[0](one.log())
+    assert [type(await asyncio.wait_for(each, 5)) for each in foreign] == [Conflict, Conflict]
+    one.close()
+    other.close()
 
 
-def test_another_body_is_refused_at_once_while_another_server_answers_the_key(
+@in_loop
+async def test_another_body_is_refused_at_once_while_another_server_answers_the_key(
     servers: Callable[[], Server],
 ) -> None:
-    async def main() -> None:
-        one, other = servers(), servers()
-        one.ask()
-        await one.came.get()
-        foreign = other.ask(PredictRequest(b"{}", key="k"))
-        assert isinstance(await asyncio.wait_for(foreign, 5), Conflict)
-        one.begun[0](one.log())
-        one.close()
-        other.close()
-
-    asyncio.run(main())
+    one, other = servers(), servers()
+    one.ask()
+    await one.came.get()
+    foreign = other.ask(PredictRequest(b"{}", key="k"))
+    assert isinstance(await asyncio.wait_for(foreign, 5), Conflict)
+    one.begun[0](one.log())
+    one.close()
+    other.close()
 
 
-def test_another_body_is_refused_after_a_restart(servers: Callable[[], Server]) -> None:
-    async def main() -> None:
-        one = servers()
-        one.log()
-        one.close()
-        other = servers()  # it knows the key from the log alone
-        foreign = other.ask(PredictRequest(b"{}", key="k"))
-        assert isinstance(await asyncio.wait_for(foreign, 5), Conflict)
-        assert isinstance(await asyncio.wait_for(other.ask(), 5), PredictResponse)
-        assert not other.begun
-        other.close()
-
-    asyncio.run(main())
+@in_loop
+async def test_another_body_is_refused_after_a_restart(servers: Callable[[], Server]) -> None:
+    one = servers()
+    one.log()
+    one.close()
+    other = servers()  # it knows the key from the log alone
+    foreign = other.ask(PredictRequest(b"{}", key="k"))
+    assert isinstance(await asyncio.wait_for(foreign, 5), Conflict)
+    assert isinstance(await asyncio.wait_for(other.ask(), 5), PredictResponse)
+    assert not other.begun
+    other.close()
 
 
-def test_claims_that_another_process_locks_refuse_a_key_after_a_bounded_wait(
+@in_loop
+async def test_claims_that_another_process_locks_refuse_a_key_after_a_bounded_wait(
     tmp_path: Path, servers: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clewline.serve.idempotency.key_claims.LOCK_S", 0.1)
-
-    async def main() -> None:
-        server = servers()
-        first = server.ask()
-        await server.came.get()
-        holder = sqlite3.connect(tmp_path / "claims" / "claims.sqlite")
-        holder.execute("BEGIN IMMEDIATE")
-        refused = await asyncio.wait_for(server.ask(PredictRequest(BODY, key="another")), 10)
-        assert isinstance(refused, Overloaded)
-        holder.close()
-        server.begun[0](server.log())
-        assert isinstance(await first, PredictResponse)
-        again = server.ask(PredictRequest(BODY, key="another"))
-        await asyncio.wait_for(server.came.get(), 5)
-        server.begun[1](server.log())
-        assert isinstance(await again, PredictResponse)
-        server.close()
-
-    asyncio.run(main())
+    server = servers()
+    first = server.ask()
+    await server.came.get()
+    holder = sqlite3.connect(tmp_path / "claims" / "claims.sqlite")
+    holder.execute("BEGIN IMMEDIATE")
+    refused = await asyncio.wait_for(server.ask(PredictRequest(BODY, key="another")), 10)
+    assert isinstance(refused, Overloaded)
+    holder.close()
+    server.begun[0](server.log())
+    assert isinstance(await first, PredictResponse)
+    again = server.ask(PredictRequest(BODY, key="another"))
+    await asyncio.wait_for(server.came.get(), 5)
+    server.begun[1](server.log())
+    assert isinstance(await again, PredictResponse)
+    server.close()
 
 
 def test_only_this_user_may_read_or_lock_the_claims(tmp_path: Path) -> None:
@@ -251,23 +245,21 @@ def test_only_this_user_may_read_or_lock_the_claims(tmp_path: Path) -> None:
     claims.close()
 
 
-def test_a_request_on_which_the_model_failed_may_be_tried_again(
+@in_loop
+async def test_a_request_on_which_the_model_failed_may_be_tried_again(
     servers: Callable[[], Server],
 ) -> None:
-    async def main() -> None:
-        one = servers()
-        failed = [b'{"id":"x","error":{"code":"model_failed","message":"it raised"}}']
-        frame = one.make(parts=[LoggedRequest("json", BODY, 1, None, "k")])
-        assert one.writer.write_now(msgspec.structs.replace(frame, answers=failed))
-        one.close()
-        other = servers()  # it finds the key when it reads the log
-        retry = other.ask()
-        await asyncio.wait_for(other.came.get(), 5)
-        other.begun[0](answer := other.log())
-        assert await retry == answer
-        other.close()
-
-    asyncio.run(main())
+    one = servers()
+    failed = [b'{"id":"x","error":{"code":"model_failed","message":"it raised"}}']
+    frame = one.make(parts=[LoggedRequest("json", BODY, 1, None, "k")])
+    assert one.writer.write_now(msgspec.structs.replace(frame, answers=failed))
+    one.close()
+    other = servers()  # it finds the key when it reads the log
+    retry = other.ask()
+    await asyncio.wait_for(other.came.get(), 5)
+    other.begun[0](answer := other.log())
+    assert await retry == answer
+    other.close()
 
 
 KILLED = """
@@ -283,29 +275,26 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("logged", [True, False])
-def test_the_key_of_a_killed_server_is_found_in_the_log_or_taken_over(
+@in_loop
+async def test_the_key_of_a_killed_server_is_found_in_the_log_or_taken_over(
     tmp_path: Path, servers: Callable[[], Server], logged: bool
 ) -> None:
     mark = key_hash("income", "k").hex()
     body = body_digest("json", "", BODY).hex()
-
-    async def main() -> None:
-        survivor = servers()
-        words = [sys.executable, "-c", KILLED, str(tmp_path / "claims"), mark, body]
-        with subprocess.Popen(words, stdout=subprocess.PIPE) as killed:
-            assert killed.stdout is not None
-            assert killed.stdout.readline() == b"claimed\n"
-            retry = survivor.ask()
-            answer = survivor.log() if logged else None
-            os.kill(killed.pid, signal.SIGKILL)
-        if answer is None:
-            await asyncio.wait_for(survivor.came.get(), 5)
-            survivor.begun[0](answer := survivor.log())
-        assert await asyncio.wait_for(retry, 5) == answer
-        assert len(survivor.begun) == (not logged)
-        survivor.close()
-
-    asyncio.run(main())
+    survivor = servers()
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "claims"), mark, body]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"claimed\n"
+        retry = survivor.ask()
+        answer = survivor.log() if logged else None
+        os.kill(killed.pid, signal.SIGKILL)
+    if answer is None:
+        await asyncio.wait_for(survivor.came.get(), 5)
+        survivor.begun[0](answer := survivor.log())
+    assert await asyncio.wait_for(retry, 5) == answer
+    assert len(survivor.begun) == (not logged)
+    survivor.close()
 
 
 def test_only_its_owner_can_free_a_key(tmp_path: Path) -> None:
