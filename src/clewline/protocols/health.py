@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
 
 from clewline.errors import NotFound, Overloaded
+from clewline.protocols.access_log import AccessLog
+from clewline.protocols.http.tls import Certificate
 from clewline.protocols.peer_workers import PeerWorkers
 from clewline.serve.served_endpoint import ServedEndpoint
-
-
-class Lossy(Protocol):
-    """What drops lines rather than wait, and counts them."""
-
-    @property
-    def dropped(self) -> int: ...
-
-
-class Ending(Protocol):
-    """What is valid until some time."""
-
-    ends: float  # seconds since the epoch
 
 
 def require_ready(endpoint: ServedEndpoint) -> None:
@@ -43,13 +31,13 @@ def require_ready(endpoint: ServedEndpoint) -> None:
 
 
 class ServerHealth:
-    """Written by the application, read by `/health/ready` and `/metrics`; on the loop's thread."""
+    """The state of a server. The application writes it; it lives on the loop's thread."""
 
     def __init__(self) -> None:
-        self.draining = False  # it stops: whoever balances load should send no more
+        self.draining = False  # it stops, and load balancers should send no more
         self.statuses: Counter[tuple[str, int]] = Counter()  # (route, status) → requests
-        self.refused: Counter[str] = Counter()  # code of the error → callers who did not pass
-        self.peers: PeerWorkers | None = None  # the other workers, where there is a supervisor
-        self.access_log: Lossy | None = None
-        self.certificate: Ending | None = None
-        self.connections: Callable[[], int] = int  # how many are open
+        self.refused: Counter[str] = Counter()  # code of the error → callers without access
+        self.peers: PeerWorkers | None = None  # all workers, if there is a supervisor
+        self.access_log: AccessLog | None = None
+        self.certificate: Certificate | None = None
+        self.connections: Callable[[], int] = int  # number of open connections
