@@ -11,8 +11,8 @@ from clewline.errors import InvalidConfig, NotFound
 from clewline.project import Project
 from clewline.serve.endpoint_file import endpoint_names, parse_endpoint, read_endpoint
 from clewline.serve.graph.parser import DeclaredNode
-from clewline.serve.graph.problems import InvalidEndpoint
-from clewline.serve.graph.tree import title
+from clewline.serve.graph.problems import SENTENCES, InvalidEndpoint
+from clewline.serve.graph.tree import children, title
 
 
 def wanted(root: DeclaredNode | None) -> object:
@@ -151,8 +151,10 @@ GRAMMAR = [
 
 @pytest.mark.parametrize(("text", "message"), GRAMMAR)
 def test_a_graph_that_says_what_is_not_known_is_refused_by_name(text: str, message: str) -> None:
-    with pytest.raises(InvalidConfig, match=message):
+    with pytest.raises(InvalidEndpoint, match=message) as caught:
         parse_endpoint(f"endpoint: a\n{text}".encode(), Path("endpoints/a.yaml"))
+    for problem in msgspec.json.decode(msgspec.json.encode(caught.value.problems)):
+        assert problem["code"] in SENTENCES
 
 
 def test_all_that_is_wrong_is_named_at_once() -> None:
@@ -162,6 +164,14 @@ def test_all_that_is_wrong_is_named_at_once() -> None:
     places = [problem.at for problem in caught.value.problems]
     assert places == ["graph.arms.y", "graph.route.weights.x", "endpoint", "pin"]
     assert str(caught.value).startswith("endpoints/a.yaml has 4 problems:")
+
+
+def test_arms_may_be_called_as_the_keys_of_a_node_are() -> None:
+    tree = {
+        "kind": "route", "name": "route", "how": "sticky", "config": {},
+        "arms": {n: {"kind": "model", "name": n, "model": "a@1"} for n in ("kind", "name")},
+    }  # fmt: skip
+    assert [key for key, _ in children(tree)] == ["arms.kind", "arms.name"]
 
 
 def test_shares_that_no_decimals_write_exactly_may_be_rounded() -> None:

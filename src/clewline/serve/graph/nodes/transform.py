@@ -143,8 +143,8 @@ def _read_fields(value: Any, at: str, problems: Problems) -> list[dict[str, Any]
             found.append(msgspec.convert({**plain, "name": str(name)}, Field))
         except (msgspec.ValidationError, TypeError) as error:
             kind = plain.get("kind") if isinstance(plain, dict) else plain
-            hint = {"value": stated, "error": error}
-            problems.add("invalid_field", place, known=get_args(Kind), kind=str(kind), **hint)
+            facts = {"kind": str(kind), "value": stated, "error": str(error)}
+            problems.add("invalid_field", place, known=get_args(Kind), **facts)
             continue
         known = Field.__struct_fields__
         problems.add_unknown_keys([key for key in plain if key not in known], known[1:], place)
