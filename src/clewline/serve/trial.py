@@ -141,23 +141,34 @@ class _Trial:
         rows, refused = loaded.background()
         ids = prediction_ids(len(rows))
         entities: list[str | None] = [f"trial-{i}" for i in range(len(rows))]
+
+        def timed(some: slice) -> tuple[list[bytes], float]:
+            start = time.perf_counter()
+            answer = loaded.answer(rows[some], entities[some], ids[some])
+            spent_ms = (time.perf_counter() - start) * 1000
+            self._note(answer.traces, is_alone=some != everything)
+            return answer.answers, spent_ms
+
+        everything = slice(None)
         together: list[bytes] = []
         spent_ms = 0.0
         if rows:  # a model may have been imported without background rows
             loaded.answer(rows[:1], entities[:1], ids[:1])  # the first call is no measure
-            together, spent_ms = self._timed(loaded, rows, entities, ids, among=1)
+            together, spent_ms = timed(everything)
         alone: list[float] = []
         until = time.perf_counter() + MOST_S
-        for i, row in enumerate(rows[:MOST_ALONE]):
-            answers, took_ms = self._timed(loaded, [row], [entities[i]], [ids[i]], among=0)
+        for i in range(min(len(rows), MOST_ALONE)):
+            (answer,), took_ms = timed(slice(i, i + 1))
             alone.append(took_ms)
-            if answers[0] != together[i]:
+            if answer != together[i]:
                 self._failed.add(node)
-                shown = {"alone": _shown(answers[0]), "together": _shown(together[i])}
+                shown = {"alone": _shown(answer), "together": _shown(together[i])}
                 self._problems.add("depends_on_batch", part, part=part, row=i, **shown)
                 break
             if time.perf_counter() > until and i:
                 break
+        names = (each["name"] for each in walk(of_revision(self._revision)))
+        times = [(name, *self._times[name]) for name in names if name in self._times]
         return GraphTrial(
             rows=len(rows),
             refused_rows=refused,
@@ -165,31 +176,12 @@ class _Trial:
             row_ms=_median(alone),
             many_row_ms=round(spent_ms / max(len(rows), 1), 4),
             nodes=[
-                NodeTime(
-                    node=name,
-                    row_ms=_median(self._times[name][0]),
-                    many_row_ms=_median(self._times[name][1]),
-                )
-                for name in (each["name"] for each in walk(of_revision(self._revision)))
-                if name in self._times
+                NodeTime(node=name, row_ms=_median(one), many_row_ms=_median(many))
+                for name, one, many in times
             ],
         )
 
-    def _timed(
-        self,
-        loaded: LoadedRevision,
-        rows: list[Any],
-        entities: list[str | None],
-        ids: list[bytes],
-        among: int,
-    ) -> tuple[list[bytes], float]:
-        start = time.perf_counter()
-        predictions = loaded.answer(rows, entities, ids)
-        spent_ms = (time.perf_counter() - start) * 1000
-        self._note(predictions.traces, among)
-        return predictions.answers, spent_ms
-
-    def _note(self, traces: list[RowTrace], among: int) -> None:
+    def _note(self, traces: list[RowTrace], *, is_alone: bool) -> None:
         """Note how long each node took for a row; for paths that share it, it ran once."""
         paths = {id(trace.path): trace.path for trace in traces}
         rows = Counter(id(trace.path) for trace in traces)
@@ -200,8 +192,8 @@ class _Trial:
                 passed[node] += rows[key]
                 took_us[node] = spent_us
         for node, spent_us in took_us.items():
-            times = self._times.setdefault(node, ([], []))
-            times[among].append(spent_us / 1000 / passed[node])
+            alone, many = self._times.setdefault(node, ([], []))
+            (alone if is_alone else many).append(spent_us / 1000 / passed[node])
 
 
 def _parts(tree: Tree) -> Iterator[Tree]:
