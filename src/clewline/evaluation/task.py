@@ -143,7 +143,7 @@ def _classification(
 def _ask(
     predict: Callable[[Any], Any], model: Any, features: Any, rows: int, *, flat: bool = False
 ) -> NDArray[np.generic]:
-    """Return the answers; `flat` wants one per row, which may stand in a column."""
+    """Return the answers; `flat` wants one per row, possibly as a column."""
     try:
         answers = np.asarray(predict(_model_input(model, features)))
     except refusal_errors() as error:

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urljoin
 
 import msgspec
@@ -68,13 +68,13 @@ class _BrokenOff(Exception):
     """The body ended before its length, or the connection did."""
 
 
-class HubResponse:
+class HubResponse(NamedTuple):
     """A response, its body still unread."""
 
-    def __init__(self, response: Any, url: str, first_headers: Any) -> None:
-        self.response, self.url = response, url
-        self.headers = response.headers
-        self.first_headers = first_headers  # of the first server, before any redirect
+    response: Any
+    url: str
+    headers: Any
+    first_headers: Any  # of the first server, before any redirect
 
 
 class DownloadedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,7 +137,7 @@ def open_url(
             raise HubRefused(
                 f"{at} answered {status}.", fix, int(response.status), response.headers
             )
-        yield HubResponse(response, at, first_headers)
+        yield HubResponse(response, at, response.headers, first_headers)
     finally:
         if response is not None:
             response.close()

@@ -19,18 +19,10 @@ _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 _LISTING_BYTES = 8 << 20  # of a listing that are read
 
 
-class _Card(msgspec.Struct):
-    license: Any = None
-
-
-class _Sibling(msgspec.Struct):
-    rfilename: str
-
-
 class _Repository(msgspec.Struct):
-    siblings: list[_Sibling] = []
+    siblings: list[dict[str, Any]] = []  # {"rfilename": …}
     tags: list[str] = []
-    cardData: _Card | None = None  # as the hub spells it
+    cardData: dict[str, Any] | None = None  # as the hub spells it; {"license": …}
 
 
 def token(address: Address) -> str | None:
@@ -50,8 +42,9 @@ def licence(address: Address, limits: DownloadLimits) -> str | None:
     repository = _read_repository(address, limits) if address.hub is not None else None
     if repository is None:
         return None
-    if repository.cardData is not None and isinstance(repository.cardData.license, str):
-        return repository.cardData.license
+    stated = (repository.cardData or {}).get("license")
+    if isinstance(stated, str):
+        return stated
     tags = [tag.removeprefix("license:") for tag in repository.tags if tag.startswith("license:")]
     return tags[0] if tags else None
 
@@ -79,7 +72,7 @@ def explain_refusal(address: Address, error: HubRefused, limits: DownloadLimits)
     if repository is None:
         fix = f"Look at {page} for its files."
     else:
-        names = [each.rfilename for each in repository.siblings]
+        names = [str(each.get("rfilename")) for each in repository.siblings]
         likely = difflib.get_close_matches(address.path, names, n=3)
         endings = tuple(ending for family in families() for ending in family.file_endings)
         likely += [name for name in names if name.endswith(endings) and name not in likely]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clewline.store.catalog import Transaction
 
 START = digest_bytes(b"clewline registry chain 1\n")
-"""Stands in the first link for the digest of the one before it."""
+"""Takes the place of the previous digest in the first link."""
 
 LINK = b"clewline registry link 1\n"
 REGISTERED, PROMOTED = "registered", "promoted"

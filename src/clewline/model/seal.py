@@ -2,9 +2,9 @@
 The project's key and the seal over a package.
 
 The private key is an Ed25519 key in PEM (PKCS#8), mode 0600, in
-`.clewline/keys/`; its public half stands in `clewline.toml`. A seal signs the
+`.clewline/keys/`; its public half is in `clewline.toml`. A seal signs the
 digest of the manifest, which lists the digest of every other file. What this
-stops, and what it does not, stands in `docs/seals.md`.
+stops, and what it does not, is in `docs/seals.md`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ALGORITHM = "ed25519"
 PACKAGE = b"clewline package seal 1\n"
-"""Stands before a signed package digest, so that no signature serves two purposes."""
+"""Precedes a signed package digest, so that no signature serves two purposes."""
 RESTORE = "Restore the package from a backup, or register the model again."
 """The fix of every error about a damaged package."""
 

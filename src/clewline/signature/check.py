@@ -7,8 +7,8 @@ rounded), a second, exact pass decides and names every bad row and field. `Check
 turns rows into the arrays that a model takes, and flags what the training data did not show.
 
 The validator knows no envelope: an object is always one row, so a field may have any name, even
-`rows`. Whoever reads requests tells `{"rows": […]}` from such a row: an object with all fields
-of the signature is a row.
+`rows`. The reader of requests distinguishes `{"rows": […]}` from such a row: an object with all
+fields of the signature is a row.
 """
 
 from __future__ import annotations

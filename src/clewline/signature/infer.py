@@ -112,7 +112,7 @@ def _infer_field(series: nw.Series[Any]) -> Field:
     if other is not None:
         raise InvalidInput(
             f"The column {series.name!r} ({dtype}) holds {other!r}, a {type(other).__name__}, "
-            "which is no kind of field.",
+            "which cannot be a field.",
             "Cast the column to numbers, booleans, strings, date-times or arrays, or drop it.",
         )
     levels = tuple(sorted(set(values)))

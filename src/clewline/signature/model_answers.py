@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import ModelFailed
-from clewline.signature.field import Output
+from clewline.signature.field import Output, label_name
 from clewline.signature.field_rules import printable_value
 
 SUM_TOLERANCE = 1e-4
@@ -171,7 +170,7 @@ class _AnswerReader:
         if not isinstance(cell, Mapping):
             wrong = f"{printable_value(cell)!r} as probabilities of row {row}"
             raise self._wrong(wrong, "a dict by label")
-        known = {_json_key(label): label for label in self.labels}
+        known = {label_name(label): label for label in self.labels}
         known |= {label: label for label in self.labels}
         shares: dict[Any, float] = {}
         for key, share in cell.items():
@@ -239,7 +238,3 @@ def _plain(cell: Any) -> Any:
     if isinstance(cell, list) and len(cell) == 1:
         cell = cell[0]
     return cell.item() if isinstance(cell, np.generic) else cell
-
-
-def _json_key(label: Any) -> str:
-    return label if isinstance(label, str) else msgspec.json.encode(label).decode()
