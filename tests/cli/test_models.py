@@ -135,7 +135,7 @@ def test_json_is_for_programs(call: Call) -> None:
     assert json.loads(call("verify", "--json")[1])["sound"] is True
 
 
-def test_show_tells_what_it_answers_how_well_and_from_what(call: Call) -> None:
+def test_show_prints_output_metrics_and_origin(call: Call) -> None:
     code, out, _ = call("show", "income@2")
     assert code == 0
     for text in (
@@ -148,7 +148,7 @@ def test_show_tells_what_it_answers_how_well_and_from_what(call: Call) -> None:
         assert text in out
 
 
-def test_diff_shows_what_differs_alone(call: Call) -> None:
+def test_diff_shows_only_differences(call: Call) -> None:
     _, out, _ = call("diff", "income@1", "income@2")
     assert "0.8 [0.79, 0.81]" in out
     assert "train data" not in out
@@ -178,13 +178,13 @@ def test_verify_names_a_flipped_byte_and_exits_1(call: Call) -> None:
     assert call("show", "income@1")[0] == 1
 
 
-def test_what_is_not_there_exits_2_and_names_the_nearest(call: Call) -> None:
+def test_an_unknown_version_exits_2_and_names_the_nearest(call: Call) -> None:
     code, _, err = call("show", "incom@1")
     assert code == 2
     assert "Did you mean 'income@1'?" in err
 
 
-def test_promote_tells_where_the_head_is_in_git(call: Call) -> None:
+def test_promote_names_the_ref_that_holds_the_head(call: Call) -> None:
     subprocess.run(["git", "init", "--quiet"], check=True)
     assert (
         "git push origin refs/clewline/0123456789abcdef"

@@ -32,7 +32,7 @@ def test_a_threshold_lies_in_the_middle_between_two_values() -> None:
     assert learned_rule(table(age=[*range(120), *range(200, 280)])) == "age > 159.5 → yes, else no"
 
 
-def test_null_stands_on_the_side_of_else() -> None:
+def test_null_gets_the_answer_of_else() -> None:
     fitted = learned(table(age=[None] * 60 + [9.0] * 60 + [1.0] * 80))
     assert fitted.describe(LABELS) == "age <= 5 → yes, else no"
     answers, shares = fitted.predict({"age": RuleColumn("age", np.array([np.nan, 1.0, 9.0]))}, 3)

@@ -86,7 +86,7 @@ def test_regression_metrics_are_those_of_scikit_learn(seed: int, rows: int) -> N
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(4, 30))
-def test_weights_mean_that_a_row_stands_several_times(seed: int, rows: int) -> None:
+def test_a_weight_counts_a_row_several_times(seed: int, rows: int) -> None:
     """The law that the bootstrap rests on, for every measure."""
     random = np.random.default_rng(seed)
     counts = random.integers(0, 4, rows)
@@ -116,7 +116,7 @@ def test_weights_mean_that_a_row_stands_several_times(seed: int, rows: int) -> N
         assert whole(counts.astype(np.float64)) == pytest.approx(expected, nan_ok=True)
 
 
-def test_what_a_sample_does_not_define_is_left_out() -> None:
+def test_a_metric_that_a_sample_does_not_define_is_left_out() -> None:
     truth = np.zeros(10, dtype=np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

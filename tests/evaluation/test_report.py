@@ -167,7 +167,7 @@ def test_a_model_is_asked_with_the_columns_that_it_was_fitted_on_in_their_order(
     assert evaluate(model, table, target="y", resamples=5).metrics["r2"].value == pytest.approx(1)
 
 
-def test_rows_that_the_model_refuses_are_told_with_a_way_out() -> None:
+def test_the_error_for_rows_that_the_model_refuses_names_a_way_out() -> None:
     table = pl.DataFrame({"x": ["a", "b"] * 5, "y": ["n", "p"] * 5})
     model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["x"]], table["y"])
     with pytest.raises(InvalidInput, match=r"refuses the test rows.*handle_unknown|'c'"):
@@ -191,6 +191,6 @@ def test_rows_that_the_model_refuses_are_told_with_a_way_out() -> None:
         (Fixed([1.0, float("nan")]), {"x": [1, 2], "y": [1.0, 2.0]}, "not finite"),
     ],
 )
-def test_what_cannot_be_measured_is_named(model, test, words: str) -> None:
+def test_the_reason_why_nothing_can_be_measured_is_named(model, test, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         evaluate(model, pl.DataFrame(test), target="y", resamples=5)

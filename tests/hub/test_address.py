@@ -59,7 +59,7 @@ def test_an_address_leads_to_one_file(text: str, url: str) -> None:
         "https://github.com/o/r/blob/main/m.onnx",
     ],
 )
-def test_what_is_no_safe_address_is_refused(text: str) -> None:
+def test_an_unsafe_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput) as told:
         address.parse_address(text)
     assert "secret" not in str(told.value)
@@ -72,7 +72,7 @@ def test_code_is_refused_with_the_way_out(text: str) -> None:
     assert "ONNX file" in (told.value.fix or "")
 
 
-def test_another_hub_is_honoured_and_held_to_https(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_hub_is_used_and_must_be_https(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example.com/hf/")
     found = address.parse_address("hf:o/r/m.onnx@v1")
     assert found.url == "https://mirror.example.com/hf/o/r/resolve/v1/m.onnx"

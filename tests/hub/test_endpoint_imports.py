@@ -49,7 +49,7 @@ def test_apply_brings_a_file_and_serves_it(
     assert call("endpoints", "check", "find")[0] == 0
 
 
-def test_it_stands_in_any_place_of_a_graph(
+def test_a_graph_may_import_a_model_anywhere(
     hub: Any, project: Project, call: Any, onnx_file: bytes
 ) -> None:
     digest = hub.put(FILE, onnx_file)
@@ -73,7 +73,7 @@ def test_it_stands_in_any_place_of_a_graph(
     "text",
     ["model: 'hf:{file}'", "model: {{from: 'hf:{file}', name: detector}}", "graph: 'hf:{file}'"],
 )
-def test_without_a_digest_the_found_one_is_told(
+def test_without_a_digest_the_error_names_the_found_one(
     hub: Any, project: Project, call: Any, onnx_file: bytes, text: str
 ) -> None:
     digest = hub.put(FILE, onnx_file)
@@ -95,7 +95,7 @@ def test_resolving_alone_fetches_nothing(hub: Any, project: Project, onnx_file: 
     assert hub.asked == []
 
 
-def test_what_is_wrong_with_the_mapping_is_told_at_once(project: Project) -> None:
+def test_all_faults_of_the_mapping_are_named_at_once(project: Project) -> None:
     write(project, "model: {from: model.onnx, digest: abc, nam: x}")
     with pytest.raises(InvalidEndpoint) as told:
         read_endpoint(project, "find")

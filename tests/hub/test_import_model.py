@@ -91,7 +91,7 @@ def test_a_file_from_a_disk_satisfies_an_address_without_a_network(
 
 
 @pytest.mark.parametrize("lfs", [True, False])
-def test_without_a_digest_the_found_one_is_told(
+def test_without_a_digest_the_error_names_the_found_one(
     hub: Any, project: Project, store: Store, onnx_file: bytes, lfs: bool
 ) -> None:
     hub.lfs = lfs
@@ -152,7 +152,7 @@ def test_a_body_that_crawls_is_given_up_at_once(
     assert len(hub.methods("cdn")) == 1
 
 
-def test_a_file_over_the_bound_is_refused_by_what_is_told_and_by_what_comes(
+def test_a_file_over_the_limit_is_refused_by_its_stated_and_by_its_real_size(
     hub: Any, project: Project, store: Store, onnx_file: bytes
 ) -> None:
     digest = hub.put(FILE, onnx_file)
@@ -220,7 +220,7 @@ def test_redirects_out_of_https_or_in_circles_are_refused(
     assert reason in told.message
 
 
-def test_no_network_is_told_with_the_way_without_it(
+def test_an_error_without_a_network_names_the_way_without_one(
     hub: Any, project: Project, store: Store, onnx_file: bytes
 ) -> None:
     digest = hub.put(FILE, onnx_file)

@@ -82,14 +82,14 @@ def test_the_profile_counts_the_answers_to_the_test_rows(made: contents.PackageC
     assert [sum(histogram.counts) for histogram in output.probabilities or ()] == [30, 30]
 
 
-def test_background_rows_are_what_a_client_may_send(made: contents.PackageContents) -> None:
+def test_a_client_may_send_every_background_row(made: contents.PackageContents) -> None:
     rows = Checker(made.signature).decode(made.files["background.json"])
     assert len(rows) == 60
     sent = msgspec.json.decode(made.files["background.json"])
     assert {"age": 40, "job": None} in sent
 
 
-def test_rows_that_an_endpoint_would_refuse_are_left_out_and_told() -> None:
+def test_rows_that_an_endpoint_would_refuse_are_left_out_with_a_note() -> None:
     """The training table never showed a null age, so no request may have one."""
     test = pl.concat(
         [
@@ -135,7 +135,7 @@ def test_a_regressors_values_are_counted() -> None:
     assert sum(values.counts) == 50
 
 
-def test_labels_are_counted_where_there_are_no_probabilities() -> None:
+def test_labels_are_counted_without_probabilities() -> None:
     table = TRAIN.with_columns(size=pl.col("age") * 2)[["age", "size", "income"]]
     model = RidgeClassifier().fit(table.drop("income"), table["income"])
     made = contents.convert_model(model, train=table, test=None, target="income")
@@ -180,7 +180,7 @@ def test_tables_that_are_not_the_models_are_refused_by_column() -> None:
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_what_is_no_fitted_estimator_is_refused(model: Any) -> None:
+def test_an_object_that_is_not_a_fitted_estimator_is_refused(model: Any) -> None:
     with pytest.raises(NotSupported):
         contents.convert_model(model, train=TRAIN, test=None, target="income")
 
@@ -192,7 +192,7 @@ def test_a_regressor_of_several_targets_is_refused() -> None:
         contents.convert_model(model, train=table, test=None, target="y")
 
 
-def test_test_rows_that_the_model_itself_refuses_are_told_with_a_way_out() -> None:
+def test_the_error_for_test_rows_that_the_model_refuses_names_a_way_out() -> None:
     table = pl.DataFrame({"x": ["a", "b"] * 5, "y": ["n", "p"] * 5})
     model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["x"]], table["y"])
     strange = table.with_columns(x=pl.lit("c"))

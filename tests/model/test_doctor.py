@@ -45,7 +45,7 @@ def test_a_key_that_others_can_read_or_that_is_another_one_is_named(project: Pro
     assert codes(project) == ["unreadable_key"]
 
 
-def test_what_killed_registrations_leave_is_named(registry: Registry) -> None:
+def test_leftovers_of_killed_registrations_are_named(registry: Registry) -> None:
     project = registry.project
     (project.packages / "income" / "1").mkdir(parents=True)
     assert codes(project) == ["unregistered_package"]
@@ -85,7 +85,7 @@ def test_the_doctor_changes_nothing(registry: Registry, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [None, "c2hvcnQ="])
-def test_a_project_without_a_public_key_is_told_so(registry: Registry, broken: str | None) -> None:
+def test_a_project_without_a_public_key_is_named(registry: Registry, broken: str | None) -> None:
     import dataclasses
 
     add(registry, b"a")

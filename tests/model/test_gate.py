@@ -64,7 +64,7 @@ def failures(
     ]
 
 
-def test_every_line_is_judged_and_says_where_it_stands(asked: gate.Gate) -> None:
+def test_every_line_is_judged_with_its_number(asked: gate.Gate) -> None:
     verdicts = gate.judge_version(asked, GOOD, None)
     assert [(verdict.rule, verdict.line, verdict.passed) for verdict in verdicts] == [
         ("metrics.accuracy", 5, True),
@@ -96,7 +96,7 @@ def test_a_refusal_names_the_line_with_value_and_bound(asked: gate.Gate) -> None
     ]
 
 
-def test_what_was_not_measured_does_not_pass(asked: gate.Gate) -> None:
+def test_a_metric_that_was_not_measured_does_not_pass(asked: gate.Gate) -> None:
     bare = candidate(metrics={}, headline=None, beats_baseline=None, latency_ms=None)
     failed = failures(asked, bare, candidate(ref="income@1"))
     assert len(failed) == 5  # all but the size
@@ -117,7 +117,7 @@ def test_a_difference_inside_the_champions_interval_may_be_chance(asked: gate.Ga
     assert len(failures(asked, below, champion)) == 1
 
 
-def test_other_test_rows_are_told(asked: gate.Gate) -> None:
+def test_a_verdict_names_other_test_rows(asked: gate.Gate) -> None:
     champion = candidate(ref="income@1", test="b" * 64)
     verdict = next(
         v for v in gate.judge_version(asked, GOOD, champion) if v.rule == "not_worse_than"

@@ -76,7 +76,7 @@ def every_name(sealed: Sealed) -> list[str]:
     return sorted(path.name for path in sealed.folder.iterdir())
 
 
-def test_what_is_written_is_what_is_opened(sealed: Sealed) -> None:
+def test_a_package_opens_with_the_bytes_that_were_written(sealed: Sealed) -> None:
     opened = sealed.open()
     assert opened.files == FILES
     assert opened.signature == SIGNATURE

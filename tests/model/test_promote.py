@@ -65,7 +65,7 @@ def test_a_refused_version_changes_nothing(gated: Registry) -> None:
     assert len(links(gated)) == 1
 
 
-def test_a_reason_overrules_the_gate_and_stands_in_the_chain(gated: Registry) -> None:
+def test_a_reason_overrules_the_gate_and_is_in_the_chain(gated: Registry) -> None:
     done = promote(gated, "income@3", "champion", force="the others leak the target")
     assert done.forced == "the others leak the target"
     (body,) = links(gated)
@@ -85,7 +85,7 @@ def test_a_damaged_champion_is_replaced_with_a_reason(gated: Registry) -> None:
     assert promote(gated, "income@2", "champion", force="income@1 is damaged").moved
 
 
-def test_a_reason_that_was_not_needed_is_not_told_as_if_it_were(gated: Registry) -> None:
+def test_a_reason_that_was_not_needed_is_not_recorded(gated: Registry) -> None:
     assert promote(gated, "income@1", "champion", force="to be sure").forced is None
 
 

@@ -73,9 +73,7 @@ def test_a_version_is_found_by_number_alias_and_name(registry: Registry) -> None
         ("income@chmpion", "Did you mean 'income@champion'"),
     ],
 )
-def test_what_is_not_there_is_answered_with_the_nearest(
-    registry: Registry, ref: str, says: str
-) -> None:
+def test_an_unknown_version_gets_the_nearest_name(registry: Registry, ref: str, says: str) -> None:
     add(registry, b"a")
     promote(registry, "income", "champion")
     with pytest.raises(NotFound, match=says):
@@ -136,7 +134,7 @@ def test_a_killed_registration_is_there_wholly_or_not_at_all(project: Project) -
         }
 
 
-def test_what_a_killed_registration_left_is_moved_aside_not_deleted(
+def test_a_leftover_of_a_killed_registration_is_moved_aside_not_deleted(
     registry: Registry, project: Project
 ) -> None:
     """It may as well be a version that an older backup of the catalog does not know."""
@@ -173,9 +171,7 @@ def test_a_key_of_another_project_registers_nothing(project: Project, tmp_path: 
     assert not project.packages.joinpath("income").exists()
 
 
-def test_versions_can_be_read_where_the_private_key_is_not(
-    registry: Registry, project: Project
-) -> None:
+def test_versions_can_be_read_without_the_private_key(registry: Registry, project: Project) -> None:
     """A server holds the public key only."""
     add(registry, b"a")
     project.private_key.unlink()

@@ -94,12 +94,12 @@ def test_a_changed_link_is_found(signed: Signed, place: int, what: str) -> None:
     assert signed.wrong(links)
 
 
-def test_a_chain_made_anew_without_the_key_is_found(signed: Signed, tmp_path: Path) -> None:
+def test_a_chain_that_was_rebuilt_without_the_key_is_found(signed: Signed, tmp_path: Path) -> None:
     """Whoever can write the catalog can count digests; signing takes the private key."""
     assert all("not signed" in text for text in signed.wrong(Signed(tmp_path).links))
 
 
-def test_what_the_catalog_holds_without_a_link_is_found(registry: Registry) -> None:
+def test_a_record_without_a_link_is_found(registry: Registry) -> None:
     add(registry, b"a")
     add(registry, b"b")
     promote(registry, "income@1", "champion")
@@ -136,7 +136,7 @@ def test_promotions_that_were_cut_off_are_found_in_git(registry: Registry) -> No
     assert all("is missing" in problem for problem in problems)
 
 
-def test_heads_that_were_fetched_are_held_against_the_chain(registry: Registry) -> None:
+def test_fetched_heads_are_compared_with_the_chain(registry: Registry) -> None:
     """Whoever rewrites the chain can drop the local ref too; what was pushed comes back."""
     git(registry.project, "init", "--quiet")
     add(registry, b"a")

@@ -47,7 +47,7 @@ def test_nothing_is_accepted_unless_somebody_said_so(tmp_path: Path, text: str |
         ("[]", "Expected `object`"),
     ],
 )
-def test_what_the_file_may_not_say_is_named(tmp_path: Path, text: str, words: str) -> None:
+def test_a_forbidden_entry_of_the_file_is_named(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "income.yaml"
     path.write_text(text)
     with pytest.raises(InvalidConfig, match=words):
@@ -70,7 +70,7 @@ def test_what_the_file_may_not_say_is_named(tmp_path: Path, text: str, words: st
         ({"rows": {"bounds": ["2024-01-01", "2025-01-01"]}}, "'rows'"),
     ],
 )
-def test_what_does_not_fit_the_signature_is_named(
+def test_a_limit_that_does_not_fit_the_signature_is_named(
     mixed: Checker, fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InvalidConfig, match=words):

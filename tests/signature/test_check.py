@@ -140,7 +140,7 @@ def test_zero_may_be_written_in_any_way(mixed: Checker, text: str) -> None:
         ("when", '"9999-01-01T00:00:00.000001Z"', "9999-01-01T00:00:00.000001Z", "RFC 3339"),
     ],
 )
-def test_a_bad_value_is_refused_with_its_name_and_what_was_expected(
+def test_a_bad_value_is_refused_with_its_name_and_the_expected_value(
     mixed: Checker, field: str, text: str, value: Any, expected: str
 ) -> None:
     problems = refused(mixed, literal(field, text))
@@ -162,7 +162,7 @@ def test_whole_seconds_pass_up_to_the_last_year(mixed: Checker) -> None:
     assert columns.numbers[0, 4] == 253402300799e6
 
 
-def test_a_missing_field_is_refused_even_where_null_would_do(mixed: Checker) -> None:
+def test_a_missing_field_is_refused_even_if_null_is_allowed(mixed: Checker) -> None:
     row = {key: value for key, value in GOOD.items() if key not in ("note", "age")}
     problems = refused(mixed, json.dumps(row).encode())
     assert {(p.field, p.value, p.expected) for p in problems} == {
@@ -221,7 +221,7 @@ def test_the_error_says_how_many_rows_and_the_first_problem(mixed: Checker) -> N
     "data",
     [b"", b"  ", b"{", b"[", b"[]", b" [ ] ", b"[{},]", b"\xff", b'{"a":1} x', b"\xef\xbb\xbf{}"],
 )
-def test_what_is_no_json_or_holds_no_rows_is_malformed(mixed: Checker, data: bytes) -> None:
+def test_a_body_that_is_not_json_or_has_no_rows_is_malformed(mixed: Checker, data: bytes) -> None:
     with pytest.raises(MalformedInput):
         mixed.decode(data)
 

@@ -138,6 +138,6 @@ def test_labels_come_in_the_order_of_the_model() -> None:
         ([1, 2], "list is not a table"),
     ],
 )
-def test_what_cannot_be_inferred_is_named(table: Any, words: str) -> None:
+def test_a_column_that_cannot_be_inferred_is_named(table: Any, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         infer_signature(table, target="y")

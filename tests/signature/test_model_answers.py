@@ -111,7 +111,7 @@ def test_a_label_that_is_no_text_may_be_a_key_as_json_writes_it() -> None:
         ([{"bad": "x", "good": 1}, {"bad": 1}], "'x'"),
     ],
 )
-def test_anything_else_is_refused_by_what_came(said: Any, says: str) -> None:
+def test_any_other_answer_is_refused_and_named(said: Any, says: str) -> None:
     with pytest.raises(ModelFailed, match=says) as caught:
         read_answers(said, MOOD, 2, who="Model")
     assert caught.value.message.startswith("Model answered 2 rows with ")
