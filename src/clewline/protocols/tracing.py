@@ -34,8 +34,7 @@ from clewline.errors import ClewlineError
 from clewline.protocols.error_responses import STATUS
 from clewline.serve.log.frame import RoutePath
 from clewline.serve.metrics.request_timings import RequestTimings
-from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import PredictResponse, Reply
+from clewline.serve.predict_request import PredictRequest, PredictResponse, Reply
 from clewline.store.ids import id_text
 from clewline.version import __version__
 

@@ -156,7 +156,7 @@ class Batcher:
     The queue, the batches and the log of one revision. Lives on the loop's thread.
 
     Args:
-        answerer: Answers the batches.
+        predictor: Answers the batches.
         log: Takes the frames.
         durability: When a frame counts as written.
         threads: Computes slow batches.
@@ -169,7 +169,7 @@ class Batcher:
 
     def __init__(
         self,
-        answerer: BatchPredictor,
+        predictor: BatchPredictor,
         log: FrameLog,
         durability: Durability,
         threads: Executor,
@@ -182,7 +182,7 @@ class Batcher:
     ) -> None:
         self.cost = cost or BatchCost()
         self.rows = 0  # taken, and not yet answered
-        self._answerer = answerer
+        self._predictor = predictor
         self._log = log
         self._durability = durability
         self._threads = threads
@@ -260,7 +260,7 @@ class Batcher:
     def _next_queue(self) -> deque[_Piece] | None:
         """Return the queue of the next batch; None if none may begin now."""
         small, large = self._in_flight[False], self._in_flight[True]
-        if self._answerer.concurrent:
+        if self._predictor.concurrent:
             if self._small and not small:
                 return self._small
             return self._large if self._large and large < IN_FLIGHT else None
@@ -360,7 +360,7 @@ class Batcher:
             rows += call.rows if piece.is_whole else call.rows[piece.start : piece.stop]
             entities += whose[piece.start : piece.stop] if whose else [None] * len(piece)
         try:
-            return pieces, self._answerer.answer(rows, entities, ids)
+            return pieces, self._predictor.answer(rows, entities, ids)
         except InvalidInput as error:  # a level that the model's own encoder refuses
             start = pieces[0].start  # the caller counts rows from the start of the call
             moved = [msgspec.structs.replace(each, row=each.row + start) for each in error.fields]
@@ -416,7 +416,7 @@ class Batcher:
             self._loop.call_soon_threadsafe(self._logged, calls, start, error)
 
         try:
-            frame = self._answerer.frame(
+            frame = self._predictor.frame(
                 BatchAnswer(ids, answers, traces), [call.part for call in calls]
             )
             quick = self._durability == "process" and len(ids) <= LONG_ROWS
@@ -475,7 +475,7 @@ class Batcher:
         for start, answered in call.partial:
             all_ids[start : start + len(answered.ids)] = map(id_text, answered.ids)
         call.failure = ModelFailed(error.message, error.fix, tuple(all_ids))
-        failed = self._answerer.failed(call.failure)
+        failed = self._predictor.failed(call.failure)
         call.ids, call.answers, call.traces = failed.ids, failed.answers, failed.traces
         self._log_calls([call])
 

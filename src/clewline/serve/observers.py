@@ -6,8 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from clewline.errors import ClewlineError
-from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import Reply
+from clewline.serve.predict_request import PredictRequest, Reply
 
 
 class RequestTracer(Protocol):

@@ -1,4 +1,4 @@
-"""A request to predict, whatever protocol it came by."""
+"""A request to predict and its answer, whatever protocol they travel by."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from clewline.errors import ClewlineError
 from clewline.serve.formats.body_format import JSON
 from clewline.serve.metrics.request_timings import RequestTimings
 
@@ -28,3 +29,15 @@ class PredictRequest(msgspec.Struct, eq=False):
     abandoned: Callable[[], bool] | None = None  # returns whether the caller has gone
     trace: Any = None  # the caller's trace context, if it sent one
     timings: RequestTimings | None = None  # set if the request is traced
+
+
+class PredictResponse(msgspec.Struct, frozen=True, gc=False):
+    """The revision that answered, and the JSON of each prediction."""
+
+    revision: str
+    predictions: list[bytes]
+    first_id: bytes
+
+
+Reply = Callable[[PredictResponse | ClewlineError], None]
+"""Called once, on the loop's thread, with the outcome of a request."""

@@ -19,7 +19,7 @@ from clewline.protocols.error_responses import STATUS
 from clewline.protocols.health import ServerHealth
 from clewline.protocols.mlflow.scoring import ERROR_CODES, MlflowRoutes, write_answer
 from clewline.protocols.rest.routes import RestRoutes
-from clewline.serve.predict_response import PredictResponse
+from clewline.serve.predict_request import PredictResponse
 from clewline.serve.prediction_replay import replay_prediction
 
 INVOCATIONS = "/invocations"

@@ -28,8 +28,7 @@ from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import CSV, PARQUET
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import PredictResponse
+from clewline.serve.predict_request import PredictRequest, PredictResponse
 from clewline.serve.served_endpoint import ServedEndpoint
 from clewline.signature.field_rules import printable_text
 

@@ -19,8 +19,7 @@ from clewline.protocols.oip.infer_request import InferOptions
 from clewline.protocols.oip.model_metadata import label_datatype, output_tensors, value_datatype
 from clewline.protocols.oip.tensor_data import BYTES, DTYPES, pack_strings
 from clewline.protocols.request_headers import checked_key, deadline_in
-from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import PredictResponse
+from clewline.serve.predict_request import PredictRequest, PredictResponse
 from clewline.signature.field import Output, label_name
 from clewline.signature.field_rules import printable_text
 from clewline.signature.json_rows import NameSuggestions

@@ -28,8 +28,7 @@ from clewline.protocols.route import POST, READ, DocumentedRoute, HttpRoute, Rou
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import PredictResponse
+from clewline.serve.predict_request import PredictRequest, PredictResponse
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 from clewline.signature.field import Output
 

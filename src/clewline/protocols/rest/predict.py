@@ -22,8 +22,7 @@ from clewline.protocols.rest.streams import StreamedPrediction
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import JSON
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import PredictResponse, Reply
+from clewline.serve.predict_request import PredictRequest, PredictResponse, Reply
 from clewline.serve.served_endpoint import ServedEndpoint
 
 SPECIAL = frozenset({b"content-encoding", b"idempotency-key", b"timeout-ms", b"traceparent"})

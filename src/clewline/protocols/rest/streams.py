@@ -21,8 +21,7 @@ from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import JSON, JSON_ROWS, load_format
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest
-from clewline.serve.predict_response import PredictResponse
+from clewline.serve.predict_request import PredictRequest, PredictResponse
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 
 PIECE_ROWS = 512

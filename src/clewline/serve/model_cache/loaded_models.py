@@ -88,7 +88,7 @@ class SharedModels:
     Loads packages, and closes each when its last user is gone. Any thread may call it.
 
     Args:
-        project: Whose packages are loaded, and whose public key they are held against.
+        project: Has the packages, and the public key that checks their seals.
         packages: `name@number` → digest of the package, as the catalog or a revision pins it.
     """
 
