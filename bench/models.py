@@ -23,7 +23,7 @@ from clewline.model.families.model_files import convert_bytes
 from clewline.model.families.onnx.family import OnnxFamily
 from clewline.model.runtime.frames import columns_of
 from clewline.model.runtime.outputs import take_rows
-from clewline.model.runtime.registry import load as runtime_of
+from clewline.model_families import family_named
 from clewline.signature.field import Signature
 from clewline.signature.infer import infer_signature
 
@@ -153,7 +153,7 @@ def own_rows(made: Any, test: Any) -> Any:
 
 
 def asked(made: Any, test: Any) -> tuple[float, dict[str, str]]:
-    runtime = runtime_of(made.compiled.runtime)
+    runtime = family_named(made.compiled.runtime)
     load_s = best(lambda: runtime.load(made.compiled.files, made.signature).close())
     predictor = runtime.load(made.compiled.files, made.signature)
     rows = columns_of(test, made.signature)
