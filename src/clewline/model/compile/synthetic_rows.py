@@ -37,7 +37,7 @@ HUGE = (1e6, -1e6, 1e30, -1e30)
 ODD_TEXTS = ("", "None", "nan", "NaN", "null", "<NA>", "\x00", "never seen")
 """Texts that are none of a model's levels, or are mistaken for null."""
 
-PROSE = (
+ODD_PROSE = (
     " ",
     ".",
     "a",
@@ -55,9 +55,9 @@ PROSE = (
 )
 """Texts of all alphabets, marks and lengths."""
 
-GLUED = ("{}é", "ß{}", "{}_x", "{}7", "{}'s", "日{}", "{}\u0301", "-{}-")
+AFFIXES = ("{}é", "ß{}", "{}_x", "{}7", "{}'s", "日{}", "{}\u0301", "-{}-")
 
-Edit = Callable[[Columns, int], None]
+RowEdit = Callable[[Columns, int], None]
 
 
 def synthetic_rows(
@@ -74,7 +74,7 @@ def synthetic_rows(
     """
     draw = np.random.default_rng(seed)
 
-    def edited(edits: list[Edit]) -> Columns:
+    def edited(edits: list[RowEdit]) -> Columns:
         rows = take_rows(table, _places(len(table), len(edits), draw))
         for place, edit in enumerate(edits):
             edit(rows, place)
@@ -96,21 +96,23 @@ def count_tried(thresholds: Sequence[tuple[int, float]]) -> int:
     return min(len(thresholds), MAX_THRESHOLDS)
 
 
-def _number(field: Any, value: Any) -> Edit:
+def _number(field: Any, value: Any) -> RowEdit:
     def edit(rows: Columns, place: int) -> None:
         rows.numbers[place, field] = value
 
     return edit
 
 
-def _text(field: Any, value: Any) -> Edit:
+def _text(field: Any, value: Any) -> RowEdit:
     def edit(rows: Columns, place: int) -> None:
         rows.texts[place, field] = value
 
     return edit
 
 
-def _threshold_edits(signature: Signature, thresholds: Sequence[tuple[int, float]]) -> list[Edit]:
+def _threshold_edits(
+    signature: Signature, thresholds: Sequence[tuple[int, float]]
+) -> list[RowEdit]:
     edits = []
     for field, value in thresholds:
         points = [np.nextafter(value, -np.inf), value, np.nextafter(value, np.inf)]
@@ -121,7 +123,7 @@ def _threshold_edits(signature: Signature, thresholds: Sequence[tuple[int, float
     return edits
 
 
-def _null_edits(signature: Signature) -> list[Edit]:
+def _null_edits(signature: Signature) -> list[RowEdit]:
     numbers = [i for i, field in enumerate(signature.numeric) if field.nullable]
     texts = [i for i, field in enumerate(signature.textual) if field.nullable]
 
@@ -133,16 +135,16 @@ def _null_edits(signature: Signature) -> list[Edit]:
     return [edit for edit in [*edits, all_null] for _ in range(ROWS_PER_NULL)] if edits else []
 
 
-def _text_edits(table: Columns, signature: Signature) -> list[Edit]:
+def _text_edits(table: Columns, signature: Signature) -> list[RowEdit]:
     edits = []
     for index, field in enumerate(signature.textual):
         is_category = field.kind == "category"
-        levels = (field.levels or ())[:500] if is_category else prose(table.texts[:, index])
+        levels = (field.levels or ())[:500] if is_category else odd_texts(table.texts[:, index])
         edits += [_text(index, text) for text in (*ODD_TEXTS, *levels)]
     return edits
 
 
-def _extreme_edits(signature: Signature) -> list[Edit]:
+def _extreme_edits(signature: Signature) -> list[RowEdit]:
     """Set every number to 0 or 1, and one at a time to a huge value; dates stay as they are."""
     kinds = [field.kind for field in signature.numeric]
     places = [index for index, kind in enumerate(kinds) if kind != "datetime"]
@@ -153,7 +155,7 @@ def _extreme_edits(signature: Signature) -> list[Edit]:
     return [_number(places, 0.0), _number(places, 1.0), *huge]
 
 
-def prose(texts: NDArray[Any]) -> tuple[str, ...]:
+def odd_texts(texts: NDArray[Any]) -> tuple[str, ...]:
     """
     Return texts on which cutting out words differs, if it can.
 
@@ -164,10 +166,10 @@ def prose(texts: NDArray[Any]) -> tuple[str, ...]:
     few = [" ".join(words[at : at + 10]) for at in range(0, min(len(words), 2000), 10)]
     glued = [
         " ".join(form.format(word) for word in words[at : at + 10])
-        for form in GLUED
+        for form in AFFIXES
         for at in range(0, min(len(words), 400), 10)
     ]
-    return (*PROSE, *few, *(text.upper() for text in few[:40]), *glued)
+    return (*ODD_PROSE, *few, *(text.upper() for text in few[:40]), *glued)
 
 
 def _mixed(table: Columns, draw: np.random.Generator) -> Columns:

@@ -102,7 +102,7 @@ def constant_trees(values: Iterable[float]) -> list[tuple[int, DecisionTree]]:
     return [(target, constant_tree(value)) for target, value in enumerate(values)]
 
 
-def simplified(tree: DecisionTree) -> DecisionTree:
+def merge_equal_leaves(tree: DecisionTree) -> DecisionTree:
     """Merge sibling leaves that add the same; every row still gets what it got."""
     leaf, value = tree.leaf.copy(), tree.value.copy()
     while True:

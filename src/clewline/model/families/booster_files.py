@@ -47,7 +47,7 @@ def convert(family: Any, model: Any, inputs: RegistrationInputs, name: str) -> P
         rows = _synthetic_table(signature)
     else:
         columns = [each.name for each in signature.fields]
-        rows = dataframes.open_table(packaging.select(inputs.train, columns)).to_pandas()
+        rows = dataframes.open_table(packaging.select_columns(inputs.train, columns)).to_pandas()
     _set_labels(family, model, signature)
     table = _with_categories(rows, signature, found)
     frame: Any = "pandas" if _names(model) else "numpy"

@@ -292,7 +292,7 @@ def classes_of(
     return list(range(count)) if objective in several else None
 
 
-def unserved(library: str, objective: str) -> NotSupported:
+def unsupported_objective(library: str, objective: str) -> NotSupported:
     """Return the error for a booster that answers neither probabilities nor a value."""
     return NotSupported(
         f"A booster of {library} with the objective {objective or 'unknown'!r} gives neither "

@@ -44,7 +44,7 @@ class EstimatorFamily(Family):
         task = self.task(model)
         names = packaging.fitted_columns(model, inputs.train, target)
         labels = model.classes_.tolist() if task is None else None
-        table = packaging.select(inputs.train, [*names, target])
+        table = packaging.select_columns(inputs.train, [*names, target])
         inferred = infer_signature(table, target=target, task=task, labels=labels)
         signature = packaging.with_probabilities(
             self._with_texts(inferred, model), hasattr(model, "predict_proba")

@@ -127,7 +127,7 @@ def fields_of(table: Any, columns: list[str]) -> tuple[Field, ...]:
     return infer_signature(chosen.to_native(), target=helper, task="regression").fields
 
 
-def select(table: Any, columns: list[str]) -> Any:
+def select_columns(table: Any, columns: list[str]) -> Any:
     """Take columns of a table, in order; raises InvalidInput if one is missing."""
     opened = dataframes.open_table(table)
     for column in columns:
@@ -150,8 +150,8 @@ def split_rows(
     """
     names = [field.name for field in signature.fields]
     checker = Checker(signature)
-    train = select(inputs.train, names)
-    asked = train if inputs.test is None else select(inputs.test, names)
+    train = select_columns(inputs.train, names)
+    asked = train if inputs.test is None else select_columns(inputs.test, names)
     asked, notes = _allowed_rows(checker, asked)
     test = None if inputs.test is None else checker.table(asked).columns
     return train, asked, checker.table(train).columns, test, notes

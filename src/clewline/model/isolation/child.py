@@ -25,7 +25,7 @@ def main(channel: int, lifeline: int) -> None:
         channel: Descriptor of the socket.
         lifeline: Descriptor of a pipe that the server holds open while it lives.
     """
-    end_with(lifeline)
+    end_with_server(lifeline)
     faulthandler.enable()
     with socket.socket(fileno=channel) as server:
         try:
@@ -36,7 +36,7 @@ def main(channel: int, lifeline: int) -> None:
             return  # the server closed the model
 
 
-def end_with(lifeline: int) -> None:
+def end_with_server(lifeline: int) -> None:
     """
     End this process when the server ends, even if native code never returns.
 

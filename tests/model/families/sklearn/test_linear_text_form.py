@@ -29,7 +29,7 @@ from sklearn.svm import LinearSVC
 from clewline.errors import IntegrityError, InvalidInput
 from clewline.evaluation.report import evaluate
 from clewline.model import contents
-from clewline.model.families.linear_text_model.family import LinearTextFamily, cutter
+from clewline.model.families.linear_text_model.family import LinearTextFamily, term_splitter
 from clewline.model.families.sklearn.linear_text_form import linear_text_spec
 from clewline.model_families import family_named
 from clewline.signature.columns import Columns
@@ -196,7 +196,7 @@ def test_any_text_is_cut_as_scikit_learn_cuts_it(vectorizer: Any, text: str) -> 
     spec = linear_text_spec(vectorizer, vectorizer, "text", "labels")
     with warnings.catch_warnings(action="ignore"):
         wanted = vectorizer.build_analyzer()(text)
-    assert Counter(cutter(spec)(text)) == Counter(wanted)
+    assert Counter(term_splitter(spec)(text)) == Counter(wanted)
 
 
 @pytest.mark.parametrize("analyzer", ["word", "char", "char_wb"])
@@ -205,7 +205,7 @@ def test_texts_shorter_than_a_term_are_cut_as_scikit_learn_cuts_them(
     analyzer: str, ngrams: tuple[int, int]
 ) -> None:
     vectorizer = CountVectorizer(analyzer=analyzer, ngram_range=ngrams)
-    cut = cutter(linear_text_spec(vectorizer, vectorizer, "text", "labels"))
+    cut = term_splitter(linear_text_spec(vectorizer, vectorizer, "text", "labels"))
     for text in (*ODD, "a", "ab", "abc", "one two", "one two three four five"):
         assert Counter(cut(text)) == Counter(vectorizer.build_analyzer()(text))
 

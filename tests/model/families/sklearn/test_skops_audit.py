@@ -19,7 +19,7 @@ from skops.io import dumps, get_untrusted_types
 
 from clewline.errors import IntegrityError
 from clewline.model.families.sklearn.skops_audit import UNUSUAL_DICT
-from clewline.model.families.sklearn.skops_types import load_skops, trusted_types, untrusted
+from clewline.model.families.sklearn.skops_types import load_skops, trusted_types, untrusted_parts
 
 SCORER = make_scorer(accuracy_score)
 PARTIAL = functools.partial(accuracy_score, [1])
@@ -57,7 +57,7 @@ def refused(data: bytes) -> str:
     assert set(get_untrusted_types(data=data)) <= trusted_types()
     with pytest.raises(IntegrityError) as error:
         load_skops(data)
-    assert untrusted(data)
+    assert untrusted_parts(data)
     return str(error.value)
 
 

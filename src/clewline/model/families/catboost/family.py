@@ -22,18 +22,18 @@ from clewline.model.compile.trees import (
     Link,
     TreeEnsemble,
     constant_tree,
-    simplified,
+    merge_equal_leaves,
 )
 from clewline.model.families.boosting import (
     BoosterEstimator,
     BoosterFamily,
     link_of,
     number_field,
-    unserved,
+    unsupported_objective,
 )
 from clewline.model.families.family import FileFields, json_object
 
-UNSTEADY = ("model_guid", "train_finish_time")
+VOLATILE_METADATA = ("model_guid", "train_finish_time")
 """Metadata of a model that differs each time the same one is trained."""
 
 RANKING = ("QueryRMSE", "YetiRank", "PairLogit", "MultiRMSE")
@@ -109,7 +109,7 @@ class CatBoostFamily(BoosterFamily):
         unnamed = names == [str(place) for place in range(len(names))]
         classes = list(booster.classes_) or None
         if classes is None and loss_of(booster) in RANKING:
-            raise unserved(self.title, loss_of(booster))
+            raise unsupported_objective(self.title, loss_of(booster))
         return CatBoostEstimator(booster, classes, None if unnamed else names)
 
     def parse(self, library: Any, data: bytes) -> Any:
@@ -159,7 +159,7 @@ def _steady_bytes(model: Any) -> bytes:
     """Write a fitted model so that the same one gives the same bytes."""
     still = copy.deepcopy(model)
     metadata = still.get_metadata()
-    for name in UNSTEADY:
+    for name in VOLATILE_METADATA:
         metadata[name] = ""
     data: bytes = still._serialize_model()
     return data
@@ -220,7 +220,7 @@ def _trees(
     return [
         (
             target,
-            simplified(
+            merge_equal_leaves(
                 DecisionTree(
                     feature=np.where(leaf, 0, column),
                     threshold=np.where(leaf, 0, border).astype(np.float64),

@@ -18,7 +18,7 @@ from clewline.model.compile.trees import (
     DecisionTree,
     Link,
     TreeEnsemble,
-    simplified,
+    merge_equal_leaves,
     tree_of_rows,
 )
 from clewline.model.families.boosting import (
@@ -27,7 +27,7 @@ from clewline.model.families.boosting import (
     classes_of,
     link_of,
     number_field,
-    unserved,
+    unsupported_objective,
 )
 from clewline.model.families.family import FileFields
 from clewline.signature.field import Field
@@ -100,7 +100,7 @@ class LightGBMFamily(BoosterFamily):
         dump = booster.dump_model(num_iteration=1)
         objective = str(dump.get("objective", "")).partition(" ")[0]
         if not objective or objective in ("lambdarank", "rank_xendcg", "custom"):
-            raise unserved(self.title, objective)
+            raise unsupported_objective(self.title, objective)
         names = [str(name) for name in booster.feature_name()]
         unnamed = names == [f"Column_{place}" for place in range(len(names))]
         several = ("multiclass", "multiclassova")
@@ -194,7 +194,7 @@ def _tree(root: dict[str, Any], sets: CategorySets, scale: float, from_arrow: bo
             feature, threshold, *children, False, nan_left, node["internal_count"], 0.0,
         )  # fmt: skip
         left += zip((node["left_child"], node["right_child"]), children, strict=True)
-    return simplified(tree_of_rows(rows))
+    return merge_equal_leaves(tree_of_rows(rows))
 
 
 def _split(node: dict[str, Any], sets: CategorySets, from_arrow: bool) -> tuple[int, float, bool]:

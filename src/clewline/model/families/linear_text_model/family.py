@@ -73,9 +73,9 @@ class LinearTextFamily(Family):
         if spec.idf:
             require_files(files, IDF)
         try:
-            weights, bias = array_of(files[WEIGHTS]), array_of(files[BIAS])
-            idf = array_of(files[IDF]) if spec.idf else None
-            cut = cutter(spec)
+            weights, bias = array_from_bytes(files[WEIGHTS]), array_from_bytes(files[BIAS])
+            idf = array_from_bytes(files[IDF]) if spec.idf else None
+            cut = term_splitter(spec)
         except (ValueError, EOFError, re.error) as error:
             raise IntegrityError(
                 f"The files of a linear text model cannot be read: {error}.", REGISTER_AGAIN
@@ -145,7 +145,7 @@ class _Scorer:
         return counts / size if size else counts
 
 
-def array_of(data: bytes) -> Floats:
+def array_from_bytes(data: bytes) -> Floats:
     """Read an array of numbers; what is pickled is refused."""
     found = np.load(io.BytesIO(data), allow_pickle=False)
     if not isinstance(found, np.ndarray) or found.dtype != np.float64:
@@ -153,7 +153,7 @@ def array_of(data: bytes) -> Floats:
     return found
 
 
-def bytes_of(array: NDArray[Any]) -> bytes:
+def array_to_bytes(array: NDArray[Any]) -> bytes:
     """Write an array as float64."""
     out = io.BytesIO()
     np.save(out, np.ascontiguousarray(array, dtype=np.float64), allow_pickle=False)
@@ -163,7 +163,7 @@ def bytes_of(array: NDArray[Any]) -> bytes:
 # Terms
 
 
-def cutter(spec: LinearTextSpec) -> Callable[[str], list[str]]:
+def term_splitter(spec: LinearTextSpec) -> Callable[[str], list[str]]:
     """Return a function that cuts a text into its terms, as `build_analyzer` of scikit-learn."""
     parts: dict[str, Callable[[str], list[str]]] = {
         "word": _words(spec),

@@ -92,9 +92,9 @@ class PythonClassFamily(Family):
 
     def predict(self, model: Any, frame: Any, signature: Signature) -> Outputs:
         """Answer a table or rows by an object."""
-        from clewline.model.families.python_class.loading import ask
+        from clewline.model.families.python_class.loading import call_model
 
-        return ask(model, frame, signature.output, len(frame))
+        return call_model(model, frame, signature.output, len(frame))
 
     def as_estimator(self, model: Any, table: Any = None, target: str = "") -> Any:
         """Wrap an object, so that `cl.evaluate` can ask it."""
@@ -135,11 +135,11 @@ def _inferred(model: Any, inputs: RegistrationInputs) -> Signature:
 def _answers(
     model: Any, rows: Columns, signature: Signature, frame: Frame, layout: TableLayout
 ) -> Outputs:
-    from clewline.model.families.python_class.loading import ask, model_input
+    from clewline.model.families.python_class.loading import call_model, model_input
 
     try:
         table = model_input(rows, signature, frame, layout)
-        return ask(model, table, signature.output, len(rows))
+        return call_model(model, table, signature.output, len(rows))
     except ModelFailed as error:
         reason = f" ({error.__cause__})" if error.__cause__ else ""
         raise NotSupported(

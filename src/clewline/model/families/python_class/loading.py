@@ -64,7 +64,7 @@ def load_python(files: Mapping[str, bytes], signature: Signature) -> FunctionPre
 
     def answer(columns: Columns) -> Outputs:
         table = model_input(columns, signature, spec.frame, spec.layout)
-        return ask(model, table, signature.output, len(columns))
+        return call_model(model, table, signature.output, len(columns))
 
     def close() -> None:
         try:
@@ -77,7 +77,7 @@ def load_python(files: Mapping[str, bytes], signature: Signature) -> FunctionPre
     return FunctionPredictor(answer, spec.rows_per_call, close, tuple(warnings))
 
 
-def ask(model: Any, table: Any, output: Output, rows: int) -> Outputs:
+def call_model(model: Any, table: Any, output: Output, rows: int) -> Outputs:
     """
     Answer a table or rows by a Python object.
 

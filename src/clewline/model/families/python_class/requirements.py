@@ -26,7 +26,7 @@ def requirements_of(code: Mapping[str, bytes], frame: str) -> dict[str, str]:
     Returns:
         Distribution → version that is installed, sorted; Python's own and clewline left out.
     """
-    modules = {module for source in code.values() for module in imported(source)}
+    modules = {module for source in code.values() for module in imported_modules(source)}
     outside = {name for name in modules if _is_outside(name, code)}
     holders = {packages.holder(module) for module in outside}
     holders |= {LIBRARIES[frame]} if frame in LIBRARIES else set()
@@ -35,7 +35,7 @@ def requirements_of(code: Mapping[str, bytes], frame: str) -> dict[str, str]:
     return {name: known[name].version for name in names}
 
 
-def imported(source: bytes) -> Iterator[str]:
+def imported_modules(source: bytes) -> Iterator[str]:
     """Name the modules that absolute imports of a file may load."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

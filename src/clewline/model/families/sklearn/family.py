@@ -107,10 +107,10 @@ class SklearnFamily(EstimatorFamily):
         from skops.io import dumps
 
         from clewline.model.compile.compiler import OwnForm
-        from clewline.model.families.sklearn.skops_types import untrusted
+        from clewline.model.families.sklearn.skops_types import untrusted_parts
 
         data: Any = dumps(original.model, compression=ZIP_DEFLATED, compresslevel=1)
-        if refused := untrusted(data):
+        if refused := untrusted_parts(data):
             raise NotSupported(
                 f"{type(original.model).__name__} holds types that are not loaded from a file: "
                 f"{', '.join(refused)}.",

@@ -18,7 +18,7 @@ from clewline.model.families.linear_text_model.family import (
     TERMS,
     WEIGHTS,
     LinearTextSpec,
-    bytes_of,
+    array_to_bytes,
 )
 from clewline.model.families.sklearn.pipelines import final_and_steps
 from clewline.model.runtime.outputs import label_order
@@ -51,12 +51,12 @@ def linear_text_forms(original: OriginalModel, train: Columns) -> Iterator[Candi
         files = {
             SPEC: msgspec.json.encode(spec),
             TERMS: msgspec.json.encode(terms),
-            WEIGHTS: bytes_of(weights),
-            BIAS: bytes_of(bias),
+            WEIGHTS: array_to_bytes(weights),
+            BIAS: array_to_bytes(bias),
         }
     except UnicodeEncodeError as error:
         raise NotConvertible("a term holds half a character, which JSON cannot hold") from error
-    yield LinearTextForm(spec, files | ({IDF: bytes_of(weighing.idf_)} if spec.idf else {}))
+    yield LinearTextForm(spec, files | ({IDF: array_to_bytes(weighing.idf_)} if spec.idf else {}))
 
 
 class LinearTextForm:

@@ -98,7 +98,7 @@ def trusted_types() -> frozenset[str]:
     return frozenset((*OWN_TYPES, *others))
 
 
-def untrusted(data: bytes) -> list[str]:
+def untrusted_parts(data: bytes) -> list[str]:
     """Name what in a skops file is not trusted; an empty list means that it may load."""
     from skops.io import get_untrusted_types
 
@@ -119,7 +119,7 @@ def dump_skops(value: Any) -> bytes:
     name = type_name(type(value))
     try:
         data: bytes = dumps(value)
-        refused = untrusted(data)
+        refused = untrusted_parts(data)
     except Exception as error:  # skops passes on any error of an estimator's attributes
         raise NotStorable(f"The {name} cannot be stored: {error}.", WAYS_OUT) from error
     if refused:
@@ -143,7 +143,7 @@ def load_skops(data: bytes) -> object:
     from skops.io.exceptions import UntrustedTypesFoundException
 
     try:
-        refused = untrusted(data)
+        refused = untrusted_parts(data)
         if not refused:
             return loads(data, trusted=list(trusted_types()))
     except ModuleNotFoundError as error:

@@ -34,7 +34,7 @@ def convert_transform(model: Any, inputs: RegistrationInputs) -> PackageContents
     if getattr(model, "n_features_in_", None) is None:
         raise NotSupported(f"{type(model).__name__} was not fitted.", "Fit it first.")
     names = packaging.fitted_columns(model, inputs.train, inputs.target)
-    seen = packaging.select(inputs.train, names)
+    seen = packaging.select_columns(inputs.train, names)
     is_named = packaging.fitted_names(model) is not None
     frame: Any = packaging.frame_kind(inputs.train) if is_named else "numpy"
     fields = infer_fields(seen)

@@ -18,7 +18,7 @@ from clewline.model.compile.trees import (
     Link,
     TreeEnsemble,
     constant_trees,
-    simplified,
+    merge_equal_leaves,
 )
 
 LINKS: dict[str, Link] = {
@@ -107,7 +107,7 @@ def _link(model: Any) -> Link:
 def _tree(tree: Any, values: NDArray[np.float64]) -> DecisionTree:
     """Read a `sklearn.tree._tree.Tree`, with one value for each node."""
     leaf = tree.children_left < 0
-    return simplified(
+    return merge_equal_leaves(
         DecisionTree(
             feature=np.where(leaf, 0, tree.feature).astype(np.int64),
             threshold=tree.threshold.astype(np.float64),
@@ -125,7 +125,7 @@ def _histogram_tree(predictor: Any) -> DecisionTree:
     """Read a `TreePredictor` of histogram gradient boosting, without categorical splits."""
     nodes = predictor.nodes
     leaf = nodes["is_leaf"].astype(bool)
-    return simplified(
+    return merge_equal_leaves(
         DecisionTree(
             feature=np.where(leaf, 0, nodes["feature_idx"]).astype(np.int64),
             threshold=nodes["num_threshold"].astype(np.float64),

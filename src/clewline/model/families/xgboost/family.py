@@ -20,14 +20,14 @@ from clewline.model.compile.trees import (
     Link,
     TreeEnsemble,
     constant_tree,
-    simplified,
+    merge_equal_leaves,
 )
 from clewline.model.families.boosting import (
     BoosterEstimator,
     BoosterFamily,
     classes_of,
     link_of,
-    unserved,
+    unsupported_objective,
 )
 from clewline.model.families.family import FileFields, json_object
 from clewline.signature.field import Field
@@ -109,7 +109,7 @@ class XGBoostFamily(BoosterFamily):
         learner = json.loads(booster.save_config())["learner"]
         objective = learner["objective"]["name"]
         if objective.startswith("rank:") or objective in ("multi:softmax", "binary:hinge"):
-            raise unserved(self.title, objective)
+            raise unsupported_objective(self.title, objective)
         count = int(learner["learner_model_param"]["num_class"])
         classes = classes_of(objective, ("binary:logistic",), ("multi:softprob",), count)
         return XGBoostEstimator(booster, classes, booster.feature_names)
@@ -194,7 +194,7 @@ def _tree(tree: dict[str, Any], sets: CategorySets) -> DecisionTree:
         codes = frozenset(tree["categories"][start : start + size])
         feature[node] = sets.feature(int(feature[node]), codes, left=False)
         below[node] = 0.5
-    return simplified(
+    return merge_equal_leaves(
         DecisionTree(
             feature=feature,
             threshold=below,
