@@ -107,9 +107,11 @@ def raw_array(body: bytes, span: tuple[int, int], datatype: str, size: int) -> N
     return np.frombuffer(body, dtype, size, start)
 
 
-def values_of(array: NDArray[Any], datatype: str) -> list[Any]:
+def values_of(elements: list[Any] | NDArray[Any], datatype: str) -> list[Any]:
     """Return raw elements as Python values; a boolean other than 0 and 1 stays a number."""
-    values: list[Any] = array.tolist()
+    if isinstance(elements, list):
+        return elements
+    values: list[Any] = elements.tolist()
     if datatype == "BOOL":
         return [bool(value) if value <= 1 else value for value in values]
     return values

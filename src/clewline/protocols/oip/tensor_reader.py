@@ -59,6 +59,8 @@ class TensorReader:
         self.is_tensor = rule.field.kind == "tensor"
         self.shape = list(rule.field.shape or ())
         self.limits = _limits(rule, datatype)
+        is_whole_tensor = self.is_tensor and np.dtype(rule.field.dtype or "float64").kind in "iu"
+        self._is_whole = rule.field.kind == "integer" or is_whole_tensor
         self._rule, self._null = rule, null
         self._is_base64 = content_type == "base64"
         self._is_plain_bytes = datatype == BYTES and not self._is_base64 and null is None
@@ -127,12 +129,7 @@ class TensorReader:
         self, elements: Elements, rows: int, problems: list[FieldProblem]
     ) -> list[Any]:
         """Return one value per row; add each one that is refused to `problems`."""
-        values = (
-            elements
-            if isinstance(elements, list)
-            else tensor_data.values_of(elements, self.datatype)
-        )
-        size = prod(self.shape)
+        values, size = tensor_data.values_of(elements, self.datatype), prod(self.shape)
         if self.is_tensor:  # the elements of a row are one value
             values = [values[row * size : (row + 1) * size] for row in range(rows)]
         found = [*map(self._judge_tensor if self.is_tensor else self._judge, values)]
@@ -218,17 +215,12 @@ class TensorReader:
             found = array.astype(np.float64)
             low, high = self.limits
             good = (found >= low) & (found <= high)
-            if self._wants_whole():
+            if self._is_whole:
                 good &= found == np.floor(found)
             if not good.all():
                 return None if self.is_tensor else self.quick_values(array.tolist(), rows)
         shape = [rows, *self.shape] if self.is_tensor else [rows]
         return found.reshape(shape).tolist()  # type: ignore[no-any-return]
-
-    def _wants_whole(self) -> bool:
-        if self.is_tensor:
-            return np.dtype(self.field.dtype or "float64").kind in "iu"
-        return self.field.kind == "integer"
 
     def _cast_array(self, elements: list[Any]) -> NDArray[Any] | None:
         """Return JSON elements as an array; None if they are not plainly of the datatype."""
