@@ -75,6 +75,7 @@ class KeyClaims:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(_TABLE)
+            self._database.execute("PRAGMA busy_timeout=0")  # `transaction` waits itself
             with self.transaction():
                 self._database.execute("DELETE FROM claims WHERE time < ?", (time.time() - KEPT_S,))
                 for left in folder.glob("*.alive"):
@@ -88,7 +89,6 @@ class KeyClaims:
     def transaction(self) -> Iterator[None]:
         """Lock the claims of all processes. What is done inside is done whole or not at all."""
         until = time.monotonic() + LOCK_S
-        self._database.execute("PRAGMA busy_timeout=0")
         while True:
             try:
                 self._database.execute("BEGIN IMMEDIATE")
