@@ -118,18 +118,17 @@ class WorkerSlot:
         self.memory[self.start : self.start + _SLOT_BYTES] = bytes(_SLOT_BYTES)
         self.generation, self.state = generation, state
 
-    def begin(self, place: int, work: bytes, since: float) -> None:
+    def set_work(self, place: int, work: bytes) -> None:
         """Write the work of a thread, as `encode_work` gives it; a place below 0 is none."""
         if place >= 0:
             start = self.start + _SLOT.size + place * _WORK.size
             self.memory[start : start + _WORK.size] = work
-            _FLOAT.pack_into(self.memory, start + _SINCE_AT, since)
 
-    def end(self, place: int) -> None:
-        """Write that a thread is idle."""
+    def set_since(self, place: int, since: float) -> None:
+        """Write when a thread began its work; 0.0 when it has ended it."""
         if place >= 0:
             at = self.start + _SLOT.size + place * _WORK.size + _SINCE_AT
-            _FLOAT.pack_into(self.memory, at, 0.0)
+            _FLOAT.pack_into(self.memory, at, since)
 
     def works(self) -> list[ThreadWork]:
         """List the work of all threads."""
