@@ -6,12 +6,14 @@ import builtins
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from clewline.errors import NotFound
 from clewline.project import Project, find
 from clewline.store import Store
+from clewline.store.records import Artifact, LiveRevision, ModelVersion, Revision, Run, StepRun
+from clewline.store.ref import find_revision, find_version
 
 if TYPE_CHECKING:
     from clewline.serve.log.reader import LoggedPrediction
-    from clewline.store.records import ModelVersion, Revision, Run, StepRun
 
 
 def open(path: str | Path | None = None) -> OpenStore:
@@ -101,9 +103,7 @@ class RunReader:
             NotFound: There is no such artifact.
             IntegrityError: Its bytes are not those that were stored.
         """
-        from clewline.errors import NotFound
         from clewline.flow import values
-        from clewline.store.records import Artifact
 
         found = self._store.catalog.get(Artifact, artifact)
         if found is None:
@@ -122,8 +122,6 @@ class ModelReader:
 
     def list(self) -> builtins.list[ModelVersion]:
         """List all versions, newest first."""
-        from clewline.store.records import ModelVersion
-
         return self._store.catalog.find(ModelVersion, order="-created", limit=None)
 
     def get(self, ref: str) -> ModelVersion:
@@ -133,8 +131,6 @@ class ModelReader:
         Raises:
             NotFound: There is no such version.
         """
-        from clewline.store.ref import find_version
-
         return find_version(self._store.catalog, ref)
 
 
@@ -146,8 +142,6 @@ class EndpointReader:
 
     def list(self) -> builtins.list[Revision]:
         """List the live revision of each endpoint."""
-        from clewline.store.records import LiveRevision
-
         live = self._store.catalog.find(LiveRevision, order="endpoint", limit=None)
         return [self.get(each.ref) for each in live]
 
@@ -158,8 +152,6 @@ class EndpointReader:
         Raises:
             NotFound: There is no such endpoint or revision.
         """
-        from clewline.store.ref import find_revision
-
         return find_revision(self._store.catalog, ref)
 
 

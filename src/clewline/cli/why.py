@@ -50,15 +50,7 @@ def why(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -
     full
         Show every step, not only runs, code and data.
     """
-    here = project.find()
-    if _PREDICTION.fullmatch(ref):
-        from clewline.serve.prediction_lineage import why_prediction
-
-        node = why_prediction(here, ref, full=full)
-    else:
-        catalog = CatalogReader(here.store_root / FILE)
-        node = lineage.why(catalog, resolve(catalog, ref), full=full)
-    emit(node, lambda node: show(node, full=full))
+    _follow(ref, forward=False, full=full)
 
 
 def impact(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -> None:
@@ -72,15 +64,21 @@ def impact(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False
     full
         Show every step and every run.
     """
+    _follow(ref, forward=True, full=full)
+
+
+def _follow(ref: str, *, forward: bool, full: bool) -> None:
     here = project.find()
     if _PREDICTION.fullmatch(ref):
-        from clewline.serve.prediction_lineage import prediction_node
+        from clewline.serve.prediction_lineage import prediction_node, why_prediction
 
-        node = prediction_node(here, ref)
+        node = prediction_node(here, ref) if forward else why_prediction(here, ref, full=full)
     else:
         catalog = CatalogReader(here.store_root / FILE)
-        node = lineage.impact(catalog, resolve(catalog, ref, prefer="model"), full=full)
-    emit(node, lambda node: show(node, forward=True, full=full))
+        found = resolve(catalog, ref, prefer="model" if forward else "endpoint")
+        follow = lineage.impact if forward else lineage.why
+        node = follow(catalog, found, full=full)
+    emit(node, lambda node: show(node, forward=forward, full=full))
 
 
 def show(node: LineageNode, *, forward: bool = False, full: bool = False) -> None:
