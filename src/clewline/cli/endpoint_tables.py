@@ -58,13 +58,9 @@ def show_list(listed: Sequence[EndpointRow]) -> None:
         return
     table = _table("endpoint", "revision", "state", "models", "live since")
     for item in listed:
-        table.add_row(
-            f"[bold]{item.endpoint}[/bold]",
-            item.revision or "",
-            item.state,
-            format_list(dict.fromkeys(item.models), 4),
-            format_time(item.since) if item.since else "",
-        )
+        name, models = f"[bold]{item.endpoint}[/bold]", format_list(dict.fromkeys(item.models), 4)
+        since = format_time(item.since) if item.since else ""
+        table.add_row(name, item.revision or "", item.state, models, since)
     console().print(table)
 
 

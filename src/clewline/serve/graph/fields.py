@@ -267,17 +267,11 @@ def background_of(fields: tuple[Field, ...], below: Node) -> bytes:
     if len(shared) == len(known) == len(fields):
         return below.background
     rows = _rows(below.background) if shared else [{} for _ in range(SYNTHETIC_ROWS)]
-    return msgspec.json.encode(
-        [
-            {
-                field.name: msgspec.Raw(row[field.name])
-                if field.name in shared
-                else _synthetic(field, place)
-                for field in fields
-            }
-            for place, row in enumerate(rows)
-        ]
-    )
+    made = [
+        {f.name: row[f.name] if f.name in shared else _synthetic(f, place) for f in fields}
+        for place, row in enumerate(rows)
+    ]
+    return msgspec.json.encode(made)
 
 
 def _rows(background: bytes) -> list[dict[str, msgspec.Raw]]:

@@ -106,14 +106,8 @@ class Resolver:
             for name, limits in accepted.builtins().get("fields", {}).items():
                 both = _intersection(joined.get(name, limits), limits)
                 if both is None:
-                    self.problems.add(
-                        "disjoint_limits",
-                        "",
-                        model=model,
-                        limits=limits,
-                        field=name,
-                        others=joined[name],
-                    )
+                    facts = {"model": model, "field": name, "limits": limits}
+                    self.problems.add("disjoint_limits", "", others=joined[name], **facts)
                 joined[name] = both or limits
         return joined
 

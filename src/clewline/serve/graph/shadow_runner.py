@@ -49,7 +49,7 @@ WARN_S = 60.0
 logger = logging.getLogger(__name__)
 
 
-class ShadowCounts:
+class ShadowCounts(msgspec.Struct):
     """
     The counts of one shadow of an endpoint, in rows.
 
@@ -57,15 +57,14 @@ class ShadowCounts:
     `seconds` are of a batch of up to `PIECE_ROWS` rows.
     """
 
-    __slots__ = ("agreed", "differed", "difference", "dropped", "failed", "seconds")
-
-    def __init__(self) -> None:
-        self.agreed = 0
-        self.differed = 0
-        self.dropped = 0
-        self.failed = 0
-        self.difference = BucketHistogram(DIFFERENCES)
-        self.seconds = BucketHistogram(SECONDS)
+    agreed: int = 0
+    differed: int = 0
+    dropped: int = 0
+    failed: int = 0
+    difference: BucketHistogram = msgspec.field(
+        default_factory=lambda: BucketHistogram(DIFFERENCES)
+    )
+    seconds: BucketHistogram = msgspec.field(default_factory=lambda: BucketHistogram(SECONDS))
 
 
 class ShadowGroup:
@@ -193,15 +192,10 @@ class ShadowRunner:
         return found
 
     def _write(self, revision: Revision, ids: list[bytes], answers: dict[str, list[bytes]]) -> None:
-        lines = [
-            msgspec.json.encode(
-                {
-                    "id": id_text(identifier),
-                    "shadows": dict(zip(answers, map(msgspec.Raw, texts), strict=True)),
-                }
-            )
-            for identifier, *texts in zip(ids, *answers.values(), strict=True)
-        ]
+        lines = []
+        for identifier, *texts in zip(ids, *answers.values(), strict=True):
+            shadows = dict(zip(answers, map(msgspec.Raw, texts), strict=True))
+            lines.append(msgspec.json.encode({"id": id_text(identifier), "shadows": shadows}))
         frame = LoggedBatch(
             ids=b"".join(ids),
             endpoint=revision.endpoint,

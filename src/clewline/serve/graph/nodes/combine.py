@@ -45,15 +45,10 @@ class CombineNode(NodeKind):
         self.nodes = list(branches.values())
         self.signature = self.require_fit(tree, self.nodes, builder)
         self._combiner = COMBINERS[tree["how"]](tree, self.signature, branches, builder)
-        below = [
-            AlignedNode(
-                node,
-                self.signature
-                if self._combiner.aligns
-                else Signature(fields=self.signature.fields, output=node.signature.output),
-            )
-            for node in self.nodes
-        ]
+        below = []
+        for node in self.nodes:
+            output = (self if self._combiner.aligns else node).signature.output
+            below.append(AlignedNode(node, Signature(fields=self.signature.fields, output=output)))
         self._branches = ParallelBranches(below, builder.threads)
 
     @classmethod
@@ -110,11 +105,9 @@ class CombineNode(NodeKind):
         """Join the paths of the branches: for each row one that goes through all of them."""
         if all(one.path_of_row is None for one in answers):
             return (self._joined([one.paths[0] for one in answers], spent_us),), None
-        rows = next(len(one.path_of_row) for one in answers if one.path_of_row is not None)
-        of_rows = np.column_stack(
-            [np.zeros(rows, np.intp) if one.path_of_row is None else one.path_of_row
-             for one in answers]
-        )  # fmt: skip
+        found = [one.path_of_row for one in answers]
+        rows = next(len(one) for one in found if one is not None)
+        of_rows = np.column_stack([np.zeros(rows, np.intp) if x is None else x for x in found])
         distinct, path_of_row = np.unique(of_rows, axis=0, return_inverse=True)
         paths = tuple(
             self._joined([one.paths[p] for one, p in zip(answers, places, strict=True)], spent_us)

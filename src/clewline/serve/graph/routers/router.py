@@ -162,12 +162,8 @@ def record_state(store: Store, endpoint: str, node: str, content: dict[str, Any]
     """Record what a router has learned under the next number; every server follows."""
     with store.catalog.transaction() as transaction:
         before = latest_state(transaction, endpoint, node)
-        state = RouterState(
-            endpoint=endpoint,
-            node=node,
-            number=1 if before is None else before.number + 1,
-            content=content,
-            created=time.time(),
-        )
+        number = 1 if before is None else before.number + 1
+        values: dict[str, Any] = {"endpoint": endpoint, "node": node, "content": content}
+        state = RouterState(**values, number=number, created=time.time())
         transaction.add(state)
     return state

@@ -53,8 +53,6 @@ _WANTED = {
     "number": "a number",
     "integer": "an integer",
     "boolean": "true or false",
-    "category": "a string",
-    "text": "a string",
     "datetime": "a date-time with an offset, such as 2026-01-31T00:00:00Z",
     "tensor": "no rule on a tensor",
 }
@@ -238,7 +236,7 @@ def _compile_condition(
         return _never
     field = fields[name]
     is_numeric = field.kind in NUMERIC
-    wanted = _WANTED[field.kind]
+    wanted = _WANTED.get(field.kind, "a string")
     try:
         if operator == "missing":
             wanted = "true or false"
