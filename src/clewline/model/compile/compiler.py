@@ -200,7 +200,7 @@ def _verified(
         rows = stack_rows([case.test, *ordinary])
         apart = difference(wanted, predict(rows))
         if extremes is not None and apart.reason is None:
-            apart = apart.and_rows(difference(answers[EXTREMES], predict(extremes)))
+            apart = apart.worse_of(difference(answers[EXTREMES], predict(extremes)))
         if apart.reason:
             return apart.reason
         size = None if same_bits(predict, _sample(rows, SAMPLED), ONNX_CALLS) else 1
@@ -284,7 +284,7 @@ def _one_by_one(
     """Compare rows once more, in calls of one row as they will be served."""
     places = _places(len(rows), count)
     alone = difference(take_outputs(answers, places), predict(take_rows(rows, places)))
-    return apart.one_by_one_with(alone)
+    return apart.worse_of(alone, same_rows=True)
 
 
 def _sample(rows: Columns, count: int) -> Columns:

@@ -109,19 +109,13 @@ class AnswerDifference:
             return f"numbers differ by up to {self.largest:.2g} on {self.rows} rows"
         return None
 
-    def and_rows(self, other: AnswerDifference) -> AnswerDifference:
-        """Return the larger difference of both, over the rows of both."""
-        return AnswerDifference(
-            max(self.flips, other.flips),
-            max(self.largest, other.largest),
-            self.identical + other.identical,
-            self.rows + other.rows,
-        )
-
-    def one_by_one_with(self, alone: AnswerDifference) -> AnswerDifference:
-        """Return the larger difference of both; `alone` compares some of the rows again."""
-        flips, largest = max(self.flips, alone.flips), max(self.largest, alone.largest)
-        return AnswerDifference(flips, largest, self.identical, self.rows, alone.rows)
+    def worse_of(self, other: AnswerDifference, *, same_rows: bool = False) -> AnswerDifference:
+        """Return the larger difference of both; of other rows, or of the same in single calls."""
+        flips, largest = max(self.flips, other.flips), max(self.largest, other.largest)
+        if same_rows:
+            return AnswerDifference(flips, largest, self.identical, self.rows, other.rows)
+        identical, rows = self.identical + other.identical, self.rows + other.rows
+        return AnswerDifference(flips, largest, identical, rows)
 
 
 def difference(wanted: Outputs, found: Outputs) -> AnswerDifference:

@@ -47,13 +47,14 @@ class PythonClassFamily(Family):
         """Package the code and the files, and compare the loaded model with the object."""
         from clewline.model.compile.equivalence import CompiledModel
         from clewline.model.families import packaging
+        from clewline.model.families.python_class.as_estimator import input_type
         from clewline.model.families.python_class.package_files import gather_files
         from clewline.model.families.python_class.verification import ROWS, verify
 
         packaging.require_train(inputs)
         signature = inputs.signature or _inferred(model, inputs)
         train, _, rows, test, notes = packaging.split_rows(signature, inputs)
-        frame = frame_taken(model) or packaging.frame_kind(train)
+        frame = input_type(model.predict) or packaging.frame_kind(train)
         layout = _layout(train, packaging.frame_kind(train), signature, frame)
         paths = inputs.options.get("files") or {}
         spec, files = gather_files(
@@ -106,17 +107,6 @@ class PythonClassFamily(Family):
         """Return the class."""
         cls = model if isinstance(model, type) else type(model)
         return {"class": f"{cls.__module__}.{cls.__qualname__}"}
-
-
-def frame_taken(model: Any) -> Frame | None:
-    """
-    Return what `predict` takes, by its parameter's annotation or name; None: any table.
-
-    A table like the one that the model is registered with is passed then.
-    """
-    from clewline.model.families.python_class.as_estimator import input_type
-
-    return input_type(model.predict)
 
 
 def _inferred(model: Any, inputs: RegistrationInputs) -> Signature:
