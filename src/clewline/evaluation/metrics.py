@@ -75,7 +75,11 @@ def bootstrap_intervals(
         for name, value in measure(counts).items():
             if name in drawn and np.isfinite(value):
                 drawn[name].append(value)
-    return {name: _interval(value, drawn[name]) for name, value in values.items()}
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    return {
+        name: Interval(value, *np.quantile(drawn[name] or [value], tails).tolist())
+        for name, value in values.items()
+    }
 
 
 def default_resamples(rows: int) -> int:
@@ -281,11 +285,3 @@ def _dot(left: Floats, right: Floats) -> float:
 
 def _ratios(parts: Floats, wholes: Floats) -> Floats:
     return np.divide(parts, wholes, out=np.zeros_like(parts), where=wholes > 0)
-
-
-def _interval(value: float, drawn: Sequence[float]) -> Interval:
-    if not drawn:
-        return Interval(value, value, value)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Interval(value, float(low), float(high))

@@ -51,9 +51,16 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
         everything, aliases = catalog.find(ModelVersion, limit=None), registry.aliases()
         if registry_chain.last_link(catalog) == (links[-1] if links else None):
             break
-    checked = [registry.get(ref)] if ref else everything
+    checks: list[VersionCheck] = []
+    for version in ([registry.get(ref)] if ref else everything) if packages else []:
+        problem = None
+        try:
+            registry.read(version)
+        except (CheckFailed, NotFound) as error:
+            problem = error.message
+        checks.append(VersionCheck(version.ref, problem))
     return Verification(
-        versions=[_check(registry, version) for version in checked] if packages else [],
+        versions=checks,
         links=len(links),
         anchors=len(anchors),
         problems=[
@@ -62,11 +69,3 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
             *git_anchor.anchor_problems(anchors, links),
         ],
     )
-
-
-def _check(registry: Registry, version: ModelVersion) -> VersionCheck:
-    try:
-        registry.read(version)
-    except (CheckFailed, NotFound) as error:
-        return VersionCheck(version.ref, error.message)
-    return VersionCheck(version.ref, None)

@@ -55,6 +55,7 @@ def _struct(rules: tuple[FieldRule, ...], names: dict[str, str] | None) -> type[
 
 
 def _field_type(rule: FieldRule) -> Any:
+    base: Any
     match rule.field.kind:
         case "number" | "integer" as kind:
             base = _float_type(rule.bounds, whole=kind == "integer")
@@ -65,7 +66,12 @@ def _field_type(rule: FieldRule) -> Any:
         case "category" | "text":
             base = Literal[rule.levels] if rule.levels else str
         case "tensor":
-            base = _tensor_type(rule)
+            dtype = rule.field.dtype or "float64"
+            base = bool
+            if dtype != "bool":
+                base = _float_type(element_bounds(dtype), whole=np.dtype(dtype).kind in "iu")
+            for size in reversed(rule.field.shape or ()):
+                base = Annotated[list[base], Meta(min_length=size, max_length=size)]
     return base | None if rule.field.nullable else base
 
 
@@ -73,13 +79,3 @@ def _float_type(bounds: tuple[float, float] | None, *, whole: bool = False) -> A
     low, high = bounds or (-_SAFE, _SAFE)
     meta = Meta(ge=max(low, -_SAFE), le=min(high, _SAFE), multiple_of=1.0 if whole else None)
     return Annotated[float, meta]
-
-
-def _tensor_type(rule: FieldRule) -> Any:
-    dtype = rule.field.dtype or "float64"
-    element: Any = bool
-    if dtype != "bool":
-        element = _float_type(element_bounds(dtype), whole=np.dtype(dtype).kind in "iu")
-    for size in reversed(rule.field.shape or ()):
-        element = Annotated[list[element], Meta(min_length=size, max_length=size)]
-    return element
