@@ -28,15 +28,15 @@ class ServeFlags:
     Parameters
     ----------
     port
-        Listen on this port; 0 lets the system choose.
+        Listen on this port; 0 picks a free one.
     host
         Listen on this IP address; tokens are required beyond loopback.
     workers
         Number of processes that answer.
     grpc_port
-        Serve gRPC on this port too; 0 lets the system choose.
+        Serve gRPC on this port too; 0 picks a free one.
     model_memory
-        Limit the memory for loaded models in each worker, such as 1GiB.
+        Memory for loaded models in each worker, such as 1GiB.
     tls_cert
         PEM file with the certificate chain.
     tls_key
@@ -46,9 +46,9 @@ class ServeFlags:
     behind_proxy
         Trust the last address in X-Forwarded-For; callers must not bypass the proxy.
     access_log
-        Write a line of JSON for each request to this file, or - for stdout.
+        Write a line of JSON per request to a file; - is stdout.
     otel
-        Record spans; the OTEL_* variables say where they go.
+        Record OpenTelemetry spans (see OTEL_*).
     connections
         Maximum number of open connections per worker.
     """

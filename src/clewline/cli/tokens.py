@@ -48,11 +48,11 @@ def add(
     Parameters
     ----------
     role
-        Allow predict, review (read predictions) or operate (load, unload). May be repeated.
+        Allow one of these; repeat it to allow several.
     note
         Note the owner or the purpose.
     expires
-        Let the token expire after a duration, such as 90d or 12h.
+        Let the token expire after this time, such as 90d or 12h.
     """
     ends = None if expires is None else time.time() + duration_s(expires)
     with Store.open(find().store_root) as store:
