@@ -32,6 +32,7 @@ LINE = (
     "protocols",
     "workers",
     "cli",
+    "plugins",
     "testing",
 )
 

@@ -118,7 +118,7 @@ def too_large() -> BodyTooLarge:
 
 
 def _decoded(decode: Callable[[], T], what: str) -> T:
-    """Let Polars decode; if it refuses, or panics, which is no `Exception`, it is no table."""
+    """Let Polars decode. A panic of Polars is not an `Exception`, and counts as a refusal too."""
     try:
         return decode()
     except (KeyboardInterrupt, SystemExit, MemoryError):

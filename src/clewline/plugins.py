@@ -1,0 +1,58 @@
+"""
+Everything that the author of a plug-in imports.
+
+    entry-point group     an entry point names                  contract in clewline.testing
+    clewline.families     a subclass of `Family`                family.FamilyContract
+    clewline.nodes        a subclass of `NodeKind`              node.NodeContract
+    clewline.routers      a subclass of `Router`                router.RouterContract
+    clewline.formats      an object like `BodyFormat`
+    clewline.executors    a class like `Executor`               executor.ExecutorContract
+
+clewline's own kinds use the same entry points. Errors are in `clewline.errors`.
+"""
+
+from __future__ import annotations
+
+from clewline.flow.executors import Executor
+from clewline.model.families.boosting import BoosterFamily
+from clewline.model.families.estimators import EstimatorFamily
+from clewline.model.families.family import Family, PackageContents, RegistrationInputs
+from clewline.model.runtime.outputs import Outputs, Predictor, Transformer
+from clewline.serve.formats.body_format import BodyFormat, RequestRows
+from clewline.serve.graph.builder import Builder
+from clewline.serve.graph.fields import NodeFit
+from clewline.serve.graph.node import Batch, Node, NodeAnswers
+from clewline.serve.graph.node_kind import NodeKind
+from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
+from clewline.serve.graph.routers.router import RouteContext, Router
+from clewline.signature.columns import Columns
+from clewline.signature.field import Field, Output, Signature
+
+__all__ = [
+    "Batch",
+    "BodyFormat",
+    "BoosterFamily",
+    "Builder",
+    "Columns",
+    "DeclaredNode",
+    "EstimatorFamily",
+    "Executor",
+    "Family",
+    "Field",
+    "GraphParser",
+    "Node",
+    "NodeAnswers",
+    "NodeFit",
+    "NodeKind",
+    "Output",
+    "Outputs",
+    "PackageContents",
+    "Predictor",
+    "RegistrationInputs",
+    "RequestRows",
+    "RouteContext",
+    "Router",
+    "Signature",
+    "Transformer",
+    "WrittenNode",
+]
