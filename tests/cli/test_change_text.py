@@ -6,8 +6,8 @@ import pytest
 
 from clewline.cli.change_text import change_text
 from clewline.cli.replay import cause_text
-from clewline.flow.changes import Change
 from clewline.flow.replay import ReplayCause
+from clewline.store.changes import Change
 
 DIGEST = "0123456789abcdef" * 2
 

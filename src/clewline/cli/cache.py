@@ -12,7 +12,7 @@ from clewline.cli.output import emit, print_lines
 from clewline.cli.run import fix_hash_seed
 
 if TYPE_CHECKING:
-    from clewline.flow.cache_plan import StepPlan
+    from clewline.flow.step_cache import StepPlan
 
 app = App(name="cache", help="Explain which steps would run, and why.")
 
@@ -41,9 +41,9 @@ def explain(pipeline: str, /, *params: str, seed: int | None = None) -> None:
     """
     fix_hash_seed()
     from clewline import project as projects
-    from clewline.flow.cache_plan import plan_cache
     from clewline.flow.params import parse_params
     from clewline.flow.pipeline_files import find_pipeline
+    from clewline.flow.step_cache import plan_cache
     from clewline.store import Store
 
     project = projects.find()

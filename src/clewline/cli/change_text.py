@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clewline.flow.changes import Change
+    from clewline.store.changes import Change
 
 _BY_CONTENT = ("code", "input", "outputs of step", "file")
 
@@ -14,7 +14,7 @@ def change_text(change: Change) -> str:
     """
     Return one difference in words.
 
-    >>> from clewline.flow.changes import Change
+    >>> from clewline.store.changes import Change
     >>> change_text(Change("parameter", "trees", "changed", 100, 200))
     'parameter trees: 100 → 200'
     """

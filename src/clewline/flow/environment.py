@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from clewline.flow.changes import Change, changes, flags
 from clewline.flow.code.packages import distributions
+from clewline.store.changes import Change, changes, flags
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -17,7 +17,7 @@ import msgspec
 
 from clewline.errors import NotStorable, UsageError
 from clewline.flow.step import path_parameters, resolved_hints
-from clewline.flow.utf8 import is_utf8
+from clewline.store.records import is_utf8
 
 NOT_FINITE = ("nan", "inf", "-inf")
 """Numbers that JSON cannot hold; the record holds them as strings."""

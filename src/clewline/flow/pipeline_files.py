@@ -13,8 +13,8 @@ from typing import Any
 from clewline.errors import InvalidConfig, NotFound
 from clewline.flow.code.import_closure import parse
 from clewline.flow.code.origin import is_in_project
+from clewline.flow.code.source_code import stamp_of
 from clewline.flow.keys.file_access import install_hooks
-from clewline.flow.keys.source_code import stamp_of
 from clewline.flow.pipeline import Pipeline
 from clewline.project import Project
 

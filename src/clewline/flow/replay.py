@@ -1,4 +1,8 @@
-"""Replay a run: execute it again from its record, in a fresh folder and process, and compare."""
+"""
+Replay a run: execute it again from its record, in a fresh folder and process, and compare.
+
+The fresh process is `python -m clewline.flow.replay REQUEST`.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +14,42 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from clewline.errors import CheckFailed, ClewlineError, NotFound, NotSupported
 from clewline.flow import values
-from clewline.flow.changes import Change
 from clewline.flow.code import snapshot
 from clewline.flow.environment import THREAD_VARIABLES, Environment, environment_changes
 from clewline.flow.keys.step_key import key_changes
-from clewline.flow.pipeline_files import pipelines_of
-from clewline.flow.replay_worker import RESULT, ReplayRequest
+from clewline.flow.params import from_record
+from clewline.flow.pipeline_files import find_pipeline, pipelines_of
+from clewline.flow.run import execute
 from clewline.flow.runs import environment_of, find_run, inputs_of, snapshot_of, steps_of
+from clewline.flow.step_arguments import InputPaths
 from clewline.flow.step_cache import DECLARED
 from clewline.flow.values.difference import describe_difference
+from clewline.project import Project, load
 from clewline.store import Store
+from clewline.store.changes import Change
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact, CacheEntry, Run, StepRun
 
-if TYPE_CHECKING:
-    from clewline.project import Project
+RESULT = "result.json"
+"""The file beside the request: the error that stopped the run, or null when it finished."""
 
-REGISTER = "clewline.model.register:register"
-"""The function of the step `cl.register`."""
+
+class ReplayRequest(msgspec.Struct, frozen=True):
+    """A recorded run, restored into a folder."""
+
+    root: str
+    run: str
+    pipeline: str
+    params: dict[str, Any]
+    seed: int
+    moved: dict[str, str]  # recorded path → path of the restored copy
+    directory: str  # from which relative paths were resolved
 
 
 class StepReplay(msgspec.Struct, frozen=True):
@@ -115,8 +131,20 @@ def replay(
         snapshot.restore(code, store.blobs, root)
         steps = steps_of(store, run)
         _require_pipeline(project, run, steps, root)
-        moved = _restore_inputs(project, store, run, root, folder / "inputs")
+        moved = {str(project.root): str(root)}
+        for number, (path, digest) in enumerate(inputs_of(store, run).items()):
+            recorded = Path(path)
+            if recorded.is_relative_to(project.root):
+                target = root / recorded.relative_to(project.root)
+            else:
+                target = folder / "inputs" / str(number) / (recorded.name or "root")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            values.restore(_artifact(store, digest, NotFound), store.blobs, target)
+            moved[path] = str(target)
         prepare(root)
+        # Relative paths in the code are resolved from the directory that the run had.
+        entries = (entry for step in steps for entry in step.inputs.values())
+        directories = (each.get("directory") for each in entries if isinstance(each, dict))
         request = ReplayRequest(
             root=str(root),
             run=run.id,
@@ -124,7 +152,7 @@ def replay(
             params=run.params,
             seed=run.seed or 0,
             moved=moved,
-            directory=_directory(project, steps),
+            directory=str(next(filter(None, directories), project.root)),
         )
         error = _run_worker(request, folder, environment_of(store, run))
         with Store.open(root / ".clewline", write=False) as fresh:
@@ -150,8 +178,15 @@ def _judge(
     first = differing[0] if differing else None
     cause = None
     if error is not None or first is not None:
-        pair = (old.get(first), new.get(first)) if first is not None else (None, None)
-        cause = _cause(*pair, _key_changes(store, fresh, *pair), environment, error)
+        step, again = (old.get(first), new.get(first)) if first is not None else (None, None)
+        if step is not None and step.uncacheable and step.uncacheable not in DECLARED:
+            cause = ReplayCause("unrecorded", reason=step.uncacheable)
+        elif key := _key_changes(store, fresh, step, again):
+            cause = ReplayCause("key", changes=key)
+        elif environment:
+            cause = ReplayCause("environment", changes=environment)
+        else:
+            cause = ReplayCause("unreliable" if error is not None else "not deterministic")
     return RunReplay(
         run=run.id,
         equal=cause is None,
@@ -165,29 +200,13 @@ def _judge(
     )
 
 
-def _cause(
-    old: StepRun | None,
-    new: StepRun | None,
-    key: list[Change],
-    environment: list[Change],
-    error: str | None,
-) -> ReplayCause:
-    if old is not None and old.uncacheable and old.uncacheable not in DECLARED:
-        return ReplayCause("unrecorded", reason=old.uncacheable)
-    if key:
-        return ReplayCause("key", changes=key)
-    if environment:
-        return ReplayCause("environment", changes=environment)
-    return ReplayCause("unreliable" if error is not None else "not deterministic")
-
-
 def _label(step: StepRun) -> str:
     return step.id.partition("/")[2]
 
 
 def _require_pipeline(project: Project, run: Run, steps: list[StepRun], root: Path) -> None:
-    """Refuse a run that only registered a model, without a pipeline of the project."""
-    if [step.function for step in steps] != [REGISTER]:
+    """Refuse a run of nothing but clewline's own steps, which no pipeline of the project made."""
+    if {step.function.partition(".")[0] for step in steps} != {"clewline"}:
         return
     at = dataclasses.replace(project, root=root)
     if any(run.pipeline in names for names in pipelines_of(at).values()):
@@ -207,23 +226,6 @@ def _require_pipeline(project: Project, run: Run, steps: list[StepRun], root: Pa
     )
 
 
-def _restore_inputs(
-    project: Project, store: Store, run: Run, root: Path, aside: Path
-) -> dict[str, str]:
-    """Write each recorded input to its place; return recorded path → restored copy."""
-    moved = {str(project.root): str(root)}
-    for number, (path, digest) in enumerate(inputs_of(store, run).items()):
-        recorded = Path(path)
-        if recorded.is_relative_to(project.root):
-            target = root / recorded.relative_to(project.root)
-        else:
-            target = aside / str(number) / (recorded.name or "root")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        values.restore(_artifact(store, digest, NotFound), store.blobs, target)
-        moved[path] = str(target)
-    return moved
-
-
 def _artifact(store: Store, digest: Digest, error: type[ClewlineError] = CheckFailed) -> Artifact:
     artifact = store.catalog.get(Artifact, digest)
     if artifact is None:
@@ -232,15 +234,6 @@ def _artifact(store: Store, digest: Digest, error: type[ClewlineError] = CheckFa
             "`clewline doctor` reports what else is missing.",
         )
     return artifact
-
-
-def _directory(project: Project, steps: list[StepRun]) -> str:
-    """Return the directory from which relative paths in the code were resolved."""
-    for step in steps:
-        for entry in step.inputs.values():
-            if isinstance(entry, dict) and "directory" in entry:
-                return str(entry["directory"])
-    return str(project.root)
 
 
 def _run_worker(request: ReplayRequest, folder: Path, recorded: Environment | None) -> str | None:
@@ -258,7 +251,7 @@ def _run_worker(request: ReplayRequest, folder: Path, recorded: Environment | No
     path.write_bytes(msgspec.json.encode(request))
     with log.open("wb") as output:
         done = subprocess.run(
-            [sys.executable, "-m", "clewline.flow.replay_worker", str(path)],
+            [sys.executable, "-m", "clewline.flow.replay", str(path)],
             cwd=request.root,
             env=variables,
             stdin=subprocess.DEVNULL,
@@ -281,30 +274,22 @@ def _compare(store: Store, fresh: Store, old: StepRun, new: StepRun | None) -> S
         return StepReplay(label, "nothing to compare", 0, [])
     if new is None or new.status not in finished:
         return StepReplay(label, "missing", 0, [])
-    before, after = _artifacts(old), _artifacts(new)
+    before, after = (
+        {f"output {i}": digest for i, digest in enumerate(step.outputs)} | step.files
+        for step in (old, new)
+    )
     names = dict.fromkeys([*before, *after])
-    differences = [
-        _difference(store, fresh, name, before.get(name), after.get(name))
-        for name in names
-        if before.get(name) != after.get(name)
-    ]
+    differences = []
+    for name in names:
+        first, second = before.get(name), after.get(name)
+        if first is None or second is None:
+            where = "only in the replay" if first is None else "missing from the replay"
+            differences.append(f"{name}: {where}")
+        elif first != second:
+            distance = describe_difference(_load(store, first), _load(fresh, second))
+            differences.append(f"{name}: {distance} ({first[:12]} → {second[:12]})")
     verdict: Any = "differs" if differences else "equal" if names else "nothing to compare"
     return StepReplay(label, verdict, len(names), differences)
-
-
-def _artifacts(step: StepRun) -> dict[str, Digest]:
-    """Return the outputs and files of a step by name."""
-    outputs = {f"output {i}": digest for i, digest in enumerate(step.outputs)}
-    return outputs | step.files
-
-
-def _difference(
-    store: Store, fresh: Store, name: str, old: Digest | None, new: Digest | None
-) -> str:
-    if old is None or new is None:
-        return f"{name}: {'only in the replay' if old is None else 'missing from the replay'}"
-    distance = describe_difference(_load(store, old), _load(fresh, new))
-    return f"{name}: {distance} ({old[:12]} → {new[:12]})"
 
 
 def _load(store: Store, digest: Digest) -> Any:
@@ -326,3 +311,34 @@ def _key_changes(
         parts = msgspec.json.decode(where.blobs.get(entry.parts)) if entry is not None else {}
         sides.append({**parts, "inputs": {}})
     return key_changes(*sides)
+
+
+# In the fresh process
+
+
+def _execute(request: ReplayRequest) -> str | None:
+    """Execute the run of a request; return the error that stopped it, or None."""
+    project = load(Path(request.root))
+    try:
+        pipeline = find_pipeline(project, request.pipeline)
+        with Store.open(project.store_root) as store:
+            execute(
+                pipeline,
+                from_record(pipeline, request.params),
+                project=project,
+                store=store,
+                seed=request.seed,
+                cache=False,
+                command=f"clewline replay {request.run}",
+                paths=InputPaths(Path(request.directory), request.moved),
+                replay_of=request.run,
+            )
+    except ClewlineError as error:
+        return error.message
+    return None
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    error = _execute(msgspec.json.decode(path.read_bytes(), type=ReplayRequest))
+    (path.parent / RESULT).write_bytes(msgspec.json.encode(error))

@@ -18,10 +18,10 @@ from clewline.flow import environment, error_report
 from clewline.flow.code import snapshot
 from clewline.flow.context import use_engine
 from clewline.flow.executors import load_executor
-from clewline.flow.input_paths import InputPaths
 from clewline.flow.params import PipelineDefinition, complete_params, to_record
 from clewline.flow.run_recorder import RunEvent, RunRecorder
 from clewline.flow.runs import close_dead_runs, merged_metrics
+from clewline.flow.step_arguments import InputPaths
 from clewline.flow.step_log import capture_output, remove_logs
 from clewline.store.digest import Digest
 from clewline.store.ids import run_id
@@ -68,12 +68,29 @@ def execute(
         Fault: The store cannot take the records.
         KeyboardInterrupt: The run was interrupted (also by SIGTERM), and is recorded so.
     """
+    import numpy  # noqa: F401  its global generator is seeded before each step
+
     close_dead_runs(store)
     given = complete_params(pipeline, params, seed)
     steps = load_executor(executor)
+    code = snapshot.take(project.root, store.blobs)
+    run = Run(
+        id=run_id(),
+        pipeline=pipeline.name,
+        status="running",
+        seed=seed or 0,
+        command=command,
+        snapshot=store.blobs.put(code.encode()),
+        environment=_store_environment(store),
+        commit=code.commit,
+        changed=code.changed,
+        replay_of=replay_of,
+        process=this_process(),
+        started=time.time(),
+    )
+    store.record(run, Edge(source=f"code:{run.snapshot}", target=f"run:{run.id}", role="code"))
     recorder = RunRecorder(
-        _begin(pipeline, project, store, seed or 0, command, replay_of),
-        *(project, store, steps),
+        *(run, project, store, steps),
         cache=cache,
         paths=paths or InputPaths(),
         listener=listener,
@@ -81,10 +98,13 @@ def execute(
     try:
         with _interrupt_on_sigterm(), capture_output():
             try:
-                located = _record_params(given, recorder)
+                pairs = {name: _locate(value, recorder) for name, value in given.items()}
+                plain = to_record({name: recorded for name, (_, recorded) in pairs.items()})
+                recorder.run = replace(run, params=plain)
+                recorder.records.add(recorder.run)
                 recorder.notify("run started")
                 with use_engine(recorder):
-                    pipeline.fn(**located)
+                    pipeline.fn(**{name: actual for name, (actual, _) in pairs.items()})
                 recorder.finish()
                 recorder.records.drain()  # a record that the catalog refuses fails the run
             finally:
@@ -97,50 +117,20 @@ def execute(
         summary = _summary(recorder.steps, recorder.failed_step(error))
         raise type(error)(error.message, f"{error.fix or ''} {summary}".strip()) from error
     except BaseException as error:  # sys.exit in a step, too, ends the run, not the record
-        raise _failure(_end(recorder, "failed", error), recorder, error) from error
+        run, failed = _end(recorder, "failed", error), recorder.failed_step(error)
+        what = f"Step {_short(failed)}" if failed else f"The pipeline {run.pipeline!r}"
+        raise RunFailed(
+            f"{what} of run {run.id} raised {error_report.render(run.error or {})}",
+            f"{_summary(recorder.steps, failed)} `clewline runs show {run.id} --logs` shows what "
+            "the steps printed.",
+            run=run.id,
+            step=failed.id if failed else None,
+        ) from error
     return _end(recorder, "done")
-
-
-def _begin(
-    pipeline: PipelineDefinition,
-    project: Project,
-    store: Store,
-    seed: int,
-    command: str,
-    replay_of: str | None,
-) -> Run:
-    import numpy  # noqa: F401  its global generator is seeded before each step
-
-    code = snapshot.take(project.root, store.blobs)
-    run = Run(
-        id=run_id(),
-        pipeline=pipeline.name,
-        status="running",
-        seed=seed,
-        command=command,
-        snapshot=store.blobs.put(code.encode()),
-        environment=_store_environment(store),
-        commit=code.commit,
-        changed=code.changed,
-        replay_of=replay_of,
-        process=this_process(),
-        started=time.time(),
-    )
-    store.record(run, Edge(source=f"code:{run.snapshot}", target=f"run:{run.id}", role="code"))
-    return run
 
 
 def _store_environment(store: Store) -> Digest:
     return store.blobs.put(msgspec.json.encode(environment.record()))
-
-
-def _record_params(given: Mapping[str, Any], recorder: RunRecorder) -> dict[str, Any]:
-    """Record the parameters, and return them with each path as the one to read from."""
-    pairs = {name: _locate(value, recorder) for name, value in given.items()}
-    params = to_record({name: recorded for name, (_, recorded) in pairs.items()})
-    recorder.run = replace(recorder.run, params=params)
-    recorder.records.add(recorder.run)
-    return {name: actual for name, (actual, _) in pairs.items()}
 
 
 def _locate(value: Any, recorder: RunRecorder) -> tuple[Any, Any]:
@@ -182,18 +172,6 @@ def _end(recorder: RunRecorder, status: RunStatus, error: BaseException | None =
     recorder.records.close()
     recorder.notify("run ended")
     return run
-
-
-def _failure(run: Run, recorder: RunRecorder, error: BaseException) -> RunFailed:
-    failed = recorder.failed_step(error)
-    what = f"Step {_short(failed)}" if failed else f"The pipeline {run.pipeline!r}"
-    return RunFailed(
-        f"{what} of run {run.id} raised {error_report.render(run.error or {})}",
-        f"{_summary(recorder.steps, failed)} `clewline runs show {run.id} --logs` shows what the "
-        "steps printed.",
-        run=run.id,
-        step=failed.id if failed else None,
-    )
 
 
 def _summary(steps: list[StepRun], failed: StepRun | None) -> str:

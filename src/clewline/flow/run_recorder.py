@@ -16,12 +16,11 @@ from clewline.errors import UsageError
 from clewline.flow import error_report, values
 from clewline.flow.context import StepContext, run_step
 from clewline.flow.handle import Handle, StepCall, StepOutput
-from clewline.flow.input_paths import InputPath, InputPaths
 from clewline.flow.keys.file_access import watch_reads
 from clewline.flow.keys.step_key import StepKey
 from clewline.flow.resource_usage import measure_usage
 from clewline.flow.step import Step
-from clewline.flow.step_arguments import StepArguments
+from clewline.flow.step_arguments import InputPath, InputPaths, StepArguments
 from clewline.flow.step_cache import CacheHit, key_of, look_up, step_seed
 from clewline.flow.step_log import StepLog, run_folder
 from clewline.store.digest import Digest
@@ -159,8 +158,22 @@ class RunRecorder:
                 if hit is not None:
                     return self._reuse(record, given, hit)
             return self._execute(step, record, given, key)
-        except BaseException as error:
-            self._record_failure(record, error)
+        except BaseException as error:  # record everything that the step had recorded until then
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            noted = self.steps[record.index]
+            record = replace(
+                record,
+                status="interrupted" if is_interrupt else "failed",
+                error=None if is_interrupt else error_report.describe(error, self.project.root),
+                metrics=noted.metrics,
+                files=noted.files,
+                logs=noted.logs,
+                wall_s=time.time() - record.started,
+                ended=time.time(),
+            )
+            self._failures.append((error, record))
+            self._note(record)
+            self.notify("step ended", record)
             raise
 
     def _reuse(self, record: StepRun, given: StepArguments, hit: CacheHit) -> list[StepOutput]:
@@ -191,7 +204,13 @@ class RunRecorder:
         self._note(record, *_edges(record, given))
         self.notify("step started", record)
         index = record.index
-        log = StepLog(self._log_folder, record.id, lambda *file: self._attach(index, *file))
+
+        def attach(name: str, artifact: Artifact) -> None:
+            now = self.steps[index]
+            self._note(replace(now, files={**now.files, name: artifact.digest}), artifact)
+            self.records.drain()
+
+        log = StepLog(self._log_folder, record.id, attach)
         context = StepContext(
             project=self.project,
             store=self.store,
@@ -207,7 +226,9 @@ class RunRecorder:
             try:
                 args, kwargs = given.values()
                 with run_step(context), watch_reads(self.project.root) as reads:
-                    _seed_generators(context.seed)
+                    random.seed(context.seed)
+                    if (numpy := sys.modules.get("numpy")) is not None:
+                        numpy.random.seed(context.seed)
                     result = step.fn(*args, **kwargs)
                 undeclared = reads.undeclared(_paths_in([args, kwargs]))
                 outputs = [
@@ -254,29 +275,6 @@ class RunRecorder:
         self.notify("step ended", record)
         return outputs
 
-    def _attach(self, index: int, name: str, artifact: Artifact) -> None:
-        step = self.steps[index]
-        self._note(replace(step, files={**step.files, name: artifact.digest}), artifact)
-        self.records.drain()
-
-    def _record_failure(self, record: StepRun, error: BaseException) -> None:
-        """Record a step call that raised, with everything that it had recorded until then."""
-        interrupted = isinstance(error, KeyboardInterrupt)
-        noted = self.steps[record.index]
-        record = replace(
-            record,
-            status="interrupted" if interrupted else "failed",
-            error=None if interrupted else error_report.describe(error, self.project.root),
-            metrics=noted.metrics,
-            files=noted.files,
-            logs=noted.logs,
-            wall_s=time.time() - record.started,
-            ended=time.time(),
-        )
-        self._failures.append((error, record))
-        self._note(record)
-        self.notify("step ended", record)
-
     def _note_outputs(self, record: StepRun) -> None:
         for slot, digest in enumerate(record.outputs):
             self._outputs.setdefault(digest, f"{record.id}#{slot}")
@@ -314,14 +312,6 @@ def _paths_in(value: Any) -> Iterator[Path]:
             yield from _paths_in(each)
     elif isinstance(value, dict):
         yield from _paths_in(list(value.values()))
-
-
-def _seed_generators(seed: int) -> None:
-    """Seed Python's and numpy's global generators; other libraries keep their own."""
-    random.seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(seed)
 
 
 def _stamp(path: Path) -> tuple[Any, ...]:

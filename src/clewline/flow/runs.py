@@ -8,10 +8,10 @@ import msgspec
 from msgspec.structs import replace
 
 from clewline.flow import step_log
-from clewline.flow.changes import Change, changes
 from clewline.flow.code.snapshot import Snapshot
 from clewline.flow.environment import Environment, environment_changes
 from clewline.store import ref
+from clewline.store.changes import Change, changes
 from clewline.store.digest import Digest
 from clewline.store.locks import process_state
 from clewline.store.records import Run, SeenFile, StepRun

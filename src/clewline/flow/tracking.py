@@ -14,7 +14,7 @@ from typing import Any
 
 from clewline.errors import NotFound, UsageError
 from clewline.flow.context import StepContext, current_step, is_plain_call
-from clewline.flow.utf8 import is_utf8
+from clewline.store.records import is_utf8
 
 _TICK_S = 0.01
 """File systems stamp files by the kernel's clock, which lags by up to one tick."""

@@ -279,3 +279,17 @@ class SeenFile(Record, frozen=True, kw_only=True):
 
 
 KINDS: tuple[type[Record], ...] = tuple(Record.__subclasses__())
+
+
+def is_utf8(value: str) -> bool:
+    """
+    Return whether UTF-8, and so a record, can hold a string; names of files may hold other bytes.
+
+    >>> is_utf8("café"), is_utf8("caf\\udce9")
+    (True, False)
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

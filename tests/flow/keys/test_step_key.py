@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clewline.flow.changes import Change
 from clewline.flow.keys.step_key import function_parts, key_changes, step_key
+from clewline.store.changes import Change
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from clewline.errors import InvalidConfig, NotFound
 from clewline.flow.code.isolated_modules import ROOTS, candidates
 from clewline.flow.code.origin import is_own, own_files, walk
-from clewline.flow.keys.source_code import Imported
+from clewline.flow.code.source_code import Imported
 
 BY_NAME = frozenset({"import_module", "__import__"})
 """Calls that import a module which the source need not name."""

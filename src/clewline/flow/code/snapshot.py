@@ -13,9 +13,9 @@ import msgspec
 
 from clewline.errors import Fault, IntegrityError, NotStorable
 from clewline.flow.code.origin import is_own, walk
-from clewline.flow.utf8 import is_utf8
 from clewline.store.blobs import BlobStore, decode_struct, encode_struct
 from clewline.store.digest import Digest, digest_file
+from clewline.store.records import is_utf8
 
 LARGEST_BYTES = 64 << 20
 """A bigger file is data, not code: its digest is recorded, its bytes are not kept."""

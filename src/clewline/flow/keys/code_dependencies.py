@@ -25,8 +25,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from clewline.flow.code import origin
-from clewline.flow.keys import source_code
+from clewline.flow.code import origin, source_code
+from clewline.flow.code.source_code import Definition, Imported, Reference, References
 from clewline.flow.keys.object_content import (
     MISSING,
     Guards,
@@ -35,7 +35,6 @@ from clewline.flow.keys.object_content import (
     fingerprint,
     function_state,
 )
-from clewline.flow.keys.source_code import Definition, Imported, Reference, References
 from clewline.flow.values.canonical import LEAVES
 from clewline.flow.values.framing import Undigestible, framed, joined
 

@@ -15,7 +15,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from clewline.flow.keys.source_code import stamp_of
+from clewline.flow.code.source_code import stamp_of
 from clewline.flow.values.canonical import CanonicalWalk
 from clewline.flow.values.framing import Undigestible, framed, joined, text_bytes, type_name
 

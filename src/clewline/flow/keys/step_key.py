@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from clewline.flow.changes import Change, changes
 from clewline.flow.code import packages
 from clewline.flow.keys.code_dependencies import CodeDependencies, shown
 from clewline.flow.keys.object_content import Guards, imported_type
+from clewline.store.changes import Change, changes
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.records import Artifact
 

@@ -1,7 +1,7 @@
 """Values between steps: their logical digest, and how they are stored and loaded."""
 
-from clewline.flow.values.formats import digest as digest
 from clewline.flow.values.storage import INSIDE as INSIDE
+from clewline.flow.values.storage import digest as digest
 from clewline.flow.values.storage import load as load
 from clewline.flow.values.storage import restore as restore
 from clewline.flow.values.storage import save as save

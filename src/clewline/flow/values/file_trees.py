@@ -13,11 +13,10 @@ from typing import Any, Protocol
 import msgspec
 
 from clewline.errors import IntegrityError, NotFound, NotStorable
-from clewline.flow.utf8 import is_utf8
 from clewline.flow.values.framing import framed, joined, text_bytes
 from clewline.store.blobs import BlobStore, decode_struct, encode_struct
 from clewline.store.digest import Digest, digest_bytes, digest_file
-from clewline.store.records import Artifact
+from clewline.store.records import Artifact, is_utf8
 
 
 class FileSink(Protocol):

@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 
 from clewline.errors import ClewlineError, InvalidConfig, NotFound, did_you_mean
-from clewline.flow.code.frame_annotation import Frame, frame_of
 from clewline.flow.code.import_closure import import_closure
 from clewline.flow.code.isolated_modules import IsolatedModules
 from clewline.flow.code.snapshot import BlobSource, Snapshot
 from clewline.project import Project
 from clewline.serve.graph.node import is_ctrl_c
+from clewline.signature.frame_annotation import Frame, frame_of
 from clewline.store.blobs import FileBlobStore
 from clewline.store.digest import Digest, digest_bytes
 

@@ -18,10 +18,10 @@ import msgspec
 
 from clewline import entry_points
 from clewline.errors import did_you_mean
-from clewline.flow.code.frame_annotation import FRAMES, Frame
 from clewline.serve.graph.functions import is_function
 from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.tree import NODES, node_kind
+from clewline.signature.frame_annotation import FRAMES, Frame
 
 MOST_NODES = 4000
 """Of a graph. A node under `nodes:` counts each time that it is named."""

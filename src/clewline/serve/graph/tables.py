@@ -34,12 +34,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem, InvalidConfig, InvalidInput, MalformedInput
-from clewline.flow.code.frame_annotation import Frame
 from clewline.model.runtime import Outputs
 from clewline.signature import dataframes, timestamps
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 from clewline.signature.field import NUMERIC, Field, Output, Signature, label_name
+from clewline.signature.frame_annotation import Frame
 
 Values = dict[str, list[Any]]
 

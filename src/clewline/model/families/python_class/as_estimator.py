@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput, ModelFailed
-from clewline.flow.code.frame_annotation import Frame, frame_of
 from clewline.signature.dataframes import cell_values, open_table
 from clewline.signature.field import Output
+from clewline.signature.frame_annotation import Frame, frame_of
 from clewline.signature.infer import infer_output
 from clewline.signature.model_answers import ModelAnswers, read_answers, read_probabilities
 

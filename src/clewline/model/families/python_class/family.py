@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from clewline.errors import InvalidInput, ModelFailed, NotSupported
 from clewline.flow.code import origin
-from clewline.flow.code.frame_annotation import Frame
 from clewline.model.families.family import Family, PackageContents, RegistrationInputs
 from clewline.model.runtime.frames import ColumnLayout, TableLayout, columns_of, layout_of
 from clewline.model.runtime.outputs import FunctionPredictor, Outputs, take_rows
 from clewline.model_families import family_of_class
 from clewline.signature.field import Field, Signature
+from clewline.signature.frame_annotation import Frame
 
 if TYPE_CHECKING:
     from clewline.signature.columns import Columns

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from clewline.errors import ClewlineError, IntegrityError, InvalidInput, ModelFailed
-from clewline.flow.code.frame_annotation import Frame
 from clewline.flow.code.isolated_modules import IsolatedModules
 from clewline.model.families.python_class.requirements import other_versions
 from clewline.model.families.python_class.spec import DeclaredFiles, PythonSpec, decode_spec
@@ -28,6 +27,7 @@ from clewline.model.runtime.private_folder import PrivateFolder
 from clewline.signature import model_answers
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
+from clewline.signature.frame_annotation import Frame
 
 logger = logging.getLogger(__name__)
 

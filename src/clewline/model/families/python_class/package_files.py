@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from clewline.errors import NotFound, NotSupported, UsageError
-from clewline.flow.code.frame_annotation import Frame
 from clewline.flow.code.import_closure import import_closure
 from clewline.flow.context import current_step
 from clewline.model.families.python_class.arguments import arguments_of
@@ -24,6 +23,7 @@ from clewline.model.families.python_class.spec import (
 )
 from clewline.model.runtime.frames import TableLayout
 from clewline.project import find
+from clewline.signature.frame_annotation import Frame
 from clewline.store.digest import digest_bytes
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from clewline.errors import IntegrityError
-from clewline.flow.code.frame_annotation import Frame
 from clewline.model.families.family import REGISTER_AGAIN, decode_file, require_files
 from clewline.model.runtime.frames import TableLayout
+from clewline.signature.frame_annotation import Frame
 from clewline.store.digest import Digest, digest_bytes
 
 SPEC = "python.json"

@@ -17,8 +17,8 @@ from zipfile import BadZipFile
 
 from clewline.entry_points import install_command
 from clewline.errors import IntegrityError, NotStorable, NotSupported
-from clewline.flow.values.formats import WAYS_OUT
 from clewline.flow.values.framing import type_name
+from clewline.flow.values.storage import WAYS_OUT
 from clewline.model.families.sklearn.skops_audit import unusual_parts
 from clewline.model_families import families
 

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from clewline.errors import InvalidInput, ModelFailed
-from clewline.flow.code.frame_annotation import Frame
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.fields import NodeFit
@@ -20,6 +19,7 @@ from clewline.serve.graph.row_trace import output_checksums
 from clewline.serve.graph.tables import answers_of, outputs_of, require_frame
 from clewline.serve.graph.tree import Tree, function_text
 from clewline.signature.field import Output, Signature
+from clewline.signature.frame_annotation import Frame
 
 
 class AfterNode(NodeKind):

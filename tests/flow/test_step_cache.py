@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from clewline.errors import CheckFailed
-from clewline.flow.cache_plan import StepPlan, plan_cache
 from clewline.flow.pipeline_files import find_pipeline
+from clewline.flow.step_cache import StepPlan, plan_cache
 from clewline.store.records import Run
 
 CHAIN = """

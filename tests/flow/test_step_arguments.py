@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clewline.errors import NotFound
-from clewline.flow.input_paths import InputPaths
+from clewline.flow.step_arguments import InputPaths
 
 
 def test_a_relative_path_is_resolved_from_the_directory(tmp_path: Path) -> None:
