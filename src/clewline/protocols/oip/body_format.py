@@ -28,6 +28,7 @@ from clewline.protocols.oip.tensor_data import BYTES, DATATYPES, TensorMismatch
 from clewline.protocols.oip.tensor_reader import (
     CONTENT_TYPES,
     NULL,
+    UNSURE,
     Elements,
     TensorReader,
     datatype_of,
@@ -95,16 +96,7 @@ class _TensorLayout(NamedTuple):
 
     readers: list[tuple[int, TensorReader]]  # (place of its tensor, reader) in the order of a row
     is_matrix: bool  # all fields in one tensor: the place is that of the field in it
-
-    def split(self, parsed: ParsedInferRequest, rows: int) -> list[Elements]:
-        """Split the one tensor for all fields by field; raises `TensorMismatch`."""
-        tensor, span = parsed.request.inputs[0], parsed.spans[0]
-        width = len(self.readers)
-        if span is None:
-            found: Elements = tensor_data.flat_elements(tensor.data, tensor.shape)
-        else:
-            found = tensor_data.raw_array(parsed.body, span, tensor.datatype, rows * width)
-        return [found[place::width] for place, _ in self.readers]
+    one_row: list[tuple[int, Any, Any]]  # place, `one` and `raw_one`; empty if not all are scalars
 
 
 class InferRequestReader:
@@ -126,7 +118,9 @@ class InferRequestReader:
         columns, is_plain = None, True
         if parsed is not None and parsed.request.inputs:
             layout = self._layout(parsed.request)
-            columns = self._columns(layout, parsed, max_rows, exactly=False)
+            columns = _quick_row(layout, parsed)
+            if columns is None:
+                columns = self._columns(layout, parsed, max_rows, exactly=False)
         if parsed is None or columns is None:
             parsed = infer_request.decode_exactly(body, json_bytes)
             if not parsed.request.inputs:
@@ -182,7 +176,9 @@ class InferRequestReader:
         for rule in self._rules:
             place, key = places[rule.field.name]
             readers.append((place, TensorReader(rule, *key[1:])))
-        return _TensorLayout(readers, is_matrix)
+        is_scalar = not is_matrix and not any(reader.is_tensor for _, reader in readers)
+        one_row = [(place, reader.one, reader.raw_one) for place, reader in readers if is_scalar]
+        return _TensorLayout(readers, is_matrix, one_row)
 
     def _check_tensors(self, keys: tuple[TensorKey, ...]) -> None:
         """Refuse by name whatever is wrong with the inputs as a whole."""
@@ -233,27 +229,30 @@ class InferRequestReader:
         refused: list[FieldProblem] = []
         broken: list[FieldProblem] = []
         columns: list[list[Any]] = []
-        parts: list[Elements] | None = None
+        tensor, span, width = parsed.request.inputs[0], parsed.spans[0], len(layout.readers)
+        matrix: Elements = []
         try:
-            if layout.is_matrix:
-                parts = layout.split(parsed, rows)
+            if layout.is_matrix and span is None:
+                matrix = tensor_data.flat_elements(tensor.data, tensor.shape)
+            elif layout.is_matrix and span is not None:
+                matrix = tensor_data.raw_array(parsed.body, span, tensor.datatype, rows * width)
         except TensorMismatch as mismatch:
-            broken.append(_mismatch_problem(parsed.request.inputs[0].name, mismatch))
-        for number, (place, reader) in enumerate(() if broken else layout.readers):
-            if not exactly:
-                if parts is None:
-                    values = reader.quick(parsed, place, rows)
-                else:
-                    values = reader.quick_values(parts[number], rows)
-                if values is None:
-                    return None
-                columns.append(values)
-                continue
+            broken.append(_tensor_problem(tensor.name, mismatch.found, mismatch.expected))
+        for place, reader in () if broken else layout.readers:
             try:
-                elements = parts[number] if parts else reader.elements(parsed, place, rows)
-                columns.append(reader.exact_values(elements, rows, refused))
+                if layout.is_matrix:
+                    elements = matrix[place::width]
+                else:
+                    elements = reader.elements(parsed, place, rows)
+                if exactly:
+                    columns.append(reader.exact_values(elements, rows, refused))
+                elif (values := reader.quick_values(elements, rows)) is not None:
+                    columns.append(values)
+                else:
+                    return None
             except TensorMismatch as mismatch:
-                broken.append(_mismatch_problem(reader.field.name, mismatch))
+                name = reader.field.name
+                broken.append(_tensor_problem(name, mismatch.found, mismatch.expected))
         if broken and not exactly:
             return None
         _refuse(broken)
@@ -286,6 +285,25 @@ class InferRequestReader:
 
 
 _readers: WeakKeyDictionary[Checker, InferRequestReader] = WeakKeyDictionary()
+
+
+def _quick_row(layout: _TensorLayout, parsed: ParsedInferRequest) -> list[list[Any]] | None:
+    """Read a row of scalars, a tensor each, since NumPy and sets take far longer for one value."""
+    columns = []
+    for place, one, raw_one in layout.one_row:
+        tensor, span = parsed.request.inputs[place], parsed.spans[place]
+        if tensor.shape != [1] and tensor.shape != [1, 1]:
+            return None
+        if span is not None:
+            value = raw_one(parsed.body, *span)
+        elif type(tensor.data) is list and len(tensor.data) == 1:
+            value = one(tensor.data[0])
+        else:
+            return None
+        if value is UNSURE:
+            return None
+        columns.append([value])
+    return columns or None
 
 
 def takes_matrix(signature: Signature) -> bool:
@@ -347,10 +365,6 @@ def _key_problem(key: TensorKey) -> FieldProblem | None:
 def _tensor_problem(name: str, found: Any, expected: str) -> FieldProblem:
     """Return a problem of a tensor as a whole; it stands at its first row."""
     return FieldProblem(0, printable_text(name), printable_json(found), expected)
-
-
-def _mismatch_problem(name: str, mismatch: TensorMismatch) -> FieldProblem:
-    return _tensor_problem(name, mismatch.found, mismatch.expected)
 
 
 def _shape_problem(name: str, shape: Sequence[int], expected: str) -> FieldProblem:

@@ -65,9 +65,20 @@ class TensorReader:
         self._is_base64 = content_type == "base64"
         self._is_plain_bytes = datatype == BYTES and not self._is_base64 and null is None
         self._cast = tensor_data.element_caster(datatype) if datatype != BYTES else None
-        self.plain = self._plain_kind()
-        self.one = self._one_value()
-        self.raw_one = tensor_data.one_element_reader(datatype, self.one, UNSURE)
+        # How the elements are read if a check of type, limits and levels is the rule.
+        self.plain, raw_plain = "", ""
+        match rule.field.kind, datatype:
+            case "category" | "text", "BYTES" if self._is_plain_bytes:
+                self.plain = raw_plain = "text"
+            case "number", "FP64" | "FP32" | "FP16":
+                self.plain, raw_plain = "float" if datatype == "FP64" else "rounded", "float"
+            case "number" | "integer", _ if datatype in INTEGERS:
+                self.plain = raw_plain = "whole"
+            case "boolean", "BOOL":
+                self.plain = raw_plain = "truth"
+        self.one = self._value_reader(self.plain)
+        raw_value = self._value_reader(raw_plain)
+        self.raw_one = tensor_data.one_element_reader(datatype, raw_value, UNSURE)
 
     def fits(self, shape: list[int], rows: int) -> bool:
         """Return whether a tensor of this shape has one value per row for so many rows."""
@@ -95,22 +106,6 @@ class TensorReader:
             return [each.decode() for each in strings] if self._is_plain_bytes else list(strings)
         except UnicodeDecodeError:
             return list(strings)  # no rule accepts bytes
-
-    def quick(self, parsed: ParsedInferRequest, place: int, rows: int) -> list[Any] | None:
-        """Return one value per row of a request if all of them are plainly right, else None."""
-        tensor, span = parsed.request.inputs[place], parsed.spans[place]
-        if rows == 1 and not self.is_tensor:  # NumPy and sets take far longer for one value
-            if span is not None:
-                value = self.raw_one(parsed.body, *span)
-                return None if value is UNSURE else [value]
-            if type(tensor.data) is list and len(tensor.data) == 1:
-                value = self.one(tensor.data[0])
-                if value is not UNSURE:
-                    return [value]
-        try:
-            return self.quick_values(self.elements(parsed, place, rows), rows)
-        except TensorMismatch:
-            return None
 
     def quick_values(self, elements: Elements, rows: int) -> list[Any] | None:
         """Return one value per row if all of them are plainly right, else None."""
@@ -141,21 +136,10 @@ class TensorReader:
 
     # ---- what is plainly right
 
-    def _plain_kind(self) -> str:
-        """Return how the elements are read if a check of type, limits and levels is the rule."""
-        kind, is_numeric = self.field.kind, self.field.kind in ("number", "integer")
-        if self._is_plain_bytes:
-            return "text" if kind != "datetime" else ""
-        if self.datatype == "FP64" and kind == "number":
-            return "float"
-        if self.datatype in INTEGERS and is_numeric:
-            return "whole"
-        return "truth" if self.datatype == "BOOL" and kind == "boolean" else ""
-
-    def _one_value(self) -> Callable[[Any], Any]:
+    def _value_reader(self, plain: str) -> Callable[[Any], Any]:
         """Make the quick reader of one value; closures, since attributes cost a third more."""
-        nullable, (low, high) = self.field.nullable, self.limits
-        if self.plain == "text":
+        nullable, (low, high), cast = self.field.nullable, self.limits, self._cast
+        if plain == "text":
             levels = None if self.levels is None else frozenset(self.levels)
 
             def read(value: Any) -> Any:
@@ -163,7 +147,7 @@ class TensorReader:
                     return value
                 return None if value is None and nullable else UNSURE
 
-        elif self.plain == "float":
+        elif plain == "float":
 
             def read(value: Any) -> Any:
                 if type(value) is float and low <= value <= high:
@@ -172,7 +156,7 @@ class TensorReader:
                     return float(value)
                 return None if nullable and (value is None or value != value) else UNSURE
 
-        elif self.plain == "whole":
+        elif plain == "whole":
 
             def read(value: Any) -> Any:
                 if type(value) is int and low <= value <= high:
@@ -182,6 +166,10 @@ class TensorReader:
         else:
 
             def read(value: Any) -> Any:
+                if cast is not None and plain == "rounded" and type(value) is float:
+                    rounded = cast(value)
+                    if type(rounded) is float and low <= rounded <= high:
+                        return rounded
                 if type(value) is float and abs(value) >= EXACT:
                     return UNSURE  # may be an integer that was rounded while it was read
                 outcome = self._judge(value)
@@ -190,6 +178,7 @@ class TensorReader:
         return read
 
     def _quick_many(self, values: list[Any]) -> list[Any] | None:
+        """Return many values if all of them are plainly right, by their types and extremes."""
         types, (low, high) = set(map(type, values)), self.limits
         match self.plain:
             case "text" if types == {str}:
