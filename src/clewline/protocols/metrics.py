@@ -16,7 +16,6 @@ from prometheus_client.process_collector import ProcessCollector
 
 from clewline.protocols.health import ServerHealth
 from clewline.serve.endpoint_server import EndpointServer
-from clewline.serve.graph.shadow_runner import DIFFERENCES
 from clewline.serve.metrics.metric_families import MetricFamily, MetricSample
 from clewline.serve.metrics.request_statistics import (
     ENDPOINTS,
@@ -26,6 +25,7 @@ from clewline.serve.metrics.request_statistics import (
     BucketHistogram,
     EndpointStatistics,
 )
+from clewline.serve.shadow_runner import DIFFERENCES
 from clewline.version import __version__
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

@@ -30,7 +30,6 @@ from clewline.serve.catalog_follower import CatalogFollower
 from clewline.serve.deadlines import Deadlines
 from clewline.serve.decoder_preparation import prepare_decoders
 from clewline.serve.graph.routers.router import LearnedStates
-from clewline.serve.graph.shadow_runner import ShadowRunner
 from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.json_reader import MAX_ROWS
 from clewline.serve.loaded_revision import LoadedRevision
@@ -41,6 +40,7 @@ from clewline.serve.model_cache.cache import ModelCache
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.observers import RequestTracer, WorkObserver
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision, WhenServed
+from clewline.serve.shadow_runner import ShadowRunner
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
 

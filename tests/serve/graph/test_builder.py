@@ -18,7 +18,6 @@ from clewline.project import Project
 from clewline.serve import revision as revisions
 from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.graph.routers.router import LearnedStates, record_state
-from clewline.serve.graph.shadow_runner import ShadowRunner
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log import compact as compaction
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
@@ -27,6 +26,7 @@ from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_lineage import read_prediction, why_prediction
 from clewline.serve.prediction_replay import PredictionReplay, replay_prediction
+from clewline.serve.shadow_runner import ShadowRunner
 from clewline.store.ids import id_text, prediction_ids
 from clewline.store.store import Store
 

@@ -13,8 +13,8 @@ import pytest
 
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.node import Batch, Node, NodeAnswers
-from clewline.serve.graph.shadow_runner import PIECE_ROWS, ShadowRunner, compare_outputs
 from clewline.serve.log.reader import get_prediction
+from clewline.serve.shadow_runner import PIECE_ROWS, ShadowRunner, compare_outputs
 from clewline.signature.columns import Columns
 from clewline.store.ids import id_text, prediction_ids
 
