@@ -36,7 +36,7 @@ REFUSED = ConnectionFailure("nobody listens", sent=False)
 def run(got: list[Any], retries: int = 3, **how: Any) -> tuple[Any, list[ApiRequest], list[float]]:
     """Play a call of `predict` against answers; give what came of it, requests and pauses."""
     asked = {"entities": None, "timeout_ms": None, "idempotency_key": "auto"} | how
-    steps = ApiCalls("http://localhost", None, retries).predict("income", {"a": 1}, **asked)
+    steps = ApiCalls("http://localhost", retries).predict("income", {"a": 1}, **asked)
     requests, pauses = [], []
     step, left = next(steps), list(got)
     while True:
@@ -162,16 +162,16 @@ def test_a_key_that_no_header_can_carry_is_refused_before_it_is_sent(key):
 @pytest.mark.parametrize("url", ["localhost:8470", "ftp://a", "http://", ""])
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(UsageError):
-        ApiCalls(url, None, 0)
+        ApiCalls(url, 0)
 
 
 def test_a_name_is_one_segment_of_the_path():
-    steps = ApiCalls("http://localhost", None, 0).endpoint("a/../b?c")
+    steps = ApiCalls("http://localhost", 0).endpoint("a/../b?c")
     request = next(steps)
     assert isinstance(request, ApiRequest)
     assert request.path == "/v1/endpoints/a%2F..%2Fb%3Fc"
     with pytest.raises(UsageError):
-        next(ApiCalls("http://localhost", None, 0).endpoint(".."))
+        next(ApiCalls("http://localhost", 0).endpoint(".."))
 
 
 def test_importing_the_client_imports_no_server_and_no_library_of_tables():

@@ -17,17 +17,20 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from urllib.parse import quote, urlsplit
 
+import httpx
 import msgspec
 
 from clewline.client.request_body import EncodedRows, RowsLike, encode_rows, rows_of
-from clewline.client.responses import ApiResponse, ConnectionFailure
+from clewline.client.responses import ApiResponse, ConnectionFailure, trusted_authorities
 from clewline.client.results import EndpointInfo, PredictionRecord, PredictResult
 from clewline.errors import Fault, UsageError
 
 T = TypeVar("T")
+HttpClient = TypeVar("HttpClient", httpx.Client, httpx.AsyncClient)
 FIRST_WAIT_S = 0.1
 """The longest first pause; each further one may be twice as long …"""
 LONGEST_WAIT_S = 5.0
@@ -46,16 +49,6 @@ class ApiRequest(msgspec.Struct, frozen=True):
     is_repeatable: bool = True  # sending it twice does no more than sending it once
     has_deadline: bool = False  # its caller said how long: a deadline that is over stays over
 
-    def arguments(self, url: str) -> dict[str, Any]:
-        """Return the request to a server as httpx takes it."""
-        content = self.body or None
-        return {
-            "method": self.method,
-            "url": url + self.path,
-            "content": content,
-            "headers": self.headers,
-        }
-
 
 class RetryPause(msgspec.Struct, frozen=True):
     """Seconds to wait before the next attempt."""
@@ -73,11 +66,10 @@ class ApiCalls:
 
     Args:
         url: URL of the server.
-        token: Sent as a bearer token, if given.
         retries: Attempts after the first.
     """
 
-    def __init__(self, url: str, token: str | None, retries: int) -> None:
+    def __init__(self, url: str, retries: int) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
@@ -85,11 +77,7 @@ class ApiCalls:
             )
         if retries < 0:
             raise UsageError(f"retries is {retries}.", "Give 0 or more.")
-        self.url = url.rstrip("/")
-        self.headers = {"accept": "application/json"}
-        if token is not None:
-            self.headers["authorization"] = f"Bearer {_header_value('The token', token)}"
-        self._retries = retries
+        self.url, self._retries = url.rstrip("/"), retries
 
     def predict(
         self,
@@ -100,8 +88,7 @@ class ApiCalls:
         idempotency_key: str | None,
     ) -> CallSteps[PredictResult]:
         """Ask for predictions."""
-        body = encode_rows(rows, entities)
-        return (yield from self._predict(endpoint, body, timeout_ms, idempotency_key))
+        return self._predict(endpoint, encode_rows(rows, entities), timeout_ms, idempotency_key)
 
     def pieces(
         self,
@@ -126,7 +113,7 @@ class ApiCalls:
 
     def prediction(self, id: str) -> CallSteps[PredictionRecord]:
         """Read a prediction."""
-        return (yield from self._get(f"/v1/predictions/{_segment(id)}", PredictionRecord))
+        return self._get(f"/v1/predictions/{_segment(id)}", PredictionRecord)
 
     def endpoints(self) -> CallSteps[list[EndpointInfo]]:
         """List the endpoints."""
@@ -135,7 +122,7 @@ class ApiCalls:
 
     def endpoint(self, name: str) -> CallSteps[EndpointInfo]:
         """Describe an endpoint."""
-        return (yield from self._get(f"/v1/endpoints/{_segment(name)}", EndpointInfo))
+        return self._get(f"/v1/endpoints/{_segment(name)}", EndpointInfo)
 
     def ready(self) -> CallSteps[bool]:
         """Return whether the server is ready; asked once."""
@@ -184,6 +171,41 @@ class ApiCalls:
                 raise answer.error() if isinstance(answer, ApiResponse) else answer.error(self.url)
             yield RetryPause(wait_s)
         raise AssertionError("the last attempt returns or raises")
+
+
+class Connection(Generic[HttpClient]):
+    """What both clients hold; `Client` describes the arguments."""
+
+    _http_client: type[HttpClient]
+
+    def __init__(
+        self,
+        url: str = "http://localhost:8470",
+        *,
+        token: str | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 3,
+        verify: bool = True,
+        ca_file: str | Path | None = None,
+    ) -> None:
+        self._calls = ApiCalls(url, retries)
+        headers = {"accept": "application/json"}
+        if token is not None:
+            headers["authorization"] = f"Bearer {_header_value('The token', token)}"
+        trusted = trusted_authorities(url, verify, ca_file)
+        self._http: HttpClient = self._http_client(
+            headers=headers, timeout=timeout_s, verify=trusted
+        )
+
+    def _arguments(self, request: ApiRequest) -> dict[str, Any]:
+        """Return a request as httpx takes it."""
+        url, content = self._calls.url + request.path, request.body or None
+        return {
+            "method": request.method,
+            "url": url,
+            "content": content,
+            "headers": request.headers,
+        }
 
 
 def _retry_wait_s(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Self
 
 import httpx
 
-from clewline.client.api_calls import ApiCalls, ApiRequest, CallSteps, StepResult, T
+from clewline.client.api_calls import CallSteps, Connection, RetryPause, StepResult, T
 from clewline.client.request_body import RowsLike
-from clewline.client.responses import ApiResponse, ConnectionFailure, trusted_authorities
+from clewline.client.responses import ApiResponse, ConnectionFailure
 from clewline.client.results import EndpointInfo, Prediction, PredictionRecord, PredictResult
 
 
-class AsyncClient:
+class AsyncClient(Connection[httpx.AsyncClient]):
     """
     Asks a prediction server from asyncio; arguments, answers and errors are those of `Client`.
 
@@ -25,20 +24,7 @@ class AsyncClient:
         `async with AsyncClient() as client: await client.predict("income", rows)`
     """
 
-    def __init__(
-        self,
-        url: str = "http://localhost:8470",
-        *,
-        token: str | None = None,
-        timeout_s: float = 30.0,
-        retries: int = 3,
-        verify: bool = True,
-        ca_file: str | Path | None = None,
-    ) -> None:
-        self._calls = ApiCalls(url, token, retries)
-        trusted = trusted_authorities(url, verify, ca_file)
-        headers = self._calls.headers
-        self._http = httpx.AsyncClient(headers=headers, timeout=timeout_s, verify=trusted)
+    _http_client = httpx.AsyncClient
 
     async def predict(
         self,
@@ -106,16 +92,13 @@ class AsyncClient:
         try:
             while True:
                 step = steps.send(result)
-                if isinstance(step, ApiRequest):
-                    result = await self._send(step)
-                else:
+                if isinstance(step, RetryPause):
                     await asyncio.sleep(step.seconds)
+                    continue
+                try:
+                    result = ApiResponse.of(await self._http.request(**self._arguments(step)))
+                except httpx.RequestError as error:
+                    result = ConnectionFailure.of(error)
         except StopIteration as done:
             value: T = done.value
             return value
-
-    async def _send(self, request: ApiRequest) -> ApiResponse | ConnectionFailure:
-        try:
-            return ApiResponse.of(await self._http.request(**request.arguments(self._calls.url)))
-        except httpx.RequestError as error:
-            return ConnectionFailure.of(error)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Self
 
 import httpx
 
-from clewline.client.api_calls import ApiCalls, ApiRequest, CallSteps, StepResult, T
+from clewline.client.api_calls import CallSteps, Connection, RetryPause, StepResult, T
 from clewline.client.request_body import RowsLike
-from clewline.client.responses import ApiResponse, ConnectionFailure, trusted_authorities
+from clewline.client.responses import ApiResponse, ConnectionFailure
 from clewline.client.results import EndpointInfo, Prediction, PredictionRecord, PredictResult
 
 
-class Client:
+class Client(Connection[httpx.Client]):
     """
     Asks a prediction server. Threads may share one; it keeps connections open until `close`.
 
@@ -38,19 +37,7 @@ class Client:
         `with Client("http://localhost:8470") as client: client.predict("income", rows)`
     """
 
-    def __init__(
-        self,
-        url: str = "http://localhost:8470",
-        *,
-        token: str | None = None,
-        timeout_s: float = 30.0,
-        retries: int = 3,
-        verify: bool = True,
-        ca_file: str | Path | None = None,
-    ) -> None:
-        self._calls = ApiCalls(url, token, retries)
-        trusted = trusted_authorities(url, verify, ca_file)
-        self._http = httpx.Client(headers=self._calls.headers, timeout=timeout_s, verify=trusted)
+    _http_client = httpx.Client
 
     def predict(
         self,
@@ -147,16 +134,13 @@ class Client:
         try:
             while True:
                 step = steps.send(result)
-                if isinstance(step, ApiRequest):
-                    result = self._send(step)
-                else:
+                if isinstance(step, RetryPause):
                     time.sleep(step.seconds)
+                    continue
+                try:
+                    result = ApiResponse.of(self._http.request(**self._arguments(step)))
+                except httpx.RequestError as error:
+                    result = ConnectionFailure.of(error)
         except StopIteration as done:
             value: T = done.value
             return value
-
-    def _send(self, request: ApiRequest) -> ApiResponse | ConnectionFailure:
-        try:
-            return ApiResponse.of(self._http.request(**request.arguments(self._calls.url)))
-        except httpx.RequestError as error:
-            return ConnectionFailure.of(error)

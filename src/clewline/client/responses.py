@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import msgspec
 
 from clewline import errors
-from clewline.entry_points import install_command
 from clewline.errors import (
     ClewlineError,
     DeadlineExceeded,
@@ -22,15 +22,9 @@ from clewline.errors import (
     FieldProblem,
     InvalidInput,
     ModelFailed,
-    NotSupported,
     Overloaded,
     UsageError,
 )
-
-try:
-    import httpx
-except ImportError as error:
-    raise NotSupported("The client needs httpx.", install_command("client")) from error
 
 
 class Unreachable(Fault):
@@ -65,7 +59,11 @@ class ApiResponse(msgspec.Struct, frozen=True):
             message = f"The server answered {self.status}: {shown}"
         kind = _error_classes().get(code) or (UsageError if self.status < 500 else Fault)
         if issubclass(kind, InvalidInput):
-            return kind(message, None, _field_problems(said.get("fields")))
+            try:
+                fields = msgspec.convert(said.get("fields") or (), tuple[FieldProblem, ...])
+            except msgspec.ValidationError:
+                fields = ()  # a server of another version; the message names the first
+            return kind(message, None, fields)
         if issubclass(kind, ModelFailed):
             ids = said.get("ids")
             return kind(message, None, tuple(map(str, ids)) if isinstance(ids, list) else ())
@@ -143,10 +141,3 @@ def _error_content(body: bytes) -> dict[str, Any]:
     if isinstance(inner, dict):
         return inner
     return outer | {"message": inner} if isinstance(inner, str) else {}
-
-
-def _field_problems(said: Any) -> tuple[FieldProblem, ...]:
-    try:
-        return msgspec.convert(said or (), tuple[FieldProblem, ...])
-    except msgspec.ValidationError:
-        return ()  # a server of another version; the message names the first
