@@ -66,7 +66,8 @@ def described(path: Path, name: str) -> Iterator[str]:
     methods = [
         each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
-    init = next(each for each in methods if each.name == "__init__")
+    shared = found(SOURCE / "api_calls.py", "Connection")  # both clients have its constructor
+    init = next(n for n in shared.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
     yield f"## {name}\n"
     yield f"```python\n{signature(init, name)}\n```\n"
     yield markdown(ast.get_docstring(node) or "")
