@@ -23,7 +23,7 @@ from clewline.errors import (
     TooManyFailures,
     UsageError,
 )
-from clewline.protocols.error_responses import error_response
+from clewline.protocols.http.error_responses import error_response
 
 GOOD = ApiResponse(
     200, b'{"revision":"income#1","predictions":[{"id":"1","model":"income@1","value":2}]}'

@@ -23,8 +23,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from clewline.project import Project
-from clewline.protocols.http.limits import HttpLimits
-from clewline.protocols.http.request import HttpApplication, HttpRefusal, HttpRequest, HttpResponse
+from clewline.protocols.http.request import (
+    HttpApplication,
+    HttpLimits,
+    HttpRefusal,
+    HttpRequest,
+    HttpResponse,
+)
 from clewline.protocols.http.server import HttpServer
 from clewline.protocols.http.tls import Certificate
 from clewline.serve.endpoint_server import EndpointServer

@@ -13,14 +13,13 @@ import pytest
 
 from clewline.errors import NotFound
 from clewline.project import Project
-from clewline.protocols import access_log
-from clewline.protocols.access_log import AccessLog
 from clewline.protocols.app import HttpApp
-from clewline.protocols.health import ServerHealth
-from clewline.protocols.http.limits import HttpLimits
-from clewline.protocols.http.request import HttpRequest, HttpResponse
+from clewline.protocols.http import access_log
+from clewline.protocols.http.access_log import AccessLog
+from clewline.protocols.http.health import ServerHealth
+from clewline.protocols.http.request import HttpLimits, HttpRequest, HttpResponse
+from clewline.protocols.http.route import POST, READ, HttpRoute
 from clewline.protocols.rest.routes import RestRoutes
-from clewline.protocols.route import POST, READ, HttpRoute
 from clewline.serve import access
 from clewline.serve.access import FAILURES, TokenChecker
 from clewline.store.store import Store

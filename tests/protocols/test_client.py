@@ -14,7 +14,7 @@ import pytest
 
 from clewline.client import AsyncClient, Client, Unreachable
 from clewline.errors import Forbidden, InvalidInput, NotFound, Unauthorized, UsageError
-from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import HttpLimits
 from clewline.protocols.http.tls import Certificate
 from clewline.serve import access
 from clewline.serve.log.reader import latest_predictions

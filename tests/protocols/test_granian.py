@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import HttpLimits
 from clewline.serve import access
 from clewline.serve.log import reader as log_reader
 from clewline.store.store import Store

@@ -17,7 +17,7 @@ from clewline.protocols.oip.infer_request import InferOptions
 from clewline.protocols.oip.infer_response import infer_response
 from clewline.serve import revision
 from clewline.serve.endpoint_file import parse_endpoint
-from clewline.serve.predict_request import PredictResponse
+from clewline.serve.request.predict_request import PredictResponse
 from clewline.signature.field import Output
 from clewline.store.store import Store
 

@@ -14,7 +14,7 @@ import asyncio, sys
 from pathlib import Path
 import msgspec
 from clewline import project
-from clewline.serve.decoder_preparation import prepare_decoders
+from clewline.serve.endpoint_server import prepare_decoders
 from clewline.serve.endpoint_server import EndpointServer
 
 def types():

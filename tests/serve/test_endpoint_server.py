@@ -21,7 +21,7 @@ from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import JSON_ROWS
 from clewline.serve.log import reader as log_reader
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest, PredictResponse
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
 

@@ -14,7 +14,7 @@ from clewline.project import Project
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.json_reader import JsonReader
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest, PredictResponse
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse
 
 BODY = b'{"age":30,"hours":40}'
 Result = PredictResponse | ClewlineError

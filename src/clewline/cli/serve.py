@@ -79,8 +79,8 @@ def serve(*names: str, flags: Flags = None) -> None:
     names
         Endpoints to serve; all that were applied if none is named.
     """
-    from clewline.protocols import server_log
     from clewline.serve.access import parse_address
+    from clewline.workers import server_log
     from clewline.workers.options import ServerOptions
     from clewline.workers.supervisor import Supervisor
 

@@ -16,14 +16,14 @@ from contextlib import suppress
 from urllib.parse import unquote_to_bytes
 
 from clewline.errors import ClewlineError, NotFound
-from clewline.protocols.access_log import AccessLog
-from clewline.protocols.error_responses import coded_response, error_response, refusal_response
-from clewline.protocols.health import ServerHealth
+from clewline.protocols.http.access_log import AccessLog
+from clewline.protocols.http.error_responses import coded_response, error_response, refusal_response
+from clewline.protocols.http.health import ServerHealth
 from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse
+from clewline.protocols.http.route import HttpRoute, RouteFinder, error_route
 from clewline.protocols.mlflow import scoring as mlflow
 from clewline.protocols.oip import rest as oip
 from clewline.protocols.rest.routes import RestRoutes
-from clewline.protocols.route import HttpRoute, RouteFinder, error_route
 from clewline.serve.access import TokenChecker
 from clewline.serve.endpoint_server import EndpointServer
 

@@ -20,9 +20,14 @@ from clewline import project
 from clewline.errors import ClewlineError, UsageError
 from clewline.project import Project
 from clewline.protocols.app import HttpApp, make_app
-from clewline.protocols.error_responses import error_response
-from clewline.protocols.http.limits import HttpLimits
-from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse, ResponseStream
+from clewline.protocols.http.error_responses import error_response
+from clewline.protocols.http.request import (
+    HttpLimits,
+    HttpRefusal,
+    HttpRequest,
+    HttpResponse,
+    ResponseStream,
+)
 from clewline.serve.access import TokenChecker, tokens_required
 from clewline.serve.endpoint_server import EndpointServer
 

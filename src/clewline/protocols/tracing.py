@@ -31,10 +31,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AnyValue
 
 from clewline.errors import ClewlineError
-from clewline.protocols.error_responses import STATUS
+from clewline.protocols.http.error_responses import STATUS
 from clewline.serve.log.frame import RoutePath
-from clewline.serve.metrics.request_timings import RequestTimings
-from clewline.serve.predict_request import PredictRequest, PredictResponse, Reply
+from clewline.serve.request.predict_request import (
+    PredictRequest,
+    PredictResponse,
+    Reply,
+    RequestTimings,
+)
 from clewline.store.ids import id_text
 from clewline.version import __version__
 

@@ -36,7 +36,7 @@ from clewline.serve.graph.row_trace import RowTrace
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, RoutePath
 from clewline.serve.log.writer import Done, Durability
 from clewline.serve.metrics.request_statistics import EndpointStatistics
-from clewline.serve.metrics.request_timings import RequestTimings
+from clewline.serve.request.predict_request import RequestTimings
 from clewline.store.ids import id_bytes, id_text, prediction_ids
 
 logger = logging.getLogger(__name__)

@@ -15,20 +15,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Protocol
 
 import msgspec
 
+from clewline import entry_points
 from clewline.errors import ClewlineError, Fault, IntegrityError, NotFound, Overloaded
 from clewline.project import Project
 from clewline.serve import revision as revisions
 from clewline.serve.batcher import QUEUE_ROWS, Batcher
-from clewline.serve.body_queue import BodyQueue
 from clewline.serve.catalog_follower import CatalogFollower
-from clewline.serve.deadlines import Deadlines
-from clewline.serve.decoder_preparation import prepare_decoders
 from clewline.serve.graph.routers.router import LearnedStates
 from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.json_reader import MAX_ROWS
@@ -38,7 +38,9 @@ from clewline.serve.metrics.request_statistics import LoadStatistics, RequestSta
 from clewline.serve.model_cache.allocator_trim import AllocatorTrim
 from clewline.serve.model_cache.cache import ModelCache
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.observers import RequestTracer, WorkObserver
+from clewline.serve.request.body_queue import BodyQueue
+from clewline.serve.request.deadlines import Deadlines
+from clewline.serve.request.predict_request import RequestTracer
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision, WhenServed
 from clewline.serve.shadow_runner import ShadowRunner
 from clewline.store.records import LiveRevision, Revision
@@ -60,6 +62,23 @@ MIN_CLOSE_S = 2.0
 """Minimum time for closing, however long the draining took."""
 NEAR = 500
 """Maximum names that are compared to find the nearest one."""
+PLUG_INS = ("clewline.families", "clewline.formats", "clewline.nodes", "clewline.routers")
+"""Groups of entry points with types that a server decodes."""
+
+
+class WorkObserver(Protocol):
+    """Records which revision each thread works on, so that a crash or hang has a known cause."""
+
+    def computing(
+        self, endpoint: str, revision: int = 0, timeout_s: float | None = None
+    ) -> AbstractContextManager[None]:
+        """Return a context in which this thread computes a batch of a revision."""
+
+    def loading(self, endpoint: str, revision: int = 0) -> AbstractContextManager[None]:
+        """Return a context in which this thread loads a revision."""
+
+    def failure(self, endpoint: str, revision: int) -> ClewlineError | None:
+        """Return why a revision must not be loaded here, or None if it may be."""
 
 
 class UnderWay(Protocol):
@@ -525,3 +544,26 @@ def _persist_unloaded(project: Project, name: str, unloaded: bool) -> LiveRevisi
 
 def _stopping() -> Overloaded:
     return Overloaded("The server is stopping.", "Try again in 1 s.")
+
+
+@cache
+def prepare_decoders() -> None:
+    """
+    Build a decoder for every msgspec type that a server decodes.
+
+    msgspec completes a type when it is decoded for the first time. If two threads that load
+    revisions do that at once, one of them sees an incomplete type and the process crashes.
+    """
+    for group in PLUG_INS:
+        for name in entry_points.names(group):
+            with suppress(Exception):  # a broken plug-in is reported when it is needed
+                plug_in = entry_points.load_entry_point(group, name)
+                loading = f"{plug_in.__module__.rpartition('.')[0]}.loading"
+                if find_spec(loading) is not None:
+                    import_module(loading)
+    types = [msgspec.Struct]
+    for each in types:
+        types += each.__subclasses__()
+        with suppress(TypeError, NameError):  # a type that is only encoded, or never leaves
+            msgspec.json.Decoder(each)
+            msgspec.msgpack.Decoder(each)

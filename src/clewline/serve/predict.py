@@ -22,7 +22,7 @@ from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import JSON, READ_ON_THREAD, RequestRows, load_format
 from clewline.serve.json_reader import SMALL_BYTES
 from clewline.serve.log.frame import LoggedRequest
-from clewline.serve.predict_request import PredictRequest, PredictResponse, Reply
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse, Reply
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 
 logger = logging.getLogger(__name__)

@@ -26,13 +26,11 @@ from numpy.typing import NDArray
 from clewline.errors import ClewlineError
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_outputs, take_rows
-from clewline.serve.graph.builder import Builder
-from clewline.serve.graph.fields import AlignedNode
+from clewline.serve.graph.builder import ShadowGroup
 from clewline.serve.graph.node import Batch, NodeAnswers
 from clewline.serve.loaded_revision import AnswerWriter
 from clewline.serve.log.writer import LoggedBatch, LogWriter
 from clewline.serve.metrics.request_statistics import SECONDS, BucketHistogram
-from clewline.signature.field import Output
 from clewline.store.digest import Digest
 from clewline.store.ids import id_text
 from clewline.store.records import Revision
@@ -65,18 +63,6 @@ class ShadowCounts(msgspec.Struct):
         default_factory=lambda: BucketHistogram(DIFFERENCES)
     )
     seconds: BucketHistogram = msgspec.field(default_factory=lambda: BucketHistogram(SECONDS))
-
-
-class ShadowGroup:
-    """The shadows of one revision, and what their answers are compared with."""
-
-    def __init__(
-        self, revision: Revision, shadows: dict[str, AlignedNode], output: Output, builder: Builder
-    ) -> None:
-        self.revision = revision
-        self.shadows = shadows
-        self.renderer = AnswerWriter(output)
-        self.close = builder.close  # gives back the shadows' models
 
 
 class _Waiting(msgspec.Struct, frozen=True, eq=False):
@@ -172,7 +158,7 @@ class ShadowRunner:
         try:
             answered = group.shadows[name].answer(batch)
             spent_s = time.perf_counter() - start
-            rendered = group.renderer.write(batch.ids, answered, ())
+            rendered = AnswerWriter(group.output).write(batch.ids, answered, ())
             agrees, differences = compare_outputs(outputs, answered.outputs)
         except BaseException as error:  # or no shadow of any endpoint would be asked again
             counts.failed += len(batch.ids)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from clewline.protocols.peer_workers import Readiness
+from clewline.protocols.http.health import Readiness
 from clewline.serve.metrics.metric_families import MetricFamily, MetricSample, merge_families
 from clewline.serve.metrics.shared_metrics import MetricsSnapshot, SharedMetrics
 from clewline.workers.work_monitor import WorkMonitor

@@ -16,13 +16,13 @@ import msgspec
 
 from clewline.entry_points import install_command
 from clewline.errors import NotSupported
-from clewline.protocols import metrics
-from clewline.protocols.access_log import AccessLog
 from clewline.protocols.app import HttpApp, make_app
-from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.access_log import AccessLog
 from clewline.protocols.http.listener import listening_socket
+from clewline.protocols.http.request import HttpLimits
 from clewline.protocols.http.server import HttpServer
 from clewline.protocols.http.tls import Certificate
+from clewline.protocols.rest import metrics
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker, tokens_required
 from clewline.serve.endpoint_server import EndpointServer

@@ -26,10 +26,10 @@ import uvloop
 
 from clewline import project as projects
 from clewline.errors import ClewlineError, Fault
-from clewline.protocols import server_log
 from clewline.serve.access import check_bind
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.metrics.shared_metrics import SharedMetrics
+from clewline.workers import server_log
 from clewline.workers.messages import (
     ForbidRevision,
     ReadyEndpoint,

@@ -20,7 +20,7 @@ import time
 from enum import IntEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from clewline.protocols.peer_workers import Readiness
+from clewline.protocols.http.health import Readiness
 
 THREADS = 64
 """Threads of one process whose work is shown."""

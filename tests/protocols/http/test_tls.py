@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from clewline.errors import InvalidConfig
 from clewline.protocols.http import server as http
-from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import HttpLimits
 from clewline.protocols.http.tls import Certificate
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"

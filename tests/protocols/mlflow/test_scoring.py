@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clewline.errors import Fault
-from clewline.protocols.error_responses import STATUS
-from clewline.protocols.health import ServerHealth
+from clewline.protocols.http.error_responses import STATUS
+from clewline.protocols.http.health import ServerHealth
 from clewline.protocols.mlflow.scoring import ERROR_CODES, MlflowRoutes, write_answer
 from clewline.protocols.rest.routes import RestRoutes
-from clewline.serve.predict_request import PredictResponse
 from clewline.serve.prediction_replay import replay_prediction
+from clewline.serve.request.predict_request import PredictResponse
 
 INVOCATIONS = "/invocations"
 JSON = {"Content-Type": "application/json"}

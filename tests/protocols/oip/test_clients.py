@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from clewline.protocols.health import ServerHealth
+from clewline.protocols.http.health import ServerHealth
 from clewline.protocols.oip.grpc import OipGrpcServer
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker

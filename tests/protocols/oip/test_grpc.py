@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clewline.errors import BodyTooLarge
-from clewline.protocols.access_log import AccessLog
-from clewline.protocols.health import ServerHealth
-from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.access_log import AccessLog
+from clewline.protocols.http.health import ServerHealth
+from clewline.protocols.http.request import HttpLimits
 from clewline.protocols.oip.grpc import OipGrpcServer
 from clewline.protocols.oip.grpc_messages import (
     CLASSES,

@@ -11,7 +11,7 @@ from clewline.protocols.oip.infer_request import InferOptions
 from clewline.protocols.oip.infer_response import infer_response
 from clewline.protocols.oip.model_metadata import output_tensors
 from clewline.protocols.rest import openapi
-from clewline.serve.predict_request import PredictResponse
+from clewline.serve.request.predict_request import PredictResponse
 from clewline.signature.field import Output
 
 OUTPUT = Output(name="e", task="tensor", dtype="float32", shape=(2, 2))

@@ -7,7 +7,7 @@ import subprocess
 import time
 from typing import Any
 
-from clewline.protocols.error_responses import STATUS
+from clewline.protocols.http.error_responses import STATUS
 from clewline.protocols.rest import openapi
 
 CHECKS = (

@@ -16,7 +16,7 @@ import pytest
 
 from clewline.errors import NotFound, StoreReadOnly
 from clewline.protocols.app import HttpApp
-from clewline.protocols.http.limits import HttpLimits
+from clewline.protocols.http.request import HttpLimits
 from clewline.serve.log import reader as log_reader
 
 ROW = {"age": 39, "hours": 40.5, "job": "nurse"}

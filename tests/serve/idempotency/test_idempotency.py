@@ -24,7 +24,7 @@ from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.idempotency.key_claims import KeyClaims
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
 from clewline.serve.log.writer import LogWriter
-from clewline.serve.predict_request import PredictRequest, PredictResponse, Reply
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse, Reply
 
 BODY = b'{"rows":[{}]}'
 ASK = PredictRequest(BODY, key="k")

@@ -26,10 +26,10 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import httptools
 
-from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.http.request import (
     JSON,
     HttpApplication,
+    HttpLimits,
     HttpRefusal,
     HttpRequest,
     HttpResponse,

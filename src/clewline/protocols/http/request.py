@@ -1,9 +1,10 @@
-"""One request over HTTP and its answer, whichever server received it."""
+"""One request over HTTP, its answer, and the limits of both, whichever server received it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -13,6 +14,24 @@ JSON = b"application/json"
 
 STREAM_BYTES = 64 << 10
 """What a stream keeps for a caller who does not read, before it counts as full."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Sizes in bytes, times in seconds; `docs/errors.md` lists the errors beyond them."""
+
+    head_bytes: int = 16 << 10  # request line and headers, and trailers
+    body_bytes: int = 16 << 20
+    buffered_bytes: int = 256 << 20  # bodies of all connections, until they are answered
+    pipelined: int = 64  # unanswered requests of one connection
+    connections: int = 16_384
+    handshake_s: float = 10.0  # of TLS, from the start of the connection
+    head_s: float = 10.0  # from the first byte to the end of the headers
+    body_s: float = 60.0  # from there to the end of the body
+    idle_s: float = 75.0  # between two requests
+    write_s: float = 30.0  # time in which a caller must read something
+    linger_s: float = 2.0  # reading after a refusal, so that the caller gets it
+    drain_s: float = 30.0  # waiting for requests under way when the server stops
 
 
 class HttpResponse(msgspec.Struct, frozen=True, gc=False):

@@ -19,9 +19,8 @@ import time
 from email.utils import formatdate
 
 from clewline.protocols.http.connection import HttpConnection, ServerConnections
-from clewline.protocols.http.limits import HttpLimits
 from clewline.protocols.http.listener import Acceptor, listening_socket
-from clewline.protocols.http.request import HttpApplication
+from clewline.protocols.http.request import HttpApplication, HttpLimits
 from clewline.protocols.http.tls import Certificate, TlsLayer
 
 logger = logging.getLogger(__name__)

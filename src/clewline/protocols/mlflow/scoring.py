@@ -18,17 +18,24 @@ from typing import Any
 import msgspec
 
 from clewline.errors import ClewlineError, Fault, NotFound, UnknownFormat
-from clewline.protocols.error_responses import unless_error
-from clewline.protocols.health import require_ready
+from clewline.protocols.http.error_responses import unless_error
+from clewline.protocols.http.health import require_ready
 from clewline.protocols.http.request import HttpRequest, HttpResponse
+from clewline.protocols.http.request_headers import run_at_once_or_on_thread, when_read
+from clewline.protocols.http.route import (
+    POST,
+    READ,
+    DocumentedRoute,
+    HttpRoute,
+    RouteGroup,
+    error_route,
+)
 from clewline.protocols.mlflow.body_format import MLFLOW
-from clewline.protocols.request_headers import run_at_once_or_on_thread, when_read
-from clewline.protocols.route import POST, READ, DocumentedRoute, HttpRoute, RouteGroup, error_route
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import CSV, PARQUET
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest, PredictResponse
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse
 from clewline.serve.served_endpoint import ServedEndpoint
 from clewline.signature.field_rules import printable_text
 

@@ -22,20 +22,19 @@ import grpc
 import grpc.aio
 
 from clewline.errors import ClewlineError, Conflict, Fault
-from clewline.protocols.access_log import AccessLog, AccessRecord
-from clewline.protocols.error_responses import STATUS
-from clewline.protocols.health import ServerHealth
-from clewline.protocols.http.limits import HttpLimits
-from clewline.protocols.http.request import HttpResponse
+from clewline.protocols.http.access_log import AccessLog, AccessRecord
+from clewline.protocols.http.error_responses import STATUS
+from clewline.protocols.http.health import ServerHealth
+from clewline.protocols.http.request import HttpLimits, HttpResponse
+from clewline.protocols.http.request_headers import checked_key
 from clewline.protocols.oip import grpc_messages, infer_response, model_metadata
 from clewline.protocols.oip.body_format import OIP_BINARY
 from clewline.protocols.oip.grpc_messages import SERVICE, read_message, write_message
 from clewline.protocols.oip.rest import LARGE_BYTES
-from clewline.protocols.request_headers import checked_key
 from clewline.serve.access import Need, TokenChecker
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest
+from clewline.serve.request.predict_request import PredictRequest
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 
 logger = logging.getLogger(__name__)

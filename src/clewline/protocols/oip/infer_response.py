@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 
 from clewline.errors import BadRequest, Fault, InvalidInput, NotSupported
+from clewline.protocols.http.request_headers import checked_key, deadline_in
 from clewline.protocols.oip.infer_request import InferOptions
 from clewline.protocols.oip.model_metadata import label_datatype, output_tensors, value_datatype
 from clewline.protocols.oip.tensor_data import BYTES, DTYPES, pack_strings
-from clewline.protocols.request_headers import checked_key, deadline_in
-from clewline.serve.predict_request import PredictRequest, PredictResponse
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse
 from clewline.signature.field import Output, label_name
 from clewline.signature.field_rules import printable_text
 from clewline.signature.json_rows import NameSuggestions

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from clewline.protocols.rest.content_types import ARROW_TYPE
-from clewline.serve.predict_request import PredictResponse
+from clewline.serve.request.predict_request import PredictResponse
 
 PROBABILITY = "probability_"
 """Prefix of a label in the name of its column."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from clewline.protocols.error_responses import STATUS
-from clewline.protocols.route import DocumentedRoute, RouteGroup
+from clewline.protocols.http.error_responses import STATUS
+from clewline.protocols.http.route import DocumentedRoute, RouteGroup
 from clewline.serve.json_reader import MAX_ROWS
 from clewline.serve.served_endpoint import ServedEndpoint
 from clewline.signature import timestamps

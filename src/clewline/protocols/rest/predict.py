@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from clewline.errors import ClewlineError
-from clewline.protocols.error_responses import coded_response, error_response
+from clewline.protocols.http.error_responses import coded_response, error_response
 from clewline.protocols.http.request import HttpRequest, HttpResponse
-from clewline.protocols.request_headers import content_coding, run_on_thread, when_read
+from clewline.protocols.http.request_headers import content_coding, run_on_thread, when_read
 from clewline.protocols.rest.answer_tables import table_of
 from clewline.protocols.rest.content_types import (
     JSON_TYPE,
@@ -22,7 +22,7 @@ from clewline.protocols.rest.streams import StreamedPrediction
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import JSON
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest, PredictResponse, Reply
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse, Reply
 from clewline.serve.served_endpoint import ServedEndpoint
 
 SPECIAL = frozenset({b"content-encoding", b"idempotency-key", b"timeout-ms", b"traceparent"})

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clewline.errors import BadRequest, ClewlineError
-from clewline.protocols import metrics
-from clewline.protocols.error_responses import coded_response, error_response
-from clewline.protocols.health import ServerHealth
+from clewline.protocols.http.error_responses import coded_response, error_response
+from clewline.protocols.http.health import ServerHealth
 from clewline.protocols.http.request import HttpRequest, HttpResponse
-from clewline.protocols.request_headers import run_on_thread
+from clewline.protocols.http.request_headers import run_on_thread
+from clewline.protocols.http.route import POST, READ, HttpRoute, RouteGroup
+from clewline.protocols.rest import metrics
 from clewline.protocols.rest.openapi import OpenApiDocuments
 from clewline.protocols.rest.predict import admit, handle_predict
-from clewline.protocols.route import POST, READ, HttpRoute, RouteGroup
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.log import reader as log_reader

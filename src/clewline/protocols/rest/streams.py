@@ -13,15 +13,15 @@ from typing import NamedTuple
 import msgspec
 
 from clewline.errors import BadRequest, ClewlineError, InvalidInput
-from clewline.protocols.error_responses import error_response
+from clewline.protocols.http.error_responses import error_response
 from clewline.protocols.http.request import HttpRequest, HttpResponse, ResponseStream
-from clewline.protocols.request_headers import run_on_thread
+from clewline.protocols.http.request_headers import run_on_thread
 from clewline.protocols.rest.content_types import NDJSON_TYPE
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import JSON, JSON_ROWS, load_format
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.predict import predict
-from clewline.serve.predict_request import PredictRequest, PredictResponse
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 
 PIECE_ROWS = 512

@@ -5,27 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from clewline.errors import IntegrityError, InvalidConfig
+from clewline.serve.graph.fields import AlignedNode
 from clewline.serve.graph.functions import ProjectFunctions
 from clewline.serve.graph.node import Batch, BuiltNode, Node, NodeAnswers
 from clewline.serve.graph.tree import Tree, node_kind, of_revision
 from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
-from clewline.signature.field import Signature
+from clewline.signature.field import Output, Signature
 from clewline.store.records import Revision, RouterState
 
 RouterStates = Callable[[str], RouterState | None]
 """The current state of a route's router, by the name of the node."""
 
 
+class ShadowGroup(NamedTuple):
+    """The shadows of one revision, and what their answers are compared with."""
+
+    revision: Revision
+    shadows: dict[str, AlignedNode]
+    output: Output
+    close: Callable[[], None]  # gives back the shadows' models
+
+
 class Shadowing(Protocol):
     """Asks the shadows of an endpoint, off the path of the answer."""
 
-    def offer(self, group: Any, batch: Batch, answers: NodeAnswers) -> None:
+    def offer(self, group: ShadowGroup, batch: Batch, answers: NodeAnswers) -> None:
         """Ask the shadows of a group about a batch that was answered, or drop it. Never waits."""
 
-    def retire(self, group: Any) -> None:
+    def retire(self, group: ShadowGroup) -> None:
         """Close a group after its shadows were asked about the rows that wait for them."""
 
 

@@ -22,7 +22,7 @@ from clewline.serve.idempotency.key_claims import KeyClaim, KeyClaims
 from clewline.serve.log import reader as log_reader
 from clewline.serve.log.frame import ID_BYTES, LoggedBatch
 from clewline.serve.log.reader import LogLocation
-from clewline.serve.predict_request import PredictResponse
+from clewline.serve.request.predict_request import PredictResponse
 from clewline.store.disk import disk_error
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from clewline.serve.idempotency.claim_thread import (
 from clewline.serve.idempotency.key_claims import KEPT_KEYS, KEPT_S, KeyClaim
 from clewline.serve.log import reader as log_reader
 from clewline.serve.log.frame import key_hash
-from clewline.serve.predict_request import PredictRequest, PredictResponse, Reply
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse, Reply
 
 POLL_S = 0.01
 """Time between two looks whether another process has answered."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clewline.serve.graph.builder import Builder
+from clewline.serve.graph.builder import Builder, ShadowGroup
 from clewline.serve.graph.fields import AlignedNode, NodeFit
 from clewline.serve.graph.node import Batch, NodeAnswers
 from clewline.serve.graph.node_kind import NodeKind
@@ -31,7 +31,7 @@ class ShadowNode(NodeKind):
             separate.close()
             raise
         aligned = {shadow: AlignedNode(node, of.signature) for shadow, node in shadows.items()}
-        self._group = ShadowGroup(builder.revision, aligned, of.signature.output, separate)
+        self._group = ShadowGroup(builder.revision, aligned, of.signature.output, separate.close)
 
     @classmethod
     def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:

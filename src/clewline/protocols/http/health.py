@@ -1,15 +1,22 @@
-"""The state of the server as a whole, for `/health/ready` and `/metrics`."""
+"""
+The state of the server as a whole, for `/health/ready` and `/metrics`.
+
+Imports little at run time, because the supervisor imports it too.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from clewline.errors import NotFound, Overloaded
-from clewline.protocols.access_log import AccessLog
-from clewline.protocols.http.tls import Certificate
-from clewline.protocols.peer_workers import PeerWorkers
-from clewline.serve.served_endpoint import ServedEndpoint
+from clewline.serve.metrics.metric_families import MetricFamily
+
+if TYPE_CHECKING:
+    from clewline.protocols.http.access_log import AccessLog
+    from clewline.protocols.http.tls import Certificate
+    from clewline.serve.served_endpoint import ServedEndpoint
 
 
 def require_ready(endpoint: ServedEndpoint) -> None:
@@ -28,6 +35,26 @@ def require_ready(endpoint: ServedEndpoint) -> None:
     if endpoint.state == "unloaded":
         raise NotFound(f"{endpoint.name} is unloaded.", "An operator can load it.")
     raise Overloaded(f"{endpoint.name} is {endpoint.state}.", "Ask again in a second.")
+
+
+class Readiness(NamedTuple):
+    """How many workers answer, of how many, and why the others do not."""
+
+    ready: int
+    of: int
+    reasons: tuple[str, ...] = ()
+
+
+class PeerWorkers(Protocol):
+    """The workers of a server that has a supervisor."""
+
+    def readiness(self) -> Readiness:
+        """Count the workers that answer."""
+
+    def gather(
+        self, own: list[MetricFamily], then: Callable[[Callable[[], list[MetricFamily]]], None]
+    ) -> None:
+        """Call `then`, on this thread, with a function that merges the metrics of all workers."""
 
 
 class ServerHealth:

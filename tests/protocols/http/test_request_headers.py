@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clewline.errors import BadRequest, BodyTooLarge, ClewlineError, MalformedInput, UnknownFormat
-from clewline.protocols import request_headers
+from clewline.protocols.http import request_headers
 from clewline.protocols.http.request import HttpRequest
-from clewline.serve.predict_request import PredictRequest
+from clewline.serve.request.predict_request import PredictRequest
 
 CODERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,

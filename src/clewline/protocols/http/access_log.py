@@ -23,7 +23,7 @@ import msgspec
 
 from clewline.errors import InvalidConfig
 from clewline.protocols.http.request import HttpRequest, HttpResponse
-from clewline.protocols.route import HttpRoute
+from clewline.protocols.http.route import HttpRoute
 from clewline.store.ids import id_text
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from clewline.serve.deadlines import STEP_S, Deadlines
+from clewline.serve.request.deadlines import STEP_S, Deadlines
 
 
 def test_what_is_due_is_called_in_order_and_what_is_forgotten_is_not() -> None:

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from clewline.errors import ClewlineError
 from clewline.serve.formats.body_format import JSON
-from clewline.serve.metrics.request_timings import RequestTimings
+
+if TYPE_CHECKING:
+    from clewline.serve.graph.row_trace import RowTrace
+
+
+class RequestTimings(msgspec.Struct, eq=False):
+    """
+    When a traced request passed each stage; a tracer makes spans of it.
+
+    Times of `time.perf_counter`; 0 for a stage that the request has not reached.
+    """
+
+    arrived: float = 0.0
+    waited: float = 0.0  # until its endpoint was loaded
+    begun: float = 0.0  # its first batch
+    answered: float = 0.0  # its last batch, which is not logged yet
+    logged: float = 0.0
+    ids: list[bytes] = []  # of its predictions
+    traces: list[RowTrace] = []  # one for each of its rows
 
 
 class PredictRequest(msgspec.Struct, eq=False):
@@ -41,3 +59,14 @@ class PredictResponse(msgspec.Struct, frozen=True, gc=False):
 
 Reply = Callable[[PredictResponse | ClewlineError], None]
 """Called once, on the loop's thread, with the outcome of a request."""
+
+
+class RequestTracer(Protocol):
+    """Records spans. Called on the loop's thread; never blocks, never raises."""
+
+    def follow(self, endpoint: str, request: PredictRequest, reply: Reply) -> Reply:
+        """
+        Return a callback to use in place of `reply`.
+
+        Sets the request's timings if the request is sampled.
+        """

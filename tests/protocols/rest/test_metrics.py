@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 ROW = {"age": 30, "hours": 40.5, "job": "sales"}
 OF_THE_TEAM = {"clewline_workers", "clewline_workers_ready", "clewline_worker_exits_total"}
 WITH_TLS = {"clewline_certificate_expires_timestamp_seconds"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from clewline import errors
 from clewline.errors import ClewlineError, FieldProblem, InvalidInput, Overloaded
-from clewline.protocols.error_responses import REFUSALS, STATUS, error_response
+from clewline.protocols.http.error_responses import REFUSALS, STATUS, error_response
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_every_error_has_a_status_and_is_documented():

@@ -14,7 +14,7 @@ from itertools import islice
 
 from prometheus_client.process_collector import ProcessCollector
 
-from clewline.protocols.health import ServerHealth
+from clewline.protocols.http.health import ServerHealth
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.metrics.metric_families import MetricFamily, MetricSample
 from clewline.serve.metrics.request_statistics import (

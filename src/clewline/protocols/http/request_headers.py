@@ -29,10 +29,9 @@ from clewline.errors import (
     MalformedInput,
     UnknownFormat,
 )
-from clewline.protocols.http.limits import HttpLimits
-from clewline.protocols.http.request import HttpRequest
+from clewline.protocols.http.request import HttpLimits, HttpRequest
 from clewline.serve.formats.body_format import JSON
-from clewline.serve.predict_request import PredictRequest
+from clewline.serve.request.predict_request import PredictRequest
 
 logger = logging.getLogger(__name__)
 
