@@ -10,7 +10,6 @@ from clewline.serve.graph.node import Batch, NodeAnswers
 from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
 from clewline.serve.graph.tree import Tree
-from clewline.serve.shadow_runner import ShadowGroup
 from clewline.signature.field import Signature
 
 
