@@ -33,8 +33,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from clewline.model import contents, seal
+from clewline.model import seal
 from clewline.model.package import PackageMetadata
+from clewline.model.register import convert_model
 from clewline.model.registry import Registry
 from clewline.project import Project, load
 from clewline.serve import revision as revisions
@@ -151,7 +152,7 @@ def _fit(seed: int) -> Any:
     if seed % 2:
         model = RandomForestClassifier(10, max_depth=5, random_state=seed)
     train = table.with_columns(late=late)
-    return contents.convert_model(model.fit(table, late), train=train, test=train, target="late")
+    return convert_model(model.fit(table, late), train=train, test=train, target="late")
 
 
 def _distinct(model: bytes, number: int) -> bytes:

@@ -21,7 +21,7 @@ from shared.keep import keep
 from shared.servers import running
 
 from clewline import project as projects
-from clewline.model.registry import Registry
+from clewline.model.registry import Registry, load_predictor
 from clewline.model.runtime import Predictor
 from clewline.model.runtime.outputs import take_rows
 from clewline.serve import revision as revisions
@@ -111,7 +111,7 @@ def own(folder: str, seconds: str) -> None:
         live = revisions.require_live(store.catalog, "income")
         loaded = LoadedRevision.load(live, SharedModels(project))
         (ref,) = live.packages
-        _, predictor = Registry(project, store).load(ref)
+        predictor = load_predictor(Registry(project, store).open(ref))
     body = msgspec.json.encode({"rows": income.sample(ROWS)})
     rows = loaded.checker.columns(loaded.json_reader.read(body).rows).columns
     shares = {size: 1.0 if size == ROWS else 1 / len(OWN_SIZES) for size in OWN_SIZES}

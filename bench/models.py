@@ -133,7 +133,7 @@ def boosters() -> dict[str, Any]:
 
 def served(model: Any, train: Any, test: Any, target: str = "income") -> dict[str, str]:
     """Register, load and ask."""
-    from clewline.model.contents import convert_model
+    from clewline.model.register import convert_model
 
     made = convert_model(model, train=train, test=test[:2000], target=target)
     seconds, told = asked(made, test)

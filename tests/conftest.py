@@ -110,8 +110,8 @@ def _vector(table: Any) -> Any:
     import onnx
     from onnx import TensorProto, helper
 
-    from clewline.model.contents import convert_model
     from clewline.model.package import PackageMetadata
+    from clewline.model.register import convert_model
 
     pairs: list[str | int | None] = ["rows", 2]
     graph = helper.make_graph(
@@ -233,7 +233,7 @@ def made() -> list[Any]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    from clewline.model import contents
+    from clewline.model.register import convert_model
 
     random = np.random.default_rng(7)
     jobs = random.choice(np.array(["nurse", "smith", "clerk", None], dtype=object), 300)
@@ -253,7 +253,7 @@ def made() -> list[Any]:
             RandomForestClassifier(10, random_state=seed),
         ).fit(table, target)
         train = table.with_columns(income=target)
-        found.append(contents.convert_model(model, train=train, test=train, target="income"))
+        found.append(convert_model(model, train=train, test=train, target="income"))
     return found
 
 

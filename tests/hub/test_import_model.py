@@ -19,7 +19,7 @@ from clewline.errors import (
 from clewline.flow.replay import replay
 from clewline.hub.download import DownloadLimits, HubFault
 from clewline.hub.import_model import ModelImport, import_model
-from clewline.model.registry import Registry
+from clewline.model.registry import Registry, load_predictor
 from clewline.project import Project
 from clewline.store.lineage import why
 from clewline.store.reader import FILE as CATALOG
@@ -49,7 +49,8 @@ def test_a_file_of_the_hub_is_sealed_and_answers(
 ) -> None:
     digest = hub.put(FILE, onnx_file)
     version = import_model(project, store, wanted(digest, f"hf:{FILE}@v1"), QUICK)
-    package, predictor = Registry(project, store).load("detector@1")
+    package = Registry(project, store).open("detector@1")
+    predictor = load_predictor(package)
     predictor.close()
     origin = package.manifest.origin
     assert origin is not None

@@ -10,6 +10,7 @@ from clewline.model import doctor, package, seal
 from clewline.model.doctor import fix_models, model_findings
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
+from clewline.model.verify import Verification
 from clewline.project import Project
 
 from .conftest import add
@@ -69,7 +70,8 @@ def test_what_killed_registrations_leave_is_removed_unless_the_catalog_may_be_ol
     fix_models(project)
     assert codes(project) == ["unregistered_package"]
     assert not draft.exists()
-    monkeypatch.setattr(doctor, "_is_catalog_current", lambda registry: True)
+    proven = Verification(versions=[], links=1, anchors=1, problems=[])
+    monkeypatch.setattr(doctor, "verify", lambda registry, **_: proven)
     fix_models(project)
     assert codes(project) == []
     assert registry.open("income@1").files["model.onnx"] == b"a"

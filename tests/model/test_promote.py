@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from clewline.errors import GateRefused, IntegrityError, UsageError
-from clewline.model import contents
 from clewline.model.package import PackageMetadata
 from clewline.model.promote import promote
+from clewline.model.register import convert_model
 from clewline.model.registry import Registry
 from clewline.model.verify import verify
 from clewline.store.records import ChainEntry
@@ -142,7 +142,7 @@ def test_the_latency_is_measured_on_background_rows(registry: Registry) -> None:
 
     table = pl.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "y": ["no", "no", "yes", "yes"]})
     model = DecisionTreeClassifier().fit(table.drop("y"), table["y"])
-    made = contents.convert_model(model, train=table, test=None, target="y")
+    made = convert_model(model, train=table, test=None, target="y")
     about = PackageMetadata(
         name="income", number=0, runtime=made.compiled.runtime, task="binary", target="y", created=0
     )

@@ -13,7 +13,7 @@ import clewline as cl
 from clewline.errors import NotFound, NotSupported, UsageError
 from clewline.flow.replay import replay
 from clewline.flow.run import execute
-from clewline.model.registry import Registry
+from clewline.model.registry import Registry, load_predictor
 from clewline.model.verify import verify
 from clewline.store.records import Artifact, Edge, Run, StepRun
 
@@ -51,7 +51,8 @@ def run(registry: Registry, pipeline: Any = ages, **params: Any) -> Run:
 def test_a_version_knows_the_run_data_code_and_report_that_made_it(registry: Registry) -> None:
     done = run(registry)
     version = registry.get("ages@1")
-    package, model = registry.load("ages@1")
+    package = registry.open("ages@1")
+    model = load_predictor(package)
     model.close()
     manifest = package.manifest
     assert version.run == manifest.run == done.id

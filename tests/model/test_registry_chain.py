@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clewline.errors import Fault
-from clewline.model import git_anchor, registry_chain, seal
+from clewline.model import registry_chain, seal
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
 from clewline.model.seal import Sealer
@@ -181,7 +181,7 @@ def test_a_project_that_its_repository_ignores_has_no_git(
     (project.root / ".gitignore").write_text("*\n")
     add(registry, b"a")
     assert promote(registry, "income@1", "champion").anchored is None
-    assert git_anchor.read_anchors(project) == []
+    assert registry_chain.read_anchors(project) == []
 
 
 def git(project: Project, *words: str) -> str:

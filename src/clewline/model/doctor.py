@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -80,7 +79,11 @@ def _check_registry(registry: Registry, deep: bool) -> Iterator[Finding]:
 
 def _check_folders(registry: Registry) -> Iterator[Finding]:
     project, catalog = registry.project, registry.store.catalog
-    is_current = _is_catalog_current(registry)
+    try:  # do the heads in Git prove that the catalog is not an older one?
+        found = verify(registry, packages=False)
+        is_current = found.anchors > 0 and not found.problems
+    except ClewlineError:
+        is_current = False
     for path in sorted(project.packages.glob("*/*")):
         number = int(path.name) if path.name.isdecimal() else 0
         if catalog.get(ModelVersion, path.parent.name, number) is None:
@@ -92,21 +95,8 @@ def _check_folders(registry: Registry) -> Iterator[Finding]:
             yield Finding("unfinished_package", {"path": str(path)}, fixable=True)
 
 
-def _is_catalog_current(registry: Registry) -> bool:
-    """Return whether the heads in Git prove that the catalog is not an older one."""
-    try:
-        found = verify(registry, packages=False)
-    except ClewlineError:
-        return False
-    return found.anchors > 0 and not found.problems
-
-
 def _writer_lives(draft: Path) -> bool:
+    import psutil
+
     pid = draft.name.removeprefix(DRAFT).partition("-")[0]
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:  # another user's process
-        return True
-    return True
+    return pid.isdecimal() and len(pid) < 10 and psutil.pid_exists(int(pid))

@@ -1,5 +1,5 @@
 """
-The reference profile: how often each field and output took which values.
+The reference profile, how often each field and output took which values, and background rows.
 
 Counts stand in fixed bins, so that live rows can be counted into the same ones. A bin with the
 edges `a` and `b` holds `a < value <= b`; the first and the last bin are open.
@@ -11,8 +11,8 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from clewline.model.runtime.outputs import Outputs, Predictor, join_outputs, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature
+from clewline.signature.field_rules import value_in_kind
 
 BINS = 20
 LEVELS = 1000
@@ -29,6 +30,7 @@ LEVELS = 1000
 OUTPUT_ROWS = 5000
 """Largest number of rows that the model answers for the profile of its outputs."""
 
+BACKGROUND_ROWS = 256
 _ROWS_PER_CALL = 1000
 
 
@@ -92,35 +94,46 @@ def measure_profile(
             counted, in which it is more confident than in answers to new rows.
         seed: Seed of the sample of rows that are answered.
     """
-    asked = train if test is None else test
-    table: Literal["test", "train"] = "train" if test is None else "test"
-    output = OutputProfile(table="train", rows=0)
-    if predictor is not None:
-        output = OutputProfile(table=table, rows=0)
-        rows = take_rows(asked, sample_rows(asked, OUTPUT_ROWS, seed))
-        if len(rows):
-            starts = range(0, len(rows), _ROWS_PER_CALL)
-            batches = (take_rows(rows, slice(at, at + _ROWS_PER_CALL)) for at in starts)
-            answers = join_outputs([predictor.predict(batch) for batch in batches])
-            output = _profile_output(signature, answers, table, len(rows))
-    return Profile(rows=len(train), fields=dict(_profile_fields(signature, train)), output=output)
+    output = OutputProfile(table="train" if test is None or predictor is None else "test", rows=0)
+    rows = _sample_rows(train if test is None else test, OUTPUT_ROWS, seed)
+    if predictor is not None and len(rows):
+        starts = range(0, len(rows), _ROWS_PER_CALL)
+        batches = (take_rows(rows, slice(at, at + _ROWS_PER_CALL)) for at in starts)
+        answers = join_outputs([predictor.predict(batch) for batch in batches])
+        output = _profile_output(signature, answers, output.table, len(rows))
+    fields = {
+        field.name: _profile_numbers(field, train.numbers[:, place])
+        for place, field in enumerate(signature.numeric)
+    }
+    for place, field in enumerate(signature.textual):
+        fields[field.name] = _profile_texts(field, train.texts[:, place])
+    for field in signature.tensors:
+        fields[field.name] = _profile_numbers(field, _row_means(train.tensors[field.name]))
+    return Profile(rows=len(train), fields=fields, output=output)
 
 
-def sample_rows(columns: Columns, most: int, seed: int) -> NDArray[np.int64]:
-    """Return the ascending positions of up to `most` random rows, none twice."""
+def background_rows(signature: Signature, train: Columns, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Draw up to 256 training rows, each a JSON object with every field of the signature."""
+    drawn = _sample_rows(train, BACKGROUND_ROWS, seed)
+    columns: dict[str, list[Any]] = {}
+    for field, values in zip(signature.numeric, drawn.numbers.T.tolist(), strict=True):
+        columns[field.name] = [
+            None if math.isnan(value) else value_in_kind(field, value) for value in values
+        ]
+    for field, texts in zip(signature.textual, drawn.texts.T.tolist(), strict=True):
+        columns[field.name] = texts
+    for field in signature.tensors:
+        columns[field.name] = drawn.tensors[field.name].tolist()
+    names = [field.name for field in signature.fields]
+    return [{name: columns[name][row] for name in names} for row in range(len(drawn))]
+
+
+def _sample_rows(columns: Columns, most: int, seed: int) -> Columns:
+    """Draw up to `most` rows, none twice, in their order."""
     n = len(columns)
     if n <= most:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
-
-
-def _profile_fields(signature: Signature, columns: Columns) -> Iterator[tuple[str, FieldProfile]]:
-    for place, field in enumerate(signature.numeric):
-        yield field.name, _profile_numbers(field, columns.numbers[:, place])
-    for place, field in enumerate(signature.textual):
-        yield field.name, _profile_texts(field, columns.texts[:, place])
-    for field in signature.tensors:
-        yield field.name, _profile_numbers(field, _row_means(columns.tensors[field.name]))
+        return columns
+    return take_rows(columns, np.sort(np.random.default_rng(seed).choice(n, most, replace=False)))
 
 
 def _profile_numbers(field: Field, values: NDArray[np.float64]) -> FieldProfile:

@@ -10,7 +10,7 @@ import msgspec
 
 from clewline.errors import CheckFailed, Conflict, Fault, GateRefused, NotFound, UsageError
 from clewline.evaluation.metrics import Interval
-from clewline.model import git_anchor, registry_chain
+from clewline.model import registry_chain
 from clewline.model.gate import Gate, GateCandidate, GateVerdict, judge_version, read_gate
 from clewline.model.package import BACKGROUND, Package
 from clewline.model.registry import Registry, load_predictor
@@ -88,27 +88,22 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
             if promotion.moved:
                 body = msgspec.to_builtins(promotion)
                 del body["moved"], body["anchored"]
-                link = registry_chain.append_link(
-                    transaction, registry_chain.PROMOTED, body, sealer
-                )
+                kind = registry_chain.PROMOTED
+                moved = registry_chain.append_link(transaction, kind, body, sealer).created
                 transaction.replace(
-                    Alias(name=name, alias=alias, number=version.number, moved=link.created)
+                    Alias(name=name, alias=alias, number=version.number, moved=moved)
                 )
-        return msgspec.structs.replace(promotion, anchored=_anchor(registry, promotion))
+        head = registry_chain.last_link(catalog)
+        try:
+            anchored = registry_chain.write_anchor(registry.project, head) if head else None
+        except Fault as error:
+            raise Fault(
+                f"{version.ref} is {alias}, but the head of the registry's chain is not in Git: "
+                f"{error.message}",
+                "Repair the Git repository and promote again: that only writes the head.",
+            ) from error
+        return msgspec.structs.replace(promotion, anchored=anchored)
     raise Conflict(f"The alias {rival_alias} was moved each time we judged.", "Try again.")
-
-
-def _anchor(registry: Registry, promotion: Promotion) -> str | None:
-    """Write the head of the chain into Git; if that fails, the alias stays moved."""
-    head = registry_chain.last_link(registry.store.catalog)
-    try:
-        return git_anchor.write_anchor(registry.project, head) if head else None
-    except Fault as error:
-        raise Fault(
-            f"{promotion.model} is {promotion.alias}, but the head of the registry's chain is not "
-            f"in Git: {error.message}",
-            "Repair the Git repository and promote again: that only writes the head.",
-        ) from error
 
 
 def _judge(

@@ -8,19 +8,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from clewline.errors import NotSupported
 from clewline.flow.context import StepContext, current_step
 from clewline.flow.pipeline import pipeline
 from clewline.flow.step import step
 from clewline.flow.tracking import log_value
+from clewline.model.families.family import PackageContents, RegistrationInputs
 from clewline.model.origin import Origin
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
-from clewline.model_families import families
+from clewline.model_families import families, family_of
 from clewline.store.digest import Digest
 from clewline.store.records import ModelVersion, Run
 from clewline.store.ref import require_model_name
@@ -95,40 +97,34 @@ def register(
         NotFound: There is no project, or its private key is missing.
     """
     require_model_name(name)
-    inputs: dict[str, Any] = {
-        "train": train,
-        "test": test,
-        "target": target,
-        "signature": signature,
-    }
-    inputs |= {"files": files, "arguments": arguments, "origin": origin}
-    context = current_step()
-    if context is not None:
-        return _register(context, name, model, report, inputs)
-    registered: list[Any] = []
-
-    @pipeline(name=f"register-{name}")
-    def register_model() -> None:
-        registered.append(register(name, model, report=report, **inputs))
-
-    register_model.run()
-    found: ModelVersion = registered[0].value()
-    return found
-
-
-def _register(
-    context: StepContext, name: str, model: Any, report: Report | None, inputs: dict[str, Any]
-) -> ModelVersion:
     from clewline.evaluation.report import evaluate
-    from clewline.model.contents import convert_model
 
-    contents = convert_model(model, **inputs)
+    tables: dict[str, Any] = {"train": train, "test": test}
+    options: dict[str, Any] = {"signature": signature, "origin": origin}
+    options |= {"files": files, "arguments": arguments}
+    context = current_step()
+    if context is None:
+        registered: list[Any] = []
+
+        @pipeline(name=f"register-{name}")
+        def register_model() -> None:
+            version = register(name, model, target=target, report=report, **tables, **options)
+            registered.append(version)
+
+        register_model.run()
+        found: ModelVersion = registered[0].value()
+        return found
+    contents = convert_model(model, target=target, **tables, **options)
     compiled, output = contents.compiled, contents.signature.output
-    train, test, target, origin = (inputs[key] for key in ("train", "test", "target", "origin"))
-    can_evaluate = test is not None and target is not None and output.task in EVALUATED
-    if report is None and can_evaluate:
+    can_evaluate = test is not None and output.task in EVALUATED
+    if report is None and can_evaluate and target is not None:
         evaluated = model if contents.evaluated is None else contents.evaluated
         report = evaluate(evaluated, test, target=target, train=train)
+    used = [family for family in families() if {*family.packages} & sys.modules.keys()]
+    versions = {"python": platform.python_version()}
+    for package in (*DISTRIBUTIONS, *(each for family in used for each in family.distributions)):
+        with suppress(PackageNotFoundError):  # run from a source tree that is not installed
+            versions[package] = distribution_version(package)
     run = context.store.catalog.get(Run, context.run_id)
     metadata = PackageMetadata(
         name=name,
@@ -141,7 +137,7 @@ def _register(
         step_run=context.step_id,
         data={
             key: {"artifact": _input_digest(context, key, table), "rows": len(table)}
-            for key, table in (("train", train), ("test", test))
+            for key, table in tables.items()
             if table is not None
         },
         code={key: getattr(run, key) for key in ("commit", "changed", "snapshot")} if run else {},
@@ -149,13 +145,12 @@ def _register(
         report=None if report is None else msgspec.to_builtins(report),
         encoding=compiled.encoding,
         equality={key: getattr(compiled.equality, key) for key in EQUALITY_FACTS},
-        versions=_versions(),
+        versions=versions,
         origin=msgspec.convert(origin, Origin) if origin else None,
     )
     unstable = [file for file in contents.unstable if file in contents.files]
     logical = {file: _input_digest(context, "model", model) for file in unstable}
-    registry = Registry(context.project, context.store)
-    version = registry.add(contents.files, metadata, logical)
+    version = Registry(context.project, context.store).add(contents.files, metadata, logical)
     log_value("version", {"model": name, "content": version.content})
     lines = [*contents.notes, f"{version.ref}: {compiled.equality.sentence}"]
     if version.run != context.run_id:
@@ -176,10 +171,46 @@ def _input_digest(context: StepContext, name: str, value: Any) -> Digest:
     return values.digest(value)
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    used = [family for family in families() if {*family.packages} & sys.modules.keys()]
-    for name in (*DISTRIBUTIONS, *(each for family in used for each in family.distributions)):
-        with suppress(PackageNotFoundError):  # run from a source tree that is not installed
-            found[name] = distribution_version(name)
+def convert_model(
+    model: Any,
+    *,
+    train: Any | None = None,
+    test: Any | None = None,
+    target: str | None = None,
+    signature: Signature | None = None,
+    **options: Any,
+) -> PackageContents:
+    """
+    Make the files of a package.
+
+    Args:
+        model: A model of any family, or the path of a file that a family reads.
+        train: The table that it was fitted on, with the target.
+        test: Rows that it has not seen, with the target or without.
+        target: The column that it predicts.
+        signature: What goes in and out, for families that do not infer it.
+        options: For single families.
+
+    Raises:
+        InvalidInput: A table lacks a column of the model's, or holds values of no kind.
+        NotFound: The file cannot be read.
+        NotSupported: No family knows the model, or it has no safe form.
+    """
+    inputs = RegistrationInputs(
+        train=train, test=test, target=target, signature=signature, options=options
+    )
+    from clewline.model.families import model_files
+
+    if isinstance(model, PurePath):
+        return model_files.convert_path(Path(model), inputs)
+    family = family_of(model)
+    if family is None or not (hasattr(model, "predict") or hasattr(model, "transform")):
+        name = model.__name__ if isinstance(model, type) else type(model).__name__
+        titles = ", ".join(each.title for each in families() if each.packages)
+        raise NotSupported(
+            f"{name} is not a fitted estimator, so it cannot be registered.",
+            f"Pass a fitted model of {titles}, a pipeline of such, or a class of the project with "
+            "predict(table) or predict(rows).",
+        )
+    found: PackageContents = family.convert(model, inputs)
     return found

@@ -99,11 +99,6 @@ class Registry:
             )
         return package
 
-    def load(self, ref: str) -> tuple[Package, Predictor]:
-        """Read and check the package of a version, and load the model from those bytes."""
-        package = self.open(ref)
-        return package, load_predictor(package)
-
     def add(
         self,
         files: Mapping[str, bytes],
@@ -145,29 +140,35 @@ class Registry:
             number = last[0].number + 1 if last else 1
             metadata = msgspec.structs.replace(metadata, number=number, created=time.time())
             folder = self.project.packages / name / str(number)
-            self._move_aside(folder)
-            version = _record(metadata, draft, draft.publish(folder, metadata, sealer))
-            body = {"model": version.ref} | {
-                key: getattr(version, key) for key in ("package", "content", "run")
-            }
+            if folder.exists():
+                # Nobody else is registering. So a killed process left what is there, or the
+                # catalog is an old backup: it is kept elsewhere.
+                aside = f"{UNREGISTERED}{name}-{number}-{secrets.token_hex(4)}"
+                with disk_errors(folder):
+                    folder.rename(self.project.store_root / "tmp" / aside)
+            metrics = (metadata.report or {}).get("metrics", {})
+            version = ModelVersion(
+                name=name,
+                number=number,
+                package=draft.publish(folder, metadata, sealer),
+                content=draft.content,
+                run=metadata.run,
+                step_run=metadata.step_run,
+                task=metadata.task,
+                runtime=metadata.runtime,
+                metrics={key: interval["value"] for key, interval in metrics.items()},
+                equality=metadata.equality,
+                size_bytes=sum(file.size_bytes for file in draft.files.values()),
+                created=metadata.created,
+            )
+            facts = {key: getattr(version, key) for key in ("package", "content", "run")}
+            body = {"model": version.ref, **facts}
             registry_chain.append_link(transaction, registry_chain.REGISTERED, body, sealer)
             transaction.add(version)
             if version.step_run is not None:
                 step, model = f"step:{version.step_run}", f"model:{version.ref}"
                 transaction.add(Edge(source=step, target=model, role="registered"))
             return version
-
-    def _move_aside(self, folder: Path) -> None:
-        """
-        Free the folder of a number that the catalog has not given.
-
-        Nobody else is registering. So a killed process left what is there, or the catalog is
-        an old backup: it is kept elsewhere.
-        """
-        if folder.exists():
-            name = f"{UNREGISTERED}{folder.parent.name}-{folder.name}-{secrets.token_hex(4)}"
-            with disk_errors(folder):
-                folder.rename(self.project.store_root / "tmp" / name)
 
     @property
     def public_key(self) -> str:
@@ -209,21 +210,3 @@ def load_predictor(package: Package) -> Predictor:
     family = family_named(package.manifest.runtime)
     found: Predictor = family.load(package.files, package.signature)
     return found
-
-
-def _record(metadata: PackageMetadata, draft: PackageDraft, package: Digest) -> ModelVersion:
-    metrics = (metadata.report or {}).get("metrics", {})
-    return ModelVersion(
-        name=metadata.name,
-        number=metadata.number,
-        package=package,
-        content=draft.content,
-        run=metadata.run,
-        step_run=metadata.step_run,
-        task=metadata.task,
-        runtime=metadata.runtime,
-        metrics={name: interval["value"] for name, interval in metrics.items()},
-        equality=metadata.equality,
-        size_bytes=sum(file.size_bytes for file in draft.files.values()),
-        created=metadata.created,
-    )

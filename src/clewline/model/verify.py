@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from clewline.errors import CheckFailed, NotFound
-from clewline.model import git_anchor, registry_chain
+from clewline.model import registry_chain
 from clewline.model.registry import Registry
 from clewline.store.records import ChainEntry, ModelVersion
 
@@ -45,7 +45,9 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
         InvalidConfig: The project has no public key.
     """
     catalog = registry.store.catalog
-    anchors = git_anchor.read_anchors(registry.project)  # before the chain, which is always ahead
+    anchors = registry_chain.read_anchors(
+        registry.project
+    )  # before the chain, which is always ahead
     while True:  # until all three are of one moment; writers are not locked out
         links = catalog.find(ChainEntry, order="seq", limit=None)
         everything, aliases = catalog.find(ModelVersion, limit=None), registry.aliases()
@@ -66,6 +68,6 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
         problems=[
             *registry_chain.chain_problems(links, registry.public_key),
             *registry_chain.catalog_differences(links, everything, aliases),
-            *git_anchor.anchor_problems(anchors, links),
+            *registry_chain.anchor_problems(anchors, links),
         ],
     )

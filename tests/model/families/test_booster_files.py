@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from clewline.errors import InvalidInput, NotSupported
-from clewline.model import contents
-from clewline.model.families.family import RegistrationInputs
+from clewline.model.families.family import PackageContents, RegistrationInputs
 from clewline.model.families.model_files import convert_bytes
+from clewline.model.register import convert_model
 from clewline.model_families import family_named
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
@@ -22,7 +22,7 @@ ROWS = pd.DataFrame({"a": DRAW.normal(size=150), "b": DRAW.normal(size=150)})
 LABELS = (ROWS.a > 0).astype(int)
 
 
-def answers(made: contents.PackageContents, rows: pd.DataFrame) -> Any:
+def answers(made: PackageContents, rows: pd.DataFrame) -> Any:
     predictor = family_named(made.compiled.runtime).load(made.files, made.signature)
     columns = Checker(made.signature).table(rows).columns
     found = predictor.predict(columns).probabilities
@@ -72,7 +72,7 @@ def test_a_file_alone_tells_its_fields_and_answers_as_its_library(
             data, expected = catboost_file(written, tmp_path / "model")
     path = tmp_path / "whatever.bin"
     path.write_bytes(data)
-    made = contents.convert_model(path)
+    made = convert_model(path)
     assert [field.name for field in made.signature.fields] == ["a", "b"]
     assert made.signature.output.task == "binary"
     assert any("made from the signature" in note for note in made.notes)
@@ -85,9 +85,9 @@ def test_categories_are_those_of_the_file_in_its_order(tmp_path: Path) -> None:
     data, expected = lightgbm_text(table)
     path = tmp_path / "model.txt"
     path.write_bytes(data)
-    alone = contents.convert_model(path)
+    alone = convert_model(path)
     assert alone.signature.fields[2].levels == ("a", "m", "z")
-    sampled = contents.convert_model(path, train=table.assign(c=table.c.astype(str)))
+    sampled = convert_model(path, train=table.assign(c=table.c.astype(str)))
     for made in (alone, sampled):
         np.testing.assert_allclose(answers(made, table), expected, atol=1e-6)
 
@@ -98,13 +98,13 @@ def test_a_signature_names_the_labels_and_must_have_the_fields(tmp_path: Path) -
     path.write_bytes(data)
     fields = tuple(Field(name=name, kind="number") for name in ("a", "b"))
     output = Output(name="y", task="binary", labels=("no", "yes"))
-    made = contents.convert_model(path, signature=Signature(fields=fields, output=output))
+    made = convert_model(path, signature=Signature(fields=fields, output=output))
     assert made.signature.output.labels == ("no", "yes")
     with pytest.raises(InvalidInput, match="takes the fields a, b"):
-        contents.convert_model(path, signature=Signature(fields=fields[::-1], output=output))
+        convert_model(path, signature=Signature(fields=fields[::-1], output=output))
     three = Output(name="y", task="multiclass", labels=("x", "y", "z"))
     with pytest.raises(InvalidInput, match="knows 2 labels"):
-        contents.convert_model(path, signature=Signature(fields=fields, output=three))
+        convert_model(path, signature=Signature(fields=fields, output=three))
 
 
 def test_a_file_without_names_says_what_to_write(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_a_file_without_names_says_what_to_write(tmp_path: Path) -> None:
     path = tmp_path / "model.txt"
     path.write_text(booster.model_to_string())
     with pytest.raises(InvalidInput) as told:
-        contents.convert_model(path)
+        convert_model(path)
     assert "--signature FILE" in (told.value.fix or "")
-    assert contents.convert_model(path, train=ROWS).signature.fields[0].name == "a"
+    assert convert_model(path, train=ROWS).signature.fields[0].name == "a"
 
 
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost", "catboost"])

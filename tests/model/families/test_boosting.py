@@ -15,7 +15,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from clewline.errors import NotSupported
 from clewline.evaluation.report import evaluate
-from clewline.model import contents
+from clewline.model.families.family import PackageContents
+from clewline.model.register import convert_model
 from clewline.model_families import family_named
 from clewline.signature.columns import Columns
 
@@ -83,11 +84,11 @@ def encoded(final: Any, sparse: bool = False) -> Any:
     return make_pipeline(prepare, final)
 
 
-def packed(model: Any, table: Any, y: np.ndarray, *, fit: bool = True) -> contents.PackageContents:
+def packed(model: Any, table: Any, y: np.ndarray, *, fit: bool = True) -> PackageContents:
     if fit:
         model.fit(table, y)
     train = table.assign(y=y) if isinstance(table, pd.DataFrame) else table.with_columns(y=y)
-    return contents.convert_model(model, train=train, test=train, target="y")
+    return convert_model(model, train=train, test=train, target="y")
 
 
 COMPILED = {

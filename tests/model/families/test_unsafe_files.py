@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clewline.errors import NotSupported
-from clewline.model import contents
 from clewline.model.families import unsafe_files as formats
+from clewline.model.register import convert_model
 
 
 class Code:
@@ -98,7 +98,7 @@ def test_it_is_named_with_the_way_out(what: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
     with pytest.raises(NotSupported) as told:
-        contents.convert_model(path)
+        convert_model(path)
     assert what in told.value.message
     assert way in (told.value.fix or "")
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from clewline.errors import InvalidInput
-from clewline.model.background import background_rows
 from clewline.model.families import packaging
 from clewline.model.families.family import FileFields, PackageContents, RegistrationInputs
 from clewline.model.package import BACKGROUND
+from clewline.model.profile import background_rows
 from clewline.signature import dataframes
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput
 from clewline.model import profile
-from clewline.model.background import background_rows
 from clewline.model.compile.equivalence import CompiledModel
 from clewline.model.families.family import RegistrationInputs
 from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
+from clewline.model.profile import background_rows
 from clewline.model.runtime.outputs import Outputs, Predictor
 from clewline.model_families import family_named
 from clewline.signature import dataframes

@@ -23,8 +23,9 @@ from sklearn.preprocessing import OneHotEncoder
 
 from clewline.errors import ClewlineError, InvalidInput, NotSupported
 from clewline.evaluation.report import evaluate
-from clewline.model import contents
+from clewline.model.families.family import PackageContents
 from clewline.model.families.onnx.onnx_file import synthetic_columns
+from clewline.model.register import convert_model
 from clewline.model_families import family_named
 from clewline.serve.loaded_revision import AnswerWriter
 from clewline.signature.field import Field, Output, Signature
@@ -44,10 +45,10 @@ NUMBERS = TABLE[["a", "b"]].astype("float32")
 
 @pytest.fixture
 def bring(tmp_path: Path) -> Any:
-    def brought(model: Any, **given: Any) -> contents.PackageContents:
+    def brought(model: Any, **given: Any) -> PackageContents:
         path = tmp_path / "model.onnx"
         path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-        return contents.convert_model(path, **given)
+        return convert_model(path, **given)
 
     return brought
 

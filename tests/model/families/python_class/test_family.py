@@ -17,9 +17,10 @@ import pytest
 import clewline as cl
 from clewline.errors import NotFound, NotSupported, UsageError
 from clewline.flow.run import execute
-from clewline.model.contents import PackageContents, convert_model
+from clewline.model.families.family import PackageContents
 from clewline.model.families.python_class.family import PythonClassFamily
-from clewline.model.registry import Registry
+from clewline.model.register import convert_model
+from clewline.model.registry import Registry, load_predictor
 from clewline.model.verify import verify
 from clewline.project import Project
 from clewline.signature.check import Checker
@@ -112,7 +113,8 @@ def test_a_version_answers_as_the_object_did_whatever_becomes_of_the_project(
     words.unlink()
     for path in registry.project.root.glob("own_*.py"):
         path.write_text("raise RuntimeError('the working tree was imported')\n")
-    package, loaded = registry.load("moods@1")
+    package = registry.open("moods@1")
+    loaded = load_predictor(package)
     found = loaded.predict(Checker(package.signature).table(MOODS.drop("mood")).columns)
     loaded.close()
     assert found.probabilities.tolist() == [[each["bad"], each["good"]] for each in wanted]

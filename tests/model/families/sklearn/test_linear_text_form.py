@@ -28,9 +28,10 @@ from sklearn.svm import LinearSVC
 
 from clewline.errors import IntegrityError, InvalidInput
 from clewline.evaluation.report import evaluate
-from clewline.model import contents
+from clewline.model.families.family import PackageContents
 from clewline.model.families.linear_text_model.family import LinearTextFamily, term_splitter
 from clewline.model.families.sklearn.linear_text_form import linear_text_spec
+from clewline.model.register import convert_model
 from clewline.model_families import family_named
 from clewline.signature.columns import Columns
 
@@ -52,12 +53,12 @@ def table(rows: int = 200) -> pd.DataFrame:
 TRAIN, TEST = table(), table(60)
 
 
-def packed(model: Any, train: Any = TRAIN, test: Any = TEST) -> contents.PackageContents:
+def packed(model: Any, train: Any = TRAIN, test: Any = TEST) -> PackageContents:
     model.fit(train["text"], train["mood"])
-    return contents.convert_model(model, train=train, test=test, target="mood")
+    return convert_model(model, train=train, test=test, target="mood")
 
 
-def answers(made: contents.PackageContents, texts: tuple[str, ...]) -> Any:
+def answers(made: PackageContents, texts: tuple[str, ...]) -> Any:
     column = np.array(texts, dtype=object).reshape(-1, 1)
     predictor = family_named(made.compiled.runtime).load(made.files, made.signature)
     return predictor.predict(Columns(np.empty((len(texts), 0)), column))
@@ -232,7 +233,7 @@ def test_a_column_of_texts_may_stand_beside_numbers() -> None:
     train = TRAIN.assign(length=TRAIN.text.str.len())
     prepare = make_column_transformer((TfidfVectorizer(), "text"), (StandardScaler(), ["length"]))
     model = make_pipeline(prepare, LogisticRegression()).fit(train.drop(columns="mood"), train.mood)
-    made = contents.convert_model(model, train=train, test=train, target="mood")
+    made = convert_model(model, train=train, test=train, target="mood")
     assert [field.kind for field in made.signature.fields] == ["text", "integer"]
     assert made.compiled.equality.flips == 0
 
@@ -245,4 +246,4 @@ def test_a_pipeline_over_texts_is_evaluated() -> None:
 def test_a_second_column_beside_the_texts_is_refused() -> None:
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(TRAIN.text, TRAIN.mood)
     with pytest.raises(InvalidInput, match="one column of texts"):
-        contents.convert_model(model, train=TRAIN.assign(n=1), target="mood")
+        convert_model(model, train=TRAIN.assign(n=1), target="mood")

@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from clewline.errors import IntegrityError, InvalidInput, NotSupported
-from clewline.model.contents import PackageContents, convert_model
+from clewline.model.families.family import PackageContents
+from clewline.model.register import convert_model
 from clewline.model.runtime import Transformer
 from clewline.model_families import family_named
 from clewline.signature.check import Checker

@@ -11,7 +11,6 @@ import onnx
 from numpy.typing import NDArray
 
 from clewline.errors import IntegrityError, InvalidInput, NotSupported
-from clewline.model.background import background_rows
 from clewline.model.compile.candidate_forms import MODEL
 from clewline.model.compile.equivalence import (
     CompiledModel,
@@ -30,6 +29,7 @@ from clewline.model.families.onnx.loading import (
     open_session,
 )
 from clewline.model.package import BACKGROUND
+from clewline.model.profile import background_rows
 from clewline.model.runtime.outputs import take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature

@@ -18,9 +18,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from clewline.errors import InvalidInput, NotSupported
-from clewline.model import contents, profile
-from clewline.model.background import ROWS, background_rows
-from clewline.model.profile import Profile
+from clewline.model import profile
+from clewline.model.families.family import PackageContents
+from clewline.model.profile import BACKGROUND_ROWS, Profile, background_rows
+from clewline.model.register import convert_model
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 from clewline.signature.infer import infer_signature
@@ -45,16 +46,16 @@ def classifier(train: Any = TRAIN) -> Any:
 
 
 @pytest.fixture(scope="module")
-def made() -> contents.PackageContents:
-    return contents.convert_model(classifier(), train=TRAIN, test=TEST, target="income")
+def made() -> PackageContents:
+    return convert_model(classifier(), train=TRAIN, test=TEST, target="income")
 
 
-def read(made: contents.PackageContents) -> Profile:
+def read(made: PackageContents) -> Profile:
     return msgspec.json.decode(made.files["profile.json"], type=Profile)
 
 
 def test_a_package_holds_model_signature_equality_profile_and_background(
-    made: contents.PackageContents,
+    made: PackageContents,
 ) -> None:
     model = "model.onnx" if made.compiled.runtime == "onnx" else "model.skops"
     assert {model, "signature.json", "equality.json", "profile.json", "background.json"} <= set(
@@ -65,7 +66,7 @@ def test_a_package_holds_model_signature_equality_profile_and_background(
 
 
 def test_the_profile_counts_every_training_row_of_every_field(
-    made: contents.PackageContents,
+    made: PackageContents,
 ) -> None:
     found = read(made)
     assert found.rows == 60
@@ -76,13 +77,13 @@ def test_the_profile_counts_every_training_row_of_every_field(
     assert (job.levels, job.nulls) == ({"clerk": 20, "cook": 20, "judge": 10}, 10)
 
 
-def test_the_profile_counts_the_answers_to_the_test_rows(made: contents.PackageContents) -> None:
+def test_the_profile_counts_the_answers_to_the_test_rows(made: PackageContents) -> None:
     output = read(made).output
     assert (output.table, output.rows, output.labels) == ("test", 30, [15, 15])
     assert [sum(histogram.counts) for histogram in output.probabilities or ()] == [30, 30]
 
 
-def test_a_client_may_send_every_background_row(made: contents.PackageContents) -> None:
+def test_a_client_may_send_every_background_row(made: PackageContents) -> None:
     rows = Checker(made.signature).decode(made.files["background.json"])
     assert len(rows) == 60
     sent = msgspec.json.decode(made.files["background.json"])
@@ -97,14 +98,14 @@ def test_rows_that_an_endpoint_would_refuse_are_left_out_with_a_note() -> None:
             pl.DataFrame({"age": [None], "job": ["cook"], "income": ["low"]}, schema=TEST.schema),
         ]
     )
-    made = contents.convert_model(classifier(), train=TRAIN, test=test, target="income")
+    made = convert_model(classifier(), train=TRAIN, test=test, target="income")
     assert made.compiled.equality.rows == 30
     assert "1 of 31 test rows" in made.notes[0]
     assert "age" in made.notes[0]
 
 
 def test_without_test_rows_the_training_rows_are_taken() -> None:
-    made = contents.convert_model(classifier(), train=TRAIN, test=None, target="income")
+    made = convert_model(classifier(), train=TRAIN, test=None, target="income")
     assert made.compiled.equality.rows == 60
     assert read(made).output.table == "train"
 
@@ -120,7 +121,7 @@ def test_pandas_tables_and_bare_matrices_give_the_same_answers() -> None:
     counts = []
     for table, features in frames:
         model = LogisticRegression().fit(features(table), table["income"])
-        made = contents.convert_model(model, train=table, test=None, target="income")
+        made = convert_model(model, train=table, test=None, target="income")
         counts.append(read(made).output)
     assert counts[0] == counts[1] == counts[2]
 
@@ -128,7 +129,7 @@ def test_pandas_tables_and_bare_matrices_give_the_same_answers() -> None:
 def test_a_regressors_values_are_counted() -> None:
     table = pl.DataFrame({"x": np.arange(50.0), "y": np.arange(50.0) * 2})
     model = LinearRegression().fit(table.drop("y"), table["y"])
-    made = contents.convert_model(model, train=table, test=None, target="y")
+    made = convert_model(model, train=table, test=None, target="y")
     assert made.signature.output.task == "regression"
     values = read(made).output.values
     assert values is not None
@@ -138,14 +139,14 @@ def test_a_regressors_values_are_counted() -> None:
 def test_labels_are_counted_without_probabilities() -> None:
     table = TRAIN.with_columns(size=pl.col("age") * 2)[["age", "size", "income"]]
     model = RidgeClassifier().fit(table.drop("income"), table["income"])
-    made = contents.convert_model(model, train=table, test=None, target="income")
+    made = convert_model(model, train=table, test=None, target="income")
     output = read(made).output
     assert (sum(output.labels or ()), output.probabilities) == (60, None)
     assert not made.signature.output.has_probabilities
 
 
 def test_a_classifier_with_probabilities_says_nothing_of_them(
-    made: contents.PackageContents,
+    made: PackageContents,
 ) -> None:
     assert made.signature.output.has_probabilities
     assert b"has_probabilities" not in made.files["signature.json"]
@@ -153,19 +154,19 @@ def test_a_classifier_with_probabilities_says_nothing_of_them(
 
 def test_only_the_columns_of_the_model_are_fields() -> None:
     wide = TRAIN.with_columns(note=pl.lit("x"))
-    made = contents.convert_model(classifier(), train=wide, test=wide, target="income")
+    made = convert_model(classifier(), train=wide, test=wide, target="income")
     assert [field.name for field in made.signature.fields] == ["age", "job"]
 
 
 def test_tables_that_are_not_the_models_are_refused_by_column() -> None:
     renamed = TRAIN.rename({"age": "aage"})
     with pytest.raises(InvalidInput, match=r"fitted on a column 'age'.*mean 'aage'"):
-        contents.convert_model(classifier(), train=renamed, test=None, target="income")
+        convert_model(classifier(), train=renamed, test=None, target="income")
     bare = DecisionTreeClassifier().fit(TRAIN[["age"]].to_numpy(), TRAIN["income"])
     with pytest.raises(InvalidInput, match="fitted on 1 columns, but the training table has 2"):
-        contents.convert_model(bare, train=TRAIN, test=None, target="income")
+        convert_model(bare, train=TRAIN, test=None, target="income")
     with pytest.raises(InvalidInput, match="incme"):
-        contents.convert_model(classifier(), train=TRAIN, test=None, target="incme")
+        convert_model(classifier(), train=TRAIN, test=None, target="incme")
 
 
 @pytest.mark.parametrize(
@@ -182,14 +183,14 @@ def test_tables_that_are_not_the_models_are_refused_by_column() -> None:
 )
 def test_an_object_that_is_not_a_fitted_estimator_is_refused(model: Any) -> None:
     with pytest.raises(NotSupported):
-        contents.convert_model(model, train=TRAIN, test=None, target="income")
+        convert_model(model, train=TRAIN, test=None, target="income")
 
 
 def test_a_regressor_of_several_targets_is_refused() -> None:
     table = pl.DataFrame({"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0]})
     model = LinearRegression().fit(table[["x"]], table[["y", "x"]].to_numpy())
     with pytest.raises(NotSupported, match="2 numbers for each row"):
-        contents.convert_model(model, train=table, test=None, target="y")
+        convert_model(model, train=table, test=None, target="y")
 
 
 def test_the_error_for_test_rows_that_the_model_refuses_names_a_way_out() -> None:
@@ -197,7 +198,7 @@ def test_the_error_for_test_rows_that_the_model_refuses_names_a_way_out() -> Non
     model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["x"]], table["y"])
     strange = table.with_columns(x=pl.lit("c"))
     with pytest.raises(InvalidInput, match=r"refuses the test rows.*'c'"):
-        contents.convert_model(model, train=table, test=strange, target="y")
+        convert_model(model, train=table, test=strange, target="y")
 
 
 @settings(max_examples=50, deadline=None)
@@ -227,5 +228,5 @@ def test_a_sample_is_drawn_by_its_seed_alone() -> None:
     numbers: Columns = Checker(signature).table(table.drop("y")).columns
     one, two, other = (background_rows(signature, numbers, seed=seed) for seed in (0, 0, 1))
     assert one == two != other
-    assert len(one) == ROWS
-    assert len({row["x"] for row in one}) == ROWS
+    assert len(one) == BACKGROUND_ROWS
+    assert len({row["x"] for row in one}) == BACKGROUND_ROWS
