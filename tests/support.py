@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import signal
+import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +13,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """How long a test waits before it fails; long enough for a machine that is busy elsewhere."""
-
-_libc = ctypes.CDLL(None)
 
 
 def wait_for(condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
@@ -24,7 +22,7 @@ def wait_for(condition: Callable[[], T], seconds: float = PATIENCE_S) -> T:
     give_up = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < give_up, f"waited {seconds} s for {condition}"
-        time.sleep(0.005)
+        time.sleep(0.002)
     return found
 
 
@@ -33,24 +31,33 @@ async def wait_until(condition: Callable[[], T], seconds: float = PATIENCE_S) ->
     give_up = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < give_up, f"waited {seconds} s for {condition}"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.002)
     return found
+
+
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def tied(command: Sequence[Any]) -> list[Any]:
+    """Return a command that the kernel kills when the test run ends (prctl(2))."""
+    setpriv = shutil.which("setpriv")  # of util-linux; without it, an orphan may outlive a kill
+    return [*([setpriv, "--pdeathsig", "KILL"] if setpriv else []), *command]
+
+
+def start_process(command: Sequence[Any], **options: Any) -> subprocess.Popen[Any]:
+    """Start a process that ends with the test run at the latest."""
+    return subprocess.Popen(tied(command), **options)
 
 
 @contextmanager
 def process(command: Sequence[Any], **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """Start a process; it ends with the block, or with the test run if that is killed."""
-    started = subprocess.Popen(command, preexec_fn=die_with_parent, **options)
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.wait()
-        for pipe in (started.stdin, started.stdout, started.stderr):
-            if pipe is not None:
-                pipe.close()
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends (prctl(2), PR_SET_PDEATHSIG)."""
-    _libc.prctl(1, signal.SIGKILL)
+    """Start a process that ends with the block."""
+    with start_process(command, **options) as started:
+        try:
+            yield started
+        finally:
+            started.kill()

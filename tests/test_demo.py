@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support import tied
 
 ROOT = Path(__file__).parent.parent
 
@@ -14,9 +15,8 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def printed() -> str:
     """What `scripts/demo --once` prints."""
-    done = subprocess.run(
-        [ROOT / "scripts" / "demo", "--once"], capture_output=True, text=True, check=False
-    )
+    command = tied([ROOT / "scripts" / "demo", "--once"])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -7,13 +7,12 @@ import importlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support import die_with_parent
+from support import free_port, tied
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^```(\w+)(?: +(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -32,12 +31,6 @@ def script(text: str) -> str:
                 lines.append(WAIT)
     text = "\n".join(lines).replace("clewline serve", "setpriv --pdeathsig KILL clewline serve")
     return text.replace("8471", str(free_port()))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 WAIT = """python - <<'EOF'
@@ -69,13 +62,12 @@ def tutorial(tmp_path_factory: pytest.TempPathFactory) -> str:
     assert bash is not None
     text = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
     done = subprocess.run(
-        [bash, "-c", script(text)],
+        tied([bash, "-c", script(text)]),
         cwd=folder,
         env=env,
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=die_with_parent,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 from pathlib import Path
 
 import pytest
+from support import process
 
 from clewline.cli import main
 from clewline.model import seal
@@ -37,13 +35,11 @@ def test_a_server_announces_its_address_refuses_a_second_on_its_port_and_stops_o
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [str(CLEWLINE), "serve", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        timer = threading.Timer(30, process.kill)
-        timer.start()
-        assert process.stderr is not None
+    with process(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
         said = ""
         while "Ready" not in said:
-            said += (line := process.stderr.readline())
+            said += (line := server.stderr.readline())
             assert line, said
         assert "clewline endpoints apply" in said
         found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
@@ -52,18 +48,17 @@ def test_a_server_announces_its_address_refuses_a_second_on_its_port_and_stops_o
             assert json.load(answer) == {"status": "ready", "workers": {"ready": 1, "of": 1}}
         assert main.status(["serve", "--port", found[1]]) == 2
         assert f"Port {found[1]}" in capsys.readouterr().err
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(20) == 0
-        assert "every answered prediction is in the log" in process.stderr.read()
-        timer.cancel()
+        server.terminate()
+        assert server.wait() == 0
+        assert "every answered prediction is in the log" in server.stderr.read()
 
 
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
         (["--port", "70000"], 2, "--port must be at most 65535 (got 70000)"),
-        (["--host", "0.0.0.0"], 2, "no token is in force"),
-        (["--host", "example"], 2, "not an IP address"),
+        (["--host", "0.0.0.0", "--port", "0"], 2, "no token is in force"),
+        (["--host", "example", "--port", "0"], 2, "not an IP address"),
         (["nope", "--port", "0"], 2, "There is no endpoint 'nope'"),
     ],
 )

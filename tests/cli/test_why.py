@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
+from support import wait_for
 
 from clewline.cli.main import status
 from clewline.cli.why import lineage_tree
@@ -57,10 +57,7 @@ def test_a_reader_that_goes_away_is_no_failure(recorded: Path) -> None:
     command = f"{sys.executable} -m clewline.cli.main why {RUN}"
     piped = f"(sleep 0.2; {command}; echo $? >status) 2>err | true"
     subprocess.run(["bash", "-c", piped], cwd=recorded, check=True)
-    for _ in range(100):
-        if (recorded / "status").exists() and (recorded / "status").read_text():
-            break
-        time.sleep(0.1)
+    wait_for(lambda: (recorded / "status").exists() and (recorded / "status").read_text())
     assert (recorded / "status").read_text() == "0\n"
     assert (recorded / "err").read_text() == ""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import process, wait_for
 
 from clewline.flow import step_log
 from clewline.flow.runs import close_dead_runs, list_runs, log_of, steps_of, with_live_status
@@ -41,26 +42,26 @@ SLOW = """
 START = "from clewline.cli.main import main; main(['run', 'main'])"
 
 
-def started(bench: Any) -> subprocess.Popen[bytes]:
+@pytest.fixture
+def started(bench: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A run of its own process, inside its second step, whose beginning is durable."""
     bench.write("pipelines.py", SLOW)
-    process = subprocess.Popen(
-        [sys.executable, "-c", START], cwd=bench.root, stderr=subprocess.PIPE, text=False
-    )
-    while not ((bench.root / "ready").exists() and bench.store.catalog.count(StepRun) == 2):
-        if process.poll() is not None:
-            pytest.fail(process.stderr.read().decode())
-        time.sleep(0.01)
-    return process
+    command = [sys.executable, "-c", START]
+    with process(command, cwd=bench.root, stderr=subprocess.PIPE) as started:
+        wait_for(lambda: (bench.root / "ready").exists() or started.poll() is not None)
+        wait_for(lambda: bench.store.catalog.count(StepRun) == 2 or started.poll() is not None)
+        if started.poll() is not None:
+            pytest.fail(started.stderr.read().decode())
+        yield started
 
 
-def test_a_killed_run_is_interrupted_and_keeps_its_logs_and_metrics(bench: Any) -> None:
-    process = started(bench)
+def test_a_killed_run_is_interrupted_and_keeps_its_logs_and_metrics(
+    bench: Any, started: subprocess.Popen[bytes]
+) -> None:
     running = list_runs(bench.store)[0]
     assert (running.status, running.metrics["epoch"]) == ("running", 4.0)
-    process.kill()
-    process.wait()
-    process.stderr.close()
+    started.kill()
+    started.wait()
 
     run = list_runs(bench.store)[0]
     load, train = steps_of(bench.store, run)
@@ -80,12 +81,11 @@ def test_a_killed_run_is_interrupted_and_keeps_its_logs_and_metrics(bench: Any) 
     assert bench.steps(bench.run())[0].status == "cached"
 
 
-def test_sigterm_ends_a_run_in_order(bench: Any) -> None:
-    process = started(bench)
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=30)
+def test_sigterm_ends_a_run_in_order(bench: Any, started: subprocess.Popen[bytes]) -> None:
+    started.send_signal(signal.SIGTERM)
+    _, stderr = started.communicate()
     run = bench.store.catalog.find(Run)[0]
-    assert process.returncode == 130
+    assert started.returncode == 130
     assert b"was interrupted, and is recorded so" in stderr
     assert (run.status, run.metrics["epoch"]) == ("interrupted", 4.0)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import wait_for
 
 from clewline.errors import NotFound
 from clewline.project import Project
@@ -236,10 +237,7 @@ def test_a_route_is_found_once_unless_its_paths_have_no_end(site):
 
 
 def lines_of(path: Path, count: int) -> list[dict[str, object]]:
-    until = time.monotonic() + 10
-    while not path.exists() or len(path.read_text().splitlines()) < count:
-        assert time.monotonic() < until, path.read_text() if path.exists() else "no file"
-        time.sleep(0.01)
+    wait_for(lambda: path.exists() and len(path.read_text().splitlines()) >= count)
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -300,10 +298,8 @@ def test_a_disk_that_hangs_stops_nobody_and_the_log_says_what_is_missing(
         except BlockingIOError:
             break
     logged = site(log=str(pipe))
-    until = time.monotonic() + 20
-    while not logged.log.dropped:
-        assert logged.ask(b"GET", b"/open")[0] == 200
-        assert time.monotonic() < until
+    wait_for(lambda: logged.ask(b"GET", b"/open")[0] != 200 or logged.log.dropped)
+    assert logged.log.dropped
     os.set_blocking(reader, True)
     text, dropped = b"", logged.log.dropped
     while b'"dropped"' not in text:
@@ -321,10 +317,7 @@ def test_a_full_disk_is_said_once_and_stops_nobody(site, caplog):
         for _ in range(3):
             before = logged.log.dropped
             assert logged.ask(b"GET", b"/open")[0] == 200
-            until = time.monotonic() + 10
-            while logged.log.dropped == before:
-                assert time.monotonic() < until
-                time.sleep(0.01)
+            wait_for(lambda before=before: logged.log.dropped != before)
     assert caplog.text.count("cannot be written") == 1
 
 

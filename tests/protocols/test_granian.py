@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from support import free_port, process, wait_for
 
 from clewline.protocols.http.request import HttpLimits
 from clewline.serve import access
@@ -37,25 +37,10 @@ def host() -> str:
 @pytest.fixture
 def ask(loans: Loans, host: str) -> Iterator[Callable[..., tuple[int, Any]]]:
     """Send requests to Granian around the application; give status and decoded answer."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    granian = Path(sys.executable).with_name("granian")
-    words = ["--interface", "rsgi", "--loop", "uvloop", "--no-ws", "--factory"]
-    server = subprocess.Popen(
-        [
-            granian,
-            *words,
-            "--host",
-            host,
-            "--port",
-            str(port),
-            "clewline.protocols.granian:application",
-        ],
-        env=os.environ | {"CLEWLINE_PROJECT": str(loans.project.root)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    port = free_port()
+    words = f"--interface rsgi --loop uvloop --no-ws --factory --host {host} --port {port}"
+    application = "clewline.protocols.granian:application"
+    command = [Path(sys.executable).with_name("granian"), *words.split(), application]
 
     def send(method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -67,21 +52,19 @@ def ask(loans: Loans, host: str) -> Iterator[Callable[..., tuple[int, Any]]]:
         finally:
             connection.close()
 
-    wait_until_up(send, server)
-    yield send
-    server.terminate()
-    server.wait(20)
+    def is_up() -> bool:
+        assert server.poll() is None, "Granian did not come up"
+        with suppress(OSError):
+            return send("GET", "/health/live")[0] == 200
+        return False
 
-
-def wait_until_up(send: Callable[..., Any], server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 20
-    while server.poll() is None and time.monotonic() < until:
-        try:
-            send("GET", "/health/live")
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("Granian did not come up")
+    env = os.environ | {"CLEWLINE_PROJECT": str(loans.project.root)}
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with process(command, env=env, **silent) as server:
+        wait_for(is_up)
+        yield send
+        server.terminate()
+        server.wait()
 
 
 def body(*rows: Any) -> bytes:
@@ -129,8 +112,5 @@ def test_bound_beyond_loopback_callers_need_tokens_there_as_well(
     with Store.open(loans.project.store_root) as store:
         token = access.add_token(store, ["predict"]).text
     assert ask("POST", PREDICT, body(ROW))[0] == 401
-    until = time.monotonic() + 5
-    while ask("POST", PREDICT, body(ROW), authorization=f"Bearer {token}")[0] != 200:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_for(lambda: ask("POST", PREDICT, body(ROW), authorization=f"Bearer {token}")[0] == 200)
     assert ask("GET", "/health/live")[0] == 200

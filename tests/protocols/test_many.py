@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-import time
 
 import pytest
+from support import process, wait_for
 
 WANTED = 10_000
 CLIENT = """
@@ -30,13 +30,6 @@ def certificate() -> None:
     """Without TLS: ten thousand handshakes measure the caller's processor."""
 
 
-def wait_for(condition) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 @pytest.mark.timeout(120)
 def test_requests_are_answered_while_thousands_of_connections_are_idle(serve, connect):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -45,13 +38,12 @@ def test_requests_are_answered_while_thousands_of_connections_are_idle(serve, co
     server = serve(head_s=60.0)
     caller = connect(server)
     command = [sys.executable, "-c", CLIENT, str(count), str(server.port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+    with process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == b"held\n"
         wait_for(lambda: len(server.server.shared.connections) == count + 1)
         for _ in range(200):
             caller.send(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
             assert caller.answer()[0] == 200
-        client.kill()
     wait_for(lambda: len(server.server.shared.connections) == 1)
     assert server.echo.handled == 200

@@ -6,17 +6,17 @@ import http.client
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support import free_port, process, start_process, wait_for
 
 OPS = Path(__file__).parent.parent.parent / "ops"
 ROW = {"age": 30, "hours": 40.5, "job": "nurse"}
@@ -28,7 +28,7 @@ NO_DATA = {  # what only comes with faults, cold endpoints, shadows or TLS
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
-    reason="Debian's package prometheus is not installed",
+    reason="prometheus is not installed: apt-get install prometheus",
 )
 
 
@@ -75,15 +75,14 @@ class Prometheus:
     """The real one, which scrapes a server several times a second."""
 
     def __init__(self, folder: Path, target: int) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         config = yaml.safe_load((OPS / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "200ms", "evaluation_interval": "200ms"}
         config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target}"]
         shutil.copy(OPS / "clewline.rules.yml", folder)
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self._said = (folder / "said").open("wb")
-        self._process = subprocess.Popen(
+        self._process = start_process(
             [
                 "prometheus",
                 f"--config.file={folder / 'prometheus.yml'}",
@@ -108,19 +107,18 @@ class Prometheus:
 
     def wait_for(self, expression: str) -> list[dict[str, Any]]:
         """Wait until an expression has a value."""
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            try:
-                if found := self.ask(expression):
-                    return found
-            except (ConnectionError, http.client.HTTPException, json.JSONDecodeError):
-                assert self._process.poll() is None
-            time.sleep(0.05)
-        raise AssertionError(f"{expression} has no value")
+
+        def value() -> list[dict[str, Any]]:
+            assert self._process.poll() is None
+            with suppress(ConnectionError, http.client.HTTPException, json.JSONDecodeError):
+                return self.ask(expression)
+            return []
+
+        return wait_for(value)
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait()
         self._said.close()
 
 
@@ -140,17 +138,16 @@ def ask(port: int, method: str, path: str, body: Any = None) -> int:
 def port(loans: Any) -> Iterator[int]:
     """A server of two workers."""
     words = [sys.executable, "-m", "clewline.cli.main", "serve", "--port", "0", "--workers", "2"]
-    root = loans.project.root
-    process = subprocess.Popen(words, cwd=root, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = ""
-    while (found := re.search(r"Ready on http://127\.0\.0\.1:(\d+)", said)) is None:
-        line = process.stderr.readline()
-        assert line, said
-        said += line
-    yield int(found[1])
-    process.terminate()
-    process.communicate(timeout=20)
+    with process(words, cwd=loans.project.root, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        said = ""
+        while (found := re.search(r"Ready on http://127\.0\.0\.1:(\d+)", said)) is None:
+            line = server.stderr.readline()
+            assert line, said
+            said += line
+        yield int(found[1])
+        server.terminate()
+        server.communicate()
 
 
 def test_prometheus_reads_a_live_server_and_every_expression_has_a_value(

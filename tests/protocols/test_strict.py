@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import free_port, start_process, wait_for
 
 HOST = b"Host: a\r\n"
 END = b"GET /end HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -274,9 +272,7 @@ class Nginx:
         program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
         if program is None:
             pytest.skip("nginx is not installed: apt-get install nginx-light")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._log = folder / "access.log"
         text = NGINX.format(
             folder=folder,
@@ -288,7 +284,7 @@ class Nginx:
         (folder / "nginx.conf").write_text(text)
         command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]
         with (folder / "stderr").open("wb") as errors:
-            self._process = subprocess.Popen(command, stderr=errors)
+            self._process = start_process(command, stderr=errors)
         wait_for(lambda: self._is_up() or self._process.poll() is not None)
         assert self._process.poll() is None, (folder / "stderr").read_text()
 
@@ -310,15 +306,8 @@ class Nginx:
         return Counter(words[1] for words in lines if words[0].isdigit())
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(10)
-
-
-def wait_for(condition) -> None:
-    until = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
+        self._process.terminate()
+        self._process.wait()
 
 
 @pytest.fixture(params=["on", "off"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import wait_for
 
 from clewline.errors import Forbidden, NotFound, TooManyFailures, Unauthorized, UsageError
 from clewline.project import Project
@@ -130,18 +131,11 @@ def test_a_token_that_is_not_required_is_checked_if_it_is_sent(store, project):
 
 def test_a_running_server_follows_new_and_revoked_tokens(store, gate):
     made = access.add_token(store, ["predict"])
-    until(lambda: passes(gate, made))
+    wait_for(lambda: passes(gate, made))
     access.revoke_token(store, made.token.id)
-    until(lambda: not passes(gate, made))
+    wait_for(lambda: not passes(gate, made))
     with pytest.raises(Unauthorized, match=f"{made.token.id} is revoked"):
         gate.check(bearer(made), "9.9.9.9", "predict")
-
-
-def until(condition, seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def passes(gate: TokenChecker, made: access.NewToken) -> bool:

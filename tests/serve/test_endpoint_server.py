@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support import wait_until
 
 from clewline.errors import DeadlineExceeded, IntegrityError, NotFound, Overloaded
 from clewline.project import Project
@@ -93,12 +94,6 @@ def asked(
     answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     predict(endpoints, endpoints.get(name), ask or PredictRequest(BODY), answered.set_result)
     return answered
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_few_endpoints_are_loaded_at_the_start(project: Project) -> None:
@@ -182,10 +177,10 @@ def test_an_unloaded_endpoint_answers_no_more_here_and_in_other_servers(
         assert endpoints.get("income").state == "unloaded"
         assert isinstance(await asked(endpoints, "income"), NotFound)
         assert endpoints.ready, "it is as its operator wants it"
-        await until(lambda: other.get("income").state == "unloaded")
+        await wait_until(lambda: other.get("income").state == "unloaded")
         await endpoints.load("income")
         assert isinstance(await asked(endpoints, "income"), PredictResponse)
-        await until(lambda: other.get("income").state == "ready")
+        await wait_until(lambda: other.get("income").state == "ready")
         assert await other.close(5.0)
         with pytest.raises(NotFound):
             await endpoints.load("incme")
@@ -202,7 +197,7 @@ def test_a_failed_endpoint_answers_its_reason_until_another_revision_goes_live(
         failure = await asked(endpoints, "income")
         assert failure.message == "It crashed three times."
         add(project, "income", number=2)
-        await until(lambda: endpoints.get("income").state == "ready")
+        await wait_until(lambda: endpoints.get("income").state == "ready")
         assert (await asked(endpoints, "income")).revision == "income#2"
 
     run(project, test)
@@ -227,14 +222,14 @@ def test_no_call_fails_while_revisions_are_swapped_even_for_one_that_cannot_load
         for number in (2, 3):
             await asyncio.to_thread(add, project, "income", number=number)
             wanted = f"income#{number}"
-            await until(partial(seen.__contains__, wanted))
+            await wait_until(partial(seen.__contains__, wanted))
         await asyncio.to_thread(add, project, "income", number=4, model="lost@1")
-        await until(lambda: endpoint.failure is not None)
+        await wait_until(lambda: endpoint.failure is not None)
         assert "lost" in str(endpoint.failure)
         assert not endpoints.ready
         assert (await asked(endpoints, "income")).revision == "income#3"
         await asyncio.to_thread(add, project, "income", number=5)
-        await until(lambda: "income#5" in seen)
+        await wait_until(lambda: "income#5" in seen)
         assert endpoints.ready
         stop.set()
         await asyncio.gather(*hammers)
@@ -247,7 +242,7 @@ def test_a_cold_endpoint_answers_with_the_revision_that_went_live_meanwhile(
 ) -> None:
     async def test(endpoints: EndpointServer) -> None:
         add(crowded, "e05", number=2)
-        await until(lambda: endpoints.get("e05").wanted == 2)
+        await wait_until(lambda: endpoints.get("e05").wanted == 2)
         assert endpoints.get("e05").state == "cold"
         assert (await asked(endpoints, "e05")).revision == "e05#2"
 
@@ -337,7 +332,7 @@ def test_a_newer_catalog_is_told_and_what_is_loaded_answers_on(
         with sqlite3.connect(project.store_root / reader.FILE) as other:
             other.execute("UPDATE alembic_version SET version_num = '9999'")
         other.close()
-        await until(lambda: endpoints.failure is not None)
+        await wait_until(lambda: endpoints.failure is not None)
         assert not endpoints.ready
         assert isinstance(await asked(endpoints, "income"), PredictResponse)
 

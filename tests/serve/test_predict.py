@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import wait_until
 
 from clewline.errors import ClewlineError, Fault
 from clewline.project import Project
@@ -68,8 +69,7 @@ def test_an_answer_that_cannot_be_written_becomes_an_error_and_harms_no_neighbou
         ask(server, never, key)
         ask(server, last.set_result, key)
         assert isinstance(await last, PredictResponse)
-        while len(results) < 2:
-            await asyncio.sleep(0.01)
+        await wait_until(lambda: len(results) == 2)
         assert isinstance(results[1], Fault)
         assert "ValueError" in results[1].message
 

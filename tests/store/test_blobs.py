@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import start_process
 
 from clewline.errors import BlobCorrupt, BlobMissing, Fault, StoreFull
 from clewline.store import packs
@@ -273,7 +274,7 @@ def test_writers_that_are_killed_lose_nothing_that_they_flushed(blobs: FileBlobS
     promised: set[Digest] = set()
     for round_ in range(3):
         writers = [
-            subprocess.Popen(
+            start_process(
                 [sys.executable, "-c", WRITER, str(blobs.root), f"{round_}-{n}"],
                 stdout=subprocess.PIPE,
             )

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support import start_process
 
 from clewline.errors import StoreReadOnly
 from clewline.store import locks
@@ -77,7 +78,7 @@ with Store.open(Path(sys.argv[1])) as store:
 
 def test_processes_that_write_at_once_lose_nothing_and_see_no_lock(store: Store) -> None:
     processes = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(store.root), str(n)]) for n in range(3)
+        start_process([sys.executable, "-c", WRITER, str(store.root), str(n)]) for n in range(3)
     ]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert store.catalog.count(Run) == 90

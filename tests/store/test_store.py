@@ -9,12 +9,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support import start_process, wait_for
 
 from clewline.errors import (
     Conflict,
@@ -265,7 +265,7 @@ def test_killed_writers_leave_no_record_without_its_blob_and_lose_none(store: St
     for round_ in range(3):
         names = [f"{round_}{n}".ljust(12, "0") for n in range(2)]
         writers = [
-            subprocess.Popen(
+            start_process(
                 [sys.executable, "-c", WRITER, str(store.root), name], stdout=subprocess.PIPE
             )
             for name in names
@@ -376,8 +376,7 @@ def test_a_forked_child_waits_for_nothing_of_its_parent_and_adds_nothing_to_it(
     recorder = store.recorder()
     with store.catalog.transaction():
         recorder.add(run())
-        while not recorder._is_writing:
-            time.sleep(0.001)
+        wait_for(lambda: recorder._is_writing)
         if (child := os.fork()) == 0:
             signal.alarm(10)
             recorder.drain()
@@ -395,8 +394,7 @@ def test_a_forked_child_waits_for_nothing_of_its_parent_and_adds_nothing_to_it(
 def test_a_refusal_is_told_by_the_next_drain_however_late(store: Store) -> None:
     recorder = store.recorder()
     recorder.add(step(0))
-    while recorder.error is None:
-        time.sleep(0.001)
+    wait_for(lambda: recorder.error is not None)
     recorder.add(run())
     with pytest.raises(NotFound, match="refers to"):
         recorder.drain()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support import PATIENCE_S, start_process, wait_for
 
 from clewline.errors import Conflict
 from clewline.protocols.http import listener
@@ -60,7 +61,7 @@ class Server:
 
     def __init__(self, root: Path, *words: str) -> None:
         command = [sys.executable, "-m", "clewline.cli.main", "serve", "--port", "0", *words]
-        self.process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+        self.process = start_process(command, cwd=root, stderr=subprocess.PIPE, text=True)
         self.said = ""
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -80,7 +81,7 @@ class Server:
         """Wait until something was said so often."""
         with self._changed:
             found = self._changed.wait_for(
-                lambda: len(list(re.finditer(pattern, self.said))) >= times, 20
+                lambda: len(list(re.finditer(pattern, self.said))) >= times, PATIENCE_S
             )
             assert found, self.said
             return list(re.finditer(pattern, self.said))[times - 1]
@@ -116,13 +117,12 @@ class Server:
 
     def wait_until_ready(self) -> Any:
         """Wait until every worker answers."""
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
+
+        def ready() -> Any:
             status, answer = self.ask("GET", "/health/ready")
-            if status == 200:
-                return answer
-            time.sleep(0.02)
-        raise AssertionError(self.said)
+            return answer if status == 200 else None
+
+        return wait_for(ready)
 
     def stop(self) -> int:
         self.process.terminate()
@@ -279,10 +279,7 @@ def test_workers_stop_after_their_supervisor_and_answer_the_requests_that_they_h
     answers = [server.predict()[1] for _ in range(4)]
     server.process.kill()
     server.process.wait()
-    until = time.monotonic() + 20
-    while any(is_alive(pid) for pid in workers) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not any(is_alive(pid) for pid in workers)
+    wait_for(lambda: not any(is_alive(pid) for pid in workers))
     for answer in answers:
         assert log_reader.find_prediction(loans.project.log, answer["predictions"][0]["id"])
 
@@ -323,13 +320,10 @@ def test_a_worker_that_exits_is_replaced_and_a_rolling_restart_fails_no_request(
     for caller in callers:
         caller.start()
     server.process.send_signal(signal.SIGHUP)
-    until = time.monotonic() + 20
-    while before & set(server.workers) and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_for(lambda: not before & set(server.workers))
     done.set()
     for caller in callers:
         caller.join()
-    assert not before & set(server.workers)
     assert set(statuses) == {200}
 
 
@@ -414,9 +408,7 @@ def revision_of(server: Server, endpoint: str) -> set[str]:
 
 
 def wait_for_revision(server: Server, endpoint: str, ref: str) -> None:
-    until = time.monotonic() + 20
-    while revision_of(server, endpoint) != {ref}:
-        assert time.monotonic() < until, server.said
+    wait_for(lambda: revision_of(server, endpoint) == {ref})
 
 
 def test_no_request_over_32_connections_fails_while_revisions_are_swapped(

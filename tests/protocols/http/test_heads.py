@@ -6,6 +6,7 @@ import socket
 import time
 
 import pytest
+from support import wait_for
 
 from clewline.protocols.http.connection import MAX_KNOWN_HEAD_BYTES, MAX_KNOWN_HEADS, HttpConnection
 
@@ -61,8 +62,7 @@ def test_a_remembered_head_brings_its_own_body(knowing, parsed, server, connect)
 def test_a_body_that_is_not_whole_yet_is_waited_for(knowing, server):
     for first, rest in ((b"", b"xyz"), (b"x", b"yz"), (b"xy", b"z" + HEAD + b"nxt")):
         knowing.send(HEAD + first)
-        while not any(each._reading for each in server.server.shared.connections):
-            time.sleep(0.001)
+        wait_for(lambda: any(each._reading for each in server.server.shared.connections))
         knowing.send(rest)
         assert knowing.answer()[2] == said(b"xyz")
     assert knowing.answer()[2] == said(b"nxt")
@@ -86,13 +86,11 @@ def test_what_follows_a_body_is_the_next_request(knowing):
 
 def test_a_remembered_request_waits_for_its_turn_as_any_other(server, knowing):
     knowing.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
-    while not server.echo.kept:
-        time.sleep(0.001)
-    for body in (b"abc", b"def"):
-        handled = server.echo.handled
+    wait_for(lambda: server.echo.kept)
+    handled = server.echo.handled
+    for count, body in enumerate((b"abc", b"def"), 1):
         knowing.send(HEAD + body)
-        while server.echo.handled == handled:
-            time.sleep(0.001)
+        wait_for(lambda count=count: server.echo.handled == handled + count)
     server.call(server.echo.release)
     assert [knowing.answer()[2] for _ in range(3)] == [
         said(b"", b"/later"),
@@ -111,11 +109,9 @@ def test_bytes_within_a_body_are_no_request_though_they_look_like_a_remembered_o
     start = b"POST /a HTTP/1.1\r\nHost: a\r\n" + framing + (b"%x\r\n" % len(GET)) * is_chunked
     handled = server.echo.handled
     knowing.send(start + GET[:1])
-    while server.server.shared.buffered_bytes != 1:
-        time.sleep(0.001)
+    wait_for(lambda: server.server.shared.buffered_bytes == 1)
     knowing.send(GET[1:-1])
-    while server.server.shared.buffered_bytes != len(GET) - 1:
-        time.sleep(0.001)
+    wait_for(lambda: server.server.shared.buffered_bytes == len(GET) - 1)
     assert server.echo.handled == handled
     knowing.send(GET[-1:] + b"\r\n0\r\n\r\n" * is_chunked)
     assert knowing.answer()[2].count(b"GET /a") == 1
@@ -124,8 +120,7 @@ def test_bytes_within_a_body_are_no_request_though_they_look_like_a_remembered_o
 
 def test_a_whole_request_as_a_read_of_its_own_within_a_body_is_a_body(server, knowing):
     knowing.send(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(GET))
-    while not any(each._reading for each in server.server.shared.connections):
-        time.sleep(0.001)
+    wait_for(lambda: any(each._reading for each in server.server.shared.connections))
     handled = server.echo.handled
     knowing.send(GET)
     assert b"GET /a" in knowing.answer()[2]
@@ -187,15 +182,13 @@ def test_bodies_under_remembered_heads_count_towards_the_bound(serve, connect):
     server = serve(buffered_bytes=1000)
     first, second = connect(server), connect(server)
     first.send(LATER + b"x" * 600)
-    while not server.echo.kept:
-        time.sleep(0.001)
+    wait_for(lambda: server.echo.kept)
     server.call(server.echo.release)
     assert first.answer()[0] == 200
     assert set(server.server.shared.heads) == {LATER}
 
     first.send(LATER + b"y" * 600)
-    while not server.echo.kept:
-        time.sleep(0.001)
+    wait_for(lambda: server.echo.kept)
     assert server.server.shared.buffered_bytes == 600
     second.send(LATER + b"z" * 600)
     assert second.answer()[0] == 503
@@ -206,15 +199,12 @@ def test_bodies_under_remembered_heads_count_towards_the_bound(serve, connect):
 
 def test_a_stopping_server_says_so_under_a_remembered_head(server, knowing):
     knowing.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
-    while not server.echo.kept:
-        time.sleep(0.001)
+    wait_for(lambda: server.echo.kept)
     server.begin_to_stop()
-    while not server.server.shared.draining:
-        time.sleep(0.001)
+    wait_for(lambda: server.server.shared.draining)
     handled = server.echo.handled
     knowing.send(HEAD + b"abc")
-    while server.echo.handled == handled:
-        time.sleep(0.001)
+    wait_for(lambda: server.echo.handled != handled)
     server.call(server.echo.release)
     assert "connection" not in knowing.answer()[1]
     assert knowing.answer()[1]["connection"] == "close"

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 
 import pytest
+from support import wait_for
 
 from clewline.protocols.http.request import STREAM_BYTES, HttpResponse
 
 STREAM = b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 HEAD = HttpResponse(200, b"", b"text/plain", ((b"x-rows", b"2"),))
-
-
-def wait_for(condition):
-    until = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def kept(server, count: int = 1):

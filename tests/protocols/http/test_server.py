@@ -10,6 +10,7 @@ import tracemalloc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import wait_for
 
 from clewline.errors import Conflict
 from clewline.protocols.http.server import HttpServer
@@ -17,13 +18,6 @@ from clewline.protocols.http.server import HttpServer
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def wait_for(condition):
-    until = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def test_one_connection_carries_many_requests(caller):
@@ -39,8 +33,7 @@ def test_one_connection_carries_many_requests(caller):
 def test_pipelined_requests_are_answered_in_order_though_answered_out_of_order(server, caller):
     later = b"POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n"
     caller.send(later + b"1", later + b"2", GET, later + b"3")
-    while len(server.echo.kept) < 3:
-        time.sleep(0.005)
+    wait_for(lambda: len(server.echo.kept) >= 3)
     server.call(lambda: server.echo.release(lambda kept: kept[::-1]))
     bodies = [caller.answer()[2] for _ in range(4)]
     assert [
@@ -66,8 +59,7 @@ def test_it_does_not_matter_how_the_bytes_are_cut(cuts, long_lived_caller):
 
 def test_a_refusal_waits_for_the_answers_before_it(server, caller):
     caller.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n", b"GARBAGE\r\n\r\n")
-    while not server.echo.kept:
-        time.sleep(0.005)
+    wait_for(lambda: server.echo.kept)
     server.call(server.echo.release)
     assert caller.answer()[0] == 200
     assert caller.answer()[0] == 400
@@ -150,8 +142,7 @@ def test_bodies_of_all_connections_together_are_bounded(serve, connect):
     first, second = connect(server), connect(server)
     later = b"POST /later HTTP/1.1\r\nHost: a\r\nContent-Length: 600\r\n\r\n" + b"x" * 600
     first.send(later)
-    while not server.echo.kept:
-        time.sleep(0.005)
+    wait_for(lambda: server.echo.kept)
     second.send(later)
     assert second.answer()[0] == 503
     server.call(server.echo.release)
@@ -172,8 +163,7 @@ def test_continue_is_sent_when_the_head_is_good(caller):
 def test_continue_waits_for_the_answers_before_it(server, caller):
     caller.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
     caller.send(b"POST /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
-    while not server.echo.kept:
-        time.sleep(0.005)
+    wait_for(lambda: server.echo.kept)
     server.call(server.echo.release)
     assert caller.answer()[0] == 200
     assert caller.head()[0] == 100
@@ -193,8 +183,7 @@ def test_a_bad_head_is_refused_instead_of_continue(caller, target, length, statu
 
 def test_a_caller_who_sends_a_fin_has_left(server, caller):
     caller.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
-    while not server.echo.kept:
-        time.sleep(0.005)
+    wait_for(lambda: server.echo.kept)
     caller.half_close()
     assert caller.ended()
     assert server.echo.kept[0].is_abandoned()
@@ -206,8 +195,7 @@ def test_a_caller_who_asked_for_close_may_half_close_and_gets_the_answers(server
     last = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     caller.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n", last)
     caller.half_close()
-    while not server.echo.kept:
-        time.sleep(0.005)
+    wait_for(lambda: server.echo.kept)
     server.call(server.echo.release)
     assert caller.answer()[0] == 200
     assert caller.answer()[1]["connection"] == "close"
@@ -216,8 +204,7 @@ def test_a_caller_who_asked_for_close_may_half_close_and_gets_the_answers(server
 
 def test_a_request_that_is_cut_off_leaves_nothing_behind(server, caller, connect):
     caller.send(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
-    while server.server.shared.buffered_bytes != 3:
-        time.sleep(0.005)
+    wait_for(lambda: server.server.shared.buffered_bytes == 3)
     caller.half_close()
     assert caller.ended()
     assert server.server.shared.buffered_bytes == 0
@@ -276,9 +263,7 @@ def test_a_caller_that_does_not_read_is_not_read_from_and_then_dropped(serve, co
     server = serve(write_s=0.5)
     caller = connect(server)
     caller.send(b"GET /large1000000 HTTP/1.1\r\nHost: a\r\n\r\n" * 5000)
-    deadline = time.monotonic() + 5
-    while server.server.shared.connections and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: not (server.server.shared.connections))
     assert not server.server.shared.connections
     assert server.echo.handled < 100, "5,000 answers of a megabyte were never made"
 
@@ -313,8 +298,7 @@ def test_draining_answers_what_is_under_way_and_lets_idle_callers_go(server, cal
     idle.send(GET)
     assert idle.answer()[0] == 200
     caller.send(b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n")
-    while not server.echo.kept:
-        time.sleep(0.005)
+    wait_for(lambda: server.echo.kept)
     server.begin_to_stop()
     assert idle.ended()
     with pytest.raises(OSError):

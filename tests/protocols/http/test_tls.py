@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import ssl
-import time
 
 import pytest
 from cryptography.hazmat.primitives.serialization import (
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from support import wait_for
 
 from clewline.errors import InvalidConfig
 from clewline.protocols.http import server as http
@@ -71,13 +71,6 @@ def test_a_handshake_that_is_not_finished_is_ended_and_counted_meanwhile(serve, 
         wait_for(lambda: len(server.server.shared.connections) == 1)
         assert caller.recv(100) == b""
     wait_for(lambda: not server.server.shared.connections)
-
-
-def wait_for(condition) -> None:
-    until = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def test_what_begins_like_tls_and_is_none_is_ended(serve):

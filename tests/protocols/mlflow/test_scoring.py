@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import time
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import wait_for
 
 from clewline.errors import Fault
 from clewline.protocols.http.error_responses import STATUS
@@ -237,10 +237,7 @@ def test_an_endpoint_named_default_is_asked_as_soon_as_it_is_live(loans, up):
     server = up(loans.project)
     assert invoke(server, {"inputs": DATA})[1]["revision"] == "income#1"
     loans.apply("income@2", "default")
-    until = time.monotonic() + 20
-    while server.ask("GET", "/mlflow/default/ping")[0] != 200:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(lambda: server.ask("GET", "/mlflow/default/ping")[0] == 200)
     assert invoke(server, {"inputs": DATA})[1]["revision"] == "default#1"
 
 

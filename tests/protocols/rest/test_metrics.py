@@ -55,7 +55,7 @@ def test_requests_arms_nodes_and_batches_are_counted_with_the_right_values(loans
 def test_promtool_reports_no_problem(loans, up):
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not installed")
+        pytest.skip("promtool is not installed: apt-get install prometheus")
     server = up(loans.project)
     server.predict({"rows": [ROW]})
     text = server.ask("GET", "/metrics")[1]

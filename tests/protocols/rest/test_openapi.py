@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from typing import Any
+
+from support import wait_for
 
 from clewline.protocols.http.error_responses import STATUS
 from clewline.protocols.rest import openapi
@@ -67,9 +68,7 @@ def test_a_document_is_built_once_for_the_revisions_that_it_describes(loans, up,
     assert server.ask("GET", "/v1/endpoints/income/openapi.json")[1] == first
     assert len(built) == 1
     loans.apply("income@2")
-    until = time.monotonic() + 20
-    while server.ask("GET", "/v1/endpoints/income")[1]["revision"] != "income#2":
-        assert time.monotonic() < until
+    wait_for(lambda: server.ask("GET", "/v1/endpoints/income")[1]["revision"] == "income#2")
     server.ask("GET", "/openapi.json")
     assert len(built) == 2
 

@@ -7,12 +7,12 @@ import json
 import shutil
 import subprocess
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import wait_for
 
 from clewline.errors import NotFound, StoreReadOnly
 from clewline.protocols.app import HttpApp
@@ -26,13 +26,6 @@ PREDICT = "/v1/endpoints/income/predict"
 
 def logged_count(server) -> int:
     return len(log_reader.latest_predictions(server.project.log, limit=1_000_000).items)
-
-
-def wait_for(condition, seconds=15.0):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def test_rows_are_answered_in_order_with_ids_labels_and_probabilities(income):

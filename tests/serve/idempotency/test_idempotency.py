@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support import process
 
 from clewline.errors import ClewlineError, Conflict, Fault, Overloaded, StoreFull
 from clewline.serve.idempotency.claim_thread import body_digest
@@ -282,7 +283,7 @@ async def test_the_key_of_a_killed_server_is_found_in_the_log_or_taken_over(
     body = body_digest("json", "", BODY).hex()
     survivor = servers()
     words = [sys.executable, "-c", KILLED, str(tmp_path / "claims"), mark, body]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as killed:
+    with process(words, stdout=subprocess.PIPE) as killed:
         assert killed.stdout is not None
         assert killed.stdout.readline() == b"claimed\n"
         retry = survivor.ask()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import start_process
 
 from clewline.errors import Fault, IntegrityError, NotFound, StoreFull, StoreReadOnly
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
@@ -314,7 +315,8 @@ def test_nothing_that_was_answered_is_lost_to_kill_9(tmp_path: Path) -> None:
     told: list[str] = []
     for _ in range(3):
         program = KILLED.format(tests=str(Path(__file__).parent), log=str(tmp_path))
-        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", program]
+        child = start_process(command, stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         mine = [child.stdout.readline() for _ in range(3000)]
         child.kill()
