@@ -9,8 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from clewline.evaluation.baseline import FittedRule, Objective, cross_fit_rule, learn_rule
-from clewline.evaluation.rules import RuleColumn, read_columns
+from clewline.evaluation.baseline import (
+    FittedRule,
+    Objective,
+    RuleColumn,
+    cross_fit_rule,
+    learn_rule,
+    read_columns,
+)
 
 LABELS = ("no", "yes")
 

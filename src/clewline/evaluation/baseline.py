@@ -13,20 +13,22 @@ Source:
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from clewline.evaluation.metrics import Floats, Integers, Interval
-from clewline.evaluation.rules import Columns, RuleColumn, SimpleRule
+from clewline.signature import dataframes, timestamps
 
 FOLDS = 5
 LEARNED_ROWS = 100_000
 """More rows do not improve a rule with one question."""
+_LISTED_LEVELS = 6
 _LEAST_ROWS = 5  # on each side of a question
 _LARGEST_P = 0.01
 """A question counts if fewer than one table in a hundred holds its like by chance."""
@@ -38,6 +40,89 @@ class Baseline(msgspec.Struct, frozen=True):
     rule: str  # "always <=50K", "capital-gain > 5119 → >50K, else <=50K"
     learned_on: str  # "train", or "test, cross-fitted"
     metrics: dict[str, Interval]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleColumn:
+    """A column that a rule may ask about."""
+
+    name: str
+    values: NDArray[Any]  # shape (n,): float64, null NaN; or str and bool objects, null None
+    is_datetime: bool = False  # then in microseconds since the epoch, UTC
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the values are numbers or date-times."""
+        return self.values.dtype != object
+
+    def take(self, rows: Integers) -> RuleColumn:
+        """Return some of the rows."""
+        return RuleColumn(self.name, self.values[rows], self.is_datetime)
+
+
+RuleColumns = dict[str, RuleColumn]
+
+
+def read_columns(frame: Any, *, target: str) -> RuleColumns:
+    """Read every column of numbers, date-times, strings or booleans except the target."""
+    table = dataframes.open_table(frame)
+    found: RuleColumns = {}
+    for name in table.columns:
+        series = table[name]
+        if name == target:
+            continue
+        if series.dtype.is_integer() or series.dtype.is_float():
+            found[name] = RuleColumn(name, dataframes.column_floats(series))
+            continue
+        cells = dataframes.cell_values(series)
+        present = [value for value in cells if value is not None]
+        if present and all(isinstance(value, dt.date) for value in present):
+            count = timestamps.to_microseconds
+            values = [np.nan if value is None else float(count(value)) for value in cells]
+            found[name] = RuleColumn(name, np.array(values), is_datetime=True)
+        elif present and all(isinstance(value, str | bool) for value in present):
+            found[name] = RuleColumn(name, np.array(cells, dtype=object))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class SimpleRule:
+    """
+    A rule that sorts rows into groups, each of which gets one answer.
+
+    Without a field all rows are in group 0. With a threshold, group 1 holds the rows above it
+    (or up to it). With levels, each set of levels has a group, from 1. Every other row, and
+    every null, is in group 0.
+    """
+
+    field: str = ""
+    threshold: float | None = None
+    above: bool = True
+    is_datetime: bool = False
+    level_sets: tuple[tuple[Any, ...], ...] = ()
+
+    def groups(self, columns: RuleColumns, rows: int) -> Integers:
+        """Return the group of each row, shape (n,); all 0 if the column is missing."""
+        column = columns.get(self.field)
+        if column is None or column.is_numeric != (self.threshold is not None):
+            return np.zeros(rows, dtype=np.int64)
+        if self.threshold is not None:
+            compare = np.greater if self.above else np.less_equal
+            return np.asarray(compare(column.values, self.threshold)).astype(np.int64)
+        group = {level: n for n, levels in enumerate(self.level_sets, 1) for level in levels}
+        return np.array([group.get(value, 0) for value in column.values.tolist()], dtype=np.int64)
+
+    def describe(self, answers: list[str]) -> str:
+        """Write the rule with one answer per group."""
+        if not self.field:
+            return f"always {answers[0]}"
+        if self.threshold is not None:
+            write = timestamps.format_microseconds if self.is_datetime else "{:.15g}".format
+            questions = [f"{'>' if self.above else '<='} {write(self.threshold)}"]
+        else:
+            questions = [_describe_levels(levels) for levels in self.level_sets]
+        parts = [f"{self.field} {q} → {a}" for q, a in zip(questions, answers[1:], strict=True)]
+        return f"{'; '.join(parts)}{';' if len(parts) > 1 else ','} else {answers[0]}"
 
 
 class Question(NamedTuple):
@@ -103,11 +188,12 @@ class Objective:
             ratio = between / (groups - 1) / within * (rows - groups)
             return float(stats.f.sf(ratio, groups - 1, rows - groups))
         table = np.divide(sums, self.weights, out=np.zeros_like(sums), where=self.weights > 0)
-        table = table[:, table.sum(axis=0) > 0]
-        expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-        ratios = np.divide(table, expected, out=np.ones_like(table), where=table > 0)
-        degrees = (len(table) - 1) * (table.shape[1] - 1)
-        return float(stats.chi2.sf(2 * (table * np.log(ratios)).sum(), degrees)) if degrees else 1.0
+        table = np.rint(table[:, self.weights > 0])  # counts again, without rounding errors
+        table = table[table.any(axis=1)][:, table.any(axis=0)]
+        if min(table.shape) < 2:
+            return 1.0
+        test = stats.chi2_contingency(table, correction=False, lambda_="log-likelihood")
+        return float(test.pvalue)
 
     def answer(self, truth: NDArray[np.generic]) -> float:
         """Return the best single answer to rows: the index of a label, or the mean."""
@@ -137,7 +223,7 @@ class FittedRule:
     answers: Floats  # per group: label index or mean
     probabilities: Floats  # shape (groups, labels); empty for a regression
 
-    def predict(self, columns: Columns, rows: int) -> tuple[Floats, Floats]:
+    def predict(self, columns: RuleColumns, rows: int) -> tuple[Floats, Floats]:
         """Return answers, shape (n,), and probabilities, shape (n, labels)."""
         groups = self.rule.groups(columns, rows)
         return self.answers[groups], self.probabilities[groups]
@@ -150,7 +236,7 @@ class FittedRule:
 
 
 def learn_rule(
-    columns: Columns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
+    columns: RuleColumns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
 ) -> FittedRule:
     """
     Learn the best rule.
@@ -172,7 +258,10 @@ def learn_rule(
         chosen = np.random.default_rng(seed).choice(len(truth), LEARNED_ROWS, replace=False)
         columns, truth = _take(columns, chosen), truth[chosen]
     terms = objective.terms(truth)
-    questions = [found for column in columns.values() for found in _ask(column, terms, objective)]
+    questions: list[Question] = []
+    for column in columns.values():
+        ask = _threshold_questions if column.is_numeric else _level_questions
+        questions.extend(ask(column, terms, objective))
     clear = [question for question in questions if question.p_value * len(columns) < _LARGEST_P]
     if not clear:
         rule, objective = SimpleRule(), Objective(objective.labels)  # the most frequent label
@@ -185,7 +274,7 @@ def learn_rule(
 
 
 def cross_fit_rule(
-    columns: Columns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
+    columns: RuleColumns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
 ) -> tuple[Floats, Floats]:
     """
     Answer each row by a rule that was learned without its fifth of the rows.
@@ -212,12 +301,6 @@ def cross_fit_rule(
         fitted = learn_rule(_take(columns, others), truth[others], objective, seed=seed)
         answers[here], probabilities[here] = fitted.predict(_take(columns, here), len(here))
     return answers, probabilities
-
-
-def _ask(column: RuleColumn, terms: Floats, objective: Objective) -> Iterator[Question]:
-    """Yield the best questions about a field, if there are any."""
-    questions = _threshold_questions if column.is_numeric else _level_questions
-    return questions(column, terms, objective)
 
 
 def _threshold_questions(
@@ -280,5 +363,13 @@ def _level_questions(column: RuleColumn, terms: Floats, objective: Objective) ->
         yield Question(float(objective.worth(group_sums, sizes).sum()), p_value, rule)
 
 
-def _take(columns: Columns, rows: Integers) -> Columns:
+def _take(columns: RuleColumns, rows: Integers) -> RuleColumns:
     return {name: column.take(rows) for name, column in columns.items()}
+
+
+def _describe_levels(levels: tuple[Any, ...]) -> str:
+    names = [str(level).lower() if isinstance(level, bool) else str(level) for level in levels]
+    if len(names) == 1:
+        return f"is {names[0]}"
+    more = f", … {len(names)} in all" if len(names) > _LISTED_LEVELS else ""
+    return f"in {{{', '.join(names[:_LISTED_LEVELS])}{more}}}"

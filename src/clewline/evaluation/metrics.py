@@ -134,14 +134,24 @@ def multiclass(
         accuracy, balanced_accuracy, precision_macro, recall_macro and f1_macro, each in
         [0, 1]; with probabilities also log_loss in nats and, if every label occurs,
         roc_auc_ovr_macro in [0, 1]: the mean of each label's ROC AUC against the rest.
+        precision_macro, recall_macro and f1_macro average over the labels that occur in
+        `truth` or `chosen`; f1_macro is the mean of the labels' own F1.
 
     Source:
-        Macro averages: Sokolova, Lapalme, A systematic analysis of performance measures for
-        classification tasks (Information Processing & Management 45, 2009).
+        precision_macro, recall_macro: Sokolova, Lapalme, A systematic analysis of performance
+        measures for classification tasks (Information Processing & Management 45, 2009).
+        f1_macro: Opitz, Burst, Macro F1 and Macro F1 (arXiv:1911.03347, 2019), the
+        "averaged F1" there.
     """
     parts = [_choices(truth, chosen, labels, macro=True)]
     if probabilities is not None:
-        parts.append(_one_against_rest(truth, probabilities))
+        ranks = [_ranking(truth == label, scores) for label, scores in enumerate(probabilities.T)]
+
+        def one_against_rest(weights: Floats) -> dict[str, float]:
+            areas = [rank(weights).get("roc_auc", np.nan) for rank in ranks]
+            return {"roc_auc_ovr_macro": float(np.mean(areas))}
+
+        parts.append(one_against_rest)
         parts.append(mean_measure({"log_loss": log_losses(truth, probabilities)}))
     return join_measures(parts)
 
@@ -159,16 +169,18 @@ def regression(truth: Floats, predicted: Floats) -> Measure:
         and without unit: the share of the target's variance that is explained.
     """
     errors = np.abs(truth - predicted)
-    median = _median(errors)
+    order = np.argsort(errors, kind="stable")
 
     def measure(weights: Floats) -> dict[str, float]:
         total = float(weights.sum())
+        upto = weights[order].cumsum()
+        middle = np.searchsorted(upto, [(total - 1) // 2, total // 2], side="right")
         squared = _dot(weights, errors**2)
         spread = _dot(weights, (truth - _dot(weights, truth) / total) ** 2)
         return {
             "mae": _dot(weights, errors) / total,
             "rmse": float(np.sqrt(squared / total)),
-            "median_absolute_error": median(weights),
+            "median_absolute_error": float(errors[order[middle]].mean()),
             "r2": 1 - squared / spread if spread > 0 else np.nan,
         }
 
@@ -254,28 +266,6 @@ def _ranking(positive: NDArray[np.bool_], scores: Floats) -> Measure:
         return {**area, "average_precision": _dot(hits, precision) / float(found[-1])}
 
     return measure
-
-
-def _one_against_rest(truth: Integers, probabilities: Floats) -> Measure:
-    parts = [_ranking(truth == label, scores) for label, scores in enumerate(probabilities.T)]
-    return lambda weights: {
-        "roc_auc_ovr_macro": float(
-            np.mean([part(weights).get("roc_auc", np.nan) for part in parts])
-        )
-    }
-
-
-def _median(values: Floats) -> Callable[[Floats], float]:
-    order = np.argsort(values, kind="stable")
-    ascending = values[order]
-
-    def median(weights: Floats) -> float:
-        upto = weights[order].cumsum()
-        lower = np.searchsorted(upto, (upto[-1] - 1) // 2, side="right")
-        upper = np.searchsorted(upto, upto[-1] // 2, side="right")
-        return float((ascending[lower] + ascending[upper]) / 2)
-
-    return median
 
 
 def _dot(left: Floats, right: Floats) -> float:

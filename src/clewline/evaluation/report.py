@@ -8,9 +8,8 @@ from typing import Any, Literal
 import msgspec
 
 from clewline.evaluation import metrics
-from clewline.evaluation.baseline import Baseline, cross_fit_rule, learn_rule
+from clewline.evaluation.baseline import Baseline, cross_fit_rule, learn_rule, read_columns
 from clewline.evaluation.metrics import LEVEL, Interval
-from clewline.evaluation.rules import read_columns
 from clewline.evaluation.task import Label, ModelPredictions, ask_model
 from clewline.flow import context, tracking
 from clewline.flow.step import step

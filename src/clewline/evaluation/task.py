@@ -122,30 +122,37 @@ def ask_model(
         # Labels of the test that the model has never seen have probability 0.
         probabilities = np.pad(found, ((0, 0), (0, len(labels) - found.shape[1])))
     truth = _encode_labels(targets, labels, "test table")
-    return _classification(truth, labels, probabilities), ModelPredictions(choices, probabilities)
-
-
-def _classification(
-    truth: NDArray[np.int64], labels: tuple[Label, ...], probabilities: Floats | None
-) -> EvaluationTask:
+    kind: Task = "binary" if len(labels) == 2 else "multiclass"
+    headline, objective = "accuracy", Objective(len(labels))
     counts = np.bincount(truth, minlength=len(labels)).astype(np.float64)
-    task: Task = "binary" if len(labels) == 2 else "multiclass"
     present = counts > 0
-    if counts.max() <= RARE * counts.sum() or present.sum() < 2:
-        return EvaluationTask(task, truth, labels, "accuracy", Objective(len(labels)))
-    weights = np.divide(counts.sum(), counts, out=np.zeros_like(counts), where=present)
-    has_scores = task == "binary" and probabilities is not None
-    headline = "roc_auc" if has_scores else "balanced_accuracy"
-    objective = Objective(len(labels), weights / present.sum())
-    return EvaluationTask(task, truth, labels, headline, objective)
+    if counts.max() > RARE * counts.sum() and present.sum() > 1:
+        has_scores = kind == "binary" and probabilities is not None
+        headline = "roc_auc" if has_scores else "balanced_accuracy"
+        weights = np.divide(counts.sum(), counts, out=np.zeros_like(counts), where=present)
+        objective = Objective(len(labels), weights / present.sum())
+    task = EvaluationTask(kind, truth, labels, headline, objective)
+    return task, ModelPredictions(choices, probabilities)
 
 
 def _ask(
     predict: Callable[[Any], Any], model: Any, features: Any, rows: int, *, flat: bool = False
 ) -> NDArray[np.generic]:
-    """Return the answers; `flat` wants one per row, possibly as a column."""
+    """Return the answers to all rows; `flat` requires one per row, possibly as a column."""
+    table, family = dataframes.open_table(features), family_of(model)
+    # The columns that the model was fitted on; an array if those had no names.
+    names = getattr(model, "feature_names_in_", None)
+    given = features
+    if family is not None and family.takes_texts(model) and len(table.columns) == 1:
+        given = table[table.columns[0]].to_list()
+    elif names is not None:
+        for name in names:
+            dataframes.require_column(table, name)
+        given = table.select([str(name) for name in names]).to_native()
+    elif hasattr(model, "n_features_in_"):
+        given = table.to_numpy()
     try:
-        answers = np.asarray(predict(_model_input(model, features)))
+        answers = np.asarray(predict(given))
     except refusal_errors() as error:
         raise InvalidInput(
             f"The model refuses the test rows: {error}",
@@ -162,20 +169,6 @@ def _ask(
             "Evaluate one model per target.",
         )
     return answers.reshape(-1)
-
-
-def _model_input(model: Any, features: Any) -> Any:
-    """Select the columns that the model was fitted on; an array if those had no names."""
-    table = dataframes.open_table(features)
-    family = family_of(model)
-    if family is not None and family.takes_texts(model) and len(table.columns) == 1:
-        return table[table.columns[0]].to_list()
-    names = getattr(model, "feature_names_in_", None)
-    if names is None:
-        return table.to_numpy() if hasattr(model, "n_features_in_") else features
-    for name in names:
-        dataframes.require_column(table, name)
-    return table.select([str(name) for name in names]).to_native()
 
 
 def _encode_labels(

@@ -55,7 +55,18 @@ def parse_address(text: str) -> Address:
     if text.startswith("torch.hub:"):
         raise _code_repository(text.removeprefix("torch.hub:"))
     if text.startswith("hf:"):
-        return _parse_hub_address(text)
+        rest = text.removeprefix("hf:")
+        where, at, revision = rest.partition("@")
+        owner, _, below = where.partition("/")
+        repo, _, path = below.partition("/")
+        has_path = path and all(part not in ("", ".", "..") for part in path.split("/"))
+        has_names = _PART.fullmatch(owner) and _PART.fullmatch(repo)
+        if not (has_path and has_names) or (at and not revision) or re.search(r"[\s\\?#]", rest):
+            raise InvalidInput(
+                f"{text!r} does not name a file of a hub.",
+                "Write hf:OWNER/REPO/PATH/FILE, followed by @REVISION if it is not main.",
+            )
+        return _hub_file(text, f"{owner}/{repo}", path, revision or None)
     require_safe(text)
     url = urlsplit(text)
     if url.hostname in ("github.com", "www.github.com"):
@@ -73,21 +84,6 @@ def parse_address(text: str) -> Address:
             repo, path = "/".join(parts[:2]), unquote("/".join(parts[4:]))
             return _hub_file(text, repo, path, unquote(parts[3]))
     return Address(text=text, url=text)
-
-
-def _parse_hub_address(text: str) -> Address:
-    rest = text.removeprefix("hf:")
-    where, at, revision = rest.partition("@")
-    owner, _, below = where.partition("/")
-    repo, _, path = below.partition("/")
-    has_path = path and all(part not in ("", ".", "..") for part in path.split("/"))
-    has_names = _PART.fullmatch(owner) and _PART.fullmatch(repo)
-    if not (has_path and has_names) or (at and not revision) or re.search(r"[\s\\?#]", rest):
-        raise InvalidInput(
-            f"{text!r} does not name a file of a hub.",
-            "Write hf:OWNER/REPO/PATH/FILE, followed by @REVISION if it is not main.",
-        )
-    return _hub_file(text, f"{owner}/{repo}", path, revision or None)
 
 
 def _hub_file(text: str, repo: str, path: str, revision: str | None) -> Address:
@@ -138,18 +134,15 @@ def require_safe(url: str) -> None:
             f"The address of {host} holds a name or password, which would be recorded.",
             "Leave it out; a hub's token is read from HF_TOKEN.",
         )
-    if parts.scheme == "http" and not _is_this_machine(host):
+    try:
+        is_this_machine = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_this_machine = host == "localhost"
+    if parts.scheme == "http" and not is_this_machine:
         raise InvalidInput(
-            f"{url} is plain HTTP; anyone between here and there can change the file.",
+            f"{url} is plain HTTP, so anyone on the way can change the file.",
             "Use https://.",
         )
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def url_origin(url: str) -> tuple[str, str, int | None]:

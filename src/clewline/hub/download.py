@@ -122,7 +122,23 @@ def open_url(
                 check_headers(first_headers)
             if response.status not in REDIRECTS or not follow:
                 break
-            at = _redirect_target(at, response)
+            location = response.headers.get("Location")
+            if not location:
+                raise InvalidInput(
+                    f"{at} redirects ({response.status}) without an address.", "Check the address."
+                )
+            target = urljoin(at, location)
+            try:
+                require_safe(target)
+            except InvalidInput as error:
+                message = f"{at} redirects to {target!r}: {error.message}"
+                raise InvalidInput(message, error.fix) from error
+            if at.startswith("https:") and not target.startswith("https:"):
+                raise InvalidInput(
+                    f"{at} redirects to {target}, which is plain HTTP.",
+                    "Write an address that stays HTTPS.",
+                )
+            at = target
             response.close()
         else:
             raise InvalidInput(
@@ -174,25 +190,6 @@ def _request(url: str, limits: DownloadLimits, method: str, token: str | None) -
         ) from error
 
 
-def _redirect_target(url: str, response: Any) -> str:
-    location = response.headers.get("Location")
-    if not location:
-        raise InvalidInput(
-            f"{url} redirects ({response.status}) without an address.", "Check the address."
-        )
-    target = str(urljoin(url, location))
-    try:
-        require_safe(target)
-    except InvalidInput as error:
-        raise InvalidInput(f"{url} redirects to {target!r}: {error.message}", error.fix) from error
-    if url.startswith("https:") and not target.startswith("https:"):
-        raise InvalidInput(
-            f"{url} redirects to {target}, which is plain HTTP.",
-            "Write an address that stays HTTPS.",
-        )
-    return target
-
-
 def download_file(
     url: str,
     path: Path | None,
@@ -206,8 +203,8 @@ def download_file(
 
     Args:
         url: The address.
-        path: The new file; None computes only the digest. If the download fails, there is no
-            file.
+        path: The file to write, in a temporary folder: if the download fails, a part of it may
+            remain. None computes only the digest.
         limits: Of its size, and of our patience.
         token: For the host of `url` only.
         check_headers: Gets the headers of the first response, before a byte of the body is
@@ -221,7 +218,11 @@ def download_file(
     for left in reversed(range(limits.attempts)):
         try:
             with open_url(url, limits, token=token, check_headers=check_headers) as response:
-                return _save(response, path, limits)
+                require_size(_content_length(response.headers), response.url, limits)
+                if path is None:
+                    return _read(response, None, limits)
+                with disk_errors(path), path.open("wb") as out:
+                    return _read(response, out, limits)
         except _BrokenOff as error:
             if not left:
                 raise HubFault(
@@ -232,23 +233,9 @@ def download_file(
         except TooSlow:
             raise
         except (HubFault, HubRefused) as error:
-            is_final = isinstance(error, HubRefused) and error.status < 500
-            if not left or is_final:
+            if not left or (isinstance(error, HubRefused) and error.status < 500):
                 raise
     raise AssertionError("the last attempt returns or raises")
-
-
-def _save(response: HubResponse, path: Path | None, limits: DownloadLimits) -> DownloadedFile:
-    require_size(_content_length(response.headers), response.url, limits)
-    if path is None:
-        return _read(response, None, limits)
-    with disk_errors(path):
-        try:
-            with path.open("wb") as out:
-                return _read(response, out, limits)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
 
 
 def _read(response: HubResponse, out: BinaryIO | None, limits: DownloadLimits) -> DownloadedFile:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from clewline.errors import IntegrityError, InvalidInput, NotFound
+from clewline.errors import ClewlineError, IntegrityError, InvalidInput, NotFound
 from clewline.formatting import format_size
 from clewline.hub import huggingface, input_files
 from clewline.hub.address import Address, is_address, parse_address
@@ -24,12 +24,12 @@ from clewline.hub.download import (
     open_url,
     require_size,
 )
-from clewline.hub.file_cache import CachedFile, cache_file, find_cached
 from clewline.model.families.model_files import family_of_file
-from clewline.model.origin import Origin, find_by_origin, parse_sha256
+from clewline.model.origin import Origin, find_by_origin, parse_sha256, require_sha256
 from clewline.model.registry import Registry
 from clewline.project import Project
-from clewline.store.disk import disk_errors
+from clewline.store.digest import Digest
+from clewline.store.disk import disk_errors, replace_file
 from clewline.store.records import ModelVersion
 from clewline.store.ref import require_model_name
 from clewline.store.store import Store
@@ -46,6 +46,14 @@ class ModelImport(msgspec.Struct, frozen=True, kw_only=True):
     signature: Path | None = None  # JSON or YAML that states fields and output
     sample: Path | None = None  # CSV or Parquet with rows, without the target or with it
     tables: dict[str, Any] = {}  # train, test and target, for `register`
+
+
+class CachedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A downloaded file: a blob of the store, found again by the SHA-256 that pins it."""
+
+    blob: Digest
+    origin: Origin
+    filename: str
 
 
 def import_model(
@@ -86,7 +94,7 @@ def import_model(
             except (IntegrityError, NotFound):
                 pass  # `models verify` names it; the file is registered again
     if sha256 is not None and is_remote:
-        file = find_cached(store, sha256) or _download(store, wanted.source, sha256, limits)
+        file = _find_cached(store, sha256) or _download(store, wanted.source, sha256, limits)
     else:
         file = _read_local(store, Path(wanted.source), sha256, limits)
     return _register(project, store, wanted, file)
@@ -167,7 +175,7 @@ def _download(store: Store, source: str, sha256: str, limits: DownloadLimits) ->
             licence=huggingface.licence(address, limits),
             fetched=time.time(),
         )
-        return cache_file(store, path, origin, address.filename)
+        return _cache_file(store, path, origin, address.filename)
 
 
 def _require_pinned(address: Address, actual: str, sha256: str) -> None:
@@ -183,20 +191,41 @@ def _require_pinned(address: Address, actual: str, sha256: str) -> None:
 def _read_local(store: Store, path: Path, sha256: str | None, limits: DownloadLimits) -> CachedFile:
     """Copy a file of this machine into the store."""
     try:
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
-        count = path.stat().st_size
+        require_size(path.stat().st_size, str(path), limits)
+        data = path.read_bytes()
     except OSError as error:
         raise NotFound(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    require_size(count, str(path), limits)
-    if sha256 is not None and actual != sha256:
-        raise IntegrityError(
-            f"{path} has the digest sha256:{actual}, not the pinned sha256:{sha256}.",
-            "Check the file and its digest.",
-        )
-    family_of_file(path.read_bytes(), path.name)
-    origin = Origin(source=str(path), sha256=actual, size_bytes=count)
-    return find_cached(store, actual) or cache_file(store, path, origin, path.name)
+    if sha256 is not None:
+        require_sha256(data, sha256, str(path))
+    family_of_file(data, path.name)
+    actual = hashlib.sha256(data).hexdigest()
+    origin = Origin(source=str(path), sha256=actual, size_bytes=len(data))
+    return _find_cached(store, actual) or _cache_file(store, path, origin, path.name)
+
+
+def _cache_file(store: Store, path: Path, origin: Origin, filename: str) -> CachedFile:
+    """Copy a checked file into the store's blobs, durably."""
+    file = CachedFile(blob=store.blobs.put_file(path), origin=origin, filename=filename)
+    store.blobs.flush()
+    record = _record_path(store, origin.sha256)
+    with disk_errors(record):
+        record.parent.mkdir(exist_ok=True)
+        replace_file(record, msgspec.json.encode(file), durable=True)
+    return file
+
+
+def _find_cached(store: Store, sha256: str) -> CachedFile | None:
+    """Find a file by its SHA-256; None if there is none, or its blob is missing or damaged."""
+    try:
+        file = msgspec.json.decode(_record_path(store, sha256).read_bytes(), type=CachedFile)
+        store.blobs.get(file.blob)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ClewlineError):
+        return None  # it is fetched again
+    return file
+
+
+def _record_path(store: Store, sha256: str) -> Path:
+    return store.root / "hub" / f"{sha256}.json"
 
 
 def _register(
@@ -207,7 +236,11 @@ def _register(
     from clewline.flow.run import execute
     from clewline.model.register import register
 
-    inputs = {**wanted.tables, **input_files.read_description(wanted.signature, wanted.sample)}
+    inputs = dict(wanted.tables)
+    if wanted.signature is not None:
+        inputs["signature"] = input_files.read_signature(wanted.signature)
+    if wanted.sample is not None:
+        inputs["train"] = input_files.read_rows(wanted.sample)
     origin = msgspec.structs.replace(file.origin, **_description(wanted))
     registered: list[Any] = []
     params = {"source": origin.source, "digest": f"sha256:{origin.sha256}"}

@@ -19,21 +19,6 @@ EXAMPLE = (
 )
 
 
-def read_description(signature: Path | None, sample: Path | None) -> dict[str, Any]:
-    """
-    Read both as arguments of `register`.
-
-    Raises:
-        InvalidInput: A file cannot be read, or holds something else.
-    """
-    found: dict[str, Any] = {}
-    if signature is not None:
-        found["signature"] = read_signature(signature)
-    if sample is not None:
-        found["train"] = read_rows(sample)
-    return found
-
-
 def read_signature(path: Path) -> Signature:
     """
     Read a signature from JSON or YAML.

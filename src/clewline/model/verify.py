@@ -45,9 +45,8 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
         InvalidConfig: The project has no public key.
     """
     catalog = registry.store.catalog
-    anchors = registry_chain.read_anchors(
-        registry.project
-    )  # before the chain, which is always ahead
+    # Git is read before the chain, which is never behind it.
+    anchors = registry_chain.read_anchors(registry.project)
     while True:  # until all three are of one moment; writers are not locked out
         links = catalog.find(ChainEntry, order="seq", limit=None)
         everything, aliases = catalog.find(ModelVersion, limit=None), registry.aliases()
