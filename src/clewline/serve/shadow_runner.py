@@ -138,18 +138,16 @@ class ShadowRunner:
             if isinstance(item, ShadowGroup):
                 item.close()
                 continue
+            group, batch, rows = item.group, item.batch, len(item.batch.ids)
             with self._lock:
-                self._rows -= len(item.batch.ids)
-            self._ask(item)
-
-    def _ask(self, waiting: _Waiting) -> None:
-        group, batch, rows = waiting.group, waiting.batch, len(waiting.batch.ids)
-        for first in range(0, rows, PIECE_ROWS):
-            piece = slice(first, min(first + PIECE_ROWS, rows))
-            part = Batch(take_rows(batch.columns, piece), batch.ids[piece], batch.entities[piece])
-            outputs = take_outputs(waiting.outputs, piece)
-            answers = {name: self._one(group, name, part, outputs) for name in group.shadows}
-            self._write(group.revision, part.ids, answers)
+                self._rows -= rows
+            for first in range(0, rows, PIECE_ROWS):
+                piece = slice(first, min(first + PIECE_ROWS, rows))
+                columns = take_rows(batch.columns, piece)
+                part = Batch(columns, batch.ids[piece], batch.entities[piece])
+                outputs = take_outputs(item.outputs, piece)
+                answers = {name: self._one(group, name, part, outputs) for name in group.shadows}
+                self._write(group.revision, part.ids, answers)
 
     def _one(self, group: ShadowGroup, name: str, batch: Batch, outputs: Outputs) -> list[bytes]:
         """Ask one shadow, and return its compared answer to each row as JSON."""
@@ -193,17 +191,18 @@ class ShadowRunner:
             answers=lines,
             path=[],
         )
+
+        def when_logged(error: BaseException | None) -> None:
+            if error is not None:
+                self._warn("the answers of shadows could not be logged", error)
+
         try:
             if self._log is None:
                 self._log = self._opened.enter_context(LogWriter(self._folder))
             if not self._log.write_now(frame):
-                self._log.append(frame, "process", self._when_logged)
+                self._log.append(frame, "process", when_logged)
         except ClewlineError as error:
-            self._warn("the answers of shadows could not be logged", error)
-
-    def _when_logged(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._warn("the answers of shadows could not be logged", error)
+            when_logged(error)
 
     def _warn(self, what: str, error: BaseException) -> None:
         """Say it in the server's log, once a minute at most: shadows may fail on every row."""

@@ -302,14 +302,26 @@ class GraphParser:
         places = {key: node_kind(key).place for key in level if key in installed}
         answering = [key for key in level if key == "then" or places.get(key) == "answers"]
         if len(answering) != 1:
-            self._add_no_kind(level, installed, answering, at)
+            kinds = {name: node_kind(name) for name in installed}
+            beside = [key for kind in kinds.values() for key in (*kind.children, *kind.options)]
+            self.problems.add_unknown_keys(level, dict.fromkeys(["then", *kinds, *beside]), at)
+            if answering:
+                self.problems.add("several_kinds", at, kinds=" and ".join(answering))
+            else:
+                names = [name for name, kind in kinds.items() if kind.place == "answers"]
+                self.problems.add("no_kind", at, kinds=", ".join([*names, "then"]))
             return None
         (key,) = answering
         own = () if key == "then" else (*node_kind(key).children, *node_kind(key).options)
         self.problems.add_unknown_keys(level, ("then", *installed, *own), at)
-        around = [(places[each], item) for each in places for item in _items(level, each, at)]
-        wrappers = [item for place, item in reversed(around) if place == "after"]
-        wrappers += [item for place, item in around if place == "before"]  # the outermost first
+        around: list[tuple[str, Any, str]] = []  # kind, value, path of keys to it
+        for kind in places:
+            values = level[kind] if isinstance(level[kind], list) else [level[kind]]
+            for i, value in enumerate(values if level[kind] is not None else ()):
+                index = f"[{i}]" if len(values) > 1 else ""
+                around.append((kind, value, f"{at}.{kind}{index}"))
+        wrappers = [each for each in reversed(around) if places[each[0]] == "after"]
+        wrappers += [each for each in around if places[each[0]] == "before"]  # the outermost first
         if self._depth + 1 + len(wrappers) > DEEPEST:
             self.problems.add("too_deep", at, limit=DEEPEST)
             return None
@@ -333,18 +345,6 @@ class GraphParser:
         self._depth -= 1 + len(wrappers)
         return node
 
-    def _add_no_kind(
-        self, level: dict[Any, Any], installed: list[str], answering: list[str], at: str
-    ) -> None:
-        kinds = {name: node_kind(name) for name in installed}
-        beside = [key for kind in kinds.values() for key in (*kind.children, *kind.options)]
-        self.problems.add_unknown_keys(level, dict.fromkeys(["then", *kinds, *beside]), at)
-        if answering:
-            self.problems.add("several_kinds", at, kinds=" and ".join(answering))
-        else:
-            names = [name for name, kind in kinds.items() if kind.place == "answers"]
-            self.problems.add("no_kind", at, kinds=", ".join([*names, "then"]))
-
     def _import(self, value: dict[Any, Any], at: str) -> DeclaredImport | None:
         """Read `{from: …, digest: …, name: …}`: a model file that becomes a version here."""
         before = len(self.problems)
@@ -367,13 +367,3 @@ class GraphParser:
         if len(self.problems) > before:
             return None
         return DeclaredImport(at=at, source=str(source), digest=digest, name=name, **files)
-
-
-def _items(level: dict[Any, Any], key: str, at: str) -> list[tuple[str, Any, str]]:
-    """List the values below a key that may hold one or a list, each with its place."""
-    value = level[key]
-    if not isinstance(value, list):
-        return [] if value is None else [(key, value, f"{at}.{key}")]
-    if len(value) == 1:
-        return [(key, value[0], f"{at}.{key}")]
-    return [(key, each, f"{at}.{key}[{i}]") for i, each in enumerate(value)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clewline.errors import ClewlineError, NotFound, NotSupported
@@ -62,7 +61,16 @@ class Resolver:
 
     def resolve(self, root: DeclaredNode) -> Tree:
         """Resolve a graph; what cannot be found is added to the problems."""
-        self._read_code(root.references(FunctionCall))
+        readable = []
+        for call in root.references(FunctionCall):
+            try:
+                functions.read_functions(self._project, [call.function])
+                readable.append(call.function)
+            except ClewlineError as error:
+                self.problems.add_error(call.at, error)
+        if readable:
+            self.code = functions.read_functions(self._project, readable)
+            self._functions = functions.functions_of(self.code)
         try:
             return self.child(root)
         finally:
@@ -111,19 +119,6 @@ class Resolver:
                 joined[name] = both or limits
         return joined
 
-    def _read_code(self, calls: Iterable[FunctionCall]) -> None:
-        """Read the files of all functions; one that cannot be read is left out."""
-        readable = []
-        for call in calls:
-            try:
-                functions.read_functions(self._project, [call.function])
-                readable.append(call.function)
-            except ClewlineError as error:
-                self.problems.add_error(call.at, error)
-        if readable:
-            self.code = functions.read_functions(self._project, readable)
-            self._functions = functions.functions_of(self.code)
-
     def _function(self, call: FunctionCall) -> dict[str, Any]:
         frame, path = call.frame, call.function.partition(":")[0]
         if self._functions is not None and self.code is not None and path in self.code.files:
@@ -137,31 +132,28 @@ class Resolver:
         return {"function": call.function, "frame": frame, "config": call.config}
 
     def _model(self, node: str, reference: ModelReference) -> str:
+        wanted = reference.wanted
         try:
-            found = self._version(reference)
+            if isinstance(wanted, DeclaredImport):
+                imported = self._imported.get(wanted)
+                found = imported or find_import(self._project, self._records, wanted)
+            elif ADDRESS.fullmatch(wanted):
+                raise NotSupported(
+                    f"{wanted} is an address, and preprocessing cannot be imported.",
+                    "Register the preprocessing, and name it as NAME@ALIAS.",
+                )
+            else:
+                found = find_version(self._records, wanted)
         except ClewlineError as error:
             self.problems.add_error(reference.at, error)
             return ""
         if (found.task == PREPROCESSING) != reference.is_preprocessing:
-            code = (
-                "model_as_preprocessing" if reference.is_preprocessing else "preprocessing_as_model"
-            )
-            self.problems.add(code, reference.at, model=found.ref, value=reference.wanted)
+            needs = reference.is_preprocessing
+            code = "model_as_preprocessing" if needs else "preprocessing_as_model"
+            self.problems.add(code, reference.at, model=found.ref, value=wanted)
         self.models[node] = found.ref
         self.packages[found.ref] = found.package
         return found.ref
-
-    def _version(self, reference: ModelReference) -> ModelVersion:
-        wanted = reference.wanted
-        if isinstance(wanted, DeclaredImport):
-            found = self._imported.get(wanted)
-            return found or find_import(self._project, self._records, wanted)
-        if ADDRESS.fullmatch(wanted):
-            raise NotSupported(
-                f"{wanted} is an address, and preprocessing cannot be imported.",
-                "Register the preprocessing, and name it as NAME@ALIAS.",
-            )
-        return find_version(self._records, wanted)
 
 
 def find_import(project: Project, records: RecordSource, wanted: DeclaredImport) -> ModelVersion:
@@ -179,8 +171,15 @@ def find_import(project: Project, records: RecordSource, wanted: DeclaredImport)
             "prints the digest.",
         )
     versions = records.find(ModelVersion, name=wanted.name, order="-number", limit=None)
-    files = {"signature": wanted.signature, "sample": wanted.sample}
-    sums = {key: _sha256(project.root / path) for key, path in files.items() if path is not None}
+    sums: dict[str, str] = {}
+    for key, file in (("signature", wanted.signature), ("sample", wanted.sample)):
+        if file is not None:
+            path = project.root / file
+            try:
+                sums[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                message = f"{path} cannot be read: {error.strerror}."
+                raise NotFound(message, "Check the path.") from error
     digest = origin.parse_sha256(wanted.digest)
     found = origin.find_by_origin(project.packages, versions, digest, **sums)
     if found is None:
@@ -190,13 +189,6 @@ def find_import(project: Project, records: RecordSource, wanted: DeclaredImport)
             f"`clewline models import FILE --digest {wanted.digest} --name {wanted.name}`.",
         )
     return found
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise NotFound(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
 
 
 def _models_of_request(tree: Tree) -> Iterator[str]:

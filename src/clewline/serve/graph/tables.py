@@ -107,22 +107,40 @@ def columns_of(result: Any, checker: Checker, rows: int) -> Columns:
                 f"It gave an array of the shape {list(result.shape)}.",
                 f"The next node takes {len(fields)} columns: {', '.join(f.name for f in fields)}.",
             )
-        values = {field.name: result[:, place].tolist() for place, field in enumerate(fields)}
-        for field in fields:
+        values: Values = {}
+        for field, column in zip(fields, result.T.tolist(), strict=True):
             if field.kind == "boolean":  # as numbers hold them: 0, 1 and NaN
-                column = values[field.name]
-                values[field.name] = [bool(cell) if cell in (0, 1) else cell for cell in column]
+                column = [bool(cell) if cell in (0, 1) else cell for cell in column]
+            values[field.name] = column
         result = _records(values)
     count = len(result) if hasattr(result, "__len__") else -1
     if count != rows:
         gave = f"{count} rows" if count >= 0 else f"a {type(result).__name__}"
         raise MalformedInput(f"It got {rows} rows and gave {gave}.", "Give one row for each.")
-    if isinstance(result, list):
-        return _columns_of_records(result, checker)
-    if hasattr(result, "columns"):
-        found = list(result.columns)
-        result = result[[field.name for field in fields if field.name in found]]
-    return checker.table(result).columns
+    known = {field.name for field in fields}
+    if not isinstance(result, list):
+        if hasattr(result, "columns"):
+            found = list(result.columns)
+            result = result[[field.name for field in fields if field.name in found]]
+        return checker.table(result).columns
+    kept = []
+    for place, row in enumerate(result):
+        if not isinstance(row, dict):
+            raise MalformedInput(f"Row {place} is a {type(row).__name__}.", "Give dicts.")
+        kept.append({name: value for name, value in row.items() if name in known})
+        for name, value in kept[-1].items():
+            if isinstance(value, float) and math.isinf(value):  # JSON would make it null
+                problem = FieldProblem(place, name, str(value), "a finite number")
+                message = (
+                    f"Row {place}, field {name!r}: {value} where a finite number was expected."
+                )
+                raise InvalidInput(message, None, (problem,))
+    try:
+        body = msgspec.json.encode(kept, enc_hook=_plain)
+    except (TypeError, ValueError) as error:
+        message = f"A value is not a value of a field: {error}."
+        raise MalformedInput(message, "Give plain values.") from error
+    return checker.columns(checker.decode(body) if kept else []).columns
 
 
 def _records(values: Values) -> list[dict[str, Any]]:
@@ -148,25 +166,28 @@ def _table(values: Values, fields: dict[str, Field], frame: Frame) -> Any:
         )
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            name: pd.Series(column, dtype=_pandas_dtype(fields.get(name), column))
-            for name, column in values.items()
-        }
-    )
+    series = {}
+    for name, column in values.items():
+        if (field := fields.get(name)) is not None:
+            dtype = _PANDAS_DTYPES.get((field.kind, field.nullable), _PANDAS_DTYPES.get(field.kind))
+        else:
+            dtype = "str" if column and isinstance(column[0], str) else None
+        series[name] = pd.Series(column, dtype=dtype)
+    return pd.DataFrame(series)
 
 
-def _pandas_dtype(field: Field | None, column: list[Any]) -> Any:
-    if field is None:
-        return "str" if column and isinstance(column[0], str) else None
-    fixed = {
-        "number": "float64",
-        "integer": "Int64" if field.nullable else "int64",
-        "boolean": "boolean" if field.nullable else "bool",
-        "datetime": "datetime64[us, UTC]",
-        "tensor": "object",
-    }
-    return fixed.get(field.kind, "str")
+_PANDAS_DTYPES: dict[Any, Any] = {
+    "number": "float64",
+    "integer": "int64",
+    ("integer", True): "Int64",
+    "boolean": "bool",
+    ("boolean", True): "boolean",
+    "category": "str",
+    "text": "str",
+    "datetime": "datetime64[us, UTC]",
+    "tensor": "object",
+}
+"""Kind of a field, or the kind and whether it is nullable → dtype of its column."""
 
 
 _FROM_NUMBER: dict[str, Callable[[float], Any]] = {
@@ -175,28 +196,6 @@ _FROM_NUMBER: dict[str, Callable[[float], Any]] = {
     "boolean": bool,
     "datetime": lambda number: timestamps.EPOCH + int(number) * timestamps.MICROSECOND,
 }
-
-
-def _columns_of_records(rows: list[Any], checker: Checker) -> Columns:
-    known = {field.name for field in checker.signature.fields}
-    kept = []
-    for place, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise MalformedInput(f"Row {place} is a {type(row).__name__}.", "Give dicts.")
-        kept.append({name: value for name, value in row.items() if name in known})
-        for name, value in kept[-1].items():
-            if isinstance(value, float) and math.isinf(value):  # JSON would make it null
-                problem = FieldProblem(place, name, str(value), "a finite number")
-                message = (
-                    f"Row {place}, field {name!r}: {value} where a finite number was expected."
-                )
-                raise InvalidInput(message, None, (problem,))
-    try:
-        body = msgspec.json.encode(kept, enc_hook=_plain)
-    except (TypeError, ValueError) as error:
-        message = f"A value is not a value of a field: {error}."
-        raise MalformedInput(message, "Give plain values.") from error
-    return checker.columns(checker.decode(body) if kept else []).columns
 
 
 def _plain(value: Any) -> Any:
@@ -261,7 +260,13 @@ def outputs_of(result: Any, output: Output, rows: int, *, with_shares: bool = Tr
     """
     labels, numbers = None, None
     if not with_shares and output.labels is not None:
-        labels = _labels(result)
+        try:
+            is_rows = isinstance(result, list)
+            column = dataframes.column_values
+            labels = [row["label"] for row in result] if is_rows else column(result, "label")
+        except (KeyError, TypeError) as error:
+            fix = 'Give {"label"} for each row.'
+            raise MalformedInput("Its rows have no label.", fix) from error
     elif isinstance(result, np.ndarray):
         numbers = np.asarray(result, dtype=np.float64)
     elif isinstance(result, list):
@@ -276,20 +281,16 @@ def outputs_of(result: Any, output: Output, rows: int, *, with_shares: bool = Tr
         _require_valid(numbers, rows, output)
         if output.labels is None:
             return Outputs(values=numbers)
-    if labels is not None:
-        choices = _choices(labels, output)
-    else:
+    if labels is None:
         choices = np.argmax(numbers, axis=1).astype(np.int64)  # type: ignore[arg-type]
+        return Outputs(choices=choices, probabilities=numbers)
+    places = {(type(x), x): place for place, x in enumerate(output.labels or ())}
+    for row, label in enumerate(labels):
+        if (type(label), label) not in places:
+            fix = f"The endpoint's labels are {list(output.labels or ())}."
+            raise MalformedInput(f"Row {row}: the label is {label!r}.", fix)
+    choices = np.array([places[type(label), label] for label in labels], dtype=np.int64)
     return Outputs(choices=choices, probabilities=numbers)
-
-
-def _labels(result: Any) -> list[Any]:
-    try:
-        if isinstance(result, list):
-            return [row["label"] for row in result]
-        return dataframes.column_values(result, "label")
-    except (KeyError, TypeError) as error:
-        raise MalformedInput("Its rows have no label.", 'Give {"label"} for each row.') from error
 
 
 def _of_rows(rows: list[Any], output: Output) -> tuple[list[Any] | None, NDArray[np.float64]]:
@@ -323,30 +324,15 @@ def _of_table(table: Any, output: Output) -> tuple[list[Any] | None, NDArray[np.
 
 def _require_valid(numbers: NDArray[np.float64], rows: int, output: Output) -> None:
     """Check values, shape (n,), or probabilities, shape (n, labels)."""
-    shape = (rows,) if output.labels is None else (rows, len(output.labels))
-    what = "value is" if output.labels is None else "probabilities are"
-    if numbers.shape != shape:
-        raise MalformedInput(
-            f"Its numbers have the shape {list(numbers.shape)}, not {list(shape)}."
-        )
-    fix = "Give finite numbers."
-    good: Any = np.isfinite(numbers)
-    if output.labels is not None:
+    shape = [rows] if output.labels is None else [rows, len(output.labels)]
+    if list(numbers.shape) != shape:
+        raise MalformedInput(f"Its numbers have the shape {list(numbers.shape)}, not {shape}.")
+    if output.labels is None:
+        good: Any = np.isfinite(numbers)
+        what, fix = "value is", "Give finite numbers."
+    else:
         good = ((numbers >= 0) & (numbers <= 1)).all(axis=1)
         good &= np.abs(numbers.sum(axis=1) - 1) <= SUM_WITHIN
-        fix = "Give numbers from 0 to 1 that sum to 1."
+        what, fix = "probabilities are", "Give numbers from 0 to 1 that sum to 1."
     for row in np.flatnonzero(~good).tolist():
         raise MalformedInput(f"Row {row}: the {what} {numbers[row].tolist()}.", fix)
-
-
-def _choices(labels: list[Any], output: Output) -> NDArray[np.int64]:
-    places = {(type(x), x): place for place, x in enumerate(output.labels or ())}
-    try:
-        found = [places[type(label), label] for label in labels]
-    except KeyError:
-        row = next(i for i, label in enumerate(labels) if (type(label), label) not in places)
-        raise MalformedInput(
-            f"Row {row}: the label is {labels[row]!r}.",
-            f"The endpoint's labels are {list(output.labels or ())}.",
-        ) from None
-    return np.array(found, dtype=np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, wait
 from typing import Any, ClassVar
 
 import msgspec
@@ -148,24 +148,21 @@ class ParallelBranches:
         expected = [cost.estimate(len(batch.ids)) for cost in self._costs]
         if self._threads is None or sum(expected) - max(expected) <= PARALLEL_S:
             return [self._one(place, batch) for place in range(len(self._branches))]
-        futures = [
-            self._threads.submit(self._one, place, batch) for place in range(1, len(self._branches))
-        ]
+        others = range(1, len(self._branches))
+        futures = [self._threads.submit(self._one, place, batch) for place in others]
         try:
-            first = self._one(0, batch)
-            rest = [self._result(place, future, batch) for place, future in enumerate(futures, 1)]
+            answers = [self._one(0, batch)]
+            for place, future in zip(others, futures, strict=True):
+                answers.append(self._one(place, batch) if future.cancel() else future.result())
         finally:
             wait([future for future in futures if not future.cancel()])
-        return [first, *rest]
+        return answers
 
     def _one(self, place: int, batch: Batch) -> NodeAnswers:
         start = time.perf_counter()
         answers = self._branches[place].answer(batch)
         self._costs[place].observe(len(batch.ids), time.perf_counter() - start)
         return answers
-
-    def _result(self, place: int, future: Future[NodeAnswers], batch: Batch) -> NodeAnswers:
-        return self._one(place, batch) if future.cancel() else future.result()
 
 
 class Combiner:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.entry_points import names
-from clewline.errors import InvalidInput, NotSupported
+from clewline.errors import InvalidInput
 from clewline.model.runtime import Outputs
 from clewline.model.runtime.outputs import take_rows
 from clewline.serve.graph.builder import Builder
@@ -20,7 +20,6 @@ from clewline.serve.graph.fields import AlignedNode, NodeFit
 from clewline.serve.graph.node import Batch, NodeAnswers
 from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode, child_names
-from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.routers.router import ROUTERS, Config, RouteContext, router_class
 from clewline.serve.graph.tree import Tree
 from clewline.serve.log.frame import RouteChoice, RoutePath
@@ -51,9 +50,18 @@ class RouteNode(NodeKind):
         name = parser.name(written.path, "route")
         arms = written.level.get("arms")
         nodes = parser.named_nodes(arms, f"{written.at}.arms", least=1, path=written.path)
-        settings = _parse_router(
-            written.value, child_names(arms), written.value_at, parser.problems
-        )
+        value, at, problems = written.value, written.value_at, parser.problems
+        router = value if isinstance(value, dict) else {"kind": value}
+        how = router.get("kind")
+        settings: Config = {}
+        if not isinstance(how, str) or not how:
+            problems.add_wrong_value(at, value, "Write a kind, such as {kind: sticky}.")
+        elif how not in names(ROUTERS):
+            problems.add("unknown_kind", at, value=how, known=names(ROUTERS))
+        else:
+            stated = {str(key): each for key, each in router.items() if key != "kind"}
+            config = router_class(how).parse(stated, child_names(arms), at, problems)
+            settings = {"how": how, "config": config}
         return written.declare(name, settings, arms=nodes)
 
     @classmethod
@@ -78,40 +86,20 @@ class RouteNode(NodeKind):
         start = time.perf_counter()
         state = self._state(self.name) if self._router.learns else None
         arms, propensities = self._router.choose(batch, state)
-        _require_choices(arms, propensities, len(batch.ids), len(self._arms))
+        rows, among = len(batch.ids), len(self._arms)
+        if arms.shape != (rows,) or propensities.shape != (rows,):
+            sizes = f"{arms.shape} arms and {propensities.shape} propensities"
+            raise ValueError(f"{sizes}, {rows} rows")
+        if not 0 <= min(arms.tolist()) <= max(arms.tolist()) < among:
+            raise ValueError(f"an arm that does not exist: {arms.tolist()}, of {among}")
+        if not min(propensities.tolist()) > 0:
+            raise ValueError("an arm with the propensity 0 was chosen")
         spent_us = round((time.perf_counter() - start) * 1e6, 1)
         number = 0 if state is None else state.number
         choices = ArmChoices(
             self.name, arms.astype(np.intp, copy=False), propensities, number, spent_us
         )
         return answer_by_arms(batch, choices, self._arms)
-
-
-def _parse_router(value: Any, arms: list[str], at: str, problems: Problems) -> Config:
-    """Read a router: its name alone, or a mapping with its `kind` and its settings."""
-    how = value.get("kind") if isinstance(value, dict) else value
-    if not isinstance(how, str) or not how:
-        problems.add_wrong_value(at, value, "Write a kind, such as {kind: sticky}.")
-        return {}
-    settings = value if isinstance(value, dict) else {}
-    settings = {str(key): each for key, each in settings.items() if key != "kind"}
-    try:
-        router = router_class(how)
-    except NotSupported:
-        problems.add("unknown_kind", at, value=how, known=names(ROUTERS))
-        return {}
-    return {"how": how, "config": router.parse(settings, arms, at, problems)}
-
-
-def _require_choices(
-    arms: NDArray[np.intp], propensities: NDArray[np.float64], rows: int, among: int
-) -> None:
-    if arms.shape != (rows,) or propensities.shape != (rows,):
-        raise ValueError(f"{arms.shape} arms and {propensities.shape} propensities, {rows} rows")
-    if not 0 <= min(arms.tolist()) <= max(arms.tolist()) < among:
-        raise ValueError(f"an arm that does not exist: {arms.tolist()}, of {among}")
-    if not min(propensities.tolist()) > 0:
-        raise ValueError("an arm with the propensity 0 was chosen")
 
 
 # A batch split among arms, and their answers merged in the order of the rows
@@ -152,7 +140,11 @@ def answer_by_arms(batch: Batch, choices: ArmChoices, arms: Arms) -> NodeAnswers
         for row, key in zip(places.tolist(), zip(below, shares, strict=True), strict=True):
             if key not in known:
                 known[key] = len(paths)
-                paths.append(_path_through(choices, arm, key[1], answers.paths[key[0]]))
+                path, propensity = answers.paths[key[0]], key[1]
+                choice = RouteChoice(choices.node, arm, propensity, choices.state)
+                steps = ((choices.node, choices.spent_us), *path.path)
+                full_arm = f"{arm}/{path.arm}" if path.arm else arm
+                paths.append(RoutePath(path.model, steps, full_arm, (choice, *path.choices)))
             path_of_row[row] = known[key]
     outputs = parts[0][1] if len(parts) == 1 else _merge(parts, rows)
     return NodeAnswers(outputs, tuple(paths), None if len(paths) == 1 else path_of_row, checksums)
@@ -170,16 +162,6 @@ def _answer_rows(node: AlignedNode, batch: Batch, places: NDArray[np.intp]) -> N
     except InvalidInput as error:
         moved = [msgspec.structs.replace(one, row=rows[one.row]) for one in error.fields]
         raise InvalidInput(error.message, error.fix, tuple(moved)) from error
-
-
-def _path_through(choices: ArmChoices, arm: str, propensity: float, path: RoutePath) -> RoutePath:
-    """Return the path of a row below an arm with the route before it."""
-    return RoutePath(
-        path.model,
-        ((choices.node, choices.spent_us), *path.path),
-        f"{arm}/{path.arm}" if path.arm else arm,
-        (RouteChoice(choices.node, arm, propensity, choices.state), *path.choices),
-    )
 
 
 def _merge(parts: list[tuple[NDArray[np.intp], Outputs]], rows: int) -> Outputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from clewline.errors import InvalidInput, ModelFailed
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.fields import ColumnSelection, NodeFit, background_of
-from clewline.serve.graph.node import Batch, Node, NodeAnswers, node_failure
+from clewline.serve.graph.node import Batch, NodeAnswers, node_failure
 from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.nodes.model import ModelNode, model_call
 from clewline.serve.graph.parser import (
@@ -31,8 +31,6 @@ from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Kind, Signature
 
-ChangeColumns = Callable[[Columns], Columns]
-
 
 class TransformNode(NodeKind):
     """Gives the node below it the columns that a function or fitted preprocessing makes."""
@@ -48,9 +46,12 @@ class TransformNode(NodeKind):
             self._model = builder.model(tree["model"], isolate=bool(tree.get("isolate")))
         self.signature = self.require_fit(tree, self.nodes, builder)
         if self._model is not None:
-            self._change = _model_call(self._model, then, builder.timeout_s)
+            self._call = model_call(self._model, "transform", builder.timeout_s)
+            self._selection = ColumnSelection(self._model.signature.transformed, then.signature)
         else:
-            self._change = _function_call(tree, builder, self.signature, then)
+            self._call = builder.function(tree["function"], tree.get("config"))
+            self._frame = require_frame(tree["name"], tree["frame"])
+            self._checker = Checker(then.signature)
 
     @classmethod
     def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
@@ -117,7 +118,11 @@ class TransformNode(NodeKind):
     def compute(self, batch: Batch) -> NodeAnswers:
         """Change the columns of the batch, and let the node below answer it."""
         start = time.perf_counter()
-        columns = self._change(batch.columns)
+        if self._model is not None:
+            with self._model.lock:
+                columns = self._selection.select(self._call(batch.columns))
+        else:
+            columns = self._function_columns(batch.columns)
         step = (self.name, round((time.perf_counter() - start) * 1e6, 1))
         answers = self.nodes[0].answer(Batch(columns, batch.ids, batch.entities))
         return NodeAnswers(
@@ -126,6 +131,20 @@ class TransformNode(NodeKind):
             answers.path_of_row,
             {self.name: column_checksums(columns), **answers.checksums},
         )
+
+    def _function_columns(self, columns: Columns) -> Columns:
+        """Call the function, and check that its result fits the node below."""
+        try:
+            result = self._call(table_of(columns, self.signature, self._frame))
+        except BaseException as error:  # also an InvalidInput: the caller's rows are valid
+            raise node_failure(self.name, error) from error
+        try:
+            return columns_of(result, self._checker, len(columns))
+        except InvalidInput as error:
+            raise ModelFailed(
+                f"The result of the node {self.name!r} does not fit the next node: {error.message}",
+                error.fix,
+            ) from error
 
 
 def _read_fields(value: Any, at: str, problems: Problems) -> list[dict[str, Any]] | None:
@@ -150,35 +169,3 @@ def _read_fields(value: Any, at: str, problems: Problems) -> list[dict[str, Any]
         problems.add_unknown_keys([key for key in plain if key not in known], known[1:], place)
     plain_fields: list[dict[str, Any]] = msgspec.to_builtins(found)
     return plain_fields
-
-
-def _function_call(tree: Tree, builder: Builder, signature: Signature, then: Node) -> ChangeColumns:
-    name, checker = tree["name"], Checker(then.signature)
-    function = builder.function(tree["function"], tree.get("config"))
-    frame = require_frame(name, tree["frame"])
-
-    def change(columns: Columns) -> Columns:
-        try:
-            result = function(table_of(columns, signature, frame))
-        except BaseException as error:  # also an InvalidInput: the caller's rows are valid
-            raise node_failure(name, error) from error
-        try:
-            return columns_of(result, checker, len(columns))
-        except InvalidInput as error:
-            raise ModelFailed(
-                f"The result of the node {name!r} does not fit the next node: {error.message}",
-                error.fix,
-            ) from error
-
-    return change
-
-
-def _model_call(model: LoadedModel, then: Node, timeout_s: float | None) -> ChangeColumns:
-    selection = ColumnSelection(model.signature.transformed, then.signature)
-    transform = model_call(model, "transform", timeout_s)
-
-    def change(columns: Columns) -> Columns:
-        with model.lock:
-            return selection.select(transform(columns))
-
-    return change

@@ -13,6 +13,7 @@ from clewline.formatting import format_duration
 from clewline.serve.graph.node import Batch
 from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.routers.router import ArmDraws, Config, RouteContext, Router
+from clewline.serve.graph.tree import plain_text
 from clewline.store.ids import id_time_s
 from clewline.store.records import RouterState
 
@@ -44,8 +45,20 @@ class SharesRouter(Router):
         problems.add_unknown_keys(settings, ("weights", "ramp", "salt"), at)
         weights = parse_weights(settings.get("weights"), arms, f"{at}.weights", problems)
         config: Config = {"weights": weights}
-        if "ramp" in settings:
-            config["ramp"] = _parse_ramp(settings["ramp"], arms, f"{at}.ramp", problems)
+        ramp, at = settings.get("ramp"), f"{at}.ramp"
+        if isinstance(ramp, dict):
+            problems.add_unknown_keys(ramp, ("to", "over"), at)
+            to = parse_weights(ramp.get("to"), arms, f"{at}.to", problems)
+            over, over_s = ramp.get("over"), 0.0
+            match = _DURATION.fullmatch(over) if isinstance(over, str) else None
+            if match is not None:
+                over_s = float(match[1]) * _UNITS[match[2]]
+            if not over_s:
+                fix = "Write a time with its unit: 90s, 30m, 24h or 7d."
+                problems.add_wrong_value(f"{at}.over", over, fix)
+            config["ramp"] = {"to": to, "over_s": over_s}
+        elif "ramp" in settings:
+            problems.add_wrong_value(at, ramp, "Write ramp: {to: {ARM: SHARE, …}, over: 24h}.")
         if "salt" in settings:
             config["salt"] = str(settings["salt"])
         return config
@@ -58,8 +71,13 @@ class SharesRouter(Router):
     def choose(self, batch: Batch, state: RouterState | None) -> ArmDraws:
         """Choose by the shares at the time of each row."""
         arms, propensities = [], []
+        shares = self._first
         for identifier, entity in zip(batch.ids, batch.entities, strict=True):
-            shares = self._shares(identifier)
+            if self._ramp is not None:
+                last, since, over_s = self._ramp
+                done = min(max((id_time_s(identifier) - since) / over_s, 0.0), 1.0)
+                pairs = zip(self._first, last, strict=True)
+                shares = [first * (1.0 - done) + then * done for first, then in pairs]
             arm = self.arm(identifier, entity, shares)
             arms.append(arm)
             propensities.append(shares[arm])
@@ -68,14 +86,6 @@ class SharesRouter(Router):
     def arm(self, identifier: bytes, entity: str | None, shares: list[float]) -> int:
         """Choose the arm of a row by its id, its entity and the shares of the arms."""
         raise NotImplementedError
-
-    def _shares(self, identifier: bytes) -> list[float]:
-        if self._ramp is None:
-            return self._first
-        last, since, over_s = self._ramp
-        done = min(max((id_time_s(identifier) - since) / over_s, 0.0), 1.0)
-        pairs = zip(self._first, last, strict=True)
-        return [first * (1.0 - done) + then * done for first, then in pairs]
 
 
 class UniformHash:
@@ -110,22 +120,6 @@ def parse_weights(value: Any, arms: list[str], at: str, problems: Problems) -> d
     return {arm: shares.get(arm, 0.0) for arm in arms}
 
 
-def _parse_ramp(value: Any, arms: list[str], at: str, problems: Problems) -> Config:
-    if not isinstance(value, dict):
-        fix = "Write ramp: {to: {ARM: SHARE, …}, over: 24h}."
-        problems.add_wrong_value(at, value, fix)
-        return {}
-    problems.add_unknown_keys(value, ("to", "over"), at)
-    to = parse_weights(value.get("to"), arms, f"{at}.to", problems)
-    over = value.get("over")
-    match = _DURATION.fullmatch(over) if isinstance(over, str) else None
-    if match is None or not float(match[1]):
-        fix = "Write a time with its unit: 90s, 30m, 24h or 7d."
-        problems.add_wrong_value(f"{at}.over", over, fix)
-        return {"to": to, "over_s": 0.0}
-    return {"to": to, "over_s": float(match[1]) * _UNITS[match[2]]}
-
-
 def shares_text(config: Config) -> str:
     """
     Write shares and ramp in one line.
@@ -133,17 +127,13 @@ def shares_text(config: Config) -> str:
     >>> shares_text({"weights": {"a": 1.0}, "ramp": {"to": {"b": 1.0}, "over_s": 75.0}})
     ': a 1; to b 1 in 1 min 15 s'
     """
-    parts = [_weights_text(config["weights"])] if "weights" in config else []
+    parts = [plain_text(config["weights"])] if "weights" in config else []
     if "ramp" in config:
         to, over_s = config["ramp"]["to"], config["ramp"]["over_s"]
-        parts.append(f"to {_weights_text(to)} in {format_duration(over_s)}")
+        parts.append(f"to {plain_text(to)} in {format_duration(over_s)}")
     if "salt" in config:
         parts.append(f"salt {config['salt']}")
     return f": {'; '.join(parts)}" if parts else ""
-
-
-def _weights_text(weights: dict[str, float]) -> str:
-    return ", ".join(f"{arm} {share:g}" for arm, share in weights.items())
 
 
 def _normalised(weights: dict[str, float], arms: tuple[str, ...]) -> list[float]:

@@ -77,13 +77,10 @@ class RulesRouter(Router):
             InvalidEndpoint: They do not fit the rows of the route.
         """
         problems = Problems()
-        self._rules = [
-            (
-                _compile_group(rule["if"], context.signature, context.node, problems),
-                context.arms.index(rule["arm"]),
-            )
-            for rule in config["rules"]
-        ]
+        self._rules = []  # each a condition and the index of its arm
+        for rule in config["rules"]:
+            condition = _compile_group(rule["if"], context.signature, context.node, problems)
+            self._rules.append((condition, context.arms.index(rule["arm"])))
         self._otherwise = context.arms.index(config["otherwise"])
         problems.require_none(f"The graph of {context.endpoint}")
 
@@ -96,7 +93,19 @@ class RulesRouter(Router):
             fix = "Write a list of {if: {FIELD: …}, arm: ARM}."
             problems.add_wrong_value(f"{at}.rules", rules, fix)
             rules = []
-        found = [_parse_rule(r, arms, f"{at}.rules[{i}]", problems) for i, r in enumerate(rules)]
+        found: list[Config] = []
+        for i, rule in enumerate(rules):
+            place = f"{at}.rules[{i}]"
+            if not isinstance(rule, dict) or not isinstance(rule.get("if"), dict) or not rule["if"]:
+                fix = "Write {if: {FIELD: {below: 25}}, arm: ARM}."
+                problems.add_wrong_value(place, rule, fix)
+                continue
+            arm = rule.get("arm")
+            problems.add_unknown_keys(rule, ("if", "arm"), place)
+            if arm not in arms:
+                problems.add("unknown_arm", f"{place}.arm", arm=arm, known=arms)
+            conditions = _parse_conditions(rule["if"], f"{place}.if", problems)
+            found.append({"if": conditions, "arm": arm})
         if otherwise not in arms:
             problems.add("unknown_arm", f"{at}.otherwise", arm=otherwise, known=arms)
         return {"rules": found, "otherwise": otherwise}
@@ -135,16 +144,6 @@ class RulesRouter(Router):
 # From the file to conditions
 
 
-def _parse_rule(rule: Any, arms: list[str], at: str, problems: Problems) -> Config:
-    if not isinstance(rule, dict) or not isinstance(rule.get("if"), dict) or not rule["if"]:
-        problems.add_wrong_value(at, rule, "Write {if: {FIELD: {below: 25}}, arm: ARM}.")
-        return {"if": [], "arm": ""}
-    problems.add_unknown_keys(rule, ("if", "arm"), at)
-    if rule.get("arm") not in arms:
-        problems.add("unknown_arm", f"{at}.arm", arm=rule.get("arm"), known=arms)
-    return {"if": _parse_conditions(rule["if"], f"{at}.if", problems), "arm": rule.get("arm")}
-
-
 def _parse_conditions(mapping: Config, at: str, problems: Problems) -> list[Config]:
     """Read a mapping of fields and groups; all of it must hold."""
     found: list[Config] = []
@@ -155,7 +154,18 @@ def _parse_conditions(mapping: Config, at: str, problems: Problems) -> list[Conf
             not value or any(isinstance(each, dict) for each in value)
         )
         if key in GROUPS and is_group:
-            found.append({key: _parse_group(value, place, problems)})
+            if not value:
+                problems.add("empty_group", place)
+            members = []
+            for i, member in enumerate(value):
+                if not isinstance(member, dict) or not member:
+                    fix = "Write {FIELD: {below: 25}}."
+                    problems.add_wrong_value(f"{place}[{i}]", member, fix)
+                    continue
+                # Several conditions in one member must hold as a whole.
+                conditions = _parse_conditions(member, f"{place}[{i}]", problems)
+                members.append(conditions[0] if len(conditions) == 1 else {"all": conditions})
+            found.append({key: members})
             continue
         if not isinstance(value, dict):
             value = {"in": value} if isinstance(value, list) else {"is": value}
@@ -170,30 +180,14 @@ def _parse_conditions(mapping: Config, at: str, problems: Problems) -> list[Conf
     return found
 
 
-def _parse_group(members: list[Any], at: str, problems: Problems) -> list[Config]:
-    """Read the members of a group; one that holds several conditions must hold as a whole."""
-    if not members:
-        problems.add("empty_group", at)
-    found: list[Config] = []
-    for i, member in enumerate(members):
-        if not isinstance(member, dict) or not member:
-            problems.add_wrong_value(f"{at}[{i}]", member, "Write {FIELD: {below: 25}}.")
-            continue
-        conditions = _parse_conditions(member, f"{at}[{i}]", problems)
-        found.append(conditions[0] if len(conditions) == 1 else {"all": conditions})
-    return found
-
-
 def _group_text(conditions: list[Config], word: str) -> str:
-    return f" {word} ".join(map(_condition_text, conditions))
-
-
-def _condition_text(condition: Config) -> str:
-    if "any" in condition:
-        return f"({_group_text(condition['any'], 'or')})"
-    if "all" in condition:
-        return f"({_group_text(condition['all'], 'and')})"
-    return f"{condition['field']} {condition['is']} {plain_text(condition['value'])}"
+    parts = []
+    for each in conditions:
+        if (group := next((key for key in GROUPS if key in each), None)) is not None:
+            parts.append(f"({_group_text(each[group], 'or' if group == 'any' else 'and')})")
+        else:
+            parts.append(f"{each['field']} {each['is']} {plain_text(each['value'])}")
+    return f" {word} ".join(parts)
 
 
 # From conditions to functions of columns
@@ -248,8 +242,7 @@ def _compile_condition(
             wanted = "is, not, in or missing: these values have no order"
             raise ValueError(wanted)
         else:
-            values = value if operator == "in" else [value]
-            operands = [_operand(field, each) for each in values]
+            operands = [_operand(field, each) for each in (value if operator == "in" else [value])]
         if field.kind == "tensor":
             raise ValueError(wanted)
     except (msgspec.ValidationError, ValueError, OverflowError):
