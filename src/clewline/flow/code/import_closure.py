@@ -38,7 +38,16 @@ def import_closure(root: Path, paths: Iterable[str]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     waiting = list(paths)
     for path in waiting:
-        _require(root, path)
+        if path.startswith("/") or ".." in path.split("/") or not is_own(path):
+            raise InvalidConfig(
+                f"{path} is not a path inside the project.",
+                "Name a Python file relative to clewline.toml, such as nodes.py.",
+            )
+        if not (root / path).is_file():
+            known = [each for each in walk(root) if each.endswith(".py")]
+            near = difflib.get_close_matches(path, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"It should be in {root}."
+            raise NotFound(f"There is no file {path}.", hint)
     while waiting:
         path = waiting.pop()
         if path not in files:
@@ -61,19 +70,6 @@ def parse(source: bytes, path: str) -> ast.Module:
         raise InvalidConfig(
             f"{path}:{line} is not valid Python: {error.args[0]}.", "Fix the line."
         ) from error
-
-
-def _require(root: Path, path: str) -> None:
-    if path.startswith("/") or ".." in path.split("/") or not is_own(path):
-        raise InvalidConfig(
-            f"{path} is not a path inside the project.",
-            "Name a Python file relative to clewline.toml, such as nodes.py.",
-        )
-    if not (root / path).is_file():
-        known = [each for each in walk(root) if each.endswith(".py")]
-        near = difflib.get_close_matches(path, known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"It should be in {root}."
-        raise NotFound(f"There is no file {path}.", hint)
 
 
 def _imported_files(root: Path, path: str, source: bytes) -> Iterator[str]:

@@ -45,7 +45,13 @@ def versions(modules: Iterable[str]) -> dict[str, str]:
     for module in modules:
         top = module.partition(".")[0]
         name = "clewline" if top == "clewline" else holder(module)
-        found |= {"module " + module: _module_digest(top)} if name is None else _closure(name)
+        if name is not None:
+            found |= _closure(name)
+            continue
+        file = str(getattr(sys.modules.get(top), "__file__", None))
+        is_file = os.path.isfile(file)
+        digest = digest_bytes(Path(file).read_bytes())[:32] if is_file else "not found"
+        found["module " + module] = digest
     return dict(sorted(found.items()))
 
 
@@ -166,10 +172,3 @@ def _record(folder: str) -> bytes:
         return b"\n" + Path(folder, "RECORD").read_bytes().replace(b"\r\n", b"\n")
     except FileNotFoundError:
         return b""
-
-
-def _module_digest(top: str) -> str:
-    file = getattr(sys.modules.get(top), "__file__", None)
-    if not isinstance(file, str) or not os.path.isfile(file):
-        return "not found"
-    return digest_bytes(Path(file).read_bytes())[:32]

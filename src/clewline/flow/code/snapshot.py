@@ -7,7 +7,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -99,10 +99,10 @@ def take(root: Path, blobs: BlobStore) -> Snapshot:
         index = msgspec.msgpack.decode(index_path.read_bytes(), type=dict[str, IndexedFile])
     except (FileNotFoundError, msgspec.DecodeError):
         index = {}  # only speed is lost: every file is digested again
-    found = _list_files(root)
+    paths, commit, changed = _list_files(root)
     seen: dict[str, IndexedFile] = {}
-    snapshot = Snapshot(commit=found.commit, changed=found.changed, files={})
-    for path in found.paths:
+    snapshot = Snapshot(commit=commit, changed=changed, files={})
+    for path in paths:
         _add(snapshot, root, path, index, seen, blobs)
     if seen != index and index_path.parent.is_dir():
         part = index_path.with_name(f"{index_path.name}.{os.getpid()}")
@@ -158,23 +158,17 @@ def _add(
         entry = index.get(path)
         is_kept = entry is not None and (entry.size > LARGEST_BYTES or blobs.has(entry.digest))
         if entry is None or not is_kept or not entry.is_current(status):
-            entry = _digest(full, blobs)
+            now, before = time.time_ns(), os.stat(full)  # as it is before it is read
+            is_large = before.st_size > LARGEST_BYTES
+            digest = digest_file(Path(full)) if is_large else blobs.put(Path(full).read_bytes())
+            times = (before.st_mtime_ns, before.st_ctime_ns, now)
+            entry = IndexedFile(before.st_ino, before.st_size, *times, digest)
         seen[path] = entry
         snapshot.files[path] = entry.digest
         if status.st_mode & 0o100:
             snapshot.executable.append(path)
         if entry.size > LARGEST_BYTES:
             snapshot.large[path] = entry.size
-
-
-def _digest(full: str, blobs: BlobStore) -> IndexedFile:
-    """Digest a file, keep its bytes, and return it as it was before it was read."""
-    now, status = time.time_ns(), os.stat(full)
-    is_large = status.st_size > LARGEST_BYTES
-    digest = digest_file(Path(full)) if is_large else blobs.put(Path(full).read_bytes())
-    return IndexedFile(
-        *(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, now, digest)
-    )
 
 
 def _destination(folder: Path, path: str) -> Path:
@@ -192,25 +186,28 @@ def _destination(folder: Path, path: str) -> Path:
 # Listing the files: by Git where there is Git, otherwise by walking
 
 
-class _Listing(NamedTuple):
-    """Own files of a folder, as paths relative to it with `/`, sorted."""
-
-    paths: list[str]  # a Git submodule is one path, that of its folder
-    commit: str | None
-    changed: list[str]  # that differ from the commit: edited, added, deleted, untracked
-
-
-def _list_files(root: Path) -> _Listing:
+def _list_files(root: Path) -> tuple[list[str], str | None, list[str]]:
     """
-    List the project's own files under `root`.
+    List the project's own files under `root`, as sorted paths relative to it with `/`.
 
     With Git: tracked and untracked files that are not ignored, and the changes since
     the commit. Without Git: all but the folders of tools and caches; the commit
     is None and everything counts as changed.
+
+    Returns:
+        The paths (a Git submodule is one path, that of its folder), the commit, and the
+        paths that differ from it: edited, added, deleted, untracked.
     """
-    if not _has_git(root):
+    has_git = any((folder / ".git").exists() for folder in (root, *root.parents))
+    if has_git:
+        try:
+            inside = _git(root, "rev-parse", "--is-inside-work-tree").communicate()[0]
+            has_git = inside.strip() == b"true"
+        except FileNotFoundError:  # Git is not installed
+            has_git = False
+    if not has_git:
         paths = sorted(walk(root))
-        return _Listing(paths, None, paths)
+        return paths, None, paths
     # The three commands run side by side.
     tracked = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     status = _git(root, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames",
@@ -221,18 +218,7 @@ def _list_files(root: Path) -> _Listing:
     # Before the first commit there is no HEAD.
     commit = rest[0].decode() if where.returncode == 0 and rest else None
     changed = [entry[3:].removeprefix(os.fsdecode(prefix)) for entry in _entries(status)]
-    return _Listing(paths, commit, sorted(path for path in changed if is_own(path)))
-
-
-def _has_git(root: Path) -> bool:
-    """Return whether `root` is in a Git work tree and Git can be run."""
-    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
-        return False
-    try:
-        inside = _git(root, "rev-parse", "--is-inside-work-tree")
-    except FileNotFoundError:
-        return False
-    return inside.communicate()[0].strip() == b"true"
+    return paths, commit, sorted(path for path in changed if is_own(path))
 
 
 def _git(root: Path, *arguments: str) -> subprocess.Popen[bytes]:

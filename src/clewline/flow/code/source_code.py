@@ -72,10 +72,6 @@ class SourceFile:
         best = min(same, key=lambda known: abs(known.co_firstlineno - code.co_firstlineno))
         return self.functions[best.co_name, best.co_firstlineno]
 
-    def at_line(self, code: CodeType) -> list[Definition]:
-        """Return where code is defined by name and line alone."""
-        return self.functions.get((code.co_name, code.co_firstlineno), [])
-
 
 _read: dict[str, SourceFile] = {}
 

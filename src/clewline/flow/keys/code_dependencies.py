@@ -30,7 +30,7 @@ from clewline.flow.code.source_code import Definition, Imported, Reference, Refe
 from clewline.flow.keys.object_content import (
     MISSING,
     Guards,
-    KeyWalk,
+    ObjectWalk,
     cell_content,
     fingerprint,
     function_state,
@@ -63,10 +63,11 @@ class NameScope:
     closure: dict[str, Any] = field(default_factory=dict)
 
 
-class CodeDependencies:
-    """One walk. Add values with `piece` or `constant`, then call `drain`."""
+class CodeDependencies(ObjectWalk):
+    """One walk. Add values with `content` or `constant`, then call `drain`."""
 
     def __init__(self, root: Path) -> None:
+        super().__init__()
         self.root = str(root)
         self.code: dict[str, str] = {}
         self.constants: dict[str, str] = {}
@@ -75,23 +76,22 @@ class CodeDependencies:
         self.reasons: list[str] = []  # why no key can be made
         self.guards = Guards()
         self.names: dict[int, str] = {}  # id of a function, class or module → name of its node
-        self._walk = KeyWalk(self, self.root)
         self._held: list[Any] = []  # so that no id is reused
         self._queue: deque[tuple[str, Any]] = deque()
 
     # Values and code that are met
 
-    def piece(self, value: Any, label: str) -> bytes:
+    def content(self, value: Any, label: str) -> bytes:
         """Return the canonical piece of a value; code in it becomes part of the walk."""
         try:
-            return self._walk.piece(value)
+            return self.piece(value)
         except Undigestible as error:
             self.give_up(f"{label} is a {error.value_type} that {error.reason}")
             return framed("unknown", b"")
 
     def constant(self, label: str, value: Any) -> None:
         """Add a value that is not code: it counts by its content."""
-        self.constants[label] = shown(value, self.piece(value, f"the value {label}"))
+        self.constants[label] = shown(value, self.content(value, f"the value {label}"))
         if type(value) not in LEAVES:
             self.guards.values.append((value, fingerprint(value)))
 
@@ -100,8 +100,23 @@ class CodeDependencies:
         if reason not in self.reasons:
             self.reasons.append(reason)
 
-    def function(self, fn: types.FunctionType) -> bytes:
-        """Add a function, and return the piece that stands for it."""
+    def code_piece(self, value: types.FunctionType | type | types.ModuleType) -> bytes:
+        """Add a function, a class or a whole module, and return the piece that stands for it."""
+        if isinstance(value, types.FunctionType):
+            return self._function_piece(value)
+        if isinstance(value, types.ModuleType):
+            is_own, name, home = origin.of_module(value) == "own", value.__name__, value.__name__
+            label = f"{self._file(vars(value))} (whole)"
+        else:
+            is_own, home = origin.of_type(value) == "own", value.__module__
+            name = f"{home}:{value.__qualname__}"
+            label = f"{self._file(source_code.namespace_of(value) or {})}:{value.__qualname__}"
+        if is_own:
+            return framed("code", self._node(value, label).encode())
+        self.package(home)
+        return framed("library", name.encode())
+
+    def _function_piece(self, fn: types.FunctionType) -> bytes:
         step = getattr(fn, "__clewline_step__", None)
         fn = step.fn if step is not None else getattr(fn, "__clewline_reader__", fn)
         space = fn.__globals__
@@ -109,34 +124,16 @@ class CodeDependencies:
             return framed("code", self._node(fn, f"{self._file(space)}:{fn.__qualname__}").encode())
         self.package(str(space.get("__name__", "")))
         name = framed("library", f"{fn.__module__}:{fn.__qualname__}".encode())
-        return name if _is_published(fn) else joined("wrapper", (name, *self._wrapped(fn)))
-
-    def _wrapped(self, fn: types.FunctionType) -> Iterator[bytes]:
-        """Yield the content of a library's run-time wrapper, which may hold the project's code."""
-        inner = getattr(fn, "__wrapped__", None)
-        registry = getattr(fn, "registry", None)
-        if inner is not None:
-            yield self._walk.piece(inner)
+        if _is_published(fn):
+            return name
+        # A wrapper that a library makes at run time may hold the project's code.
+        inner, registry = getattr(fn, "__wrapped__", None), getattr(fn, "registry", None)
+        parts = [] if inner is None else [self.piece(inner)]
         if isinstance(registry, types.MappingProxyType):  # functools.singledispatch
-            yield from sorted(self._walk.piece(pair) for pair in registry.items())
+            parts += sorted(self.piece(pair) for pair in registry.items())
         elif inner is None:
-            yield from (self._walk.piece(cell_content(cell)) for cell in fn.__closure__ or ())
-
-    def cls(self, cls: type) -> bytes:
-        """Add a class, and return the piece that stands for it."""
-        if origin.of_type(cls) == "own":
-            label = f"{self._file(source_code.namespace_of(cls) or {})}:{cls.__qualname__}"
-            return framed("code", self._node(cls, label).encode())
-        self.package(cls.__module__)
-        return framed("library", f"{cls.__module__}:{cls.__qualname__}".encode())
-
-    def module(self, module: types.ModuleType) -> bytes:
-        """Add a module as a value: all of it can be reached."""
-        if origin.of_module(module) == "own":
-            name = self._node(module, f"{self._file(vars(module))} (whole)")
-            return framed("code", name.encode())
-        self.package(module.__name__)
-        return framed("library", module.__name__.encode())
+            parts += [self.piece(cell_content(cell)) for cell in fn.__closure__ or ()]
+        return joined("wrapper", (name, *parts))
 
     def package(self, module: str) -> None:
         """Add a module of a package."""
@@ -171,12 +168,24 @@ class CodeDependencies:
     # The walk
 
     def drain(self) -> None:
-        """Walk until the queue is empty, then add what modules do as they load."""
+        """
+        Walk until the queue is empty, then add what modules do as they load.
+
+        `sklearn.set_config(…)` or a patched class change what every function does,
+        although no function names them.
+        """
         self._walk_queue()
         loaded: set[str] = set()
         while spaces := self._reached_modules(loaded):
             for space in spaces:
-                self._add_effects(space)
+                read = source_code.read_source(space["__file__"])
+                if read and read.effects:
+                    scope = NameScope(
+                        f"{self._file(space)} (module level)", self._file(space), space
+                    )
+                    tree = ast.Module(read.effects, [])
+                    followed = self._follow(source_code.find_references(tree), scope)
+                    self.code[scope.label] = _digest([ast.dump(tree)], followed)
             self._walk_queue()
 
     def _walk_queue(self) -> None:
@@ -232,7 +241,7 @@ class CodeDependencies:
             return None
         found = read.definition(fn.__code__)
         if found is None and source_code.is_transformed(fn.__globals__):
-            return read.at_line(fn.__code__) or None
+            return read.functions.get((fn.__code__.co_name, fn.__code__.co_firstlineno))
         if found is None:
             self.give_up(f"{name} was edited on disk after it was imported")
         return found
@@ -245,7 +254,7 @@ class CodeDependencies:
         path = space.get("__file__")
         read = source_code.read_source(path) if isinstance(path, str) else None
         trees = read.classes.get(cls.__qualname__, []) if read else []
-        bases = [self.piece(base, f"a base of {name}") for base in (type(cls), *cls.__mro__[1:])]
+        bases = [self.content(base, f"a base of {name}") for base in (type(cls), *cls.__mro__[1:])]
         pieces = [*bases, *self._members(cls, scope), *self._follow_all(trees, scope)]
         self.code[name] = _digest(map(ast.dump, trees), pieces)
 
@@ -274,7 +283,7 @@ class CodeDependencies:
         if generated and name.startswith("__"):
             return  # of a dataclass or similar: made from the fields, which count themselves
         if not inherent or generated or "<locals>" in fn.__qualname__:
-            yield joined("member", (name.encode(), self.piece(fn, label)))
+            yield joined("member", (name.encode(), self.content(fn, label)))
             return
         self._definitions(label, fn)
         self._hold_function(fn, NameScope(label, scope.file, fn.__globals__))
@@ -368,7 +377,7 @@ class CodeDependencies:
         elif value is os.path.expandvars:
             self.environ.add(f"?{scope.label}")
         elif isinstance(value, _CODE):
-            piece = self.piece(value, label)
+            piece = self.content(value, label)
             return joined("refers", (".".join(reference.chain).encode(), piece))
         else:
             self.constant(label, value)
@@ -408,17 +417,15 @@ class CodeDependencies:
             wanted = source_code.text_of(arguments[1]) if len(arguments) > 1 else None
             if chain is not None and wanted is not None:
                 self._resolve(Reference((*chain, wanted)), scope)
-            elif wanted is None and (chain is None or not self._is_library(chain[0], scope)):
-                self._widen_to_module(scope)
+            elif wanted is None:
+                holder = MISSING if chain is None else self._look_up(chain[0], scope)
+                is_library = (
+                    isinstance(holder, types.ModuleType) and origin.of_module(holder) != "own"
+                ) or (isinstance(holder, type) and origin.of_type(holder) != "own")
+                if not is_library:  # which would count by its version
+                    self._widen_to_module(scope)
         elif name == "__import__":
             self._import_by_name(reference, scope)
-
-    def _is_library(self, name: str, scope: NameScope) -> bool:
-        """Return whether a name is a library's module or class, which counts by its version."""
-        value = self._look_up(name, scope)
-        if isinstance(value, types.ModuleType):
-            return origin.of_module(value) != "own"
-        return isinstance(value, type) and origin.of_type(value) != "own"
 
     def _read_environment(
         self, reference: Reference, rest: tuple[str, ...], scope: NameScope
@@ -445,7 +452,7 @@ class CodeDependencies:
         if module is None or vars(module) is not scope.namespace:
             self.give_up(f"{scope.label} looks up names at run time and its module is not known")
         else:
-            self.module(module)
+            self.code_piece(module)
 
     def _widen_to_project(self, scope: NameScope) -> None:
         """Add every Python file of the project."""
@@ -512,22 +519,6 @@ class CodeDependencies:
             waiting += source_code.imported_namespaces(space, path)
         return spaces
 
-    def _add_effects(self, space: dict[str, Any]) -> None:
-        """
-        Add what a module does as it loads, except binding names.
-
-        `sklearn.set_config(…)` or a patched class change what every function does,
-        although no function names them.
-        """
-        read = source_code.read_source(space["__file__"])
-        if read and read.effects:
-            name = f"{self._file(space)} (module level)"
-            tree = ast.Module(read.effects, [])
-            scope = NameScope(name, self._file(space), space)
-            self.code[name] = _digest(
-                [ast.dump(tree)], self._follow(source_code.find_references(tree), scope)
-            )
-
 
 def _digest(texts: Iterable[str], pieces: Iterable[bytes]) -> str:
     """Return the digest of one node: its source, and the pieces that it refers to."""
@@ -550,18 +541,16 @@ def _without_our_decorators(tree: Definition, scope: NameScope) -> Definition:
     if isinstance(tree, ast.Lambda):
         return tree
     kept = copy.copy(tree)
-    kept.decorator_list = [each for each in tree.decorator_list if not _is_ours(each, scope)]
+    kept.decorator_list = []
+    for each in tree.decorator_list:
+        chain = source_code.dotted(each.func if isinstance(each, ast.Call) else each) or ("",)
+        value = scope.namespace.get(chain[0])
+        name = "__name__" if isinstance(value, types.ModuleType) else "__module__"
+        home = getattr(value, name, "")
+        is_ours = str(home).partition(".")[0] == "clewline"
+        if chain[-1] not in ("step", "pipeline") or not is_ours:
+            kept.decorator_list.append(each)
     return kept
-
-
-def _is_ours(decorator: ast.expr, scope: NameScope) -> bool:
-    chain = source_code.dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
-    if chain is None or chain[-1] not in ("step", "pipeline"):
-        return False
-    value = scope.namespace.get(chain[0])
-    is_module = isinstance(value, types.ModuleType)
-    home = value.__name__ if is_module else getattr(value, "__module__", "")  # type: ignore[union-attr]
-    return str(home).partition(".")[0] == "clewline"
 
 
 def _unwrapped(value: Any) -> Any:

@@ -72,7 +72,7 @@ def function_parts(fn: Callable[..., Any], root: Path) -> FunctionParts:
     if known is not None and known[1] == str(root) and known[3].hold():
         return known[2]
     found = CodeDependencies(root)
-    found.piece(fn, "the step")
+    found.content(fn, "the step")
     if not isinstance(fn, FunctionType):  # a partial, a bound method, a callable object
         found.constant("the step itself", fn)
     found.drain()
@@ -118,10 +118,22 @@ def step_key(
     """
     found = CodeDependencies(Path(parts.root))
     given = {
-        name: shown(value, found.piece(value, f"the parameter {name}"))
+        name: shown(value, found.content(value, f"the parameter {name}"))
         for name, value in params.items()
     }
-    digests = {name: _input_digest(name, value, found) for name, value in inputs.items()}
+    digests: dict[str, str] = {}
+    for name, value in inputs.items():
+        if not isinstance(value, Artifact):
+            digests[name] = value
+            continue
+        digests[name] = value.digest
+        for path in value.meta.get("types", ()):
+            module, _, qualname = str(path).partition(":")
+            cls = imported_type(module, qualname)
+            if cls is None:
+                found.give_up(f"the input {name} holds a {path}, whose module is not imported")
+            else:  # objects of the project's classes count with the code of their class
+                found.content(cls, f"the input {name}")
     found.drain()
     read = sorted({*parts.environ, *found.environ})
     environ = {name: os.environ.get(name) for name in read if not name.startswith("?")}
@@ -177,17 +189,3 @@ def _package_versions(modules: set[str]) -> dict[str, str]:
     if "*" not in modules:
         return found
     return {name: each.version for name, each in packages.distributions().items()} | found
-
-
-def _input_digest(name: str, value: Digest | Artifact, found: CodeDependencies) -> str:
-    """Return an input's digest; the project's classes in it become dependencies."""
-    if not isinstance(value, Artifact):
-        return value
-    for path in value.meta.get("types", ()):
-        module, _, qualname = str(path).partition(":")
-        cls = imported_type(module, qualname)
-        if cls is None:
-            found.give_up(f"the input {name} holds a {path}, whose module is not imported")
-        else:
-            found.piece(cls, f"the input {name}")
-    return value.digest
