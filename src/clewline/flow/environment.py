@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from clewline.flow.code.packages import distributions
-from clewline.store.changes import Change, changes, flags
+from clewline.store.changes import Change, changes
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -70,6 +70,7 @@ def record() -> Environment:
     model, features = _processor()
     found = {name: each.version for name, each in sorted(distributions().items())}
     names = (*THREAD_VARIABLES, *OTHER_VARIABLES)
+    can_ask = hasattr(os, "sched_getaffinity")
     return Environment(
         python=platform.python_version(),
         implementation=platform.python_implementation(),
@@ -77,7 +78,7 @@ def record() -> Environment:
         libc="-".join(platform.libc_ver()),
         cpu=model,
         cpu_features=features,
-        cpus=_usable_cpus(),
+        cpus=len(os.sched_getaffinity(0)) if can_ask else os.cpu_count() or 1,
         libraries=_loaded_libraries(),
         distributions=found,
         clewline=found.get("clewline", "not installed"),
@@ -96,10 +97,11 @@ def environment_changes(old: Environment | None, new: Environment | None) -> lis
     if old is None or new is None:
         return []
     scalars = ({name: getattr(side, name) for name in _SCALARS} for side in (old, new))
+    features = (dict.fromkeys(side.cpu_features, True) for side in (old, new))
     libraries = ({each.name: str(each) for each in side.libraries} for side in (old, new))
     return [
         *changes("environment", *scalars),
-        *changes("CPU feature", flags(old.cpu_features), flags(new.cpu_features)),
+        *changes("CPU feature", *features),
         *changes("library", *libraries),
         *changes("package", old.distributions, new.distributions),
         *changes("variable", old.variables, new.variables),
@@ -116,12 +118,6 @@ def _processor() -> tuple[str, tuple[str, ...]]:
     first = {name.strip(): value.strip() for name, _, value in lines}
     model = first.get("model name") or platform.machine()
     return model, tuple(sorted((first.get("flags") or first.get("Features", "")).split()))
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _loaded_libraries() -> tuple[NumericLibrary, ...]:

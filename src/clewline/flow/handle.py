@@ -52,14 +52,6 @@ class StepCall:
         self.count = count  # outputs of a step that returns tuple[…], None for a single one
         self.outputs: Future[list[StepOutput]] = Future()
 
-    def value(self, slot: int) -> Any:
-        """Wait for the step, and return a copy of one output."""
-        return self.outputs.result()[slot].value()
-
-    def artifact(self, slot: int) -> Artifact | None:
-        """Wait for the step, and return one output as it is stored, None when it is not."""
-        return self.outputs.result()[slot].artifact
-
 
 class Handle:
     """
@@ -69,7 +61,7 @@ class Handle:
     The outputs of a step annotated `-> tuple[A, B]` can be unpacked and indexed.
     """
 
-    __slots__ = ("_call", "_slot")
+    __slots__ = ("_call", "_slot")  # the step call, and which of its outputs; None: all
 
     def __init__(self, call: StepCall, slot: int | None = None) -> None:
         self._call = call
@@ -77,9 +69,10 @@ class Handle:
 
     def value(self) -> Any:
         """Wait for the step, and return the value itself: a copy of its own."""
+        outputs = self._call.outputs.result()
         if self._slot is None and self._call.count is not None:
-            return tuple(self._call.value(slot) for slot in range(self._call.count))
-        return self._call.value(self._slot or 0)
+            return tuple(output.value() for output in outputs)
+        return outputs[self._slot or 0].value()
 
     def __iter__(self) -> Iterator[Handle]:
         return iter(self._parts())
@@ -113,7 +106,7 @@ class Handle:
         )
 
 
-def call_of(handle: Handle) -> tuple[StepCall, int | None]:
+def source_of(handle: Handle) -> tuple[StepCall, int | None]:
     """Return the step call behind a handle, and which of its outputs it is (None: all)."""
     return handle._call, handle._slot
 

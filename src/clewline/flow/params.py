@@ -44,12 +44,14 @@ class PipelineDefinition:
     @functools.cached_property
     def parameters(self) -> dict[str, tuple[inspect.Parameter, Any]]:
         """The parameters that can be given by name, each with its type."""
-        hints = resolved_hints(self.fn)
-        return {
-            name: (each, _type_of(each, hints.get(name, Any)))
-            for name, each in self.signature.parameters.items()
-            if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
-        }
+        hints, found = resolved_hints(self.fn), {}
+        for name, each in self.signature.parameters.items():
+            hint = hints.get(name, Any)
+            if hint is Any and each.default is not each.empty and each.default is not None:
+                hint = Path if isinstance(each.default, Path) else type(each.default)
+            if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+                found[name] = (each, hint)
+        return found
 
     def error(self, what: str) -> UsageError:
         """Return the error for a call that does not fit the parameters."""
@@ -163,13 +165,6 @@ def _find(pipeline: PipelineDefinition, key: str) -> tuple[str, Any]:
 # Types
 
 
-def _type_of(parameter: inspect.Parameter, hint: Any) -> Any:
-    default = parameter.default
-    if hint is Any and default is not parameter.empty and default is not None:
-        return Path if isinstance(default, Path) else type(default)
-    return hint
-
-
 def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (Union, types.UnionType)
 
@@ -276,8 +271,14 @@ def _from_plain(value: Any, hint: Any) -> Any:
     if value is None or hint is Any:
         return value
     if _is_union(hint):
-        ordered = sorted(typing.get_args(hint), key=lambda arm: arm is Path)
-        return _first_fit(lambda arm: _fitting(value, arm), ordered)
+
+        def fit(arm: Any) -> Any:
+            typed = _from_plain(value, arm)
+            if isinstance(arm, type) and not isinstance(typed, arm):
+                raise ValueError(value)
+            return typed
+
+        return _first_fit(fit, sorted(typing.get_args(hint), key=lambda arm: arm is Path))
     if _is_enum(hint):
         return value if isinstance(value, hint) else hint[value]
     if hint is Path:
@@ -296,13 +297,6 @@ def _from_plain(value: Any, hint: Any) -> Any:
     if kind is tuple and arms and arms[-1] is not Ellipsis:
         return tuple(_from_plain(each, arm) for each, arm in zip(value, arms, strict=True))
     return kind(_from_plain(each, arms[0] if arms else Any) for each in value)
-
-
-def _fitting(value: Any, arm: Any) -> Any:
-    typed = _from_plain(value, arm)
-    if isinstance(arm, type) and not isinstance(typed, arm):
-        raise ValueError(value)
-    return typed
 
 
 def _to_plain(name: str, value: Any) -> Any:

@@ -32,8 +32,17 @@ def find_pipeline(project: Project, name: str) -> Pipeline[..., Any]:
     defined = pipelines_of(project)
     homes = [path for path, names in defined.items() if name in names]
     if not homes:
-        raise _not_found(
-            project, name, sorted({each for names in defined.values() for each in names})
+        known = sorted({each for names in defined.values() for each in names})
+        if not known:
+            raise NotFound(
+                f"There is no pipeline {name!r}: {project.root} defines no pipeline.",
+                "Decorate a function of pipelines.py or pipelines/NAME.py with @cl.pipeline.",
+            )
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise NotFound(
+            f"There is no pipeline {name!r} in {project.root}.",
+            f"{hint}This project has: {', '.join(known)}.",
         )
     if len(homes) > 1:
         files = " and ".join(str(path.relative_to(project.root)) for path in homes)
@@ -81,27 +90,22 @@ def _defined(root: Path, path: Path) -> Iterator[str]:
                 yield names[0] if names else node.name
 
 
-def _not_found(project: Project, name: str, names: list[str]) -> NotFound:
-    if not names:
-        return NotFound(
-            f"There is no pipeline {name!r}: {project.root} defines no pipeline.",
-            "Decorate a function of pipelines.py or pipelines/NAME.py with @cl.pipeline.",
-        )
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    return NotFound(
-        f"There is no pipeline {name!r} in {project.root}.",
-        f"{hint}This project has: {', '.join(names)}.",
-    )
-
-
 # A long-lived process (a notebook, a test session) may edit files between two
 # runs, or move from one project to another with modules of the same names.
 _sources: dict[str, tuple[Path, str, tuple[int, int] | None]] = {}  # module → root, file, stamp
 
 
 def _import(root: Path, path: Path) -> Any:
-    _unload_changed(root)
+    is_current = all(
+        home == root and stamp_of(file) == old for home, file, old in _sources.values()
+    )
+    if not is_current:  # unload everything, so that no module keeps a changed one
+        for home in {home for home, _, _ in _sources.values()} - {root}:
+            if str(home) in sys.path:
+                sys.path.remove(str(home))
+        for name in (*_sources, "pipelines"):
+            sys.modules.pop(name, None)
+        _sources.clear()
     if str(root) in sys.path:
         sys.path.remove(str(root))
     sys.path.insert(0, str(root))
@@ -118,15 +122,3 @@ def _import(root: Path, path: Path) -> Any:
         if file and name not in _sources and is_in_project(Path(file), root):
             _sources[name] = (root, file, stamp_of(file))
     return loaded
-
-
-def _unload_changed(root: Path) -> None:
-    """Unload all modules of projects if one of them was edited, or belongs to another project."""
-    if all(home == root and stamp_of(file) == stamp for home, file, stamp in _sources.values()):
-        return
-    for home in {home for home, _, _ in _sources.values()} - {root}:
-        if str(home) in sys.path:
-            sys.path.remove(str(home))
-    for name in (*_sources, "pipelines"):
-        sys.modules.pop(name, None)
-    _sources.clear()

@@ -21,7 +21,7 @@ from clewline.flow.executors import load_executor
 from clewline.flow.params import PipelineDefinition, complete_params, to_record
 from clewline.flow.run_recorder import RunEvent, RunRecorder
 from clewline.flow.runs import close_dead_runs, merged_metrics
-from clewline.flow.step_arguments import InputPaths
+from clewline.flow.step_arguments import InputPath, InputPaths, locate
 from clewline.flow.step_log import capture_output, remove_logs
 from clewline.store.digest import Digest
 from clewline.store.ids import run_id
@@ -95,10 +95,14 @@ def execute(
         paths=paths or InputPaths(),
         listener=listener,
     )
+
+    def store_path(path: Path) -> InputPath:
+        return recorder.keep_path(path)[0]
+
     try:
         with _interrupt_on_sigterm(), capture_output():
             try:
-                pairs = {name: _locate(value, recorder) for name, value in given.items()}
+                pairs = {name: locate(value, store_path) for name, value in given.items()}
                 plain = to_record({name: recorded for name, (_, recorded) in pairs.items()})
                 recorder.run = replace(run, params=plain)
                 recorder.records.add(recorder.run)
@@ -131,17 +135,6 @@ def execute(
 
 def _store_environment(store: Store) -> Digest:
     return store.blobs.put(msgspec.json.encode(environment.record()))
-
-
-def _locate(value: Any, recorder: RunRecorder) -> tuple[Any, Any]:
-    """Store the paths in a value; return it as the pipeline gets it and as it is recorded."""
-    if isinstance(value, Path):
-        found, _ = recorder.keep_path(value)
-        return found.actual, found.recorded
-    if type(value) in (list, tuple) and any(isinstance(each, Path) for each in value):
-        actual, recorded = zip(*(_locate(each, recorder) for each in value), strict=True)
-        return type(value)(actual), list(recorded)
-    return value, value
 
 
 def _end(recorder: RunRecorder, status: RunStatus, error: BaseException | None = None) -> Run:

@@ -47,7 +47,20 @@ class Step:
     @functools.cached_property
     def count(self) -> int | None:
         """The number of outputs that an annotation `tuple[A, B]` promises, or None for one."""
-        return _output_count(resolved_hints(self.fn).get("return"))
+        hint = resolved_hints(self.fn).get("return")
+        if not isinstance(hint, str):
+            arms = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
+            return len(arms) if arms and arms[-1] is not Ellipsis else None
+        try:
+            tree = ast.parse(hint, mode="eval").body
+        except SyntaxError:
+            return None
+        match tree:
+            case ast.Subscript(value=value, slice=ast.Tuple(elts=[*_, last] as elements)):
+                is_tuple = ast.unparse(value).rsplit(".", 1)[-1] in ("tuple", "Tuple")
+                is_open = isinstance(last, ast.Constant) and last.value is ...
+                return len(elements) if is_tuple and not is_open else None
+        return None
 
 
 @overload
@@ -137,42 +150,27 @@ def resolved_hints(fn: Callable[..., Any]) -> dict[str, Any]:
     """
     names = getattr(inspect.unwrap(fn), "__globals__", {})
     raw: dict[str, Any] = getattr(fn, "__annotations__", {})
-    return {name: _resolved(hint, names) for name, hint in raw.items()}
-
-
-def _resolved(hint: Any, names: dict[str, Any]) -> Any:
-    holder = type("Holder", (), {"__annotations__": {"hint": hint}})
-    try:
-        return typing.get_type_hints(holder, names)["hint"]
-    except (NameError, AttributeError, TypeError, SyntaxError):
-        return hint
+    found = {}
+    for name, hint in raw.items():
+        holder = type("Holder", (), {"__annotations__": {"hint": hint}})
+        try:
+            found[name] = typing.get_type_hints(holder, names)["hint"]
+        except (NameError, AttributeError, TypeError, SyntaxError):
+            found[name] = hint
+    return found
 
 
 def path_parameters(fn: Callable[..., Any]) -> frozenset[str]:
     """Return the parameters annotated `Path`, or a union with `Path` and without `str`."""
-    hints = resolved_hints(fn).items()
-    return frozenset(name for name, hint in hints if name != "return" and _is_path(hint))
-
-
-def _is_path(hint: Any) -> bool:
-    if isinstance(hint, str):
-        names = [arm.strip().rsplit(".", 1)[-1] for arm in hint.split("|")]
-        return "Path" in names and "str" not in names
-    arms = typing.get_args(hint) or (hint,)
-    return Path in arms and str not in arms
-
-
-def _output_count(hint: Any) -> int | None:
-    if not isinstance(hint, str):
-        arms = typing.get_args(hint) if typing.get_origin(hint) is tuple else ()
-        return len(arms) if arms and arms[-1] is not Ellipsis else None
-    try:
-        tree = ast.parse(hint, mode="eval").body
-    except SyntaxError:
-        return None
-    match tree:
-        case ast.Subscript(value=value, slice=ast.Tuple(elts=[*_, last] as elements)):
-            is_tuple = ast.unparse(value).rsplit(".", 1)[-1] in ("tuple", "Tuple")
-            is_open = isinstance(last, ast.Constant) and last.value is ...
-            return len(elements) if is_tuple and not is_open else None
-    return None
+    found = set()
+    for name, hint in resolved_hints(fn).items():
+        if isinstance(hint, str):
+            arms: Any = [
+                {"Path": Path, "str": str}.get(arm.strip().rsplit(".", 1)[-1])
+                for arm in hint.split("|")
+            ]
+        else:
+            arms = typing.get_args(hint) or (hint,)
+        if name != "return" and Path in arms and str not in arms:
+            found.add(name)
+    return frozenset(found)

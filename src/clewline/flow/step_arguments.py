@@ -15,7 +15,7 @@ import msgspec
 
 from clewline.errors import NotFound, NotStorable, UsageError
 from clewline.flow.code import origin
-from clewline.flow.handle import Handle, call_of
+from clewline.flow.handle import Handle, source_of
 from clewline.flow.step import Step
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact
@@ -93,9 +93,27 @@ class StepArguments:
         if isinstance(value, _BY_VALUE):
             return value
         if isinstance(value, Handle):
-            return self._describe_handle(where, value)
+            call, slot = source_of(value)
+            self._loaders[where] = value.value
+            is_whole = slot is None and call.count is not None
+            outputs = call.outputs.result()
+            for index in range(call.count or 0) if is_whole else [slot or 0]:
+                self._note(
+                    f"{where}[{index}]" if is_whole else where,
+                    outputs[index].artifact,
+                    {"from": f"{call.label}#{index}"},
+                    f"step:{call.label}",
+                )
+            return {"input": True}
         if isinstance(value, Path):
-            return self._describe_path(where, value)
+            found, stored = self._storage.keep_path(value)
+            entry: dict[str, Any] = {"from": None, "path": found.recorded}
+            if not value.is_absolute():
+                entry["directory"] = str(Path.cwd())
+            self._note(where, stored, entry, f"input:{stored.digest}")
+            self._loaders[where] = lambda: found.actual
+            # A step may use the name of its input (its suffix, say), so the key holds the name.
+            return {"input": True, "name": value.name}
         if type(value) in (list, tuple, dict, set, frozenset):
             children = [self._describe(name, each) for name, each in _children(where, value)]
             return _rebuilt(value, children)
@@ -113,29 +131,6 @@ class StepArguments:
             self.record[where] = {"artifact": None, "from": None, "value": shown}
             self.unstored.append(where)
         return {"input": True}
-
-    def _describe_handle(self, where: str, handle: Handle) -> Any:
-        call, slot = call_of(handle)
-        self._loaders[where] = handle.value
-        is_whole = slot is None and call.count is not None
-        for index in range(call.count or 0) if is_whole else [slot or 0]:
-            self._note(
-                f"{where}[{index}]" if is_whole else where,
-                call.artifact(index),
-                {"from": f"{call.label}#{index}"},
-                f"step:{call.label}",
-            )
-        return {"input": True}
-
-    def _describe_path(self, where: str, path: Path) -> Any:
-        found, artifact = self._storage.keep_path(path)
-        entry: dict[str, Any] = {"from": None, "path": found.recorded}
-        if not path.is_absolute():
-            entry["directory"] = str(Path.cwd())
-        self._note(where, artifact, entry, f"input:{artifact.digest}")
-        self._loaders[where] = lambda: found.actual
-        # A step may use the name of its input (its suffix, say), so the key holds the name.
-        return {"input": True, "name": path.name}
 
     def _note(
         self, where: str, artifact: Artifact | None, entry: dict[str, Any], source: str
@@ -224,3 +219,14 @@ class InputPaths:
             "The code asks for another file than it did then: its path may depend on the "
             "machine, the time or the environment.",
         )
+
+
+def locate(value: Any, find: Callable[[Path], InputPath]) -> tuple[Any, Any]:
+    """Return a parameter as the pipeline gets it, and as it is recorded: its paths resolved."""
+    if isinstance(value, Path):
+        found = find(value)
+        return found.actual, found.recorded
+    if type(value) in (list, tuple) and any(isinstance(each, Path) for each in value):
+        actual, recorded = zip(*(locate(each, find) for each in value), strict=True)
+        return type(value)(actual), list(recorded)
+    return value, value

@@ -16,7 +16,7 @@ from clewline.flow.handle import Handle, StepCall, StepOutput
 from clewline.flow.keys.step_key import StepKey, function_parts, key_changes, step_key
 from clewline.flow.params import PipelineDefinition, complete_params
 from clewline.flow.step import Step
-from clewline.flow.step_arguments import InputPath, InputPaths, StepArguments
+from clewline.flow.step_arguments import InputPath, InputPaths, StepArguments, locate
 from clewline.store.changes import Change
 from clewline.store.digest import Digest, digest_bytes, digest_file
 from clewline.store.records import Artifact, CacheEntry
@@ -107,7 +107,7 @@ def plan_cache(
     """
     engine = _PlanEngine(project, store, seed or 0, paths or InputPaths())
     given = complete_params(pipeline, params, seed)
-    located = {name: engine.locate(value) for name, value in given.items()}
+    located = {name: locate(value, engine.paths.find)[0] for name, value in given.items()}
     try:
         with use_engine(engine):
             pipeline.fn(**located)
@@ -156,7 +156,8 @@ class _PlanEngine:
 
     def __init__(self, project: Project, store: Store, seed: int, paths: InputPaths) -> None:
         self.plans: list[StepPlan] = []
-        self._project, self._store, self._seed, self._paths = project, store, seed, paths
+        self.paths = paths
+        self._project, self._store, self._seed = project, store, seed
 
     def call(self, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle:
         label = f"{len(self.plans):02d}-{step.name}"
@@ -180,19 +181,11 @@ class _PlanEngine:
 
     def keep_path(self, path: Path) -> tuple[InputPath, Artifact]:
         """Return the artifact that a file or folder would be stored as."""
-        found = self._paths.find(path)
+        found = self.paths.find(path)
         return found, self.keep(found.actual)
 
     def output_ref(self, digest: Digest) -> str | None:
         return None
-
-    def locate(self, value: Any) -> Any:
-        """Return a parameter with its paths made absolute, as a run passes them."""
-        if isinstance(value, Path):
-            return self._paths.find(value).actual
-        if type(value) in (list, tuple):
-            return type(value)(self.locate(each) for each in value)
-        return value
 
     def _miss(self, label: str, step: Step, given: StepArguments, key: StepKey) -> StepPlan:
         declared = declared_uncacheable(step)

@@ -57,9 +57,7 @@ def log_figure(figure: Any, name: str = "figure") -> None:
         UsageError: No step is running.
         NotStorable: The figure cannot be drawn.
     """
-    step = _running_step("log_figure")
-    if step is not None:
-        attach(step, name, figure)
+    _attach(_running_step("log_figure"), name, figure)
 
 
 def log_artifact(path: str | Path, name: str | None = None) -> None:
@@ -73,15 +71,20 @@ def log_artifact(path: str | Path, name: str | None = None) -> None:
         UsageError: No step is running.
         NotFound: Nothing is at `path`.
     """
+    from clewline.flow.keys import file_access
+
     step = _running_step("log_artifact")
     found = Path(path).absolute()
     if not found.exists():
         raise NotFound(
             f"cl.log_artifact({str(path)!r}): {found} does not exist.", "Write the file first."
         )
-    if step is not None:
-        _note_written_files(found, step.started)
-        attach(step, name or found.name, found)
+    for each in found.rglob("*") if found.is_dir() else [found]:
+        # The step itself wrote a file of this time, so reading it is no input. Compiled code
+        # writes files without an audit event, which is why the time decides.
+        if step and each.is_file() and each.stat().st_mtime >= step.started - _TICK_S:
+            file_access.note_access(each, writing=True)
+    _attach(step, name or found.name, found)
 
 
 def log_value(name: str, value: Any) -> None:
@@ -91,16 +94,15 @@ def log_value(name: str, value: Any) -> None:
     A step that stores no output (`store_output=False`) records with it the values
     that a replay compares.
     """
-    step = _running_step("log_value")
-    if step is not None:
-        attach(step, name, value)
+    _attach(_running_step("log_value"), name, value)
 
 
-def attach(step: StepContext, name: str, value: Any) -> None:
+def _attach(step: StepContext | None, name: str, value: Any) -> None:
     """Store a value and attach it to a step run."""
     from clewline.flow import values
 
-    step.notes.attach(_utf8_name(name), values.save(value, step.store.blobs))
+    if step is not None:
+        step.notes.attach(_utf8_name(name), values.save(value, step.store.blobs))
 
 
 def _log_metrics(caller: str, metrics: Mapping[str, float]) -> None:
@@ -108,19 +110,6 @@ def _log_metrics(caller: str, metrics: Mapping[str, float]) -> None:
     checked = {_utf8_name(name): _number(caller, name, value) for name, value in metrics.items()}
     if step is not None:
         step.notes.metrics(checked)
-
-
-def _note_written_files(path: Path, started: float) -> None:
-    """
-    Tell the file watch that the step itself wrote these files, so reading them is no input.
-
-    Compiled code writes files without an audit event, so the file's time decides.
-    """
-    from clewline.flow.keys import file_access
-
-    for each in path.rglob("*") if path.is_dir() else [path]:
-        if each.is_file() and each.stat().st_mtime >= started - _TICK_S:
-            file_access.note_access(each, writing=True)
 
 
 def _running_step(caller: str) -> StepContext | None:

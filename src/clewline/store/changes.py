@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -34,8 +34,3 @@ def changes(part: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[C
         elif old[name] != new[name]:
             found.append(Change(part, name, "changed", old[name], new[name]))
     return found
-
-
-def flags(names: Iterable[str]) -> dict[str, bool]:
-    """Return a set of names as a mapping, so that it compares like any other."""
-    return dict.fromkeys(names, True)

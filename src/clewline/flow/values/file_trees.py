@@ -50,15 +50,6 @@ class FileTree(msgspec.Struct, frozen=True):
         )
         return joined("tree", (*names, *files))
 
-    def encode(self) -> bytes:
-        """Return the bytes of a blob."""
-        return encode_struct(self)
-
-    @classmethod
-    def decode(cls, data: bytes) -> FileTree:
-        """Read the bytes of a blob."""
-        return decode_struct(data, cls, "The list of a stored folder")
-
 
 def path_piece(path: Path) -> bytes:
     """Return the canonical piece of the file or folder at a path."""
@@ -83,7 +74,7 @@ def save_path(path: Path, blobs: FileSink) -> Artifact:
     meta: dict[str, Any] = {"name": path.resolve().name}
     if path.is_dir():
         tree = _list_tree(path, blobs.put_file)
-        kind, blob, piece = "tree", blobs.put(tree.encode()), tree.piece()
+        kind, blob, piece = "tree", blobs.put(encode_struct(tree)), tree.piece()
         size = sum(entry.size for entry in tree.files.values())
         meta["files"] = len(tree.files)
     else:
@@ -113,7 +104,7 @@ def restore_path(artifact: Artifact, blobs: BlobStore, target: Path) -> None:
     if artifact.format == "file":
         _restore_file(artifact.blob, bool(artifact.meta.get("executable")), blobs, target)
         return
-    tree = FileTree.decode(blobs.get(artifact.blob))
+    tree = _decode_tree(blobs.get(artifact.blob))
     target.mkdir(parents=True, exist_ok=True)
     for name in tree.folders:
         _inside(target, name).mkdir(parents=True, exist_ok=True)
@@ -123,7 +114,7 @@ def restore_path(artifact: Artifact, blobs: BlobStore, target: Path) -> None:
 
 def tree_blobs(data: bytes) -> Iterable[Digest]:
     """Return the blobs that a stored folder needs."""
-    return [entry.digest for entry in FileTree.decode(data).files.values()]
+    return [entry.digest for entry in _decode_tree(data).files.values()]
 
 
 def json_blobs(data: bytes) -> Iterable[Digest]:
@@ -139,6 +130,10 @@ def json_blobs(data: bytes) -> Iterable[Digest]:
         elif isinstance(part, list):
             waiting += part
     return found
+
+
+def _decode_tree(data: bytes) -> FileTree:
+    return decode_struct(data, FileTree, "The list of a stored folder")
 
 
 def _require_exists(path: Path) -> None:

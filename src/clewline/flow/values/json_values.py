@@ -185,10 +185,8 @@ _SEQUENCES: dict[str, Callable[[Any], Any]] = {"tuple": tuple, "set": set, "froz
 def is_object(cls: type) -> bool:
     """Return whether objects of a class are stored by their fields: data classes of the project."""
     is_data = dataclasses.is_dataclass(cls) or issubclass(cls, msgspec.Struct | enum.Enum)
-    return is_data and origin.of_type(cls) in ("own", "clewline") and _is_importable(cls)
-
-
-def _is_importable(cls: type) -> bool:
+    if not is_data or origin.of_type(cls) not in ("own", "clewline"):
+        return False
     found: Any = sys.modules.get(cls.__module__)
     for part in cls.__qualname__.split("."):
         found = getattr(found, part, None)

@@ -92,21 +92,19 @@ class _ValueWalk(CanonicalWalk):
         if isinstance(value, PurePath):
             return file_trees.path_piece(Path(value))
         if json_values.is_object(type(value)):
-            return self._object(value)
+            if isinstance(value, Picture):
+                return value.piece
+            # An object counts by its class's name and its fields, without the class's code.
+            path = framed("class", json_values.path_of(type(value)).encode())
+            if isinstance(value, enum.Enum):
+                return joined("enum", (path, self.piece(value.name)))
+            fields = self.named("fields", json_values.object_fields(value))
+            return joined("object", (path, fields))
         if value_family_of(value) is not None:
             return joined("model", (_ModelWalk().piece(value),))
         if _is_figure(value):
             return _draw(value).piece
         raise self.refusal(value, "has no safe format to be stored in")
-
-    def _object(self, value: Any) -> bytes:
-        """Return an object's piece: its class's name and its fields, without the class's code."""
-        if isinstance(value, Picture):
-            return value.piece
-        path = framed("class", json_values.path_of(type(value)).encode())
-        if isinstance(value, enum.Enum):
-            return joined("enum", (path, self.piece(value.name)))
-        return joined("object", (path, self.named("fields", json_values.object_fields(value))))
 
 
 class _ModelWalk(CanonicalWalk):
@@ -283,7 +281,11 @@ def load(artifact: Artifact, blobs: BlobStore) -> Any:
         ClewlineError: As the blob store says, when the blob is missing or damaged.
     """
     if artifact.format in ("file", "tree"):
-        target = _temporary_folder() / str(artifact.meta.get("name") or artifact.digest)
+        if not _folder:
+            _folder.append(tempfile.TemporaryDirectory(prefix="clewline-"))
+            atexit.register(_folder[0].cleanup)
+        inside = Path(tempfile.mkdtemp(dir=_folder[0].name))
+        target = inside / str(artifact.meta.get("name") or artifact.digest)
         restore(artifact, blobs, target)
         return target
     data = blobs.get(artifact.blob)
@@ -342,11 +344,4 @@ INSIDE: dict[str, Callable[[bytes], Iterable[Digest]]] = {
 """Format of a blob → the further blobs that such a blob needs."""
 
 _folder: list[tempfile.TemporaryDirectory[str]] = []
-
-
-def _temporary_folder() -> Path:
-    """Return a fresh folder that is removed when this process ends."""
-    if not _folder:
-        _folder.append(tempfile.TemporaryDirectory(prefix="clewline-"))
-        atexit.register(_folder[0].cleanup)
-    return Path(tempfile.mkdtemp(dir=_folder[0].name))
+"""The folder of the files that this process has loaded; removed when the process ends."""

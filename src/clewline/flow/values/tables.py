@@ -106,20 +106,12 @@ def _values(series: pl.Series) -> bytes:
     elif isinstance(dtype, pl.Array):
         content = _values(series.drop_nulls().arr.to_list().explode(empty_as_null=False))
     elif isinstance(dtype, pl.Struct):
-        content = b"".join(
-            _values(_struct_field(series, nulls, field.name)) for field in dtype.fields
-        )
+        fields = (series.struct.field(field.name) for field in dtype.fields)
+        visible = (pl.when(nulls).then(None).otherwise(each) for each in fields)
+        content = b"".join(_values(pl.select(each).to_series()) for each in visible)
     else:
         content = framed("values", _scalars(series))
     return joined("values", (length, valid, content))
-
-
-def _struct_field(series: pl.Series, nulls: pl.Series, name: str) -> pl.Series:
-    """Return a field of a struct column, null where the struct is."""
-    import polars as pl
-
-    field = series.struct.field(name)
-    return pl.select(pl.when(nulls).then(None).otherwise(field)).to_series()
 
 
 def _scalars(series: pl.Series) -> bytes:
