@@ -64,7 +64,7 @@ class Pipeline(PipelineDefinition, Generic[P, R]):
 
 
 @overload
-def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]: ...
+def pipeline(fn: Callable[P, R], /, *, name: str | None = ...) -> Pipeline[P, R]: ...
 
 
 @overload
@@ -83,12 +83,8 @@ def pipeline(
     Raises:
         UsageError: The decorated object is not a plain function.
     """
-    if fn is None:
-        return functools.partial(_make, name=name)
-    return _make(fn, name=name)
-
-
-def _make(fn: Callable[P, R], *, name: str | None) -> Pipeline[P, R]:
+    if fn is None:  # called with options: `@pipeline(name="income")`
+        return lambda fn: pipeline(fn, name=name)
     if not inspect.isfunction(fn):
         raise UsageError(
             f"@pipeline takes a plain function, and {fn!r} is not one.",

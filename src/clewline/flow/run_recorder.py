@@ -22,7 +22,7 @@ from clewline.flow.resource_usage import measure_usage
 from clewline.flow.step import Step
 from clewline.flow.step_arguments import InputPath, InputPaths, StepArguments
 from clewline.flow.step_cache import CacheHit, key_of, look_up, step_seed
-from clewline.flow.step_log import StepLog, run_folder
+from clewline.flow.step_log import StepLog, left_log, run_folder
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact, CacheEntry, Edge, Run, SeenFile, StepRun
 
@@ -237,11 +237,12 @@ class RunRecorder:
                 ]
             finally:
                 log.close()
+                printed = left_log(self.store.root, record)
                 self.steps[index] = replace(
                     record,
                     metrics=dict(log.values),
                     files={name: kept.digest for name, kept in log.files.items()},
-                    logs=blobs.put_file(log.log) if log.log else None,
+                    logs=blobs.put_file(printed) if printed else None,
                 )
         stored = [output.artifact for output in outputs if output.artifact]
         record = replace(

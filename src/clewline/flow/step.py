@@ -100,14 +100,9 @@ def step(
     Raises:
         UsageError: The decorated object is not a plain function.
     """
-    if fn is None:
-        return functools.partial(_make, cache=cache, store_output=store_output, env=env, name=name)
-    return _make(fn, cache=cache, store_output=store_output, env=env, name=name)
-
-
-def _make(
-    fn: Callable[P, R], *, cache: bool, store_output: bool, env: Sequence[str], name: str | None
-) -> Callable[P, R]:
+    if fn is None:  # called with options: `@step(cache=False)`
+        options: dict[str, Any] = {"cache": cache, "store_output": store_output, "env": env}
+        return functools.partial(step, **options, name=name)
     is_plain = inspect.isfunction(fn) and not inspect.iscoroutinefunction(fn)
     if not is_plain or inspect.isgeneratorfunction(fn):
         raise UsageError(

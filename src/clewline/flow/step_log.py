@@ -62,12 +62,6 @@ class StepLog:
         self.files[name] = artifact
         self._attach(name, artifact)
 
-    @property
-    def log(self) -> Path | None:
-        """The log file, or None when nothing was printed."""
-        path = self._path.with_name(self._path.name + ".log")
-        return path if path.is_file() else None  # a forked child may have written it alone
-
     def close(self) -> None:
         """Close the files; they stay on disk until the run has ended."""
         with self._lock:
@@ -94,7 +88,7 @@ class StepLog:
 def left_log(store_root: Path, step: StepRun) -> Path | None:
     """Return the log of a step that is running or was killed; None when it printed nothing."""
     path = run_folder(store_root, step.run) / f"{step.id.partition('/')[2]}.log"
-    return path if path.is_file() else None
+    return path if path.is_file() else None  # a child that the step forked may have written it
 
 
 def left_metrics(store_root: Path, step: StepRun) -> dict[str, float]:

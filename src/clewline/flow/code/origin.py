@@ -86,7 +86,8 @@ def own_files(module: str) -> list[str]:
     folders: list[str] = list(sys.path)
     found: list[str] = []
     for part in module.split("."):
-        path = next((path for folder in folders if (path := _module_path(folder, part))), None)
+        bases = (os.path.join(os.path.abspath(folder or "."), part) for folder in folders)
+        path = next(filter(None, map(_module_path, bases)), None)
         if path is None or of_file(os.path.join(path, "")) != "own":
             break
         if not os.path.isdir(path):
@@ -97,9 +98,8 @@ def own_files(module: str) -> list[str]:
     return found
 
 
-def _module_path(folder: str, name: str) -> str | None:
-    """Return the file or folder of a module in one folder of the path."""
-    base = os.path.join(os.path.abspath(folder or "."), name)
+def _module_path(base: str) -> str | None:
+    """Return the file or folder of a module."""
     if os.path.isfile(os.path.join(base, "__init__.py")):
         return base
     if os.path.isfile(base + ".py"):

@@ -51,7 +51,7 @@ class FileReads:
         self.root = os.path.realpath(root)
         self._read: dict[str, None] = {}
         self._written: set[str] = set()
-        self._programs: dict[str, None] = {}  # that the project's own code started
+        self.programs: dict[str, None] = {}  # that the project's own code started
 
     def note(self, path: str, writing: bool) -> None:
         """Note that a file was opened."""
@@ -59,10 +59,6 @@ class FileReads:
             self._written.add(path)
         elif path not in self._written:
             self._read.setdefault(path)
-
-    def note_program(self, name: str) -> None:
-        """Note that the project's own code started a program."""
-        self._programs.setdefault(name)
 
     def paths(self, declared: Iterable[Path] = ()) -> list[str]:
         """
@@ -85,11 +81,8 @@ class FileReads:
         found = self.paths(declared)
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            return (
-                f"it read {self.shown(found[0])}{more}, which is not an input: "
-                "pass it as a Path parameter"
-            )
-        program = next(iter(self._programs), None)
+            return f"it read {self.shown(found[0])}{more}, which is not an input: pass it as a Path parameter"
+        program = next(iter(self.programs), None)
         return program and f"it started the program {program}, whose reads are not seen"
 
     def shown(self, path: str) -> str:
@@ -187,7 +180,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         is_path = isinstance(program, str | bytes | os.PathLike)
         name = os.fsdecode(program) if is_path else str(program)
         for reads in tuple(_watching):
-            reads.note_program(name)
+            reads.programs.setdefault(name)
 
 
 def _is_code_loading(path: Any) -> bool:

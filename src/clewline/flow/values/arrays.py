@@ -10,7 +10,7 @@ import numpy as np
 
 from clewline.errors import IntegrityError
 from clewline.flow.values.framing import (
-    PieceWalk,
+    PieceOf,
     StoredForm,
     Undigestible,
     framed,
@@ -21,7 +21,7 @@ from clewline.flow.values.framing import (
 PLAIN_KINDS = frozenset("biufcSUMmV")
 
 
-def array_piece(value: Any, walk: PieceWalk) -> bytes | None:
+def array_piece(value: Any, piece: PieceOf) -> bytes | None:
     """Return the piece of an array, scalar or dtype; None for another object of NumPy."""
     is_array = type(value) in (np.ndarray, np.memmap)
     if is_array or isinstance(value, np.generic):
@@ -29,11 +29,11 @@ def array_piece(value: Any, walk: PieceWalk) -> bytes | None:
         array = np.asarray(value)
         dtype = framed("dtype", _dtype_text(array.dtype))
         shape = framed("shape", repr(array.shape).encode())
-        return joined("array" if is_array else "scalar", (dtype + shape, _elements(array, walk)))
+        return joined("array" if is_array else "scalar", (dtype + shape, _elements(array, piece)))
     if isinstance(value, np.dtype):
         return framed("dtype", _dtype_text(value))
     if isinstance(value, np.random.RandomState):  # pickle adds the initial seed, long spent
-        return joined("random state", (walk.piece(value.get_state(legacy=False)),))
+        return joined("random state", (piece(value.get_state(legacy=False)),))
     return None
 
 
@@ -48,12 +48,12 @@ def _dtype_text(dtype: np.dtype[Any]) -> bytes:
     return dtype.str.encode()
 
 
-def _elements(array: np.ndarray[Any, Any], walk: PieceWalk) -> bytes:
+def _elements(array: np.ndarray[Any, Any], piece: PieceOf) -> bytes:
     dtype = array.dtype
     if dtype.names is not None:  # the bytes between fields are not content
-        return joined("fields", (_elements(array[name], walk) for name in dtype.names))
+        return joined("fields", (_elements(array[name], piece) for name in dtype.names))
     if dtype.kind == "O":
-        return joined("objects", map(walk.piece, array.ravel().tolist()))
+        return joined("objects", map(piece, array.ravel().tolist()))
     if dtype.kind not in PLAIN_KINDS or (dtype.itemsize > 16 and dtype.kind in "fc"):
         raise Undigestible(f"numpy dtype {dtype}", "has different bytes on other platforms")
     if dtype.kind == "f" and dtype.itemsize > 8:

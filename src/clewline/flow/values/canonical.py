@@ -79,11 +79,11 @@ class CanonicalWalk:
         if module == "numpy":
             from clewline.flow.values.arrays import array_piece
 
-            piece = array_piece(value, self)
+            piece = array_piece(value, self.piece)
         elif module in ("polars", "pandas", "pyarrow"):
             from clewline.flow.values.tables import table_piece
 
-            piece = table_piece(value, self)
+            piece = table_piece(value, self.piece)
         return self.other(value) if piece is None else piece
 
     def other(self, value: Any) -> bytes:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 from blake3 import blake3
 
 from clewline.errors import ClewlineError
 
-
-class PieceWalk(Protocol):
-    """Returns the piece of a part; `canonical.CanonicalWalk` is one."""
-
-    def piece(self, value: Any) -> bytes: ...
+PieceOf = Callable[[Any], bytes]
+"""Returns the canonical piece of a part of a value."""
 
 
 class Undigestible(ClewlineError):

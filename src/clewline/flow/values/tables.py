@@ -20,7 +20,7 @@ from clewline.errors import IntegrityError, NotStorable, NotSupported
 from clewline.flow.values import json_values
 from clewline.flow.values.arrays import canonical_bytes
 from clewline.flow.values.framing import (
-    PieceWalk,
+    PieceOf,
     StoredForm,
     Undigestible,
     framed,
@@ -40,7 +40,7 @@ ROUND_TRIP = frozenset({"string", "bytes", "boolean", "date", "decimal", "empty"
 """The contents of a pandas object column that Arrow returns unchanged."""
 
 
-def table_piece(value: Any, walk: PieceWalk) -> bytes | None:
+def table_piece(value: Any, piece: PieceOf) -> bytes | None:
     """Return the piece of a table or a column; None for another object of these libraries."""
     kind = (type(value).__module__.partition(".")[0], type(value).__name__)
     if kind == ("polars", "DataFrame"):
@@ -49,15 +49,15 @@ def table_piece(value: Any, walk: PieceWalk) -> bytes | None:
     if kind == ("polars", "Series"):
         return joined("polars series", (_column(value),))
     if kind == ("pandas", "DataFrame"):
-        columns = (_pandas_values(value.iloc[:, at], walk) for at in range(value.shape[1]))
-        labels = joined("labels", map(walk.piece, value.columns.tolist()))
-        names = walk.piece(list(value.columns.names))
-        return joined("pandas", (labels, names, _pandas_index(value.index, walk), *columns))
+        columns = (_pandas_values(value.iloc[:, at], piece) for at in range(value.shape[1]))
+        labels = joined("labels", map(piece, value.columns.tolist()))
+        names = piece(list(value.columns.names))
+        return joined("pandas", (labels, names, _pandas_index(value.index, piece), *columns))
     if kind == ("pandas", "Series"):
-        index = _pandas_index(value.index, walk)
-        return joined("pandas series", (walk.piece(value.name), index, _pandas_values(value, walk)))
+        index = _pandas_index(value.index, piece)
+        return joined("pandas series", (piece(value.name), index, _pandas_values(value, piece)))
     if kind[0] == "pandas" and kind[1].endswith("Index"):
-        return _pandas_index(value, walk)
+        return _pandas_index(value, piece)
     if kind == ("pyarrow", "Table"):  # read as Polars reads it
         import polars as pl
 
@@ -146,36 +146,36 @@ def _texts(series: pl.Series) -> bytes:
     series = series.fill_null("")
     hasher = blake3(_numbers(series.str.len_bytes()))
     for start in range(0, len(series), ROWS_AT_ONCE):
-        piece: str = series.slice(start, ROWS_AT_ONCE).str.join("").item()
-        hasher.update(piece.encode())
+        text: str = series.slice(start, ROWS_AT_ONCE).str.join("").item()
+        hasher.update(text.encode())
     return hasher.digest()
 
 
 # pandas and Arrow
 
 
-def _pandas_index(index: Any, walk: PieceWalk) -> bytes:
+def _pandas_index(index: Any, piece: PieceOf) -> bytes:
     """Return the piece of an index, level by level."""
     levels = (
-        _pandas_values(index.get_level_values(level).to_series(), walk)
+        _pandas_values(index.get_level_values(level).to_series(), piece)
         for level in range(index.nlevels)
     )
-    frequency = walk.piece(getattr(index, "freqstr", None))
-    return joined("index", (walk.piece(list(index.names)), frequency, *levels))
+    frequency = piece(getattr(index, "freqstr", None))
+    return joined("index", (piece(list(index.names)), frequency, *levels))
 
 
-def _pandas_values(series: pd.Series[Any], walk: PieceWalk) -> bytes:
+def _pandas_values(series: pd.Series[Any], piece: PieceOf) -> bytes:
     """Return the piece of one pandas column: dtype, nulls, values."""
     dtype = framed("dtype", text_bytes(str(series.dtype)))
     if str(series.dtype) == "category":
-        categories = _pandas_index(series.cat.categories, walk)
-        ordered, codes = walk.piece(bool(series.cat.ordered)), series.cat.codes.to_numpy()
-        content = walk.piece(codes.astype("<i8"))
+        categories = _pandas_index(series.cat.categories, piece)
+        ordered, codes = piece(bool(series.cat.ordered)), series.cat.codes.to_numpy()
+        content = piece(codes.astype("<i8"))
         return joined("category", (dtype, categories, ordered, content))
     if series.dtype == object:
         missing = series.isna().to_numpy()
         items = (None if gone else item for gone, item in zip(missing, series, strict=True))
-        return joined("objects", map(walk.piece, items))
+        return joined("objects", map(piece, items))
     return joined("values", (dtype, _values(_as_polars(series))))
 
 
