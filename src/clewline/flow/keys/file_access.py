@@ -81,7 +81,10 @@ class FileReads:
         found = self.paths(declared)
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            return f"it read {self.shown(found[0])}{more}, which is not an input: pass it as a Path parameter"
+            return (
+                f"it read {self.shown(found[0])}{more}, which is not an input: "
+                "pass it as a Path parameter"
+            )
         program = next(iter(self.programs), None)
         return program and f"it started the program {program}, whose reads are not seen"
 

@@ -2,7 +2,11 @@
 Save values into a blob store, and load them.
 
 A loaded value equals the saved one and has the same digest. A value without a
-safe format is refused when it is saved.
+safe format is refused when it is saved: nothing is ever loaded by pickle. Arrow and skops
+return some values changed, so their bytes are loaded and compared before they are stored.
+
+The logical content of a model is its settings and fitted state, of a figure its picture,
+of an object of the project its fields, of a path the files there.
 """
 
 from __future__ import annotations
@@ -44,6 +48,19 @@ WAYS_OUT = (
     "or keep it out of the store with @cl.step(store_output=False)."
 )
 
+CHEAP_BYTES = 1 << 20
+"""Smaller values are compared with their logical digest whenever they are loaded."""
+
+INSIDE: dict[str, Callable[[bytes], Iterable[Digest]]] = {
+    "tree": file_trees.tree_blobs,
+    "json": file_trees.json_blobs,
+    "snapshot": lambda data: Snapshot.decode(data).blobs(),
+}
+"""Format of a blob → the further blobs that such a blob needs."""
+
+_folder: list[tempfile.TemporaryDirectory[str]] = []
+"""The folder of the files that this process has loaded; removed when the process ends."""
+
 
 class Picture(msgspec.Struct, frozen=True):
     """A figure as it was drawn."""
@@ -55,151 +72,6 @@ class Picture(msgspec.Struct, frozen=True):
     def piece(self) -> bytes:
         """The canonical piece."""
         return framed("picture", self.media_type.encode() + b" " + self.data)
-
-
-# Digests
-
-
-def digest(value: Any) -> Digest:
-    """
-    Return the digest of a value's logical content.
-
-    It does not depend on chunks, codes of categories, bytes under nulls, the
-    bits of a NaN, memory layout, writer versions, processes or hash seeds.
-
-    Raises:
-        NotStorable: The value has no logical content that can be digested.
-    """
-    try:
-        return _ValueWalk().digest(value)
-    except Undigestible as error:
-        raise not_storable(value, error) from error
-
-
-def not_storable(value: Any, cause: Undigestible | None = None) -> NotStorable:
-    """Return the error for a value without a safe format."""
-    name = type_name(type(value))
-    if name == "polars.lazyframe.frame.LazyFrame":
-        return NotStorable("A LazyFrame is a plan, not a table.", "Return lazy.collect().")
-    inner = f": {cause.value_type} {cause.reason}" if cause and cause.value_type != name else ""
-    return NotStorable(f"A {name} has no safe format to be stored in{inner}.", WAYS_OUT)
-
-
-class _ValueWalk(CanonicalWalk):
-    """Canonical pieces of storable values."""
-
-    def other(self, value: Any) -> bytes:
-        if isinstance(value, PurePath):
-            return file_trees.path_piece(Path(value))
-        if json_values.is_object(type(value)):
-            if isinstance(value, Picture):
-                return value.piece
-            # An object counts by its class's name and its fields, without the class's code.
-            path = framed("class", json_values.path_of(type(value)).encode())
-            if isinstance(value, enum.Enum):
-                return joined("enum", (path, self.piece(value.name)))
-            fields = self.named("fields", json_values.object_fields(value))
-            return joined("object", (path, fields))
-        if value_family_of(value) is not None:
-            return joined("model", (_ModelWalk().piece(value),))
-        if _is_figure(value):
-            return _draw(value).piece
-        raise self.refusal(value, "has no safe format to be stored in")
-
-
-class _ModelWalk(CanonicalWalk):
-    """Canonical pieces of an estimator's parts: its settings and its fitted state."""
-
-    def other(self, value: Any) -> bytes:
-        if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
-            home = getattr(value, "__module__", "builtins")  # `str.split` has none
-            return framed("name", text_bytes(f"{home}:{value.__qualname__}"))
-        family = value_family_of(value)
-        if family is not None and (state := family.state(value)) is not None:
-            return self.named(type_name(type(value)), state)
-        return self.reduced(value)
-
-
-def _is_figure(value: Any) -> bool:
-    cls = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
-    return cls is not None and isinstance(value, cls)
-
-
-def _draw(figure: Any) -> Picture:
-    """Draw a figure without metadata, so that equal pictures have equal bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return Picture("image/png", buffer.getvalue())
-
-
-# Stored forms
-
-
-def stored_form(value: Any) -> StoredForm:
-    """
-    Return the stored form of an array, a table, a model, a figure or a picture.
-
-    Raises:
-        NotStorable: The value is none of these, or would come back changed.
-    """
-    library = type(value).__module__.partition(".")[0]
-    form: StoredForm | None = None
-    if library == "numpy":
-        from clewline.flow.values.arrays import array_form
-
-        form = array_form(value)
-    elif library in ("polars", "pandas"):
-        from clewline.flow.values.tables import table_form
-
-        form = table_form(value)
-    if form is not None:
-        return _verified(value, form) if library == "pandas" else form
-    if (family := value_family_of(value)) is not None:
-        data, meta = family.dump(value), family.describe(value)
-        form = StoredForm(kind="model", format=family.value_format, data=data, meta=meta)
-        return _verified(value, form)
-    if isinstance(value, Picture) or _is_figure(value):
-        picture = value if isinstance(value, Picture) else _draw(value)
-        meta = {"media_type": picture.media_type}
-        return StoredForm(kind="figure", format="png", data=picture.data, meta=meta)
-    raise not_storable(value)
-
-
-def _verified(value: Any, form: StoredForm) -> StoredForm:
-    """Return the form, after it was loaded and compared with the value."""
-    name = type_name(type(value))
-    try:
-        load = loader(form.format)
-        is_equal = load is not None and digest(load(form.data, form.meta)) == digest(value)
-    except IntegrityError as error:
-        raise NotStorable(f"The {name} cannot be read back: {error.message}", WAYS_OUT) from error
-    if not is_equal:
-        raise NotStorable(
-            f"The {name} comes back changed from its format {form.format}.",
-            "Columns or attributes of mixed Python objects do that: give each column one type. "
-            + WAYS_OUT,
-        )
-    return form
-
-
-def loader(name: str) -> Callable[[bytes, Mapping[str, Any]], Any] | None:
-    """Return the loader of a format, from its bytes and notes; None if the format is unknown."""
-    if name == "npy":
-        from clewline.flow.values.arrays import load_array
-
-        return load_array
-    if name.startswith(("polars-", "pandas-")):
-        from clewline.flow.values.tables import TABLE_LOADERS
-
-        return TABLE_LOADERS.get(name)
-    if name == "png":
-        return lambda data, meta: Picture(str(meta.get("media_type", "image/png")), data)
-    family = family_of_format(name)
-    return None if family is None else lambda data, _: family.restore(data)
-
-
-CHEAP_BYTES = 1 << 20
-"""Smaller values are compared with their logical digest whenever they are loaded."""
 
 
 def save(value: Any, blobs: FileSink) -> Artifact:
@@ -219,10 +91,8 @@ def save(value: Any, blobs: FileSink) -> Artifact:
         return file_trees.save_path(Path(value), blobs)
     content = digest(value)
     is_json = type(value) in PLAIN_TYPES or json_values.is_object(type(value))
-    if is_json and not isinstance(value, Picture):
-        form = _json_form(value, blobs)
-    else:
-        form = stored_form(value)
+    is_json = is_json and not isinstance(value, Picture)
+    form = _json_form(value, blobs) if is_json else _stored_form(value, content)
     return Artifact(
         digest=content,
         kind=form.kind,
@@ -336,12 +206,142 @@ def _unknown(what: str) -> NotSupported:
     )
 
 
-INSIDE: dict[str, Callable[[bytes], Iterable[Digest]]] = {
-    "tree": file_trees.tree_blobs,
-    "json": file_trees.json_blobs,
-    "snapshot": lambda data: Snapshot.decode(data).blobs(),
-}
-"""Format of a blob → the further blobs that such a blob needs."""
+# Digests
 
-_folder: list[tempfile.TemporaryDirectory[str]] = []
-"""The folder of the files that this process has loaded; removed when the process ends."""
+
+def digest(value: Any) -> Digest:
+    """
+    Return the digest of a value's logical content.
+
+    It does not depend on chunks, codes of categories, bytes under nulls, the
+    bits of a NaN, memory layout, writer versions, processes or hash seeds.
+
+    Raises:
+        NotStorable: The value has no logical content that can be digested.
+    """
+    try:
+        return _ValueWalk().digest(value)
+    except Undigestible as error:
+        raise not_storable(value, error) from error
+
+
+def not_storable(value: Any, cause: Undigestible | None = None) -> NotStorable:
+    """Return the error for a value without a safe format."""
+    name = type_name(type(value))
+    if name == "polars.lazyframe.frame.LazyFrame":
+        return NotStorable("A LazyFrame is a plan, not a table.", "Return lazy.collect().")
+    inner = f": {cause.value_type} {cause.reason}" if cause and cause.value_type != name else ""
+    return NotStorable(f"A {name} has no safe format to be stored in{inner}.", WAYS_OUT)
+
+
+class _ValueWalk(CanonicalWalk):
+    """Canonical pieces of storable values."""
+
+    def other(self, value: Any) -> bytes:
+        if isinstance(value, PurePath):
+            return file_trees.path_piece(Path(value))
+        if json_values.is_object(type(value)):
+            if isinstance(value, Picture):
+                return value.piece
+            # An object counts by its class's name and its fields, without the class's code.
+            path = framed("class", json_values.path_of(type(value)).encode())
+            if isinstance(value, enum.Enum):
+                return joined("enum", (path, self.piece(value.name)))
+            fields = self.named("fields", json_values.object_fields(value))
+            return joined("object", (path, fields))
+        if value_family_of(value) is not None:
+            return joined("model", (_ModelWalk().piece(value),))
+        if _is_figure(value):
+            return _draw(value).piece
+        raise self.refusal(value, "has no safe format to be stored in")
+
+
+class _ModelWalk(CanonicalWalk):
+    """Canonical pieces of an estimator's parts: its settings and its fitted state."""
+
+    def other(self, value: Any) -> bytes:
+        if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+            home = getattr(value, "__module__", "builtins")  # `str.split` has none
+            return framed("name", text_bytes(f"{home}:{value.__qualname__}"))
+        family = value_family_of(value)
+        if family is not None and (state := family.state(value)) is not None:
+            return self.named(type_name(type(value)), state)
+        return self.reduced(value)
+
+
+def _is_figure(value: Any) -> bool:
+    cls = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
+    return cls is not None and isinstance(value, cls)
+
+
+def _draw(figure: Any) -> Picture:
+    """Draw a figure without metadata, so that equal pictures have equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return Picture("image/png", buffer.getvalue())
+
+
+# Stored forms
+
+
+def _stored_form(value: Any, content: Digest) -> StoredForm:
+    """
+    Return the stored form of an array, a table, a model, a figure or a picture.
+
+    Raises:
+        NotStorable: The value is none of these, or would come back with another digest.
+    """
+    library = type(value).__module__.partition(".")[0]
+    form: StoredForm | None = None
+    if library == "numpy":
+        from clewline.flow.values.arrays import array_form
+
+        form = array_form(value)
+    elif library in ("polars", "pandas"):
+        from clewline.flow.values.tables import table_form
+
+        form = table_form(value)
+    if form is not None:
+        return _verified(value, form, content) if library == "pandas" else form
+    if (family := value_family_of(value)) is not None:
+        data, meta = family.dump(value), family.describe(value)
+        form = StoredForm(kind="model", format=family.value_format, data=data, meta=meta)
+        return _verified(value, form, content)
+    if isinstance(value, Picture) or _is_figure(value):
+        picture = value if isinstance(value, Picture) else _draw(value)
+        meta = {"media_type": picture.media_type}
+        return StoredForm(kind="figure", format="png", data=picture.data, meta=meta)
+    raise not_storable(value)
+
+
+def _verified(value: Any, form: StoredForm, content: Digest) -> StoredForm:
+    """Return the form, after it was loaded and compared with the digest of the value."""
+    name = type_name(type(value))
+    try:
+        load = loader(form.format)
+        is_equal = load is not None and digest(load(form.data, form.meta)) == content
+    except IntegrityError as error:
+        raise NotStorable(f"The {name} cannot be read back: {error.message}", WAYS_OUT) from error
+    if not is_equal:
+        raise NotStorable(
+            f"The {name} comes back changed from its format {form.format}.",
+            "Columns or attributes of mixed Python objects do that: give each column one type. "
+            + WAYS_OUT,
+        )
+    return form
+
+
+def loader(name: str) -> Callable[[bytes, Mapping[str, Any]], Any] | None:
+    """Return the loader of a format, from its bytes and notes; None if the format is unknown."""
+    if name == "npy":
+        from clewline.flow.values.arrays import load_array
+
+        return load_array
+    if name.startswith(("polars-", "pandas-")):
+        from clewline.flow.values.tables import TABLE_LOADERS
+
+        return TABLE_LOADERS.get(name)
+    if name == "png":
+        return lambda data, meta: Picture(str(meta.get("media_type", "image/png")), data)
+    family = family_of_format(name)
+    return None if family is None else lambda data, _: family.restore(data)

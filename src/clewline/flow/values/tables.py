@@ -121,19 +121,19 @@ def _scalars(series: pl.Series) -> bytes:
     dtype = series.dtype
     if dtype == pl.Null:
         return b""
-    if isinstance(dtype, pl.Categorical | pl.Enum | pl.Decimal | pl.Int128 | pl.UInt128):
-        return _texts(series.cast(pl.String))
-    if dtype == pl.String:
-        return _texts(series)
     if dtype == pl.Binary:
         return _texts(series.bin.encode("hex"))
+    as_text = pl.String | pl.Categorical | pl.Enum | pl.Decimal | pl.Int128 | pl.UInt128
+    if isinstance(dtype, as_text):
+        return _texts(series.cast(pl.String))
     if dtype == pl.Boolean:
-        return _numbers(series.cast(pl.UInt8).fill_null(0))
-    if dtype.is_temporal():
-        return _numbers(series.to_physical().fill_null(0))
-    if dtype.is_numeric():
-        return _numbers(series.fill_null(0))
-    raise Undigestible(f"polars column {series.name!r} of dtype {dtype}", "has no canonical bytes")
+        series = series.cast(pl.UInt8)
+    elif dtype.is_temporal():
+        series = series.to_physical()
+    elif not dtype.is_numeric():
+        kind = f"polars column {series.name!r} of dtype {dtype}"
+        raise Undigestible(kind, "has no canonical bytes")
+    return _numbers(series.fill_null(0))
 
 
 def _numbers(series: pl.Series) -> bytes:
