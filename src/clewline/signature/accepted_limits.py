@@ -80,37 +80,36 @@ def field_rules(signature: Signature, accepted: AcceptedLimits) -> tuple[FieldRu
     Join each field with what was accepted for it, in the order of the signature.
 
     Raises:
-        InvalidConfig: A field does not exist, a text has bounds, a number has levels, …
+        InvalidConfig: A field does not exist, a text field has bounds, a number has levels, …
     """
     names = {field.name for field in signature.fields}
     for name in accepted.fields.keys() - names:
         hint = NameSuggestions(names).hint(name)
         raise InvalidConfig(f"The signature has no field {name!r} to accept limits for{hint}.")
-    limits, nothing = accepted.fields, AcceptedFieldLimits()
-    return tuple(_rule(field, limits.get(field.name, nothing)) for field in signature.fields)
-
-
-def _rule(field: Field, accepted: AcceptedFieldLimits) -> FieldRule:
-    bounds, levels = accepted.bounds, accepted.levels
-    if bounds is not None:
-        if field.kind not in NUMERIC - {"boolean"}:
-            raise InvalidConfig(
-                f"{field.name!r} is a {field.kind} and has no bounds.", "Use levels."
-            )
-        bounds = (_bound(field, bounds[0]), _bound(field, bounds[1]))
-        if not bounds[0] <= bounds[1]:
-            raise InvalidConfig(
-                f"The bounds of {field.name!r} are in the wrong order: {accepted.bounds}."
-            )
-    if levels is not None:
-        if field.kind not in ("category", "text"):
-            raise InvalidConfig(
-                f"{field.name!r} is a {field.kind} and has no levels.", "Use bounds."
-            )
-        if not levels:
-            raise InvalidConfig(f"The levels of {field.name!r} are empty; no value would pass.")
-        levels = tuple(dict.fromkeys(levels))
-    return FieldRule(field, bounds, levels)
+    rules = []
+    for field in signature.fields:
+        limits = accepted.fields.get(field.name, AcceptedFieldLimits())
+        bounds, levels = limits.bounds, limits.levels
+        if bounds is not None:
+            if field.kind not in NUMERIC - {"boolean"}:
+                raise InvalidConfig(
+                    f"{field.name!r} is a {field.kind} and has no bounds.", "Use levels."
+                )
+            bounds = (_bound(field, bounds[0]), _bound(field, bounds[1]))
+            if not bounds[0] <= bounds[1]:
+                raise InvalidConfig(
+                    f"The bounds of {field.name!r} are in the wrong order: {limits.bounds}."
+                )
+        if levels is not None:
+            if field.kind not in ("category", "text"):
+                raise InvalidConfig(
+                    f"{field.name!r} is a {field.kind} and has no levels.", "Use bounds."
+                )
+            if not levels:
+                raise InvalidConfig(f"The levels of {field.name!r} are empty; no value would pass.")
+            levels = tuple(dict.fromkeys(levels))
+        rules.append(FieldRule(field, bounds, levels))
+    return tuple(rules)
 
 
 def _bound(field: Field, bound: Any) -> float:

@@ -28,7 +28,7 @@ from clewline.signature.accepted_limits import AcceptedLimits, field_rules
 from clewline.signature.columns import Columns
 from clewline.signature.field import Flag, Signature
 from clewline.signature.field_rules import EXACT, FieldRule, bounds_in_kind, value_in_kind
-from clewline.signature.row_type import plain_row_type, row_order, row_type
+from clewline.signature.row_type import row_type
 from clewline.signature.table_reader import read_table
 from clewline.signature.timestamps import to_microseconds
 
@@ -63,12 +63,15 @@ class Checker:
 
     def __init__(self, signature: Signature, accepted: AcceptedLimits | None = None) -> None:
         self.signature = signature
-        rules = field_rules(signature, accepted or AcceptedLimits())
-        self.rules: tuple[FieldRule, ...] = tuple(rules[place] for place in row_order(signature))
-        decodable = row_type(self.rules)
-        self.row_type: type[Row] = decodable or plain_row_type(self.rules)
-        self._one = None if decodable is None else msgspec.json.Decoder(decodable)
-        self._many = None if decodable is None else msgspec.json.Decoder(list[decodable])  # type: ignore[valid-type]
+        rules = {
+            rule.field.name: rule for rule in field_rules(signature, accepted or AcceptedLimits())
+        }
+        ordered = (*signature.numeric, *signature.textual, *signature.tensors)
+        self.rules: tuple[FieldRule, ...] = tuple(rules[field.name] for field in ordered)
+        self.row_type, decodes = row_type(self.rules)
+        one: Any = self.row_type
+        self._one = msgspec.json.Decoder[Row](one) if decodes else None
+        self._many = msgspec.json.Decoder[list[Row]](list[one]) if decodes else None
         kinds = [rule.field.kind for rule in self.rules]
         self._datetimes = [i for i, kind in enumerate(kinds) if kind == "datetime"]
         quoted = [i for i, kind in enumerate(kinds) if kind in ("category", "text", "datetime")]
@@ -244,14 +247,12 @@ class Checker:
             field = rule.field
             if rule.bounds is not None or rule.levels is not None:
                 refused.append(FieldProblem(row, field.name, value, rule.expected))
-            elif field.bounds is not None:
+                continue
+            flag = Flag(field=field.name, value=value, flag="unseen level", levels=field.levels)
+            if field.bounds is not None:
                 bounds = bounds_in_kind(field, field.bounds)
                 flag = Flag(field=field.name, value=value, flag="outside bounds", bounds=bounds)
-                flags.append((row, flag))
-            else:
-                levels_of = field.levels
-                flag = Flag(field=field.name, value=value, flag="unseen level", levels=levels_of)
-                flags.append((row, flag))
+            flags.append((row, flag))
         return CheckedRows(columns, flags, refused)
 
 

@@ -170,11 +170,22 @@ def _datetime(rule: FieldRule, value: Any) -> Any:
 
 
 def _tensor(rule: FieldRule, value: Any) -> Any:
-    values = value.tolist() if isinstance(value, np.ndarray) else value
-    is_element = _element_test(rule.field.dtype or "float64")
-    if not all(map(is_element, _flatten(values, rule.field.shape or ()))):
-        return RefusedValue(rule.expected)
-    return values
+    values, dtype = value.tolist() if isinstance(value, np.ndarray) else value, rule.field.dtype
+    elements = _flatten(values, rule.field.shape or ())
+    if dtype == "bool":
+        fits = all(isinstance(element, bool) for element in elements)
+    else:
+        low, high = element_bounds(dtype or "float64")
+        whole = np.dtype(dtype or "float64").kind in "iu"
+        fits = all(
+            isinstance(element, int | float)
+            and not isinstance(element, bool)
+            and (isinstance(element, float) or float64_holds(element))
+            and low <= element <= high
+            and (not whole or float(element).is_integer())
+            for element in elements
+        )
+    return values if fits else RefusedValue(rule.expected)
 
 
 _MISSHAPEN: Any = object()
@@ -189,23 +200,6 @@ def _flatten(value: Any, shape: tuple[int, ...]) -> Iterator[Any]:
     else:
         for item in value:
             yield from _flatten(item, shape[1:])
-
-
-def _element_test(dtype: str) -> Callable[[Any], bool]:
-    """Return the test that every element of a tensor of `dtype` must pass."""
-    if dtype == "bool":
-        return lambda value: isinstance(value, bool)
-    low, high = element_bounds(dtype)
-    whole = np.dtype(dtype).kind in "iu"
-
-    def is_element(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        if isinstance(value, int) and not float64_holds(value):
-            return False
-        return low <= value <= high and (not whole or float(value).is_integer())
-
-    return is_element
 
 
 def element_bounds(dtype: str) -> tuple[float, float]:

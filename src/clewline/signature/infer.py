@@ -52,12 +52,11 @@ def infer_signature(
         InvalidInput: There is no such target, there are no rows, or a column has no usable
             kind; names the column.
     """
-    frame = _open_with_rows(table)
-    require_column(frame, target)
-    fields = tuple(_infer_field(frame[name]) for name in frame.columns if name != target)
+    output = infer_output(table, target=target, task=task, labels=labels)
+    fields = infer_fields(table, target=target)
     if not fields:
         raise InvalidInput(f"The training table has no column besides the target {target!r}.")
-    return Signature(fields=fields, output=_infer_output(frame[target], task, labels))
+    return Signature(fields=fields, output=output)
 
 
 def infer_output(
@@ -66,18 +65,51 @@ def infer_output(
     """Infer a model's output from its target alone; arguments and errors as `infer_signature`."""
     frame = _open_with_rows(table)
     require_column(frame, target)
-    return _infer_output(frame[target], task, labels)
+    values = cell_values(frame[target])
+    if missing := values.count(None):
+        raise InvalidInput(
+            f"The target {target!r} is missing in {missing} of {len(values)} rows.",
+            "Drop those rows.",
+        )
+    has_labels = any(isinstance(value, str | bool) for value in values)
+    is_whole = all(isinstance(value, int) for value in values)
+    is_quantity = not has_labels and not (is_whole and len(set(values)) <= MOST_CLASSES)
+    if task == "regression" or (task is None and labels is None and is_quantity):
+        if has_labels or not all(map(math.isfinite, values)):
+            raise InvalidInput(
+                f"The target {target!r} of a regression holds values that are not finite numbers."
+            )
+        bounds = (float(min(values)), float(max(values)))
+        return Output(name=target, task="regression", bounds=bounds)
+    if labels is None:
+        try:
+            found = tuple(sorted(set(values)))
+        except TypeError as error:
+            types = sorted(map(repr, set(values)))
+            raise InvalidInput(f"Labels of several types: {types}.") from error
+    else:  # `classes_` holds NumPy values
+        found = tuple(label.item() if hasattr(label, "item") else label for label in labels)
+    if len(found) < 2:
+        raise InvalidInput(
+            f"Every row of the target {target!r} has the label {found[0]!r}, "
+            "so there is nothing to predict."
+        )
+    if task == "binary" and len(found) != 2:
+        raise InvalidInput(f"The target {target!r} has {len(found)} labels, which is not binary.")
+    return Output(
+        name=target, task=task or ("binary" if len(found) == 2 else "multiclass"), labels=found
+    )
 
 
-def infer_fields(table: Any) -> tuple[Field, ...]:
+def infer_fields(table: Any, *, target: str | None = None) -> tuple[Field, ...]:
     """
-    Infer one field per column, as `infer_signature` does.
+    Infer one field per column except the target, as `infer_signature` does.
 
     Raises:
         InvalidInput: There are no rows, or a column has no usable kind; names the column.
     """
     frame = _open_with_rows(table)
-    return tuple(_infer_field(frame[name]) for name in frame.columns)
+    return tuple(_infer_field(frame[name]) for name in frame.columns if name != target)
 
 
 def _open_with_rows(table: Any) -> nw.DataFrame[Any]:
@@ -190,42 +222,3 @@ def widened(low: float, high: float, *, whole: bool = False) -> tuple[float, flo
     if whole:
         return float(math.floor(wide_low)), float(math.ceil(wide_high))
     return wide_low, wide_high
-
-
-def _infer_output(
-    series: nw.Series[Any], task: Task | None, labels: Sequence[Label] | None
-) -> Output:
-    name, values = series.name, cell_values(series)
-    if missing := values.count(None):
-        raise InvalidInput(
-            f"The target {name!r} is missing in {missing} of {len(values)} rows.",
-            "Drop those rows.",
-        )
-    has_labels = any(isinstance(value, str | bool) for value in values)
-    is_whole = all(isinstance(value, int) for value in values)
-    is_quantity = not has_labels and not (is_whole and len(set(values)) <= MOST_CLASSES)
-    if task == "regression" or (task is None and labels is None and is_quantity):
-        if has_labels or not all(map(math.isfinite, values)):
-            raise InvalidInput(
-                f"The target {name!r} of a regression holds values that are not finite numbers."
-            )
-        bounds = (float(min(values)), float(max(values)))
-        return Output(name=name, task="regression", bounds=bounds)
-    if labels is None:
-        try:
-            found = tuple(sorted(set(values)))
-        except TypeError as error:
-            types = sorted(map(repr, set(values)))
-            raise InvalidInput(f"Labels of several types: {types}.") from error
-    else:  # `classes_` holds NumPy values
-        found = tuple(label.item() if hasattr(label, "item") else label for label in labels)
-    if len(found) < 2:
-        raise InvalidInput(
-            f"Every row of the target {name!r} has the label {found[0]!r}, "
-            "so there is nothing to predict."
-        )
-    if task == "binary" and len(found) != 2:
-        raise InvalidInput(f"The target {name!r} has {len(found)} labels, which is not binary.")
-    return Output(
-        name=name, task=task or ("binary" if len(found) == 2 else "multiclass"), labels=found
-    )

@@ -27,6 +27,7 @@ from clewline.signature.field_rules import (
 _WHOLE = re.compile(r"-?\d+\.0+")
 _MOST_DIGITS = 310  # of an integer; one with more is beyond every float64
 _LONGEST_NAME = 100  # characters; longer names get no suggestion
+_ONE_DOCUMENT = "Send one JSON document in UTF-8."
 _MOST_NAMES = 200  # different names that get a suggestion: each takes 0.1 ms
 
 
@@ -62,13 +63,11 @@ def parse_exactly(body: bytes | memoryview) -> Any:
             parse_constant=UnrepresentableNumber,
         )
     except UnicodeDecodeError as error:
-        problem = f"not UTF-8: {error.reason} at byte {error.start}"
-        fix = "Send one JSON document in UTF-8."
-        raise MalformedInput(f"The body is {problem}.", fix) from error
+        where = f"{error.reason} at byte {error.start}"
+        raise MalformedInput(f"The body is not UTF-8: {where}.", _ONE_DOCUMENT) from error
     except json.JSONDecodeError as error:
-        problem = f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-        fix = "Send one JSON document in UTF-8."
-        raise MalformedInput(f"The body is {problem}.", fix) from error
+        where = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        raise MalformedInput(f"The body is not JSON: {where}.", _ONE_DOCUMENT) from error
     except RecursionError as error:
         raise MalformedInput(
             "The body is nested too deeply to be read.", "A row is an object of plain values."

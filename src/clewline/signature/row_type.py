@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from clewline.signature.field import Signature
 from clewline.signature.field_rules import EXACT, AwareDatetime, FieldRule, element_bounds
 
 # One float64 short of 2**53: a number beyond may be an integer that was rounded while it was
@@ -17,14 +16,7 @@ from clewline.signature.field_rules import EXACT, AwareDatetime, FieldRule, elem
 _SAFE = math.nextafter(EXACT, 0.0)
 
 
-def row_order(signature: Signature) -> tuple[int, ...]:
-    """Return the positions of the fields in the order of a row: numeric, textual, tensors."""
-    place = {field.name: position for position, field in enumerate(signature.fields)}
-    ordered = (*signature.numeric, *signature.textual, *signature.tensors)
-    return tuple(place[field.name] for field in ordered)
-
-
-def row_type(rules: tuple[FieldRule, ...]) -> type[msgspec.Struct] | None:
+def row_type(rules: tuple[FieldRule, ...]) -> tuple[type[msgspec.Struct], bool]:
     """
     Create the struct of a row: every field required, no other allowed.
 
@@ -32,26 +24,22 @@ def row_type(rules: tuple[FieldRule, ...]) -> type[msgspec.Struct] | None:
         rules: One per field, in the order of the row.
 
     Returns:
-        The type; None if msgspec cannot match a field's name.
+        The type, and whether it decodes JSON. If msgspec cannot match a field's name, it only
+        holds values.
     """
-    names = {f"f{i}": rule.field.name for i, rule in enumerate(rules)}
-    return _struct(rules, names) if all(map(is_matchable, names.values())) else None
-
-
-def plain_row_type(rules: tuple[FieldRule, ...]) -> type[msgspec.Struct]:
-    """Create the struct without the fields' own names: it holds values, but decodes nothing."""
-    return _struct(rules, None)
+    fields = [(f"f{place}", _field_type(rule)) for place, rule in enumerate(rules)]
+    names = {f"f{place}": rule.field.name for place, rule in enumerate(rules)}
+    decodes = all(map(is_matchable, names.values()))
+    # Rows hold no reference cycles; without the collector's header they are created faster.
+    struct = msgspec.defstruct(
+        "Row", fields, rename=names if decodes else None, forbid_unknown_fields=True, gc=False
+    )
+    return struct, decodes
 
 
 def is_matchable(name: str) -> bool:
     """Return whether msgspec matches this field name: not one with a quote, `\\` or a control."""
     return not any(character < " " or character in '"\\' for character in name)
-
-
-def _struct(rules: tuple[FieldRule, ...], names: dict[str, str] | None) -> type[msgspec.Struct]:
-    fields = [(f"f{i}", _field_type(rule)) for i, rule in enumerate(rules)]
-    # Rows hold no reference cycles; without the collector's header they are created faster.
-    return msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True, gc=False)
 
 
 def _field_type(rule: FieldRule) -> Any:
