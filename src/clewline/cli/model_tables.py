@@ -1,4 +1,4 @@
-"""How model versions are printed."""
+"""How model versions are printed and compared."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from clewline.formatting import (
 from clewline.store.records import ModelVersion, Run
 
 if TYPE_CHECKING:
-    from clewline.model.compare import VersionDifference
     from clewline.model.gate import GateVerdict
-    from clewline.model.package import Manifest, Package
+    from clewline.model.package import Package
     from clewline.model.promote import Promotion
     from clewline.model.verify import Verification
     from clewline.signature.field import Output
@@ -81,42 +80,31 @@ def print_version(package: Package, aliases: list[str], run: Run | None) -> None
 
 
 def _facts(package: Package, run: Run | None) -> Iterator[tuple[str, str]]:
+    import msgspec
+
+    from clewline.model.compile.equivalence import EquivalenceRecord
+
     manifest, code = package.manifest, package.manifest.code
     yield "answers", _describe_output(package.signature.output)
     yield "served by", f"{manifest.runtime}, {format_size(package.size_bytes)}"
-    yield "equality", describe_equality(manifest)
+    equality = msgspec.convert(manifest.equality or None, EquivalenceRecord | None)
+    yield "equality", equality.sentence if equality else "not recorded"
     params = "".join(f" {name}={value}" for name, value in run.params.items()) if run else ""
     yield "run", f"{run.id} {run.pipeline}{params}" if run else manifest.run or "none"
     changed = code.get("changed") or []
     files = f"changed: {format_list(changed, 5)}" if changed else "no changed files"
     yield "code", f"commit {short_digest(str(code.get('commit') or 'none'))}, {files}"
-    if "class" in manifest.encoding:
-        yield "class", _describe_class(manifest.encoding)
+    if "class" in (encoding := manifest.encoding):
+        parts = [f"{encoding['class']} of {encoding.get('module')}, takes {encoding.get('frame')}"]
+        if names := ", ".join(encoding.get("files", ())):
+            parts.append(f"files {names}")
+        if needs := " ".join(f"{n}=={at}" for n, at in encoding.get("requirements", {}).items()):
+            parts.append(f"needs {needs}")
+        yield "class", "; ".join(parts)
     for name, table in manifest.data.items():
         yield f"{name} data", f"{table['rows']:,} rows, {short_digest(str(table['artifact']))}"
     yield "registered", format_time(manifest.created)
     yield "package", f"{short_digest(package.digest)}, sealed, every byte checked just now"
-
-
-def describe_equality(manifest: Manifest) -> str:
-    """Say in a line how the served form was compared with the original model."""
-    import msgspec
-
-    from clewline.model.compile.equivalence import EquivalenceRecord
-
-    if not manifest.equality:
-        return "not recorded"
-    return msgspec.convert(manifest.equality, EquivalenceRecord).sentence
-
-
-def _describe_class(encoding: dict[str, Any]) -> str:
-    """Say what a Python model is made of."""
-    parts = [f"{encoding['class']} of {encoding.get('module')}, takes {encoding.get('frame')}"]
-    if files := ", ".join(encoding.get("files", ())):
-        parts.append(f"files {files}")
-    if needs := " ".join(f"{n}=={at}" for n, at in encoding.get("requirements", {}).items()):
-        parts.append(f"needs {needs}")
-    return "; ".join(parts)
 
 
 def _describe_output(output: Output) -> str:
@@ -145,14 +133,64 @@ def _metrics(report: dict[str, Any]) -> Table:
     return table
 
 
-def print_differences(left: str, right: str, found: Sequence[VersionDifference]) -> None:
+def compare_versions(
+    left: Package, right: Package, left_run: Run | None = None, right_run: Run | None = None
+) -> list[dict[str, str]]:
+    """
+    Return each property that differs, with its value in both versions; the most important first.
+
+    Args:
+        left: A checked package.
+        right: The other.
+        left_run: The run that registered `left`, for its parameters.
+        right_run: The run that registered `right`.
+    """
+    mine, theirs = dict(_properties(left, left_run)), dict(_properties(right, right_run))
+    return [
+        {"property": name, "left": mine.get(name, "–"), "right": theirs.get(name, "–")}
+        for name in mine | theirs
+        if mine.get(name) != theirs.get(name)
+    ]
+
+
+def _properties(package: Package, run: Run | None) -> Iterator[tuple[str, str]]:
+    from clewline.model.promote import report_metrics
+
+    manifest, signature = package.manifest, package.signature
+    for name, score in report_metrics(manifest.report or {}).items():
+        yield name, str(score)
+    yield "served by", f"{manifest.runtime}, {manifest.equality.get('form', '?')}"
+    yield "size", f"{package.size_bytes:,} bytes"
+    for name, table in manifest.data.items():
+        digest = short_digest(str(table.get("artifact") or "–"))
+        yield f"{name} data", f"{digest}, {table.get('rows'):,} rows"
+    for name, value in (run.params if run else {}).items():
+        yield f"param {name}", str(value)
+    yield "commit", short_digest(str(manifest.code.get("commit") or "–"))
+    yield "changed files", ", ".join(manifest.code.get("changed") or []) or "none"
+    yield "code", short_digest(str(manifest.code.get("snapshot") or "–"))
+    yield "target", manifest.target
+    yield "labels", ", ".join(map(str, signature.output.labels or ()))
+    for field in signature.fields:
+        parts = [field.kind, *(["nullable"] if field.nullable else [])]
+        if field.bounds:
+            parts.append(" to ".join(field.bound_texts()))
+        if field.levels:
+            parts.append(f"{len(field.levels)} levels")
+        yield f"field {field.name}", ", ".join(parts)
+    for name, text in manifest.versions.items():
+        yield f"version of {name}", text
+    yield "registered", format_time(manifest.created)
+
+
+def print_differences(left: str, right: str, found: Sequence[dict[str, str]]) -> None:
     """Print what differs between two versions."""
     if not found:
         print_message(f"{left} and {right} do not differ.")
         return
     table = _table("", left, right)
     for item in found:
-        table.add_row(item.property, escape(item.left), escape(item.right))
+        table.add_row(*(escape(text) for text in item.values()))
     console().print(table)
 
 

@@ -77,7 +77,7 @@ def accepted_from_builtins(document: Any, *, source: str = "the revision") -> Ac
 
 def field_rules(signature: Signature, accepted: AcceptedLimits) -> tuple[FieldRule, ...]:
     """
-    Join each field with what was accepted for it, in the order of the signature.
+    Join each field with what was accepted for it, in the order of a row: numeric, textual, tensors.
 
     Raises:
         InvalidConfig: A field does not exist, a text field has bounds, a number has levels, …
@@ -87,7 +87,7 @@ def field_rules(signature: Signature, accepted: AcceptedLimits) -> tuple[FieldRu
         hint = NameSuggestions(names).hint(name)
         raise InvalidConfig(f"The signature has no field {name!r} to accept limits for{hint}.")
     rules = []
-    for field in signature.fields:
+    for field in (*signature.numeric, *signature.textual, *signature.tensors):
         limits = accepted.fields.get(field.name, AcceptedFieldLimits())
         bounds, levels = limits.bounds, limits.levels
         if bounds is not None:

@@ -63,11 +63,7 @@ class Checker:
 
     def __init__(self, signature: Signature, accepted: AcceptedLimits | None = None) -> None:
         self.signature = signature
-        rules = {
-            rule.field.name: rule for rule in field_rules(signature, accepted or AcceptedLimits())
-        }
-        ordered = (*signature.numeric, *signature.textual, *signature.tensors)
-        self.rules: tuple[FieldRule, ...] = tuple(rules[field.name] for field in ordered)
+        self.rules = field_rules(signature, accepted or AcceptedLimits())
         self.row_type, decodes = row_type(self.rules)
         one: Any = self.row_type
         self._one = msgspec.json.Decoder[Row](one) if decodes else None

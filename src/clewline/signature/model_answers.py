@@ -33,13 +33,13 @@ class ModelAnswers:
 
 
 def read_answers(
-    said: Any, output: Output, rows: int, *, who: str, labels: Sequence[Any] = ()
+    returned: Any, output: Output, rows: int, *, who: str, labels: Sequence[Any] = ()
 ) -> ModelAnswers:
     """
     Read what `predict` returned.
 
     Args:
-        said: Labels, `(labels, probabilities)`, probabilities alone, numbers, dicts per row,
+        returned: Labels, `(labels, probabilities)`, probabilities alone, numbers, dicts per row,
             or a dict of columns; as list, array or series.
         output: Of the signature.
         rows: Number of rows that the model was asked about.
@@ -50,14 +50,14 @@ def read_answers(
     Raises:
         ModelFailed: It is not one answer per row, or does not fit the output; names what came.
     """
-    reader = _reader(output, rows, who, labels)
+    reader = _AnswerReader(output, rows, who, labels)
     if output.task == "regression":
-        return ModelAnswers(values=reader.values(said))
-    return reader.labelled(said)
+        return ModelAnswers(values=reader.values(returned))
+    return reader.labelled(returned)
 
 
 def read_probabilities(
-    said: Any, output: Output, rows: int, *, who: str, labels: Sequence[Any] = ()
+    returned: Any, output: Output, rows: int, *, who: str, labels: Sequence[Any] = ()
 ) -> NDArray[np.float64]:
     """
     Read what `predict_proba` returned: a matrix, or a dict per row.
@@ -67,47 +67,40 @@ def read_probabilities(
     Returns:
         Shape (rows, labels of the output), in their order, each in [0, 1].
     """
-    return _reader(output, rows, who, labels).probabilities(said)
+    return _AnswerReader(output, rows, who, labels).probabilities(returned)
 
 
-def _reader(output: Output, rows: int, who: str, labels: Sequence[Any]) -> _AnswerReader:
-    own = [_plain(label) for label in labels]
-    order = [_plain(label) for label in output.labels or ()]
-    if own and sorted(map(repr, own)) != sorted(map(repr, order)):
-        raise ModelFailed(
-            f"The classes_ of {who} are {own}; the labels of the signature are {order}.",
-            "Make classes_ the labels of the target, in the order of predict_proba.",
-        )
-    return _AnswerReader(output, rows, who, order, own or order)
-
-
-@dataclass(frozen=True, slots=True)
 class _AnswerReader:
-    output: Output
-    rows: int
-    who: str
-    labels: Sequence[Any]  # of the output
-    order: Sequence[Any]  # of the model's own columns of probabilities
+    def __init__(self, output: Output, rows: int, who: str, labels: Sequence[Any]) -> None:
+        own = [_plain(label) for label in labels]
+        self.rows, self.who = rows, who
+        self.labels = [_plain(label) for label in output.labels or ()]
+        self.order = own or self.labels  # of the model's own columns of probabilities
+        if sorted(map(repr, self.order)) != sorted(map(repr, self.labels)):
+            raise ModelFailed(
+                f"The classes_ of {who} are {own}; the labels of the signature are {self.labels}.",
+                "Make classes_ the labels of the target, in the order of predict_proba.",
+            )
 
-    def values(self, said: Any) -> NDArray[np.float64]:
-        cells = self._cells(_part(said, "value", "values"))
+    def values(self, returned: Any) -> NDArray[np.float64]:
+        cells = self._cells(_part(returned, "value", "values"))
         cells = [_part(cell, "value") for cell in cells]
         for row, cell in enumerate(cells):
             if not _is_number(cell):
                 raise self._wrong(f"{printable_value(cell)!r} to row {row}", "a finite number")
         return np.array(cells, dtype=np.float64)
 
-    def labelled(self, said: Any) -> ModelAnswers:
-        if isinstance(said, Mapping):
-            labels, shares = _part(said, "label", "labels"), _part(said, "probabilities")
+    def labelled(self, returned: Any) -> ModelAnswers:
+        if isinstance(returned, Mapping):
+            labels, shares = _part(returned, "label", "labels"), _part(returned, "probabilities")
             return self._both(
-                None if labels is said else labels, None if shares is said else shares
+                None if labels is returned else labels, None if shares is returned else shares
             )
-        if _is_pair(said):
-            return self._both(*said)
-        if _is_matrix(said):
-            return self._both(None, said)
-        cells = self._cells(said)
+        if _is_pair(returned):
+            return self._both(*returned)
+        if _is_matrix(returned):
+            return self._both(None, returned)
+        cells = self._cells(returned)
         if not cells or not all(isinstance(cell, Mapping) for cell in cells):
             return ModelAnswers(choices=self._choices(cells))
         if not all({"label", "probabilities"} & set(cell) for cell in cells):
@@ -118,10 +111,10 @@ class _AnswerReader:
             raise self._wrong("some rows with a label or probabilities and some without", "all")
         return self._both(labels or None, shares or None)
 
-    def probabilities(self, said: Any) -> NDArray[np.float64]:
-        if _is_matrix(said):
+    def probabilities(self, returned: Any) -> NDArray[np.float64]:
+        if _is_matrix(returned):
             try:
-                matrix = np.asarray(said, dtype=np.float64)
+                matrix = np.asarray(returned, dtype=np.float64)
             except (TypeError, ValueError) as error:
                 found = f"probabilities that are not numbers ({error})"
                 raise self._wrong(found, "numbers") from error
@@ -131,7 +124,7 @@ class _AnswerReader:
             columns = [self.order.index(label) for label in self.labels]
             found_shares = np.ascontiguousarray(matrix[:, columns])
         else:
-            shares = [self._shares(row, cell) for row, cell in enumerate(self._cells(said))]
+            shares = [self._shares(row, cell) for row, cell in enumerate(self._cells(returned))]
             found_shares = np.array(shares, dtype=np.float64).reshape(self.rows, -1)
         with np.errstate(invalid="ignore"):
             sound = (found_shares >= -SUM_TOLERANCE) & (found_shares <= 1 + SUM_TOLERANCE)
@@ -183,11 +176,11 @@ class _AnswerReader:
             shares[known[key]] = float(share)
         return [shares.get(label, 0.0) for label in self.labels]
 
-    def _cells(self, said: Any) -> Sequence[Any]:
+    def _cells(self, returned: Any) -> Sequence[Any]:
         """Return one answer per row, as plain Python values."""
-        if isinstance(said, str | bytes | Mapping) or not hasattr(said, "__len__"):
-            raise self._wrong(f"a {type(said).__name__}", FORMS)
-        cells = said.tolist() if hasattr(said, "tolist") else list(said)
+        if isinstance(returned, str | bytes | Mapping) or not hasattr(returned, "__len__"):
+            raise self._wrong(f"a {type(returned).__name__}", FORMS)
+        cells = returned.tolist() if hasattr(returned, "tolist") else list(returned)
         if not isinstance(cells, list):
             raise self._wrong(f"a single {type(cells).__name__}", FORMS)
         if len(cells) != self.rows:
@@ -201,18 +194,18 @@ class _AnswerReader:
         )
 
 
-def _part(said: Any, *names: str) -> Any:
+def _part(returned: Any, *names: str) -> Any:
     """Return a named part of a dict; anything else, or a dict without it, as it is."""
-    if isinstance(said, Mapping):
-        return next((said[name] for name in names if name in said), said)
-    return said
+    if isinstance(returned, Mapping):
+        return next((returned[name] for name in names if name in returned), returned)
+    return returned
 
 
-def _is_pair(said: Any) -> bool:
+def _is_pair(returned: Any) -> bool:
     """Return whether it is `(labels, probabilities)` rather than the answers to two rows."""
-    if not isinstance(said, tuple) or len(said) != 2:
+    if not isinstance(returned, tuple) or len(returned) != 2:
         return False
-    second = said[1]
+    second = returned[1]
     return _is_matrix(second) or (
         isinstance(second, Sequence)
         and not isinstance(second, str)
@@ -220,12 +213,12 @@ def _is_pair(said: Any) -> bool:
     )
 
 
-def _is_matrix(said: Any) -> bool:
+def _is_matrix(returned: Any) -> bool:
     """Return whether it has two axes; a single column is one answer per row, not a matrix."""
-    if isinstance(said, list | tuple):
-        several = all(isinstance(cell, list | tuple | np.ndarray) for cell in said)
-        return bool(said) and several and any(len(cell) != 1 for cell in said)
-    shape: tuple[int, ...] = getattr(said, "shape", ())
+    if isinstance(returned, list | tuple):
+        several = all(isinstance(cell, list | tuple | np.ndarray) for cell in returned)
+        return bool(returned) and several and any(len(cell) != 1 for cell in returned)
+    shape: tuple[int, ...] = getattr(returned, "shape", ())
     return len(shape) == 2 and shape[1] != 1
 
 

@@ -2,10 +2,10 @@
 The contract of a store of blobs.
 
     class TestMyBlobs(BlobStoreContract):
-        def open(self, place: Path) -> BlobStore:
-            return MyBlobs(place)
+        def open(self, folder: Path) -> BlobStore:
+            return MyBlobs(folder)
 
-`open` with the same place opens the same store again.
+`open` with the same folder opens the same store again.
 """
 
 from __future__ import annotations
@@ -20,20 +20,18 @@ from clewline.store.blobs import BlobStore
 from clewline.store.digest import digest_bytes
 
 SIZES = (0, 1, 47, 4096, (1 << 20) - 1, (1 << 20) + 1, 5 << 20)
-"""Bytes a blob; the larger ones stand aside in most stores."""
+"""Sizes of blobs in bytes; most stores keep the larger ones as separate files."""
 
 
 class BlobStoreContract:
     """Tests that every store of blobs passes."""
 
-    def open(self, place: Path) -> BlobStore:
-        """Open the store at a place, made when it is not there."""
+    def open(self, folder: Path) -> BlobStore:
+        """Open the store in a folder, and create it if it does not exist."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_what_was_put_is_read_at_once_and_after_reopening(
-        self, tmp_path: Path, size: int
-    ) -> None:
+    def test_a_blob_is_read_at_once_and_after_reopening(self, tmp_path: Path, size: int) -> None:
         data = _content(size)
         store = self.open(tmp_path)
         digest = store.put(data)
@@ -72,7 +70,7 @@ class BlobStoreContract:
         assert not (tmp_path / "target").exists()
         store.close()
 
-    def test_every_digest_is_given_once(self, tmp_path: Path) -> None:
+    def test_every_digest_is_listed_once(self, tmp_path: Path) -> None:
         store = self.open(tmp_path)
         put = {store.put(_content(size)) for size in SIZES for _ in range(2)}
         store.flush()

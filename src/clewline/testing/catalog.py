@@ -2,10 +2,10 @@
 The contract of a catalog.
 
     class TestMyCatalog(CatalogContract):
-        def open(self, place: Path) -> Catalog:
-            return MyCatalog(place)
+        def open(self, folder: Path) -> Catalog:
+            return MyCatalog(folder)
 
-`open` with the same place opens the same catalog again.
+`open` with the same folder opens the same catalog again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from clewline.errors import Conflict, NotFound, UsageError
-from clewline.store.digest import Digest, digest_bytes
+from clewline.store.digest import digest_bytes
 from clewline.store.records import (
     Alias,
     Artifact,
@@ -34,25 +34,19 @@ from clewline.store.records import (
 class CatalogContract:
     """Tests that every catalog passes."""
 
-    def open(self, place: Path) -> Any:
-        """Open the catalog at a place, made when it is not there: what `Catalog` can do."""
+    def open(self, folder: Path) -> Any:
+        """Open the `Catalog` in a folder, and create it if it does not exist."""
         raise NotImplementedError
 
     @pytest.fixture
     def catalog(self, tmp_path: Path) -> Any:
-        made = self.open(tmp_path)
-        yield made
-        made.close()
+        created = self.open(tmp_path)
+        yield created
+        created.close()
 
     def test_a_record_comes_back_as_it_was(self, catalog: Any, tmp_path: Path) -> None:
         run = _run(
-            params={
-                "rate": 1.0,
-                "trees": 1,
-                "names": ["a", None],
-                "deep": {"on": True},
-                "b": b"\0",
-            },
+            params={"rate": 1.0, "names": ["a", None], "deep": {"on": True}, "b": b"\0"},
             metrics={"loss": 0.1, "limit": float("inf")},
             changed=["ä.py"],
             error={"type": "ValueError"},
@@ -69,7 +63,7 @@ class CatalogContract:
         assert found is not None
         assert str(found.metrics["loss"]) == "nan"
 
-    def test_what_is_not_there_is_none_and_an_empty_list(self, catalog: Any) -> None:
+    def test_a_missing_record_is_none_and_an_empty_list(self, catalog: Any) -> None:
         assert catalog.get(Run, "nothing") is None
         assert catalog.get(Revision, "income", 10**23) is None
         assert catalog.find(Run, id="nothing") == []
@@ -87,7 +81,7 @@ class CatalogContract:
         assert catalog.count(Run, started=1.0) == 3
         assert catalog.count(Run, ended=None) == 9
 
-    def test_records_are_found_by_how_a_text_begins(self, catalog: Any) -> None:
+    def test_records_are_found_by_a_prefix(self, catalog: Any) -> None:
         _record(catalog, _run("abcd00000000"), _run("abce00000000"), _run("b00000000000"))
         assert len(catalog.find(Run, prefix={"id": "abc"})) == 2
         assert len(catalog.find(Run, prefix={"id": "abcd"})) == 1
@@ -123,7 +117,7 @@ class CatalogContract:
         _record(catalog, _artifact(created=2.0))
         assert [artifact.created for artifact in catalog.find(Artifact)] == [1.0]
 
-    def test_a_record_may_not_refer_to_what_is_not_there(self, catalog: Any) -> None:
+    def test_a_record_may_not_refer_to_a_missing_one(self, catalog: Any) -> None:
         with pytest.raises(NotFound):
             _record(catalog, _step())
         with pytest.raises(NotFound):
@@ -134,7 +128,7 @@ class CatalogContract:
         _record(catalog, _step(), _run())
         assert catalog.count(StepRun) == 1
 
-    def test_a_transaction_that_fails_leaves_nothing(self, catalog: Any) -> None:
+    def test_a_failed_transaction_leaves_nothing(self, catalog: Any) -> None:
         def fail() -> None:
             with catalog.transaction() as transaction:
                 transaction.add(_run())
@@ -154,13 +148,13 @@ class CatalogContract:
         assert catalog.count(Run) == 1
 
     def test_artifacts_lead_to_the_step_runs_that_used_them(self, catalog: Any) -> None:
-        taken, given = digest_bytes(b"taken"), digest_bytes(b"given")
-        inputs = {"tables": [{"artifact": taken, "from": None}], "seed": {"value": 1}}
-        _record(catalog, _run(), _step(inputs=inputs, outputs=[given], files={"plot": given}))
+        used, returned = digest_bytes(b"used"), digest_bytes(b"returned")
+        inputs = {"tables": [{"artifact": used, "from": None}], "seed": {"value": 1}}
+        _record(catalog, _run(), _step(inputs=inputs, outputs=[returned], files={"plot": returned}))
         roles = [(use.artifact, use.role) for use in catalog.find(ArtifactUse, order="role")]
-        assert roles == [(given, "file:plot"), (taken, "input:tables"), (given, "output:0")]
+        assert roles == [(returned, "file:plot"), (used, "input:tables"), (returned, "output:0")]
 
-    def test_numbers_are_given_once_by_many_threads(self, catalog: Any) -> None:
+    def test_many_threads_never_get_the_same_number(self, catalog: Any) -> None:
 
         def register(_: int) -> None:
             for _ in range(10):
@@ -181,15 +175,14 @@ def _record(catalog: Any, *records: Record) -> None:
 
 
 def _run(identifier: str = "0" * 12, **fields: Any) -> Run:
-    given = {"pipeline": "income", "status": "running", "started": 1.0, **fields}
-    return msgspec.convert({"id": identifier, **given}, Run)
+    defaults = {"id": identifier, "pipeline": "income", "status": "running", "started": 1.0}
+    return msgspec.convert({**defaults, **fields}, Run)
 
 
 def _step(**fields: Any) -> StepRun:
-    given: dict[str, Any] = {"index": 0, "name": "load", "status": "running", "started": 1.0}
-    return msgspec.convert(
-        {"id": f"{'0' * 12}/00-load", "run": "0" * 12, **given, **fields}, StepRun
-    )
+    defaults: dict[str, Any] = {"id": f"{'0' * 12}/00-load", "run": "0" * 12, "index": 0}
+    defaults |= {"name": "load", "status": "running", "started": 1.0}
+    return msgspec.convert({**defaults, **fields}, StepRun)
 
 
 def _version(number: int = 1) -> ModelVersion:
