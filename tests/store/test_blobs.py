@@ -28,8 +28,8 @@ LARGE = b"large " * (LARGE_OVER // 6 + 1)
 class TestBlobs(BlobStoreContract):
     """Our blobs keep the contract of stores of blobs."""
 
-    def open(self, place: Path) -> FileBlobStore:
-        return FileBlobStore.create(place / "blobs")
+    def open(self, folder: Path) -> FileBlobStore:
+        return FileBlobStore.create(folder / "blobs")
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from clewline.testing.catalog import CatalogContract
 class TestCatalog(CatalogContract):
     """Our catalog keeps the contract of catalogs."""
 
-    def open(self, place: Path) -> Catalog:
-        return Store.create(place / ".clewline").catalog
+    def open(self, folder: Path) -> Catalog:
+        return Store.create(folder / ".clewline").catalog
 
 
 def run(identifier: str) -> Run:

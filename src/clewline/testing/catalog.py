@@ -201,7 +201,7 @@ def _version(number: int = 1) -> ModelVersion:
 
 
 def _artifact(created: float) -> Artifact:
-    digest: Digest = digest_bytes(b"table")
+    digest = digest_bytes(b"table")
     return Artifact(
         digest=digest, kind="table", format="ipc", blob=digest, size_bytes=5, created=created
     )
