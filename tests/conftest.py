@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from projects import make_project
 
 from clewline.project import Project
 
@@ -49,17 +50,11 @@ def shop() -> Shop:
     packed = _packed()
 
     def convert_model(root: Path, files: dict[str, str] | None = None) -> Project:
-        from clewline.model import seal
         from clewline.model.registry import Registry
         from clewline.store.records import Alias
         from clewline.store.store import Store
 
-        Store.create(root / ".clewline").close()
-        public = seal.make_keys(root / ".clewline" / "keys" / "seal.key")
-        (root / "clewline.toml").write_text(
-            f'[project]\nname = "shop"\nid = "0123456789abcdef"\n\n[keys]\npublic = "{public}"\n'
-        )
-        project = Project(root, "shop", "0123456789abcdef", public)
+        project = make_project(root, "shop")
         with Store.open(project.store_root) as store:
             registry = Registry(project, store)
             for content, about in packed:
@@ -182,20 +177,12 @@ class Loans:
     """A project with the model `income` in two versions, and the endpoint `income` on the first."""
 
     def __init__(self, root: Path, made: list[Any]) -> None:
-        from clewline.model import seal
         from clewline.model.package import PackageMetadata
         from clewline.model.registry import Registry
-        from clewline.project import load
         from clewline.store.store import Store
 
-        Store.create(root / ".clewline").close()
-        public = seal.make_keys(root / ".clewline" / "keys" / "seal.key")
-        (root / "clewline.toml").write_text(
-            f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
-        )
-        (root / "endpoints").mkdir()
-        (root / "signatures").mkdir()
-        self.project: Project = load(root)
+        self.project = make_project(root)
+        self.project.signatures.mkdir()
         with Store.open(self.project.store_root) as store:
             registry = Registry(self.project, store)
             for each in made:

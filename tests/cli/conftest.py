@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
+from projects import make_project
 
-from clewline.model.seal import make_keys
 from clewline.store.records import Artifact, Edge, Run, SeenFile, StepRun
 from clewline.store.store import Store
 
@@ -18,11 +18,7 @@ RUN = "4f9a2c81d0be"
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project in which a run has read the folder `data`."""
     monkeypatch.chdir(tmp_path)
-    with Store.create(tmp_path / ".clewline") as store:
-        public = make_keys(tmp_path / ".clewline" / "keys" / "seal.key")
-        (tmp_path / "clewline.toml").write_text(
-            f'[project]\nname = "income"\nid = "p-1"\n[keys]\npublic = "{public}"\n'
-        )
+    with Store.open(make_project(tmp_path, "income").store_root) as store:
         data = Artifact(
             digest="1" * 64,
             kind="tree",

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from projects import make_project
 
 from clewline.cli.main import status
-from clewline.model import seal
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
-from clewline.project import Project
 from clewline.store.store import Store
 
 SIGNATURE = (
@@ -52,15 +51,10 @@ def call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Call:
     """A project with two versions, and the command line in it."""
-    store_root = tmp_path / ".clewline"
-    Store.create(store_root).close()
-    public = seal.make_keys(store_root / "keys" / "seal.key")
-    (tmp_path / "clewline.toml").write_text(
-        f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
-    )
+    project = make_project(tmp_path)
     (tmp_path / "gate.yaml").write_text("income:\n  metrics:\n    accuracy: {min: 0.85}\n")
-    with Store.open(store_root) as store:
-        registry = Registry(Project(tmp_path, "loans", "0123456789abcdef", public), store)
+    with Store.open(project.store_root) as store:
+        registry = Registry(project, store)
         add(registry, b"first", 0.8)
         add(registry, b"second", 0.9)
     monkeypatch.chdir(tmp_path)

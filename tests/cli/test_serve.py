@@ -10,11 +10,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from projects import make_project
 from support import process
 
 from clewline.cli import main
-from clewline.model import seal
-from clewline.store.store import Store
 
 CLEWLINE = Path(sys.executable).with_name("clewline")
 
@@ -22,13 +21,8 @@ CLEWLINE = Path(sys.executable).with_name("clewline")
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project without endpoints."""
-    Store.create(tmp_path / ".clewline").close()
-    public = seal.make_keys(tmp_path / ".clewline" / "keys" / "seal.key")
-    (tmp_path / "clewline.toml").write_text(
-        f'[project]\nname = "loans"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
-    )
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return make_project(tmp_path).root
 
 
 def test_a_server_announces_its_address_refuses_a_second_on_its_port_and_stops_on_sigterm(

@@ -7,16 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+from projects import make_project
 
 from clewline.cli import main
-from clewline.store.store import Store
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Call a command in a project; give its status, output and messages."""
-    Store.create(tmp_path / ".clewline").close()
-    (tmp_path / "clewline.toml").write_text('[project]\nname = "loans"\nid = "0123456789abcdef"\n')
+    make_project(tmp_path)
     monkeypatch.chdir(tmp_path)
 
     def call(*words: str) -> tuple[int, str, str]:

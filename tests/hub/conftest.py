@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from projects import make_project
 from sklearn.linear_model import LogisticRegression
 
-from clewline.model import seal
 from clewline.project import Project
 from clewline.store.store import Store
 
@@ -143,15 +143,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """An empty project, in which we are."""
-    store_root = tmp_path / ".clewline"
-    Store.create(store_root).close()
-    public = seal.make_keys(store_root / "keys" / "seal.key")
-    (tmp_path / "clewline.toml").write_text(
-        f'[project]\nname = "p"\nid = "0123456789abcdef"\n[keys]\npublic = "{public}"\n'
-    )
-    (tmp_path / "endpoints").mkdir()
     monkeypatch.chdir(tmp_path)
-    return Project(tmp_path, "p", "0123456789abcdef", public)
+    return make_project(tmp_path, "p")
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from projects import make_project, read_adult
 
-from clewline.model import seal
 from clewline.model.families.python_class.package_files import with_spec
 from clewline.model.families.python_class.spec import DeclaredFiles, PackagedFile, PythonSpec
 from clewline.model.package import PackageMetadata
@@ -30,17 +30,6 @@ SIGNATURE = Signature(
     fields=(Field(name="age", kind="integer", bounds=(17, 90)),),
     output=Output(name="income", task="binary", labels=("<=50K", ">50K")),
 )
-
-
-def make_project(root: Path) -> Project:
-    """A project as `clewline init` leaves it, without the template."""
-    store = root / ".clewline"
-    Store.create(store).close()
-    public = seal.make_keys(store / "keys" / "seal.key")
-    (root / "clewline.toml").write_text(
-        f'[project]\nname = "loans"\nid = "0123456789abcdef"\n\n[keys]\npublic = "{public}"\n'
-    )
-    return Project(root, "loans", "0123456789abcdef", public)
 
 
 def report(**intervals: tuple[float, float, float]) -> dict[str, Any]:
@@ -130,41 +119,10 @@ def part(file: str, text: str) -> PackagedFile:
     return PackagedFile(file, digest_bytes(text.encode()))
 
 
-ADULT = (
-    "age",
-    "workclass",
-    "fnlwgt",
-    "education",
-    "education-num",
-    "marital-status",
-    "occupation",
-    "relationship",
-    "race",
-    "sex",
-    "capital-gain",
-    "capital-loss",
-    "hours-per-week",
-    "native-country",
-    "income",
-)
-
-
-def read_adult(name: str, **options: object) -> pd.DataFrame:
-    """Read a file of the Adult data from CLEWLINE_DATA, or the folder beside the repository."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("CLEWLINE_DATA", beside)) / "adult"
-    table = pd.read_csv(
-        folder / name, names=list(ADULT), skipinitialspace=True, na_values="?", **options
-    )
-    return table.assign(income=table["income"].str.rstrip("."))
-
-
 @pytest.fixture(scope="session")
 def adult() -> tuple[pd.DataFrame, pd.DataFrame]:
     """The first rows of the Adult training and test tables."""
-    return read_adult("adult.data.gz", nrows=3000), read_adult(
-        "adult.test.gz", skiprows=1, nrows=900
-    )
+    return read_adult("adult.data.gz", nrows=3000), read_adult("adult.test.gz", nrows=900)
 
 
 @pytest.fixture(scope="session")

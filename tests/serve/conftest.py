@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from projects import make_project
 from sklearn.ensemble import RandomForestClassifier
 
 from clewline import entry_points
-from clewline.model import seal
 from clewline.model.compile.compiler import compile_model
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
@@ -157,9 +158,10 @@ def loans() -> Callable[[Path], Project]:
     """Make a project with the model `income@1` and the endpoints `income` and `sure` live."""
 
     def make(root: Path) -> Project:
-        project = _project(root)
+        project = make_project(root)
         with Store.open(project.store_root) as store:
-            _register(Registry(project, store))
+            files, about = _income()
+            Registry(project, store).add(dict(files), about)
             for name, durability in (("income", "process"), ("sure", "fsync")):
                 text = f"endpoint: {name}\nmodel: income@1\nlog: {{durability: {durability}}}\n"
                 spec = parse_endpoint(text.encode(), Path(f"endpoints/{name}.yaml"))
@@ -169,16 +171,8 @@ def loans() -> Callable[[Path], Project]:
     return make
 
 
-def _project(root: Path) -> Project:
-    Store.create(root / ".clewline").close()
-    public = seal.make_keys(root / ".clewline" / "keys" / "seal.key")
-    (root / "clewline.toml").write_text(
-        f'[project]\nname = "loans"\nid = "0123456789abcdef"\n\n[keys]\npublic = "{public}"\n'
-    )
-    return Project(root, "loans", "0123456789abcdef", public)
-
-
-def _register(registry: Registry) -> None:
+@cache
+def _income() -> tuple[dict[str, bytes], PackageMetadata]:
     random = np.random.default_rng(7)
     table = pl.DataFrame(
         {"age": random.integers(17, 90, 300), "hours": random.uniform(1, 99, 300).round(2)}
@@ -202,7 +196,7 @@ def _register(registry: Registry) -> None:
         equality=msgspec.to_builtins(compiled.equality),
         versions={"numpy": np.__version__, "not-there": "1.0"},
     )
-    registry.add(files, about)
+    return files, about
 
 
 @pytest.fixture(scope="session")

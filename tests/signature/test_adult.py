@@ -1,41 +1,25 @@
 """The validator on real rows: UCI Adult, from CLEWLINE_DATA or the folder beside the repository."""
 
-import gzip
 import json
-import os
-from pathlib import Path
 
 import polars as pl
 import pytest
+from projects import read_adult
 
 from clewline.signature.check import Checker
 from clewline.signature.infer import infer_signature
 
 NUMBERS = ["age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week"]
-HEADER = """age workclass fnlwgt education education-num marital-status occupation relationship race
-sex capital-gain capital-loss hours-per-week native-country income"""
-BESIDE = Path(__file__).parents[3] / "shared" / "data"
-
-
-def read(name: str) -> pl.DataFrame:
-    folder = Path(os.environ.get("CLEWLINE_DATA", BESIDE)) / "adult"
-    with gzip.open(folder / name, "rt", encoding="ascii") as file:
-        lines = [line.strip() for line in file]
-    rows = [line.split(", ") for line in lines if line and not line.startswith("|")]
-    table = pl.DataFrame(rows, schema=HEADER.split(), orient="row")
-    return table.with_columns(
-        pl.col(NUMBERS).cast(pl.Int64), pl.exclude(NUMBERS).replace("?", None)
-    )
 
 
 @pytest.fixture(scope="module")
 def checker() -> Checker:
-    return Checker(infer_signature(read("adult.data.gz"), target="income"))
+    return Checker(infer_signature(pl.from_pandas(read_adult("adult.data.gz")), target="income"))
 
 
 @pytest.fixture(scope="module")
 def held_out() -> pl.DataFrame:
-    return read("adult.test.gz").drop("income")
+    return pl.from_pandas(read_adult("adult.test.gz")).drop("income")
 
 
 def test_its_fields_are_found(checker: Checker) -> None:
