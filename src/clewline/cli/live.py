@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from clewline.formatting import format_duration
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -66,24 +67,12 @@ def step_line(step: StepRun) -> str:
     """Return a step in one line: name, status, duration, metrics."""
     from clewline.flow.step_cache import DECLARED
 
-    words = [step.id.partition("/")[2], step.status]
+    words = [step.label, step.status]
     if step.status == "cached":
         words.append(f"from {step.cached_from}")
     elif step.wall_s is not None:
-        words.append(seconds(step.wall_s))
+        words.append(format_duration(step.wall_s))
     if step.status == "done" and step.uncacheable and step.uncacheable not in DECLARED:
         words.append(f"(not cached: {step.uncacheable})")
     words += [f"{name}={value:.4g}" for name, value in list(step.metrics.items())[:4]]
     return " ".join(words)
-
-
-def seconds(value: float) -> str:
-    """Return a duration for a person."""
-    if value < 0.1:
-        return f"{value * 1000:.1f} ms"
-    return f"{value:.2f} s" if value < 60 else f"{int(value // 60)} min {value % 60:.0f} s"
-
-
-def when(stamp: float) -> str:
-    """Return a moment in UTC, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(stamp))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clewline.cli.output import Mode, emit, print_lines, print_message
+from clewline.formatting import format_duration
 
 if TYPE_CHECKING:
     from clewline.flow.run_recorder import RunEvent
@@ -87,7 +88,7 @@ def fix_hash_seed() -> None:
 def _show(data: dict[str, Any]) -> None:
     print_lines(
         [
-            f"run {data['id']} {data['status']} in {data['wall_s']:.2f} s",
+            f"run {data['id']} {data['status']} in {format_duration(data['wall_s'])}",
             *(f"  {name} {value:.6g}" for name, value in data["metrics"].items()),
             f"  clewline runs show {data['id']}",
         ]

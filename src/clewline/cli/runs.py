@@ -8,9 +8,10 @@ import msgspec
 from cyclopts import App
 
 from clewline.cli.change_text import change_text
-from clewline.cli.live import MARKS, seconds, step_line, when
+from clewline.cli.live import MARKS, step_line
 from clewline.cli.output import console, emit, print_lines
 from clewline.cli.parameters import Limit, Offset
+from clewline.formatting import format_duration, format_time_ms
 
 if TYPE_CHECKING:
     from clewline.flow.runs import RunDifference
@@ -132,8 +133,8 @@ def _show_list(rows: list[dict[str, Any]]) -> None:
             row["id"],
             row["pipeline"],
             row["status"],
-            when(row["started"]),
-            seconds(row["wall_s"]) if row["wall_s"] is not None else "",
+            format_time_ms(row["started"]),
+            format_duration(row["wall_s"]) if row["wall_s"] is not None else "",
             _metrics(row["metrics"], most=3),
         )
     console().print(table)
@@ -142,9 +143,9 @@ def _show_list(rows: list[dict[str, Any]]) -> None:
 def _show_run(data: dict[str, Any]) -> None:
     from clewline.flow.error_report import render
 
-    took = f" in {seconds(data['wall_s'])}" if data["wall_s"] is not None else ""
+    took = f" in {format_duration(data['wall_s'])}" if data["wall_s"] is not None else ""
     facts = {
-        "started": when(data["started"]),
+        "started": format_time_ms(data["started"]),
         "command": data["command"],
         "params": " ".join(f"{name}={value}" for name, value in data["params"].items()),
         "seed": str(data["seed"]),

@@ -167,8 +167,8 @@ def _judge(
 ) -> RunReplay:
     """Compare every artifact of every step, and find the likeliest cause of a difference."""
     done = fresh.catalog.find(Run, replay_of=run.id, limit=1)
-    old = {_label(step): step for step in steps_of(store, run)}
-    new = {_label(step): step for step in (steps_of(fresh, done[0]) if done else [])}
+    old = {step.label: step for step in steps_of(store, run)}
+    new = {step.label: step for step in (steps_of(fresh, done[0]) if done else [])}
     compared = [_compare(store, fresh, step, new.get(label)) for label, step in old.items()]
     environment = environment_changes(
         environment_of(store, run), environment_of(fresh, done[0]) if done else None
@@ -198,10 +198,6 @@ def _judge(
         error=error,
         folder=folder,
     )
-
-
-def _label(step: StepRun) -> str:
-    return step.id.partition("/")[2]
 
 
 def _require_pipeline(project: Project, run: Run, steps: list[StepRun], root: Path) -> None:
@@ -269,7 +265,7 @@ def _run_worker(request: ReplayRequest, folder: Path, recorded: Environment | No
 
 
 def _compare(store: Store, fresh: Store, old: StepRun, new: StepRun | None) -> StepReplay:
-    label, finished = _label(old), ("done", "cached")
+    label, finished = old.label, ("done", "cached")
     if old.status not in finished:
         return StepReplay(label, "nothing to compare", 0, [])
     if new is None or new.status not in finished:

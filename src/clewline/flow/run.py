@@ -122,7 +122,7 @@ def execute(
         raise type(error)(error.message, f"{error.fix or ''} {summary}".strip()) from error
     except BaseException as error:  # sys.exit in a step, too, ends the run, not the record
         run, failed = _end(recorder, "failed", error), recorder.failed_step(error)
-        what = f"Step {_short(failed)}" if failed else f"The pipeline {run.pipeline!r}"
+        what = f"Step {failed.label}" if failed else f"The pipeline {run.pipeline!r}"
         raise RunFailed(
             f"{what} of run {run.id} raised {error_report.render(run.error or {})}",
             f"{_summary(recorder.steps, failed)} `clewline runs show {run.id} --logs` shows what "
@@ -170,16 +170,12 @@ def _end(recorder: RunRecorder, status: RunStatus, error: BaseException | None =
 def _summary(steps: list[StepRun], failed: StepRun | None) -> str:
     """Say which steps are done and cached, done and not cached, and not done."""
     finished = [step for step in steps if step.status in ("done", "cached")]
-    cached = ", ".join(_short(step) for step in finished if not step.uncacheable)
-    uncached = ", ".join(_short(step) for step in finished if step.uncacheable)
+    cached = ", ".join(step.label for step in finished if not step.uncacheable)
+    uncached = ", ".join(step.label for step in finished if step.uncacheable)
     parts = [f"Done and cached, so the next run skips them: {cached}."] if cached else []
     parts += [f"Done, but not cached: {uncached}."] if uncached else []
-    not_done = f"{_short(failed)} and the steps after it" if failed else "the steps that follow"
+    not_done = f"{failed.label} and the steps after it" if failed else "the steps that follow"
     return " ".join([*parts, f"Not done: {not_done}."])
-
-
-def _short(step: StepRun) -> str:
-    return step.id.partition("/")[2]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from clewline.flow.resource_usage import measure_usage
 from clewline.flow.step import Step
 from clewline.flow.step_arguments import InputPath, InputPaths, StepArguments
 from clewline.flow.step_cache import CacheHit, key_of, look_up, step_seed
-from clewline.flow.step_log import StepLog, left_log, run_folder
+from clewline.flow.step_log import StepLog, log_on_disk, run_folder
 from clewline.store.digest import Digest
 from clewline.store.records import Artifact, CacheEntry, Edge, Run, SeenFile, StepRun
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clewline.project import Project
     from clewline.store import Store
 
-DRAINED_S = 0.1
+DURABLE_AFTER_S = 0.1
 """A step that took longer than this is made durable before the next one begins: compared with
 the step, the wait is short. Shorter steps become durable in groups."""
 
@@ -237,7 +237,7 @@ class RunRecorder:
                 ]
             finally:
                 log.close()
-                printed = left_log(self.store.root, record)
+                printed = log_on_disk(self.store.root, record)
                 self.steps[index] = replace(
                     record,
                     metrics=dict(log.values),
@@ -271,7 +271,7 @@ class RunRecorder:
             new.append(entry)
         self._note(record, *new)
         self._note_outputs(record)
-        if usage.wall_s > DRAINED_S:
+        if usage.wall_s > DURABLE_AFTER_S:
             self.records.drain()
         self.notify("step ended", record)
         return outputs

@@ -78,7 +78,7 @@ def log_of(store: Store, step: StepRun) -> str:
     if step.cached_from is not None:
         origin = store.catalog.get(StepRun, step.cached_from)
         return log_of(store, origin) if origin is not None else ""
-    left = step_log.left_log(store.root, step)
+    left = step_log.log_on_disk(store.root, step)
     return left.read_text("utf-8", "replace") if left is not None else ""
 
 
@@ -105,7 +105,7 @@ def compare_runs(store: Store, first: Run, second: Run) -> RunDifference:
     both = (first, second)
     params = ({"pipeline": run.pipeline, "seed": run.seed, **run.params} for run in both)
     codes = (snapshot_of(store, run) for run in both)
-    steps = [{step.id.partition("/")[2]: step for step in steps_of(store, run)} for run in both]
+    steps = [{step.label: step for step in steps_of(store, run)} for run in both]
     outputs = ({label: step.outputs for label, step in side.items()} for side in steps)
     statuses = ({label: step.status for label, step in side.items()} for side in steps)
     return RunDifference(
@@ -133,7 +133,7 @@ def close_dead_runs(store: Store) -> list[str]:
         steps = []
         for step in _steps(store, run):
             if step.status == "running":
-                left = step_log.left_log(store.root, step)
+                left = step_log.log_on_disk(store.root, step)
                 logs = store.blobs.put_file(left) if left is not None else None
                 step = replace(step, status="interrupted", logs=logs)
             steps.append(step)
@@ -154,7 +154,7 @@ def _steps(store: Store, run: Run) -> list[StepRun]:
     if run.status == "running":
         # Steps that have written something, in a process killed before they were recorded.
         known = {step.id for step in steps}
-        for name in step_log.left_steps(store.root, run.id):
+        for name in step_log.steps_on_disk(store.root, run.id):
             index, _, step_name = name.partition("-")
             if (id_ := f"{run.id}/{name}") not in known:
                 steps.append(
@@ -168,7 +168,7 @@ def _steps(store: Store, run: Run) -> list[StepRun]:
                     )
                 )
     return [
-        replace(step, metrics={**step.metrics, **step_log.left_metrics(store.root, step)})
+        replace(step, metrics={**step.metrics, **step_log.metrics_on_disk(store.root, step)})
         if step.status == "running"
         else step
         for step in steps

@@ -65,7 +65,7 @@ def look_up(store: Store, key: StepKey) -> CacheHit | None:
     return (entry, held) if len(held) == len(artifacts) else None
 
 
-COMPARED = 20
+COMPARED_CALLS = 20
 """The number of earlier calls of a step function among which the nearest key is searched."""
 
 
@@ -197,7 +197,7 @@ class _PlanEngine:
         if reason := declared or key.uncacheable:
             return StepPlan(step=label, verdict="never", reason=reason)
         earlier = self._store.catalog.find(
-            CacheEntry, function=step.function, order="-created", limit=COMPARED
+            CacheEntry, function=step.function, order="-created", limit=COMPARED_CALLS
         )
         new = msgspec.json.decode(msgspec.json.encode(key.parts))
         candidates = [

@@ -85,15 +85,15 @@ class StepLog:
 # What a run that is going on, or was killed, has left on disk
 
 
-def left_log(store_root: Path, step: StepRun) -> Path | None:
+def log_on_disk(store_root: Path, step: StepRun) -> Path | None:
     """Return the log of a step that is running or was killed; None when it printed nothing."""
-    path = run_folder(store_root, step.run) / f"{step.id.partition('/')[2]}.log"
+    path = run_folder(store_root, step.run) / f"{step.label}.log"
     return path if path.is_file() else None  # a child that the step forked may have written it
 
 
-def left_metrics(store_root: Path, step: StepRun) -> dict[str, float]:
+def metrics_on_disk(store_root: Path, step: StepRun) -> dict[str, float]:
     """Return the metrics of a step that is running or was killed."""
-    path = run_folder(store_root, step.run) / f"{step.id.partition('/')[2]}.metrics"
+    path = run_folder(store_root, step.run) / f"{step.label}.metrics"
     found: dict[str, float | str] = {}
     for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
         if line.endswith(b"\n"):  # the last one may be torn
@@ -101,7 +101,7 @@ def left_metrics(store_root: Path, step: StepRun) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def left_steps(store_root: Path, run_id: str) -> list[str]:
+def steps_on_disk(store_root: Path, run_id: str) -> list[str]:
     """Return the names `NN-name` of the steps that have written something."""
     return sorted({path.stem for path in run_folder(store_root, run_id).glob("*")})
 

@@ -71,7 +71,7 @@ def try_graph(pool: SharedModels, draft: RevisionDraft, source: str) -> GraphTri
         trial = _Trial(pool, draft.revision, functions).run(source)
     for path in reads.paths():
         if path.startswith(reads.root + os.sep):  # outside the project libraries read a lot
-            problems.add("reads_file", "graph", file=reads.shown(path))
+            problems.add("reads_file", "graph", file=reads.relative_path(path))
     problems.require_none(source)
     return trial
 

@@ -99,6 +99,11 @@ class StepRun(Record, frozen=True, kw_only=True):
     started: float
     ended: float | None = None
 
+    @property
+    def label(self) -> str:
+        """The name within its run, such as 03-fit."""
+        return self.id.partition("/")[2]
+
 
 class CacheEntry(Record, frozen=True, kw_only=True):
     """The outputs that a step key stands for."""

@@ -313,7 +313,7 @@ def _step(records: RecordSource, text: str) -> str | None:
         step.id
         for each in records.find(Run, prefix={"id": run}, limit=None)
         for step in records.find(StepRun, run=each.id, limit=None)
-        if step.id.partition("/")[2].startswith(rest)
+        if step.label.startswith(rest)
     ]
     _require_one(text, steps, "step runs")
     return steps[0] if steps else None

@@ -44,7 +44,7 @@ def versions(modules: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for module in modules:
         top = module.partition(".")[0]
-        name = "clewline" if top == "clewline" else holder(module)
+        name = "clewline" if top == "clewline" else distribution_of(module)
         if name is not None:
             found |= _closure(name)
             continue
@@ -146,7 +146,7 @@ def _requirements(folder: str) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=4096)
-def holder(module: str) -> str | None:
+def distribution_of(module: str) -> str | None:
     """
     Return the distribution that a module belongs to, or None when no record names it.
 

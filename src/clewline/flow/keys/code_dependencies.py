@@ -91,7 +91,7 @@ class CodeDependencies(ObjectWalk):
 
     def constant(self, label: str, value: Any) -> None:
         """Add a value that is not code: it counts by its content."""
-        self.constants[label] = shown(value, self.content(value, f"the value {label}"))
+        self.constants[label] = constant_text(value, self.content(value, f"the value {label}"))
         if type(value) not in LEAVES:
             self.guards.values.append((value, fingerprint(value)))
 
@@ -562,7 +562,7 @@ def _unwrapped(value: Any) -> Any:
     return value
 
 
-def shown(value: Any, piece: bytes) -> str:
+def constant_text(value: Any, piece: bytes) -> str:
     """Return a constant as the key holds it: short plain values as they are, others by digest."""
     if type(value) in LEAVES and len(text := repr(value)) <= SHORT:
         return f"{text} ({type(value).__name__})"

@@ -82,13 +82,13 @@ class FileReads:
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             return (
-                f"it read {self.shown(found[0])}{more}, which is not an input: "
+                f"it read {self.relative_path(found[0])}{more}, which is not an input: "
                 "pass it as a Path parameter"
             )
         program = next(iter(self.programs), None)
         return program and f"it started the program {program}, whose reads are not seen"
 
-    def shown(self, path: str) -> str:
+    def relative_path(self, path: str) -> str:
         """Return a path of the project relative to it."""
         return os.path.relpath(path, self.root) if path.startswith(self.root + os.sep) else path
 

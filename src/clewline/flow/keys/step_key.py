@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from clewline.flow.code import packages
-from clewline.flow.keys.code_dependencies import CodeDependencies, shown
+from clewline.flow.keys.code_dependencies import CodeDependencies, constant_text
 from clewline.flow.keys.object_content import Guards, imported_type
 from clewline.store.changes import Change, changes
 from clewline.store.digest import Digest, digest_bytes
@@ -118,7 +118,7 @@ def step_key(
     """
     found = CodeDependencies(Path(parts.root))
     given = {
-        name: shown(value, found.content(value, f"the parameter {name}"))
+        name: constant_text(value, found.content(value, f"the parameter {name}"))
         for name, value in params.items()
     }
     digests: dict[str, str] = {}

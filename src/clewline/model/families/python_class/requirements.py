@@ -28,7 +28,7 @@ def requirements_of(code: Mapping[str, bytes], frame: str) -> dict[str, str]:
     """
     modules = {module for source in code.values() for module in imported_modules(source)}
     outside = {name for name in modules if _is_outside(name, code)}
-    holders = {packages.holder(module) for module in outside}
+    holders = {packages.distribution_of(module) for module in outside}
     holders |= {LIBRARIES[frame]} if frame in LIBRARIES else set()
     known = packages.installed()
     names = sorted(name for name in holders if name in known and name != "clewline")
