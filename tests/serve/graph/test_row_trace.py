@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from clewline.model.runtime import Outputs
-from clewline.serve.graph.row_trace import column_checksums, output_checksums
+from clewline.serve.graph.node import NodeAnswers
+from clewline.serve.graph.row_trace import column_checksums, output_checksums, row_traces
+from clewline.serve.log.frame import RoutePath
 from clewline.signature.columns import Columns
 
 
@@ -63,3 +65,19 @@ def test_answers_that_differ_in_a_label_or_probability_have_different_checksums(
     assert len(set(found.tolist())) == 3
     values = output_checksums(Outputs(values=np.array([1.0, 1.0, np.nextafter(1.0, 2.0)])))
     assert values[0] == values[1] != values[2]
+
+
+def test_each_row_has_the_path_that_it_took_and_its_own_checksums() -> None:
+    paths = (
+        RoutePath("a@1", (("left", 1.0),), "left"),
+        RoutePath("b@1", (("right", 2.0),), "right"),
+    )
+    answers = NodeAnswers(
+        Outputs(values=np.zeros(3)),
+        paths,
+        np.array([1, 0, 1]),
+        {"left": np.array([10, 11, 12]), "right": np.array([20, 21, 22])},
+    )
+    traces = row_traces(answers, 3)
+    assert [trace.path for trace in traces] == [paths[1], paths[0], paths[1]]
+    assert [int.from_bytes(trace.checksums, "little") for trace in traces] == [20, 11, 22]
