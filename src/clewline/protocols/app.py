@@ -106,9 +106,7 @@ class HttpApp:
             (endpoint.opened_statistics or endpoint.statistics).record_request(
                 (reply.status, seconds)
             )
-        self.health.statuses[route.name, reply.status] += 1
-        if self.log is not None:
-            self.log.note(request, route, reply)
+        self._note(request, route, reply)
 
     def screen(self, request: HttpRequest) -> HttpResponse | None:
         """Refuse a large body from a caller who has no access."""
@@ -179,11 +177,7 @@ class HttpApp:
             self.log.note(request, route, response)
 
 
-def _nothing(request: HttpRequest) -> None:
-    raise NotFound("There is nothing here.", "GET /openapi.json lists the routes.")
-
-
-REFUSED = HttpRoute("refused", None, (), _nothing)
+REFUSED = error_route("refused", NotFound("There is nothing here."))
 """The route under which a request is counted that the server itself refuses."""
 
 

@@ -13,7 +13,6 @@ process. Beyond loopback, callers need tokens here as well.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 from clewline import project
@@ -30,8 +29,6 @@ from clewline.protocols.http.request import (
 )
 from clewline.serve.access import TokenChecker, tokens_required
 from clewline.serve.endpoint_server import EndpointServer
-
-logger = logging.getLogger(__name__)
 
 
 def application() -> RsgiApplication:
@@ -51,7 +48,12 @@ class RsgiApplication:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start to load the endpoints; requests wait until they are loaded."""
-        self._opened = loop.create_task(self._open())
+
+        async def open_all() -> None:
+            self._token_checker.open()
+            await self._endpoints.open()
+
+        self._opened = loop.create_task(open_all())
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close the log and the models."""
@@ -70,7 +72,20 @@ class RsgiApplication:
             self._token_checker.required = tokens_required(_host(scope.server), False)
         except UsageError:  # a socket of the file system, which others may forward to
             self._token_checker.required = True
-        request = self._request(scope)
+        query = f"?{scope.query_string}" if scope.query_string else ""
+        request = RsgiRequest(
+            address=_host(scope.client),
+            ready=asyncio.get_running_loop().create_future(),
+            more=asyncio.Event(),
+            application=self._app,
+            method=scope.method.encode(),
+            target=f"{scope.path}{query}".encode(),
+            version=scope.http_version,
+            headers={
+                name.encode(): value.encode("latin-1", "replace")
+                for name, value in scope.headers.items()
+            },
+        )
         if (refusal := await self._read_body(request, protocol)) is not None:
             _send(scope, protocol, refusal)
             return
@@ -80,26 +95,6 @@ class RsgiApplication:
             _send(scope, protocol, response)
         else:
             await request.send_stream(scope, protocol, response, request.stream)
-
-    def _request(self, scope: Any) -> RsgiRequest:
-        query = f"?{scope.query_string}" if scope.query_string else ""
-        return RsgiRequest(
-            client=_host(scope.client),
-            ready=asyncio.get_running_loop().create_future(),
-            more=asyncio.Event(),
-            app=self._app,
-            method=scope.method.encode(),
-            target=f"{scope.path}{query}".encode(),
-            version=scope.http_version,
-            headers={
-                name.encode(): value.encode("latin-1", "replace")
-                for name, value in scope.headers.items()
-            },
-        )
-
-    async def _open(self) -> None:
-        self._token_checker.open()
-        await self._endpoints.open()
 
     async def _read_body(self, request: HttpRequest, protocol: Any) -> HttpResponse | None:
         """Read the body; return the refusal if it is not admitted, or too large."""
@@ -121,16 +116,12 @@ class RsgiApplication:
 class RsgiRequest(HttpRequest):
     """A request that came through Granian: its answer resolves a future."""
 
-    app: HttpApp
-    client: str
+    application: HttpApp
+    address: str
     ready: asyncio.Future[HttpResponse]
     more: asyncio.Event
     is_lost: bool = False
     is_aborted: bool = False
-
-    @property
-    def address(self) -> str:
-        return self.client
 
     @property
     def is_full(self) -> bool:
@@ -138,18 +129,6 @@ class RsgiRequest(HttpRequest):
 
     def is_abandoned(self) -> bool:
         return self.is_lost
-
-    def answer(self, response: HttpResponse) -> None:
-        assert self.reply is None, "a request is answered once"
-        self.reply = response
-        self.conclude()
-        self.flush()
-
-    def conclude(self) -> None:
-        try:
-            self.app.answered(self)
-        except Exception:  # the answer leaves nevertheless
-            logger.exception("a request could not be counted and logged")
 
     def flush(self) -> None:
         if self.reply is not None and not self.ready.done():

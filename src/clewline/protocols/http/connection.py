@@ -114,20 +114,12 @@ class ReceivedRequest(HttpRequest):
     def is_full(self) -> bool:
         return self.connection.is_full
 
+    @property
+    def application(self) -> HttpApplication:
+        return self.connection.shared.application
+
     def is_abandoned(self) -> bool:
         return self.connection.lost
-
-    def answer(self, response: HttpResponse) -> None:
-        assert self.reply is None, "a request is answered once"
-        self.reply = response
-        self.conclude()
-        self.connection.flush()
-
-    def conclude(self) -> None:
-        try:
-            self.connection.shared.application.answered(self)
-        except Exception:  # the answer leaves nevertheless
-            logger.exception("a request could not be counted and logged")
 
     def flush(self) -> None:
         self.connection.flush()
@@ -235,7 +227,13 @@ class HttpConnection(asyncio.Protocol):
         else:
             if self._reading is not None:
                 if was_reading is self._reading:
-                    self._count_unparsed(len(data))
+                    # Limit the bytes beside the body: headers, chunk sizes, trailers.
+                    self._unparsed_bytes += len(data)
+                    self._fed_bytes += len(data)
+                    past_body = self._fed_bytes - CHUNKING * self._body_bytes
+                    aside = max(self._unparsed_bytes, past_body)
+                    if aside > self.limits.head_bytes + len(data):
+                        self._refuse(_head_too_large(self.limits.head_bytes))
             elif was_reading is None and self._latest is not None:
                 self._remember_head(data, self._latest)
         self._latest = None
@@ -402,14 +400,6 @@ class HttpConnection(asyncio.Protocol):
         self._head_bytes += size
         if self._head_bytes > self.limits.head_bytes:
             raise _head_too_large(self.limits.head_bytes)
-
-    def _count_unparsed(self, size: int) -> None:
-        """Limit the bytes beside the body: headers, chunk sizes and extensions, trailers."""
-        self._unparsed_bytes += size
-        self._fed_bytes += size
-        aside = max(self._unparsed_bytes, self._fed_bytes - CHUNKING * self._body_bytes)
-        if aside > self.limits.head_bytes + size:
-            self._refuse(_head_too_large(self.limits.head_bytes))
 
     def _make_room(self, body_bytes: int) -> None:
         limits = self.limits

@@ -109,24 +109,17 @@ def _is_foreign_listener(port: int, ours: list[socket.socket]) -> bool:
     """Return whether another process listens on the port."""
     own = {os.fstat(each.fileno()).st_ino for each in ours}
     addresses = {each.getsockname()[0] for each in ours}
-    listening: set[int] = set()
+    lines: list[str] = []
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         with suppress(OSError):  # no such table on this system
-            listening |= _listening_inodes(table.read_text(), port, addresses)
-    return bool(listening - own)
-
-
-def _listening_inodes(table: str, port: int, addresses: set[str]) -> set[int]:
-    """Return the inodes of the sockets that listen on a port of all, or one of these, addresses."""
-    found = set()
-    for line in table.splitlines()[1:]:
-        words = line.split()
+            lines += table.read_text().splitlines()[1:]
+    for words in map(str.split, lines):
         address, _, hexadecimal = words[1].partition(":")
-        if words[3] != LISTENING or int(hexadecimal, 16) != port:
+        if words[3] != LISTENING or int(hexadecimal, 16) != port or int(words[9]) in own:
             continue
         if not int(address, 16) or _address_text(address) in addresses:
-            found.add(int(words[9]))
-    return found
+            return True
+    return False
 
 
 def _address_text(address: str) -> str:
@@ -184,23 +177,17 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in EXHAUSTED:
                     raise
-                self._pause_accepting(error)
+                logger.error("no connections are accepted for %g s: %s", PAUSE_S, error.strerror)
+                self._loop.remove_reader(self._listening)
+                self._pause = self._loop.call_later(PAUSE_S, self._listen)
                 return
-            self._open(accepted)
-
-    def _pause_accepting(self, error: OSError) -> None:
-        logger.error("no connections are accepted for %g s: %s", PAUSE_S, error.strerror)
-        self._loop.remove_reader(self._listening)
-        self._pause = self._loop.call_later(PAUSE_S, self._listen)
-
-    def _open(self, accepted: socket.socket) -> None:
-        accepted.setblocking(False)
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        opening: asyncio.Task[object] = self._loop.create_task(
-            self._loop.connect_accepted_socket(self._make_protocol, accepted)
-        )
-        self._opening.add(opening)
-        opening.add_done_callback(self._opened)
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opening: asyncio.Task[object] = self._loop.create_task(
+                self._loop.connect_accepted_socket(self._make_protocol, accepted)
+            )
+            self._opening.add(opening)
+            opening.add_done_callback(self._opened)
 
     def _opened(self, opening: asyncio.Task[object]) -> None:
         self._opening.discard(opening)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
+
+logger = logging.getLogger(__name__)
 
 JSON = b"application/json"
 
@@ -122,17 +125,28 @@ class HttpRequest(msgspec.Struct, eq=False, kw_only=True):
         """Return whether the caller has gone, so that nobody would read an answer."""
         raise NotImplementedError
 
+    @property
+    def application(self) -> HttpApplication:
+        """Counts and logs the request once it is answered."""
+        raise NotImplementedError
+
     def answer(self, response: HttpResponse) -> None:
         """Answer, once; it is sent after the answers to earlier requests of the connection."""
-        raise NotImplementedError
+        assert self.reply is None, "a request is answered once"
+        self.reply = response
+        self.conclude()
+        self.flush()
 
     def flush(self) -> None:
         """Send what has been answered so far."""
         raise NotImplementedError
 
     def conclude(self) -> None:
-        """Have the application count and log a streamed answer that has ended."""
-        raise NotImplementedError
+        """Have the application count and log the request."""
+        try:
+            self.application.answered(self)
+        except Exception:  # the answer leaves nevertheless
+            logger.exception("a request could not be counted and logged")
 
     def abort(self) -> None:
         """Drop the connection, so that the caller notices that the answer is incomplete."""

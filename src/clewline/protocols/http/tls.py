@@ -54,15 +54,15 @@ class Certificate:
     def __init__(self, chain: Path, key: Path) -> None:
         self.chain, self.key = chain, key
         self.context = _context(chain, key)
-        self._seen = self._stamp()
+        self._seen = _file_states(chain, key)
         self.ends = _warn_of_end(chain)  # when it does, in seconds since the epoch
 
     def refresh(self) -> bool:
         """Read files that have changed, for new connections; return whether they are used."""
-        stamp = self._stamp()
-        if stamp == self._seen:
+        states = _file_states(self.chain, self.key)
+        if states == self._seen:
             return False
-        self._seen = stamp
+        self._seen = states
         try:
             self.context = _context(self.chain, self.key)
         except InvalidConfig as error:
@@ -71,9 +71,6 @@ class Certificate:
         logger.info("the certificate %s was read again", self.chain)
         self.ends = _warn_of_end(self.chain)
         return True
-
-    def _stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_stamp(path) for path in (self.chain, self.key))
 
 
 class TlsLayer(asyncio.Protocol):
@@ -242,7 +239,12 @@ class TlsLayer(asyncio.Protocol):
 
 def _context(chain: Path, key: Path) -> ssl.SSLContext:
     for path in (chain, key):
-        _require_readable(path)
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise InvalidConfig(
+                f"{path} cannot be read: {error.strerror}.", "Name an existing PEM file."
+            ) from error
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -267,15 +269,6 @@ def _no_passphrase() -> str:
     raise ValueError("the key has a passphrase")  # OpenSSL would ask for it on the terminal
 
 
-def _require_readable(path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise InvalidConfig(
-            f"{path} cannot be read: {error.strerror}.", "Name an existing PEM file."
-        ) from error
-
-
 def _warn_of_end(chain: Path) -> float:
     """Return when a certificate ends; warn if callers will refuse it, now or soon."""
     from cryptography.x509 import load_pem_x509_certificates
@@ -292,10 +285,11 @@ def _warn_of_end(chain: Path) -> float:
     return ends.timestamp()
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes with a file; None if it does not exist."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _file_states(*paths: Path) -> list[tuple[int, int, int]]:
+    """Return what changes with files: the inode, size and time of each that exists."""
+    states = []
+    for path in paths:
+        with suppress(OSError):
+            found = path.stat()
+            states.append((found.st_ino, found.st_size, found.st_mtime_ns))
+    return states
