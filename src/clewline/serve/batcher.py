@@ -53,7 +53,7 @@ BATCH_S = 0.005
 """How long a batch should take: the neighbours of a large request wait for this long."""
 INLINE_S = 0.006
 """A batch that is expected to take longer is computed on a thread …"""
-WARY = 8
+SLOW_BATCHES = 8
 """… and after one that did take longer, so are this many quick ones."""
 REPORT_S = 1.0
 """Minimum time between two lines of the server's log about failed rows of one revision."""
@@ -196,7 +196,7 @@ class Batcher:
         self._is_scheduled = False
         self._in_flight = {False: 0, True: 0}  # batches on threads; True: of large calls
         self._large_is_next = False  # they take turns where one batch is computed at a time
-        self._wary = 0  # batches that go to a thread, since one took long
+        self._slow_left = 0  # batches that go to a thread, since one took long
         self._unlogged = 0  # frames that the log's thread has
         self._when_idle: list[Callable[[], None]] = []
         self._reported_at = -REPORT_S
@@ -279,7 +279,9 @@ class Batcher:
             pieces: list[_Piece] = []
             try:
                 rows = self._form_batch(queue, pieces)
-                slow = queue is self._large or self._wary or self.cost.estimate(rows) > INLINE_S
+                slow = (
+                    queue is self._large or self._slow_left or self.cost.estimate(rows) > INLINE_S
+                )
                 if slow or self._in_flight[True] or self._in_flight[False]:
                     self._compute_on_thread(pieces, rows, queue is self._large)
                 elif pieces:
@@ -356,9 +358,9 @@ class Batcher:
         rows: list[Any] = []
         entities: list[str | None] = []
         for piece in pieces:
-            call, whose = piece.call, piece.call.part.entities
+            call, given = piece.call, piece.call.part.entities
             rows += call.rows if piece.is_whole else call.rows[piece.start : piece.stop]
-            entities += whose[piece.start : piece.stop] if whose else [None] * len(piece)
+            entities += given[piece.start : piece.stop] if given else [None] * len(piece)
         try:
             return pieces, self._predictor.answer(rows, entities, ids)
         except InvalidInput as error:  # a level that the model's own encoder refuses
@@ -389,7 +391,12 @@ class Batcher:
                     part = BatchAnswer(ids[first:last], answers[first:last], traces[first:last])
                     call.partial.append((piece.start, part))
                     if sum(len(part.ids) for _, part in call.partial) == len(call.rows):
-                        _join_pieces(call)
+                        # They may have been answered in any order.
+                        for _, part in sorted(call.partial, key=itemgetter(0)):
+                            call.ids += part.ids
+                            call.answers += part.answers
+                            call.traces += part.traces
+                        call.partial = []
                         self._log_calls([call])
                 first = last
             if whole:
@@ -397,7 +404,8 @@ class Batcher:
             self._statistics.record_paths(result.paths)
         self.cost.observe(rows, spent_s)
         # The cost forgets slowly; a model that has become slow stalls the loop once.
-        self._wary = WARY if spent_s > INLINE_S else max(self._wary - 1, 0)
+        left = self._slow_left - 1
+        self._slow_left = SLOW_BATCHES if spent_s > INLINE_S else max(left, 0)
         self._statistics.compute.observe(spent_s)
         self._statistics.batch_rows.observe(rows)
 
@@ -503,15 +511,6 @@ class Batcher:
             call.done(call)
         except Exception:
             logger.exception("%s: an answer could not be delivered", self._ref)
-
-
-def _join_pieces(call: PredictCall) -> None:
-    """Join the pieces of a call; they may have been answered in any order."""
-    for _, part in sorted(call.partial, key=itemgetter(0)):
-        call.ids += part.ids
-        call.answers += part.answers
-        call.traces += part.traces
-    call.partial = []
 
 
 def late() -> DeadlineExceeded:

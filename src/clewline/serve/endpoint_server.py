@@ -212,8 +212,11 @@ class EndpointServer:
         """
         endpoint = self.endpoints.get(name)
         if endpoint is None:
-            near = self._near(name)
-            hint = f"Did you mean {near!r}?" if near else "GET /v1/endpoints lists them."
+            names: Iterable[str] = self.endpoints
+            if len(self.endpoints) > NEAR:  # among thousands, only names that begin alike
+                names = [known for known in names if known[:2] == name[:2]][:NEAR]
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else "GET /v1/endpoints lists them."
             raise NotFound(f"There is no endpoint {name!r} here.", hint)
         return endpoint
 
@@ -295,13 +298,6 @@ class EndpointServer:
         self.when_loaded(endpoint, found.set_result)
         return found
 
-    def _near(self, name: str) -> str | None:
-        """Find the nearest name; among thousands, only names that begin alike."""
-        names: Iterable[str] = self.endpoints
-        if len(self.endpoints) > NEAR:
-            names = [known for known in names if known[:2] == name[:2]][:NEAR]
-        return next(iter(difflib.get_close_matches(name, names, n=1)), None)
-
     # ---- following the catalog
 
     async def _watch(self) -> None:
@@ -318,7 +314,10 @@ class EndpointServer:
             else:
                 self.failure = None
             self.statistics.fold()
-            self._try_again()
+            # Retry failed loads of endpoints that an older revision still answers.
+            for endpoint in self.endpoints.values():
+                if endpoint.failure is not None and endpoint.serving and endpoint.may_retry:
+                    self._load(endpoint)
 
     def _changes(self) -> list[LiveRevision]:
         """Return the revisions that went live, and read the routers' states; on a thread."""
@@ -361,12 +360,6 @@ class EndpointServer:
                 endpoint.notify(endpoint.refusal)
         elif (is_new or was_unloaded) and (eager or endpoint.serving or endpoint.waiting):
             self._load(endpoint)
-
-    def _try_again(self) -> None:
-        """Retry failed loads of endpoints that an older revision still answers."""
-        for endpoint in self.endpoints.values():
-            if endpoint.failure is not None and endpoint.serving and endpoint.may_retry:
-                self._load(endpoint)
 
     async def _persist(self, name: str, *, unloaded: bool) -> None:
         live = await self.loop.run_in_executor(
@@ -441,14 +434,20 @@ class EndpointServer:
 
     def _swap(self, endpoint: ServedEndpoint, loaded: LoadedRevision) -> None:
         """Send new requests to another revision; those under way stay with theirs."""
+        revision = loaded.revision
+        computing: Callable[[], AbstractContextManager[None]] = nullcontext
+        if self.work_observer is not None:
+            computing = partial(
+                self.work_observer.computing, endpoint.name, revision.number, loaded.timeout_s
+            )
         batcher = Batcher(
             loaded,
             self._log,
-            revisions.durability(loaded.revision),
+            revisions.durability(revision),
             self.threads,
             endpoint.statistics,
             cost=loaded.cost,
-            computing=self._computing(loaded),
+            computing=computing,
             queue_rows=self._queue_rows,
             ref=loaded.ref,
         )
@@ -463,22 +462,11 @@ class EndpointServer:
         if len(self.model_cache) > EAGER:
             self._allocator.loaded()
         endpoint.notify(serving)
-        self._evict(serving)
-
-    def _evict(self, keep: ServedRevision) -> None:
-        for resident in self.model_cache.evict(keep):
+        for resident in self.model_cache.evict(serving):
             assert isinstance(resident, ServedRevision)
             self.endpoints[resident.loaded.revision.endpoint].serving = None
             resident.release()
             self.load_statistics.evictions += 1
-
-    def _computing(self, loaded: LoadedRevision) -> Callable[[], AbstractContextManager[None]]:
-        if self.work_observer is None:
-            return nullcontext
-        revision = loaded.revision
-        return partial(
-            self.work_observer.computing, revision.endpoint, revision.number, loaded.timeout_s
-        )
 
     def _release(self, endpoint: ServedEndpoint) -> None:
         """Stop answering with an endpoint's current revision."""

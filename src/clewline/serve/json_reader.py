@@ -60,7 +60,15 @@ class JsonReader:
         self.checker = checker
         self._max_rows = max_rows
         self._fields = {field.name for field in checker.signature.fields}
-        self._decode = _envelope_decoder(checker)
+        # The decoder of the fast pass; None if msgspec cannot match a field's name.
+        self._decode: Callable[[bytes], Any] | None = None
+        if all(map(is_matchable, self._fields)):
+            rows: Any = list[checker.row_type]  # type: ignore[name-defined]
+            entities: tuple[str, Any, None] = ("entities", list[str] | None, None)
+            envelope = msgspec.defstruct(
+                "Envelope", [("rows", rows), entities], forbid_unknown_fields=True
+            )
+            self._decode = msgspec.json.Decoder(envelope).decode
 
     def read(self, body: bytes) -> RequestRows:
         """
@@ -189,20 +197,6 @@ class JsonReader:
         if entities is not None and len(entities) != len(rows):
             raise _wrong_entity_count(len(entities), len(rows))
         return RequestRows(rows, entities)
-
-
-def _envelope_decoder(checker: Checker) -> Callable[[bytes], Any] | None:
-    """Make the decoder of the fast pass; None if msgspec cannot match a field's name."""
-    if not all(is_matchable(field.name) for field in checker.signature.fields):
-        return None
-    rows: Any = list[checker.row_type]  # type: ignore[name-defined]
-    strings: Any = list[str] | None
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-        ("rows", rows),
-        ("entities", strings, None),
-    ]
-    envelope = msgspec.defstruct("Envelope", fields, forbid_unknown_fields=True)
-    return msgspec.json.Decoder(envelope).decode
 
 
 class _EnvelopeParts(msgspec.Struct, forbid_unknown_fields=True):

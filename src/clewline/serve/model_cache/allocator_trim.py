@@ -6,8 +6,6 @@ import ctypes
 import gc
 import time
 from concurrent.futures import Executor
-from functools import cache
-from typing import Any
 
 SHARE = 16
 """Memory is returned when this part (1/16) of the budget was freed …"""
@@ -62,11 +60,5 @@ def return_memory(*, collect: bool = False) -> None:
         gc.unfreeze()
         gc.collect()
         gc.freeze()
-    trim = _trim()
-    if trim is not None:
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
-
-
-@cache
-def _trim() -> Any:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)

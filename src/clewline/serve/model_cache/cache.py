@@ -38,7 +38,6 @@ class ModelCache:
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
         self.bytes = 0
-        self.evictions = 0
         self._order: OrderedDict[CachedRevision, None] = OrderedDict()
         self._users: Counter[str] = Counter()  # of a model
         self.used = self._order.move_to_end
@@ -68,18 +67,11 @@ class ModelCache:
 
     def evict(self, keep: CachedRevision) -> list[CachedRevision]:
         """Remove the least recently used until the budget holds, and return them; never `keep`."""
-        if self.bytes <= self.budget_bytes:
-            return []
         evicted: list[CachedRevision] = []
-        while self.bytes > self.budget_bytes and (oldest := self._oldest(keep)) is not None:
+        while self.bytes > self.budget_bytes:
+            may_go = (r for r in self._order if not (r is keep or r.pinned or r.busy))
+            if (oldest := next(may_go, None)) is None:
+                break
             self.remove(oldest)
             evicted.append(oldest)
-        self.evictions += len(evicted)
         return evicted
-
-    def _oldest(self, keep: CachedRevision) -> CachedRevision | None:
-        """Find the least recently used revision that may go."""
-        for revision in self._order:
-            if revision is not keep and not revision.pinned and not revision.busy:
-                return revision
-        return None

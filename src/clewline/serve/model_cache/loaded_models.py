@@ -78,6 +78,11 @@ class LoadedModel:
             return self.predictor.error
         return None
 
+    @property
+    def restarts(self) -> int:
+        """How often its own process was started again; 0 if it has none."""
+        return int(getattr(self.predictor, "restarts", 0))
+
     def release(self) -> None:
         """Give up one use of it; the last one closes it."""
         self.pool.release(self)
@@ -93,17 +98,12 @@ class SharedModels:
     """
 
     def __init__(self, project: Project) -> None:
-        self._project = project
+        self.project = project
         self._pinned: dict[str, Digest] = {}
         self._loaded: dict[Key, LoadedModel] = {}
         self._loading: dict[Key, threading.Event] = {}  # being loaded by another thread
         self._restarts: Counter[str] = Counter()  # of isolated models that were closed
         self._lock = threading.Lock()
-
-    @property
-    def project(self) -> Project:
-        """The project with the packages."""
-        return self._project
 
     def pin(self, pinned: dict[str, Digest]) -> None:
         """Record which package each version must have; versions never change, so this only adds."""
@@ -145,16 +145,16 @@ class SharedModels:
                 return
             del self._loaded[model.ref, model.isolate]
             if model.isolate:
-                self._restarts[model.ref] += _restarts(model)
+                self._restarts[model.ref] += model.restarts
         model.predictor.close()
 
     def restarts(self) -> dict[str, int]:
-        """Say how often the process of each isolated model was started again."""
+        """Return how often the process of each isolated model was started again."""
         with self._lock:
             found = Counter(self._restarts)
             for model in self._loaded.values():
                 if model.isolate:
-                    found[model.ref] += _restarts(model)
+                    found[model.ref] += model.restarts
             return dict(found)
 
     def _load_first(self, key: Key, event: threading.Event) -> LoadedModel:
@@ -176,40 +176,34 @@ class SharedModels:
 
     def _load(self, ref: str, isolate: bool) -> LoadedModel:
         folder, package = self._open(ref)
-        if isolate:
-            return self._isolated(ref, folder, package)
-        runtime = family_named(package.manifest.runtime)
-        predictor = runtime.load(package.files, package.signature)
-        size = memory_bytes(package)
-        package = msgspec.structs.replace(package, files={})  # only what was made of them stays
-        return LoadedModel(ref, package, predictor, self, folder, size)
-
-    def _isolated(self, ref: str, folder: Path, package: packages.Package) -> LoadedModel:
-        """Load a model into a process of its own, which reads the package again after a crash."""
-        kept = [package.files]
-
-        def files() -> Mapping[str, bytes]:
-            return kept.pop() if kept else self._open(ref)[1].files
-
         runtime = package.manifest.runtime
-        # A transformer is typed as a predictor, as everywhere in the pool.
-        predictor = cast(Predictor, load_isolated(ref, runtime, package.signature, files))
-        size = getattr(predictor, "rss_bytes", 0)
-        package = msgspec.structs.replace(package, files={})
-        return LoadedModel(ref, package, predictor, self, folder, size, isolate=True)
+        if isolate:  # its process reads the package again after a crash
+            kept = [package.files]
+
+            def files() -> Mapping[str, bytes]:
+                return kept.pop() if kept else self._open(ref)[1].files
+
+            # A transformer is typed as a predictor, as everywhere in the pool.
+            predictor = cast(Predictor, load_isolated(ref, runtime, package.signature, files))
+            size = getattr(predictor, "rss_bytes", 0)
+        else:
+            predictor = family_named(runtime).load(package.files, package.signature)
+            size = memory_bytes(package)
+        package = msgspec.structs.replace(package, files={})  # only what was made of them stays
+        return LoadedModel(ref, package, predictor, self, folder, size, isolate)
 
     def _open(self, ref: str) -> tuple[Path, packages.Package]:
         """Read a package and check every byte of it."""
         name, _, number = ref.partition("@")
         if ref not in self._pinned:
             raise NotFound(f"No package is pinned for {ref}.", "Apply the endpoint again.")
-        public_key = self._project.public_key
+        public_key = self.project.public_key
         if public_key is None:
             raise IntegrityError(
-                f"{self._project.root} has no public key, so no seal can be checked.",
+                f"{self.project.root} has no public key, so no seal can be checked.",
                 "Put the [keys] of the project back into clewline.toml.",
             )
-        folder = self._project.packages / name / number
+        folder = self.project.packages / name / number
         return folder, packages.open_package(folder, public_key, self._pinned[ref])
 
 
@@ -218,8 +212,3 @@ def memory_bytes(package: packages.Package) -> int:
     factor = family_named(package.manifest.runtime).memory_factor or FILE_FACTOR
     files = package.files.items()
     return MODEL_BYTES + factor * sum(len(data) for name, data in files if name not in ASIDE)
-
-
-def _restarts(model: LoadedModel) -> int:
-    """Say how often the process of a model was started again; 0 of one that has none."""
-    return int(getattr(model.predictor, "restarts", 0))
