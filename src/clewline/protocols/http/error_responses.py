@@ -84,14 +84,19 @@ def error_response(error: ClewlineError) -> HttpResponse:
 
 def unless_error(
     request: HttpRequest,
-    dress: Callable[[HttpResponse], HttpResponse],
+    dress: Callable[[HttpResponse], HttpResponse] | None,
     then: Callable[[T], None],
 ) -> Callable[[T | ClewlineError], None]:
-    """Make a callback that answers with an error if it is given one, and else calls `then`."""
+    """
+    Return a callback that answers a request with an error if it gets one, and else calls `then`.
+
+    `dress` gives an error the shape of a protocol other than REST.
+    """
 
     def settle(result: T | ClewlineError) -> None:
         if isinstance(result, ClewlineError):
-            request.answer(dress(error_response(result)))
+            response = error_response(result)
+            request.answer(response if dress is None else dress(response))
         else:
             then(result)
 

@@ -24,14 +24,10 @@ def table_of(answer: PredictResponse, content_type: bytes) -> bytes:
     The columns are id, revision, model, arm (if rows have one), label and a probability for
     each label, or value; and flags as JSON, null if there are none.
     """
-    columns = _columns([_decode(each) for each in answer.predictions], answer.revision)
-    return _arrow(columns) if content_type == ARROW_TYPE else _csv(columns)
-
-
-def _columns(predictions: list[dict[str, Any]], revision: str) -> dict[str, list[Any]]:
+    predictions = [_decode(each) for each in answer.predictions]
     columns: dict[str, list[Any]] = {
         "id": [each["id"] for each in predictions],
-        "revision": [revision] * len(predictions),
+        "revision": [answer.revision] * len(predictions),
     }
     for name in ("model", "arm", "label", "value"):
         if any(name in each for each in predictions):
@@ -41,25 +37,16 @@ def _columns(predictions: list[dict[str, Any]], revision: str) -> dict[str, list
         columns[PROBABILITY + label] = [share.get(label) for share in shares]
     flags = [each.get("flags") for each in predictions]
     columns["flags"] = [msgspec.json.encode(each).decode() if each else None for each in flags]
-    return columns
-
-
-def _csv(columns: dict[str, list[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    for row in zip(*columns.values(), strict=True):
-        writer.writerow([_cell(value) for value in row])
-    return text.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool | list):
-        return msgspec.json.encode(value).decode()
-    return value
-
-
-def _arrow(columns: dict[str, list[Any]]) -> bytes:
+    if content_type != ARROW_TYPE:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow(
+                msgspec.json.encode(value).decode() if isinstance(value, bool | list) else value
+                for value in row
+            )
+        return text.getvalue().encode()
     import polars as pl
 
     strings = ("id", "revision", "model", "arm", "flags")

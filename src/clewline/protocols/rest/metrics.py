@@ -9,7 +9,7 @@ rest is counted together under the name `(others)`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import islice
 
 from prometheus_client.process_collector import ProcessCollector
@@ -88,7 +88,11 @@ Add = Callable[..., None]
 
 def collect(endpoints: EndpointServer, health: ServerHealth) -> list[MetricFamily]:
     """Read all metrics of this process, so that they can be merged with those of others."""
-    families = {name: _family(name) for name in HELP}
+    families: dict[str, MetricFamily] = {}
+    for name, text in HELP.items():
+        bounds = BOUNDS.get(name, ())
+        kind = "histogram" if bounds else "counter" if name.endswith("_total") else "gauge"
+        families[name] = MetricFamily(name, kind, text, [], bounds)
 
     def add(metric: str, value: float | BucketHistogram, **labels: str) -> None:
         if isinstance(value, BucketHistogram):
@@ -97,32 +101,24 @@ def collect(endpoints: EndpointServer, health: ServerHealth) -> list[MetricFamil
             values = [float(value)]
         families[metric].samples.append(MetricSample(tuple(labels.items()), values))
 
-    for name, statistics in _counted(endpoints):
-        _add_requests(add, name, statistics)
-    _add_endpoints(add, endpoints)
-    _add_loads(add, endpoints)
-    _add_shadows(add, endpoints)
-    _add_server(add, endpoints, health)
-    if health.certificate is None:
-        del families["clewline_certificate_expires_timestamp_seconds"]
-    return [*families.values(), *_process()]
-
-
-def _family(name: str) -> MetricFamily:
-    bounds = BOUNDS.get(name, ())
-    kind = "histogram" if bounds else "counter" if name.endswith("_total") else "gauge"
-    return MetricFamily(name, kind, HELP[name], [], bounds)
-
-
-def _counted(endpoints: EndpointServer) -> Iterable[tuple[str, EndpointStatistics]]:
-    """List the statistics of every endpoint that has some, by its name."""
     for endpoint in endpoints.endpoints.values():
         statistics = endpoint.opened_statistics
         if statistics is not None and not statistics.shared:
-            yield endpoint.name, statistics
+            _add_requests(add, endpoint.name, statistics)
     others = endpoints.statistics.others
     if others.requests or others.compute.total:
-        yield OTHERS, others
+        _add_requests(add, OTHERS, others)
+    _add_endpoints(add, endpoints)
+    _add_server(add, endpoints, health)
+    if health.certificate is None:
+        del families["clewline_certificate_expires_timestamp_seconds"]
+    # The CPU time, memory and open files of this process.
+    for metric in ProcessCollector(registry=None).collect():
+        name = metric.name + "_total" * (metric.type == "counter")
+        values = [sample.value for sample in metric.samples]
+        samples = [MetricSample((), values)]
+        families[name] = MetricFamily(name, metric.type, metric.documentation, samples)
+    return list(families.values())
 
 
 def _add_requests(add: Add, endpoint: str, counted: EndpointStatistics) -> None:
@@ -166,9 +162,6 @@ def _add_endpoints(add: Add, endpoints: EndpointServer) -> None:
     for (name, node), number in islice(endpoints.router_states.items(), ENDPOINTS):
         add("clewline_router_state", number, endpoint=name, node=node)
     add("clewline_catalog_followed", endpoints.failure is None)
-
-
-def _add_loads(add: Add, endpoints: EndpointServer) -> None:
     loads, cache = endpoints.load_statistics, endpoints.model_cache
     add("clewline_load_seconds", loads.seconds)
     add("clewline_load_failures_total", loads.failed)
@@ -179,16 +172,12 @@ def _add_loads(add: Add, endpoints: EndpointServer) -> None:
     add("clewline_resident_limit_bytes", cache.budget_bytes)
     for model, count in endpoints.restarts.items():
         add("clewline_isolated_restarts_total", count, model=model)
-
-
-def _add_shadows(add: Add, endpoints: EndpointServer) -> None:
-    tallies = islice(list(endpoints.shadows.counts.items()), ENDPOINTS)
-    for (endpoint, shadow), tally in tallies:
-        labels = {"endpoint": endpoint, "shadow": shadow}
+    for (name, shadow), counts in islice(list(endpoints.shadows.counts.items()), ENDPOINTS):
+        labels = {"endpoint": name, "shadow": shadow}
         for outcome in OUTCOMES:
-            add("clewline_shadow_rows_total", getattr(tally, outcome), **labels, outcome=outcome)
-        add("clewline_shadow_difference", tally.difference, **labels)
-        add("clewline_shadow_seconds", tally.seconds, **labels)
+            add("clewline_shadow_rows_total", getattr(counts, outcome), **labels, outcome=outcome)
+        add("clewline_shadow_difference", counts.difference, **labels)
+        add("clewline_shadow_seconds", counts.seconds, **labels)
 
 
 def _add_server(add: Add, endpoints: EndpointServer, health: ServerHealth) -> None:
@@ -203,11 +192,3 @@ def _add_server(add: Add, endpoints: EndpointServer, health: ServerHealth) -> No
     if certificate is not None:
         add("clewline_certificate_expires_timestamp_seconds", certificate.ends)
     add("clewline_build_info", 1, version=__version__)
-
-
-def _process() -> Iterable[MetricFamily]:
-    """Read the CPU time, memory and open files of this process."""
-    for metric in ProcessCollector(registry=None).collect():
-        name = metric.name + "_total" * (metric.type == "counter")
-        values = [sample.value for sample in metric.samples]
-        yield MetricFamily(name, metric.type, metric.documentation, [MetricSample((), values)])

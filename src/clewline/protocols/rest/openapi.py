@@ -10,7 +10,14 @@ from typing import Any
 import msgspec
 
 from clewline.protocols.http.error_responses import STATUS
-from clewline.protocols.http.route import DocumentedRoute, RouteGroup
+from clewline.protocols.http.route import RouteGroup
+from clewline.protocols.rest.content_types import (
+    CSV_TYPE,
+    JSON_TYPE,
+    NDJSON_TYPE,
+    READ,
+    WRITTEN,
+)
 from clewline.serve.json_reader import MAX_ROWS
 from clewline.serve.served_endpoint import ServedEndpoint
 from clewline.signature import timestamps
@@ -105,7 +112,12 @@ def document(endpoints: Iterable[ServedEndpoint], groups: Sequence[RouteGroup] =
     paths["/v1/predictions"]["get"]["parameters"] += _PAGE
     for group in groups:
         for route in group.routes:
-            paths.setdefault(route.path, {})[route.method] = _foreign(group.tag, route)
+            responses = {"200": {"description": route.summary}, "default": OTHER_ERROR}
+            operation = _operation(group.tag, route.summary, route.path, responses)
+            if route.method == "post":
+                body = {"application/json": {"schema": {"type": "object"}}}
+                operation["requestBody"] = {"content": body}
+            paths.setdefault(route.path, {})[route.method] = operation
     schemas: Schema = {"error": ERROR, "problem": PROBLEM, "flag": FLAG}
     schemas |= {"row": {"type": "object"}, "prediction": _ANY_PREDICTION}
     paths["/v1/endpoints/{name}/predict"] = {"post": _predict(None)}
@@ -199,12 +211,10 @@ def _predict(name: str | None) -> Schema:
     prefix = "" if name is None else f"{name}."
     revision = {"type": "string", "examples": [f"{name or 'income'}#1"]}
     answer = _object({"revision": revision, "predictions": _array(_ref(f"{prefix}prediction"))})
-    described = {"description": "Every row answered, in order.", "content": {
-        "application/json": {"schema": answer},
-        "application/x-ndjson": {"schema": {"type": "string"}},
-        "text/csv": {"schema": {"type": "string"}},
-        "application/vnd.apache.arrow.stream": {"schema": _BYTES},
-    }}  # fmt: skip
+    described = {
+        "description": "Every row answered, in order.",
+        "content": _content(WRITTEN, answer),
+    }
     entities = {"entities": _array({"type": "string"}, type=["array", "null"], minItems=1)}
     shapes = [_object({"rows": _rows(_ref(f"{prefix}row"))}, entities, additionalProperties=False)]
     if name is not None:
@@ -216,24 +226,15 @@ def _predict(name: str | None) -> Schema:
     operation = _operation("predict", summary, path, {"200": described, **_refused(PREDICT)})
     operation["operationId"] = f"predict_{name}" if name else "predict"
     operation["parameters"] += _HEADERS
-    operation["requestBody"] = {"required": True, "content": {
-        "application/json": {"schema": {"anyOf": shapes} if name else {"type": "object"}},
-        "text/csv": {"schema": {"type": "string"}},
-        "application/vnd.apache.arrow.stream": {"schema": _BYTES},
-        "application/vnd.apache.arrow.file": {"schema": _BYTES},
-        "application/vnd.apache.parquet": {"schema": _BYTES},
-    }}  # fmt: skip
+    body = _content(READ, {"anyOf": shapes} if name else {"type": "object"})
+    operation["requestBody"] = {"required": True, "content": body}
     return operation
 
 
-def _foreign(tag: str, route: DocumentedRoute) -> Schema:
-    """Describe a route of another protocol, whose own document describes the bodies."""
-    error = {"description": "An error, in the protocol's own shape."}
-    responses = {"200": {"description": route.summary}, "default": error}
-    operation = _operation(tag, route.summary, route.path, responses)
-    if route.method == "post":
-        operation["requestBody"] = {"content": {"application/json": {"schema": {"type": "object"}}}}
-    return operation
+def _content(types: Iterable[bytes], as_json: Schema) -> Schema:
+    """Describe a body by its content types: JSON, text, or bytes."""
+    schemas = {JSON_TYPE: as_json, NDJSON_TYPE: _TEXT, CSV_TYPE: _TEXT}
+    return {kind.decode(): {"schema": schemas.get(kind, _BYTES)} for kind in types}
 
 
 def _operation(tag: str, summary: str, path: str, responses: Schema) -> Schema:
@@ -277,6 +278,7 @@ def _parameter(place: str, name: str, description: str, **schema: Any) -> Schema
     return {"name": name, "in": place, "schema": schema, "description": description}
 
 
+_TEXT: Schema = {"type": "string"}
 _BYTES: Schema = {"type": "string", "format": "binary"}
 _UUID: Schema = {"type": "string", "format": "uuid"}
 _KINDS: dict[str, Schema] = {
@@ -290,6 +292,7 @@ _KINDS: dict[str, Schema] = {
     "tensor": {"type": "number"},
 }
 _ANY_PREDICTION = _object({"id": _UUID, "model": {"type": "string", "examples": ["income@3"]}})
+OTHER_ERROR = {"description": "An error, in the protocol's own shape."}
 ERROR = _object(
     {
         "error": _object(

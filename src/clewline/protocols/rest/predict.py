@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from clewline.errors import ClewlineError
-from clewline.protocols.http.error_responses import coded_response, error_response
+from clewline.protocols.http.error_responses import coded_response, error_response, unless_error
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.http.request_headers import content_coding, run_on_thread, when_read
 from clewline.protocols.rest.answer_tables import table_of
@@ -96,13 +96,10 @@ def answer_table(
         return
     request.rows, request.first_id = len(result.predictions), result.first_id
 
-    def written(table: bytes | ClewlineError) -> None:
-        if isinstance(table, ClewlineError):
-            request.answer(error_response(table))
-        else:
-            request.answer(HttpResponse(200, table, content_type))
+    def work() -> HttpResponse:
+        return HttpResponse(200, table_of(result, content_type), content_type)
 
-    run_on_thread(server.threads, lambda: table_of(result, content_type), written)
+    run_on_thread(server.threads, work, unless_error(request, None, request.answer))
 
 
 def admit(request: HttpRequest) -> HttpResponse | None:

@@ -10,14 +10,14 @@ The REST routes: from a request to the endpoints, and from their answers to JSON
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
 from clewline.errors import BadRequest, ClewlineError
-from clewline.protocols.http.error_responses import coded_response, error_response
+from clewline.protocols.http.error_responses import coded_response, error_response, unless_error
 from clewline.protocols.http.health import ServerHealth
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.http.request_headers import run_on_thread
@@ -57,10 +57,14 @@ class RestRoutes:
         self._fixed = {
             b"/v1/predictions": HttpRoute("predictions", "review", READ, self._read_page),
             b"/v1/endpoints": _read_route("endpoints", "any", self._list),
-            b"/health/live": _read_route("live", None, _live),
+            b"/health/live": _read_route(
+                "live", None, lambda: HttpResponse(200, b'{"status":"live"}')
+            ),
             b"/health/ready": _read_route("ready", None, self.ready),
             b"/metrics": HttpRoute("metrics", "any", READ, self._metrics),
-            b"/openapi.json": _read_route("openapi", "any", self._openapi),
+            b"/openapi.json": _read_route(
+                "openapi", "any", lambda: self._document(endpoints.endpoints.values())
+            ),
         }
 
     def find(self, path: bytes) -> HttpRoute | None:
@@ -117,19 +121,16 @@ class RestRoutes:
             summary["cost"] = {"fixed_s": loaded.cost.fixed_s, "row_s": loaded.cost.row_s}
         return HttpResponse(200, _encode(summary))
 
-    def _openapi(self) -> HttpResponse:
-        return HttpResponse(200, self._documents.document(self.endpoints.endpoints.values()))
+    def _document(self, endpoints: Iterable[ServedEndpoint]) -> HttpResponse:
+        return HttpResponse(200, self._documents.document(endpoints))
 
     def _describe(self, endpoint: ServedEndpoint, request: HttpRequest) -> None:
         """Answer with the OpenAPI document of one endpoint, which is loaded first if it is cold."""
 
-        def then(found: ServedRevision | ClewlineError) -> None:
-            if isinstance(found, ClewlineError):
-                request.answer(error_response(found))
-            else:
-                request.answer(HttpResponse(200, self._documents.document([endpoint])))
+        def answer(_: ServedRevision) -> None:
+            request.answer(self._document([endpoint]))
 
-        self.endpoints.when_loaded(endpoint, then)
+        self.endpoints.when_loaded(endpoint, unless_error(request, None, answer))
 
     def ready(self) -> HttpResponse:
         """Answer whether every endpoint, and every worker, is ready."""
@@ -188,12 +189,7 @@ class RestRoutes:
         self._answer_from_thread(request, read)
 
     def _answer_from_thread(self, request: HttpRequest, work: Callable[[], HttpResponse]) -> None:
-        def answer(response: HttpResponse | ClewlineError) -> None:
-            if isinstance(response, ClewlineError):
-                response = error_response(response)
-            request.answer(response)
-
-        run_on_thread(self.endpoints.threads, work, answer)
+        run_on_thread(self.endpoints.threads, work, unless_error(request, None, request.answer))
 
 
 class PredictionQuery(NamedTuple):
@@ -228,10 +224,6 @@ def prediction_query(parameters: dict[str, str]) -> PredictionQuery:
 
 def _read_route(name: str, role: Need | None, answer: Callable[[], HttpResponse]) -> HttpRoute:
     return HttpRoute(name, role, READ, lambda request: request.answer(answer()))
-
-
-def _live() -> HttpResponse:
-    return HttpResponse(200, b'{"status":"live"}')
 
 
 def _summary(endpoint: ServedEndpoint) -> dict[str, Any]:

@@ -8,12 +8,13 @@ answered like any other; later it is the last line.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
 from clewline.errors import BadRequest, ClewlineError, InvalidInput
-from clewline.protocols.http.error_responses import error_response
+from clewline.protocols.http.error_responses import error_response, unless_error
 from clewline.protocols.http.request import HttpRequest, HttpResponse, ResponseStream
 from clewline.protocols.http.request_headers import run_on_thread
 from clewline.protocols.rest.content_types import NDJSON_TYPE
@@ -65,22 +66,17 @@ class StreamedPrediction:
                 "Leave the key out, or Accept application/json.",
             )
         self._asked = asked
-        self._server.when_loaded(self._endpoint, self._cut)
 
-    def _cut(self, serving: ServedRevision | ClewlineError) -> None:
-        if isinstance(serving, ClewlineError):
-            self._fail(serving)
-            return
-        asked, loaded = self._asked, serving.loaded
-        run_on_thread(self._server.threads, lambda: cut_rows(asked, loaded), self._start)
+        def cut(serving: ServedRevision) -> None:
+            work = partial(cut_rows, asked, serving.loaded)
+            run_on_thread(self._server.threads, work, unless_error(self._request, None, start))
 
-    def _start(self, pieces: list[RowsPiece] | ClewlineError) -> None:
-        if isinstance(pieces, ClewlineError):
-            self._fail(pieces)
-            return
-        self._asked.body = b""  # the pieces have it
-        self._pieces = pieces
-        self._predict_next()
+        def start(pieces: list[RowsPiece]) -> None:
+            asked.body = b""  # the pieces have it
+            self._pieces = pieces
+            self._predict_next()
+
+        self._server.when_loaded(self._endpoint, unless_error(self._request, None, cut))
 
     def _predict_next(self) -> None:
         if self._request.is_abandoned():
