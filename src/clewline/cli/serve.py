@@ -13,8 +13,7 @@ from clewline.cli.parameters import parse_size
 from clewline.errors import UsageError
 
 if TYPE_CHECKING:
-    from clewline.workers.messages import WorkerReady
-    from clewline.workers.options import ServerOptions
+    from clewline.workers.messages import ServerOptions, WorkerReady
 
 WORKERS = 64
 
@@ -81,7 +80,7 @@ def serve(*names: str, flags: Flags = None) -> None:
     """
     from clewline.serve.access import parse_address
     from clewline.workers import server_log
-    from clewline.workers.options import ServerOptions
+    from clewline.workers.messages import ServerOptions
     from clewline.workers.supervisor import Supervisor
 
     flags = flags or ServeFlags()

@@ -197,7 +197,12 @@ class FailureWindow:
             The seconds to wait if there were too many before; None if this one was allowed.
         """
         now = time.monotonic() if now is None else now
-        network = _network(peer)
+        # What a caller can hardly change: an IPv4 address, or the /64 of an IPv6 one.
+        network = peer
+        if ":" in peer:
+            with suppress(ValueError):
+                network = ipaddress.ip_address(peer.partition("%")[0]).exploded
+            network = ":".join(network.split(":")[:4])
         with self._lock:
             recent = [t for t in self._times.pop(network, ()) if t > now - self._window_s]
             self._times[network] = recent
@@ -334,12 +339,3 @@ def check_bind(
             "Set --tls-cert and --tls-key, or --behind-proxy if a proxy speaks TLS."
         )
     return warnings
-
-
-def _network(peer: str) -> str:
-    """Return what a caller can hardly change: an IPv4 address, or the /64 of an IPv6 one."""
-    if ":" not in peer:
-        return peer
-    with suppress(ValueError):
-        peer = ipaddress.ip_address(peer.partition("%")[0]).exploded
-    return ":".join(peer.split(":")[:4])

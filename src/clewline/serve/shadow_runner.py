@@ -29,7 +29,8 @@ from clewline.model.runtime.outputs import take_outputs, take_rows
 from clewline.serve.graph.builder import ShadowGroup
 from clewline.serve.graph.node import Batch, NodeAnswers
 from clewline.serve.loaded_revision import AnswerWriter
-from clewline.serve.log.writer import LoggedBatch, LogWriter
+from clewline.serve.log.frame import LoggedBatch
+from clewline.serve.log.writer import LogWriter
 from clewline.serve.metrics.request_statistics import SECONDS, BucketHistogram
 from clewline.store.digest import Digest
 from clewline.store.ids import id_text

@@ -1,10 +1,52 @@
-"""Messages between a supervisor and its workers: a line of JSON each."""
+"""The settings of a server, and the messages between supervisor and workers: lines of JSON."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
-from clewline.workers.options import ServerOptions
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a server; every worker gets the same."""
+
+    project: str  # its folder
+    names: list[str] | None = None  # endpoints to serve; None: all that were applied
+    host: str = "127.0.0.1"
+    port: int = 8470  # 0 lets the system choose
+    workers: int = 1
+    grpc_port: int | None = None  # None: no gRPC; 0 lets the system choose
+    tls_cert: str | None = None  # PEM files
+    tls_key: str | None = None
+    require_tokens: bool = False  # on loopback too
+    behind_proxy: bool = False  # trust the last address in X-Forwarded-For
+    access_log: str | None = None
+    otel: bool = False  # record spans; the OTEL_* variables say where they go
+    model_bytes: int | None = None  # memory for loaded models, of each worker
+    connections: int = 16_384  # open connections of each worker
+    drain_s: float = 30.0  # how long a stopping worker goes on to answer
+
+    @property
+    def certificate_files(self) -> tuple[Path, Path] | None:
+        """The certificate chain and its key; None without TLS."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return Path(self.tls_cert), Path(self.tls_key)
+
+    @property
+    def url(self) -> str:
+        """The address for HTTP."""
+        scheme = "https" if self.tls_cert else "http"
+        return f"{scheme}://{self._url_host}:{self.port}"
+
+    @property
+    def grpc_target(self) -> str | None:
+        """The address for gRPC clients; None without gRPC."""
+        return None if self.grpc_port is None else f"{self._url_host}:{self.grpc_port}"
+
+    @property
+    def _url_host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
 
 class ForbidRevision(msgspec.Struct, frozen=True, tag=True):

@@ -27,7 +27,7 @@ from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker, tokens_required
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.metrics.metric_families import MetricFamily
-from clewline.workers.options import ServerOptions
+from clewline.workers.messages import ServerOptions
 from clewline.workers.peers import Peers
 from clewline.workers.worker_table import WorkerState
 

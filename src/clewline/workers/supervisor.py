@@ -33,12 +33,12 @@ from clewline.protocols.http.listener import listening_sockets, reserve_port
 from clewline.serve.metrics.shared_metrics import SharedMetrics
 from clewline.workers.messages import (
     ForbidRevision,
+    ServerOptions,
     StopWorker,
     WorkerFailed,
     WorkerOrders,
     WorkerReady,
 )
-from clewline.workers.options import ServerOptions
 from clewline.workers.peers import exits
 from clewline.workers.worker_table import Hang, ThreadWork, WorkerSlot, WorkerState, WorkerTable
 

@@ -65,7 +65,7 @@ class Idempotency:
         Claim the key of a request.
 
         Args:
-            endpoint: The endpoint that is asked.
+            endpoint: The name of the endpoint.
             request: The request; it has a key.
             reply: Called once, now or later, with the first response to the key, or with
                 the reason why there is none: a Conflict if it came with another body.
@@ -93,10 +93,16 @@ class Idempotency:
     def _look_up(self, mark: bytes, body: bytes, compute: Callable[[Reply], None]) -> None:
         """Look up a key; look again as long as another process is answering it."""
 
+        def settle(result: PredictResponse | ClewlineError) -> None:
+            # A failure is not recorded, so that a retry may succeed.
+            first_id = result.first_id if isinstance(result, PredictResponse) else None
+            self._thread.settle(mark, first_id)
+            self._reply(mark, result)
+
         def then(outcome: KeyOutcome) -> None:
             if outcome is None:
                 self._known.pop(mark, None)
-                compute(lambda result: self._settle(mark, result))
+                compute(settle)
             elif isinstance(outcome, KeyClaim):
                 self._loop.call_later(POLL_S, self._look_up, mark, body, compute)
             else:
@@ -107,12 +113,6 @@ class Idempotency:
         self._thread.look_up(
             mark, body, known, lambda outcome: self._loop.call_soon_threadsafe(then, outcome)
         )
-
-    def _settle(self, mark: bytes, result: PredictResponse | ClewlineError) -> None:
-        """Record a response. A failure is not recorded, so that a retry may succeed."""
-        first_id = result.first_id if isinstance(result, PredictResponse) else None
-        self._thread.settle(mark, first_id)
-        self._reply(mark, result)
 
     def _reply(self, mark: bytes, result: PredictResponse | ClewlineError) -> None:
         if isinstance(result, PredictResponse):

@@ -29,7 +29,7 @@ def check_log(project: Project, *, deep: bool = True) -> list[Finding]:
     found: list[Finding] = []
     for log in (project.log, project.shadow):
         for segment in all_segments(log):
-            found += _check_open(segment) if segment.index is None else _check(segment, deep=deep)
+            found += _check(segment, deep=deep)
         for segment in all_segments(log, lost=True):
             values = {"path": str(segment.frames), "index": str(segment.index)}
             found.append(Finding("lost_log_segment", values))

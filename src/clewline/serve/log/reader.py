@@ -219,7 +219,20 @@ def request_rows(request: LoggedRequest) -> list[msgspec.Raw]:
     Raises:
         IntegrityError: Its format is not known, or the number of rows is not as recorded.
     """
-    rows = _rows(request)
+    rows: list[msgspec.Raw]
+    if request.format == "json-rows":
+        rows = msgspec.json.decode(request.body, type=list[msgspec.Raw])
+    elif request.format != "json":
+        from clewline.serve.formats import body_format  # numpy and more, which few requests need
+
+        format = body_format.load_format(request.format)
+        rows = list(map(msgspec.Raw, format.rows_as_json(request.body, request.detail)))
+    else:
+        envelope = bytes(msgspec.json.decode(request.body, type=_Envelope).rows)
+        rows = [msgspec.Raw(request.body)]
+        # A bare row's `rows` is the value of a field, which may be an array, but not of objects.
+        if envelope.startswith(b"[") and envelope[1:].lstrip(b" \t\r\n").startswith(b"{"):
+            rows = msgspec.json.decode(envelope, type=list[msgspec.Raw])
     if len(rows) != request.count:
         raise IntegrityError(
             f"A request in the prediction log has {len(rows)} rows, but {request.count} recorded."
@@ -229,21 +242,6 @@ def request_rows(request: LoggedRequest) -> list[msgspec.Raw]:
 
 class _Envelope(msgspec.Struct):
     rows: msgspec.Raw = msgspec.Raw(b"")
-
-
-def _rows(request: LoggedRequest) -> list[msgspec.Raw]:
-    if request.format == "json-rows":
-        return msgspec.json.decode(request.body, type=list[msgspec.Raw])
-    if request.format != "json":
-        from clewline.serve.formats import body_format  # numpy and more, which few requests need
-
-        format = body_format.load_format(request.format)
-        return [msgspec.Raw(row) for row in format.rows_as_json(request.body, request.detail)]
-    rows = bytes(msgspec.json.decode(request.body, type=_Envelope).rows)
-    # A bare row's `rows` is the value of a field, which may be an array, but not of objects.
-    if not rows.startswith(b"[") or not rows[1:].lstrip(b" \t\r\n").startswith(b"{"):
-        return [msgspec.Raw(request.body)]
-    return msgspec.json.decode(rows, type=list[msgspec.Raw])
 
 
 def _find(log: Path, identifier: bytes) -> LoggedPrediction | None:

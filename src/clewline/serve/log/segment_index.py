@@ -140,7 +140,13 @@ def close_segment(segment: Segment) -> None:
         keys = read_keys(segment, ids, frames)
     if len(keys) > len(read_if_there(segment.keys)):
         replace_file(segment.keys, keys, durable=False)
-    ordered = _sort(entries)
+    import numpy as np  # not needed to look up a prediction, which starts quickly
+
+    table = np.frombuffer(entries, np.uint8).reshape(-1, ENTRY.size)
+    high = table[:, :8].copy().view(">u8").ravel()
+    low = table[:, 8:16].copy().view(">u8").ravel()
+    ascending = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))
+    ordered = entries if ascending.all() else table[np.lexsort((low, high))].tobytes()
     first, last_ms = ordered[:6].hex() or "0" * 12, ordered[-ENTRY.size :][:6].hex() or "0" * 12
     head = _HEAD.pack(_MAGIC, len(ordered) // ENTRY.size, end, size)
     checksum = _CHECKSUM.pack(zlib.crc32(ordered, zlib.crc32(head)))
@@ -161,13 +167,3 @@ def _lock(path: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(file)
-
-
-def _sort(entries: bytes) -> bytes:
-    import numpy as np  # not needed to look up a prediction, which starts quickly
-
-    table = np.frombuffer(entries, np.uint8).reshape(-1, ENTRY.size)
-    high = table[:, :8].copy().view(">u8").ravel()
-    low = table[:, 8:16].copy().view(">u8").ravel()
-    ascending = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))
-    return entries if ascending.all() else table[np.lexsort((low, high))].tobytes()

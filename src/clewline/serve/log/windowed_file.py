@@ -40,7 +40,13 @@ class WindowedFile:
             backwards = start < self._start
             first = max(0, min(start, end - self._window_bytes)) if backwards else start
             last = min(max(end, first + self._window_bytes), self._size)
-            self._start, self._window = first, _pread(self._file, last - first, first)
+            data = os.pread(self._file, last - first, first)
+            while 0 < len(data) < last - first:  # a signal, or Linux's limit of 2 GiB a call
+                more = os.pread(self._file, last - first - len(data), first + len(data))
+                if not more:
+                    break
+                data += more
+            self._start, self._window = first, data
         return self._window[start - self._start : end - self._start]
 
     def find(self, pattern: bytes, start: int) -> int:
@@ -64,13 +70,3 @@ def open_windowed(path: Path, window_bytes: int = LOOK_UP_BYTES) -> Iterator[Win
         yield WindowedFile(file, window_bytes)
     finally:
         os.close(file)
-
-
-def _pread(file: int, count: int, start: int) -> bytes:
-    data = os.pread(file, count, start)
-    while 0 < len(data) < count:  # a signal, or Linux's limit of 2 GiB a call
-        more = os.pread(file, count - len(data), start + len(data))
-        if not more:
-            break
-        data += more
-    return data

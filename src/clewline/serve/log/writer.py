@@ -43,20 +43,10 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from clewline.errors import Fault
-from clewline.serve.log.frame import (
-    COUNTS,
-    HEADER,
-    ID_BYTES,
-    MAGIC,
-    LoggedBatch,
-    LoggedRequest,
-    key_hash,
-)
+from clewline.serve.log.frame import COUNTS, HEADER, ID_BYTES, MAGIC, LoggedBatch
 from clewline.serve.log.segment import HOUR_MS, Segment, hour_folder, id_entries, key_entries
 from clewline.serve.log.segment_index import close_orphans, close_segment
 from clewline.store.disk import disk_error, sync_folder
-
-__all__ = ["Durability", "LogWriter", "LoggedBatch", "LoggedRequest", "key_hash"]
 
 Durability = Literal["process", "fsync"]
 Done = Callable[[BaseException | None], None]
@@ -199,18 +189,16 @@ class LogWriter:
                 unsynced.append((item, segment))
             else:
                 _call(item.done, failure)
-        failures = {segment: self._sync(segment) for segment in {s for _, s in unsynced}}
+        failures: dict[_OpenSegment, BaseException] = {}
+        for segment in {segment for _, segment in unsynced}:
+            try:
+                segment.sync()
+            except OSError as error:
+                with self._lock:
+                    self._retire()  # after a failed sync the kernel may have dropped its pages
+                failures[segment] = disk_error(error, segment.paths.frames)
         for item, segment in unsynced:
-            _call(item.done, failures[segment])
-
-    def _sync(self, segment: _OpenSegment) -> BaseException | None:
-        try:
-            segment.sync()
-        except OSError as error:
-            with self._lock:
-                self._retire()  # after a failed sync the kernel may have dropped its pages
-            return disk_error(error, segment.paths.frames)
-        return None
+            _call(item.done, failures.get(segment))
 
     def _write(self, batch: LoggedBatch) -> _OpenSegment:
         data = encode_frame(batch)

@@ -78,12 +78,17 @@ def exposition_text(families: Iterable[MetricFamily]) -> bytes:
     return "".join(text for family in families for text in _family_text(family)).encode()
 
 
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+
 def _family_text(family: MetricFamily) -> Iterator[str]:
     name = family.name
     yield f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
     bounds = [*map(repr, family.bounds), "+Inf"]
     for sample in family.samples:
-        labels = ",".join([f'{label}="{_escape(value)}"' for label, value in sample.labels])
+        labels = ",".join(
+            [f'{label}="{value.translate(_ESCAPES)}"' for label, value in sample.labels]
+        )
         shown = f"{{{labels}}}" if labels else ""
         if family.kind != "histogram":
             yield f"{name}{shown} {sample.values[0]}\n"
@@ -93,7 +98,3 @@ def _family_text(family: MetricFamily) -> Iterator[str]:
         pairs = zip(bounds, counts, strict=True)
         yield "".join([f'{head}"{bound}"}} {count}\n' for bound, count in pairs])
         yield f"{name}_sum{shown} {sample.values[-1]}\n{name}_count{shown} {counts[-1]}\n"
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
