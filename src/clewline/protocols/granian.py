@@ -21,12 +21,12 @@ from clewline.project import Project
 from clewline.protocols.app import HttpApp, make_app
 from clewline.protocols.http.error_responses import error_response
 from clewline.protocols.http.request import (
-    HttpLimits,
     HttpRefusal,
     HttpRequest,
     HttpResponse,
     ResponseStream,
 )
+from clewline.protocols.http.request_headers import BODY_BYTES
 from clewline.serve.access import TokenChecker, tokens_required
 from clewline.serve.endpoint_server import EndpointServer
 
@@ -39,11 +39,10 @@ def application() -> RsgiApplication:
 class RsgiApplication:
     """Answers RSGI calls."""
 
-    def __init__(self, served: Project, limits: HttpLimits | None = None) -> None:
+    def __init__(self, served: Project) -> None:
         self._endpoints = EndpointServer(served, None)
         self._token_checker = TokenChecker(served, required=True)
         self._app = make_app(self._endpoints, self._token_checker)
-        self._limits = limits or HttpLimits()
         self._opened: asyncio.Task[None]
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -101,11 +100,11 @@ class RsgiApplication:
         if (refusal := self._app.screen(request)) is not None:
             return refusal
         pieces: list[bytes] = []
-        room = self._limits.body_bytes
+        room = BODY_BYTES
         async for piece in protocol:
             room -= len(piece)
             if room < 0:
-                message = f"The body has more than {self._limits.body_bytes} bytes."
+                message = f"The body has more than {BODY_BYTES} bytes."
                 refused = HttpRefusal(413, message, "Send fewer rows at once.")
                 return self._app.refuse(request, refused)
             pieces.append(bytes(piece))

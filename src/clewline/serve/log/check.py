@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from clewline.project import Project
@@ -56,6 +57,18 @@ def fix_log(project: Project) -> None:
 
 
 def _check(segment: Segment, *, deep: bool) -> Iterator[Finding]:
+    if segment.index is None:
+        with suppress(FileNotFoundError):  # closed or removed by its writer meanwhile
+            if is_alive(segment):
+                return
+            with open_windowed(segment.frames, WALK_BYTES) as frames:
+                size, spans = len(frames), list(scan_frames(frames))
+            end = spans[-1].end if spans else 0
+            yield from _damage(segment, spans, end)
+            if end < size:
+                values = {"path": str(segment.frames), "offset": end, "size_bytes": size}
+                yield Finding("unfinished_frame", values, fixable=True)
+        return
     end = _index_end(segment, deep=deep)
     if end is None:
         yield Finding("damaged_log_index", {"path": str(segment.index)}, fixable=True)
@@ -67,21 +80,6 @@ def _check(segment: Segment, *, deep: bool) -> Iterator[Finding]:
             yield from _damage(segment, spans, end)
         elif end is not None and end > len(frames):
             yield from _damage(segment, [FrameSpan(0, len(frames), 0, 0)], end)
-
-
-def _check_open(segment: Segment) -> Iterator[Finding]:
-    try:
-        if is_alive(segment):
-            return
-        with open_windowed(segment.frames, WALK_BYTES) as frames:
-            size, spans = len(frames), list(scan_frames(frames))
-    except FileNotFoundError:
-        return  # closed or removed by its writer meanwhile
-    end = spans[-1].end if spans else 0
-    yield from _damage(segment, spans, end)
-    if end < size:
-        values = {"path": str(segment.frames), "offset": end, "size_bytes": size}
-        yield Finding("unfinished_frame", values, fixable=True)
 
 
 def _damage(segment: Segment, spans: list[FrameSpan], end: int) -> Iterator[Finding]:

@@ -47,7 +47,7 @@ class AllocatorTrim:
             self._threads.submit(return_memory, collect=collect)
 
 
-def return_memory(*, collect: bool = False) -> None:
+def return_memory(*, collect: bool) -> None:
     """
     Return freed memory to the system, if the C library can.
 
