@@ -63,10 +63,10 @@ def _check(segment: Segment, *, deep: bool) -> Iterator[Finding]:
                 return
             with open_windowed(segment.frames, WALK_BYTES) as frames:
                 size, spans = len(frames), list(scan_frames(frames))
-            end = spans[-1].end if spans else 0
-            yield from _damage(segment, spans, end)
-            if end < size:
-                values = {"path": str(segment.frames), "offset": end, "size_bytes": size}
+            whole = spans[-1].end if spans else 0
+            yield from _damage(segment, spans, whole)
+            if whole < size:
+                values = {"path": str(segment.frames), "offset": whole, "size_bytes": size}
                 yield Finding("unfinished_frame", values, fixable=True)
         return
     end = _index_end(segment, deep=deep)
