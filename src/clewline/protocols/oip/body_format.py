@@ -345,7 +345,7 @@ def _tensor_key(tensor: InferInput) -> TensorKey:
     content, null = tensor.parameters.get("content_type"), tensor.parameters.get(NULL)
     if not isinstance(content, str | None) or not isinstance(null, str | None):
         expected = f"strings in content_type and {NULL}"
-        raise _misfit([_tensor_problem(tensor.name, content, expected)])
+        _refuse([_tensor_problem(tensor.name, content, expected)])
     return tensor.name, tensor.datatype, content, null
 
 
@@ -372,15 +372,13 @@ def _shape_problem(name: str, shape: Sequence[int], expected: str) -> FieldProbl
 
 
 def _refuse(problems: list[FieldProblem]) -> None:
-    if problems:
-        raise _misfit(problems)
-
-
-def _misfit(problems: list[FieldProblem]) -> InvalidInput:
+    """Raise `InvalidInput` if inputs do not fit."""
+    if not problems:
+        return
     first = problems[0]
     found = "it is missing" if first.value is None else repr(first.value)
     more = f" {len(problems) - 1} more inputs do not fit." if len(problems) > 1 else ""
-    return InvalidInput(
+    raise InvalidInput(
         f"The input {first.field!r} does not fit: {found} where this was expected: "
         f"{first.expected}.{more}",
         "GET /v2/models/NAME describes the inputs.",

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
+import msgspec
 
 from clewline.errors import ClewlineError, Conflict, Fault
 from clewline.protocols.http.access_log import AccessLog, AccessRecord
@@ -69,30 +70,17 @@ GONE = 499
 T = TypeVar("T")
 
 
-class _Call:
+class _Call(msgspec.Struct):
     """A call in progress, and what the access log says of it."""
 
-    __slots__ = (
-        "context",
-        "endpoint",
-        "first_id",
-        "identity",
-        "metadata",
-        "name",
-        "rows",
-        "started",
-    )
-
-    def __init__(self, name: str, context: Any) -> None:
-        self.name = name
-        self.context = context
-        self.started = time.perf_counter()
-        pairs = context.invocation_metadata() or ()
-        self.metadata = {key: value for key, value in pairs if isinstance(value, str)}
-        self.identity: str | None = None  # the id of the token that was shown
-        self.endpoint: str | None = None
-        self.rows = 0
-        self.first_id = b""
+    name: str
+    context: Any
+    metadata: dict[str, str]
+    started: float
+    identity: str | None = None  # the id of the token that was shown
+    endpoint: str | None = None
+    rows: int = 0
+    first_id: bytes = b""
 
 
 Handler = Callable[[bytes, _Call], Awaitable[bytes]]
@@ -207,10 +195,14 @@ class OipGrpcServer:
         """Give a method what all share: access, errors by the one table, and counting."""
 
         async def answered(data: bytes, context: Any) -> bytes:
-            call = _Call(name, context)
+            pairs = context.invocation_metadata() or ()
+            metadata = {key: value for key, value in pairs if isinstance(value, str)}
+            call = _Call(name, context, metadata, time.perf_counter())
             try:
-                if need is not None:
-                    self._check(call, need)
+                presented = metadata.get("authorization")
+                if need and (presented is not None or self._token_checker.required):
+                    peer = peer_address(context.peer())
+                    call.identity = self._token_checker.check(presented, peer, need)
                 answer = await handler(data, call)
             except ClewlineError as error:
                 failure: ClewlineError = error
@@ -253,12 +245,6 @@ class OipGrpcServer:
             size,
         )
         self._log.append(line)
-
-    def _check(self, call: _Call, need: Need) -> None:
-        presented = call.metadata.get("authorization")
-        if presented is not None or self._token_checker.required:
-            peer = peer_address(call.context.peer())
-            call.identity = self._token_checker.check(presented, peer, need)
 
     async def _model_ready(self, data: bytes, call: _Call) -> bytes:
         request = read_message("ModelReadyRequest", data)

@@ -120,12 +120,20 @@ def infer_response(answer: PredictResponse, output: Output, options: InferOption
         Fault: A prediction is not what the output says.
     """
     rows = _decode(b"[" + b",".join(answer.predictions) + b"]")
-    tensors = _value_tensors(rows, output) if output.labels is None else _labels(rows, output)
+    tensors = (_value_tensors if output.labels is None else _label_tensors)(rows, output)
     if options.outputs:
         by_name = {tensor.name: tensor for tensor in tensors}
         tensors = [by_name[wanted.name] for wanted in options.outputs if wanted.name in by_name]
-    version = answer.revision.rpartition("#")[2]
-    return InferResponse(version, _parameters(answer.revision, rows), tensors)
+    # What has no tensor stands in strings: parameters are scalars over gRPC.
+    parameters = {"revision": answer.revision, "prediction_ids": ",".join([row.id for row in rows])}
+    for key in ("model", "arm"):
+        texts = [getattr(row, key) for row in rows]
+        if key == "model" or any(texts):  # a string that all rows have stands once
+            parameters[key] = texts[0] if len(set(texts)) == 1 else ",".join(texts)
+    flags = [{"row": number} | flag for number, row in enumerate(rows) for flag in row.flags or ()]
+    if flags:
+        parameters["flags"] = msgspec.json.encode(flags).decode()
+    return InferResponse(answer.revision.rpartition("#")[2], parameters, tensors)
 
 
 def _value_tensors(rows: list[_Prediction], output: Output) -> list[OutputTensor]:
@@ -140,7 +148,7 @@ def _value_tensors(rows: list[_Prediction], output: Output) -> list[OutputTensor
     return [OutputTensor("value", datatype, shape, list(map(_number, elements)))]
 
 
-def _labels(rows: list[_Prediction], output: Output) -> list[OutputTensor]:
+def _label_tensors(rows: list[_Prediction], output: Output) -> list[OutputTensor]:
     assert output.labels is not None
     labels, datatype = [row.label for row in rows], label_datatype(output.labels)
     if datatype == BYTES:
@@ -157,23 +165,3 @@ def _labels(rows: list[_Prediction], output: Output) -> list[OutputTensor]:
 
 def _number(value: Any) -> Any:
     return math.nan if value is None else value
-
-
-def _parameters(revision: str, rows: list[_Prediction]) -> dict[str, str]:
-    """Return what has no tensor as strings: parameters are scalars over gRPC."""
-    found = {
-        "revision": revision,
-        "prediction_ids": ",".join([row.id for row in rows]),
-        "model": _joined([row.model for row in rows]),
-    }
-    if any(row.arm for row in rows):
-        found["arm"] = _joined([row.arm for row in rows])
-    flags = [{"row": number} | flag for number, row in enumerate(rows) for flag in row.flags or ()]
-    if flags:
-        found["flags"] = msgspec.json.encode(flags).decode()
-    return found
-
-
-def _joined(texts: list[str]) -> str:
-    """Join strings by commas, one per row; a string that all rows have stands once."""
-    return texts[0] if len(set(texts)) == 1 else ",".join(texts)

@@ -108,7 +108,9 @@ class OipRestRoutes:
                 case ["models", name, *rest] if name:
                     route = self._model_route(name, rest)
                 case ["repository", "models", name, "load" | "unload" as verb]:
-                    route = self._repository_route(name, verb)
+                    self.endpoints.get(name)
+                    move = self.endpoints.load if verb == "load" else self.endpoints.unload
+                    route = _route(f"oip.{verb}", "operate", POST, partial(self._move, move, name))
         except ClewlineError as raised:
             error = raised
         return route or error_route("oip.unknown", error, dressed)
@@ -123,21 +125,11 @@ class OipRestRoutes:
             return None
         endpoint = self.endpoints.get(name)
         if verb == "infer":
-            return _route(
-                "oip.infer",
-                "predict",
-                POST,
-                partial(handle_infer, self.endpoints, endpoint, version),
-                endpoint,
-            )
+            handle = partial(handle_infer, self.endpoints, endpoint, version)
+            return _route("oip.infer", "predict", POST, handle, endpoint)
         if verb == "ready":
             return _read("oip.model_ready", "any", partial(_model_ready, endpoint, version))
         return _route("oip.model", "any", READ, partial(self._model, endpoint, version))
-
-    def _repository_route(self, name: str, verb: str) -> HttpRoute:
-        self.endpoints.get(name)
-        move = self.endpoints.load if verb == "load" else self.endpoints.unload
-        return _route(f"oip.{verb}", "operate", POST, partial(self._move, move, name))
 
     def _ready(self) -> HttpResponse:
         response = self._is_ready()
@@ -152,8 +144,8 @@ class OipRestRoutes:
         self.endpoints.when_loaded(endpoint, unless_error(request, dressed, answer))
 
     def _index(self, request: HttpRequest) -> None:
-        only_ready = _object(request.body).get("ready") is True
-        request.answer(_json(model_metadata.list_models(self.endpoints, ready=only_ready)))
+        ready = _object(request.body).get("ready") is True
+        request.answer(_json(model_metadata.list_models(self.endpoints, ready=ready)))
 
     def _move(
         self, move: Callable[[str], Coroutine[Any, Any, None]], name: str, request: HttpRequest
@@ -226,11 +218,8 @@ def _write(
     answer = infer_response.infer_response(result, output, options)
     outputs, raws = [], []
     for tensor in answer.tensors:
-        described: dict[str, Any] = {
-            "name": tensor.name,
-            "datatype": tensor.datatype,
-            "shape": tensor.shape,
-        }
+        described: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype}
+        described["shape"] = tensor.shape
         if _is_wanted_raw(options, tensor.name):
             raws.append(tensor.raw())
             described["parameters"] = {"binary_data_size": len(raws[-1])}

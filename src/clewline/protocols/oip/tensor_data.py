@@ -59,12 +59,9 @@ def datatype_of_dtype(dtype: str) -> str:
     >>> datatype_of_dtype("float32"), datatype_of_dtype("bool")
     ('FP32', 'BOOL')
     """
-    wanted = np.dtype(dtype)
-    return (
-        "BOOL"
-        if dtype == "bool"
-        else next(n for n in DTYPES if n != "BOOL" and DTYPES[n] == wanted)
-    )
+    if dtype == "bool":
+        return "BOOL"
+    return next(name for name in DTYPES if name != "BOOL" and DTYPES[name] == np.dtype(dtype))
 
 
 def flat_elements(data: Any, shape: Sequence[int]) -> list[Any]:
@@ -187,10 +184,8 @@ def element_caster(datatype: str) -> Callable[[Any], Any]:
     if datatype == "BOOL":
         expected = "true or false"
         return lambda value: value if type(value) is bool else TensorMismatch(value, expected)
-    return _float_caster(datatype) if datatype in FLOATS else _integer_caster(datatype)
-
-
-def _integer_caster(datatype: str) -> Callable[[Any], Any]:
+    if datatype in FLOATS:
+        return _float_caster(datatype)
     limits = np.iinfo(DTYPES[datatype])
     low, high = int(limits.min), int(limits.max)
     expected = f"an integer in [{low}, {high}], as {datatype} has"

@@ -127,7 +127,7 @@ class TensorReader:
         values, size = tensor_data.values_of(elements, self.datatype), prod(self.shape)
         if self.is_tensor:  # the elements of a row are one value
             values = [values[row * size : (row + 1) * size] for row in range(rows)]
-        found = [*map(self._judge_tensor if self.is_tensor else self._judge, values)]
+        found = list(map(self._judge_tensor if self.is_tensor else self._judge, values))
         for row, outcome in enumerate(found):
             if isinstance(outcome, RefusedValue):
                 said = f"array of {size}" if self.is_tensor else printable_json(values[row])
@@ -234,9 +234,11 @@ class TensorReader:
             return rule.judge(None)
         if self._cast is None:
             return self._judge_text(value)
-        if self.datatype in FLOATS and _is_nan(value):
+        is_unrepresentable = isinstance(value, UnrepresentableNumber)
+        is_nan = value == "NaN" if is_unrepresentable else value != value
+        if is_nan and self.datatype in FLOATS:
             return rule.judge(None)
-        if isinstance(value, UnrepresentableNumber):
+        if is_unrepresentable:
             return RefusedValue(f"finite {rule.expected}")
         member = self._cast(value)
         if isinstance(member, TensorMismatch):
@@ -300,7 +302,3 @@ def _limits(rule: FieldRule, datatype: str) -> tuple[float, float]:
         whole = np.iinfo(tensor_data.DTYPES[datatype])
         low, high = max(low, float(whole.min)), min(high, float(whole.max))
     return low, high
-
-
-def _is_nan(value: Any) -> bool:
-    return value == "NaN" if isinstance(value, UnrepresentableNumber) else value != value

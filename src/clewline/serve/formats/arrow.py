@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
-from clewline.errors import MalformedInput
 from clewline.serve.formats.body_format import too_many_rows
 from clewline.serve.formats.tables import TableFormat, malformed_table, require_small
 
@@ -181,5 +181,4 @@ def _structs(data: bytes, table: int, number: int, size: int = 16) -> range:
     return range(vector + 4, end, size)
 
 
-def _malformed(reason: str) -> MalformedInput:
-    return malformed_table(WHAT, reason)
+_malformed = partial(malformed_table, WHAT)

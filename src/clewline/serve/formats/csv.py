@@ -95,7 +95,12 @@ def _lines(body: bytes, details: FormatDetails, max_rows: int) -> tuple[list[str
     reader = csv.reader(iter(_LINE.findall(text)), strict=True)
     try:
         names = next(reader, [])
-        _check_names(names)
+        if not names:
+            raise MalformedInput("The body is empty.", _HEADER)
+        if len(names) > MOST_COLUMNS:
+            raise MalformedInput(f"There are more than {MOST_COLUMNS} columns.", _HEADER)
+        if (twice := first_repeated(names)) is not None:
+            raise MalformedInput(f"Two columns are named {printable_text(twice)!r}.", _HEADER)
         lines = list(islice((line for line in reader if line), max_rows + 1))
     except csv.Error as error:
         raise MalformedInput(
@@ -110,15 +115,6 @@ def _lines(body: bytes, details: FormatDetails, max_rows: int) -> tuple[list[str
                 f"Row {row} has {len(line)} cells, and the header has {len(names)}.", _HEADER
             )
     return names, lines
-
-
-def _check_names(names: list[str]) -> None:
-    if not names:
-        raise MalformedInput("The body is empty.", _HEADER)
-    if len(names) > MOST_COLUMNS:
-        raise MalformedInput(f"There are more than {MOST_COLUMNS} columns.", _HEADER)
-    if (twice := first_repeated(names)) is not None:
-        raise MalformedInput(f"Two columns are named {printable_text(twice)!r}.", _HEADER)
 
 
 def _typed_cells(rule: FieldRule, cells: Sequence[str]) -> Sequence[Any]:

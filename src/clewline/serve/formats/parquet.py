@@ -12,9 +12,9 @@ Source: parquet.thrift, and the specification of Thrift's compact protocol.
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any
 
-from clewline.errors import MalformedInput
 from clewline.serve.formats.body_format import too_many_rows
 from clewline.serve.formats.tables import TableFormat, malformed_table, require_small
 
@@ -106,8 +106,7 @@ def _natural(value: Any) -> int:
     return value
 
 
-def _malformed(reason: str) -> MalformedInput:
-    return malformed_table(WHAT, reason)
+_malformed = partial(malformed_table, WHAT)
 
 
 class _ThriftReader:
