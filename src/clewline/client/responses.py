@@ -52,20 +52,20 @@ class ApiResponse(msgspec.Struct, frozen=True):
 
     def error(self) -> ClewlineError:
         """Return the error that the answer means, whichever protocol gave it its shape."""
-        said = _error_content(self.body)
-        code, message = str(said.get("code", "")), str(said.get("message", ""))
+        content = _error_content(self.body)
+        code, message = str(content.get("code", "")), str(content.get("message", ""))
         if not message:
             shown = self.body[:200].decode("utf-8", "replace")
             message = f"The server answered {self.status}: {shown}"
         kind = _error_classes().get(code) or (UsageError if self.status < 500 else Fault)
         if issubclass(kind, InvalidInput):
             try:
-                fields = msgspec.convert(said.get("fields") or (), tuple[FieldProblem, ...])
+                fields = msgspec.convert(content.get("fields") or (), tuple[FieldProblem, ...])
             except msgspec.ValidationError:
                 fields = ()  # a server of another version; the message names the first
             return kind(message, None, fields)
         if issubclass(kind, ModelFailed):
-            ids = said.get("ids")
+            ids = content.get("ids")
             return kind(message, None, tuple(map(str, ids)) if isinstance(ids, list) else ())
         if issubclass(kind, Overloaded):
             return kind(message, None, self.wait_s() or 1.0)

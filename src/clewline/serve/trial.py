@@ -92,10 +92,10 @@ class _Trial:
         """Check how the nodes fit together, then run every part."""
         revision, pool = self._revision, self._pool
         pool.pin(revision.packages)
-        with ExitStack() as held:
+        with ExitStack() as stack:
             models = [pool.take(model) for model in dict.fromkeys(revision.models.values())]
             for model in models:
-                held.callback(model.release)
+                stack.callback(model.release)
             if revision.graph:
                 signatures = {model.ref: model.signature for model in models}
                 fit_graph(revision.graph, signatures, self._problems)

@@ -159,8 +159,8 @@ def handle_invocation(
 ) -> None:
     """Answer a request to predict, now or later."""
 
-    def begin(asked: PredictRequest) -> None:
-        predict(server, endpoint, asked, unless_error(request, dressed, answer))
+    def begin(predict_request: PredictRequest) -> None:
+        predict(server, endpoint, predict_request, unless_error(request, dressed, answer))
 
     def answer(result: PredictResponse) -> None:
         request.rows, request.first_id = len(result.predictions), result.first_id
@@ -199,16 +199,19 @@ def write_answer(answer: PredictResponse) -> bytes:
     predictions = [bytes(row.label) or bytes(row.value) for row in rows]
     if not all(predictions):
         raise Fault("A prediction has neither label nor value.", "The server's log has it.")
-    said: dict[str, Any] = {"revision": answer.revision, "prediction_ids": [row.id for row in rows]}
+    content: dict[str, Any] = {
+        "revision": answer.revision,
+        "prediction_ids": [row.id for row in rows],
+    }
     if any(row.arm for row in rows):
-        said["models"] = [row.model for row in rows]
-        said["arms"] = [row.arm for row in rows]
+        content["models"] = [row.model for row in rows]
+        content["arms"] = [row.arm for row in rows]
     else:
-        said["model"] = rows[0].model
+        content["model"] = rows[0].model
     flags = [{"row": number} | flag for number, row in enumerate(rows) for flag in row.flags or ()]
     if flags:
-        said["flags"] = flags
-    return b'{"predictions":[%b],%b' % (b",".join(predictions), _encode(said)[1:])
+        content["flags"] = flags
+    return b'{"predictions":[%b],%b' % (b",".join(predictions), _encode(content)[1:])
 
 
 def format_of(request: HttpRequest) -> str:
@@ -241,8 +244,8 @@ def dressed(response: HttpResponse) -> HttpResponse:
     error = msgspec.json.decode(response.body)["error"]
     usual = "BAD_REQUEST" if response.status < 500 else "INTERNAL_ERROR"
     code = ERROR_CODES.get(response.status, usual)
-    said = {"error_code": code, "message": error["message"], "error": error}
-    return msgspec.structs.replace(response, body=_encode(said))
+    content = {"error_code": code, "message": error["message"], "error": error}
+    return msgspec.structs.replace(response, body=_encode(content))
 
 
 def _admit(request: HttpRequest) -> HttpResponse | None:

@@ -298,17 +298,19 @@ class OipGrpcServer:
         serving = endpoint.serving or await self._loaded(endpoint)
         output = serving.loaded.signature.output
         infer_response.check_outputs(request.options, output)
-        asked = PredictRequest(request.body, OIP_BINARY, request.detail)
-        asked.abandoned = call.context.cancelled
+        predict_request = PredictRequest(request.body, OIP_BINARY, request.detail)
+        predict_request.abandoned = call.context.cancelled
         if (key := call.metadata.get("idempotency-key")) is not None:
-            asked.key = checked_key(key)
+            predict_request.key = checked_key(key)
         if "traceparent" in call.metadata:
             carrier = ("traceparent", "tracestate")
-            asked.trace = {key: call.metadata[key] for key in carrier if key in call.metadata}
+            predict_request.trace = {
+                key: call.metadata[key] for key in carrier if key in call.metadata
+            }
         if (remaining_s := call.context.time_remaining()) is not None:
-            asked.deadline = call.started + remaining_s
-        infer_response.apply_parameters(asked, request.options)
-        result = await _awaited(partial(predict, self.endpoints, endpoint, asked))
+            predict_request.deadline = call.started + remaining_s
+        infer_response.apply_parameters(predict_request, request.options)
+        result = await _awaited(partial(predict, self.endpoints, endpoint, predict_request))
         call.rows, call.first_id = len(result.predictions), result.first_id
 
         def write() -> bytes:

@@ -142,11 +142,11 @@ def read_inference(data: bytes) -> GrpcInference:
         parameters=_read_parameters(request.parameters),
         outputs=outputs or None,
     )
-    asked: dict[str, Any] = {"inputs": described}
+    content: dict[str, Any] = {"inputs": described}
     if options.id or options.parameters or options.outputs:
-        asked = {"id": options.id, "parameters": options.parameters, **asked}
-        asked["outputs"] = options.outputs
-    header = _encode(asked)
+        content = {"id": options.id, "parameters": options.parameters, **content}
+        content["outputs"] = options.outputs
+    header = _encode(content)
     body, detail = b"".join([header, *contents]), str(len(header))
     name, version = request.model_name, request.model_version
     return GrpcInference(name, version, body, detail, options, bool(raws))

@@ -91,7 +91,7 @@ def check_outputs(options: InferOptions, output: Output) -> None:
                 )
 
 
-def apply_parameters(asked: PredictRequest, options: InferOptions) -> None:
+def apply_parameters(predict_request: PredictRequest, options: InferOptions) -> None:
     """
     Add the idempotency key and the timeout among a request's parameters to what is asked.
 
@@ -100,16 +100,16 @@ def apply_parameters(asked: PredictRequest, options: InferOptions) -> None:
     """
     parameters = options.parameters or {}
     key = parameters.get("idempotency_key")
-    if asked.key is None and key is not None:
+    if predict_request.key is None and key is not None:
         if not isinstance(key, str):
             raise BadRequest("idempotency_key is not a string.", "Send a string.")
-        asked.key = checked_key(key)
+        predict_request.key = checked_key(key)
     for name, unit_ms in (("timeout", 1e-3), ("timeout_ms", 1.0)):
         wait = parameters.get(name)
         if isinstance(wait, bool) or not isinstance(wait, int | float | str | None):
             raise BadRequest(f"{name} is not a number.", "Send a number above 0, or leave it out.")
         if wait:  # Triton's clients send 0 for none
-            asked.deadline = min(asked.deadline, deadline_in(wait, unit_ms))
+            predict_request.deadline = min(predict_request.deadline, deadline_in(wait, unit_ms))
 
 
 def infer_response(answer: PredictResponse, output: Output, options: InferOptions) -> InferResponse:

@@ -174,30 +174,35 @@ def handle_infer(
     if length is not None:
         format, detail = OIP_BINARY, length.strip().decode("latin-1")
 
-    def begin(asked: PredictRequest) -> None:
+    def begin(predict_request: PredictRequest) -> None:
         if endpoint.serving is not None:
-            ask(asked, endpoint.serving)
+            ask(predict_request, endpoint.serving)
         else:
-            server.when_loaded(endpoint, unless_error(request, dressed, partial(ask, asked)))
+            server.when_loaded(
+                endpoint, unless_error(request, dressed, partial(ask, predict_request))
+            )
 
-    def ask(asked: PredictRequest, serving: ServedRevision) -> None:
+    def ask(predict_request: PredictRequest, serving: ServedRevision) -> None:
         output = serving.loaded.signature.output
 
         def read_options() -> InferOptions:
             model_metadata.check_version(endpoint, version)
             length = None
-            if asked.format == OIP_BINARY:
-                length = infer_request.json_length(asked.detail, asked.body)
-            options = infer_request.decode_options(asked.body, length)
+            if predict_request.format == OIP_BINARY:
+                length = infer_request.json_length(predict_request.detail, predict_request.body)
+            options = infer_request.decode_options(predict_request.body, length)
             infer_response.check_outputs(options, output)
-            infer_response.apply_parameters(asked, options)
+            infer_response.apply_parameters(predict_request, options)
             return options
 
         def send(options: InferOptions) -> None:
             then = unless_error(request, dressed, partial(answer, options, output))
-            predict(server, endpoint, asked, then)
+            predict(server, endpoint, predict_request, then)
 
-        takes_long, then = len(asked.body) > LARGE_BYTES, unless_error(request, dressed, send)
+        takes_long, then = (
+            len(predict_request.body) > LARGE_BYTES,
+            unless_error(request, dressed, send),
+        )
         run_at_once_or_on_thread(server.threads, read_options, then, takes_long=takes_long)
 
     def answer(options: InferOptions, output: Output, result: PredictResponse) -> None:
@@ -238,9 +243,9 @@ def _write(
 
 def dressed(response: HttpResponse) -> HttpResponse:
     """Give an error the protocol's shape: its message under `error`, and what else it says."""
-    said = msgspec.json.decode(response.body)["error"]
-    said["error"] = said.pop("message")
-    return msgspec.structs.replace(response, body=_encode(said))
+    content = msgspec.json.decode(response.body)["error"]
+    content["error"] = content.pop("message")
+    return msgspec.structs.replace(response, body=_encode(content))
 
 
 def _is_wanted_raw(options: InferOptions, name: str) -> bool:

@@ -130,8 +130,8 @@ class TensorReader:
         found = list(map(self._judge_tensor if self.is_tensor else self._judge, values))
         for row, outcome in enumerate(found):
             if isinstance(outcome, RefusedValue):
-                said = f"array of {size}" if self.is_tensor else printable_json(values[row])
-                problems.append(FieldProblem(row, self.field.name, said, outcome.expected))
+                shown = f"array of {size}" if self.is_tensor else printable_json(values[row])
+                problems.append(FieldProblem(row, self.field.name, shown, outcome.expected))
         return found
 
     # ---- what is plainly right

@@ -106,20 +106,20 @@ class NodeFit(NamedTuple):
                 joined[field.name] = both or known, first
         return tuple(field for field, _ in joined.values())
 
-    def check_fields_within(self, side: Side, given: Iterable[Field], giver: str) -> None:
-        """Check that a side gets each of its fields from `giver`, and null only if it may."""
-        known = {field.name: field for field in given}
+    def check_fields_within(self, side: Side, available: Iterable[Field], source: str) -> None:
+        """Check that a side gets each of its fields from `source`, and null only if it may."""
+        known = {field.name: field for field in available}
         for field in side.signature.fields:
             found = known.get(field.name)
             if found is None:
-                gives = "has no such field"
+                reason = "has no such field"
             elif _join(found, field) is None:
-                gives = f"gives it as {_field_text(found)}"
+                reason = f"gives it as {_field_text(found)}"
             elif found.nullable and not field.nullable:
-                gives = "may give null"
+                reason = "may give null"
             else:
                 continue
-            kind, text = _field_text(field), {"giver": giver, "gives": gives}
+            kind, text = _field_text(field), {"source": source, "reason": reason}
             self.add("missing_field", node=str(side), field=field.name, kind=kind, **text)
 
 
@@ -179,11 +179,11 @@ def _field_text(field: Field) -> str:
 class ColumnSelection:
     """Selects the columns of one signature from those of another that has all its fields."""
 
-    def __init__(self, given: Signature, wanted: Signature) -> None:
-        self._numbers = _places(given.numeric, wanted.numeric)
-        self._texts = _places(given.textual, wanted.textual)
+    def __init__(self, available: Signature, wanted: Signature) -> None:
+        self._numbers = _places(available.numeric, wanted.numeric)
+        self._texts = _places(available.textual, wanted.textual)
         self._tensors = [field.name for field in wanted.tensors]
-        same = len(self._tensors) == len(given.tensors)
+        same = len(self._tensors) == len(available.tensors)
         self._is_same = same and self._numbers is None and self._texts is None
 
     def select(self, columns: Columns) -> Columns:
@@ -197,9 +197,9 @@ class ColumnSelection:
         )
 
 
-def _places(given: tuple[Field, ...], wanted: tuple[Field, ...]) -> NDArray[np.intp] | None:
+def _places(available: tuple[Field, ...], wanted: tuple[Field, ...]) -> NDArray[np.intp] | None:
     """Find the wanted columns among the given ones; None if they are the same."""
-    names = [field.name for field in given]
+    names = [field.name for field in available]
     places = [names.index(field.name) for field in wanted]
     return None if places == list(range(len(names))) else np.array(places, dtype=np.intp)
 
@@ -267,11 +267,11 @@ def background_of(fields: tuple[Field, ...], below: Node) -> bytes:
     if len(shared) == len(known) == len(fields):
         return below.background
     rows = _rows(below.background) if shared else [{} for _ in range(SYNTHETIC_ROWS)]
-    made = [
+    created = [
         {f.name: row[f.name] if f.name in shared else _synthetic(f, place) for f in fields}
         for place, row in enumerate(rows)
     ]
-    return msgspec.json.encode(made)
+    return msgspec.json.encode(created)
 
 
 def _rows(background: bytes) -> list[dict[str, msgspec.Raw]]:

@@ -158,9 +158,9 @@ class ProjectFunctions:
             except BaseException as error:
                 if is_ctrl_c(error):
                     raise
-                given = f"config {config!r}" if config else "no arguments"
+                arguments = f"config {config!r}" if config else "no arguments"
                 raise InvalidConfig(
-                    f"{text} cannot be built with {given}: {type(error).__name__}: {error}.",
+                    f"{text} cannot be built with {arguments}: {type(error).__name__}: {error}.",
                     "The class is built once, with the mapping under config: as arguments.",
                 ) from error
             config = {}

@@ -76,7 +76,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "Put a transform before one of them.",
     ),
     "missing_field": (
-        "{node} takes the field {field!r} as {kind}, but {giver} {gives}.",
+        "{node} takes the field {field!r} as {kind}, but {source} {reason}.",
         "Put a transform before it that makes its fields.",
     ),
     "array_answers": (

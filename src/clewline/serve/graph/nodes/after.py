@@ -95,11 +95,11 @@ class AnswersFunction:
     def __call__(self, answers: list[Outputs], rows: int) -> Outputs:
         """Call the function, and check its result."""
         tables: Any = [answers_of(outputs, self._output, self._frame) for outputs in answers]
-        given = (
+        argument = (
             tables[0] if self._branches is None else dict(zip(self._branches, tables, strict=True))
         )
         try:
-            result = self._call(given)
+            result = self._call(argument)
         except BaseException as error:
             raise node_failure(self._node, error) from error
         try:

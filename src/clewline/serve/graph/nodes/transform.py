@@ -87,9 +87,9 @@ class TransformNode(NodeKind):
             prepared = fit.models.get(fit.tree["model"])
             if prepared is None:
                 return None
-            giver = f"{fit.tree['name']} ({title(fit.tree)})"
+            source = f"{fit.tree['name']} ({title(fit.tree)})"
             below = then._replace(name=then.tree["name"])
-            fit.check_fields_within(below, prepared.transformed.fields, giver)
+            fit.check_fields_within(below, prepared.transformed.fields, source)
             return Signature(fields=prepared.fields, output=output)
         if fields is None:
             return then.signature
