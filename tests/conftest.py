@@ -147,7 +147,8 @@ def _package(name: str, table: Any, target: Any, model: Any, task: str) -> Any:
 
     texts = [each for each in table.columns if table.schema[each] == pl.String]
     if texts:
-        encode = make_column_transformer((OneHotEncoder(), texts), remainder="passthrough")
+        encoder = OneHotEncoder(sparse_output=False)
+        encode = make_column_transformer((encoder, texts), remainder="passthrough")
         model = make_pipeline(encode, model)
     model.fit(table, target)
     signature = with_probabilities(

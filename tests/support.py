@@ -9,9 +9,24 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any, TypeVar
 
+import pytest
+from packaging.version import Version
+
 T = TypeVar("T")
+
+
+def needs(distribution: str, version: str) -> pytest.MarkDecorator:
+    """Skip a test where a library is older than `version`."""
+    found = metadata.version(distribution)
+    too_old = Version(found) < Version(version)
+    return pytest.mark.skipif(too_old, reason=f"needs {distribution} {version}, not {found}")
+
+
+TREES_IN_ONNX = needs("onnxruntime", "1.21")
+"""ONNX Runtime 1.20 has no trees in float64: models of trees are served by their own library."""
 
 PATIENCE_S = 60.0
 """How long a test waits before it fails; long enough for a machine that is busy elsewhere."""

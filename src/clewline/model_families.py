@@ -47,6 +47,14 @@ def family_of(model: Any) -> Any | None:
     return next((each for each in families() if each.detect(model)), None)
 
 
+def fitted_names(model: Any) -> list[str] | None:
+    """Return the columns that an estimator was fitted on; None if they had no names."""
+    family = family_of(model)
+    plain = getattr(model, "feature_names_in_", None)
+    found = plain if family is None else family.fitted_names(model)
+    return None if found is None else [str(name) for name in found]
+
+
 def value_family_of(value: Any) -> Any | None:
     """Return the family that stores a value between steps; None if it is no model of a library."""
     found = family_of_class(type(value))

@@ -13,7 +13,7 @@ from clewline.errors import InvalidInput
 from clewline.evaluation import metrics
 from clewline.evaluation.baseline import Objective
 from clewline.evaluation.metrics import Floats, Measure
-from clewline.model_families import family_of, refusal_errors
+from clewline.model_families import family_of, fitted_names, refusal_errors
 from clewline.signature import dataframes
 from clewline.signature.field import Task
 
@@ -141,14 +141,14 @@ def _ask(
     """Return the answers to all rows; `flat` requires one per row, possibly as a column."""
     table, family = dataframes.open_table(features), family_of(model)
     # The columns that the model was fitted on; an array if those had no names.
-    names = getattr(model, "feature_names_in_", None)
+    names = fitted_names(model)
     given = features
     if family is not None and family.takes_texts(model) and len(table.columns) == 1:
         given = table[table.columns[0]].to_list()
     elif names is not None:
         for name in names:
             dataframes.require_column(table, name)
-        given = table.select([str(name) for name in names]).to_native()
+        given = table.select(names).to_native()
     elif hasattr(model, "n_features_in_"):
         given = table.to_numpy()
     try:

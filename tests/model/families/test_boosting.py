@@ -12,6 +12,7 @@ import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from support import TREES_IN_ONNX
 
 from clewline.errors import NotSupported
 from clewline.evaluation.report import evaluate
@@ -123,6 +124,7 @@ COMPILED = {
 }
 
 
+@TREES_IN_ONNX
 @pytest.mark.parametrize("name", COMPILED)
 def test_trees_that_only_compare_and_add_are_compiled_and_equal(name: str) -> None:
     made = packed(*COMPILED[name]())
@@ -192,6 +194,7 @@ def test_a_pipeline_around_categories_of_catboost_is_served_by_skops() -> None:
     assert made.compiled.equality.flips == 0
 
 
+@TREES_IN_ONNX
 def test_bare_boosters_are_registered_like_estimators() -> None:
     light = lgb.train({"objective": "binary", "verbose": -1}, lgb.Dataset(category(), bits()), 9)
     extreme = xgb.train({"objective": "binary:logistic"}, xgb.DMatrix(base(), bits()), 9)
@@ -215,6 +218,7 @@ def test_a_booster_that_ranks_is_refused() -> None:
         packed(ranker, base(), bits(), fit=False)
 
 
+@TREES_IN_ONNX
 def test_early_stopped_boosters_answer_with_their_best_trees() -> None:
     y = bits() ^ (np.random.default_rng(2).random(ROWS) < 0.4)
     model = xgb.XGBClassifier(n_estimators=200, n_jobs=1, early_stopping_rounds=2, max_depth=2)

@@ -101,10 +101,10 @@ def _values(series: pl.Series) -> bytes:
     valid = framed("nulls", nulls.to_numpy().tobytes() if series.null_count() else b"")
     if isinstance(dtype, pl.List):
         lengths = series.list.len().fill_null(0)
-        inner = series.explode(empty_as_null=False, keep_nulls=False)
-        content = framed("lengths", _numbers(lengths)) + _values(inner)
+        content = framed("lengths", _numbers(lengths)) + _values(_exploded(series, lengths))
     elif isinstance(dtype, pl.Array):
-        content = _values(series.drop_nulls().arr.to_list().explode(empty_as_null=False))
+        lists = series.arr.to_list()
+        content = _values(_exploded(lists, lists.list.len().fill_null(0)))
     elif isinstance(dtype, pl.Struct):
         fields = (series.struct.field(field.name) for field in dtype.fields)
         visible = (pl.when(nulls).then(None).otherwise(each) for each in fields)
@@ -112,6 +112,11 @@ def _values(series: pl.Series) -> bytes:
     else:
         content = framed("values", _scalars(series))
     return joined("values", (length, valid, content))
+
+
+def _exploded(series: pl.Series, lengths: pl.Series) -> pl.Series:
+    """Return the items of all lists; explode would make a null of an empty one."""
+    return series.filter(lengths > 0).explode()
 
 
 def _scalars(series: pl.Series) -> bytes:
@@ -123,8 +128,8 @@ def _scalars(series: pl.Series) -> bytes:
         return b""
     if dtype == pl.Binary:
         return _texts(series.bin.encode("hex"))
-    as_text = pl.String | pl.Categorical | pl.Enum | pl.Decimal | pl.Int128 | pl.UInt128
-    if isinstance(dtype, as_text):
+    as_text = pl.String | pl.Categorical | pl.Enum | pl.Decimal | pl.Int128
+    if isinstance(dtype, as_text) or str(dtype) == "UInt128":  # which Polars has from 1.34
         return _texts(series.cast(pl.String))
     if dtype == pl.Boolean:
         series = series.cast(pl.UInt8)

@@ -31,7 +31,7 @@ from clewline.model.compile.lowered_columns import (
 )
 from clewline.model.compile.onnx_graph import OnnxGraph, encoding_of
 from clewline.model.compile.trees import CategorySet, TreeEnsemble, tree_of_rows
-from clewline.model_families import family_of
+from clewline.model_families import family_of, fitted_names
 from clewline.signature.columns import Columns
 
 ML_OPSET = 5  # TreeEnsemble, with sums and outputs in float64
@@ -55,8 +55,11 @@ def tree_forms(original: OriginalModel, train: Columns) -> Iterator[CandidateFor
     Yield the form of an ensemble: with one sum for a binary forest, then with two.
 
     Raises:
-        NotConvertible: The model is no ensemble of trees, or a step cannot be converted.
+        NotConvertible: The model is no ensemble of trees, or a step cannot be converted, or the
+            installed ONNX Runtime has no trees in float64.
     """
+    import onnxruntime
+
     family = original.family
     final, steps = family.final_and_steps(original.model)
     from_arrow = original.layout.frame == "polars" and not steps
@@ -65,11 +68,13 @@ def tree_forms(original: OriginalModel, train: Columns) -> Iterator[CandidateFor
     for exact_ties in (False, True):
         trees_of = (family_of(final) or family).tree_ensemble
         ensemble: TreeEnsemble = trees_of(final, exact_ties=exact_ties, from_arrow=from_arrow)
+        if onnxruntime.__version__.startswith("1.20."):
+            raise NotConvertible("trees cannot be converted for ONNX Runtime 1.20, but for 1.21")
         columns, levels = raw_columns(
             original.signature,
             original.layout,
             train,
-            names=getattr([*steps, final][0], "feature_names_in_", None),
+            names=fitted_names([*steps, final][0]),
             known_texts=family.known_texts(steps),
         )
         for step in steps:

@@ -26,7 +26,7 @@ from clewline.model.families.family import (
     require_files,
 )
 from clewline.model.runtime.outputs import Predictor
-from clewline.model_families import family_named
+from clewline.model_families import family_named, fitted_names
 from clewline.signature.field import Field, Signature
 
 READ_S, READ_BYTES = 60, 4 << 30
@@ -181,12 +181,12 @@ class BoosterFamily(EstimatorFamily):
 
         model = original.model
         classes = getattr(model, "classes_", None)
-        names = getattr(model, "feature_names_in_", None)
+        names = fitted_names(model)
         data = self.serialize(self.booster_of(model))
         call = BoosterCall(
             original.layout,
             classes=None if classes is None else tuple(np.asarray(classes).tolist()),
-            names=None if names is None else tuple(map(str, names)),
+            names=None if names is None else tuple(names),
             missing=self.missing_of(model),
         )
 

@@ -12,7 +12,7 @@ from clewline.errors import InvalidInput, NotSupported
 from clewline.model.families.family import Family, PackageContents, RegistrationInputs
 from clewline.model.runtime.frames import FrameKind, TableLayout, frame_of
 from clewline.model.runtime.outputs import FunctionPredictor, Outputs, label_order, plain_label
-from clewline.model_families import refusal_errors
+from clewline.model_families import fitted_names, refusal_errors
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature
 
@@ -150,7 +150,7 @@ class EstimatorFamily(Family):
             return "texts"
         from clewline.model.families import packaging
 
-        return "numpy" if packaging.fitted_names(model) is None else packaging.frame_kind(train)
+        return "numpy" if fitted_names(model) is None else packaging.frame_kind(train)
 
     def _with_texts(self, signature: Signature, model: Any) -> Signature:
         """Take as text what a vectorizer reads, however few different ones were seen."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeVar
@@ -204,6 +204,10 @@ class Family:
             target: The column that it predicts.
         """
         return model
+
+    def fitted_names(self, model: Any) -> Iterable[str] | None:
+        """Return the columns that a model was fitted on; None if they had no names."""
+        return getattr(model, "feature_names_in_", None)
 
     def takes_texts(self, model: Any) -> bool:
         """Say whether a model takes a list of strings instead of a table."""

@@ -19,7 +19,7 @@ from clewline.model.families.family import RegistrationInputs
 from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from clewline.model.profile import background_rows
 from clewline.model.runtime.outputs import Outputs, Predictor
-from clewline.model_families import family_named
+from clewline.model_families import family_named, fitted_names
 from clewline.signature import dataframes
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
@@ -84,12 +84,6 @@ def require_target(inputs: RegistrationInputs) -> str:
     if inputs.target is None:
         raise InvalidInput("No target is named.", "Pass target=, the column that it predicts.")
     return inputs.target
-
-
-def fitted_names(model: Any) -> list[str] | None:
-    """Return the columns that an estimator was fitted on; None if they had no names."""
-    names = getattr(model, "feature_names_in_", None)
-    return None if names is None else [str(name) for name in names]
 
 
 def fitted_columns(model: Any, table: Any, target: str | None) -> list[str]:

@@ -20,6 +20,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from support import TREES_IN_ONNX
 
 from clewline.errors import ClewlineError, InvalidInput, NotSupported
 from clewline.evaluation.report import evaluate
@@ -182,6 +183,7 @@ def test_a_table_that_does_not_fit_the_inputs_is_refused(bring: Any) -> None:
         bring(logistic(), train=TABLE[["a", "c"]].assign(y=WORDS), target="y")
 
 
+@TREES_IN_ONNX
 def test_a_file_of_a_booster_is_told_by_its_content(bring: Any) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     y = (WORDS == "yes").astype(int)

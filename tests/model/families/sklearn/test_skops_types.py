@@ -70,7 +70,8 @@ def test_estimators_that_look_at_types_of_columns_come_back_and_answer_the_same(
         (OneHotEncoder(), make_column_selector(dtype_exclude=["number", object])),
         remainder="passthrough",
     )
-    for model in (HistGradientBoostingClassifier(), make_pipeline(by_type, LogisticRegression())):
+    by_dtype = HistGradientBoostingClassifier(categorical_features="from_dtype")
+    for model in (by_dtype, make_pipeline(by_type, LogisticRegression())):
         model.fit(table, table["n"] > 1)
         again = load_skops(dumps(model))
         np.testing.assert_array_equal(again.predict_proba(table), model.predict_proba(table))

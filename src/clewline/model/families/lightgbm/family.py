@@ -101,11 +101,14 @@ class LightGBMFamily(BoosterFamily):
         objective = str(dump.get("objective", "")).partition(" ")[0]
         if not objective or objective in ("lambdarank", "rank_xendcg", "custom"):
             raise unsupported_objective(self.title, objective)
-        names = [str(name) for name in booster.feature_name()]
-        unnamed = names == [f"Column_{place}" for place in range(len(names))]
         several = ("multiclass", "multiclassova")
         classes = classes_of(objective, ("binary",), several, dump["num_class"])
-        return LightGBMEstimator(booster, classes, None if unnamed else names)
+        return LightGBMEstimator(booster, classes, _column_names(booster))
+
+    def fitted_names(self, model: Any) -> list[str] | None:
+        """Ask the booster: estimators before 4.5 do not say, 4.5 and 4.6 name arrays' columns."""
+        booster = self.booster_of(model)
+        return _column_names(booster) if hasattr(booster, "feature_name") else None
 
     def parse(self, library: Any, data: bytes) -> Any:
         """Read the text format."""
@@ -138,6 +141,11 @@ class LightGBMFamily(BoosterFamily):
         levels = {each: tuple(found) for each, found in zip(listed, categories, strict=True)}
         fields = (_field(each, infos.get(each, {}), levels.get(each)) for each in names)
         return FileFields(tuple(fields), levels)
+
+
+def _column_names(booster: Any) -> list[str] | None:
+    names = [str(name) for name in booster.feature_name()]
+    return None if names == [f"Column_{place}" for place in range(len(names))] else names
 
 
 def _field(name: str, info: Any, levels: tuple[str, ...] | None) -> Field:

@@ -41,7 +41,7 @@ from clewline.model.compile.lowered_columns import (
 from clewline.model.compile.onnx_graph import OPSET, OnnxGraph, encoding_of
 from clewline.model.families.sklearn.lowering import column_groups, known_texts, lower
 from clewline.model.families.sklearn.pipelines import final_and_steps, first_step
-from clewline.model_families import family_of
+from clewline.model_families import family_of, fitted_names
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -68,7 +68,7 @@ def lowered_forms(original: OriginalModel, train: Columns) -> Iterator[Candidate
     family = family_of(final)
     if family is not None and family.name != original.family.name:
         raise NotConvertible(f"trees of {family.title} are lowered by reading them, or not at all")
-    names = getattr([*steps, final][0], "feature_names_in_", None)
+    names = fitted_names([*steps, final][0])
     columns, levels = raw_columns(
         original.signature, original.layout, train, names=names, known_texts=known_texts(steps)
     )

@@ -181,7 +181,10 @@ def _array(node: SkopsNode, name: str) -> bool:
 
 
 def _loss(node: SkopsNode, name: str) -> bool:
-    return name.startswith(("sklearn._loss._loss.Cy", "sklearn.linear_model._sgd_fast."))
+    # Compiled losses of scikit-learn 1.5 say that their module is `_loss`.
+    return name.startswith(
+        ("sklearn._loss._loss.Cy", "_loss.Cy", "sklearn.linear_model._sgd_fast.")
+    )
 
 
 def _only(*names: str) -> Callable[[SkopsNode, str], bool]:

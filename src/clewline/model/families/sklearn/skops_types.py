@@ -55,7 +55,7 @@ collections: OrderedDict defaultdict
 functools: partial
 numpy: dtype
 numpy.random.mtrand: RandomState
-scipy.interpolate._bsplines: BSpline
+scipy.interpolate._bsplines: BSpline _BSpline
 sklearn._loss.link: HalfLogitLink IdentityLink Interval LogLink LogitLink MultinomialLogit
 sklearn._loss.loss: AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss
     HalfMultinomialLoss HalfPoissonLoss HalfSquaredError HalfTweedieLoss
@@ -72,6 +72,7 @@ sklearn.linear_model._sgd_fast: EpsilonInsensitive Hinge Log ModifiedHuber
 sklearn.metrics._dist_metrics: DistanceMetric64 EuclideanDistance64 ManhattanDistance64
     MinkowskiDistance64
 sklearn.metrics._scorer: _CurveScorer _PassthroughScorer _Scorer
+sklearn.model_selection._classification_threshold: _CurveScorer
 sklearn.model_selection._split: GroupKFold GroupShuffleSplit KFold LeaveOneGroupOut
     LeaveOneOut LeavePGroupsOut LeavePOut PredefinedSplit RepeatedKFold
     RepeatedStratifiedKFold ShuffleSplit StratifiedGroupKFold StratifiedKFold

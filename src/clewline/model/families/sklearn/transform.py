@@ -20,6 +20,7 @@ from clewline.model.families.estimators import SKOPS_MODEL
 from clewline.model.families.family import PackageContents, RegistrationInputs
 from clewline.model.families.sklearn.lowering import known_texts, lower
 from clewline.model.runtime.frames import original_frame
+from clewline.model_families import fitted_names
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
 from clewline.signature.infer import infer_fields
@@ -35,7 +36,7 @@ def convert_transform(model: Any, inputs: RegistrationInputs) -> PackageContents
         raise NotSupported(f"{type(model).__name__} was not fitted.", "Fit it first.")
     names = packaging.fitted_columns(model, inputs.train, inputs.target)
     seen = packaging.select_columns(inputs.train, names)
-    is_named = packaging.fitted_names(model) is not None
+    is_named = fitted_names(model) is not None
     frame: Any = packaging.frame_kind(inputs.train) if is_named else "numpy"
     fields = infer_fields(seen)
     bare = Signature(fields=fields, output=Output(name="", task="transform"))
@@ -53,7 +54,7 @@ def _output_fields(model: Any, features: Any, fields: tuple[Field, ...]) -> tupl
     import polars as pl
 
     name = type(model).__name__
-    given = None if packaging.fitted_names(model) is not None else [f.name for f in fields]
+    given = None if fitted_names(model) is not None else [f.name for f in fields]
     try:
         names = [str(each) for each in model.get_feature_names_out(given)]
     except (AttributeError, ValueError) as error:
@@ -85,7 +86,7 @@ def lowered_transforms(original: OriginalModel, train: Columns) -> Iterator[Cand
         signature,
         original.layout,
         train,
-        names=packaging.fitted_names(model),
+        names=fitted_names(model),
         known_texts=known_texts([model]),
     )
     yield LoweredTransform(signature, lower(model, columns), levels)
