@@ -92,8 +92,8 @@ def test_a_table_holds_what_the_encoder_gives(encoder, loans):
     for field, name in enumerate(TEXTS):
         texts = [*levels[field], np.nan, UNSEEN]
         rows = pd.DataFrame({"amount": 1.0, "rate": 1.0, "years": 1}, index=range(len(texts)))
-        rows = rows.assign(town="Oslo", purpose="car").astype({"town": "str", "purpose": "str"})
-        rows[name] = pd.Series(texts, dtype="str")
+        rows = rows.assign(town="Oslo", purpose="car").astype(dict(loans.dtypes[TEXTS]))
+        rows[name] = pd.Series(texts, dtype=loans[name].dtype)
         with warnings.catch_warnings(action="ignore"):  # unseen levels are the point
             wanted = step.transform(rows)
         for place, column in enumerate(columns):
