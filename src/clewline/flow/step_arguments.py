@@ -197,18 +197,15 @@ class InputPaths:
             NotFound: Nothing is there, or a replay has not restored it.
         """
         recorded = os.path.normpath(self.directory / path.expanduser())
-        if self.moved is not None:
-            return self._find_restored(recorded, self.moved)
-        if not os.path.exists(recorded):
+        if self.moved is None:
+            if os.path.exists(recorded):
+                return InputPath(recorded, Path(recorded))
             raise NotFound(
                 f"The input {str(path)!r} does not exist: there is no {recorded}.",
                 "A parameter that is a Path is an input, resolved from the current directory. "
                 "Annotate a path to write to as str.",
             )
-        return InputPath(recorded, Path(recorded))
-
-    def _find_restored(self, recorded: str, moved: Mapping[str, str]) -> InputPath:
-        for old, new in sorted(moved.items(), key=lambda pair: -len(pair[0])):
+        for old, new in sorted(self.moved.items(), key=lambda pair: -len(pair[0])):
             for start in (old, new):  # code may name an input from where it runs now
                 if recorded == start or recorded.startswith(start + os.sep):
                     rest = recorded[len(start) :]

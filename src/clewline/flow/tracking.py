@@ -107,7 +107,18 @@ def _attach(step: StepContext | None, name: str, value: Any) -> None:
 
 def _log_metrics(caller: str, metrics: Mapping[str, float]) -> None:
     step = _running_step(caller)
-    checked = {_utf8_name(name): _number(caller, name, value) for name, value in metrics.items()}
+    checked: dict[str, float] = {}
+    for name, value in metrics.items():
+        name = _utf8_name(name)
+        if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+            value = value.item()
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise UsageError(
+                f"cl.{caller}: the metric {name!r} must be a number "
+                f"(got {value!r}, of type {type(value).__name__}).",
+                "Pass an int or a float; use cl.log_artifact or cl.log_figure for other values.",
+            )
+        checked[name] = float(value)
     if step is not None:
         step.notes.metrics(checked)
 
@@ -133,15 +144,3 @@ def _utf8_name(name: str) -> str:
     if not is_utf8(name):
         raise UsageError(f"The name {name!a} is not valid UTF-8.", "Use another name.")
     return name
-
-
-def _number(caller: str, name: str, value: Any) -> float:
-    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise UsageError(
-            f"cl.{caller}: the metric {name!r} must be a number "
-            f"(got {value!r}, of type {type(value).__name__}).",
-            "Pass an int or a float; use cl.log_artifact or cl.log_figure for other values.",
-        )
-    return float(value)

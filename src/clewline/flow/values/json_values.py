@@ -213,7 +213,24 @@ def path_of(cls: type) -> str:
 
 
 def _unpacked_object(value: dict[str, Any], fetch: LoadLeaf) -> Any:
-    cls: Any = _data_class(value["type"])
+    # Only modules of the project and of clewline are imported for a class.
+    path = value["type"]
+    module, _, qualname = path.partition(":")
+    cls: Any = sys.modules.get(module)
+    failure = None
+    if cls is None and (module.partition(".")[0] == "clewline" or origin.own_files(module)):
+        try:
+            cls = importlib.import_module(module)
+        except ImportError as error:
+            failure = error
+    for part in qualname.split("."):
+        cls = getattr(cls, part, None)
+    if not isinstance(cls, type) or not is_object(cls):
+        raise IntegrityError(
+            f"A stored value is of the class {path}, which is not a data class of this project "
+            "that can be imported.",
+            "Restore the class under that name, or run the step again that made the value.",
+        ) from failure
     if issubclass(cls, enum.Enum):
         return cls(value["v"]) if value[TAG] == "flag" else cls[value["v"]]
     fields = {name: unpacked(part, fetch) for name, part in value["v"].items()}
@@ -231,32 +248,3 @@ def _unpacked_object(value: dict[str, Any], fetch: LoadLeaf) -> Any:
         else:
             struct.__dict__[name] = part
     return struct
-
-
-def _data_class(path: str) -> type:
-    """
-    Return the class of a stored name; only modules of the project and of clewline are imported.
-
-    Raises:
-        IntegrityError: The class is missing, is not a data class, or is another package's.
-    """
-    module, _, qualname = path.partition(":")
-    found: Any = sys.modules.get(module)
-    if found is None and (module.partition(".")[0] == "clewline" or origin.own_files(module)):
-        try:
-            found = importlib.import_module(module)
-        except ImportError as error:
-            raise _class_missing(path) from error
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, type) or not is_object(found):
-        raise _class_missing(path)
-    return found
-
-
-def _class_missing(path: str) -> IntegrityError:
-    return IntegrityError(
-        f"A stored value is of the class {path}, which is not a data class of this project "
-        "that can be imported.",
-        "Restore the class under that name, or run the step again that made the value.",
-    )
