@@ -93,7 +93,7 @@ class BatchPredictor(Protocol):
         """
 
     def failed(self, error: ModelFailed) -> BatchAnswer:
-        """Return the answers that are logged for rows whose node raised, under the error's ids."""
+        """Return the answers to log for rows on which a node raised, under the error's ids."""
 
     def frame(self, predictions: BatchAnswer, parts: list[LoggedRequest]) -> LoggedBatch:
         """Return the log frame of answered rows; the parts have as many rows."""
@@ -358,9 +358,9 @@ class Batcher:
         rows: list[Any] = []
         entities: list[str | None] = []
         for piece in pieces:
-            call, given = piece.call, piece.call.part.entities
+            call, named = piece.call, piece.call.part.entities
             rows += call.rows if piece.is_whole else call.rows[piece.start : piece.stop]
-            entities += given[piece.start : piece.stop] if given else [None] * len(piece)
+            entities += named[piece.start : piece.stop] if named else [None] * len(piece)
         try:
             return pieces, self._predictor.answer(rows, entities, ids)
         except InvalidInput as error:  # a level that the model's own encoder refuses
@@ -514,7 +514,7 @@ class Batcher:
 
 
 def late() -> DeadlineExceeded:
-    """Return the error of a caller whose deadline has passed."""
+    """Return the error for a caller after the deadline."""
     return DeadlineExceeded(
         "The deadline of the request has passed.", "Allow more time, or send fewer rows at once."
     )

@@ -149,7 +149,7 @@ class EndpointServer:
         Open the log and load endpoints; one that cannot be loaded answers with the reason.
 
         Raises:
-            NotFound: There is no store, or no endpoint with a given name.
+            NotFound: There is no store, or no endpoint of one of the names.
             StoreReadOnly, StoreFull: The log cannot be written.
         """
         prepare_decoders()

@@ -154,7 +154,7 @@ class LoadedRevision:
         return BatchAnswer(ids, answers, traces, counted)
 
     def failed(self, error: ModelFailed) -> BatchAnswer:
-        """Return the answers that are logged for rows whose node raised, under the error's ids."""
+        """Return the answers to log for rows on which a node raised, under the error's ids."""
         ids = [id_bytes(text) for text in error.ids]
         model = "" if self._is_graph else self.revision.models[ONLY]
         reason = {"code": error.code, "message": error.message}

@@ -257,7 +257,7 @@ def _compare_bytes(what: str, old: bytes, new: bytes) -> ReplayComparison:
 
 
 def _version_differences(recorded: dict[str, str]) -> list[str]:
-    """Name the libraries whose versions differ from those at registration."""
+    """Name the libraries with other versions than at registration."""
     differences = []
     for name, was in sorted(recorded.items()):
         try:

@@ -39,7 +39,7 @@ from clewline.store.records import Revision
 QUEUE_ROWS = 1024
 """Rows that may wait for the shadows, of all endpoints together."""
 PIECE_ROWS = 64
-"""Rows that a shadow is asked at once: it may hold a lock of a model that answers too."""
+"""Rows that a shadow answers at once: it may hold a lock of a model that answers too."""
 DIFFERENCES = (0.0, 1e-9, 1e-6, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0, 100.0)
 SAME = 1e-6
 """Relative difference up to which two numbers agree."""
@@ -113,7 +113,7 @@ class ShadowRunner:
             self.counts_of(group.revision.endpoint, name).dropped += len(batch.ids)
 
     def retire(self, group: ShadowGroup) -> None:
-        """Close a group after its shadows were asked about the rows that wait for them."""
+        """Close a group after its shadows have answered the rows that wait for them."""
         with self._lock:
             if not self._closed and self._thread is not None:
                 self._queue.put(group)
@@ -159,7 +159,7 @@ class ShadowRunner:
             spent_s = time.perf_counter() - start
             rendered = AnswerWriter(group.output).write(batch.ids, answered, ())
             agrees, differences = compare_outputs(outputs, answered.outputs)
-        except BaseException as error:  # or no shadow of any endpoint would be asked again
+        except BaseException as error:  # or no shadow of any endpoint would answer again
             counts.failed += len(batch.ids)
             self._warn(f"the shadow {name} of {group.revision.endpoint} failed", error)
             message = error.message if isinstance(error, ClewlineError) else type(error).__name__

@@ -276,7 +276,7 @@ class Supervisor:
                 self._handle_exit(seat, worker)
             else:
                 self._check_hang(worker, now)
-        # Free: there is no worker, or somebody else told it to stop.
+        # Free: there is no worker, or somebody else has stopped it.
         is_free = seat.worker is None or (
             seat.retiring is None and seat.worker.slot.state == WorkerState.STOPPING
         )
@@ -308,7 +308,7 @@ class Supervisor:
         if seat.retiring is worker:
             seat.retiring = None
         else:
-            # A retiring one beside it goes on: it was not told to stop before this one was
+            # A retiring one beside it goes on: it was not stopped before this one was
             # ready, or it is about to end and the seat is free then.
             seat.worker, seat.retiring = seat.retiring, None
         if not was_expected and not self._stopping:
@@ -410,7 +410,7 @@ def _judge_exit(worker: _Worker, stacks: str) -> _Exit:
     if worker.failure is not None:
         return _Exit("failed", f"could not start: {worker.failure}")
     if code == 0 and worker.slot.state == WorkerState.STOPPING:
-        return _Exit("stopped", "was told to stop")
+        return _Exit("stopped", "was stopped")
     if code < 0 and signal.Signals(-code) not in CRASH_SIGNALS:
         return _Exit("killed", f"was killed by {signal.Signals(-code).name}")
     reason, how = "exited", f"ended itself with status {code}"

@@ -114,7 +114,7 @@ class WorkMonitor:
         Return a context in which this thread computes a batch.
 
         Args:
-            endpoint: The endpoint whose batch it is.
+            endpoint: The endpoint of the batch.
             revision: The revision that answers.
             timeout_s: The endpoint's timeout, if it has one.
         """

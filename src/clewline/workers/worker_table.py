@@ -23,7 +23,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from clewline.protocols.http.health import Readiness
 
 THREADS = 64
-"""Threads of one process whose work is shown."""
+"""Maximum threads of one process that are shown."""
 LOOP_S = 2.0
 """Greatest age of an event loop's heartbeat, unless an endpoint may take longer."""
 START_S = 120.0

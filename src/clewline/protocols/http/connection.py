@@ -489,7 +489,7 @@ class HttpConnection(asyncio.Protocol):
     # ---- output: from answers to bytes
 
     def flush(self) -> None:
-        """Send every answer whose turn it is."""
+        """Send every answer that is next in turn."""
         waiting = self._waiting
         if not waiting or waiting[0].reply is None:
             return

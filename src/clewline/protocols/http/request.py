@@ -67,7 +67,7 @@ class HttpApplication(Protocol):
         """Return the refusal of a large body, by its head alone; None lets it in."""
 
     def admit(self, request: HttpRequest) -> HttpResponse | None:
-        """Return the refusal of a request whose caller waits for `100 Continue`; None admits it."""
+        """Return the refusal of a request before `100 Continue` is sent; None admits it."""
 
     def refuse(self, request: HttpRequest, refusal: HttpRefusal) -> HttpResponse:
         """Return the answer to a request that the server refuses; much of it may be missing."""
@@ -154,7 +154,7 @@ class HttpRequest(msgspec.Struct, eq=False, kw_only=True):
 
     def start(self, head: HttpResponse) -> ResponseStream:
         """
-        Begin an answer whose body comes in pieces.
+        Begin an answer with a body in pieces.
 
         Args:
             head: Status, content type and headers; its body, if any, is the first piece.

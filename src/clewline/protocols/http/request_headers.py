@@ -76,7 +76,7 @@ def when_read(
         detail: What the format must know beside the body.
     """
     try:
-        asked = PredictRequest(
+        predict_request = PredictRequest(
             request.body,
             format,
             detail,
@@ -88,21 +88,21 @@ def when_read(
         coding = content_coding(request)
         if coding is not None:
             try:
-                if len(asked.body) > QUICK_BYTES:
+                if len(predict_request.body) > QUICK_BYTES:
                     raise BodyTooLarge("The body is too large to be decompressed at once.")
-                asked.body = decompress(asked.body, coding, QUICK_DECODED_BYTES)
+                predict_request.body = decompress(predict_request.body, coding, QUICK_DECODED_BYTES)
             except BodyTooLarge:
 
                 def work() -> PredictRequest:
-                    asked.body = decompress(asked.body, coding)
-                    return asked
+                    predict_request.body = decompress(predict_request.body, coding)
+                    return predict_request
 
                 run_on_thread(threads, work, then)
                 return
     except ClewlineError as error:
         then(error)
         return
-    then(asked)
+    then(predict_request)
 
 
 def run_on_thread(

@@ -39,8 +39,8 @@ def handle_predict(server: EndpointServer, endpoint: ServedEndpoint, request: Ht
         and b"?" not in request.target
     ):  # nearly always: plain JSON for plain JSON
         format = JSON if b'"columns"' not in body else format_of_json(body)
-        asked = PredictRequest(body, format, abandoned=request.is_abandoned)
-        predict(server, endpoint, asked, partial(answer_json, request))
+        predict_request = PredictRequest(body, format, abandoned=request.is_abandoned)
+        predict(server, endpoint, predict_request, partial(answer_json, request))
         return
     reply: Reply = partial(answer_json, request)
     try:
@@ -55,16 +55,16 @@ def handle_predict(server: EndpointServer, endpoint: ServedEndpoint, request: Ht
     if content_type not in (JSON_TYPE, NDJSON_TYPE):
         reply = partial(answer_table, server, request, content_type)
 
-    def begin(asked: PredictRequest | ClewlineError) -> None:
+    def begin(predict_request: PredictRequest | ClewlineError) -> None:
         try:
-            if isinstance(asked, ClewlineError):
-                raise asked
-            if asked.format == JSON:
-                asked.format = format_of_json(asked.body)
+            if isinstance(predict_request, ClewlineError):
+                raise predict_request
+            if predict_request.format == JSON:
+                predict_request.format = format_of_json(predict_request.body)
             if content_type == NDJSON_TYPE:
-                StreamedPrediction(server, request, endpoint).begin(asked)
+                StreamedPrediction(server, request, endpoint).begin(predict_request)
             else:
-                predict(server, endpoint, asked, reply)
+                predict(server, endpoint, predict_request, reply)
         except ClewlineError as error:
             reply(error)
 

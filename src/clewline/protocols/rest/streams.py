@@ -48,31 +48,31 @@ class StreamedPrediction:
         self._request = request
         self._endpoint = endpoint
         self._stream: ResponseStream | None = None
-        self._asked: PredictRequest
+        self._predict_request: PredictRequest
         self._pieces: list[RowsPiece] = []
         self._next = 0
         self._rows = 0  # answered
 
-    def begin(self, asked: PredictRequest) -> None:
+    def begin(self, predict_request: PredictRequest) -> None:
         """
         Cut the rows, once the endpoint is loaded, and have the first piece computed.
 
         Raises:
             BadRequest: The request has an idempotency key, which stands for one answer.
         """
-        if asked.key is not None:
+        if predict_request.key is not None:
             raise BadRequest(
                 "An Idempotency-Key stands for one answer, but a stream has many.",
                 "Leave the key out, or Accept application/json.",
             )
-        self._asked = asked
+        self._predict_request = predict_request
 
         def cut(serving: ServedRevision) -> None:
-            work = partial(cut_rows, asked, serving.loaded)
+            work = partial(cut_rows, predict_request, serving.loaded)
             run_on_thread(self._server.threads, work, unless_error(self._request, None, start))
 
         def start(pieces: list[RowsPiece]) -> None:
-            asked.body = b""  # the pieces have it
+            predict_request.body = b""  # the pieces have it
             self._pieces = pieces
             self._predict_next()
 
@@ -85,10 +85,10 @@ class StreamedPrediction:
         piece = self._pieces[self._next]
         self._pieces[self._next] = RowsPiece(b"", "")
         self._next += 1
-        asked = msgspec.structs.replace(
-            self._asked, body=piece.body, format=JSON_ROWS, detail=piece.entities
+        predict_request = msgspec.structs.replace(
+            self._predict_request, body=piece.body, format=JSON_ROWS, detail=piece.entities
         )
-        predict(self._server, self._endpoint, asked, self._send)
+        predict(self._server, self._endpoint, predict_request, self._send)
 
     def _send(self, result: PredictResponse | ClewlineError) -> None:
         if isinstance(result, ClewlineError):
@@ -129,7 +129,7 @@ class StreamedPrediction:
             self._stream.end()
 
 
-def cut_rows(asked: PredictRequest, loaded: LoadedRevision) -> list[RowsPiece]:
+def cut_rows(predict_request: PredictRequest, loaded: LoadedRevision) -> list[RowsPiece]:
     """
     Cut a request's rows into pieces; on a thread.
 
@@ -138,11 +138,11 @@ def cut_rows(asked: PredictRequest, loaded: LoadedRevision) -> list[RowsPiece]:
     Raises:
         MalformedInput, TooManyRows, InvalidInput: As the format says.
     """
-    if asked.format == JSON:
-        bodies, entities = loaded.json_reader.pieces(asked.body, PIECE_ROWS, STREAM_ROWS)
+    if predict_request.format == JSON:
+        bodies, entities = loaded.json_reader.pieces(predict_request.body, PIECE_ROWS, STREAM_ROWS)
     else:
-        read = load_format(asked.format).read_rows(
-            asked.body, asked.detail, loaded.checker, STREAM_ROWS
+        read = load_format(predict_request.format).read_rows(
+            predict_request.body, predict_request.detail, loaded.checker, STREAM_ROWS
         )
         names = [rule.field.name for rule in loaded.checker.rules]
         rows = [dict(zip(names, msgspec.structs.astuple(row), strict=True)) for row in read.rows]

@@ -36,7 +36,7 @@ _ERRNO = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROF
 
 KeyOutcome = PredictResponse | ClewlineError | KeyClaim | None
 """The response to a key, the reason why there is none, or the claim of another process that is
-answering it; None if the key is now claimed for the one who asked."""
+answering it; None if the key is now claimed for the caller."""
 
 Location = LogLocation | bytes
 """Where a response stands in the log, or the first id of its predictions."""
@@ -223,7 +223,7 @@ def _response(batch: LoggedBatch, index: int, body: bytes) -> PredictResponse | 
 
 
 def body_digest(format: str, detail: str, body: bytes) -> bytes:
-    """Return the digest of a request that tells it from others under the same key."""
+    """Return the digest that distinguishes a request from others under the same key."""
     return blake3(b"%b\0%b\0%b" % (format.encode(), detail.encode(), body)).digest(16)
 
 

@@ -275,7 +275,7 @@ def _find_in(segment: Segment, identifier: bytes, *, verify: bool) -> LoggedPred
         span = find_frame(frames, entry.offset)
         if span is None:
             if not verify:
-                return None  # index or frame is damaged: the second look tells which
+                return None  # index or frame is damaged: the second look decides which
             raise _damaged(segment.frames, entry.offset, id_text(identifier))
         batch = decode_frame(frames, span)
     start = entry.position * ID_BYTES
