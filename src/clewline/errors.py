@@ -16,7 +16,7 @@ Every error of clewline, in one short tree.
     │   ├── Conflict            somebody else has it: a port, a lock, a number
     │   ├── Unauthorized        no token was sent, or an unknown one
     │   └── Forbidden           the roles of the token do not allow it
-    ├── CheckFailed             the answer is no: a gate, a replay       exit 1
+    ├── CheckFailed             a check failed: a gate, a replay         exit 1
     │   ├── RunFailed           a step or a pipeline raised
     │   ├── GateRefused         a version does not pass gate.yaml
     │   └── IntegrityError      bytes differ from what was recorded
@@ -58,10 +58,9 @@ class ClewlineError(Exception):
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 3
 
-    def __init__(self, message: str, fix: str | None = None) -> None:
-        super().__init__(message, fix)
-        self.message = message
-        self.fix = fix
+    def __init__(self, message: str, fix: str | None = None, *details: object) -> None:
+        super().__init__(message, fix, *details)  # all of them, so that it can be pickled
+        self.message, self.fix = message, fix
 
     def __str__(self) -> str:
         return f"{self.message} {self.fix}" if self.fix else self.message
@@ -94,8 +93,7 @@ class InvalidInput(UsageError):
     def __init__(
         self, message: str, fix: str | None = None, fields: tuple[FieldProblem, ...] = ()
     ) -> None:
-        super().__init__(message, fix)
-        self.args = (message, fix, fields)
+        super().__init__(message, fix, fields)
         self.fields = fields
 
 
@@ -160,7 +158,7 @@ class Forbidden(UsageError):
 
 
 class CheckFailed(ClewlineError):
-    """The call was right, and the answer is no."""
+    """The call was right, and a check failed."""
 
     code = "check_failed"
     exit_code = 1
@@ -174,8 +172,7 @@ class RunFailed(CheckFailed):
     def __init__(
         self, message: str, fix: str | None = None, run: str = "", step: str | None = None
     ) -> None:
-        super().__init__(message, fix)
-        self.args = (message, fix, run, step)
+        super().__init__(message, fix, run, step)
         self.run, self.step = run, step
 
 
@@ -187,8 +184,7 @@ class GateRefused(CheckFailed):
     def __init__(
         self, message: str, fix: str | None = None, verdicts: tuple[Any, ...] = ()
     ) -> None:
-        super().__init__(message, fix)
-        self.args = (message, fix, verdicts)
+        super().__init__(message, fix, verdicts)
         self.verdicts = verdicts
 
 
@@ -241,8 +237,7 @@ class Overloaded(Fault):
     code = "overloaded"
 
     def __init__(self, message: str, fix: str | None = None, retry_after_s: float = 1.0) -> None:
-        super().__init__(message, fix)
-        self.args = (message, fix, retry_after_s)
+        super().__init__(message, fix, retry_after_s)
         self.retry_after_s = retry_after_s
 
 
@@ -264,8 +259,7 @@ class ModelFailed(Fault):
     code = "model_failed"
 
     def __init__(self, message: str, fix: str | None = None, ids: tuple[str, ...] = ()) -> None:
-        super().__init__(message, fix)
-        self.args = (message, fix, ids)
+        super().__init__(message, fix, ids)
         self.ids = ids
 
 

@@ -53,7 +53,7 @@ def create(
         is_complete = found.store_root.exists() and found.public_key is not None
         if found.private_key.exists() or (is_complete and not new_key):
             raise Conflict(
-                f"{root} is already a clewline project.", "Use it, or name another folder."
+                f"{root} is already a clewline project.", "Use it, or choose another folder."
             )
         return _complete(found, new_key)
 
@@ -84,7 +84,7 @@ def _copy_template(template: str, root: Path, name: str) -> None:
     """Copy a template's files; refuse to replace any but README.md and .gitignore."""
     known = sorted(entry.name for entry in TEMPLATES.iterdir() if entry.is_dir())
     if template not in known:
-        raise NotFound(f"There is no template {template!r}.", f"There are: {', '.join(known)}.")
+        raise NotFound(f"There is no template {template!r}.", f"Use {' or '.join(known)}.")
     with as_file(TEMPLATES / template) as folder:
         sources: dict[str, Path] = {}
         for source in sorted(folder.rglob("*")):

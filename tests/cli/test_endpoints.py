@@ -62,7 +62,7 @@ def test_check_says_what_apply_would_do_and_does_nothing(typed: Type) -> None:
     status, said = typed("endpoints", "check", "income")
     assert status == 0
     for line in (
-        "income: apply makes income#1; nothing is live yet",
+        "income: apply would create income#1; nothing is live yet",
         "+ node route: route weights: champion 0.9, challenger 0.1",
         "+ node champion: income@1",
         "+ timeout_ms: 50",

@@ -69,6 +69,26 @@ def test_an_unknown_command_is_answered_with_the_nearest(
     )
 
 
+def test_an_unknown_subcommand_points_to_a_help_that_works(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert status(["runs", "lst"]) == 2
+    assert "`clewline runs --help` shows how to call it." in capsys.readouterr().err
+    assert status(["runs", "show"]) == 2
+    assert "`clewline runs show --help` shows how to call it." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "group", [name for name, (path, _, _) in COMMANDS.items() if path.endswith(":app")]
+)
+def test_the_help_of_a_command_is_one_line_of_the_list(
+    capsys: pytest.CaptureFixture[str], group: str
+) -> None:
+    assert status([group, "--help"]) == 0
+    table = capsys.readouterr().out.partition("Commands")[2].partition("╰")[0]
+    assert all(re.match(r"│ [a-z]+ ", line) for line in table.splitlines()[1:]), table
+
+
 def test_help_lines_fit_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
     assert status(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -69,7 +69,7 @@ def test_a_word_becomes_a_value_of_the_annotated_type(word: str, expected: Any) 
     ("words", "says"),
     [
         (["data=x", "trees=many"], ["'trees'", "'many'", "int"]),
-        (["data=x", "tres=3"], ["'tres'", "the nearest is 'trees'"]),
+        (["data=x", "tres=3"], ["'tres'", "did you mean 'trees'?"]),
         (["trees=3"], ["'data'"]),
         (["data=x", "kind=tree"], ["'forest' or 'linear'"]),
         (["data=x", "trees"], ["not key=value"]),

@@ -1,4 +1,4 @@
-"""A run replays to the same, or the report says where and by how much it does not."""
+"""The replay of a run is equal, or the report says where and by how much it differs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ WORDS = {
 @app.command
 def explain(pipeline: str, /, *params: str, seed: int | None = None) -> None:
     """
-    Explain which steps of a run would be taken from the cache, without running any.
+    Explain which steps the cache holds, without running any.
 
     Parameters
     ----------

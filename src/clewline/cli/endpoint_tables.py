@@ -69,13 +69,12 @@ def show_endpoint(live: Revision, state: LiveRevision, history: Sequence[Revisio
     out = console()
     timeout = revisions.timeout_ms(live)
     facts = [
-        "unloaded" if state.unloaded else "live",
-        f"since {format_time(state.moved)},",
-        f"logged by {revisions.durability(live)}",
-        *([f"within {timeout:g} ms"] if timeout else []),
+        f"{'unloaded' if state.unloaded else 'live'} since {format_time(state.moved)}",
+        f"log durability {revisions.durability(live)}",
+        *([f"timeout {timeout:g} ms"] if timeout else []),
         *(["pinned in memory"] if revisions.is_pinned(live) else []),
     ]
-    out.print(f"[bold]{live.ref}[/bold] is {' '.join(facts)}", highlight=False)
+    out.print(f"[bold]{live.ref}[/bold] is {', '.join(facts)}", highlight=False)
     out.print(draw_graph(of_revision(live)))
     out.print(_pinned(live))
     past = _table("revision", "applied", "models")
@@ -115,16 +114,17 @@ def show_check(found: EndpointCheck) -> None:
         out.print(f"[bold]{found.endpoint}[/bold]: {found.live} is live already")
     else:
         live = f"{found.live} is live now" if found.live else "nothing is live yet"
-        out.print(f"[bold]{found.endpoint}[/bold]: apply makes {found.next}; {live}")
+        out.print(f"[bold]{found.endpoint}[/bold]: apply would create {found.next}; {live}")
         show_changes(found.changes)
     trial = found.trial
     out.print(
         f"  {trial.rows} background rows answered, {trial.flagged_rows} flagged, "
         f"{trial.refused_rows} refused by accepted bounds"
     )
-    out.print(f"  {trial.row_ms:.2f} ms a row alone, {trial.many_row_ms:.3f} ms among {trial.rows}")
+    many = f"{trial.many_row_ms:.3f} ms per row in a batch of {trial.rows}"
+    out.print(f"  {trial.row_ms:.2f} ms per single row, {many}")
     if len(trial.nodes) > 1:
-        table = _table("  node", "ms a row alone", "among many")
+        table = _table("  node", "ms per single row", "ms per row in a batch")
         for column in table.columns[1:]:
             column.justify = "right"
         for node in trial.nodes:

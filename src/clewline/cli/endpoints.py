@@ -10,6 +10,7 @@ from cyclopts import App
 from clewline.cli import endpoint_tables as tables
 from clewline.cli.endpoint_tables import EndpointCheck, EndpointRow
 from clewline.cli.output import Mode, console, emit
+from clewline.cli.parameters import Limit
 from clewline.errors import InvalidConfig, NotFound
 from clewline.formatting import format_count
 from clewline.project import Project, find
@@ -44,9 +45,9 @@ def list_() -> None:
 
 
 @app.command
-def show(name: str, /, *, limit: int = 20) -> None:
+def show(name: str, /, *, limit: Limit = 20) -> None:
     """
-    Show the graph of an endpoint's live revision, and its earlier revisions.
+    Show the live graph of an endpoint, and its earlier revisions.
 
     This reads the catalog. Ask a running server whether it could load the revision:
     GET /v1/endpoints/NAME.
@@ -100,7 +101,7 @@ def check(name: str, /) -> None:
 @app.command
 def apply(*names: str) -> None:
     """
-    Make endpoint files live; a running server swaps without losing a request.
+    Make endpoint files live, without losing a request.
 
     All of them go live, or none if one of them cannot be applied. A file whose
     content is live already changes nothing.
@@ -171,7 +172,7 @@ def _row(store: Store, name: str, live: LiveRevision | None, has_file: bool) -> 
 
 
 def _spec_imports(spec: EndpointSpec) -> bool:
-    """Tell whether a file names models from elsewhere, which are registered."""
+    """Return whether a file names models to import."""
     return spec.root is not None and bool(spec.root.imports())
 
 

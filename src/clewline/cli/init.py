@@ -30,7 +30,7 @@ def init(
     template
         Template to copy: `tumours`, a pipeline that runs, or `empty`.
     name
-        Name of the project; by default that of the folder.
+        Name of the project; the name of the folder by default.
     new_key
         Create a new sealing key in a clone without the private key, as CI does.
     """

@@ -224,7 +224,7 @@ def _run(run: Run, facts: Facts) -> FactTexts:
 
 def _step(step: StepRun, facts: Facts) -> FactTexts:
     if facts.get("repeated"):
-        return [("", "drawn elsewhere in this tree")]
+        return [("", "shown elsewhere in this tree")]
     inputs = ((name, value) for name, value in step.inputs.items() if isinstance(value, dict))
     params = {name: value["value"] for name, value in inputs if "value" in value}
     texts = [("params", format_values(params))] if params else []

@@ -33,9 +33,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 PURPOSE = "Take models from training run to production decision, and keep their lineage."
 
 EPILOGUE = """\
-Options of every command: --json prints the answer as JSON, --project FOLDER
-works on that project, --debug shows tracebacks, --help explains the command.
-Exit status: 0 done, 1 the answer is no, 2 wrong call, 3 clewline failed."""
+All commands accept --json (print JSON), --project FOLDER (use that project),
+--debug (show tracebacks) and --help.
+Exit status: 0 success, 1 a check failed, 2 wrong usage, 3 clewline failed."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -99,7 +99,7 @@ def _call(words: list[str]) -> int:
     if words in ([], ["--help"], ["-h"]):
         print(_help())
         return 0
-    from cyclopts import App, CycloptsError  # 0.2 s that help need not take
+    from cyclopts import App, CycloptsError, UnknownCommandError  # 0.2 s that help need not take
 
     app = App(
         name="clewline",
@@ -113,8 +113,9 @@ def _call(words: list[str]) -> int:
     try:
         app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        has_commands = command is not None and COMMANDS[command][0].endswith(":app")
-        called = [word for word in words[: 1 + has_commands] if not word.startswith("-")]
+        is_group = command is not None and COMMANDS[command][0].endswith(":app")
+        depth = 2 if is_group and not isinstance(error, UnknownCommandError) else 1
+        called = [word for word in words[:depth] if not word.startswith("-")]
         help_command = " ".join(["clewline", *called, "--help"])
         raise UsageError(str(error), f"`{help_command}` shows how to call it.") from error
     except SystemExit as exit_:

@@ -60,7 +60,7 @@ def print_versions(
 
 
 def print_version(package: Package, aliases: list[str], run: Run | None) -> None:
-    """Print what a version is."""
+    """Print the facts, metrics and fields of a version."""
     out, report = console(), package.manifest.report
     named = f"  ({', '.join(aliases)})" if aliases else ""
     out.print(f"[bold]{package.manifest.ref}[/bold]{named}", highlight=False)
@@ -104,7 +104,7 @@ def _facts(package: Package, run: Run | None) -> Iterator[tuple[str, str]]:
     for name, table in manifest.data.items():
         yield f"{name} data", f"{table['rows']:,} rows, {short_digest(str(table['artifact']))}"
     yield "registered", format_time(manifest.created)
-    yield "package", f"{short_digest(package.digest)}, sealed, every byte checked just now"
+    yield "package", f"{short_digest(package.digest)}, seal and every byte verified"
 
 
 def _describe_output(output: Output) -> str:
@@ -123,12 +123,12 @@ def _metrics(report: dict[str, Any]) -> Table:
 
     baseline = report.get("baseline") or {}
     rule = report_metrics(baseline)
-    table = _table("metric", "value", "interval", "plain rule")
+    table = _table("metric", "value", "interval", "baseline")
     for name, score in report_metrics(report).items():
         interval = escape(f"[{score.low:.4g}, {score.high:.4g}]")
         plain = format_number(rule[name].value) if name in rule else ""
         table.add_row(name, format_number(score.value), interval, plain)
-    table.caption = f"plain rule: {baseline.get('rule', 'none')}"
+    table.caption = f"baseline: {baseline.get('rule', 'none')}"
     table.caption_justify = "left"
     return table
 
@@ -219,17 +219,17 @@ def print_promotion(done: Promotion) -> None:
     if done.forced:
         out.print(f"The gate was overruled; the chain records why: {escape(done.forced)}")
     if done.verdicts is None:
-        print_message("gate.yaml asks nothing of this model, so only its seal was checked.")
+        print_message("gate.yaml has no rule for this model, so only its seal was checked.")
     if done.anchored:
         print_message(
-            f"The registry's head is in Git. To keep it elsewhere: git push origin {done.anchored}"
+            f"The registry's head is in Git. Copy it to a remote: git push origin {done.anchored}"
         )
     else:
-        print_message("This is not a Git repository, so the registry's head is kept only here.")
+        print_message("This is not a Git repository: only the catalog has the registry's head.")
 
 
 def print_gate(verdicts: Sequence[GateVerdict], title: str) -> None:
-    """Print every line of the gate, judged."""
+    """Print every rule of the gate with its verdict."""
     out = console()
     if title:
         out.print(f"[bold]{escape(title)}[/bold]")

@@ -32,11 +32,11 @@ def list_(name: str | None = None, /, *, limit: Limit = 20, offset: Offset = 0) 
     Parameters
     ----------
     name
-        List the versions of this model; all by default.
+        List the versions of this model; all models by default.
     limit
-        Show at most this many.
+        Maximum number of versions.
     offset
-        Skip this many.
+        Number of versions to skip, newest first.
     """
     from clewline.cli.model_tables import print_versions
 
@@ -50,7 +50,7 @@ def list_(name: str | None = None, /, *, limit: Limit = 20, offset: Offset = 0) 
 @app.command
 def show(ref: str, /) -> None:
     """
-    Show a version: what it answers, how good it is, how it is served, where it came from.
+    Show a version: output, metrics, served form, data and code.
 
     Parameters
     ----------
@@ -157,12 +157,12 @@ def diff(left: str, right: str, /) -> None:
 @app.command
 def verify(ref: str | None = None, /) -> None:
     """
-    Check every byte of the packages, their seals, and the registry's chain and heads in Git.
+    Verify packages, seals, and the registry's chain and Git heads.
 
     Parameters
     ----------
     ref
-        Check this version; all by default.
+        Verify this version; all versions by default.
     """
     from clewline.cli.model_tables import print_verification
     from clewline.model.verify import verify as verify_registry

@@ -57,7 +57,8 @@ def list_(*, endpoint: str | None = None, limit: Limit = 20, before: str | None 
     """
     project = find_project()
     page = latest_predictions(project.log, endpoint=endpoint, limit=limit, before=before)
-    emit(PredictionList([prediction_details(item) for item in page.items], page.next), show_page)
+    found = PredictionList([prediction_details(item) for item in page.items], page.next)
+    emit(found, lambda found: show_page(found, endpoint))
 
 
 @app.command
@@ -75,7 +76,7 @@ def show(prediction: str, /) -> None:
 
 @app.command
 def compact() -> None:
-    """Write the closed segments of the log as Parquet files beside it, for analysis."""
+    """Convert closed log segments to Parquet files for analysis."""
     from clewline.serve.log.compact import compact as compact_log
     from clewline.serve.log.compact import parquet_files
 
@@ -86,19 +87,18 @@ def compact() -> None:
     emit(done, lambda done: show_compacted(done, len(parquet_files(project.log)), str(project.log)))
 
 
-def show_page(page: PredictionList) -> None:
+def show_page(page: PredictionList, endpoint: str | None) -> None:
     """Print a page as a table."""
     if not page.predictions and page.next is None:
-        print_message("No predictions yet.")
+        print_message(f"No predictions{f' of endpoint {endpoint!r}' if endpoint else ''} yet.")
         return
-    print_lines(_row(item) for item in page.predictions)
+    answers = [answer_text(msgspec.json.decode(item.answer)) for item in page.predictions]
+    print_lines(
+        f"{item.id}  {format_time_ms(item.time)}  {item.revision}  {item.model}  {answer}"
+        for item, answer in zip(page.predictions, answers, strict=True)
+    )
     if page.next is not None:
         print_message(f"More: --before {page.next}")
-
-
-def _row(item: PredictionDetails) -> str:
-    answer = answer_text(msgspec.json.decode(item.answer))
-    return "  ".join((item.id, format_time_ms(item.time), item.revision, item.model, answer))
 
 
 def show_one(item: PredictionDetails) -> None:

@@ -18,7 +18,7 @@ MARKS = {"equal": "✓", "differs": "✗", "missing": "✗", "nothing to compare
 
 def replay(target: str, /, *, keep: bool = False) -> None:
     """
-    Repeat a run or a prediction from its record, and compare bit for bit.
+    Repeat a run or a prediction and compare bit for bit.
 
     Exit status 0: equal. 1: it differs, and the output says where and by how much.
 
@@ -86,7 +86,7 @@ def _lines(found: RunReplay) -> Iterator[str]:
     if found.error:
         yield f"The run did not finish: {found.error}"
     if found.cause is None:
-        yield f"Run {found.run} replays to the same: {found.artifacts} artifacts equal."
+        yield f"The replay of run {found.run} is equal: {found.artifacts} artifacts, bit for bit."
     else:
         first = f", first in step {found.first}" if found.first else ""
         cause = cause_text(found.cause, found.first or "the pipeline")

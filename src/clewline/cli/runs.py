@@ -39,7 +39,8 @@ def list_(*, pipeline: str | None = None, limit: Limit = 20, offset: Offset = 0)
 
     with _open_store() as store:
         found = list_runs(store, pipeline=pipeline, limit=limit, offset=offset)
-    emit([_summary(run) for run in found], _show_list)
+    is_filtered = pipeline is not None or offset > 0
+    emit([_summary(run) for run in found], lambda rows: _show_list(rows, is_filtered))
 
 
 @app.command
@@ -64,7 +65,7 @@ def show(run: str, /, *, logs: bool = False) -> None:
 @app.command
 def diff(first: str, second: str, /) -> None:
     """
-    Compare the parameters, inputs, metrics, code, environment and outputs of two runs.
+    Compare two runs: parameters, inputs, metrics, code and outputs.
 
     Parameters
     ----------
@@ -121,11 +122,12 @@ def run_as_data(store: Store, run: Run, *, logs: bool = False) -> dict[str, Any]
     }
 
 
-def _show_list(rows: list[dict[str, Any]]) -> None:
+def _show_list(rows: list[dict[str, Any]], is_filtered: bool) -> None:
     from rich.table import Table
 
     if not rows:
-        console().print("No runs yet. Start one with: clewline run PIPELINE")
+        start = "No runs yet. Start one with: clewline run PIPELINE"
+        console().print("No runs match." if is_filtered else start)
         return
     table = Table("run", "pipeline", "status", "started", "took", "metrics", box=None)
     for row in rows:

@@ -29,9 +29,9 @@ class ServeFlags:
     port
         Listen on this port; 0 picks a free one.
     host
-        Listen on this IP address; tokens are required beyond loopback.
+        Listen on this IP address; only loopback needs no tokens.
     workers
-        Number of processes that answer.
+        Number of worker processes.
     grpc_port
         Serve gRPC on this port too; 0 picks a free one.
     model_memory
@@ -61,7 +61,7 @@ class ServeFlags:
     tls_key: str | None = None
     require_tokens: bool = False
     behind_proxy: bool = False
-    access_log: str | None = None
+    access_log: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     otel: bool = False
     connections: int = 16_384
 
@@ -76,7 +76,7 @@ def serve(*names: str, flags: Flags = None) -> None:
     Parameters
     ----------
     names
-        Endpoints to serve; all that were applied if none is named.
+        Endpoints to serve; all applied endpoints by default.
     """
     from clewline.serve.access import parse_address
     from clewline.workers import server_log
@@ -118,7 +118,7 @@ def _check(flags: ServeFlags) -> None:
         message_ = f"HTTP and gRPC cannot share port {flags.port}."
         raise UsageError(message_, "Choose another port with --grpc-port.")
     if (flags.tls_cert is None) != (flags.tls_key is None):
-        raise UsageError("TLS needs both files.", "Set --tls-cert and --tls-key.")
+        raise UsageError("TLS needs a certificate and a key.", "Set --tls-cert and --tls-key.")
 
 
 def _announce(ready: WorkerReady, options: ServerOptions) -> None:

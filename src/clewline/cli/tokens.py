@@ -50,7 +50,7 @@ def add(
     role
         Allow one of these; repeat it to allow several.
     note
-        Note the owner or the purpose.
+        Record the owner or the purpose.
     expires
         Let the token expire after this time, such as 90d or 12h.
     """
@@ -70,7 +70,7 @@ def add(
 
 @app.command(name="list")
 def list_() -> None:
-    """List all tokens, the newest first, without their secrets."""
+    """List all tokens without their secrets, newest first."""
     with Store.open(find().store_root, write=False) as store:
         found = store.catalog.find(Token, order="-created", limit=None)
     emit([_shown(token) for token in found], _print_list)
@@ -79,7 +79,7 @@ def list_() -> None:
 @app.command
 def revoke(identifier: str, /) -> None:
     """
-    Revoke a token for good. Running servers follow within a second.
+    Revoke a token for good; servers reject it within a second.
 
     Parameters
     ----------

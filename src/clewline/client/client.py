@@ -23,7 +23,7 @@ class Client(Connection[httpx.Client]):
         token: The token that `clewline tokens add` printed, if the server requires one.
         timeout_s: Seconds that one attempt waits for the server.
         retries: Attempts after the first. Each waits a little longer, and at least as long as the
-            server asks. Only what is safe to send twice is sent again.
+            server asks. Only requests that are safe to repeat are sent again.
         verify: Whether to verify the certificate of an `https` server.
         ca_file: PEM file of the certificate authorities to trust; None trusts the system's.
 
@@ -58,7 +58,7 @@ class Client(Connection[httpx.Client]):
             timeout_ms: Milliseconds that the server may take before it answers `DeadlineExceeded`.
             idempotency_key: A new key for each call unless given. With a key, an attempt whose
                 answer was lost is sent again, gets the first answer, and is logged once. With
-                None, only what the server has not begun is sent again.
+                None, a request is sent again only if the server has not begun it.
 
         Returns:
             One prediction per row, in order, and the revision that answered.

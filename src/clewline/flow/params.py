@@ -95,9 +95,7 @@ def parse_params(pipeline: PipelineDefinition, words: Sequence[str]) -> dict[str
         try:
             given[name] = _from_text(text, hint)
         except (ValueError, msgspec.DecodeError) as error:
-            raise pipeline.error(
-                f"{name}={text!r} does not fit: {_type_name(hint)} is expected"
-            ) from error
+            raise pipeline.error(f"{name}={text!r} is not of type {_type_name(hint)}") from error
     missing = [
         repr(name)
         for name, (each, _) in pipeline.parameters.items()
@@ -158,7 +156,7 @@ def _find(pipeline: PipelineDefinition, key: str) -> tuple[str, Any]:
         if name in pipeline.parameters:
             return name, pipeline.parameters[name][1]
     near = difflib.get_close_matches(key, pipeline.parameters, n=1)
-    hint = f", the nearest is {near[0]!r}" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise pipeline.error(f"there is no parameter {key!r}{hint}")
 
 

@@ -180,11 +180,13 @@ def _request(url: str, limits: DownloadLimits, method: str, token: str | None) -
     except WIRE_ERRORS as error:
         reason = getattr(error, "reason", error)
         fix = (
-            "Check the network (HTTPS_PROXY is honoured). Without one, copy the file here: "
-            "`clewline models import FILE --digest sha256:… --name NAME` satisfies `from:` too."
+            "Check the network and HTTPS_PROXY. Without a network, copy the file here and run "
+            "`clewline models import FILE --digest sha256:… --name NAME`: `from:` then finds it."
         )
         if isinstance(reason, ssl.SSLCertVerificationError):
-            fix = "This machine does not trust its certificate; SSL_CERT_FILE names more of them."
+            fix = (
+                "This machine does not trust its certificate. Name its authority in SSL_CERT_FILE."
+            )
         raise HubFault(
             f"{url} cannot be fetched: {reason or type(error).__name__}.", fix
         ) from error

@@ -154,7 +154,7 @@ def register(
     log_value("version", {"model": name, "content": version.content})
     lines = [*contents.notes, f"{version.ref}: {compiled.equality.sentence}"]
     if version.run != context.run_id:
-        lines.append(f"{version.ref} has this content since run {version.run}; no new version")
+        lines.append(f"{version.ref} of run {version.run} has the same content; no new version")
     sys.stderr.write("".join(f"{line}\n" for line in lines))
     return version
 

@@ -319,7 +319,7 @@ def check_bind(
 
     Raises:
         UsageError: It is not an IP address.
-        Forbidden: It is beyond loopback, and no token is in force.
+        Forbidden: It is not a loopback address, and no token is in force.
     """
     from clewline.store.store import Store
 
@@ -335,7 +335,7 @@ def check_bind(
             warnings.append(f"Tokens are required, but none is in force. {ADD_TOKEN}")
     if not (is_loopback or tls or behind_proxy):
         warnings.append(
-            f"{host} is beyond loopback without TLS: tokens and rows travel in clear text. "
-            "Set --tls-cert and --tls-key, or --behind-proxy if a proxy speaks TLS."
+            f"{host} is not a loopback address and TLS is off: tokens and rows travel unencrypted. "
+            "Set --tls-cert and --tls-key, or --behind-proxy if a proxy terminates TLS."
         )
     return warnings

@@ -94,7 +94,7 @@ class EndpointServer:
 
     Args:
         project: Has the endpoints.
-        names: Serve only these; None serves all that were applied.
+        names: Serve only these; None serves all applied endpoints.
         max_rows: Maximum rows of one request.
         queue_rows: Maximum rows of one endpoint that may wait.
         model_bytes: Memory budget of loaded models. Beyond it the least recently used

@@ -251,7 +251,7 @@ def resolve(
             text,
             _known_names(records),
             "`clewline runs list`, `clewline models list` and `clewline endpoints list` "
-            "list what there is.",
+            "list the known names.",
         ),
     )
 

@@ -58,5 +58,5 @@ def family_of_file(data: bytes, name: str) -> Any:
     for family in families():
         if family.recognizes(data):
             return family
-    found = unsafe_file(data) or UnsafeFile("no ONNX model and no booster of a known library")
+    found = unsafe_file(data) or UnsafeFile("neither an ONNX model nor a known library's booster")
     raise NotSupported(f"{name} is {found.what}.", found.fix)
