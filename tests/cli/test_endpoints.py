@@ -107,7 +107,7 @@ def test_show_draws_the_graph_with_pinned_versions(typed: Type) -> None:
     assert "└── route weights: champion 0.9, challenger 0.1" in lines
     assert "    ├── champion  income@1" in lines
     assert "    └── challenger  income@2" in lines
-    assert "within 50 ms" in said
+    assert "timeout 50 ms" in said
     found = data(typed("--json", "endpoints", "show", "income")[1])
     assert found["live"]["graph"]["then"]["arms"]["champion"]["model"] == "income@1"
 

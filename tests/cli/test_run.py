@@ -122,7 +122,7 @@ def test_a_failing_run_exits_with_1_and_shows_no_traceback(
     ("words", "says"),
     [
         (["run", "mian"], "Did you mean 'main'"),
-        (["run", "main", "rows=x"], "rows='x' does not fit"),
+        (["run", "main", "rows=x"], "rows='x' is not of type int"),
         (["runs", "show", "ffffff"], "no run 'ffffff'"),
         (["replay", "ffffff"], "no run 'ffffff'"),
         (["cache", "explain", "mian"], "Did you mean 'main'"),
@@ -164,7 +164,7 @@ def test_the_command_fixes_the_hash_seed_and_replay_answers_by_its_status(projec
     assert made["environment"]["hash_seed"] == "0"
     done = clewline("replay", made["id"])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 artifacts equal" in done.stdout
+    assert "is equal: 2 artifacts" in done.stdout
     (project / "pipelines.py").write_text(
         PIPELINE.replace("return list(range(rows))", "import os; return list(os.urandom(2))")
     )

@@ -90,7 +90,7 @@ def _lines(found: RunReplay) -> Iterator[str]:
     else:
         first = f", first in step {found.first}" if found.first else ""
         cause = cause_text(found.cause, found.first or "the pipeline")
-        yield f"Run {found.run} does not replay to the same{first}. {cause}"
+        yield f"The replay of run {found.run} differs{first}. {cause}"
         yield from (f"  {change_text(change)}" for change in found.environment[:10])
     if found.folder:
         yield f"The replay is in {found.folder}"

@@ -185,7 +185,7 @@ def _request(url: str, limits: DownloadLimits, method: str, token: str | None) -
         )
         if isinstance(reason, ssl.SSLCertVerificationError):
             fix = (
-                "This machine does not trust its certificate. Name its authority in SSL_CERT_FILE."
+                "The certificate is not trusted here. Name its authority in SSL_CERT_FILE."
             )
         raise HubFault(
             f"{url} cannot be fetched: {reason or type(error).__name__}.", fix
