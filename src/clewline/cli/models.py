@@ -88,10 +88,10 @@ def import_(
     max_size: str = "1GiB",
 ) -> None:
     """
-    Register a model from a file: ONNX, or a booster in its library's own format.
+    Register a model file: ONNX, or a booster in its own format.
 
-    A file is fetched once, and must have the pinned digest. Without --digest an address is
-    refused, and the error names the digest that was found.
+    The file must have the digest that --digest pins. An address without --digest is refused;
+    the error shows the digest of the file, so that you can compare and pin it.
 
     Parameters
     ----------
@@ -104,11 +104,11 @@ def import_(
     signature
         A JSON or YAML file with fields and output, as in a package's signature.json.
     sample
-        Input rows (CSV or Parquet): give kinds, levels and bounds of the fields.
+        Input rows (CSV or Parquet) that give the kinds, levels and bounds of fields.
     train
-        The training table (CSV or Parquet): as --sample, and the reference profile.
+        The training table (CSV or Parquet): replaces --sample, adds the reference profile.
     test
-        Rows that the model has not seen, to evaluate it on.
+        Rows to evaluate the model on; it must not have seen them.
     target
         The column that the model predicts.
     max_size

@@ -184,9 +184,7 @@ def _request(url: str, limits: DownloadLimits, method: str, token: str | None) -
             "`clewline models import FILE --digest sha256:… --name NAME`: `from:` then finds it."
         )
         if isinstance(reason, ssl.SSLCertVerificationError):
-            fix = (
-                "The certificate is not trusted here. Name its authority in SSL_CERT_FILE."
-            )
+            fix = "The certificate is not trusted here. Name its authority in SSL_CERT_FILE."
         raise HubFault(
             f"{url} cannot be fetched: {reason or type(error).__name__}.", fix
         ) from error

@@ -11,7 +11,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a server; every worker gets the same."""
 
     project: str  # its folder
-    names: list[str] | None = None  # endpoints to serve; None: all that were applied
+    names: list[str] | None = None  # endpoints to serve; None: all applied endpoints
     host: str = "127.0.0.1"
     port: int = 8470  # 0 lets the system choose
     workers: int = 1
@@ -21,7 +21,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     require_tokens: bool = False  # on loopback too
     behind_proxy: bool = False  # trust the last address in X-Forwarded-For
     access_log: str | None = None
-    otel: bool = False  # record spans; the OTEL_* variables say where they go
+    otel: bool = False  # record spans; the OTEL_* variables configure where
     model_bytes: int | None = None  # memory for loaded models, of each worker
     connections: int = 16_384  # open connections of each worker
     drain_s: float = 30.0  # how long a stopping worker goes on to answer
