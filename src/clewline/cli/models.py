@@ -115,8 +115,7 @@ def import_(
         The largest file to accept.
     """
     from clewline.hub.download import DownloadLimits
-    from clewline.hub.import_model import ModelImport, import_model
-    from clewline.hub.input_files import read_rows
+    from clewline.hub.import_model import ModelImport, import_model, read_rows
 
     if train is not None and sample is not None:
         raise UsageError("--train and --sample are both given.", "Leave --sample out.")

@@ -73,7 +73,6 @@ class HubResponse(NamedTuple):
 
     response: Any
     url: str
-    headers: Any
     first_headers: Any  # of the first server, before any redirect
 
 
@@ -153,7 +152,7 @@ def open_url(
             raise HubRefused(
                 f"{at} answered {status}.", fix, int(response.status), response.headers
             )
-        yield HubResponse(response, at, response.headers, first_headers)
+        yield HubResponse(response, at, first_headers)
     finally:
         if response is not None:
             response.close()
@@ -218,7 +217,7 @@ def download_file(
     for left in reversed(range(limits.attempts)):
         try:
             with open_url(url, limits, token=token, check_headers=check_headers) as response:
-                require_size(_content_length(response.headers), response.url, limits)
+                require_size(_content_length(response.response.headers), response.url, limits)
                 if path is None:
                     return _read(response, None, limits)
                 with disk_errors(path), path.open("wb") as out:
@@ -258,7 +257,7 @@ def _read(response: HubResponse, out: BinaryIO | None, limits: DownloadLimits) -
             )
         if out is not None:
             out.write(piece)
-    expected = _content_length(response.headers)
+    expected = _content_length(response.response.headers)
     if expected is not None and count != expected:
         raise _BrokenOff(f"after {count} of {expected} bytes")
     commit = response.first_headers.get("X-Repo-Commit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from typing import Any
 
 import msgspec
 
+from clewline import config
 from clewline.errors import ClewlineError, IntegrityError, InvalidInput, NotFound
 from clewline.formatting import format_size
-from clewline.hub import huggingface, input_files
+from clewline.hub import huggingface
 from clewline.hub.address import Address, is_address, parse_address
 from clewline.hub.download import (
     DownloadLimits,
@@ -28,6 +30,7 @@ from clewline.model.families.model_files import family_of_file
 from clewline.model.origin import Origin, find_by_origin, parse_sha256, require_sha256
 from clewline.model.registry import Registry
 from clewline.project import Project
+from clewline.signature.field import Signature
 from clewline.store.digest import Digest
 from clewline.store.disk import disk_errors, replace_file
 from clewline.store.records import ModelVersion
@@ -35,6 +38,10 @@ from clewline.store.ref import require_model_name
 from clewline.store.store import Store
 
 LIMITS = DownloadLimits()
+SIGNATURE_EXAMPLE = (
+    'It looks like {"fields": [{"name": "x", "kind": "tensor", "dtype": "float32", '
+    '"shape": [3]}], "output": {"name": "y", "task": "regression"}}, as JSON or YAML.'
+)
 
 
 class ModelImport(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +110,11 @@ def import_model(
 def _description(wanted: ModelImport) -> dict[str, str]:
     """Return the digests of the files that describe the model."""
     files = {"signature": wanted.signature, "sample": wanted.sample}
-    return {key: input_files.sha256(path) for key, path in files.items() if path is not None}
+    return {
+        key: hashlib.sha256(_read_bytes(path)).hexdigest()
+        for key, path in files.items()
+        if path is not None
+    }
 
 
 def unpinned_error(address: Address, limits: DownloadLimits = LIMITS) -> InvalidInput:
@@ -120,7 +131,7 @@ def unpinned_error(address: Address, limits: DownloadLimits = LIMITS) -> Invalid
             with open_url(
                 address.url, limits, method="HEAD", token=token, follow=False
             ) as response:
-                headers = response.headers
+                headers = response.first_headers
             found, count = huggingface.linked_digest(headers), declared_size(headers)
             commit = headers.get("X-Repo-Commit")
         if found is None:
@@ -238,9 +249,9 @@ def _register(
 
     inputs = dict(wanted.tables)
     if wanted.signature is not None:
-        inputs["signature"] = input_files.read_signature(wanted.signature)
+        inputs["signature"] = _read_signature(wanted.signature)
     if wanted.sample is not None:
-        inputs["train"] = input_files.read_rows(wanted.sample)
+        inputs["train"] = read_rows(wanted.sample)
     origin = msgspec.structs.replace(file.origin, **_description(wanted))
     registered: list[Any] = []
     params = {"source": origin.source, "digest": f"sha256:{origin.sha256}"}
@@ -270,3 +281,46 @@ def _temporary_folder(store: Store, parent: str) -> tempfile.TemporaryDirectory[
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix="import-", dir=folder)
+
+
+def _read_signature(path: Path) -> Signature:
+    """
+    Read a signature from JSON or YAML.
+
+    Raises:
+        InvalidInput: It is not a signature; shows one.
+    """
+    data = _read_bytes(path)
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            return msgspec.convert(config.parse(data, path, SIGNATURE_EXAMPLE), Signature)
+        return msgspec.json.decode(data, type=Signature)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not a signature: {error}.", SIGNATURE_EXAMPLE) from error
+
+
+def read_rows(path: Path) -> Any:
+    """
+    Read a Polars table from CSV or Parquet.
+
+    Raises:
+        InvalidInput: It is neither, or cannot be read.
+    """
+    import polars as pl
+
+    readers: dict[str, Any] = {".parquet": pl.read_parquet, ".csv": pl.read_csv}
+    if path.suffix not in readers:
+        raise InvalidInput(
+            f"{path} is neither .csv nor .parquet.", "Save the table as one of them."
+        )
+    try:
+        return readers[path.suffix](io.BytesIO(_read_bytes(path)))
+    except pl.exceptions.PolarsError as error:
+        raise InvalidInput(f"{path} cannot be read: {error}.") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from error

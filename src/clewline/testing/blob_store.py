@@ -10,6 +10,7 @@ The contract of a store of blobs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +31,12 @@ class BlobStoreContract:
         """Open the store in a folder, and create it if it does not exist."""
         raise NotImplementedError
 
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[BlobStore]:
+        store = self.open(tmp_path / "store")
+        yield store
+        store.close()
+
     @pytest.mark.parametrize("size", SIZES)
     def test_a_blob_is_read_at_once_and_after_reopening(self, tmp_path: Path, size: int) -> None:
         data = _content(size)
@@ -47,20 +54,19 @@ class BlobStoreContract:
         again.close()
 
     @pytest.mark.parametrize("size", SIZES)
-    def test_a_file_gives_the_same_blob_as_its_bytes(self, tmp_path: Path, size: int) -> None:
+    def test_a_file_gives_the_same_blob_as_its_bytes(
+        self, store: BlobStore, tmp_path: Path, size: int
+    ) -> None:
         source, target = tmp_path / "source", tmp_path / "target"
         source.write_bytes(_content(size))
-        store = self.open(tmp_path / "store")
         digest = store.put_file(source)
         assert digest == store.put(source.read_bytes())
         store.copy_to(digest, target)
         store.flush()
         store.copy_to(digest, target)
         assert target.read_bytes() == source.read_bytes()
-        store.close()
 
-    def test_a_blob_that_was_never_put_is_missing(self, tmp_path: Path) -> None:
-        store = self.open(tmp_path / "store")
+    def test_a_blob_that_was_never_put_is_missing(self, store: BlobStore, tmp_path: Path) -> None:
         nowhere = digest_bytes(b"never put")
         assert not store.has(nowhere)
         with pytest.raises(BlobMissing):
@@ -68,15 +74,12 @@ class BlobStoreContract:
         with pytest.raises(BlobMissing):
             store.copy_to(nowhere, tmp_path / "target")
         assert not (tmp_path / "target").exists()
-        store.close()
 
-    def test_every_digest_is_listed_once(self, tmp_path: Path) -> None:
-        store = self.open(tmp_path)
+    def test_every_digest_is_listed_once(self, store: BlobStore) -> None:
         put = {store.put(_content(size)) for size in SIZES for _ in range(2)}
         store.flush()
         put.add(store.put(b"one more"))
         assert sorted(store.digests()) == sorted(put)
-        store.close()
 
     def test_a_flushed_blob_is_seen_by_a_store_that_was_open_before(self, tmp_path: Path) -> None:
         writer, reader = self.open(tmp_path), self.open(tmp_path)
@@ -87,16 +90,12 @@ class BlobStoreContract:
         writer.close()
         reader.close()
 
-    def test_a_flush_of_nothing_does_nothing(self, tmp_path: Path) -> None:
-        store = self.open(tmp_path)
+    def test_a_flush_of_nothing_does_nothing(self, store: BlobStore) -> None:
         store.flush()
         store.flush()
         assert list(store.digests()) == []
-        store.close()
 
-    def test_threads_may_put_and_read_at_once(self, tmp_path: Path) -> None:
-        store = self.open(tmp_path)
-
+    def test_threads_may_put_and_read_at_once(self, store: BlobStore) -> None:
         def work(thread: int) -> None:
             for i in range(200):
                 data = b"shared %d" % i if i % 2 else b"own %d %d" % (thread, i)
@@ -107,7 +106,6 @@ class BlobStoreContract:
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(work, range(4)))
         assert len(list(store.digests())) == 100 + 4 * 100
-        store.close()
 
 
 def _content(size: int) -> bytes:
