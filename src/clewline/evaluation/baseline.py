@@ -31,7 +31,7 @@ LEARNED_ROWS = 100_000
 _LISTED_LEVELS = 6
 _LEAST_ROWS = 5  # on each side of a question
 _LARGEST_P = 0.01
-"""A question counts if fewer than one table in a hundred holds its like by chance."""
+"""A question counts if chance gives fewer than one table in a hundred as good a one."""
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -125,17 +125,17 @@ class SimpleRule:
         return f"{'; '.join(parts)}{';' if len(parts) > 1 else ','} else {answers[0]}"
 
 
-class Question(NamedTuple):
-    """A rule that asks about one field."""
+class CandidateRule(NamedTuple):
+    """A rule that asks about one field, and how good it is."""
 
     worth: float
-    p_value: float  # probability that chance gives a field a question like this
+    p_value: float  # probability that chance gives a field as good a question
     rule: SimpleRule
 
 
 class Objective:
     """
-    What a rule is to get right.
+    What a rule should get right.
 
     Args:
         labels: Number of labels; None for a regression.
@@ -247,7 +247,7 @@ def learn_rule(
     Args:
         columns: The fields, each of n rows.
         truth: Label indices, or the quantity, shape (n,), n > 0.
-        objective: What is to be right.
+        objective: What the rule should get right.
         seed: Seed of the sample that is taken of more than 100,000 rows.
 
     Source:
@@ -258,15 +258,15 @@ def learn_rule(
         chosen = np.random.default_rng(seed).choice(len(truth), LEARNED_ROWS, replace=False)
         columns, truth = _take(columns, chosen), truth[chosen]
     terms = objective.terms(truth)
-    questions: list[Question] = []
+    candidates: list[CandidateRule] = []
     for column in columns.values():
-        ask = _threshold_questions if column.is_numeric else _level_questions
-        questions.extend(ask(column, terms, objective))
-    clear = [question for question in questions if question.p_value * len(columns) < _LARGEST_P]
+        find_rules = _threshold_rules if column.is_numeric else _level_rules
+        candidates.extend(find_rules(column, terms, objective))
+    clear = [each for each in candidates if each.p_value * len(columns) < _LARGEST_P]
     if not clear:
         rule, objective = SimpleRule(), Objective(objective.labels)  # the most frequent label
     else:
-        rule = max(clear, key=lambda question: question.worth).rule
+        rule = max(clear, key=lambda candidate: candidate.worth).rule
     groups = rule.groups(columns, len(truth))
     parts = [truth[groups == group] for group in range(int(groups.max()) + 1)]
     answers = np.array([objective.answer(part if part.size else truth) for part in parts])
@@ -303,9 +303,9 @@ def cross_fit_rule(
     return answers, probabilities
 
 
-def _threshold_questions(
+def _threshold_rules(
     column: RuleColumn, terms: Floats, objective: Objective
-) -> Iterator[Question]:
+) -> Iterator[CandidateRule]:
     known = ~np.isnan(column.values)
     order = np.flatnonzero(known)[np.argsort(column.values[known], kind="stable")]
     values, sums = column.values[order], terms[order].cumsum(axis=0)
@@ -326,10 +326,12 @@ def _threshold_questions(
         middle = low / 2 + high / 2
         threshold = middle if low <= middle < high else low  # rounding must not reach `high`
         rule = SimpleRule(column.name, threshold, above, column.is_datetime)
-        yield Question(float(worth[best]), p_value * len(cuts), rule)
+        yield CandidateRule(float(worth[best]), p_value * len(cuts), rule)
 
 
-def _level_questions(column: RuleColumn, terms: Floats, objective: Objective) -> Iterator[Question]:
+def _level_rules(
+    column: RuleColumn, terms: Floats, objective: Objective
+) -> Iterator[CandidateRule]:
     rows: dict[object, list[int]] = {}
     for row, level in enumerate(column.values.tolist()):
         if level is not None:
@@ -360,7 +362,7 @@ def _level_questions(column: RuleColumn, terms: Floats, objective: Objective) ->
         groups = rule.groups({column.name: column}, len(terms))
         sizes = np.bincount(groups).astype(np.float64)
         group_sums = np.stack([terms[groups == n].sum(axis=0) for n in range(len(sizes))])
-        yield Question(float(objective.worth(group_sums, sizes).sum()), p_value, rule)
+        yield CandidateRule(float(objective.worth(group_sums, sizes).sum()), p_value, rule)
 
 
 def _take(columns: RuleColumns, rows: Integers) -> RuleColumns:

@@ -213,8 +213,8 @@ def log_losses(truth: Integers, probabilities: Floats) -> Floats:
         Good, Rational decisions (Journal of the Royal Statistical Society B 14, 1952).
     """
     tiny = np.finfo(np.float64).eps
-    given = probabilities[np.arange(len(truth)), truth]
-    return -np.log(np.clip(given, tiny, 1 - tiny))
+    of_truth = probabilities[np.arange(len(truth)), truth]
+    return -np.log(np.clip(of_truth, tiny, 1 - tiny))
 
 
 def _choices(truth: Integers, chosen: Integers, labels: int, *, macro: bool) -> Measure:
@@ -246,8 +246,10 @@ def _ranking(positive: NDArray[np.bool_], scores: Floats) -> Measure:
     Return the measure of ROC AUC and average precision; equal scores are one threshold.
 
     Source:
-        Hanley, McNeil, The meaning and use of the area under a receiver operating
-        characteristic (ROC) curve (Radiology 143, 1982).
+        ROC AUC: Hanley, McNeil, The meaning and use of the area under a receiver operating
+        characteristic (ROC) curve (Radiology 143, 1982). Average precision, without
+        interpolation: Zhu, Recall, precision and average precision (University of Waterloo,
+        2004).
     """
     order = np.argsort(-scores, kind="stable")
     first = np.flatnonzero(np.diff(scores[order], prepend=np.inf))

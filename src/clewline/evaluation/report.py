@@ -26,12 +26,12 @@ from clewline.flow.step import step
 from clewline.model_families import family_of, fitted_names, refusal_errors
 from clewline.signature import dataframes
 from clewline.signature.field import Task
+from clewline.signature.infer import Label
 
-Label = str | int | float | bool
-RARE = 0.9
+DOMINANT_SHARE = 0.9
 """If one label holds a larger share of the rows, accuracy says little about a classifier."""
 
-LARGEST = 1e150
+LARGEST_TARGET = 1e150
 """Largest target; errors are squared and added up."""
 
 _log = logging.getLogger(__name__)
@@ -218,21 +218,21 @@ def _ask_model(
     if classes is None or not len(classes):  # a pipeline may end in a regressor of CatBoost
         quantities = _encode_quantities(targets, "test table")
         values = _ask(model.predict, model, features, len(targets), flat=True).astype(np.float64)
-        if not (np.abs(values) <= LARGEST).all():
+        if not (np.abs(values) <= LARGEST_TARGET).all():
             raise InvalidInput(
-                f"The model answers with numbers that are not finite, or > {LARGEST}."
+                f"The model answers with numbers that are not finite, or > {LARGEST_TARGET}."
             )
         task = EvaluationTask("regression", quantities, (), "rmse", Objective())
         return task, ModelPredictions(values)
     known = tuple(classes.tolist() if hasattr(classes, "tolist") else classes)
-    strange = sorted({t for t in targets if t is not None} - set(known), key=repr)
+    unseen = sorted({t for t in targets if t is not None} - set(known), key=repr)
     if not set(targets) & set(known):
         raise InvalidInput(
             f"The model knows the labels {list(known)}, and the target holds none of them, "
-            f"only {strange[:5]}.",
+            f"only {unseen[:5]}.",
             "Evaluate on the target that the model was trained on.",
         )
-    labels = (*known, *strange)
+    labels = (*known, *unseen)
     chosen = _ask(model.predict, model, features, len(targets), flat=True).tolist()
     choices = _encode_labels(chosen, labels, "model's answers").astype(np.float64)
     probabilities = None
@@ -245,7 +245,7 @@ def _ask_model(
     headline, objective = "accuracy", Objective(len(labels))
     counts = np.bincount(truth, minlength=len(labels)).astype(np.float64)
     present = counts > 0
-    if counts.max() > RARE * counts.sum() and present.sum() > 1:
+    if counts.max() > DOMINANT_SHARE * counts.sum() and present.sum() > 1:
         has_scores = kind == "binary" and probabilities is not None
         headline = "roc_auc" if has_scores else "balanced_accuracy"
         weights = np.divide(counts.sum(), counts, out=np.zeros_like(counts), where=present)
@@ -261,17 +261,17 @@ def _ask(
     table, family = dataframes.open_table(features), family_of(model)
     # The columns that the model was fitted on; an array if those had no names.
     names = fitted_names(model)
-    given = features
+    inputs = features
     if family is not None and family.takes_texts(model) and len(table.columns) == 1:
-        given = table[table.columns[0]].to_list()
+        inputs = table[table.columns[0]].to_list()
     elif names is not None:
         for name in names:
             dataframes.require_column(table, name)
-        given = table.select(names).to_native()
+        inputs = table.select(names).to_native()
     elif hasattr(model, "n_features_in_"):
-        given = table.to_numpy()
+        inputs = table.to_numpy()
     try:
-        answers = np.asarray(predict(given))
+        answers = np.asarray(predict(inputs))
     except refusal_errors() as error:
         raise InvalidInput(
             f"The model refuses the test rows: {error}",
@@ -313,7 +313,7 @@ def _encode_quantities(values: Sequence[Any], table: str) -> Floats:
     numbers = np.array(values, dtype=np.float64)
     if not np.isfinite(numbers).all():
         raise InvalidInput(f"The {table} holds infinite targets.", "Drop those rows.")
-    if (largest := float(np.abs(numbers).max(initial=0.0))) > LARGEST:
+    if (largest := float(np.abs(numbers).max(initial=0.0))) > LARGEST_TARGET:
         raise InvalidInput(
             f"The target {largest:.3g} in the {table} is too large to be squared.",
             "Scale the target.",

@@ -1,5 +1,5 @@
 """
-Fetch files over HTTPS: bounded redirects, size, speed and patience.
+Fetch files over HTTPS, with limits on redirects, size, silence and speed.
 
 A token goes only to the host that it is for. A file arrives as a whole or not at all; its bytes
 are counted and digested as they come.
@@ -28,7 +28,7 @@ from clewline.store.disk import disk_errors
 
 MOST_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
-WIRE_ERRORS = (OSError, http.client.HTTPException)
+CONNECTION_ERRORS = (OSError, http.client.HTTPException)
 """What a connection raises that fails or does not answer in HTTP, such as `URLError`."""
 
 _PIECE_BYTES = 1 << 18
@@ -64,7 +64,7 @@ class TooSlow(HubFault):
     """The body comes too slowly to wait for; a second attempt would not help."""
 
 
-class _BrokenOff(Exception):
+class _ConnectionLost(Exception):
     """The body ended before its length, or the connection did."""
 
 
@@ -176,7 +176,7 @@ def _request(url: str, limits: DownloadLimits, method: str, token: str | None) -
         return opener.open(request, timeout=limits.silence_s)
     except urllib.error.HTTPError as error:
         return error
-    except WIRE_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         reason = getattr(error, "reason", error)
         fix = (
             "Check the network and HTTPS_PROXY. Without a network, copy the file here and run "
@@ -204,7 +204,7 @@ def download_file(
         url: The address.
         path: The file to write, in a temporary folder: if the download fails, a part of it may
             remain. None computes only the digest.
-        limits: Of its size, and of our patience.
+        limits: Of its size, and of the time to wait.
         token: For the host of `url` only.
         check_headers: Gets the headers of the first response, before a byte of the body is
             read.
@@ -222,7 +222,7 @@ def download_file(
                     return _read(response, None, limits)
                 with disk_errors(path), path.open("wb") as out:
                     return _read(response, out, limits)
-        except _BrokenOff as error:
+        except _ConnectionLost as error:
             if not left:
                 raise HubFault(
                     f"{url} broke off {limits.attempts} times, the last time {error}; "
@@ -242,8 +242,8 @@ def _read(response: HubResponse, out: BinaryIO | None, limits: DownloadLimits) -
     while True:
         try:
             piece: bytes = response.response.read1(_PIECE_BYTES)
-        except WIRE_ERRORS as error:
-            raise _BrokenOff(f"({error or type(error).__name__})") from error
+        except CONNECTION_ERRORS as error:
+            raise _ConnectionLost(f"({error or type(error).__name__})") from error
         if not piece:
             break
         hasher.update(piece)
@@ -259,7 +259,7 @@ def _read(response: HubResponse, out: BinaryIO | None, limits: DownloadLimits) -
             out.write(piece)
     expected = _content_length(response.response.headers)
     if expected is not None and count != expected:
-        raise _BrokenOff(f"after {count} of {expected} bytes")
+        raise _ConnectionLost(f"after {count} of {expected} bytes")
     commit = response.first_headers.get("X-Repo-Commit")
     return DownloadedFile(sha256=hasher.hexdigest(), size_bytes=count, commit=commit)
 

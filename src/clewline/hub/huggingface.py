@@ -1,4 +1,4 @@
-"""What only a hub states: a file's digest before it is fetched, its licence, other files."""
+"""Facts that only a hub states: a file's digest before it is fetched, its licence, other files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from clewline.errors import ClewlineError, Forbidden, NotFound
 from clewline.hub.address import Address
-from clewline.hub.download import WIRE_ERRORS, DownloadLimits, HubRefused, open_url
+from clewline.hub.download import CONNECTION_ERRORS, DownloadLimits, HubRefused, open_url
 from clewline.model_families import families
 
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
@@ -91,5 +91,5 @@ def _read_repository(address: Address, limits: DownloadLimits) -> _Repository | 
         with open_url(url, limits, token=token(address)) as response:
             data = response.response.read(_LISTING_BYTES)
             return msgspec.json.decode(data, type=_Repository)
-    except (ClewlineError, msgspec.MsgspecError, *WIRE_ERRORS):
+    except (ClewlineError, msgspec.MsgspecError, *CONNECTION_ERRORS):
         return None

@@ -73,7 +73,7 @@ def import_model(
         project: Gets the version.
         store: Of the project, open for writing.
         wanted: The file, its digest, and what describes it.
-        limits: Of the file's size, and of our patience with servers.
+        limits: Of the file's size, and of the time to wait for servers.
 
     Raises:
         UsageError: The name cannot name a model.

@@ -112,11 +112,11 @@ def _judge(
     package = registry.read(version)
     if gate is None:
         return None
-    mine = gate_candidate(package, measure_latency(package) if gate.rules.latency_ms else None)
+    mine = _gate_candidate(package, _measure_latency(package) if gate.rules.latency_ms else None)
     if rival is None:
         return judge_version(gate, mine, None)
     try:
-        theirs = gate_candidate(registry.read(rival))
+        theirs = _gate_candidate(registry.read(rival))
     except (CheckFailed, NotFound) as error:  # a damaged holder must not bar its successor
         theirs = GateCandidate(ref=rival.ref, problem=error.message)
     return judge_version(gate, mine, theirs)
@@ -127,7 +127,7 @@ def _holder(records: Catalog | Transaction, name: str, alias: str | None) -> Mod
     return records.get(ModelVersion, name, held.number) if held else None
 
 
-def measure_latency(package: Package) -> float | None:
+def _measure_latency(package: Package) -> float | None:
     """Return the median time of one background row, in milliseconds; None without rows."""
     from clewline.signature.check import Checker
 
@@ -147,7 +147,7 @@ def measure_latency(package: Package) -> float | None:
         model.close()
 
 
-def gate_candidate(package: Package, latency_ms: float | None = None) -> GateCandidate:
+def _gate_candidate(package: Package, latency_ms: float | None = None) -> GateCandidate:
     """Return what the gate judges of a checked package."""
     manifest = package.manifest
     report: dict[str, Any] = manifest.report or {}

@@ -31,21 +31,16 @@ _EXAMPLE = "It looks like `fields: {age: {bounds: [17, 90]}, job: {levels: [nurs
 class AcceptedFieldLimits(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What was accepted for one field."""
+    """The limits that a person has accepted for one field."""
 
     bounds: tuple[Any, Any] | None = None  # numbers; for a date-time RFC 3339 or a YAML date
     levels: tuple[str, ...] | None = None
 
 
 class AcceptedLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What was accepted for a model's fields; nothing by default."""
+    """The limits that a person has accepted for a model's fields; none by default."""
 
     fields: dict[str, AcceptedFieldLimits] = {}
-
-    def builtins(self) -> dict[str, Any]:
-        """Return plain values, to be pinned in a revision."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        return plain
 
 
 def read_accepted(path: Path) -> AcceptedLimits:
@@ -77,7 +72,7 @@ def accepted_from_builtins(document: Any, *, source: str = "the revision") -> Ac
 
 def field_rules(signature: Signature, accepted: AcceptedLimits) -> tuple[FieldRule, ...]:
     """
-    Join each field with what was accepted for it, in the order of a row: numeric, textual, tensors.
+    Join each field with its accepted limits, in the order of a row: numeric, textual, tensors.
 
     Raises:
         InvalidConfig: A field does not exist, a text field has bounds, a number has levels, …

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from clewline.errors import ClewlineError, NotFound, NotSupported
 from clewline.model import origin
 from clewline.project import Project
@@ -111,7 +113,7 @@ class Resolver:
             except ClewlineError as error:
                 self.problems.add_error("", error)
                 continue
-            for name, limits in accepted.builtins().get("fields", {}).items():
+            for name, limits in msgspec.to_builtins(accepted).get("fields", {}).items():
                 both = _intersection(joined.get(name, limits), limits)
                 if both is None:
                     facts = {"model": model, "field": name, "limits": limits}
