@@ -66,6 +66,8 @@ def show_list(listed: Sequence[EndpointRow]) -> None:
 
 def show_endpoint(live: Revision, state: LiveRevision, history: Sequence[Revision]) -> None:
     """Print an endpoint: its graph with pinned versions, and its revisions."""
+    from rich.table import Table
+
     out = console()
     timeout = revisions.timeout_ms(live)
     facts = [
@@ -76,7 +78,14 @@ def show_endpoint(live: Revision, state: LiveRevision, history: Sequence[Revisio
     ]
     out.print(f"[bold]{live.ref}[/bold] is {', '.join(facts)}", highlight=False)
     out.print(draw_graph(of_revision(live)))
-    out.print(_pinned(live))
+    pinned = Table.grid(padding=(0, 2))
+    for name, digest in live.packages.items():
+        pinned.add_row("", "[dim]package[/dim]", name, short_digest(digest))
+    if live.code is not None:
+        pinned.add_row("", "[dim]code[/dim]", short_digest(live.code), "")
+    if live.accepted.get("fields"):
+        pinned.add_row("", "[dim]accepted[/dim]", ", ".join(live.accepted["fields"]), "")
+    out.print(pinned)
     past = _table("revision", "applied", "models")
     for item in history:
         models = format_list(dict.fromkeys(item.models.values()), 4)
@@ -152,19 +161,6 @@ def show_applied(revision: Revision, is_new: bool, changes: Sequence[RevisionCha
     state = "is live" if is_new else "was live already"
     console().print(f"{revision.ref} {state}: {models}")
     show_changes(changes if is_new else ())
-
-
-def _pinned(live: Revision) -> Table:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for name, digest in live.packages.items():
-        table.add_row("", "[dim]package[/dim]", name, short_digest(digest))
-    if live.code is not None:
-        table.add_row("", "[dim]code[/dim]", short_digest(live.code), "")
-    if live.accepted.get("fields"):
-        table.add_row("", "[dim]accepted[/dim]", ", ".join(live.accepted["fields"]), "")
-    return table
 
 
 def _table(*columns: Any) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from cyclopts import App
 
@@ -15,15 +14,12 @@ from clewline.errors import InvalidConfig, NotFound
 from clewline.formatting import format_count
 from clewline.project import Project, find
 from clewline.serve import revision as revisions
-from clewline.serve.endpoint_file import EndpointSpec, endpoint_names, read_endpoint
+from clewline.serve.endpoint_file import endpoint_names, read_endpoint
 from clewline.serve.graph.functions import file_digests
 from clewline.serve.graph.problems import InvalidEndpoint
 from clewline.serve.revision import RevisionChange, RevisionDraft
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.store import Store
-
-if TYPE_CHECKING:
-    from clewline.serve.model_cache.loaded_models import SharedModels
 
 app = App(name="endpoints", help="List, show, check and apply endpoints.")
 
@@ -85,7 +81,8 @@ def check(name: str, /) -> None:
         Name of the endpoint.
     """
     project = find()
-    imports = _spec_imports(read_endpoint(project, name, refuse=False))
+    spec = read_endpoint(project, name, refuse=False)
+    imports = spec.root is not None and bool(spec.root.imports())  # these are registered
     with Store.open(project.store_root, write=imports) as store:
         try:
             found = _check(project, store, name)
@@ -116,7 +113,7 @@ def apply(*names: str) -> None:
     if not wanted:
         raise NotFound(f"{project.endpoints} has no files.", "Write NAME.yaml there.")
     with Store.open(project.store_root) as store:
-        drafts = _drafts(project, store, wanted)
+        drafts = _tried_drafts(project, store, wanted)
         applied = [
             each
             for first in range(0, len(drafts), TOGETHER)
@@ -171,16 +168,11 @@ def _row(store: Store, name: str, live: LiveRevision | None, has_file: bool) -> 
     return EndpointRow(name, revision.ref, models, has_file, state, live.moved)
 
 
-def _spec_imports(spec: EndpointSpec) -> bool:
-    """Return whether a file names models to import."""
-    return spec.root is not None and bool(spec.root.imports())
-
-
 def _draft(project: Project, store: Store, name: str) -> RevisionDraft:
     """Read and resolve a file; models from elsewhere are imported first."""
     spec = read_endpoint(project, name, refuse=False)
     imported = None
-    if _spec_imports(spec):
+    if spec.root is not None and spec.root.imports():
         from clewline.hub.endpoint_imports import import_endpoint_models
 
         imported = import_endpoint_models(project, store, spec)
@@ -209,23 +201,26 @@ def _check(project: Project, store: Store, name: str) -> EndpointCheck:
 def _changes(store: Store, live: Revision | None, draft: RevisionDraft) -> list[RevisionChange]:
     """List what differs from the live revision."""
     before = file_digests(store.blobs, None if live is None else live.code)
-    if draft.code is not None:
-        after = draft.code.digests()
-    else:
-        after = file_digests(store.blobs, draft.revision.code)
+    code = draft.code
+    after = code.digests() if code else file_digests(store.blobs, draft.revision.code)
     return revisions.revision_changes(live, draft.revision, before, after)
 
 
-def _drafts(project: Project, store: Store, names: Iterable[str]) -> list[RevisionDraft]:
-    """Resolve and try all files; a file that cannot answer stops all of them."""
+def _tried_drafts(project: Project, store: Store, names: Iterable[str]) -> list[RevisionDraft]:
+    """Resolve all files and try those that change; a file that cannot answer stops all of them."""
     from clewline.serve.model_cache.loaded_models import SharedModels
+    from clewline.serve.trial import try_graph
 
     models = SharedModels(project)
     drafts: list[RevisionDraft] = []
     refused: list[InvalidEndpoint] = []
     for name in names:
         try:
-            drafts.append(_tried_draft(project, store, models, name))
+            draft = _draft(project, store, name)
+            live = revisions.live_revision(store.catalog, name)
+            if live is None or revisions.content(live) != revisions.content(draft.revision):
+                try_graph(models, draft, f"endpoints/{name}.yaml")
+            drafts.append(draft)
         except InvalidEndpoint as error:
             refused.append(error)
     if len(refused) == 1 and not drafts:
@@ -238,13 +233,3 @@ def _drafts(project: Project, store: Store, names: Iterable[str]) -> list[Revisi
             "Fix them, or name the others: clewline endpoints apply NAME ….",
         ) from refused[0]
     return drafts
-
-
-def _tried_draft(project: Project, store: Store, models: SharedModels, name: str) -> RevisionDraft:
-    from clewline.serve.trial import try_graph
-
-    draft = _draft(project, store, name)
-    live = revisions.live_revision(store.catalog, name)
-    if live is None or revisions.content(live) != revisions.content(draft.revision):
-        try_graph(models, draft, f"endpoints/{name}.yaml")
-    return draft

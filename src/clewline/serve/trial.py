@@ -100,21 +100,18 @@ class _Trial:
                 signatures = {model.ref: model.signature for model in models}
                 fit_graph(revision.graph, signatures, self._problems)
                 self._problems.require_none(source)
-                for part in _parts(revision.graph):
-                    self._try_part(part)
+                for tree in _parts(revision.graph):
+                    name = tree["name"]
+                    if any(child["name"] in self._failed for _, child in children(tree)):
+                        self._failed.add(name)
+                        continue
+                    part = msgspec.structs.replace(revision, graph=tree, accepted={})
+                    self._try(part, name, f"The node {name}")
                 self._problems.require_none(source)
             trial = self._try(revision, of_revision(revision)["name"], revision.endpoint)
             self._problems.require_none(source)
             assert trial is not None, "a part that fails adds a problem"
             return trial
-
-    def _try_part(self, tree: Tree) -> None:
-        """Run the node and those below it, unless one of those has failed already."""
-        if any(child["name"] in self._failed for _, child in children(tree)):
-            self._failed.add(tree["name"])
-            return
-        part = msgspec.structs.replace(self._revision, graph=tree, accepted={})
-        self._try(part, tree["name"], f"The node {tree['name']}")
 
     def _try(self, revision: Revision, node: str, part: str) -> GraphTrial | None:
         """Run a part; if it fails, add that to the problems."""

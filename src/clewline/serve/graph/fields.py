@@ -81,7 +81,7 @@ class NodeFit(NamedTuple):
         first = self.sides[0]
         for side in self.sides[1:]:
             outputs = (first.signature.output, side.signature.output)
-            if len({_terms(output, shares) for output in outputs}) > 1:
+            if len({_answer_terms(output, shares) for output in outputs}) > 1:
                 one, other = map(_answer_text, outputs)
                 text = sides_text(what, first, side)
                 self.add("different_answers", sides=text, one=one, other=other)
@@ -140,7 +140,7 @@ def _answer_text(output: Output) -> str:
     return "one of " + ", ".join(repr(label) for label in output.labels) + alone
 
 
-def _terms(output: Output, shares: bool) -> tuple[Any, ...]:
+def _answer_terms(output: Output, shares: bool) -> tuple[Any, ...]:
     """Return what two answers must have in common; the order of their labels is free."""
     if output.labels is None:
         return output.task == "tensor", output.unit, output.dtype, output.shape
