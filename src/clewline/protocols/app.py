@@ -106,7 +106,10 @@ class HttpApp:
             (endpoint.opened_statistics or endpoint.statistics).record_request(
                 (reply.status, seconds)
             )
-        self._note(request, route, reply)
+        # As `_note` does, without a call: every request comes here.
+        self.health.statuses[route.name, reply.status] += 1
+        if self.log is not None:
+            self.log.note(request, route, reply)
 
     def screen(self, request: HttpRequest) -> HttpResponse | None:
         """Refuse a large body from a caller who has no access."""

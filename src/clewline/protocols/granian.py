@@ -13,6 +13,7 @@ process. Beyond loopback, callers need tokens here as well.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from clewline import project
@@ -29,6 +30,8 @@ from clewline.protocols.http.request import (
 from clewline.protocols.http.request_headers import BODY_BYTES
 from clewline.serve.access import TokenChecker, tokens_required
 from clewline.serve.endpoint_server import EndpointServer
+
+logger = logging.getLogger(__name__)
 
 
 def application() -> RsgiApplication:
@@ -128,6 +131,12 @@ class RsgiRequest(HttpRequest):
 
     def is_abandoned(self) -> bool:
         return self.is_lost
+
+    def conclude(self) -> None:
+        try:
+            self.application.answered(self)
+        except Exception:  # the answer leaves nevertheless
+            logger.exception("a request could not be counted and logged")
 
     def flush(self) -> None:
         if self.reply is not None and not self.ready.done():

@@ -114,12 +114,21 @@ class ReceivedRequest(HttpRequest):
     def is_full(self) -> bool:
         return self.connection.is_full
 
-    @property
-    def application(self) -> HttpApplication:
-        return self.connection.shared.application
-
     def is_abandoned(self) -> bool:
         return self.connection.lost
+
+    def answer(self, response: HttpResponse) -> None:
+        # As the base class does, without its calls: every request comes here.
+        assert self.reply is None, "a request is answered once"
+        self.reply = response
+        self.conclude()
+        self.connection.flush()
+
+    def conclude(self) -> None:
+        try:
+            self.connection.shared.application.answered(self)
+        except Exception:  # the answer leaves nevertheless
+            logger.exception("a request could not be counted and logged")
 
     def flush(self) -> None:
         self.connection.flush()

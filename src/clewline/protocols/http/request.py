@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
-
-logger = logging.getLogger(__name__)
 
 JSON = b"application/json"
 
@@ -125,11 +122,6 @@ class HttpRequest(msgspec.Struct, eq=False, kw_only=True):
         """Return whether the caller has gone, so that nobody would read an answer."""
         raise NotImplementedError
 
-    @property
-    def application(self) -> HttpApplication:
-        """Counts and logs the request once it is answered."""
-        raise NotImplementedError
-
     def answer(self, response: HttpResponse) -> None:
         """Answer, once; it is sent after the answers to earlier requests of the connection."""
         assert self.reply is None, "a request is answered once"
@@ -142,11 +134,8 @@ class HttpRequest(msgspec.Struct, eq=False, kw_only=True):
         raise NotImplementedError
 
     def conclude(self) -> None:
-        """Have the application count and log the request."""
-        try:
-            self.application.answered(self)
-        except Exception:  # the answer leaves nevertheless
-            logger.exception("a request could not be counted and logged")
+        """Have the application count and log a request that has its answer."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Drop the connection, so that the caller notices that the answer is incomplete."""
