@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from clewline.cli.output import console, print_message
+from clewline.cli.output import console, make_table, print_message
 from clewline.formatting import format_list, format_time, short_digest
 from clewline.serve import revision as revisions
 from clewline.serve.graph.problems import Problem
@@ -15,7 +15,6 @@ from clewline.serve.graph.tree import Tree, children, of_revision, title
 from clewline.serve.revision import RevisionChange
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.tree import Tree as Drawing
 
     from clewline.serve.trial import GraphTrial
@@ -56,7 +55,7 @@ def show_list(listed: Sequence[EndpointRow]) -> None:
             "There are no endpoints. Write endpoints/NAME.yaml, then `clewline endpoints apply`."
         )
         return
-    table = _table("endpoint", "revision", "state", "models", "live since")
+    table = make_table("endpoint", "revision", "state", "models", "live since")
     for item in listed:
         name, models = f"[bold]{item.endpoint}[/bold]", format_list(dict.fromkeys(item.models), 4)
         since = format_time(item.since) if item.since else ""
@@ -86,7 +85,7 @@ def show_endpoint(live: Revision, state: LiveRevision, history: Sequence[Revisio
     if live.accepted.get("fields"):
         pinned.add_row("", "[dim]accepted[/dim]", ", ".join(live.accepted["fields"]), "")
     out.print(pinned)
-    past = _table("revision", "applied", "models")
+    past = make_table("revision", "applied", "models")
     for item in history:
         models = format_list(dict.fromkeys(item.models.values()), 4)
         past.add_row(item.ref, format_time(item.created), models)
@@ -133,7 +132,7 @@ def show_check(found: EndpointCheck) -> None:
     many = f"{trial.many_row_ms:.3f} ms per row in a batch of {trial.rows}"
     out.print(f"  {trial.row_ms:.2f} ms per single row, {many}")
     if len(trial.nodes) > 1:
-        table = _table("  node", "ms per single row", "ms per row in a batch")
+        table = make_table("  node", "ms per single row", "ms per row in a batch")
         for column in table.columns[1:]:
             column.justify = "right"
         for node in trial.nodes:
@@ -161,9 +160,3 @@ def show_applied(revision: Revision, is_new: bool, changes: Sequence[RevisionCha
     state = "is live" if is_new else "was live already"
     console().print(f"{revision.ref} {state}: {models}")
     show_changes(changes if is_new else ())
-
-
-def _table(*columns: Any) -> Table:
-    from rich.table import Table
-
-    return Table(*columns, box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))

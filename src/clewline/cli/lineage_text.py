@@ -20,7 +20,6 @@ from clewline.formatting import (
 )
 from clewline.store.lineage import LineageNode
 from clewline.store.records import Artifact, ModelVersion, Revision, Run, StepRun
-from clewline.store.ref import ReadPath
 
 if TYPE_CHECKING:
     from clewline.serve.log.frame import RouteChoice
@@ -161,17 +160,16 @@ def _revision(revision: Revision, facts: Facts, forward: bool) -> FactTexts:
     if revision.graph:
         texts.append(("graph", format_list(graph_parts(revision.graph))))
     if accepted := revision.accepted.get("fields"):
-        limits = (f"{name} {_limits(limit)}" for name, limit in accepted.items())
+        limits = []
+        for name, limit in accepted.items():
+            bounds, levels = limit.get("bounds"), limit.get("levels")
+            parts = [f"{bounds[0]} to {bounds[1]}"] if bounds else []
+            parts += [format_count(len(levels), "level")] if levels else []
+            limits.append(f"{name} {' and '.join(parts)}")
         texts.append(("accepted", format_list(limits)))
     if forward:
         texts.append(("answers", f"`clewline predictions list --endpoint {revision.endpoint}`"))
     return texts
-
-
-def _limits(accepted: dict[str, Any]) -> str:
-    bounds, levels = accepted.get("bounds"), accepted.get("levels")
-    parts = [f"{bounds[0]} to {bounds[1]}"] if bounds else []
-    return " and ".join([*parts, format_count(len(levels), "level")] if levels else parts)
 
 
 def _model(version: ModelVersion, facts: Facts) -> FactTexts:
@@ -258,7 +256,12 @@ def _code(facts: Facts) -> NodeText:
 def _artifact(node: LineageNode, artifact: Artifact | None, facts: Facts) -> NodeText:
     texts: FactTexts = []
     if (read := facts.get("read")) is not None:
-        texts.append(("", _read(read)))
+        text = f"{read.path} as the newest run read it"
+        if read.changed:
+            text += "; the file has changed since"
+        if read.earlier:
+            text += f"; earlier runs read {read.earlier} other contents there"
+        texts.append(("", text))
     rows = facts.get("rows", artifact and artifact.rows)
     columns = facts.get("columns", artifact and artifact.columns)
     if rows is not None:
@@ -276,15 +279,6 @@ def _artifact(node: LineageNode, artifact: Artifact | None, facts: Facts) -> Nod
     if facts.get("taken_by") == 0:
         texts.append(("taken by", "no step"))
     return NodeText(title, texts)
-
-
-def _read(read: ReadPath) -> str:
-    text = f"{read.path} as the newest run read it"
-    if read.changed:
-        text += "; the file has changed since"
-    if read.earlier:
-        text += f"; earlier runs read {read.earlier} other contents there"
-    return text
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

@@ -97,7 +97,13 @@ def _call(words: list[str]) -> int:
         print(f"clewline {__version__}")
         return 0
     if words in ([], ["--help"], ["-h"]):
-        print(_help())
+        print(f"Usage: clewline COMMAND\n\n{PURPOSE}")
+        for group in (WORK, SERVE, LINEAGE):
+            print(f"\n{group}:")
+            for name, (_, text, of) in COMMANDS.items():
+                if of == group:
+                    print(f"  {name:<12} {text}")
+        print(f"\n{EPILOGUE}")
         return 0
     from cyclopts import App, CycloptsError, UnknownCommandError  # 0.2 s that help need not take
 
@@ -121,14 +127,6 @@ def _call(words: list[str]) -> int:
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0
     return 0
-
-
-def _help() -> str:
-    lines = ["Usage: clewline COMMAND", "", PURPOSE]
-    for group in (WORK, SERVE, LINEAGE):
-        lines += ["", f"{group}:"]
-        lines += [f"  {name:<12} {text}" for name, (_, text, of) in COMMANDS.items() if of == group]
-    return "\n".join([*lines, "", EPILOGUE])
 
 
 def _as_known_error(error: Exception) -> ClewlineError:

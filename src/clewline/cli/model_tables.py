@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from clewline.cli.output import console, print_message
+from clewline.cli.output import console, make_table, print_message
 from clewline.formatting import (
     format_count,
     format_list,
@@ -41,7 +41,7 @@ def print_versions(
     if not found:
         print_message("No model is registered yet. Call `cl.register(…)` in a pipeline.")
         return
-    table = _table("model", "alias", "task", "metric", "served by", "size", "registered", "run")
+    table = make_table("model", "alias", "task", "metric", "served by", "size", "registered", "run")
     for version in found:
         metric = next(iter(version.metrics.items()), None)
         table.add_row(
@@ -70,7 +70,7 @@ def print_version(package: Package, aliases: list[str], run: Run | None) -> None
     out.print(facts)
     if report:
         out.print(_metrics(report))
-    fields = _table("field", "kind", "null", "bounds or levels")
+    fields = make_table("field", "kind", "null", "bounds or levels")
     for field in package.signature.fields:
         limits = " to ".join(field.bound_texts()) or format_list(field.levels or ())
         if field.shape is not None:
@@ -123,7 +123,7 @@ def _metrics(report: dict[str, Any]) -> Table:
 
     baseline = report.get("baseline") or {}
     rule = report_metrics(baseline)
-    table = _table("metric", "value", "interval", "baseline")
+    table = make_table("metric", "value", "interval", "baseline")
     for name, score in report_metrics(report).items():
         interval = escape(f"[{score.low:.4g}, {score.high:.4g}]")
         plain = format_number(rule[name].value) if name in rule else ""
@@ -188,7 +188,7 @@ def print_differences(left: str, right: str, found: Sequence[dict[str, str]]) ->
     if not found:
         print_message(f"{left} and {right} do not differ.")
         return
-    table = _table("", left, right)
+    table = make_table("", left, right)
     for item in found:
         table.add_row(*(escape(text) for text in item.values()))
     console().print(table)
@@ -233,7 +233,7 @@ def print_gate(verdicts: Sequence[GateVerdict], title: str) -> None:
     out = console()
     if title:
         out.print(f"[bold]{escape(title)}[/bold]")
-    table = _table("", "gate.yaml", "asked", "found")
+    table = make_table("", "gate.yaml", "asked", "found")
     for column in table.columns[2:]:
         column.max_width = FOLD
     for verdict in verdicts:
@@ -245,10 +245,6 @@ def print_gate(verdicts: Sequence[GateVerdict], title: str) -> None:
             escape(verdict.found),
         )
     out.print(table)
-
-
-def _table(*columns: str) -> Table:
-    return Table(*columns, box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
 
 
 def _mark(good: bool) -> str:

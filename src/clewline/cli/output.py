@@ -13,6 +13,7 @@ from clewline.errors import ClewlineError, InvalidInput
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 T = TypeVar("T")
 
@@ -46,6 +47,13 @@ def console() -> Console:
     if sys.stdout.isatty():
         return PipedConsole(highlight=False)
     return PipedConsole(highlight=False, width=200, soft_wrap=True)
+
+
+def make_table(*columns: str) -> Table:
+    """Return an empty table without lines, as every list of the command line is printed."""
+    from rich.table import Table
+
+    return Table(*columns, box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ from clewline.serve.prediction_lineage import (
 
 if TYPE_CHECKING:
     from clewline.serve.log.compact import CompactionResult
-    from clewline.serve.prediction_replay import PredictionReplay, ReplayComparison
+    from clewline.serve.prediction_replay import PredictionReplay
 
 SHOWN = 40  # characters of a value that came out equal
 
@@ -141,7 +141,12 @@ def show_replay(replay: PredictionReplay) -> None:
     for one in replay.compared:
         mark = "equal" if one.equal else "DIFFERS"
         distance = f"  ({one.distance})" if one.distance else ""
-        lines.append(f"  {mark:<8}{one.what:<{width}}  {_both(one)}{distance}")
+        text = one.recorded
+        if one.recorded != one.replayed:
+            text = f"{one.recorded}  replayed {one.replayed}"
+        elif len(text) > SHOWN:
+            text = f"{text[:SHOWN]}… (whole with --json)"
+        lines.append(f"  {mark:<8}{one.what:<{width}}  {text}{distance}")
     if replay.equal:
         lines.append("Equal, bit for bit.")
     else:
@@ -149,13 +154,6 @@ def show_replay(replay: PredictionReplay) -> None:
         differences = replay.differences or ["none in the recorded libraries"]
         lines += [f"  environment: {difference}" for difference in differences]
     print_lines(lines)
-
-
-def _both(one: ReplayComparison) -> str:
-    if one.recorded != one.replayed:
-        return f"{one.recorded}  replayed {one.replayed}"
-    long = len(one.recorded) > SHOWN
-    return f"{one.recorded[:SHOWN]}… (whole with --json)" if long else one.recorded
 
 
 def _short(packages: str) -> str:

@@ -9,7 +9,7 @@ from cyclopts import App
 
 from clewline.cli.change_text import change_text
 from clewline.cli.live import MARKS, step_line
-from clewline.cli.output import console, emit, print_lines
+from clewline.cli.output import console, emit, make_table, print_lines
 from clewline.cli.parameters import Limit, Offset
 from clewline.formatting import format_duration, format_time_ms
 
@@ -123,13 +123,11 @@ def run_as_data(store: Store, run: Run, *, logs: bool = False) -> dict[str, Any]
 
 
 def _show_list(rows: list[dict[str, Any]], is_filtered: bool) -> None:
-    from rich.table import Table
-
     if not rows:
         start = "No runs yet. Start one with: clewline run PIPELINE"
         console().print("No runs match." if is_filtered else start)
         return
-    table = Table("run", "pipeline", "status", "started", "took", "metrics", box=None)
+    table = make_table("run", "pipeline", "status", "started", "took", "metrics")
     for row in rows:
         table.add_row(
             row["id"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
@@ -20,19 +20,6 @@ from clewline.store.store import Store
 UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 app = App(name="tokens", help="Add, list and revoke the tokens of callers.")
-
-
-class ShownToken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A token without the digest of its secret."""
-
-    id: str
-    roles: list[str]
-    note: str
-    created: float
-    expires: float | None
-    revoked: float | None
-    in_force: bool
-    token: str = ""  # with the secret, only when it was added
 
 
 @app.command
@@ -58,14 +45,14 @@ def add(
     with Store.open(find().store_root) as store:
         new = access.add_token(store, role, note=note, expires=ends)
 
-    def show(_: ShownToken) -> None:
+    def show(_: object) -> None:
         roles = ", ".join(new.token.roles)
         print_message(
             f"New token for {roles}, shown only once. Send it as Authorization: Bearer TOKEN."
         )
         console().print(new.text, markup=False)  # alone on stdout, to be piped into a secret store
 
-    emit(_shown(new.token, new.text), show)
+    emit({**_shown(new.token), "token": new.text}, show)
 
 
 @app.command(name="list")
@@ -107,27 +94,21 @@ def duration_s(text: str) -> float:
     return float(int(found[1]) * UNITS_S[found[2]])
 
 
-def _shown(token: Token, text: str = "") -> ShownToken:
-    return ShownToken(
-        id=token.id,
-        roles=token.roles,
-        note=token.note,
-        created=token.created,
-        expires=token.expires,
-        revoked=token.revoked,
-        in_force=access.token_state(token) == "in force",
-        token=text,
-    )
+def _shown(token: Token) -> dict[str, Any]:
+    """Return a token without the digest of its secret."""
+    shown = msgspec.to_builtins(token)
+    del shown["digest"]
+    return {**shown, "in_force": access.token_state(token) == "in force"}
 
 
-def _print_list(tokens: list[ShownToken]) -> None:
+def _print_list(tokens: list[dict[str, Any]]) -> None:
     if not tokens:
         print_message(f"There are no tokens. {access.ADD_TOKEN}")
     for token in tokens:
-        state = "in force" if token.in_force else "expired"
-        if token.revoked is not None:
-            state = f"revoked {format_time(token.revoked)}"
-        elif token.expires is not None:
-            state += f" {'until' if token.in_force else 'since'} {format_time(token.expires)}"
-        roles = ", ".join(token.roles)
-        console().print(f"{token.id}  {roles:<24}  {state:<34}  {token.note}", markup=False)
+        state = "in force" if token["in_force"] else "expired"
+        if token["revoked"] is not None:
+            state = f"revoked {format_time(token['revoked'])}"
+        elif token["expires"] is not None:
+            state += f" {'until' if token['in_force'] else 'since'} {format_time(token['expires'])}"
+        roles = ", ".join(token["roles"])
+        console().print(f"{token['id']}  {roles:<24}  {state:<34}  {token['note']}", markup=False)

@@ -78,7 +78,9 @@ class Recorder:
             self._stopped = None
             self._hurry += 1
             self._condition.notify_all()
-            self._condition.wait_for(lambda: self._stopped or not self._is_busy())
+            self._condition.wait_for(
+                lambda: self._stopped or not (self._is_writing or self._waiting)
+            )
             self._hurry -= 1
             error, self._refused = self.error, None
         if error is not None:
@@ -104,9 +106,6 @@ class Recorder:
 
     def _is_forked(self) -> bool:
         return self._pid != os.getpid()
-
-    def _is_busy(self) -> bool:
-        return self._is_writing or bool(self._waiting)
 
     def _work(self) -> None:
         while (group := self._next_group()) is not None:
