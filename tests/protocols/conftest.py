@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from support import PATIENCE_S
 
 from clewline.project import Project
 from clewline.protocols.http.request import (
@@ -102,7 +103,7 @@ class Running:
         self._stop: asyncio.Event
         self._thread = threading.Thread(target=uvloop.run, args=(self._main(),))
         self._thread.start()
-        assert self._up.wait(5)
+        assert self._up.wait(PATIENCE_S)
 
     async def _main(self) -> None:
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -121,7 +122,7 @@ class Running:
             done.set()
 
         self.loop.call_soon_threadsafe(do)
-        assert done.wait(5)
+        assert done.wait(PATIENCE_S)
 
     def begin_to_stop(self) -> None:
         with suppress(RuntimeError):  # the loop may have ended already
@@ -129,7 +130,7 @@ class Running:
 
     def stop(self) -> None:
         self.begin_to_stop()
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
 
@@ -137,7 +138,7 @@ class Caller:
     """A raw connection."""
 
     def __init__(self, port: int, *, tls: bool = False) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         if tls:
             self.socket = trusting().wrap_socket(self.socket)
         self.file = self.socket.makefile("rb")
@@ -298,7 +299,7 @@ class Up:
         self._known = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(limits, settings))
         self._thread.start()
-        assert self._known.wait(20)
+        assert self._known.wait(PATIENCE_S)
         if self._failure is not None:
             self._thread.join()
             raise self._failure
@@ -329,14 +330,14 @@ class Up:
 
     def stop(self) -> None:
         self.begin_to_stop()
-        self._thread.join(20)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, Any, dict[str, str]]:
         """Send one request; give status, decoded body and headers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()

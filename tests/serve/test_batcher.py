@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import PATIENCE_S
 
 from clewline.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
 from clewline.serve.batcher import BATCH_ROWS, BatchAnswer, BatchCost, Batcher, PredictCall, late
@@ -300,7 +302,7 @@ def test_pieces_keep_their_order_however_they_come_back(run: Run) -> None:
 
         def answer(self, rows: list[Any], *more: Any) -> BatchAnswer:
             if rows[0] == 0:
-                assert self.second.wait(5)
+                assert self.second.wait(PATIENCE_S)
             elif rows[0] == BATCH_ROWS:
                 self.second.set()
             return super().answer(rows, *more)
@@ -351,7 +353,7 @@ def test_what_was_computed_in_vain_is_logged(run: Run, tmp_path: Path) -> None:
     class Waiting(Doubler):
         def answer(self, rows: list[Any], *more: Any) -> BatchAnswer:
             begun.set()
-            assert go_on.wait(5)
+            assert go_on.wait(PATIENCE_S)
             return super().answer(rows, *more)
 
     begun, go_on = threading.Event(), threading.Event()
@@ -361,7 +363,7 @@ def test_what_was_computed_in_vain_is_logged(run: Run, tmp_path: Path) -> None:
         slow.observe(1, 1.0)  # so that it is computed on a thread
         bench = Bench(log, Waiting(), cost=slow)
         call = bench.call(1)
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
         bench.batcher.give_up(call, late())
         assert bench.done == [call]
         go_on.set()
@@ -375,10 +377,17 @@ def test_what_was_computed_in_vain_is_logged(run: Run, tmp_path: Path) -> None:
 def test_a_model_that_becomes_slow_stalls_the_loop_once(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    doubler = Doubler()
-    monkeypatch.setattr(
-        "clewline.serve.batcher.INLINE_S", 0.2
-    )  # far above any pause of the machine
+    now = time.perf_counter()  # only the model moves it: a pause of the machine does not count
+    clock = SimpleNamespace(perf_counter=lambda: now, monotonic=lambda: now)
+    monkeypatch.setattr("clewline.serve.batcher.time", clock)
+
+    class Timed(Doubler):
+        def answer(self, rows: list[Any], *more: Any) -> BatchAnswer:
+            nonlocal now
+            now += self.row_s * len(rows)
+            return super().answer(rows, *more)
+
+    doubler = Timed()
 
     async def test(log: LogWriter) -> None:
         bench = Bench(log, doubler)
@@ -454,11 +463,11 @@ def test_every_call_ends_whatever_raises(
                 calls[1].done = broken
             elif point == "abandoned":
                 calls[1].abandoned = broken
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await bench.batcher.drained()
             assert all(call.over for call in calls)
         good = bench.call(5)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await bench.finish()
         assert good.answers == [b"10"]
         assert bench.batcher.rows == 0

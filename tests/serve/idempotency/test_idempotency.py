@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support import process
+from support import PATIENCE_S, process
 
 from clewline.errors import ClewlineError, Conflict, Fault, Overloaded, StoreFull
 from clewline.serve.idempotency.claim_thread import body_digest
@@ -89,7 +89,7 @@ async def test_a_retry_at_another_server_waits_for_the_first_answer(
     assert not retry.done()
     answer = one.log()
     one.begun[0](answer)
-    assert await asyncio.wait_for(retry, 5) == await first == await again == answer
+    assert await asyncio.wait_for(retry, PATIENCE_S) == await first == await again == answer
     assert not other.begun
     one.close()
     other.close()
@@ -105,7 +105,7 @@ async def test_a_failure_is_not_recorded_and_a_server_that_waited_computes_itsel
     retry = other.ask()
     one.begun[0](Fault("The disk is full."))
     assert isinstance(await first, Fault)
-    await asyncio.wait_for(other.came.get(), 5)
+    await asyncio.wait_for(other.came.get(), PATIENCE_S)
     other.begun[0](answer := other.log())
     assert await retry == answer
     one.close()
@@ -135,11 +135,11 @@ async def test_a_key_is_freed_even_if_the_disk_was_full_when_its_request_failed(
     await one.came.get()
     with full_disk():
         one.begun[0](StoreFull("The log is full."))
-        refused = await asyncio.wait_for(one.ask(PredictRequest(BODY, key="another")), 5)
+        refused = await asyncio.wait_for(one.ask(PredictRequest(BODY, key="another")), PATIENCE_S)
         assert isinstance(refused, ClewlineError)
     assert isinstance(await first, StoreFull)
     retry = other.ask()
-    await asyncio.wait_for(other.came.get(), 5)
+    await asyncio.wait_for(other.came.get(), PATIENCE_S)
     other.begun[0](other.log())
     assert isinstance(await retry, PredictResponse)
     one.close()
@@ -159,7 +159,7 @@ async def test_a_full_disk_at_the_first_key_leaves_nothing_behind(
             assert isinstance(answer, ClewlineError)
         assert len(os.listdir("/proc/self/fd")) == len(before)
     again = server.ask()
-    await asyncio.wait_for(server.came.get(), 5)
+    await asyncio.wait_for(server.came.get(), PATIENCE_S)
     server.begun[0](server.log())
     assert isinstance(await again, PredictResponse)
     server.close()
@@ -177,7 +177,10 @@ async def test_another_body_under_the_same_key_is_refused_by_every_server(
         other.ask(PredictRequest(b"{}", key="k")),
     ]
     one.begun[0](one.log())
-    assert [type(await asyncio.wait_for(each, 5)) for each in foreign] == [Conflict, Conflict]
+    assert [type(await asyncio.wait_for(each, PATIENCE_S)) for each in foreign] == [
+        Conflict,
+        Conflict,
+    ]
     one.close()
     other.close()
 
@@ -190,7 +193,7 @@ async def test_another_body_is_refused_at_once_while_another_server_answers_the_
     one.ask()
     await one.came.get()
     foreign = other.ask(PredictRequest(b"{}", key="k"))
-    assert isinstance(await asyncio.wait_for(foreign, 5), Conflict)
+    assert isinstance(await asyncio.wait_for(foreign, PATIENCE_S), Conflict)
     one.begun[0](one.log())
     one.close()
     other.close()
@@ -203,8 +206,8 @@ async def test_another_body_is_refused_after_a_restart(servers: Callable[[], Ser
     one.close()
     other = servers()  # it knows the key from the log alone
     foreign = other.ask(PredictRequest(b"{}", key="k"))
-    assert isinstance(await asyncio.wait_for(foreign, 5), Conflict)
-    assert isinstance(await asyncio.wait_for(other.ask(), 5), PredictResponse)
+    assert isinstance(await asyncio.wait_for(foreign, PATIENCE_S), Conflict)
+    assert isinstance(await asyncio.wait_for(other.ask(), PATIENCE_S), PredictResponse)
     assert not other.begun
     other.close()
 
@@ -225,7 +228,7 @@ async def test_claims_that_another_process_locks_refuse_a_key_after_a_bounded_wa
     server.begun[0](server.log())
     assert isinstance(await first, PredictResponse)
     again = server.ask(PredictRequest(BODY, key="another"))
-    await asyncio.wait_for(server.came.get(), 5)
+    await asyncio.wait_for(server.came.get(), PATIENCE_S)
     server.begun[1](server.log())
     assert isinstance(await again, PredictResponse)
     server.close()
@@ -256,7 +259,7 @@ async def test_a_request_on_which_the_model_failed_may_be_tried_again(
     one.close()
     other = servers()  # it finds the key when it reads the log
     retry = other.ask()
-    await asyncio.wait_for(other.came.get(), 5)
+    await asyncio.wait_for(other.came.get(), PATIENCE_S)
     other.begun[0](answer := other.log())
     assert await retry == answer
     other.close()
@@ -290,9 +293,9 @@ async def test_the_key_of_a_killed_server_is_found_in_the_log_or_taken_over(
         answer = survivor.log() if logged else None
         os.kill(killed.pid, signal.SIGKILL)
     if answer is None:
-        await asyncio.wait_for(survivor.came.get(), 5)
+        await asyncio.wait_for(survivor.came.get(), PATIENCE_S)
         survivor.begun[0](answer := survivor.log())
-    assert await asyncio.wait_for(retry, 5) == answer
+    assert await asyncio.wait_for(retry, PATIENCE_S) == answer
     assert len(survivor.begun) == (not logged)
     survivor.close()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import start_process
+from support import PATIENCE_S, start_process
 
 from clewline.errors import Fault, IntegrityError, NotFound, StoreFull, StoreReadOnly
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
@@ -35,7 +35,7 @@ def write(log: LogWriter, frame: LoggedBatch, durability: str = "process") -> Ba
     told = threading.Event()
     outcome: list[BaseException | None] = []
     log.append(frame, durability, lambda failure: (outcome.append(failure), told.set()))  # type: ignore[arg-type,func-returns-value]
-    assert told.wait(30)
+    assert told.wait(PATIENCE_S)
     return outcome[0]
 
 

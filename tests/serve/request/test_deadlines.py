@@ -7,6 +7,7 @@ import selectors
 import time
 
 import pytest
+from support import PATIENCE_S
 
 from clewline.serve.request.deadlines import STEP_S, Deadlines
 
@@ -28,7 +29,7 @@ def test_what_is_due_is_called_in_order_and_what_is_forgotten_is_not() -> None:
             called.append("never")
 
         deadlines.forget(deadlines.add(now + 5 * STEP_S, never), never)
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), PATIENCE_S)
         return called
 
     assert asyncio.run(test()) == ["first", "second"]
@@ -39,7 +40,7 @@ def test_a_deadline_that_is_over_is_called_at_once_but_not_from_within() -> None
         deadlines, called = Deadlines(), asyncio.Event()
         deadlines.add(time.perf_counter() - 1, called.set)
         assert not called.is_set()
-        await asyncio.wait_for(called.wait(), 5)
+        await asyncio.wait_for(called.wait(), PATIENCE_S)
 
     asyncio.run(test())
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import PATIENCE_S
 
 from clewline.errors import FieldProblem, InvalidInput, ModelFailed
 from clewline.model.runtime import Outputs
@@ -205,7 +206,7 @@ class Waits:
         self.meet = meet
 
     def answer(self, asked: Batch) -> NodeAnswers:
-        self.meet.wait(10)
+        self.meet.wait(PATIENCE_S)
         return Times(1.0).answer(asked)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from support import PATIENCE_S
 
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.node import Batch, Node, NodeAnswers
@@ -101,13 +102,13 @@ def test_what_finds_the_queue_full_is_dropped_at_once_and_counted(
 
     def held(asked: Batch) -> NodeAnswers:
         inside.set()
-        assert go.wait(10)
+        assert go.wait(PATIENCE_S)
         found: NodeAnswers = answer(asked)
         return found
 
     below.answer = held
     node.answer(batch([1.0]))
-    assert inside.wait(10)  # the one is being asked, and none waits
+    assert inside.wait(PATIENCE_S)  # the one is being asked, and none waits
     for _ in range(3):
         node.answer(batch([1.0, 2.0]))
     assert shadows.counts_of("demo", "held").dropped == 2
@@ -130,14 +131,14 @@ def test_shadows_of_a_revision_that_is_closed_are_given_back_when_none_is_asked(
 
     def held(asked: Batch) -> NodeAnswers:
         inside.set()
-        assert go.wait(10)
+        assert go.wait(PATIENCE_S)
         assert "closed" not in tree
         found: NodeAnswers = answer(asked)
         return found
 
     below.answer = held
     node.answer(batch([1.0]))
-    assert inside.wait(10)
+    assert inside.wait(PATIENCE_S)
     node.answer(batch([1.0, 2.0]))
     node._builder.close()
     assert "closed" not in tree
