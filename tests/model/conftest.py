@@ -15,8 +15,12 @@ import pandas as pd
 import pytest
 from projects import make_project, read_adult
 
-from clewline.model.families.python_class.package_files import with_spec
-from clewline.model.families.python_class.spec import DeclaredFiles, PackagedFile, PythonSpec
+from clewline.model.families.python_class.spec import (
+    DeclaredFiles,
+    PackagedFile,
+    PythonSpec,
+    with_spec,
+)
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
 from clewline.model.runtime.frames import ColumnLayout, TableLayout

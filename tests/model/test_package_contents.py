@@ -18,9 +18,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from clewline.errors import InvalidInput, NotSupported
-from clewline.model import profile
+from clewline.model.families import profile
 from clewline.model.families.family import PackageContents
-from clewline.model.profile import BACKGROUND_ROWS, Profile, background_rows
+from clewline.model.families.profile import BACKGROUND_ROWS, Profile, background_rows
 from clewline.model.register import convert_model
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns

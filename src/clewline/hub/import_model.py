@@ -26,8 +26,8 @@ from clewline.hub.download import (
     open_url,
     require_size,
 )
-from clewline.model.families.model_files import family_of_file
-from clewline.model.origin import Origin, find_by_origin, parse_sha256, require_sha256
+from clewline.model.families.model_files import family_of_file, require_sha256
+from clewline.model.origin import Origin, find_by_origin, parse_sha256
 from clewline.model.registry import Registry
 from clewline.project import Project
 from clewline.signature.field import Signature

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from clewline.errors import IntegrityError, InvalidInput
+from clewline.errors import InvalidInput
 from clewline.store.records import ModelVersion
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -50,21 +49,6 @@ def parse_sha256(text: str) -> str:
             f"{text!r} is not a digest.", "Write sha256: and the 64 hex characters of its SHA-256."
         )
     return found[1]
-
-
-def require_sha256(data: bytes, sha256: str, name: str) -> None:
-    """
-    Check that bytes have the pinned digest.
-
-    Raises:
-        IntegrityError: They do not; names both digests.
-    """
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != sha256:
-        raise IntegrityError(
-            f"{name} has the digest sha256:{actual}, not the pinned sha256:{sha256}.",
-            "Find out why it changed. Pin the new digest only after you have checked the file.",
-        )
 
 
 def find_by_origin(

@@ -29,6 +29,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import Conflict, IntegrityError, NotFound
+from clewline.model.families.family import EQUALITY, SIGNATURE
 from clewline.model.oms_bundle import bundle_public_key, check_bundle, create_bundle
 from clewline.model.origin import Origin
 from clewline.model.seal import RESTORE, Sealer, check_seal
@@ -37,8 +38,6 @@ from clewline.store.digest import Digest, digest_bytes
 from clewline.store.disk import disk_errors, make_folder, sync_folder
 
 MANIFEST, SEAL, BUNDLE = "manifest.json", "seal.json", "model.sig"
-SIGNATURE, EQUALITY = "signature.json", "equality.json"
-PROFILE, BACKGROUND = "profile.json", "background.json"
 DRAFT = ".draft-"
 """Begins the name of the folder of a package that is not sealed yet; the process id follows."""
 UNLISTED = frozenset({MANIFEST, SEAL, BUNDLE})

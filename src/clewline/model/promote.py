@@ -11,8 +11,9 @@ import msgspec
 from clewline.errors import CheckFailed, Conflict, Fault, GateRefused, NotFound, UsageError
 from clewline.evaluation.metrics import Interval
 from clewline.model import registry_chain
+from clewline.model.families.family import BACKGROUND
 from clewline.model.gate import Gate, GateCandidate, GateVerdict, judge_version, read_gate
-from clewline.model.package import BACKGROUND, Package
+from clewline.model.package import Package
 from clewline.model.registry import Registry, load_predictor
 from clewline.store.records import Alias, ModelVersion
 from clewline.store.ref import require_alias_name

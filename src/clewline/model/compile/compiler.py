@@ -87,22 +87,19 @@ class OriginalModel:
         no answer to be equal to.
         """
         answers: list[Outputs] = []
-        kept = self._answer_halves(columns, np.arange(len(columns)), answers)
-        return join_outputs(answers) if answers else None, take_rows(columns, kept)
-
-    def _answer_halves(
-        self, columns: Columns, places: NDArray[np.intp], answers: list[Outputs]
-    ) -> NDArray[np.intp]:
-        """Collect answers, halving where rows are refused; return the places that have one."""
-        rows = take_rows(columns, places)
-        try:
-            answers.append(self.answer(frame_of(rows, self.signature, self.layout, floats=True)))
-            return places
-        except refusal_errors():
-            if len(places) <= 1:
-                return places[:0]
-        halves = np.array_split(places, 2)
-        return np.concatenate([self._answer_halves(columns, half, answers) for half in halves])
+        kept: list[NDArray[np.intp]] = []
+        left = [np.arange(len(columns))]
+        while left:  # halved where rows are refused
+            places = left.pop()
+            rows = frame_of(take_rows(columns, places), self.signature, self.layout, floats=True)
+            try:
+                answers.append(self.answer(rows))
+                kept.append(places)
+            except refusal_errors():
+                left += reversed(np.array_split(places, 2)) if len(places) > 1 else []
+        if not answers:
+            return None, take_rows(columns, slice(0, 0))
+        return join_outputs(answers), take_rows(columns, np.concatenate(kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +200,8 @@ def _verified(
             apart = apart.worse_of(difference(answers[EXTREMES], predict(extremes)))
         if apart.reason:
             return apart.reason
-        size = None if same_bits(predict, _sample(rows, SAMPLED), ONNX_CALLS) else 1
+        sample = take_rows(rows, _places(len(rows), SAMPLED))
+        size = None if same_bits(predict, sample, ONNX_CALLS) else 1
         if size is not None:
             files = form.files(rows_per_call=size)
             predict = predict_function(family.load(files, signature))
@@ -245,7 +243,8 @@ def _as_it_is(case: _Comparison, attempts: tuple[Attempt, ...]) -> CompiledModel
             f"The model, stored and loaded again, does not answer as it did: {apart.reason}.",
             "Does it hold state outside its library, or work on columns that are not fields?",
         )
-    size = None if same_bits(predict, _sample(case.test, SAMPLED), OWN_CALLS) else 1
+    sample = take_rows(case.test, _places(len(case.test), SAMPLED))
+    size = None if same_bits(predict, sample, OWN_CALLS) else 1
     if size is not None:
         predict = predict_function(family.load(own.files(size), signature))
         apart = _one_by_one(predict, case.test, case.answers, apart, OWN_CALLS)
@@ -285,10 +284,6 @@ def _one_by_one(
     places = _places(len(rows), count)
     alone = difference(take_outputs(answers, places), predict(take_rows(rows, places)))
     return apart.worse_of(alone, same_rows=True)
-
-
-def _sample(rows: Columns, count: int) -> Columns:
-    return take_rows(rows, _places(len(rows), count))
 
 
 def _places(total: int, count: int) -> NDArray[np.intp]:

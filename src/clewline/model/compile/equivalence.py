@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from clewline.model.runtime.outputs import Outputs, predict_in_batches, take_outputs, take_rows
 from clewline.signature.columns import Columns
@@ -140,19 +139,14 @@ def difference(wanted: Outputs, found: Outputs) -> AnswerDifference:
         scale = np.ones(1)
         if one is wanted.values:
             scale = np.where(np.isfinite(one), np.abs(one), 0.0).max(axis=0, initial=0.0)
-        largest = max(largest, _largest_gap(one, other, np.where(scale == 0, 1.0, scale)))
+            scale = np.where(scale == 0, 1.0, scale)
+        # NaN equals NaN, and is infinitely far from any number.
+        equal = (one == other) | (np.isnan(one) & np.isnan(other))
+        with np.errstate(all="ignore"):
+            gaps = np.where(equal, 0.0, np.abs(one - other) / scale)
+        largest = max(largest, float(np.where(np.isnan(gaps), np.inf, gaps).max(initial=0.0)))
         same &= (one == other).reshape(len(one), -1).all(axis=1)
     return AnswerDifference(flips, largest, int(same.sum()), rows)
-
-
-def _largest_gap(
-    one: NDArray[np.float64], other: NDArray[np.float64], scale: NDArray[np.float64]
-) -> float:
-    """Return the largest difference; NaN equals NaN, and is infinitely far from any number."""
-    same = (one == other) | (np.isnan(one) & np.isnan(other))
-    with np.errstate(all="ignore"):
-        gaps = np.where(same, 0.0, np.abs(one - other) / scale)
-    return float(np.where(np.isnan(gaps), np.inf, gaps).max(initial=0.0))
 
 
 def same_bits(predict: Predict, rows: Columns, calls: int) -> bool:

@@ -62,7 +62,9 @@ class NumberColumn:
     @property
     def monotone(self) -> bool:
         """Whether a larger raw value never gives a smaller one."""
-        return all(op.kind in MONOTONE and _rising(op) for op in self.ops)
+        scales = [op.value for op in self.ops if op.kind in ("mul", "div")]
+        is_rising = all(isinstance(value, float) and value > 0 for value in scales)
+        return is_rising and all(op.kind in MONOTONE for op in self.ops)
 
     def apply(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Compute the column from raw values."""
@@ -96,10 +98,6 @@ class UnsupportedColumn:
 LoweredColumn: TypeAlias = NumberColumn | CodeColumn | UnsupportedColumn
 
 
-def _rising(op: ColumnOp) -> bool:
-    return op.kind not in ("mul", "div") or (isinstance(op.value, float) and op.value > 0)
-
-
 def _apply(op: ColumnOp, x: NDArray[np.float64]) -> NDArray[np.float64]:
     value: Any = op.value
     out: NDArray[np.float64]
@@ -123,14 +121,9 @@ def _apply(op: ColumnOp, x: NDArray[np.float64]) -> NDArray[np.float64]:
         case "unzero":
             out = np.where(x == 0, np.nan, x)
         case "lookup":
-            out = _look_up(value, x)
-    return out
-
-
-def _look_up(table: LookupTable, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    out = np.where(np.isnan(x), table.null, table.unseen)
-    for key, value in zip(table.keys, table.values, strict=True):
-        out[x == key] = value
+            out = np.where(np.isnan(x), value.null, value.unseen)
+            for key, found in zip(value.keys, value.values, strict=True):
+                out[x == key] = found
     return out
 
 
@@ -155,7 +148,18 @@ def raw_columns(
     Raises:
         NotConvertible: A text field has too many levels, or the model reads what is no field.
     """
-    levels = _levels(signature, train, known_texts)
+    seen: list[set[str]] = [
+        {text for text in train.texts[:, index].tolist() if text is not None}
+        | set(field.levels or ())
+        for index, field in enumerate(signature.textual)
+    ]
+    extra = known_texts - set().union(*seen)
+    levels = [tuple(sorted(texts | extra)) for texts in seen]
+    for texts, field in zip(levels, signature.textual, strict=True):
+        if len(texts) > MAX_LEVELS:
+            raise NotConvertible(
+                f"the field {field.name!r} has more than {MAX_LEVELS:,} different texts"
+            )
     numeric = {field.name: index for index, field in enumerate(signature.numeric)}
     textual = {field.name: index for index, field in enumerate(signature.textual)}
     columns: dict[str, LoweredColumn] = {}
@@ -176,21 +180,6 @@ def raw_columns(
     if unknown := [name for name in chosen if name not in columns]:
         raise NotConvertible(f"it reads the columns {unknown}, which are not fields")
     return [columns[name] for name in chosen], levels
-
-
-def _levels(signature: Signature, train: Columns, known_texts: Set[str]) -> list[tuple[str, ...]]:
-    seen: list[set[str]] = [
-        {text for text in train.texts[:, index].tolist() if text is not None}
-        | set(field.levels or ())
-        for index, field in enumerate(signature.textual)
-    ]
-    extra = known_texts - set().union(*seen)
-    for texts, field in zip(seen, signature.textual, strict=True):
-        if len(texts | extra) > MAX_LEVELS:
-            raise NotConvertible(
-                f"the field {field.name!r} has more than {MAX_LEVELS:,} different texts"
-            )
-    return [tuple(sorted(texts | extra)) for texts in seen]
 
 
 def object_array(values: Sequence[Any]) -> NDArray[Any]:

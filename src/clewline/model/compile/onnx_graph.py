@@ -12,8 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clewline.model.compile.candidate_forms import NotConvertible
-from clewline.model.compile.encoding import KEY, InputEncoding, TextCodes
+from clewline.model.compile.candidate_forms import KEY, InputEncoding, NotConvertible, TextCodes
 from clewline.model.compile.lowered_columns import CodeColumn, ColumnOp, LoweredColumn, NumberColumn
 from clewline.model.runtime.outputs import label_order
 from clewline.signature.field import Signature
@@ -45,7 +44,14 @@ class OnnxGraph:
         self.initializers: list[onnx.TensorProto] = []
         self.inputs: dict[str, onnx.ValueInfoProto] = {}
         self.outputs: list[onnx.ValueInfoProto] = []
-        self._codes = self._split_codes(_code_fields(columns))
+        self._codes: dict[int, str] = {}  # text field → its codes
+        if fields := _code_fields(columns):  # codes come field after field, in one vector
+            codes = self.input("codes", TensorProto.INT64, [None])
+            names = [codes] if len(fields) == 1 else [f"row{i}" for i in range(len(fields))]
+            self._codes = dict(zip(fields, names, strict=True))
+            if len(fields) > 1:
+                node = helper.make_node("Split", [codes], names, axis=0, num_outputs=len(fields))
+                self.nodes.append(node)
 
     def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Append a node of one output."""
@@ -101,8 +107,22 @@ class OnnxGraph:
         pieces = []
         for _, run in groupby(columns, _kind):
             group: list[Any] = list(run)
-            is_code = isinstance(group[0], CodeColumn)
-            pieces.append(self._coded(group) if is_code else self._numbers(group))
+            fields = [column.field for column in group]
+            if isinstance(group[0], CodeColumn):
+                if not all(column.encoded for column in group):
+                    raise NotConvertible("a string reaches the estimator without an encoder")
+                table = np.column_stack([column.values for column in group])
+                pieces.append(
+                    self.add("Gather", self.constant(table), self._codes[fields[0]], axis=0)
+                )
+                continue
+            width = len(self._signature.numeric)
+            value = self.input("numbers", TensorProto.DOUBLE, [None, width])
+            if fields != list(range(width)):
+                value = self.add("Gather", value, self.constant(np.array(fields)), axis=1)
+            for ops in zip(*(column.ops for column in group), strict=True):
+                value = self._apply(value, ops)
+            pieces.append(value)
         return self.add("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
 
     def cast(self, value: str, kind: int = TensorProto.DOUBLE) -> str:
@@ -132,35 +152,7 @@ class OnnxGraph:
         if probabilities is not None:
             self.output("probabilities", probabilities, TensorProto.DOUBLE, [None, len(order)])
 
-    def _split_codes(self, fields: list[int]) -> dict[int, str]:
-        """Cut the codes, which come field after field, into one vector for each field."""
-        if not fields:
-            return {}
-        codes = self.input("codes", TensorProto.INT64, [None])
-        if len(fields) == 1:
-            return {fields[0]: codes}
-        names = [f"row{index}" for index in range(len(fields))]
-        node = helper.make_node("Split", [codes], names, axis=0, num_outputs=len(fields))
-        self.nodes.append(node)
-        return dict(zip(fields, names, strict=True))
-
-    def _coded(self, columns: list[CodeColumn]) -> str:
-        if not all(column.encoded for column in columns):
-            raise NotConvertible("a string reaches the estimator without an encoder")
-        table = np.column_stack([column.values for column in columns])
-        return self.add("Gather", self.constant(table), self._codes[columns[0].field], axis=0)
-
-    def _numbers(self, columns: list[NumberColumn]) -> str:
-        width = len(self._signature.numeric)
-        value = self.input("numbers", TensorProto.DOUBLE, [None, width])
-        fields = [column.field for column in columns]
-        if fields != list(range(width)):
-            value = self.add("Gather", value, self.constant(np.array(fields)), axis=1)
-        for position in range(len(columns[0].ops)):
-            value = self._apply(value, [column.ops[position] for column in columns])
-        return value
-
-    def _apply(self, x: str, ops: list[ColumnOp]) -> str:
+    def _apply(self, x: str, ops: Sequence[ColumnOp]) -> str:
         """Apply one operation to each column of a matrix, all of the same kind."""
         kind = ops[0].kind
         match kind:

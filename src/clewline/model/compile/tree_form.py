@@ -18,9 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from clewline.model.compile.candidate_forms import CandidateForm, NotConvertible, OnnxForm
+from clewline.model.compile.candidate_forms import (
+    CandidateForm,
+    InputEncoding,
+    NotConvertible,
+    OnnxForm,
+)
 from clewline.model.compile.compiler import OriginalModel
-from clewline.model.compile.encoding import InputEncoding
 from clewline.model.compile.lowered_columns import (
     CodeColumn,
     ColumnOp,
@@ -139,21 +143,9 @@ class TreesOnRawFields(OnnxForm):
         if self._signature.output.task == "regression":
             graph.answer(values=_linked(graph, sums, self._ensemble))
         else:
-            self._emit_labels(graph, sums)
+            choices, shares = _labels_and_shares(graph, sums, self._ensemble)
+            graph.answer(self._classes, choices=choices, probabilities=shares)
         return graph.model(self.encoding(rows_per_call))
-
-    def _emit_labels(self, graph: OnnxGraph, sums: str) -> None:
-        ensemble = self._ensemble
-        one_sum, is_mean = ensemble.targets == 1, ensemble.link == "mean"
-        shares = _two_shares(graph, sums, ensemble) if one_sum else _linked(graph, sums, ensemble)
-        if one_sum and not is_mean:
-            compare = "GreaterOrEqual" if ensemble.zero_is_second else "Greater"
-            above = graph.add(compare, sums, graph.constant(np.array(0.0)))
-            column = graph.cast(above, TensorProto.INT64)
-            choices = graph.add("Reshape", column, graph.constant(np.array([-1])))
-        else:
-            choices = graph.add("ArgMax", shares if is_mean else sums, axis=1, keepdims=0)
-        graph.answer(self._classes, choices=choices, probabilities=shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,23 +191,19 @@ def _membership(
     """Return for each code of a text field whether its category is in a set."""
     if not isinstance(column, CodeColumn):
         raise NotConvertible("splits on categories that are numbers cannot be converted")
-    codes = column.values if column.encoded else _categories(column, original, levels)
+    codes = column.values
+    if not column.encoded:  # the number that a library gives to each level, or NaN
+        name = original.signature.textual[column.field].name
+        known = original.layout.columns[name].levels
+        if known is None:
+            raise NotConvertible(f"the column {name!r} is no pandas category or Polars Enum")
+        places = {level: float(place) for place, level in enumerate(known)}
+        numbers = (places.get(level, np.nan) for level in levels[column.field])
+        codes = np.array([*numbers, np.nan, np.nan])
     values = np.where(np.isin(codes, list(asked.codes)) == asked.left, 0.0, 1.0)
     if not asked.left:
         values = np.where(np.isnan(codes), np.nan, values)
     return CodeColumn(column.field, values)
-
-
-def _categories(
-    column: CodeColumn, original: OriginalModel, levels: list[tuple[str, ...]]
-) -> NDArray[np.float64]:
-    """Return the number that a library gives to each level of a column of categories, or NaN."""
-    name = original.signature.textual[column.field].name
-    known = original.layout.columns[name].levels
-    if known is None:
-        raise NotConvertible(f"the column {name!r} is no pandas category or Polars Enum")
-    places = {level: float(place) for place, level in enumerate(known)}
-    return np.array([*(places.get(each, np.nan) for each in levels[column.field]), np.nan, np.nan])
 
 
 def _compared(column: LoweredColumn, float32: bool) -> ComparedColumn:
@@ -305,7 +293,12 @@ def _both_signs(
     wanted: dict[Any, tuple[LoweredColumn, list[int]]] = {}
     for index in read.tolist():
         column = columns[index % len(columns)].column
-        signed = _negated(column) if index >= len(columns) else column
+        signed = column
+        if index >= len(columns):
+            if isinstance(column, CodeColumn):
+                signed = CodeColumn(column.field, -column.values, column.refused)
+            elif isinstance(column, NumberColumn):
+                signed = NumberColumn(column.field, (*column.ops, NEGATED))
         key = index if isinstance(signed, CodeColumn) else signed
         wanted.setdefault(key, (signed, []))[1].append(index)
     ordered = sorted(wanted.values(), key=lambda entry: _order(entry[0]))
@@ -313,13 +306,6 @@ def _both_signs(
     for position, (_, indices) in enumerate(ordered):
         place[indices] = position
     return [column for column, _ in ordered], place
-
-
-def _negated(column: LoweredColumn) -> LoweredColumn:
-    if isinstance(column, CodeColumn):
-        return CodeColumn(column.field, -column.values, column.refused)
-    assert isinstance(column, NumberColumn)
-    return NumberColumn(column.field, (*column.ops, NEGATED))
 
 
 def _order(column: LoweredColumn) -> tuple[Any, ...]:
@@ -356,14 +342,23 @@ def _emit_trees(graph: OnnxGraph, rows: str, nodes: TreeNodes, targets: int) -> 
     return "sums"
 
 
-def _two_shares(graph: OnnxGraph, sums: str, ensemble: TreeEnsemble) -> str:
-    """Return both probabilities from the sum of the second class."""
-    if ensemble.link != "mean":
-        second = _linked(graph, sums, ensemble)
-        first = graph.add("Sub", graph.constant(np.array(1.0)), second)
-        return graph.add("Concat", first, second, axis=1)
-    first = graph.add("Sub", graph.constant(np.array(float(ensemble.count))), sums)
-    return _linked(graph, graph.add("Concat", first, sums, axis=1), ensemble)
+def _labels_and_shares(graph: OnnxGraph, sums: str, ensemble: TreeEnsemble) -> tuple[str, str]:
+    """Return the places of the labels, and the probabilities; one sum is of the second class."""
+    if ensemble.link == "mean":
+        if ensemble.targets == 1:
+            first = graph.add("Sub", graph.constant(np.array(float(ensemble.count))), sums)
+            sums = graph.add("Concat", first, sums, axis=1)
+        shares = _linked(graph, sums, ensemble)
+        return graph.add("ArgMax", shares, axis=1, keepdims=0), shares
+    shares = _linked(graph, sums, ensemble)
+    if ensemble.targets > 1:
+        return graph.add("ArgMax", sums, axis=1, keepdims=0), shares
+    first = graph.add("Sub", graph.constant(np.array(1.0)), shares)
+    shares = graph.add("Concat", first, shares, axis=1)
+    compare = "GreaterOrEqual" if ensemble.zero_is_second else "Greater"
+    above = graph.add(compare, sums, graph.constant(np.array(0.0)))
+    column = graph.cast(above, TensorProto.INT64)
+    return graph.add("Reshape", column, graph.constant(np.array([-1]))), shares
 
 
 def _linked(graph: OnnxGraph, sums: str, ensemble: TreeEnsemble) -> str:

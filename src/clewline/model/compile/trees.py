@@ -92,14 +92,25 @@ def tree_of_rows(rows: Iterable[Iterable[Any]]) -> DecisionTree:
     return DecisionTree(*(np.array(c, d) for c, d in zip(columns, dtypes, strict=True)))
 
 
-def constant_tree(value: float) -> DecisionTree:
-    """Return a tree of one leaf, which adds the same to every row."""
-    return tree_of_rows([(0, 0.0, 0, 0, True, False, 0.0, value)])
+def tree_of_arrays(leaf: Any, **arrays: Any) -> DecisionTree:
+    """Return a tree from an array for each other field; what a leaf has for a split is ignored."""
+    for name in ("feature", "left", "right"):
+        arrays[name] = np.where(leaf, 0, arrays[name]).astype(np.int64)
+    for name in ("threshold", "weight", "value"):
+        arrays[name] = np.asarray(arrays[name]).astype(np.float64)
+    arrays["nan_left"] = np.asarray(arrays["nan_left"]).astype(np.bool_) & ~leaf
+    return merge_equal_leaves(DecisionTree(leaf=leaf, **arrays))
 
 
-def constant_trees(values: Iterable[float]) -> list[tuple[int, DecisionTree]]:
-    """Return for each target a tree that adds its start value."""
-    return [(target, constant_tree(value)) for target, value in enumerate(values)]
+def constant_trees(
+    values: Iterable[float], *, zeros: bool = True
+) -> list[tuple[int, DecisionTree]]:
+    """Return for each target a tree of one leaf, which adds its start value to every row."""
+    return [
+        (target, tree_of_rows([(0, 0.0, 0, 0, True, False, 0.0, value)]))
+        for target, value in enumerate(values)
+        if value or zeros
+    ]
 
 
 def merge_equal_leaves(tree: DecisionTree) -> DecisionTree:
@@ -109,13 +120,11 @@ def merge_equal_leaves(tree: DecisionTree) -> DecisionTree:
         same = ~leaf & leaf[tree.left] & leaf[tree.right]
         same &= value[tree.left] == value[tree.right]
         if not same.any():
-            return _reachable(replace(tree, leaf=leaf, value=value))
+            break
         value[same] = value[tree.left[same]]
         leaf |= same
-
-
-def _reachable(tree: DecisionTree) -> DecisionTree:
-    keep = np.zeros(len(tree.leaf), dtype=bool)
+    tree = replace(tree, leaf=leaf, value=value)
+    keep = np.zeros(len(leaf), dtype=bool)
     front = np.zeros(1, dtype=np.int64)
     while len(front):
         keep[front] = True

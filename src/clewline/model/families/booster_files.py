@@ -8,9 +8,13 @@ import numpy as np
 
 from clewline.errors import InvalidInput
 from clewline.model.families import packaging
-from clewline.model.families.family import FileFields, PackageContents, RegistrationInputs
-from clewline.model.package import BACKGROUND
-from clewline.model.profile import background_rows
+from clewline.model.families.family import (
+    BACKGROUND,
+    FileFields,
+    PackageContents,
+    RegistrationInputs,
+)
+from clewline.model.families.profile import background_rows
 from clewline.signature import dataframes
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
@@ -42,13 +46,32 @@ def convert(family: Any, model: Any, inputs: RegistrationInputs, name: str) -> P
 
     found = FileFields() if not _names(model) else family.file_fields(model, name)
     signature = inputs.signature or _signature(model, found, inputs, name)
-    _require_fit(model, signature, name)
+    names, own = [each.name for each in signature.fields], _names(model)
+    if own and own != names:
+        raise InvalidInput(
+            f"{name} takes the fields {', '.join(own)}, but the signature has {', '.join(names)}.",
+            "State them by these names, in this order.",
+        )
+    if model.n_features_in_ != len(names):
+        raise InvalidInput(
+            f"{name} takes {model.n_features_in_} fields, but there are {len(names)}: "
+            f"{', '.join(names)}.",
+            "State as many, in the model's order.",
+        )
+    labels = signature.output.labels
+    count = 0 if model.classes_ is None else len(model.classes_)
+    if len(labels or ()) != count:
+        raise InvalidInput(
+            f"The model knows {count or 'no'} labels, but the signature states "
+            f"{len(labels or ())}.",
+            "State output.labels with one for each, in the model's order.",
+        )
     if inputs.train is None:
         rows = _synthetic_table(signature)
     else:
-        columns = [each.name for each in signature.fields]
-        rows = dataframes.open_table(packaging.select_columns(inputs.train, columns)).to_pandas()
-    _set_labels(family, model, signature)
+        rows = dataframes.open_table(packaging.select_columns(inputs.train, names)).to_pandas()
+    if labels is not None and family.takes_labels:  # it answers with these instead of 0, 1, …
+        model.classes_ = np.array(labels)
     table = _with_categories(rows, signature, found)
     frame: Any = "pandas" if _names(model) else "numpy"
     compiled = compile_model(model, signature, test=table, train=table, frame=frame)
@@ -74,7 +97,12 @@ def _signature(model: Any, found: FileFields, inputs: RegistrationInputs, name: 
     if inputs.train is not None:
         columns = packaging.fitted_columns(model, inputs.train, inputs.target)
         fields = tuple(
-            _category(each.name, found.levels[each.name], each.nullable)
+            Field(
+                name=each.name,
+                kind="category",
+                nullable=each.nullable,
+                levels=tuple(sorted(found.levels[each.name])),
+            )
             if each.name in found.levels
             else each
             for each in packaging.fields_of(inputs.train, columns)
@@ -82,39 +110,6 @@ def _signature(model: Any, found: FileFields, inputs: RegistrationInputs, name: 
     if fields is None:
         raise InvalidInput(f"{name} does not describe the kinds or names of its fields.", FIX)
     return Signature(fields=fields, output=output)
-
-
-def _category(name: str, levels: tuple[str, ...], nullable: bool) -> Field:
-    return Field(name=name, kind="category", nullable=nullable, levels=tuple(sorted(levels)))
-
-
-def _require_fit(model: Any, signature: Signature, name: str) -> None:
-    names, own = [each.name for each in signature.fields], _names(model)
-    if own and own != names:
-        raise InvalidInput(
-            f"{name} takes the fields {', '.join(own)}, but the signature has {', '.join(names)}.",
-            "State them by these names, in this order.",
-        )
-    if model.n_features_in_ != len(names):
-        raise InvalidInput(
-            f"{name} takes {model.n_features_in_} fields, but there are {len(names)}: "
-            f"{', '.join(names)}.",
-            "State as many, in the model's order.",
-        )
-
-
-def _set_labels(family: Any, model: Any, signature: Signature) -> None:
-    """Let a classifier answer with the labels that a signature states in place of 0, 1, …."""
-    labels = signature.output.labels
-    count = 0 if model.classes_ is None else len(model.classes_)
-    if len(labels or ()) != count:
-        raise InvalidInput(
-            f"The model knows {count or 'no'} labels, but the signature states "
-            f"{len(labels or ())}.",
-            "State output.labels with one for each, in the model's order.",
-        )
-    if labels is not None and family.takes_labels:
-        model.classes_ = np.array(labels)
 
 
 def _synthetic_table(signature: Signature) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import ClewlineError, IntegrityError, NotSupported
 from clewline.model.compile.candidate_forms import NotConvertible
+from clewline.model.compile.trees import Link
 from clewline.model.families.estimators import CALL, EstimatorCall, EstimatorFamily
 from clewline.model.families.family import (
     REGISTER_AGAIN,
@@ -27,7 +28,7 @@ from clewline.model.families.family import (
 )
 from clewline.model.runtime.outputs import Predictor
 from clewline.model_families import family_named, fitted_names
-from clewline.signature.field import Field, Signature
+from clewline.signature.field import Signature
 
 READ_S, READ_BYTES = 60, 4 << 30
 """Limits of the process that reads a foreign file first, in seconds and bytes of memory."""
@@ -117,6 +118,10 @@ class BoosterFamily(EstimatorFamily):
     memory_factor = 2  # measured: 0.7 to 1.9
     threads = 1
     takes_labels = True  # whether a bare booster may answer with other labels than its own
+    links: ClassVar[dict[str, Link]]  # objective → how the sums of trees become answers
+    binary_objectives: tuple[str, ...] = ()  # of bare boosters that answer probabilities
+    multiclass_objectives: tuple[str, ...] = ()
+    unsupported_objectives: tuple[str, ...]  # that give neither probabilities nor a value
 
     # ── what each library does its own way ──────────────────────────────────
 
@@ -141,6 +146,31 @@ class BoosterFamily(EstimatorFamily):
         raise NotImplementedError
 
     # ── what they share ─────────────────────────────────────────────────────
+
+    def classes_of(self, objective: str, count: int) -> list[int] | None:
+        """
+        Return the labels of a bare booster by its objective; None for a regressor.
+
+        Raises:
+            NotSupported: The booster gives neither probabilities nor a value.
+        """
+        if not objective or objective in self.unsupported_objectives:
+            raise NotSupported(
+                f"A booster of {self.title} with the objective {objective or 'unknown'!r} gives "
+                "neither probabilities nor a value.",
+                "Train it to classify (with probabilities) or to regress.",
+            )
+        if objective in self.binary_objectives:
+            return [0, 1]
+        return list(range(count)) if objective in self.multiclass_objectives else None
+
+    def link_of(self, objective: str) -> Link:
+        """Return how sums become answers; raises NotConvertible if that cannot be converted."""
+        if objective not in self.links:
+            raise NotConvertible(
+                f"{self.title} with the objective {objective!r} cannot be converted"
+            )
+        return self.links[objective]
 
     def is_bare(self, model: Any) -> bool:
         """Say whether a model is the library's own object, not an estimator around one."""
@@ -281,33 +311,3 @@ class BoosterFamily(EstimatorFamily):
     def restore(self, data: bytes) -> Any:
         """Load what `dump` wrote."""
         return family_named("sklearn").restore(data)
-
-
-def classes_of(
-    objective: str, two: tuple[str, ...], several: tuple[str, ...], count: int
-) -> list[int] | None:
-    """Return the labels of a bare booster by its objective; None for a regressor."""
-    if objective in two:
-        return [0, 1]
-    return list(range(count)) if objective in several else None
-
-
-def unsupported_objective(library: str, objective: str) -> NotSupported:
-    """Return the error for a booster that answers neither probabilities nor a value."""
-    return NotSupported(
-        f"A booster of {library} with the objective {objective or 'unknown'!r} gives neither "
-        "probabilities nor a value.",
-        "Train it to classify (with probabilities) or to regress.",
-    )
-
-
-def link_of(links: Mapping[str, Any], objective: str, library: str) -> Any:
-    """Return how sums become answers; raises NotConvertible if the objective has no such link."""
-    if objective not in links:
-        raise NotConvertible(f"{library} with the objective {objective!r} cannot be converted")
-    return links[objective]
-
-
-def number_field(name: str, bounds: tuple[float, float] | None = None) -> Field:
-    """Return a number that may be missing: files do not say, and every booster takes nulls."""
-    return Field(name=name, kind="number", nullable=True, bounds=bounds)

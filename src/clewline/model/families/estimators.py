@@ -40,7 +40,9 @@ class EstimatorFamily(Family):
         from clewline.signature.infer import infer_signature
 
         model = self.as_estimator(model)
-        target = packaging.require_target(inputs)
+        packaging.require_train(inputs)
+        if (target := inputs.target) is None:
+            raise InvalidInput("No target is named.", "Pass target=, the column that it predicts.")
         task = self.task(model)
         names = packaging.fitted_columns(model, inputs.train, target)
         labels = model.classes_.tolist() if task is None else None
@@ -50,7 +52,11 @@ class EstimatorFamily(Family):
             self._with_texts(inferred, model), hasattr(model, "predict_proba")
         )
         train, asked, seen, unseen, notes = packaging.split_rows(signature, inputs)
-        frame = self._frame(model, train)
+        frame: FrameKind = packaging.frame_kind(train)
+        if self.takes_texts(model):
+            frame = "texts"
+        elif fitted_names(model) is None:
+            frame = "numpy"
         compiled = compile_model(model, signature, test=asked, train=train, frame=frame)
         files = compiled.files | packaging.describing_files(signature, compiled, seen, unseen)
         # skops writes addresses and times.
@@ -144,13 +150,6 @@ class EstimatorFamily(Family):
                 ) from error
 
         return FunctionPredictor(answer, call.rows_per_call)
-
-    def _frame(self, model: Any, train: Any) -> FrameKind:
-        if self.takes_texts(model):
-            return "texts"
-        from clewline.model.families import packaging
-
-        return "numpy" if fitted_names(model) is None else packaging.frame_kind(train)
 
     def _with_texts(self, signature: Signature, model: Any) -> Signature:
         """Take as text what a vectorizer reads, however few different ones were seen."""

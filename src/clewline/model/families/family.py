@@ -36,6 +36,9 @@ from clewline.signature.field import Field, Signature
 Decoded = TypeVar("Decoded")
 FormBuilder = Callable[[Any, Columns], Iterator[CandidateForm]]
 REGISTER_AGAIN = "Register the model again."
+SIGNATURE, EQUALITY = "signature.json", "equality.json"
+PROFILE, BACKGROUND = "profile.json", "background.json"
+"""Files of a package that describe its model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
-from clewline.errors import NotFound, NotSupported
-from clewline.model import origin
+from clewline.errors import IntegrityError, NotFound, NotSupported
 from clewline.model.families.family import PackageContents, RegistrationInputs
 from clewline.model.families.unsafe_files import UnsafeFile, unsafe_file
 from clewline.model_families import families
@@ -26,8 +26,23 @@ def convert_path(path: Path, inputs: RegistrationInputs) -> PackageContents:
     except OSError as error:
         raise NotFound(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     if pinned := inputs.options.get("origin"):
-        origin.require_sha256(data, pinned["sha256"], path.name)
+        require_sha256(data, pinned["sha256"], path.name)
     return convert_bytes(data, inputs, path.name)
+
+
+def require_sha256(data: bytes, sha256: str, name: str) -> None:
+    """
+    Check that bytes have the pinned digest.
+
+    Raises:
+        IntegrityError: They do not; names both digests.
+    """
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        raise IntegrityError(
+            f"{name} has the digest sha256:{actual}, not the pinned sha256:{sha256}.",
+            "Find out why it changed. Pin the new digest only after you have checked the file.",
+        )
 
 
 def convert_bytes(data: bytes, inputs: RegistrationInputs, name: str) -> PackageContents:

@@ -13,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput
-from clewline.model import profile
 from clewline.model.compile.equivalence import CompiledModel
-from clewline.model.families.family import RegistrationInputs
-from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
-from clewline.model.profile import background_rows
+from clewline.model.families import profile
+from clewline.model.families.family import (
+    BACKGROUND,
+    EQUALITY,
+    PROFILE,
+    SIGNATURE,
+    RegistrationInputs,
+)
+from clewline.model.families.profile import background_rows
 from clewline.model.runtime.outputs import Outputs, Predictor
 from clewline.model_families import family_named, fitted_names
 from clewline.signature import dataframes
@@ -76,14 +81,6 @@ def require_train(inputs: RegistrationInputs) -> None:
         raise InvalidInput(
             "No training table is given.", "Pass train=, the rows that the model was fitted on."
         )
-
-
-def require_target(inputs: RegistrationInputs) -> str:
-    """Return the target; raises InvalidInput unless it and a training table are given."""
-    require_train(inputs)
-    if inputs.target is None:
-        raise InvalidInput("No target is named.", "Pass target=, the column that it predicts.")
-    return inputs.target
 
 
 def fitted_columns(model: Any, table: Any, target: str | None) -> list[str]:
@@ -146,28 +143,24 @@ def split_rows(
     checker = Checker(signature)
     train = select_columns(inputs.train, names)
     asked = train if inputs.test is None else select_columns(inputs.test, names)
-    asked, notes = _allowed_rows(checker, asked)
-    test = None if inputs.test is None else checker.table(asked).columns
-    return train, asked, checker.table(train).columns, test, notes
-
-
-def _allowed_rows(checker: Checker, table: Any) -> tuple[Any, list[str]]:
+    notes: list[str] = []
     try:
-        checker.table(table)
+        checker.table(asked)
     except InvalidInput as error:
-        rows = {problem.row for problem in error.fields}
-        opened = dataframes.open_table(table)
-        if not rows or len(rows) >= len(opened):
+        refused = {problem.row for problem in error.fields}
+        opened = dataframes.open_table(asked)
+        if not refused or len(refused) >= len(opened):
             raise
         first = error.fields[0]
-        note = (
-            f"{len(rows):,} of {len(opened):,} test rows were left out, because an endpoint "
+        notes = [
+            f"{len(refused):,} of {len(opened):,} test rows were left out, because an endpoint "
             f"refuses them: row {first.row}, {first.field} {first.value!r} instead of "
             f"{first.expected}."
-        )
-        kept = [row for row in range(len(opened)) if row not in rows]
-        return opened[kept, :].to_native(), [note]
-    return table, []
+        ]
+        kept = [row for row in range(len(opened)) if row not in refused]
+        asked = opened[kept, :].to_native()
+    test = None if inputs.test is None else checker.table(asked).columns
+    return train, asked, checker.table(train).columns, test, notes
 
 
 def no_rows(signature: Signature) -> Columns:

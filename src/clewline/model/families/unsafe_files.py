@@ -50,7 +50,6 @@ _STARTS = (
     ),
     (b"<?xml", UnsafeFile("XML; PMML has no runtime here")),
 )
-_NO_RUNTIME = "safetensors: safe to load, but weights alone, without the graph that computes"
 _PACKED = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"x", "zlib"))
 
 
@@ -61,28 +60,21 @@ def unsafe_file(data: bytes, depth: int = 0) -> UnsafeFile | None:
     Nothing is loaded or run: opcodes of pickles are read, archives are listed, and what is
     compressed is opened up to a bound.
     """
-    for start, found in _STARTS:
+    for start, known in _STARTS:
         if data.startswith(start):
-            return found
-    return _numpy(data) or _container(data, depth) or _weights(data) or _page(data) or _pickle(data)
-
-
-def _container(data: bytes, depth: int) -> UnsafeFile | None:
+            return known
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip(data, depth)
     if data[257:262] == b"ustar":
-        return _tar(data, depth)
+        return _members("a tar archive", _tarred(data), depth)
     for start, name in _PACKED:
         if data.startswith(start) and (inner := _unpacked(data, name)):
-            return _inside(inner, name, depth)
-    return None
-
-
-def _inside(data: bytes, name: str, depth: int) -> UnsafeFile:
-    found = unsafe_file(data, depth + 1) if depth < MAX_DEPTH else None
-    if found is None:
-        return UnsafeFile(f"a file compressed by {name}", "Unpack it, and import what was inside.")
-    return UnsafeFile(f"compressed by {name}: inside is {found.what}", found.fix)
+            found = unsafe_file(inner, depth + 1) if depth < MAX_DEPTH else None
+            if found is not None:
+                return UnsafeFile(f"compressed by {name}: inside is {found.what}", found.fix)
+            fix = "Unpack it, and import what was inside."
+            return UnsafeFile(f"a file compressed by {name}", fix)
+    return _numpy(data) or _weights(data) or _pickle(data)
 
 
 def _unpacked(data: bytes, name: str) -> bytes:
@@ -110,10 +102,6 @@ def _zip(data: bytes, depth: int) -> UnsafeFile:
     except (zipfile.BadZipFile, ValueError, OSError):
         return UnsafeFile("a ZIP archive that is damaged", "Fetch it again.")
     names = archive.namelist()
-    return _known_archive(names) or _members("a ZIP archive", _zipped(archive), depth)
-
-
-def _known_archive(names: list[str]) -> UnsafeFile | None:
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends or any("/code/" in name for name in names):
         return UnsafeFile(f"TorchScript: compiled code of Python and pickles, {_PICKLE}", TORCH)
@@ -125,7 +113,7 @@ def _known_archive(names: list[str]) -> UnsafeFile | None:
         return UnsafeFile("a SavedModel of TensorFlow in a ZIP archive", KERAS)
     if "schema.json" in ends:
         return UnsafeFile("a ZIP archive of skops", ESTIMATOR)
-    return None
+    return _members("a ZIP archive", _zipped(archive), depth)
 
 
 def _zipped(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
@@ -135,10 +123,6 @@ def _zipped(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
                 yield info.filename, member.read(INSPECTED_BYTES)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, OSError):
             continue  # the archive is refused anyway
-
-
-def _tar(data: bytes, depth: int) -> UnsafeFile:
-    return _members("a tar archive", _tarred(data), depth)
 
 
 def _tarred(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -170,30 +154,26 @@ def _numpy(data: bytes) -> UnsafeFile | None:
     wide = data[6:7] != b"\x01"
     begin = 12 if wide else 10
     length = int.from_bytes(data[8:begin], "little")
-    if "O" in _descr(data[begin : begin + length]):
+    try:
+        header = ast.literal_eval(data[begin : begin + length].decode("latin-1").strip())
+        has_objects = "O" in str(header["descr"])
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError):
+        has_objects = False
+    if has_objects:
         return UnsafeFile(f"a NumPy array of objects: a pickle, {_PICKLE}")
     return UnsafeFile("an array of NumPy, without a graph that computes")
-
-
-def _descr(header: bytes) -> str:
-    try:
-        return str(ast.literal_eval(header.decode("latin-1").strip())["descr"])
-    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError):
-        return ""
 
 
 def _weights(data: bytes) -> UnsafeFile | None:
     length = int.from_bytes(data[:8], "little")
     if len(data) > 9 and 2 <= length <= 100 << 20 and data[8:10] in (b'{"', b"{}", b"{ "):
-        return UnsafeFile(_NO_RUNTIME)
+        return UnsafeFile(
+            "safetensors: safe to load, but weights alone, without the graph that computes"
+        )
     if data[4:8] == b"TFL3":
         return UnsafeFile("TensorFlow Lite, which has no runtime here", KERAS)
     if data.startswith(b"\x08\x01\x12") and (b"saved_model" in data or b"\n\x05serve" in data):
         return UnsafeFile("a SavedModel of TensorFlow, a graph without its variables", KERAS)
-    return None
-
-
-def _page(data: bytes) -> UnsafeFile | None:
     if data[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return UnsafeFile("a page of HTML, not a model", "Take the file's own download link.")
     return None

@@ -56,12 +56,16 @@ def answer(server: socket.socket, work: Any) -> Any:
     try:
         reply, result = work(message)
     except ClewlineError as error:
-        reply, result = _failed(error.code, error.message, error.fix), None
+        failed = messages.FailedReply(error.code, error.message, error.fix)
     except Exception as error:  # a user's model may raise anything
         traceback.print_exc()
-        reply, result = _failed(type(error).__name__, str(error), None), None
-    messages.send(server, reply)
-    return result
+        failed = messages.FailedReply(type(error).__name__, str(error))
+    else:
+        messages.send(server, reply)
+        return result
+    sys.stderr.flush()
+    messages.send(server, messages.Message(failed))
+    return None
 
 
 def load(message: messages.Message) -> tuple[messages.Message, Any]:
@@ -80,8 +84,3 @@ def predict(loaded: Any, message: messages.Message) -> tuple[messages.Message, N
     if isinstance(loaded, Transformer):
         return messages.rows_message(loaded.transform(columns)), None
     return messages.outputs_message(loaded.predict(columns)), None
-
-
-def _failed(code: str, message: str, fix: str | None) -> messages.Message:
-    sys.stderr.flush()
-    return messages.Message(messages.FailedReply(code, message, fix))

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from clewline.errors import (
     ClewlineError,
     IntegrityError,
@@ -144,7 +146,8 @@ class IsolatedModel:
         """Start a process and load the model in it."""
         files = self._files()
         head = messages.LoadRequest(self.ref, self._load.runtime, self._load.signature, list(files))
-        message = messages.Message(head, list(messages.file_arrays(list(files.values()))))
+        arrays = [np.frombuffer(data, dtype=np.uint8) for data in files.values()]  # not copied
+        message = messages.Message(head, arrays)
         process = ModelProcess(self.ref)
         try:
             answer = process.ask(message, time.monotonic() + LOAD_S)

@@ -11,7 +11,6 @@ import dataclasses
 import socket
 import struct
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -101,7 +100,7 @@ def send(to: socket.socket, message: Message, *, until: float | None = None) -> 
         until: Of `time.monotonic`; None waits for ever.
 
     Raises:
-        Broken: The other side is gone.
+        ProcessGone: The other side is gone.
         TimeoutError: It did not take the message in time.
     """
     arrays = [np.ascontiguousarray(array) for array in message.arrays]
@@ -124,7 +123,7 @@ def receive(sender: socket.socket, *, until: float | None = None) -> Message:
     Wait for a message.
 
     Raises:
-        Broken: The other side is gone, or sent what is no message.
+        ProcessGone: The other side is gone, or sent what is no message.
         TimeoutError: No whole message came in time.
     """
     (length,) = _LENGTH.unpack(_read(sender, _LENGTH.size, until))
@@ -204,8 +203,3 @@ def _left(until: float | None) -> float | None:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def file_arrays(files: Sequence[bytes]) -> list[NDArray[np.uint8]]:
-    """Return the bytes of files as arrays, without copying them."""
-    return [np.frombuffer(data, dtype=np.uint8) for data in files]

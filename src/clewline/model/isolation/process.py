@@ -42,7 +42,7 @@ class ModelProcess:
         self._channel, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         try:
-            self._popen = _popen(theirs.fileno(), lifeline, self._folder.path)
+            self._popen = _start_python(theirs.fileno(), lifeline, self._folder.path)
         except BaseException:
             self._let_go()
             raise
@@ -71,7 +71,7 @@ class ModelProcess:
         Send a message and wait for its answer.
 
         Raises:
-            wire.Broken: The process ended.
+            ProcessGone: The process ended.
             TimeoutError: It did not answer by `until`, of `time.monotonic`.
         """
         messages.send(self._channel, question, until=until)
@@ -114,7 +114,7 @@ class ModelProcess:
                 logger.warning("%s: %s", self._ref, text)
 
 
-def _popen(channel: int, lifeline: int, folder: Path) -> subprocess.Popen[bytes]:
+def _start_python(channel: int, lifeline: int, folder: Path) -> subprocess.Popen[bytes]:
     """Start Python without the server's environment, folder, path or descriptors."""
     home = str(folder)
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
@@ -132,9 +132,9 @@ def _popen(channel: int, lifeline: int, folder: Path) -> subprocess.Popen[bytes]
 
 def library_folders() -> list[str]:
     """Return the folders of installed libraries on this process's path, and that of clewline."""
-    installed = [folder for folder in sys.path if folder and _is_installed(folder)]
+    installed = [
+        folder
+        for folder in filter(os.path.isdir, filter(None, sys.path))
+        if of_file(os.path.join(folder, "x.py")) in ("package", "python")
+    ]
     return [*installed, str(Path(CLEWLINE).parent)]
-
-
-def _is_installed(folder: str) -> bool:
-    return os.path.isdir(folder) and of_file(os.path.join(folder, "x.py")) in ("package", "python")

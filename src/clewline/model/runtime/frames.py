@@ -41,7 +41,7 @@ class TableLayout(msgspec.Struct, frozen=True):
 
 def layout_of(table: Any, signature: Signature, frame: FrameKind) -> TableLayout:
     """Read the column types of a pandas or Polars table; `frame` says what the estimator takes."""
-    read = _polars_column if _is_polars(table) else _pandas_column
+    read = _polars_column if type(table).__module__.startswith("polars") else _pandas_column
     return TableLayout(frame, {field.name: read(table[field.name]) for field in signature.fields})
 
 
@@ -68,13 +68,31 @@ def frame_of(
         layout: The library and types of the training table.
         floats: Leave numbers as float64, so that rows between two integers can be asked.
     """
-    series = _values_by_name(columns, signature)
+    series: dict[str, NDArray[Any]] = {
+        f.name: columns.numbers[:, i] for i, f in enumerate(signature.numeric)
+    }
+    series |= {f.name: columns.texts[:, i] for i, f in enumerate(signature.textual)}
     if layout.frame == "texts":
         return series[signature.fields[0].name].tolist()
     if layout.frame == "numpy":
-        return _matrix([series[field.name] for field in signature.fields], signature, layout)
-    build = _polars_frame if layout.frame == "polars" else _pandas_frame
-    return build(series, signature, layout, floats)
+        values = [series[field.name] for field in signature.fields]
+        if all(field.kind in NUMERIC for field in signature.fields):
+            return np.column_stack(values).astype(np.float64)
+        matrix = np.empty((len(columns), len(values)), dtype=object)
+        for index, (field, column) in enumerate(zip(signature.fields, values, strict=True)):
+            null = layout.null_of(field.name)
+            matrix[:, index] = [null if v is None else v for v in column.tolist()]
+        return matrix
+    if layout.frame == "polars":
+        return _polars_frame(series, signature, layout, floats)
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            field.name: _pandas_series(series[field.name], field, layout, floats)
+            for field in signature.fields
+        }
+    )
 
 
 def original_frame(table: Any, signature: Signature, frame: FrameKind) -> Any:
@@ -83,16 +101,6 @@ def original_frame(table: Any, signature: Signature, frame: FrameKind) -> Any:
         return table[signature.fields[0].name].to_list()
     chosen = table[[field.name for field in signature.fields]]
     return chosen.to_numpy() if frame == "numpy" else chosen
-
-
-def _values_by_name(columns: Columns, signature: Signature) -> dict[str, NDArray[Any]]:
-    numeric = {f.name: columns.numbers[:, i] for i, f in enumerate(signature.numeric)}
-    textual = {f.name: columns.texts[:, i] for i, f in enumerate(signature.textual)}
-    return {**numeric, **textual}
-
-
-def _is_polars(table: Any) -> bool:
-    return type(table).__module__.startswith("polars")
 
 
 def _polars_column(series: Any) -> ColumnLayout:
@@ -126,16 +134,6 @@ def _numbers(series: Any, field: Field) -> NDArray[np.float64]:
         values = [float("nan") if v is None else float(v) for v in column.to_list()]
         return np.array(values, dtype=np.float64)
     return np.asarray(column.cast(nw.Float64).to_numpy(), dtype=np.float64)
-
-
-def _matrix(values: list[NDArray[Any]], signature: Signature, layout: TableLayout) -> NDArray[Any]:
-    if all(field.kind in NUMERIC for field in signature.fields):
-        return np.column_stack(values).astype(np.float64)
-    matrix = np.empty((len(values[0]), len(values)), dtype=object)
-    for index, (field, column) in enumerate(zip(signature.fields, values, strict=True)):
-        null = layout.null_of(field.name)
-        matrix[:, index] = [null if v is None else v for v in column.tolist()]
-    return matrix
 
 
 def _polars_frame(
@@ -179,19 +177,6 @@ def _polars_dtype(column: ColumnLayout, field: Field) -> Any:
     return dtype
 
 
-def _pandas_frame(
-    values: dict[str, NDArray[Any]], signature: Signature, layout: TableLayout, floats: bool
-) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            field.name: _pandas_series(values[field.name], field, layout, floats)
-            for field in signature.fields
-        }
-    )
-
-
 def _pandas_series(values: NDArray[Any], field: Field, layout: TableLayout, floats: bool) -> Any:
     import pandas as pd
 
@@ -202,7 +187,12 @@ def _pandas_series(values: NDArray[Any], field: Field, layout: TableLayout, floa
         has_zone = getattr(dtype, "tz", None) is not None
         return (moments if has_zone else moments.dt.tz_localize(None)).astype(dtype)
     if field.kind in NUMERIC:
-        return _pandas_numbers(values, field, column.dtype, floats)
+        typed: Any = "float64" if column.dtype == "object" else column.dtype
+        if floats and field.kind != "boolean":
+            return pd.Series(values.astype("float32") if typed.lower() == "float32" else values)
+        holds_null = typed[0].isupper() or typed.startswith(("float", "boolean"))
+        keeps_type = holds_null or not np.isnan(values).any()
+        return pd.Series(values).astype(typed) if keeps_type else pd.Series(values)
     if column.dtype == "category":
         known = set(column.levels or ())  # others are null, as they have no code
         levels = [value if value in known else None for value in values.tolist()]
@@ -210,15 +200,3 @@ def _pandas_series(values: NDArray[Any], field: Field, layout: TableLayout, floa
     null = layout.null_of(field.name)
     texts = [null if v is None else v for v in values.tolist()]
     return pd.Series(texts, dtype="object" if column.dtype == "object" else column.dtype)
-
-
-def _pandas_numbers(values: NDArray[Any], field: Field, dtype: str, floats: bool) -> Any:
-    import pandas as pd
-
-    typed: Any = "float64" if dtype == "object" else dtype
-    holds_null = typed[0].isupper() or typed.startswith(("float", "boolean"))
-    if floats and field.kind != "boolean":
-        return pd.Series(values.astype("float32") if typed.lower() == "float32" else values)
-    if np.isnan(values).any() and not holds_null:
-        return pd.Series(values)
-    return pd.Series(values).astype(typed)

@@ -14,12 +14,12 @@ import msgspec
 
 from clewline.errors import IntegrityError, ModelFailed, NotFound
 from clewline.model import package as packages
+from clewline.model.families.family import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from clewline.model.isolation.isolated_predictor import (
     IsolatedPredictor,
     IsolatedTransformer,
     load_isolated,
 )
-from clewline.model.package import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from clewline.model.runtime import Predictor
 from clewline.model_families import family_named
 from clewline.project import Project

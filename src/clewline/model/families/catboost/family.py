@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,32 +20,15 @@ from clewline.model.compile.trees import (
     DecisionTree,
     Link,
     TreeEnsemble,
-    constant_tree,
-    merge_equal_leaves,
+    constant_trees,
+    tree_of_arrays,
 )
-from clewline.model.families.boosting import (
-    BoosterEstimator,
-    BoosterFamily,
-    link_of,
-    number_field,
-    unsupported_objective,
-)
+from clewline.model.families.boosting import BoosterEstimator, BoosterFamily
 from clewline.model.families.family import FileFields, json_object
+from clewline.signature.field import Field
 
 VOLATILE_METADATA = ("model_guid", "train_finish_time")
 """Metadata of a model that differs each time the same one is trained."""
-
-RANKING = ("QueryRMSE", "YetiRank", "PairLogit", "MultiRMSE")
-
-
-LINKS: dict[str, Link] = {
-    "Logloss": "sigmoid",
-    "CrossEntropy": "sigmoid",
-    "MultiClass": "softmax",
-    "Poisson": "exp",
-    "Tweedie": "exp",
-    **dict.fromkeys(("RMSE", "MAE", "Quantile", "Huber", "LogCosh", "MAPE"), "identity"),
-}
 
 
 class CatBoostEstimator(BoosterEstimator):
@@ -80,6 +62,15 @@ class CatBoostFamily(BoosterFamily):
     bare = (("catboost.core", "CatBoost"),)
     estimator = CatBoostEstimator
     takes_labels = False  # its models keep the labels that they were trained with
+    unsupported_objectives = ("QueryRMSE", "YetiRank", "PairLogit", "MultiRMSE")
+    links: ClassVar[dict[str, Link]] = {
+        "Logloss": "sigmoid",
+        "CrossEntropy": "sigmoid",
+        "MultiClass": "softmax",
+        "Poisson": "exp",
+        "Tweedie": "exp",
+        **dict.fromkeys(("RMSE", "MAE", "Quantile", "Huber", "LogCosh", "MAPE"), "identity"),
+    }
     storable_types = (
         "catboost.core.CatBoost",
         "catboost.core.CatBoostClassifier",
@@ -107,9 +98,7 @@ class CatBoostFamily(BoosterFamily):
             raise NotSupported(f"The {type(booster).__name__} was not fitted.", "Fit it first.")
         names = [str(name) for name in booster.feature_names_]
         unnamed = names == [str(place) for place in range(len(names))]
-        classes = list(booster.classes_) or None
-        if classes is None and loss_of(booster) in RANKING:
-            raise unsupported_objective(self.title, loss_of(booster))
+        classes = list(booster.classes_) or self.classes_of(loss_of(booster), 0)
         return CatBoostEstimator(booster, classes, None if unnamed else names)
 
     def parse(self, library: Any, data: bytes) -> Any:
@@ -123,12 +112,30 @@ class CatBoostFamily(BoosterFamily):
 
     def serialize(self, booster: Any) -> bytes:
         """Write the binary format."""
-        return _steady_bytes(booster)
+        still = copy.deepcopy(booster)
+        metadata = still.get_metadata()
+        for name in VOLATILE_METADATA:
+            metadata[name] = ""
+        data: bytes = still._serialize_model()
+        return data
 
     def tree_ensemble(self, model: Any, *, exact_ties: bool, from_arrow: bool) -> Any:
-        """Read the trees."""
+        """Read the trees; as `Family.tree_ensemble`."""
         booster = self.booster_of(model)
-        return read_trees(booster, loss_of(booster))
+        with TemporaryDirectory(prefix="clewline-") as folder:
+            path = Path(folder, "model.json")
+            booster.save_model(str(path), format="json")
+            dump: dict[str, Any] = json.loads(path.read_bytes())
+        if "oblivious_trees" not in dump:
+            raise NotConvertible("CatBoost's trees that are not symmetric cannot be converted")
+        link = self.link_of(loss_of(booster))
+        floats = dump["features_info"].get("float_features", [])
+        features = {feature["feature_index"]: feature for feature in floats}
+        scale, bias = dump["scale_and_bias"]
+        trees = constant_trees(bias, zeros=False)
+        for tree in dump["oblivious_trees"]:
+            trees += _trees(tree, features, len(bias), scale)
+        return TreeEnsemble(trees, len(bias), link)
 
     def file_fields(self, model: Any, name: str) -> FileFields:
         """Return the fields if all are numbers; a file does not hold levels or texts."""
@@ -140,56 +147,20 @@ class CatBoostFamily(BoosterFamily):
         )
         if any(others):
             return FileFields()
-        return FileFields(tuple(number_field(each) for each in model.feature_names_in_))
+        names = model.feature_names_in_
+        return FileFields(tuple(Field(name=n, kind="number", nullable=True) for n in names))
 
     def state(self, value: Any) -> Any:
         """Return the settings and the trained trees, which its pickle keeps with times."""
         state = value.__getstate__()
         kept = {name: part for name, part in state.items() if not name.startswith("_")}
-        return kept | {"trained": _steady_bytes(value) if value.is_fitted() else None}
+        return kept | {"trained": self.serialize(value) if value.is_fitted() else None}
 
 
 def loss_of(model: Any) -> str:
     """Return the loss function that a model was trained with."""
     found = model.get_all_params().get("loss_function", "RMSE")
     return str(found).partition(":")[0]
-
-
-def _steady_bytes(model: Any) -> bytes:
-    """Write a fitted model so that the same one gives the same bytes."""
-    still = copy.deepcopy(model)
-    metadata = still.get_metadata()
-    for name in VOLATILE_METADATA:
-        metadata[name] = ""
-    data: bytes = still._serialize_model()
-    return data
-
-
-def read_trees(model: Any, loss: str) -> TreeEnsemble:
-    """
-    Read the trees of a model of CatBoost.
-
-    Args:
-        model: Fitted.
-        loss: The loss function that it was trained with.
-
-    Raises:
-        NotConvertible: It does more than compare fields and add up leaves.
-    """
-    with tempfile.TemporaryDirectory(prefix="clewline-") as folder:
-        path = Path(folder, "model.json")
-        model.save_model(str(path), format="json")
-        dump: dict[str, Any] = json.loads(path.read_bytes())
-    if "oblivious_trees" not in dump:
-        raise NotConvertible("CatBoost's trees that are not symmetric cannot be converted")
-    link: Link = link_of(LINKS, loss, "CatBoost")
-    floats = dump["features_info"].get("float_features", [])
-    features = {feature["feature_index"]: feature for feature in floats}
-    scale, bias = dump["scale_and_bias"]
-    trees = [(target, constant_tree(value)) for target, value in enumerate(bias) if value]
-    for tree in dump["oblivious_trees"]:
-        trees += _trees(tree, features, len(bias), scale)
-    return TreeEnsemble(trees, len(bias), link)
 
 
 def _trees(
@@ -220,17 +191,15 @@ def _trees(
     return [
         (
             target,
-            merge_equal_leaves(
-                DecisionTree(
-                    feature=np.where(leaf, 0, column),
-                    threshold=np.where(leaf, 0, border).astype(np.float64),
-                    left=np.where(leaf, 0, 2 * nodes + 1),
-                    right=np.where(leaf, 0, 2 * nodes + 2),
-                    leaf=leaf,
-                    nan_left=nan & ~leaf,
-                    weight=weights,
-                    value=np.concatenate([np.zeros(inner), values[:, target]]),
-                )
+            tree_of_arrays(
+                leaf,
+                feature=column,
+                threshold=border,
+                left=2 * nodes + 1,
+                right=2 * nodes + 2,
+                nan_left=nan,
+                weight=weights,
+                value=np.concatenate([np.zeros(inner), values[:, target]]),
             ),
         )
         for target in range(targets)

@@ -6,7 +6,7 @@ LightGBM compares in float64: at most the threshold, left.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,31 +21,12 @@ from clewline.model.compile.trees import (
     merge_equal_leaves,
     tree_of_rows,
 )
-from clewline.model.families.boosting import (
-    BoosterEstimator,
-    BoosterFamily,
-    classes_of,
-    link_of,
-    number_field,
-    unsupported_objective,
-)
+from clewline.model.families.boosting import BoosterEstimator, BoosterFamily
 from clewline.model.families.family import FileFields
 from clewline.signature.field import Field
 
 ZERO = float(np.float32(1e-35))
 """The bound below which LightGBM takes a number for zero, on both sides."""
-
-LINKS: dict[str, Link] = {
-    "binary": "sigmoid",
-    "multiclass": "softmax",
-    "cross_entropy": "sigmoid",
-    "poisson": "exp",
-    "gamma": "exp",
-    "tweedie": "exp",
-    **dict.fromkeys(
-        ("regression", "regression_l1", "huber", "fair", "quantile", "mape"), "identity"
-    ),
-}
 
 
 class LightGBMEstimator(BoosterEstimator):
@@ -80,6 +61,20 @@ class LightGBMFamily(BoosterFamily):
     error_class = ("lightgbm.basic", "LightGBMError")
     bare = (("lightgbm.basic", "Booster"),)
     estimator = LightGBMEstimator
+    binary_objectives = ("binary",)
+    multiclass_objectives = ("multiclass", "multiclassova")
+    unsupported_objectives = ("lambdarank", "rank_xendcg", "custom")
+    links: ClassVar[dict[str, Link]] = {
+        "binary": "sigmoid",
+        "multiclass": "softmax",
+        "cross_entropy": "sigmoid",
+        "poisson": "exp",
+        "gamma": "exp",
+        "tweedie": "exp",
+        **dict.fromkeys(
+            ("regression", "regression_l1", "huber", "fair", "quantile", "mape"), "identity"
+        ),
+    }
     storable_types = (
         "lightgbm.basic.Booster",
         "lightgbm.sklearn.LGBMClassifier",
@@ -99,10 +94,7 @@ class LightGBMFamily(BoosterFamily):
         """Return a bare booster as an estimator."""
         dump = booster.dump_model(num_iteration=1)
         objective = str(dump.get("objective", "")).partition(" ")[0]
-        if not objective or objective in ("lambdarank", "rank_xendcg", "custom"):
-            raise unsupported_objective(self.title, objective)
-        several = ("multiclass", "multiclassova")
-        classes = classes_of(objective, ("binary",), several, dump["num_class"])
+        classes = self.classes_of(objective, dump["num_class"])
         return LightGBMEstimator(booster, classes, _column_names(booster))
 
     def fitted_names(self, model: Any) -> list[str] | None:
@@ -123,7 +115,20 @@ class LightGBMFamily(BoosterFamily):
 
     def tree_ensemble(self, model: Any, *, exact_ties: bool, from_arrow: bool) -> Any:
         """Read the trees; from Arrow tables LightGBM compares tiny numbers as they are."""
-        return read_trees(self.booster_of(model), from_arrow=from_arrow)
+        dump = self.booster_of(model).dump_model()
+        if dump["average_output"]:
+            raise NotConvertible("a random forest of LightGBM cannot be converted")
+        objective, *settings = str(dump.get("objective", "")).split() or [""]
+        link = self.link_of(f"{objective} sqrt" if "sqrt" in settings else objective)
+        stated = dict(word.split(":") for word in settings if ":" in word)
+        scale = float(stated.get("sigmoid", 1.0)) if link == "sigmoid" else 1.0
+        sets = CategorySets(dump["max_feature_idx"] + 1)
+        targets = dump["num_tree_per_iteration"]
+        trees = [
+            (index % targets, _tree(tree["tree_structure"], sets, scale, from_arrow))
+            for index, tree in enumerate(dump["tree_info"])
+        ]
+        return TreeEnsemble(trees, targets, link, float32=False, category_sets=sets.all)
 
     def file_fields(self, model: Any, name: str) -> FileFields:
         """Return the fields with their bounds, and the levels of pandas categories."""
@@ -139,49 +144,21 @@ class LightGBMFamily(BoosterFamily):
                 "Train with categories of strings, or with numbers.",
             )
         levels = {each: tuple(found) for each, found in zip(listed, categories, strict=True)}
-        fields = (_field(each, infos.get(each, {}), levels.get(each)) for each in names)
+        fields = []
+        for each in names:
+            stated: dict[str, Any] = {"kind": "number"}
+            low, high = (infos.get(each, {}).get(f"{end}_value") for end in ("min", "max"))
+            if each in levels:
+                stated = {"kind": "category", "levels": tuple(sorted(levels[each]))}
+            elif low is not None and high is not None and low < high:
+                stated["bounds"] = (float(low), float(high))
+            fields.append(Field(name=each, nullable=True, **stated))
         return FileFields(tuple(fields), levels)
 
 
 def _column_names(booster: Any) -> list[str] | None:
     names = [str(name) for name in booster.feature_name()]
     return None if names == [f"Column_{place}" for place in range(len(names))] else names
-
-
-def _field(name: str, info: Any, levels: tuple[str, ...] | None) -> Field:
-    if levels is not None:
-        return Field(name=name, kind="category", nullable=True, levels=tuple(sorted(levels)))
-    low, high = info.get("min_value"), info.get("max_value")
-    is_bounded = low is not None and high is not None and low < high
-    return number_field(name, (float(low), float(high)) if is_bounded else None)
-
-
-def read_trees(booster: Any, *, from_arrow: bool) -> TreeEnsemble:
-    """
-    Read the trees of a `lightgbm.Booster`.
-
-    Args:
-        booster: The booster.
-        from_arrow: It is given Arrow or Polars tables, in which LightGBM compares tiny
-            numbers as they are; in others it takes them for zero.
-
-    Raises:
-        NotConvertible: It does more than compare fields and add up leaves.
-    """
-    dump = booster.dump_model()
-    if dump["average_output"]:
-        raise NotConvertible("a random forest of LightGBM cannot be converted")
-    objective, *settings = str(dump.get("objective", "")).split() or [""]
-    link: Link = link_of({} if "sqrt" in settings else LINKS, objective, "LightGBM")
-    stated = dict(word.split(":") for word in settings if ":" in word)
-    scale = float(stated.get("sigmoid", 1.0)) if link == "sigmoid" else 1.0
-    sets = CategorySets(dump["max_feature_idx"] + 1)
-    targets = dump["num_tree_per_iteration"]
-    trees = [
-        (index % targets, _tree(tree["tree_structure"], sets, scale, from_arrow))
-        for index, tree in enumerate(dump["tree_info"])
-    ]
-    return TreeEnsemble(trees, targets, link, float32=False, category_sets=sets.all)
 
 
 def _tree(root: dict[str, Any], sets: CategorySets, scale: float, from_arrow: bool) -> DecisionTree:
@@ -213,7 +190,11 @@ def _split(node: dict[str, Any], sets: CategorySets, from_arrow: bool) -> tuple[
         return sets.feature(column, codes, left=True), 0.5, False
     threshold = float(node["threshold"])
     if not from_arrow:
-        threshold = _outside_zero(threshold)
+        # LightGBM takes what is nearer to zero than ZERO for zero, and compares 0.0 instead.
+        if -ZERO <= threshold < 0.0:
+            threshold = float(np.nextafter(-ZERO, -np.inf))
+        elif 0.0 <= threshold < ZERO:
+            threshold = ZERO
     match node["missing_type"]:
         case "NaN":
             return column, threshold, default_left
@@ -223,10 +204,3 @@ def _split(node: dict[str, Any], sets: CategorySets, from_arrow: bool) -> tuple[
             if (threshold >= ZERO) != default_left:
                 raise NotConvertible("LightGBM's other ways for zeros cannot be converted")
             return column, threshold, default_left
-
-
-def _outside_zero(threshold: float) -> float:
-    """Move a threshold out of what LightGBM takes for zero: it compares 0.0 instead of those."""
-    if -ZERO <= threshold < 0.0:
-        return float(np.nextafter(-ZERO, -np.inf))
-    return ZERO if 0.0 <= threshold < ZERO else threshold

@@ -17,7 +17,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
-from itertools import chain
 from typing import Any, Literal
 
 import msgspec
@@ -126,12 +125,7 @@ class _Scorer:
         if not found:
             return self._bias
         places = np.fromiter(found.keys(), np.intp, len(found))
-        numbers = self._weighed(np.fromiter(found.values(), np.float64, len(found)), places)
-        weights = self._weights[places]
-        total: Floats = np.add.reduce(numbers[:, None] * weights, axis=0) + self._bias
-        return total
-
-    def _weighed(self, counts: Floats, places: NDArray[np.intp]) -> Floats:
+        counts: Floats = np.fromiter(found.values(), np.float64, len(found))
         spec = self._spec
         if spec.binary:
             counts = np.ones(len(counts))
@@ -139,10 +133,11 @@ class _Scorer:
             counts = np.log(counts) + 1.0
         if self._idf is not None:
             counts = counts * self._idf[places]
-        if spec.norm is None:
-            return counts
-        size = np.abs(counts).sum() if spec.norm == "l1" else math.sqrt((counts * counts).sum())
-        return counts / size if size else counts
+        if spec.norm is not None:
+            size = np.abs(counts).sum() if spec.norm == "l1" else math.sqrt((counts * counts).sum())
+            counts = counts / size if size else counts
+        total: Floats = np.add.reduce(counts[:, None] * self._weights[places], axis=0) + self._bias
+        return total
 
 
 def array_from_bytes(data: bytes) -> Floats:
@@ -165,17 +160,22 @@ def array_to_bytes(array: NDArray[Any]) -> bytes:
 
 def term_splitter(spec: LinearTextSpec) -> Callable[[str], list[str]]:
     """Return a function that cuts a text into its terms, as `build_analyzer` of scikit-learn."""
-    parts: dict[str, Callable[[str], list[str]]] = {
-        "word": _words(spec),
-        "char": lambda text: _characters(_SPACES.sub(" ", text), *spec.ngrams),
-        "char_wb": lambda text: _within_words(_SPACES.sub(" ", text), *spec.ngrams),
-    }
-    terms, accents = parts[spec.analyzer], _ACCENTS.get(spec.accents or "")
+    find = re.compile(spec.pattern or "").findall
+    stop, (least, most) = frozenset(spec.stop_words), spec.ngrams
 
     def cut(text: str) -> list[str]:
         if spec.lower:
             text = text.lower()
-        return terms(text if accents is None else accents(text))
+        if spec.accents is not None:
+            text = _without_accents(text, spec.accents)
+        if spec.analyzer != "word":
+            text = _SPACES.sub(" ", text)
+            in_words = spec.analyzer == "char_wb"
+            return (_within_words if in_words else _characters)(text, least, most)
+        found: list[str] = find(text)
+        if stop:
+            found = [word for word in found if word not in stop]
+        return found if most == 1 else _runs(found, least, most)
 
     return cut
 
@@ -183,21 +183,8 @@ def term_splitter(spec: LinearTextSpec) -> Callable[[str], list[str]]:
 _SPACES = re.compile(r"\s\s+")
 
 
-def _words(spec: LinearTextSpec) -> Callable[[str], list[str]]:
-    find = re.compile(spec.pattern or "").findall
-    stop, (least, most) = frozenset(spec.stop_words), spec.ngrams
-
-    def words(text: str) -> list[str]:
-        found: list[str] = find(text)
-        if stop:
-            found = [word for word in found if word not in stop]
-        return found if most == 1 else _runs(found, least, most)
-
-    return words
-
-
 def _runs(words: list[str], least: int, most: int) -> list[str]:
-    """Words one after the other, from `least` to `most` of them."""
+    """Return words one after the other, from `least` to `most` of them."""
     runs = list(words) if least == 1 else []
     for size in range(max(least, 2), min(most, len(words)) + 1):
         runs += [" ".join(words[at : at + size]) for at in range(len(words) - size + 1)]
@@ -211,31 +198,24 @@ def _characters(text: str, least: int, most: int) -> list[str]:
 
 
 def _within_words(text: str, least: int, most: int) -> list[str]:
-    """Characters of each word with a space on both sides; what is shorter counts once, whole."""
-    return list(chain.from_iterable(_padded(f" {word} ", least, most) for word in text.split()))
-
-
-def _padded(word: str, least: int, most: int) -> list[str]:
-    length, found = len(word), []
-    for size in range(least, most + 1):
-        found += [word[at : at + size] for at in range(max(length - size, 0) + 1)]
-        if length <= size:
-            break
+    """Return characters of each word between spaces; a shorter word counts once, whole."""
+    found: list[str] = []
+    for word in text.split():
+        padded, length = f" {word} ", len(word) + 2
+        for size in range(least, most + 1):
+            found += [padded[at : at + size] for at in range(max(length - size, 0) + 1)]
+            if length <= size:
+                break
     return found
 
 
-def _without_marks(text: str) -> str:
+def _without_accents(text: str, kind: str) -> str:
     if text.isascii():
         return text
     apart = unicodedata.normalize("NFKD", text)
+    if kind == "ascii":
+        return apart.encode("ascii", "ignore").decode("ascii")
     return "".join(each for each in apart if not unicodedata.combining(each))
-
-
-def _in_ascii(text: str) -> str:
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
-
-
-_ACCENTS = {"unicode": _without_marks, "ascii": _in_ascii}
 
 
 # Answers

@@ -77,7 +77,13 @@ def read_signature(
         NotSupported: An input or output cannot be part of a request or an answer; says which.
     """
     tensors = [_declared(value) for value in session.get_inputs()]
-    known = _known_fields(given)
+    described: tuple[Field, ...] = ()
+    if given.signature is not None:
+        described = given.signature.fields
+    elif given.train is not None:
+        columns = dataframes.open_table(given.train).columns
+        described = packaging.fields_of(given.train, [c for c in columns if c != given.target])
+    known = {field.name: field for field in described}
     pairs = [_input(tensor, known, alone=len(tensors) == 1) for tensor in tensors]
     fixed = {each.shape[0] for each in tensors if each.shape and isinstance(each.shape[0], int)}
     if sizes := sorted(fixed - {1}):
@@ -100,16 +106,6 @@ def _declared(value: Any) -> DeclaredTensor:
 
 
 # ── inputs ──────────────────────────────────────────────────────────────────
-
-
-def _known_fields(given: RegistrationInputs) -> dict[str, Field]:
-    """Return the fields that a signature or a table describes."""
-    if given.signature is not None:
-        return {field.name: field for field in given.signature.fields}
-    if given.train is None:
-        return {}
-    columns = [name for name in dataframes.open_table(given.train).columns if name != given.target]
-    return {field.name: field for field in packaging.fields_of(given.train, columns)}
 
 
 def _input(

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import FieldProblem, IntegrityError, InvalidInput
-from clewline.model.compile.candidate_forms import FEATURES, MODEL
-from clewline.model.compile.encoding import KEY, InputEncoding, TextCodes
+from clewline.model.compile.candidate_forms import FEATURES, KEY, MODEL, InputEncoding, TextCodes
 from clewline.model.families.family import REGISTER_AGAIN, decode_file, require_files
 from clewline.model.runtime.outputs import FunctionPredictor, FunctionTransformer, Outputs
 from clewline.signature.columns import Columns
@@ -107,22 +106,18 @@ class InputEncoder:
         if self._numbers:
             inputs["numbers"] = columns.numbers
         if self._lookups:
-            inputs["codes"] = self._codes(columns)
+            texts = columns.texts.T.tolist()
+            found: list[int] = []
+            for column, lookup in zip(self._columns, self._lookups, strict=True):
+                found += map(lookup, texts[column])
+            inputs["codes"] = codes = np.array(found, dtype=np.int64)
+            if self._closed:
+                self._refuse(codes.reshape(len(self._lookups), -1), texts)
         if self._text is not None:
-            texts = columns.texts[:, self._text]
-            lowered = [text.lower() for text in texts.tolist()] if self._lower else texts
+            whole = columns.texts[:, self._text].tolist()
+            lowered = [text.lower() for text in whole] if self._lower else whole
             inputs["texts"] = np.array(lowered, dtype=object)
         return inputs
-
-    def _codes(self, columns: Columns) -> NDArray[np.int64]:
-        texts = columns.texts.T.tolist()
-        found: list[int] = []
-        for column, lookup in zip(self._columns, self._lookups, strict=True):
-            found += map(lookup, texts[column])
-        codes = np.array(found, dtype=np.int64)
-        if self._closed:
-            self._refuse(codes.reshape(len(self._lookups), -1), texts)
-        return codes
 
     def _refuse(self, codes: NDArray[np.int64], texts: list[list[str | None]]) -> None:
         problems = []
@@ -192,7 +187,10 @@ class OnnxFileModel:
         labels = list(output.labels or ())
         shares = None
         if call.probabilities is not None:
-            shares = _probabilities(found[call.probabilities], labels)
+            shares = found[call.probabilities]
+            if isinstance(shares, list):  # one dictionary for each row
+                shares = [[row[label] for label in labels] for row in shares]
+            shares = np.ascontiguousarray(shares, dtype=np.float64).reshape(rows, len(labels))
         if call.label is None:
             assert shares is not None
             return Outputs(choices=shares.argmax(axis=1).astype(np.int64), probabilities=shares)
@@ -200,14 +198,6 @@ class OnnxFileModel:
         answers = np.asarray(found[call.label]).reshape(-1).tolist()
         choices = np.array([places[label] for label in answers], dtype=np.int64)
         return Outputs(choices=choices, probabilities=shares)
-
-
-def _probabilities(found: Any, labels: list[Any]) -> NDArray[np.float64]:
-    """Return a matrix in the order of the labels, from a matrix or from one dictionary a row."""
-    if isinstance(found, list):
-        rows = [[row[label] for label in labels] for row in found]
-        return np.array(rows, dtype=np.float64).reshape(-1, len(labels))
-    return np.ascontiguousarray(np.asarray(found, dtype=np.float64))
 
 
 def open_session(model: bytes) -> Any:

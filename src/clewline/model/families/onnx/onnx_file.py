@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from clewline.errors import IntegrityError, InvalidInput, NotSupported
 from clewline.model.compile.candidate_forms import MODEL
@@ -19,17 +18,15 @@ from clewline.model.compile.equivalence import (
     same_bits,
 )
 from clewline.model.families import packaging
-from clewline.model.families.family import PackageContents, RegistrationInputs
+from clewline.model.families.family import BACKGROUND, PackageContents, RegistrationInputs
 from clewline.model.families.onnx.file_signature import read_signature
 from clewline.model.families.onnx.loading import (
     CALL,
-    OnnxFileCall,
     OnnxFileModel,
     load_onnx,
     open_session,
 )
-from clewline.model.package import BACKGROUND
-from clewline.model.profile import background_rows
+from clewline.model.families.profile import background_rows
 from clewline.model.runtime.outputs import take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
@@ -57,7 +54,7 @@ def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
         InvalidInput: The table or the signature does not fit the file.
         NotSupported: The file cannot be served; says why.
     """
-    model = parse(data)
+    model: Any = parse(data)
     require_whole(model)
     try:
         session = open_session(data)
@@ -71,18 +68,34 @@ def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
     if inputs.train is not None:
         _, _, rows, test, notes = packaging.split_rows(signature, inputs)
     asked = rows if test is None else test
-    if len(asked):
-        sample = take_rows(asked, slice(0, SAMPLED))
-    else:
-        sample = synthetic_columns(signature, np.random.default_rng(0))
-    call = _with_steady_bits(session, signature, call, sample)
+    synthetic = synthetic_columns(signature, np.random.default_rng(0))
+    sample = take_rows(asked, slice(0, SAMPLED)) if len(asked) else synthetic
+    answer = OnnxFileModel(session, signature, call)
+    try:
+        answer(take_rows(sample, slice(0, 1)))
+        if call.rows_per_call is None and not same_bits(answer, sample, CALLS):
+            call = msgspec.structs.replace(call, rows_per_call=1)
+    except InvalidInput as error:
+        raise NotSupported(
+            f"The model cannot answer rows of its own signature: {error.message}",
+            "Pass a training table, or a signature with the shapes and levels that it takes.",
+        ) from error
     files = {MODEL: data, CALL: msgspec.json.encode(call)}
-    equality = _record(model, len(asked), len(rows) > 0, call.rows_per_call)
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    producer = f"{model.producer_name} {model.producer_version}".strip() or "an unnamed program"
+    count = len(asked) or SYNTHETIC_ROWS
+    equality = EquivalenceRecord(
+        verified=False,
+        form="the ONNX file",
+        reason=f"it was brought as it is (by {producer}, operator set {opset})",
+        rows=count if len(rows) else 0,
+        synthetic_rows=0 if len(rows) else SYNTHETIC_ROWS,
+        **batch_record(min(count, SAMPLED), CALLS, call.rows_per_call),
+    )
     compiled = CompiledModel(files, "onnx", equality)
     described = packaging.describing_files(signature, compiled, rows, test)
     if not len(rows):
-        made_up = synthetic_columns(signature, np.random.default_rng(0))
-        described[BACKGROUND] = packaging.json_of(background_rows(signature, made_up))
+        described[BACKGROUND] = packaging.json_of(background_rows(signature, synthetic))
     loaded: Any = load_onnx(files, signature)
     evaluated = packaging.LoadedEstimator(loaded, signature)
     return PackageContents(files | described, signature, compiled, notes, evaluated=evaluated)
@@ -105,15 +118,20 @@ def require_whole(model: Any) -> None:
         NotSupported: It has data in other files, or operators of somebody's own.
     """
     allowed = DOMAINS | {function.domain for function in model.functions}
-    for nodes in (model.graph.node, *(function.node for function in model.functions)):
-        for node in _nodes(nodes):
-            if node.domain not in allowed:
-                raise NotSupported(
-                    f"The operator {node.op_type} is of the domain {node.domain!r}, which needs a "
-                    "library of its own.",
-                    "Export the model with the operators of ONNX alone.",
-                )
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
+    tensors = list(model.graph.initializer)
+    functions = (node for function in model.functions for node in function.node)
+    for node in _nodes([*model.graph.node, *functions]):
+        if node.domain not in allowed:
+            raise NotSupported(
+                f"The operator {node.op_type} is of the domain {node.domain!r}, which needs a "
+                "library of its own.",
+                "Export the model with the operators of ONNX alone.",
+            )
+        for attribute in node.attribute:
+            tensors += [attribute.t, *attribute.tensors]
+            for graph in (attribute.g, *attribute.graphs):
+                tensors += graph.initializer
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
         raise NotSupported(
             "The file keeps weights in other files beside it.",
             "Save it as one file: onnx.save(onnx.load(PATH), OTHER, save_as_external_data=False).",
@@ -128,17 +146,6 @@ def _nodes(nodes: Any) -> Iterator[Any]:
                 yield from _nodes(graph.node)
 
 
-def _tensors(model: Any) -> Iterator[Any]:
-    yield from model.graph.initializer
-    for nodes in (model.graph.node, *(function.node for function in model.functions)):
-        for node in _nodes(nodes):
-            for attribute in node.attribute:
-                yield attribute.t
-                yield from attribute.tensors
-                for inner in (attribute.g, *attribute.graphs):
-                    yield from inner.initializer
-
-
 def synthetic_columns(
     signature: Signature, draw: np.random.Generator, count: int = SYNTHETIC_ROWS
 ) -> Columns:
@@ -150,43 +157,9 @@ def synthetic_columns(
     texts = np.empty((count, len(signature.textual)), dtype=object)
     for place, field in enumerate(signature.textual):
         texts[:, place] = draw.choice(np.array(field.levels or ("a", "b"), dtype=object), count)
-    tensors = {field.name: _tensor(field, draw, count) for field in signature.tensors}
+    tensors = {}
+    for field in signature.tensors:
+        shape, is_float = (count, *(field.shape or ())), np.dtype(field.dtype).kind == "f"
+        drawn: Any = draw.normal(size=shape) if is_float else draw.integers(0, 2, shape)
+        tensors[field.name] = drawn.astype(field.dtype)
     return Columns(numbers, texts, tensors)
-
-
-def _tensor(field: Any, draw: np.random.Generator, count: int) -> NDArray[Any]:
-    shape = (count, *field.shape)
-    if np.dtype(field.dtype).kind == "f":
-        return draw.normal(size=shape).astype(field.dtype)
-    return draw.integers(0, 2, shape).astype(field.dtype)
-
-
-def _with_steady_bits(
-    session: Any, signature: Signature, call: OnnxFileCall, rows: Columns
-) -> OnnxFileCall:
-    """Return the call under which a row has the same bits whichever rows share its batch."""
-    model = OnnxFileModel(session, signature, call)
-    try:
-        model(take_rows(rows, slice(0, 1)))
-        if call.rows_per_call is None and not same_bits(model, rows, CALLS):
-            return msgspec.structs.replace(call, rows_per_call=1)
-    except InvalidInput as error:
-        raise NotSupported(
-            f"The model cannot answer rows of its own signature: {error.message}",
-            "Pass a training table, or a signature with the shapes and levels that it takes.",
-        ) from error
-    return call
-
-
-def _record(model: Any, asked: int, has_rows: bool, size: int | None) -> EquivalenceRecord:
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    producer = f"{model.producer_name} {model.producer_version}".strip() or "an unnamed program"
-    count = asked or SYNTHETIC_ROWS
-    return EquivalenceRecord(
-        verified=False,
-        form="the ONNX file",
-        reason=f"it was brought as it is (by {producer}, operator set {opset})",
-        rows=count if has_rows else 0,
-        synthetic_rows=0 if has_rows else SYNTHETIC_ROWS,
-        **batch_record(min(count, SAMPLED), CALLS, size),
-    )

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput, ModelFailed
+from clewline.model.families.python_class.loading import call_model
+from clewline.model.runtime.outputs import Outputs
 from clewline.signature.dataframes import cell_values, open_table
 from clewline.signature.field import Output
 from clewline.signature.frame_annotation import Frame, frame_of
 from clewline.signature.infer import infer_output
-from clewline.signature.model_answers import ModelAnswers, read_answers, read_probabilities
 
 
 def as_estimator(model: Any, table: Any, target: str) -> Any:
@@ -52,7 +53,7 @@ class PythonClassEstimator:
     def __init__(self, model: Any, output: Output) -> None:
         self._model, self._output = model, output
         self._input = input_type(model.predict)
-        self._last: tuple[Any, ModelAnswers] | None = None
+        self._last: tuple[Any, Outputs] | None = None
         if output.labels is not None:
             self.classes_ = np.array(output.labels, dtype=object)
 
@@ -67,25 +68,23 @@ class PythonClassEstimator:
         found = self._answer(table)
         return self.classes_[found.choices] if found.values is None else found.values
 
-    def _answer(self, table: Any) -> ModelAnswers:
+    def _answer(self, table: Any) -> Outputs:
         if self._last is not None and self._last[0] is table:
             return self._last[1]
-        opened, who = open_table(table), type(self._model).__name__
-        rows, order = len(opened), tuple(getattr(self._model, "classes_", ()))
-        given = table
+        opened, given = open_table(table), table
         if self._input == "rows":
             columns = zip(*(cell_values(opened[name]) for name in opened.columns), strict=True)
             given = [dict(zip(opened.columns, row, strict=True)) for row in columns]
         elif self._input == "numpy":
             given = opened.to_numpy()
         try:
-            said = self._model.predict(given)
-            found = read_answers(said, self._output, rows, who=who, labels=order)
-            is_plain = found.choices is not None and found.probabilities is None
-            if is_plain and hasattr(self._model, "predict_proba"):
-                shares = self._model.predict_proba(given)
-                shares = read_probabilities(shares, self._output, rows, who=who, labels=order)
-                found = ModelAnswers(found.choices, shares)
+            found = call_model(
+                self._model,
+                given,
+                self._output,
+                len(opened),
+                lambda model, method, rows: getattr(model, method)(rows),
+            )
         except ModelFailed as error:
             raise InvalidInput(error.message, error.fix) from error
         self._last = table, found

@@ -13,13 +13,19 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from clewline.errors import ClewlineError, IntegrityError, InvalidInput, ModelFailed
+from clewline.errors import (
+    ClewlineError,
+    IntegrityError,
+    InvalidInput,
+    ModelFailed,
+    NotSupported,
+)
 from clewline.flow.code.isolated_modules import IsolatedModules
-from clewline.model.families.python_class.requirements import other_versions
 from clewline.model.families.python_class.spec import DeclaredFiles, PythonSpec, decode_spec
 from clewline.model.runtime.frames import TableLayout, frame_of
 from clewline.model.runtime.outputs import FunctionPredictor, Outputs
@@ -77,7 +83,46 @@ def load_python(files: Mapping[str, bytes], signature: Signature) -> FunctionPre
     return FunctionPredictor(answer, spec.rows_per_call, close, tuple(warnings))
 
 
-def call_model(model: Any, table: Any, output: Output, rows: int) -> Outputs:
+def other_versions(required: Mapping[str, str], who: str) -> list[str]:
+    """
+    Compare requirements with what is installed.
+
+    Args:
+        required: Distribution → version at registration.
+        who: Needs them.
+
+    Returns:
+        A sentence for each that is installed in another version.
+
+    Raises:
+        NotSupported: One is not installed; names the command that installs what is missing.
+    """
+    found: dict[str, str | None] = {}
+    for name in required:  # asked one by one, so that loading is fast
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    missing = [f"{name}=={required[name]}" for name, here in found.items() if here is None]
+    if missing:
+        raise NotSupported(
+            f"{who} needs {', '.join(missing)}, which is not installed.",
+            f"pip install {' '.join(missing)}",
+        )
+    return [
+        f"{who} was registered with {name} {required[name]}, and {here} is installed."
+        for name, here in found.items()
+        if here != required[name]
+    ]
+
+
+def call_model(
+    model: Any,
+    table: Any,
+    output: Output,
+    rows: int,
+    call: Callable[[Any, str, Any], Any] | None = None,
+) -> Outputs:
     """
     Answer a table or rows by a Python object.
 
@@ -86,22 +131,23 @@ def call_model(model: Any, table: Any, output: Output, rows: int) -> Outputs:
         table: What its `predict` takes.
         output: Of the signature.
         rows: How many there are.
+        call: Calls a method of the model; by default its exceptions become `ModelFailed`.
 
     Raises:
         ModelFailed: It raised, or answered what the output does not say.
     """
-    who = type(model).__name__
+    who, call = type(model).__name__, call or _call
     order = tuple(getattr(model, "classes_", ()))
-    said = _called(model, "predict", table)
+    said = call(model, "predict", table)
     found = model_answers.read_answers(said, output, rows, who=who, labels=order)
     shares = found.probabilities
     if found.choices is not None and shares is None and hasattr(model, "predict_proba"):
-        asked = _called(model, "predict_proba", table)
+        asked = call(model, "predict_proba", table)
         shares = model_answers.read_probabilities(asked, output, rows, who=who, labels=order)
     return Outputs(found.choices, shares, found.values)
 
 
-def _called(model: Any, method: str, table: Any) -> Any:
+def _call(model: Any, method: str, table: Any) -> Any:
     try:
         return getattr(model, method)(table)
     except (InvalidInput, ModelFailed):

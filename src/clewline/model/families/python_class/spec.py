@@ -60,3 +60,8 @@ def decode_spec(files: Mapping[str, bytes]) -> PythonSpec:
         if digest_bytes(files[part.file]) != part.blake3:
             raise IntegrityError(f"{part.file} is not the file that {SPEC} names.", REGISTER_AGAIN)
     return spec
+
+
+def with_spec(spec: PythonSpec, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return all files of the model, including `python.json`."""
+    return {SPEC: msgspec.json.format(msgspec.json.encode(spec), indent=1) + b"\n", **files}

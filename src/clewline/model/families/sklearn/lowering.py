@@ -23,6 +23,7 @@ from clewline.model.compile.lowered_columns import (
     LookupTable,
     LoweredColumn,
     NumberColumn,
+    OpName,
     UnsupportedColumn,
     object_array,
 )
@@ -75,23 +76,20 @@ def _pipeline(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
 
 
 def _column_transformer(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
-    groups = column_groups(step, columns)
-    return [
-        column
-        for inner, chosen in groups
-        for column in (chosen if isinstance(inner, str) else lower(inner, chosen))
-    ]
+    lowered: list[LoweredColumn] = []
+    for inner, chosen in column_groups(step, columns):
+        lowered += chosen if isinstance(inner, str) else lower(inner, chosen)
+    return lowered
 
 
 def _feature_union(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
     if step.transformer_weights:
         raise NotConvertible("FeatureUnion with transformer_weights cannot be converted")
-    parts = [inner for _, inner in step.transformer_list if inner != "drop"]
-    return [
-        column
-        for part in parts
-        for column in (columns if part == "passthrough" else lower(part, columns))
-    ]
+    lowered: list[LoweredColumn] = []
+    for _, inner in step.transformer_list:
+        if inner != "drop":
+            lowered += columns if inner == "passthrough" else lower(inner, columns)
+    return lowered
 
 
 def _function(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
@@ -132,35 +130,25 @@ def _indicator(missing: Any, column: LoweredColumn) -> LoweredColumn:
     return CodeColumn(code.field, np.array(found), code.refused)
 
 
-def _standard(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
-    centre, scale = step.mean_ if step.with_mean else None, step.scale_ if step.with_std else None
-    return _scaled(columns, ("sub", centre), ("div", scale))
-
-
-def _robust(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
-    centre = step.center_ if step.with_centering else None
-    return _scaled(columns, ("sub", centre), ("div", step.scale_ if step.with_scaling else None))
-
-
-def _min_max(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
-    limits = (float(step.feature_range[0]), float(step.feature_range[1])) if step.clip else None
-    return _scaled(columns, ("mul", step.scale_), ("add", step.min_), clip=limits)
-
-
-def _max_abs(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
-    limits = (-1.0, 1.0) if getattr(step, "clip", False) else None
-    return _scaled(columns, ("div", step.scale_), clip=limits)
-
-
-def _scaled(
-    columns: list[LoweredColumn],
-    *parts: tuple[Any, NDArray[np.float64] | None],
-    clip: tuple[float, float] | None = None,
-) -> list[LoweredColumn]:
+def _scaler(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    parts: dict[OpName, Any]
+    limits: tuple[float, float] = (-1.0, 1.0)
+    match type(step).__name__:
+        case "StandardScaler":
+            parts = {"sub": step.with_mean and step.mean_, "div": step.with_std and step.scale_}
+        case "RobustScaler":
+            centre, scale = step.with_centering and step.center_, step.with_scaling and step.scale_
+            parts = {"sub": centre, "div": scale}
+        case "MaxAbsScaler":
+            parts = {"div": step.scale_}
+        case _:  # MinMaxScaler
+            limits = (float(step.feature_range[0]), float(step.feature_range[1]))
+            parts = {"mul": step.scale_, "add": step.min_}
+    used = {kind: values for kind, values in parts.items() if isinstance(values, np.ndarray)}
     out: list[LoweredColumn] = []
     for index, column in enumerate(columns):
-        ops = [ColumnOp(kind, float(values[index])) for kind, values in parts if values is not None]
-        ops += [] if clip is None else [ColumnOp("clip", clip)]
+        ops = [ColumnOp(kind, float(values[index])) for kind, values in used.items()]
+        ops += [ColumnOp("clip", limits)] if getattr(step, "clip", False) else []
         if isinstance(column, NumberColumn):
             out.append(column.then(*ops))
             continue
@@ -177,26 +165,43 @@ def _scaled(
 
 def _encoder(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
     """Ask the encoder about each value of each column, the others held at a level it knows."""
-    candidates = [_candidates(step, index, column) for index, column in enumerate(columns)]
+    candidates = []
+    for column, categories in zip(columns, step.categories_, strict=True):
+        if not isinstance(column, NumberColumn):
+            candidates.append(_code(column).values)
+            continue
+        keys = [float(key) for key in categories if key is not None]
+        known = [key for key in keys if not np.isnan(key)]
+        candidates.append(object_array([*known, max(known, default=0.0) + 1.5, float("nan")]))
     base = object_array([categories[0] for categories in step.categories_])
     asked = [_ask(step, base, index, values) for index, values in enumerate(candidates)]
-    varying = np.array([_varies(answers) for answers, _ in asked])
+    varies = []
+    for answers, _ in asked:
+        rows = answers[~np.isnan(answers).all(axis=1)] if len(answers) else answers
+        same = (rows == rows[:1]) | (np.isnan(rows) & np.isnan(rows[:1]))
+        varies.append(~same.all(axis=0))
+    varying = np.array(varies)
     if (varying.sum(axis=0) > 1).any():
         raise NotConvertible("an encoder mixes columns")
     out: list[LoweredColumn] = []
     for place in range(varying.shape[1]):
         owner = int(varying[:, place].argmax())  # the input column that it depends on
-        answers, failed = asked[owner]
-        out.append(_encoded(columns[owner], candidates[owner], answers[:, place], failed))
+        column, (answers, failed) = columns[owner], asked[owner]
+        values = answers[:, place]
+        if not isinstance(column, NumberColumn):
+            code = _code(column)
+            out.append(CodeColumn(code.field, values, code.refused | failed))
+            continue
+        if len(candidates[owner]) - 2 in failed:
+            raise NotConvertible(
+                "an encoder of numbers refuses unknown ones; train it to ignore them"
+            )
+        *found, unseen, null = map(float, values)
+        pairs = zip(candidates[owner], found, strict=False)
+        table = {float(key): value for key, value in pairs if value != unseen}
+        lookup = LookupTable(tuple(table), tuple(table.values()), unseen, null)
+        out.append(column.then(ColumnOp("lookup", lookup)))
     return out
-
-
-def _candidates(step: Any, index: int, column: LoweredColumn) -> NDArray[Any]:
-    if isinstance(column, NumberColumn):
-        keys = [float(key) for key in step.categories_[index] if key is not None]
-        known = [key for key in keys if not np.isnan(key)]
-        return object_array([*known, max(known, default=0.0) + 1.5, float("nan")])
-    return _code(column).values
 
 
 def _ask(
@@ -228,32 +233,6 @@ def _transformed(step: Any, rows: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(dense, dtype=np.float64)
 
 
-def _varies(table: NDArray[np.float64]) -> NDArray[np.bool_]:
-    rows = table[~np.isnan(table).all(axis=1)] if len(table) else table
-    first = rows[:1]
-    varies: NDArray[np.bool_] = ~((rows == first) | (np.isnan(rows) & np.isnan(first))).all(axis=0)
-    return varies
-
-
-def _encoded(
-    column: LoweredColumn,
-    candidates: NDArray[Any],
-    values: NDArray[np.float64],
-    failed: frozenset[int],
-) -> LoweredColumn:
-    if isinstance(column, NumberColumn):
-        if len(candidates) - 2 in failed:
-            raise NotConvertible(
-                "an encoder of numbers refuses unknown ones; train it to ignore them"
-            )
-        *known, unseen, null = map(float, values)
-        pairs = [(float(key), v) for key, v in zip(candidates, known, strict=False) if v != unseen]
-        keys, found = tuple(key for key, _ in pairs), tuple(value for _, value in pairs)
-        return column.then(ColumnOp("lookup", LookupTable(keys, found, unseen, null)))
-    code = _code(column)
-    return CodeColumn(code.field, values, code.refused | failed)
-
-
 def _code(column: LoweredColumn) -> CodeColumn:
     if isinstance(column, CodeColumn):
         return column
@@ -277,11 +256,6 @@ _LOWERINGS: dict[str, Callable[[Any, list[LoweredColumn]], list[LoweredColumn]]]
     "FeatureUnion": _feature_union,
     "FunctionTransformer": _function,
     "SimpleImputer": _imputer,
-    "StandardScaler": _standard,
-    "MinMaxScaler": _min_max,
-    "MaxAbsScaler": _max_abs,
-    "RobustScaler": _robust,
-    "OneHotEncoder": _encoder,
-    "OrdinalEncoder": _encoder,
-    "TargetEncoder": _encoder,
+    **dict.fromkeys(("MaxAbsScaler", "MinMaxScaler", "RobustScaler", "StandardScaler"), _scaler),
+    **dict.fromkeys(("OneHotEncoder", "OrdinalEncoder", "TargetEncoder"), _encoder),
 }

@@ -28,9 +28,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from clewline.model.compile.candidate_forms import CandidateForm, NotConvertible, OnnxForm
+from clewline.model.compile.candidate_forms import (
+    CandidateForm,
+    InputEncoding,
+    NotConvertible,
+    OnnxForm,
+)
 from clewline.model.compile.compiler import OriginalModel
-from clewline.model.compile.encoding import InputEncoding
 from clewline.model.compile.lowered_columns import (
     ColumnOp,
     LoweredColumn,
@@ -170,33 +174,26 @@ def _numbers_type(*, single: bool = False) -> Any:
     return (FloatTensorType if single else DoubleTensorType)([None, None])
 
 
-def _convert(model: Any, kind: Any) -> onnx.ModelProto:
-    final, _ = final_and_steps(model)
-    options = {id(final): {"zipmap": False}} if hasattr(final, "classes_") else {}
-    try:
-        return _convert_with(model, kind, options)
-    except NotConvertible as error:
-        if "zipmap" not in str(error):
-            raise
-        return _convert_with(model, kind, {})  # it gives no dictionaries, and no choice
-
-
-def _convert_with(model: Any, kind: Any, options: dict[int, Any]) -> onnx.ModelProto:
+def _convert(model: Any, kind: Any, *, zipmap: bool = False) -> onnx.ModelProto:
     from skl2onnx import convert_sklearn
 
     logging.getLogger("skl2onnx").setLevel(logging.ERROR)  # it warns of what we compare anyway
+    final, _ = final_and_steps(model)
+    has_option = hasattr(final, "classes_") and not zipmap
     try:
         with warnings.catch_warnings(action="ignore"), _TimeLimit(CONVERSION_S):
             found: onnx.ModelProto = convert_sklearn(
                 model,
                 initial_types=[("x", kind)],
-                options=options,
+                options={id(final): {"zipmap": False}} if has_option else {},
                 target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
             )
+            return found
     except Exception as error:  # skl2onnx's errors have no common class
-        lines = str(error).strip().splitlines() or [repr(error)]
-        raise NotConvertible(f"skl2onnx: {lines[0]}") from error
-    return found
+        first = (str(error).strip().splitlines() or [repr(error)])[0]
+        if has_option and "zipmap" in first:  # it gives no dictionaries, and no choice
+            return _convert(model, kind, zipmap=True)
+        raise NotConvertible(f"skl2onnx: {first}") from error
 
 
 class ConversionTimeout(Exception):

@@ -13,7 +13,7 @@ Source:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from io import BytesIO
 from typing import Any
 from zipfile import ZipFile
@@ -65,35 +65,88 @@ def unusual_parts(data: bytes, functions: Collection[str]) -> list[str]:
     """
     with ZipFile(BytesIO(data)) as file:
         schema = json.loads(file.read("schema.json"))
-    found = [text for node in _nodes(schema) if (text := _wrong(node, functions))]
-    if schema["protocol"] != PROTOCOL:
-        found.append(f"skops protocol {schema['protocol']}")
-    return sorted(set(found))
-
-
-def _nodes(value: Any) -> Iterator[SkopsNode]:
-    """Yield every node, however deep."""
-    left = [value]
+    found, left = set(), [schema]
     while left:
         item = left.pop()
-        if isinstance(item, dict):
-            if isinstance(item.get("__loader__"), str):
-                yield item
-            left += item.values()
-        elif isinstance(item, list):
+        if isinstance(item, list):
             left += item
+        elif isinstance(item, dict):
+            left += item.values()
+            if isinstance(item.get("__loader__"), str) and (text := _wrong(item, functions)):
+                found.add(text)
+    if schema["protocol"] != PROTOCOL:
+        found.add(f"skops protocol {schema['protocol']}")
+    return sorted(found)
 
 
 def _wrong(node: SkopsNode, functions: Collection[str]) -> str | None:
+    """Say what scikit-learn does not write in a node; None if it writes such nodes."""
     loader, name = node["__loader__"], _name(node)
-    allowed = _ALLOWED.get(loader)
-    if allowed is None:
-        return f"a {loader} of {name}"
-    if loader == "FunctionNode":
-        return None if name in functions or _is_ufunc(name) else f"{name} as a function"
-    if name in functions or not allowed(node, name):
-        return UNUSUAL_DICT if loader == "DictNode" else f"{name} as a {loader}"
-    return None
+    content: Any = node.get("content")
+    is_python = name.startswith(("builtins.", "collections.", "functools."))
+    match loader:
+        case "FunctionNode":
+            return None if name in functions or _is_ufunc(name) else f"{name} as a function"
+        case (  # skops takes no class from these, or only a name
+            "BytearrayNode"
+            | "BytesNode"
+            | "DTypeNode"
+            | "JsonNode"
+            | "MaskedArrayNode"
+            | "SliceNode"
+            | "SparseMatrixNode"
+            | "TreeNode"
+        ):
+            allowed = True
+        case "ListNode" | "SetNode" | "TupleNode":
+            allowed = name == f"builtins.{loader.removesuffix('Node').lower()}"
+        case "RandomGeneratorNode":
+            allowed = name == "numpy.random._generator.Generator"
+        case "RandomStateNode":
+            allowed = name == "numpy.random.mtrand.RandomState"
+        case "NdArrayNode":
+            allowed = name == "numpy.ndarray" or _is_dtype(name)
+        case "LossNode":
+            # Compiled losses of scikit-learn 1.5 say that their module is `_loss`.
+            modules = ("sklearn._loss._loss.Cy", "_loss.Cy", "sklearn.linear_model._sgd_fast.")
+            allowed = name.startswith(modules)
+        case "TypeNode":
+            allowed = name in FACTORIES | {"builtins.object", "builtins.tuple"} or _is_dtype(name)
+        case "ConstructorFromReduceNode":  # an instance that is made by calling its type
+            allowed = not is_python
+        case "PartialNode":
+            func = node["content"]["func"]
+            allowed = name == "functools.partial" and func["__loader__"] == "FunctionNode"
+        case "DefaultDictNode":
+            factory = node["content"]["default_factory"]
+            is_plain = factory["__loader__"] == "TypeNode" and _name(factory) in FACTORIES
+            is_null = factory["__loader__"] == "JsonNode"
+            allowed = name == "collections.defaultdict" and (is_plain or is_null)
+        case "ObjectNode":  # its attributes stand in a dict, which is checked itself
+            match content and content["__loader__"]:
+                case None:
+                    allowed = True
+                case "DictNode":
+                    allowed = _name(content) == "builtins.dict"
+                case "JsonNode":
+                    allowed = json.loads(content["content"]) is None
+                case kind:
+                    allowed = kind == "TupleNode" and name.startswith(COMPILED)
+            allowed = allowed and not is_python
+        case "DictNode":  # it may hold the attributes of an instance
+            keys, values = node["key_types"], node["content"]
+            allowed = (
+                name in {"builtins.dict", "collections.OrderedDict", "sklearn.utils._bunch.Bunch"}
+                and keys["__loader__"] == "ListNode"
+                and all(_converts_key(key) for key in keys["content"])
+                and all(_answers(values[named]) for named in NAMING & values.keys())
+                and all(_computes(values[called]) for called in CALLED & values.keys())
+            )
+        case _:  # MethodNode and OperatorFuncNode make callables, CachedNode stands for one unseen
+            return f"a {loader} of {name}"
+    if allowed and name not in functions:
+        return None
+    return UNUSUAL_DICT if loader == "DictNode" else f"{name} as a {loader}"
 
 
 def _name(node: SkopsNode) -> str:
@@ -112,52 +165,9 @@ def _is_dtype(name: str) -> bool:
     return name in NUMPY_DTYPE_TYPE_NAMES
 
 
-def _dict(node: SkopsNode, name: str) -> bool:
-    """Say whether a dict is allowed; it may hold the attributes of an instance."""
-    keys, values = node["key_types"], node["content"]
-    return (
-        name in {"builtins.dict", "collections.OrderedDict", "sklearn.utils._bunch.Bunch"}
-        and keys["__loader__"] == "ListNode"
-        and all(_key(key) for key in keys["content"])
-        and all(_answers(values[named]) for named in NAMING & values.keys())
-        and all(_computes(values[called]) for called in CALLED & values.keys())
-    )
-
-
-def _key(node: SkopsNode) -> bool:
+def _converts_key(node: SkopsNode) -> bool:
     """Say whether a node may convert the key of a dict."""
     return node["__loader__"] == "TypeNode" and (_name(node) in PLAIN or _is_dtype(_name(node)))
-
-
-def _defaultdict(node: SkopsNode, name: str) -> bool:
-    factory = node["content"]["default_factory"]
-    is_plain = factory["__loader__"] == "TypeNode" and _name(factory) in FACTORIES
-    return name == "collections.defaultdict" and (is_plain or factory["__loader__"] == "JsonNode")
-
-
-def _partial(node: SkopsNode, name: str) -> bool:
-    return name == "functools.partial" and node["content"]["func"]["__loader__"] == "FunctionNode"
-
-
-def _type(node: SkopsNode, name: str) -> bool:
-    return name in FACTORIES | {"builtins.object", "builtins.tuple"} or _is_dtype(name)
-
-
-def _object(node: SkopsNode, name: str) -> bool:
-    """Say whether an instance is allowed; its attributes stand in a dict, which is checked."""
-    if name.startswith(("builtins.", "collections.", "functools.")):
-        return False
-    content = node.get("content")
-    if content is None or content["__loader__"] == "DictNode":
-        return content is None or _name(content) == "builtins.dict"
-    if content["__loader__"] == "JsonNode":
-        return json.loads(content["content"]) is None
-    return content["__loader__"] == "TupleNode" and name.startswith(COMPILED)
-
-
-def _constructed(node: SkopsNode, name: str) -> bool:
-    """Say whether an instance may be made by calling its type."""
-    return not name.startswith(("builtins.", "collections.", "functools."))
 
 
 def _answers(node: SkopsNode) -> bool:
@@ -174,51 +184,3 @@ def _computes(node: SkopsNode) -> bool:
     if node["__loader__"] in ("ListNode", "TupleNode"):
         return all(_computes(item) for item in node["content"])
     return node["__loader__"] in ("FunctionNode", "JsonNode", "PartialNode")
-
-
-def _array(node: SkopsNode, name: str) -> bool:
-    return name == "numpy.ndarray" or _is_dtype(name)
-
-
-def _loss(node: SkopsNode, name: str) -> bool:
-    # Compiled losses of scikit-learn 1.5 say that their module is `_loss`.
-    return name.startswith(
-        ("sklearn._loss._loss.Cy", "_loss.Cy", "sklearn.linear_model._sgd_fast.")
-    )
-
-
-def _only(*names: str) -> Callable[[SkopsNode, str], bool]:
-    return lambda _, name: name in names
-
-
-def _any(node: SkopsNode, name: str) -> bool:
-    """Allow a node: skops takes no class from it, or only a name."""
-    return True
-
-
-_ALLOWED: dict[str, Callable[[SkopsNode, str], bool]] = {
-    "BytearrayNode": _any,
-    "BytesNode": _any,
-    "ConstructorFromReduceNode": _constructed,
-    "DTypeNode": _any,
-    "DefaultDictNode": _defaultdict,
-    "DictNode": _dict,
-    "FunctionNode": _any,
-    "JsonNode": _any,
-    "ListNode": _only("builtins.list"),
-    "LossNode": _loss,
-    "MaskedArrayNode": _any,
-    "NdArrayNode": _array,
-    "ObjectNode": _object,
-    "PartialNode": _partial,
-    "RandomGeneratorNode": _only("numpy.random._generator.Generator"),
-    "RandomStateNode": _only("numpy.random.mtrand.RandomState"),
-    "SetNode": _only("builtins.set"),
-    "SliceNode": _any,
-    "SparseMatrixNode": _any,
-    "TreeNode": _any,
-    "TupleNode": _only("builtins.tuple"),
-    "TypeNode": _type,
-}
-"""Loader → whether a node of it is what scikit-learn writes. A loader that is missing is refused:
-`MethodNode` and `OperatorFuncNode` make callables, `CachedNode` stands for one unseen."""

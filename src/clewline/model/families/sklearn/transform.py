@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from clewline.errors import NotSupported
-from clewline.model.compile.candidate_forms import FEATURES, CandidateForm, NotConvertible, OnnxForm
+from clewline.model.compile.candidate_forms import (
+    FEATURES,
+    CandidateForm,
+    InputEncoding,
+    NotConvertible,
+    OnnxForm,
+)
 from clewline.model.compile.compiler import OriginalModel, compile_model
-from clewline.model.compile.encoding import InputEncoding
 from clewline.model.compile.lowered_columns import LoweredColumn, raw_columns
 from clewline.model.compile.onnx_graph import OnnxGraph, encoding_of
 from clewline.model.families import packaging

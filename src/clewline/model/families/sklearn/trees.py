@@ -18,7 +18,7 @@ from clewline.model.compile.trees import (
     Link,
     TreeEnsemble,
     constant_trees,
-    merge_equal_leaves,
+    tree_of_arrays,
 )
 
 LINKS: dict[str, Link] = {
@@ -55,9 +55,26 @@ def tree_ensemble(model: Any, *, exact_ties: bool = False) -> TreeEnsemble:
         case "RandomForest" | "ExtraTrees":
             return _mean(list(model.estimators_), model, exact_ties)
         case "GradientBoosting":
-            return _boosted(model)
+            init = type(model.init_).__name__
+            if init not in ("DummyClassifier", "DummyRegressor", "str"):
+                raise NotConvertible(f"boosting that starts from {init} cannot be converted")
+            start = model._raw_predict_init(np.zeros((1, model.n_features_in_)))[0].tolist()
+            trees = constant_trees(start)
+            for stage in model.estimators_:
+                for target, part in enumerate(stage):
+                    values = model.learning_rate * part.tree_.value[:, 0, 0]
+                    trees.append((target, _tree(part.tree_, values)))
+            return TreeEnsemble(trees, len(start), _link(model), zero_is_second=True)
         case "HistGradientBoosting":
-            return _histogram(model)
+            if model.is_categorical_ is not None:
+                raise NotConvertible(
+                    "histogram boosting with categorical features cannot be converted"
+                )
+            start = model._baseline_prediction.ravel().tolist()
+            trees = constant_trees(start)
+            for stage in model._predictors:
+                trees += [(target, _histogram_tree(part)) for target, part in enumerate(stage)]
+            return TreeEnsemble(trees, len(start), _link(model), float32=False)
     raise NotConvertible(f"{name} is no ensemble of trees")
 
 
@@ -74,29 +91,6 @@ def _mean(parts: list[Any], model: Any, exact_ties: bool) -> TreeEnsemble:
     return TreeEnsemble(trees, len(columns), "mean", len(parts))
 
 
-def _boosted(model: Any) -> TreeEnsemble:
-    init = type(model.init_).__name__
-    if init not in ("DummyClassifier", "DummyRegressor", "str"):
-        raise NotConvertible(f"boosting that starts from {init} cannot be converted")
-    start = model._raw_predict_init(np.zeros((1, model.n_features_in_)))[0].tolist()
-    trees = constant_trees(start)
-    for stage in model.estimators_:
-        for target, part in enumerate(stage):
-            values = model.learning_rate * part.tree_.value[:, 0, 0]
-            trees.append((target, _tree(part.tree_, values)))
-    return TreeEnsemble(trees, len(start), _link(model), zero_is_second=True)
-
-
-def _histogram(model: Any) -> TreeEnsemble:
-    if model.is_categorical_ is not None:
-        raise NotConvertible("histogram boosting with categorical features cannot be converted")
-    start = model._baseline_prediction.ravel().tolist()
-    trees = constant_trees(start)
-    for stage in model._predictors:
-        trees += [(target, _histogram_tree(part)) for target, part in enumerate(stage)]
-    return TreeEnsemble(trees, len(start), _link(model), float32=False)
-
-
 def _link(model: Any) -> Link:
     link = type(model._loss.link).__name__
     if link not in LINKS:
@@ -106,34 +100,28 @@ def _link(model: Any) -> Link:
 
 def _tree(tree: Any, values: NDArray[np.float64]) -> DecisionTree:
     """Read a `sklearn.tree._tree.Tree`, with one value for each node."""
-    leaf = tree.children_left < 0
-    return merge_equal_leaves(
-        DecisionTree(
-            feature=np.where(leaf, 0, tree.feature).astype(np.int64),
-            threshold=tree.threshold.astype(np.float64),
-            left=np.where(leaf, 0, tree.children_left).astype(np.int64),
-            right=np.where(leaf, 0, tree.children_right).astype(np.int64),
-            leaf=leaf,
-            nan_left=tree.missing_go_to_left.astype(bool),
-            weight=tree.weighted_n_node_samples.astype(np.float64),
-            value=values.astype(np.float64),
-        )
+    return tree_of_arrays(
+        tree.children_left < 0,
+        feature=tree.feature,
+        threshold=tree.threshold,
+        left=tree.children_left,
+        right=tree.children_right,
+        nan_left=tree.missing_go_to_left,
+        weight=tree.weighted_n_node_samples,
+        value=values,
     )
 
 
 def _histogram_tree(predictor: Any) -> DecisionTree:
     """Read a `TreePredictor` of histogram gradient boosting, without categorical splits."""
     nodes = predictor.nodes
-    leaf = nodes["is_leaf"].astype(bool)
-    return merge_equal_leaves(
-        DecisionTree(
-            feature=np.where(leaf, 0, nodes["feature_idx"]).astype(np.int64),
-            threshold=nodes["num_threshold"].astype(np.float64),
-            left=np.where(leaf, 0, nodes["left"]).astype(np.int64),
-            right=np.where(leaf, 0, nodes["right"]).astype(np.int64),
-            leaf=leaf,
-            nan_left=nodes["missing_go_to_left"].astype(bool),
-            weight=nodes["count"].astype(np.float64),
-            value=nodes["value"].astype(np.float64),
-        )
+    return tree_of_arrays(
+        nodes["is_leaf"].astype(bool),
+        feature=nodes["feature_idx"],
+        threshold=nodes["num_threshold"],
+        left=nodes["left"],
+        right=nodes["right"],
+        nan_left=nodes["missing_go_to_left"],
+        weight=nodes["count"],
+        value=nodes["value"],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,32 +19,12 @@ from clewline.model.compile.trees import (
     DecisionTree,
     Link,
     TreeEnsemble,
-    constant_tree,
-    merge_equal_leaves,
+    constant_trees,
+    tree_of_arrays,
 )
-from clewline.model.families.boosting import (
-    BoosterEstimator,
-    BoosterFamily,
-    classes_of,
-    link_of,
-    unsupported_objective,
-)
+from clewline.model.families.boosting import BoosterEstimator, BoosterFamily
 from clewline.model.families.family import FileFields, json_object
 from clewline.signature.field import Field
-
-LINKS: dict[str, Link] = {
-    "binary:logistic": "sigmoid",
-    "reg:logistic": "sigmoid",
-    "multi:softprob": "softmax",
-    "multi:softmax": "softmax",
-    "count:poisson": "exp",
-    "reg:gamma": "exp",
-    "reg:tweedie": "exp",
-    **dict.fromkeys(
-        ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:quantileerror"),
-        "identity",
-    ),
-}
 
 
 class XGBoostEstimator(BoosterEstimator):
@@ -78,6 +58,25 @@ class XGBoostFamily(BoosterFamily):
     error_class = ("xgboost.core", "XGBoostError")
     bare = (("xgboost.core", "Booster"),)
     estimator = XGBoostEstimator
+    binary_objectives = ("binary:logistic",)
+    multiclass_objectives = ("multi:softprob",)
+    unsupported_objectives = (
+        *("rank:map", "rank:ndcg", "rank:pairwise"),
+        *("binary:hinge", "multi:softmax"),
+    )
+    links: ClassVar[dict[str, Link]] = {
+        "binary:logistic": "sigmoid",
+        "reg:logistic": "sigmoid",
+        "multi:softprob": "softmax",
+        "multi:softmax": "softmax",
+        "count:poisson": "exp",
+        "reg:gamma": "exp",
+        "reg:tweedie": "exp",
+        **dict.fromkeys(
+            ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:quantileerror"),
+            "identity",
+        ),
+    }
     storable_types = (
         "xgboost.core.Booster",
         "xgboost.sklearn.XGBClassifier",
@@ -107,11 +106,8 @@ class XGBoostFamily(BoosterFamily):
     def wrap(self, booster: Any) -> XGBoostEstimator:
         """Return a bare booster as an estimator."""
         learner = json.loads(booster.save_config())["learner"]
-        objective = learner["objective"]["name"]
-        if objective.startswith("rank:") or objective in ("multi:softmax", "binary:hinge"):
-            raise unsupported_objective(self.title, objective)
         count = int(learner["learner_model_param"]["num_class"])
-        classes = classes_of(objective, ("binary:logistic",), ("multi:softprob",), count)
+        classes = self.classes_of(learner["objective"]["name"], count)
         return XGBoostEstimator(booster, classes, booster.feature_names)
 
     def parse(self, library: Any, data: bytes) -> Any:
@@ -125,8 +121,28 @@ class XGBoostFamily(BoosterFamily):
         return bytes(booster.save_raw("ubj"))
 
     def tree_ensemble(self, model: Any, *, exact_ties: bool, from_arrow: bool) -> Any:
-        """Read the trees."""
-        return read_trees(self.booster_of(model), missing=self.missing_of(model))
+        """Read the trees; as `Family.tree_ensemble`."""
+        if (missing := self.missing_of(model)) is not None:
+            raise NotConvertible(f"XGBoost with missing={missing:g} cannot be converted")
+        learner = json.loads(bytes(self.booster_of(model).save_raw("json")))["learner"]
+        boosting, stated = learner["gradient_booster"], learner["learner_model_param"]
+        if boosting["name"] != "gbtree":
+            raise NotConvertible(f"XGBoost's {boosting['name']} cannot be converted")
+        link = self.link_of(learner["objective"]["name"])
+        targets = max(int(stated["num_class"]), int(stated.get("num_target", 1)), 1)
+        scores = np.array(json.loads(stated["base_score"]), np.float32).reshape(-1)
+        scores = scores.astype(np.float64)
+        if link == "sigmoid":
+            scores = -np.log(1 / scores - 1)
+        elif link == "exp":
+            scores = np.log(scores)
+        start = np.broadcast_to(scores, (targets,)).astype(np.float32).tolist()
+        trees, sets = constant_trees(start, zeros=False), CategorySets(int(stated["num_feature"]))
+        pairs = zip(boosting["model"]["tree_info"], boosting["model"]["trees"], strict=True)
+        trees += [(target, _tree(tree, sets)) for target, tree in pairs]
+        return TreeEnsemble(
+            trees, targets, link, category_sets=sets.all, sparse_zeros_are_null=True
+        )
 
     def file_fields(self, model: Any, name: str) -> FileFields:
         """Return the fields by the types that the booster was trained with."""
@@ -138,46 +154,6 @@ class XGBoostFamily(BoosterFamily):
         return FileFields(
             tuple(Field(name=n, kind=kinds.get(t, "number"), nullable=True) for n, t in pairs)
         )
-
-
-def read_trees(booster: Any, *, missing: float | None) -> TreeEnsemble:
-    """
-    Read the trees of a `xgboost.Booster`.
-
-    Args:
-        booster: The booster, cut at its best iteration.
-        missing: The number that its estimator takes for null besides NaN.
-
-    Raises:
-        NotConvertible: It does more than compare fields and add up leaves.
-    """
-    if missing is not None:
-        raise NotConvertible(f"XGBoost with missing={missing:g} cannot be converted")
-    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
-    boosting, stated = learner["gradient_booster"], learner["learner_model_param"]
-    if boosting["name"] != "gbtree":
-        raise NotConvertible(f"XGBoost's {boosting['name']} cannot be converted")
-    link: Link = link_of(LINKS, learner["objective"]["name"], "XGBoost")
-    targets = max(int(stated["num_class"]), int(stated.get("num_target", 1)), 1)
-    model = boosting["model"]
-    sets = CategorySets(int(stated["num_feature"]))
-    start = _start(stated["base_score"], link, targets)
-    trees = [(target, constant_tree(value)) for target, value in enumerate(start) if value]
-    trees += [
-        (target, _tree(tree, sets))
-        for target, tree in zip(model["tree_info"], model["trees"], strict=True)
-    ]
-    return TreeEnsemble(trees, targets, link, category_sets=sets.all, sparse_zeros_are_null=True)
-
-
-def _start(text: str, link: Link, targets: int) -> list[float]:
-    scores = np.array(json.loads(text), dtype=np.float32).reshape(-1).astype(np.float64)
-    if link == "sigmoid":
-        scores = -np.log(1 / scores - 1)
-    elif link == "exp":
-        scores = np.log(scores)
-    found: list[float] = np.broadcast_to(scores, (targets,)).astype(np.float32).tolist()
-    return found
 
 
 def _tree(tree: dict[str, Any], sets: CategorySets) -> DecisionTree:
@@ -194,15 +170,13 @@ def _tree(tree: dict[str, Any], sets: CategorySets) -> DecisionTree:
         codes = frozenset(tree["categories"][start : start + size])
         feature[node] = sets.feature(int(feature[node]), codes, left=False)
         below[node] = 0.5
-    return merge_equal_leaves(
-        DecisionTree(
-            feature=feature,
-            threshold=below,
-            left=np.where(leaf, 0, left),
-            right=np.where(leaf, 0, np.array(tree["right_children"], np.int64)),
-            leaf=leaf,
-            nan_left=np.array(tree["default_left"], np.bool_) & ~leaf,
-            weight=np.array(tree["sum_hessian"], np.float64),
-            value=np.where(leaf, conditions, 0).astype(np.float64),
-        )
+    return tree_of_arrays(
+        leaf,
+        feature=feature,
+        threshold=below,
+        left=left,
+        right=tree["right_children"],
+        nan_left=tree["default_left"],
+        weight=tree["sum_hessian"],
+        value=conditions,
     )
