@@ -25,7 +25,7 @@ from clewline.errors import (
     StoreNewer,
     StoreReadOnly,
 )
-from clewline.store import lineage, migrations
+from clewline.store import lineage
 from clewline.store.blobs import LARGE_OVER
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.doctor import check_store, fix_store
@@ -33,6 +33,7 @@ from clewline.store.reader import VERSIONS, CatalogReader
 from clewline.store.records import Edge, ModelVersion, Record, Run, StepRun
 from clewline.store.ref import resolve
 from clewline.store.store import Store
+from clewline.store.upgrade import is_current
 
 if TYPE_CHECKING:
     from conftest import Disk
@@ -101,10 +102,10 @@ def test_a_catalog_whose_making_was_cut_short_is_made_whole(store: Store) -> Non
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     sqlite3.connect(path).close()
-    assert not migrations.is_current(path)
+    assert not is_current(path)
     with Store.open(store.root) as again:
         again.record(run())
-        assert migrations.is_current(path)
+        assert is_current(path)
 
 
 def test_what_is_no_catalog_is_a_fault(store: Store) -> None:
@@ -120,11 +121,11 @@ def test_the_migrations_make_the_schema_that_the_code_knows(store: Store) -> Non
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    from clewline.store.migrations import engine
     from clewline.store.migrations.schema import metadata
+    from clewline.store.upgrade import SCRIPTS, engine
 
     config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("script_location", str(SCRIPTS))
     scripts = ScriptDirectory.from_config(config)
     assert [script.revision for script in scripts.walk_revisions()][::-1] == list(VERSIONS)
     database = engine(store.catalog.path)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from clewline.store import migrations
 from clewline.store.records import LiveRevision
 from clewline.store.store import Store
+from clewline.store.upgrade import is_current
 
 PAGE = 64
 """Maximum changes that one query of the newest finds; if there are more, all are read."""
@@ -41,7 +41,7 @@ class CatalogFollower:
         catalog = self._store.catalog
         version = catalog.reader.data_version()
         if version != self._version:
-            migrations.is_current(catalog.path)
+            is_current(catalog.path)
             found = self._newest()
             self._version, self._owes_all = version, True
         else:

@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from clewline.errors import NotFound
-from clewline.store import migrations
 from clewline.store.blobs import FileBlobStore
 from clewline.store.catalog import Catalog
 from clewline.store.disk import disk_errors, make_folder, sync_folder
 from clewline.store.reader import FILE, require_writable
 from clewline.store.recorder import Recorder
 from clewline.store.records import Record
+from clewline.store.upgrade import is_current, upgrade_catalog
 
 FOLDERS = ("blobs", "models", "log", "keys", "tmp", "locks")
 
@@ -45,7 +45,7 @@ class Store:
             StoreNewer: A newer clewline wrote the catalog that is there.
         """
         _make_folders(root)
-        migrations.upgrade(root / FILE, root / "locks" / "upgrade")
+        upgrade_catalog(root / FILE, root / "locks" / "upgrade")
         with disk_errors(root):
             sync_folder(root)
         return cls(root)
@@ -74,8 +74,8 @@ class Store:
             require_writable(path)
             if not all((root / name).is_dir() for name in (*FOLDERS, "blobs/packs")):
                 _make_folders(root)  # a copy or a backup may have left empty ones out
-        if not migrations.is_current(path):
-            migrations.upgrade(path, root / "locks" / "upgrade")
+        if not is_current(path):
+            upgrade_catalog(path, root / "locks" / "upgrade")
         return cls(root)
 
     def record(self, *records: Record) -> None:

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations over the connection that `upgrade` passes."""
+"""Alembic's entry: runs the migrations over the connection that `upgrade_catalog` passes."""
 
 from alembic import context
 
