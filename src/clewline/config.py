@@ -46,7 +46,7 @@ def parse(text: bytes, path: Path, fix: str) -> Any:
 
 def _check(root: yaml.Node, size: int, path: Path) -> None:
     """
-    Refuse what YAML would take without a word.
+    Refuse two things that YAML accepts silently.
 
     A key that stands twice: YAML keeps the last. Aliases of aliases, which make millions of
     values of a line or two, or a circle.

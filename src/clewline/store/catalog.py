@@ -108,8 +108,8 @@ class Catalog(RecordQueries):
     """
     Records, behind one writer at a time and any number of readers.
 
-    Thread-safe, and safe between processes: a writer waits for the other, for as long as ten
-    minutes, and never shows "database is locked". What a finished transaction wrote is durable.
+    Thread-safe, and safe between processes: a writer waits for another for up to ten
+    minutes, and never raises "database is locked". What a finished transaction wrote is durable.
     Fit to be shared by a whole process.
     """
 

@@ -286,7 +286,7 @@ def _refuse_version(records: RecordSource, ref: Ref) -> NoReturn:
         raise NotFound(f"There is no model version {ref}.", f"The newest is {newest.ref}.")
     aliases = [alias.alias for alias in records.find(Alias, name=ref.name, limit=None)]
     near = did_you_mean(ref, [f"{ref.name}@{alias}" for alias in aliases], "")
-    held = f"{ref.name} has {', '.join(aliases)}." if aliases else ""
+    held = f"Aliases of {ref.name}: {', '.join(aliases)}." if aliases else ""
     create = f"`clewline models promote {newest.ref} {ref.alias}` creates the alias."
     raise NotFound(f"There is no alias {ref}.", " ".join(filter(None, (near, held, create))))
 
