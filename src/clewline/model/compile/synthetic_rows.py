@@ -9,7 +9,7 @@ numbers to zero or one, or one of them to a huge value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,8 @@ ODD_PROSE = (
 
 AFFIXES = ("{}é", "ß{}", "{}_x", "{}7", "{}'s", "日{}", "{}\u0301", "-{}-")
 
-RowEdit = Callable[[Columns, int], None]
+RowEdit = tuple[str, Any, Any]
+"""What is changed in one row: "numbers" or "texts", the places of its fields, and their value."""
 
 
 def synthetic_rows(
@@ -76,14 +77,14 @@ def synthetic_rows(
 
     def edited(edits: list[RowEdit]) -> Columns:
         rows = take_rows(table, _places(len(table), len(edits), draw))
-        for place, edit in enumerate(edits):
-            edit(rows, place)
+        for place, (matrix, fields, value) in enumerate(edits):
+            getattr(rows, matrix)[place, fields] = value
         return rows
 
     chosen = draw.permutation(len(thresholds))[:MAX_THRESHOLDS]
     kinds = {
         "split thresholds": edited(_threshold_edits(signature, [thresholds[i] for i in chosen])),
-        "nulls": edited(_null_edits(signature)),
+        "nulls": _nulls(table, signature, draw),
         "texts": edited(_text_edits(table, signature)),
         "mixed": _mixed(table, draw),
         EXTREMES: edited(_extreme_edits(signature)),
@@ -96,51 +97,40 @@ def count_tried(thresholds: Sequence[tuple[int, float]]) -> int:
     return min(len(thresholds), MAX_THRESHOLDS)
 
 
-def _number(field: Any, value: Any) -> RowEdit:
-    def edit(rows: Columns, place: int) -> None:
-        rows.numbers[place, field] = value
-
-    return edit
-
-
-def _text(field: Any, value: Any) -> RowEdit:
-    def edit(rows: Columns, place: int) -> None:
-        rows.texts[place, field] = value
-
-    return edit
-
-
 def _threshold_edits(
     signature: Signature, thresholds: Sequence[tuple[int, float]]
 ) -> list[RowEdit]:
-    edits = []
+    edits: list[RowEdit] = []
     for field, value in thresholds:
         points = [np.nextafter(value, -np.inf), value, np.nextafter(value, np.inf)]
         kind = signature.numeric[field].kind
         if kind in ("integer", "boolean"):
             points += [np.floor(value), np.floor(value) + 1]
-        edits += [_number(field, p) for p in points if kind != "boolean" or p in (0.0, 1.0)]
+        allowed = [point for point in points if kind != "boolean" or point in (0.0, 1.0)]
+        edits += [("numbers", field, point) for point in allowed]
     return edits
 
 
-def _null_edits(signature: Signature) -> list[RowEdit]:
+def _nulls(table: Columns, signature: Signature, draw: np.random.Generator) -> Columns:
+    """Set each field that may be null to null, one at a time, and then all of them."""
     numbers = [i for i, field in enumerate(signature.numeric) if field.nullable]
     texts = [i for i, field in enumerate(signature.textual) if field.nullable]
-
-    def all_null(rows: Columns, place: int) -> None:
-        rows.numbers[place, numbers] = np.nan
-        rows.texts[place, texts] = None
-
-    edits = [*(_number(i, np.nan) for i in numbers), *(_text(i, None) for i in texts)]
-    return [edit for edit in [*edits, all_null] for _ in range(ROWS_PER_NULL)] if edits else []
+    single = [*(([i], []) for i in numbers), *(([], [i]) for i in texts)]
+    edits = [*single, (numbers, texts)] if single else []
+    rows = take_rows(table, _places(len(table), len(edits) * ROWS_PER_NULL, draw))
+    for place in range(len(rows)):
+        null_numbers, null_texts = edits[place // ROWS_PER_NULL]
+        rows.numbers[place, null_numbers] = np.nan
+        rows.texts[place, null_texts] = None
+    return rows
 
 
 def _text_edits(table: Columns, signature: Signature) -> list[RowEdit]:
-    edits = []
+    edits: list[RowEdit] = []
     for index, field in enumerate(signature.textual):
         is_category = field.kind == "category"
         levels = (field.levels or ())[:500] if is_category else odd_texts(table.texts[:, index])
-        edits += [_text(index, text) for text in (*ODD_TEXTS, *levels)]
+        edits += [("texts", index, text) for text in (*ODD_TEXTS, *levels)]
     return edits
 
 
@@ -151,8 +141,9 @@ def _extreme_edits(signature: Signature) -> list[RowEdit]:
     if not places:
         return []
     single = [index for index in places if kinds[index] in ("number", "integer")]
-    huge = [_number(i, v) for i in single for v in HUGE if kinds[i] == "number" or abs(v) < 1e9]
-    return [_number(places, 0.0), _number(places, 1.0), *huge]
+    pairs = [(i, v) for i in single for v in HUGE if kinds[i] == "number" or abs(v) < 1e9]
+    huge = [("numbers", index, value) for index, value in pairs]
+    return [("numbers", places, 0.0), ("numbers", places, 1.0), *huge]
 
 
 def odd_texts(texts: NDArray[Any]) -> tuple[str, ...]:

@@ -135,11 +135,8 @@ def _with_categories(rows: Any, signature: Signature, found: FileFields) -> Any:
 
     columns = {}
     for each in signature.fields:
-        levels = found.levels.get(each.name)
-        if levels is None and each.kind == "category":
-            levels = each.levels or ()
-        values = rows[each.name]
-        columns[each.name] = (
-            values if levels is None else pd.Categorical(values, categories=list(levels))
-        )
+        columns[each.name] = rows[each.name]
+        if each.name in found.levels or each.kind == "category":
+            levels = found.levels.get(each.name, each.levels or ())
+            columns[each.name] = pd.Categorical(rows[each.name], categories=list(levels))
     return pd.DataFrame(columns)

@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 ONNX = "Export the model to ONNX, or save a booster in its library's own format."
 TORCH = "Load it where it is trusted, and export it with torch.onnx.export(…)."
@@ -181,24 +181,21 @@ def _weights(data: bytes) -> UnsafeFile | None:
 
 def _pickle(data: bytes) -> UnsafeFile | None:
     """Recognize pickles: from protocol 2 on by their first bytes, older ones by opcodes."""
-    marked = data[:1] == b"\x80" and data[1:2] and data[1] <= 5
-    if not marked and not _reads_as_pickle(data):
-        return None
+    is_marked = data[:1] == b"\x80" and data[1:2] and data[1] <= 5
+    if not is_marked:
+        if data[:1] not in b"(cN]}IJKLFGSTUVX)\x88\x89i" or not data:
+            return None
+        count, last = 0, ""
+        try:
+            for opcode, _, _ in pickletools.genops(io.BytesIO(data)):
+                count, last = count + 1, opcode.name
+                if count >= MAX_OPCODES:
+                    break
+            is_pickle = count >= MAX_OPCODES or (count > 1 and last == "STOP")
+        except Exception:  # pickletools passes on any error of its argument readers
+            is_pickle = count > 50 or b"c__builtin__\n" in data[:INSPECTED_BYTES]
+        if not is_pickle:
+            return None
     if b"torch" in data[:INSPECTED_BYTES] or data[2:12] == b"\x8a\nl\xfc\x9cF\xf9 j\xa8":
         return UnsafeFile(f"a pickle of PyTorch, {_PICKLE}", TORCH)
     return UnsafeFile(f"a pickle, {_PICKLE}", f"{ESTIMATOR} Or export it to ONNX.")
-
-
-def _reads_as_pickle(data: bytes) -> bool:
-    if data[:1] not in b"(cN]}IJKLFGSTUVX)\x88\x89i" or not data:
-        return False
-    count, last = 0, ""
-    found: Any
-    try:
-        for found, _, _ in pickletools.genops(io.BytesIO(data)):
-            count, last = count + 1, found.name
-            if count >= MAX_OPCODES:
-                return True
-    except Exception:  # pickletools passes on any error of its argument readers
-        return count > 50 or b"c__builtin__\n" in data[:INSPECTED_BYTES]
-    return count > 1 and last == "STOP"

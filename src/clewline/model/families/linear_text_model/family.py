@@ -84,60 +84,56 @@ class LinearTextFamily(Family):
                 f"{len(terms)} terms have weights of the shape {list(weights.shape)}.",
                 REGISTER_AGAIN,
             )
-        return FunctionPredictor(_Scorer(spec, cut, terms, weights, bias, idf, signature))
+        column = [field.name for field in signature.textual].index(spec.field)
+        return FunctionPredictor(_scorer(spec, terms, weights, bias, idf, cut, column))
 
 
-class _Scorer:
-    """Answers texts by the weights of their terms."""
+def _scorer(
+    spec: LinearTextSpec,
+    terms: list[str],
+    weights: Floats,
+    bias: Floats,
+    idf: Floats | None,
+    cut: Callable[[str], list[str]],
+    column: int,
+) -> Callable[[Columns], Outputs]:
+    """Return a function that answers texts by the weights of their terms."""
+    place_of = {term: place for place, term in enumerate(terms)}.get
+    weights = np.ascontiguousarray(weights)
 
-    def __init__(
-        self,
-        spec: LinearTextSpec,
-        cut: Callable[[str], list[str]],
-        terms: list[str],
-        weights: Floats,
-        bias: Floats,
-        idf: Floats | None,
-        signature: Signature,
-    ) -> None:
-        self._spec, self._cut = spec, cut
-        self._places = {term: place for place, term in enumerate(terms)}
-        self._weights, self._bias, self._idf = np.ascontiguousarray(weights), bias, idf
-        self._column = [field.name for field in signature.textual].index(spec.field)
-
-    def __call__(self, columns: Columns) -> Outputs:
-        """Answer rows; raises `InvalidInput` that names each text which is null."""
-        texts = columns.texts[:, self._column].tolist()
-        if None in texts:
-            places = (row for row, text in enumerate(texts) if text is None)
-            problems = tuple(
-                FieldProblem(row, self._spec.field, None, "a string: not null") for row in places
-            )
-            raise InvalidInput("The model takes no null.", "Send a string.", problems)
-        scores = np.empty((len(texts), len(self._bias)))
-        for row, text in enumerate(texts):
-            scores[row] = self._score(text)
-        return _answer(scores, self._spec.link)
-
-    def _score(self, text: str) -> Floats:
-        found = Counter(map(self._places.get, self._cut(text)))
+    def score(text: str) -> Floats:
+        found = Counter(map(place_of, cut(text)))
         found.pop(None, None)
         if not found:
-            return self._bias
+            return bias
         places = np.fromiter(found.keys(), np.intp, len(found))
         counts: Floats = np.fromiter(found.values(), np.float64, len(found))
-        spec = self._spec
         if spec.binary:
             counts = np.ones(len(counts))
         if spec.sublinear:
             counts = np.log(counts) + 1.0
-        if self._idf is not None:
-            counts = counts * self._idf[places]
+        if idf is not None:
+            counts = counts * idf[places]
         if spec.norm is not None:
             size = np.abs(counts).sum() if spec.norm == "l1" else math.sqrt((counts * counts).sum())
             counts = counts / size if size else counts
-        total: Floats = np.add.reduce(counts[:, None] * self._weights[places], axis=0) + self._bias
+        total: Floats = np.add.reduce(counts[:, None] * weights[places], axis=0) + bias
         return total
+
+    def answer(columns: Columns) -> Outputs:
+        texts = columns.texts[:, column].tolist()
+        if None in texts:
+            places = (row for row, text in enumerate(texts) if text is None)
+            problems = tuple(
+                FieldProblem(row, spec.field, None, "a string: not null") for row in places
+            )
+            raise InvalidInput("The model takes no null.", "Send a string.", problems)
+        scores = np.empty((len(texts), len(bias)))
+        for row, text in enumerate(texts):
+            scores[row] = score(text)
+        return _answer(scores, spec.link)
+
+    return answer
 
 
 def array_from_bytes(data: bytes) -> Floats:

@@ -19,7 +19,7 @@ from clewline.model.families.family import (
     loaded_class,
     require_files,
 )
-from clewline.model.families.sklearn import pipelines
+from clewline.model.families.sklearn import lowering, pipelines, trees
 from clewline.model.runtime.frames import frame_of
 from clewline.model.runtime.outputs import FunctionTransformer, Outputs, columns_as_outputs
 from clewline.signature.columns import Columns
@@ -130,21 +130,15 @@ class SklearnFamily(EstimatorFamily):
 
     def known_texts(self, steps: list[Any]) -> set[str]:
         """Return categories, fills and missing values that are strings."""
-        from clewline.model.families.sklearn.lowering import known_texts
-
-        return known_texts(steps)
+        return lowering.known_texts(steps)
 
     def lower(self, step: Any, columns: list[Any]) -> list[Any]:
         """Pass columns through a transformer, by its own arithmetic."""
-        from clewline.model.families.sklearn.lowering import lower
-
-        return lower(step, columns)
+        return lowering.lower(step, columns)
 
     def tree_ensemble(self, model: Any, *, exact_ties: bool, from_arrow: bool) -> Any:
         """Read the trees of a tree estimator."""
-        from clewline.model.families.sklearn.trees import tree_ensemble
-
-        return tree_ensemble(model, exact_ties=exact_ties)
+        return trees.tree_ensemble(model, exact_ties=exact_ties)
 
     def takes_texts(self, model: Any) -> bool:
         """Say whether a model begins with a vectorizer."""

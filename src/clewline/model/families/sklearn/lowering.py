@@ -102,32 +102,30 @@ def _function(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
 
 
 def _imputer(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
-    kept = [
-        _imputed(step.missing_values, fill, column)
-        for fill, column in zip(step.statistics_.tolist(), columns, strict=True)
-        if not _is_nan(fill)
-    ]
-    indicated = step.indicator_.features_.tolist() if step.add_indicator else []
-    return kept + [_indicator(step.missing_values, columns[index]) for index in indicated]
-
-
-def _imputed(missing: Any, fill: Any, column: LoweredColumn) -> LoweredColumn:
-    if isinstance(column, NumberColumn):
-        if not _is_nan(missing):
-            raise NotConvertible(f"SimpleImputer of numbers with missing_values={missing!r}")
-        return column.then(ColumnOp("fill", float(fill)))
-    code = _code(column)
-    values = [fill if _is_missing(value, missing) else value for value in code.values.tolist()]
-    filled = np.array(values, np.float64) if code.encoded else object_array(values)
-    return CodeColumn(code.field, filled, code.refused)
-
-
-def _indicator(missing: Any, column: LoweredColumn) -> LoweredColumn:
-    if isinstance(column, NumberColumn):
-        return NumberColumn(column.field, (*column.ops, ColumnOp("isnan")), column.single)
-    code = _code(column)
-    found = [float(_is_missing(value, missing)) for value in code.values.tolist()]
-    return CodeColumn(code.field, np.array(found), code.refused)
+    missing = step.missing_values
+    out: list[LoweredColumn] = []
+    for fill, column in zip(step.statistics_.tolist(), columns, strict=True):
+        if _is_nan(fill):
+            continue
+        if isinstance(column, NumberColumn):
+            if not _is_nan(missing):
+                raise NotConvertible(f"SimpleImputer of numbers with missing_values={missing!r}")
+            out.append(column.then(ColumnOp("fill", float(fill))))
+            continue
+        code = _code(column)
+        values = [fill if _is_missing(value, missing) else value for value in code.values.tolist()]
+        filled = np.array(values, np.float64) if code.encoded else object_array(values)
+        out.append(CodeColumn(code.field, filled, code.refused))
+    for index in step.indicator_.features_.tolist() if step.add_indicator else ():
+        column = columns[index]
+        if isinstance(column, NumberColumn):
+            ops = (*column.ops, ColumnOp("isnan"))
+            out.append(NumberColumn(column.field, ops, column.single))
+            continue
+        code = _code(column)
+        found = [float(_is_missing(value, missing)) for value in code.values.tolist()]
+        out.append(CodeColumn(code.field, np.array(found), code.refused))
+    return out
 
 
 def _scaler(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:

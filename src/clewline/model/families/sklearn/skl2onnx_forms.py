@@ -20,6 +20,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -181,7 +182,7 @@ def _convert(model: Any, kind: Any, *, zipmap: bool = False) -> onnx.ModelProto:
     final, _ = final_and_steps(model)
     has_option = hasattr(final, "classes_") and not zipmap
     try:
-        with warnings.catch_warnings(action="ignore"), _TimeLimit(CONVERSION_S):
+        with warnings.catch_warnings(action="ignore"), _time_limit(CONVERSION_S):
             found: onnx.ModelProto = convert_sklearn(
                 model,
                 initial_types=[("x", kind)],
@@ -203,28 +204,26 @@ class ConversionTimeout(Exception):
         return f"the conversion did not end within {CONVERSION_S:g} s"
 
 
-class _TimeLimit:
-    """Raises `ConversionTimeout` in this thread, between two steps of Python, after a time."""
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `ConversionTimeout` in this thread, between two steps of Python, after a time."""
+    lock, is_over, thread = threading.Lock(), threading.Event(), threading.get_ident()
 
-    def __init__(self, seconds: float) -> None:
-        self._lock, self._is_over = threading.Lock(), False
-        self._thread = threading.get_ident()
-        self._timer = threading.Timer(seconds, self._raise)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._is_over = True
-        self._timer.cancel()
-
-    def _raise(self) -> None:
-        with self._lock:
-            if not self._is_over:
+    def interrupt() -> None:
+        with lock:
+            if not is_over.is_set():
                 error = ctypes.py_object(ConversionTimeout)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), error)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
+
+    timer = threading.Timer(seconds, interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        with lock:
+            is_over.set()
+        timer.cancel()
 
 
 def _answer(graph: OnnxGraph, signature: Signature, model: Any, answers: list[str]) -> None:
