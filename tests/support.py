@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -48,6 +49,18 @@ async def wait_until(condition: Callable[[], T], seconds: float = PATIENCE_S) ->
         assert time.monotonic() < give_up, f"waited {seconds} s for {condition}"
         await asyncio.sleep(0.002)
     return found
+
+
+@contextmanager
+def tmpfs(path: Path, options: str) -> Iterator[Path]:
+    """Mount a file system in memory for the block, or skip the test without the right to do so."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system: run the tests as root")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def free_port() -> int:

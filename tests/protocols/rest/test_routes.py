@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import wait_for
+from support import tmpfs, wait_for
 
 from clewline.errors import NotFound, StoreReadOnly
 from clewline.protocols.app import HttpApp
@@ -441,12 +441,8 @@ def test_a_revision_that_cannot_be_loaded_leaves_the_one_before_in_place(loans, 
 def small_log(loans) -> Iterator[Path]:
     """The project's log on a file system of 512 KiB."""
     loans.project.log.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(loans.project.log)]
-    done = subprocess.run(mount, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
-    yield loans.project.log
-    subprocess.run(["umount", str(loans.project.log)], check=True)
+    with tmpfs(loans.project.log, "size=512k") as path:
+        yield path
 
 
 def test_on_a_full_disk_nothing_is_answered_unlogged_and_the_server_recovers(loans, small_log, up):

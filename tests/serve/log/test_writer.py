@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import PATIENCE_S, start_process
+from support import PATIENCE_S, start_process, tmpfs
 
 from clewline.errors import Fault, IntegrityError, NotFound, StoreFull, StoreReadOnly
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
@@ -357,26 +357,18 @@ def test_only_this_user_may_read_or_lock_the_log(tmp_path: Path, frame: MakeFram
     assert modes == {0o700, 0o600}
 
 
-def mount(path: Path, *options: str) -> Iterator[Path]:
-    done = subprocess.run(["mount", *options, str(path)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "disk").mkdir()
-    yield from mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=512k", "tmpfs")
+    with tmpfs(tmp_path / "disk", "size=512k") as path:
+        yield path
 
 
 @pytest.fixture
 def read_only_disk(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "disk").mkdir()
-    yield from mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=512k,ro", "tmpfs")
+    with tmpfs(tmp_path / "disk", "size=512k,ro") as path:
+        yield path
 
 
 def test_on_a_full_disk_a_batch_is_logged_whole_or_refused_until_there_is_room(
