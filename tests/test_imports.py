@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "clewline"
 
@@ -36,9 +35,6 @@ LINE = (
     "testing",
 )
 
-# What `clewline/__init__.py` itself defines.
-OWN_NAMES = {"__version__"}
-
 # Libraries that only these parts may import.
 HOMES = {
     "sqlalchemy": {"store"},
@@ -62,71 +58,80 @@ HOMES = {
     "argparse": set(),
 }
 
-MODULES = sorted(
-    path
-    for path in SOURCE.rglob("*.py")
-    if "templates" not in path.relative_to(SOURCE).parts and path != SOURCE / "__init__.py"
-)
-
-
-def imported(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in the file."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
-            module = node.module or ""
-            found.add(module)
-            found.update(f"{module}.{alias.name}" for alias in node.names)
-    return found
-
-
-def part(module: str) -> str:
-    """The part of clewline that a dotted name lies in."""
-    return module.split(".")[1]
-
-
-def name(path: Path) -> str:
-    return str(path.relative_to(SOURCE))
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_module_imports_only_what_stands_before_it_in_the_line(path: Path) -> None:
-    own = LINE.index(path.relative_to(SOURCE).parts[0].removesuffix(".py"))
-    ours = {part(module) for module in imported(path) if module.startswith("clewline.")}
-    outward = {module for module in ours - OWN_NAMES if LINE.index(module) > own}
-    assert not outward
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_library_with_a_home_is_imported_nowhere_else(path: Path) -> None:
-    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    away = {
-        module for module in imported(path) if own not in HOMES.get(module.split(".")[0], {own})
-    }
-    assert not away
-
-
-def test_no_modules_import_each_other_in_a_circle() -> None:
-    by_name = {dotted(path): path for path in MODULES}
-    graph = {own: needed(path, set(by_name)) - {own} for own, path in by_name.items()}
-    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
-
 
 def dotted(path: Path) -> str:
-    """The dotted name of a module."""
+    """Return the dotted name of a module."""
     return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-def needed(path: Path, known: set[str]) -> set[str]:
-    """The modules that a file takes names from; `from package import module` takes the module."""
-    found: set[str] = set()
+MODULES = {
+    dotted(path): path
+    for path in sorted(SOURCE.rglob("*.py"))
+    if "templates" not in path.relative_to(SOURCE).parts
+}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """List the modules that a file imports, also by strings such as "clewline.cli.run:app"."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {name if name in known else str(node.module) for name in names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found & known
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            for alias in node.names:
+                module = f"{node.module}.{alias.name}"
+                yield module if module in MODULES else str(node.module)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            module = node.value.partition(":")[0]
+            if module in MODULES and MODULES[module].name != "__init__.py":
+                yield module
+
+
+IMPORTS = {name: sorted(set(imported(path)) - {name}) for name, path in MODULES.items()}
+
+
+def part(module: str) -> str:
+    """Return the part of clewline that a module lies in; empty for the package and for others."""
+    return module.split(".")[1] if module.startswith("clewline.") else ""
+
+
+def folder(module: str) -> str:
+    """Return the package that a module stands in."""
+    path = MODULES[module]
+    return module if path.name == "__init__.py" else module.rpartition(".")[0]
+
+
+def test_a_module_imports_only_parts_that_stand_before_its_own() -> None:
+    outward = [
+        f"{name} imports {module}"
+        for name, modules in IMPORTS.items()
+        if part(name)
+        for module in modules
+        if part(module) and LINE.index(part(module)) > LINE.index(part(name))
+    ]
+    assert not outward
+
+
+def test_a_library_with_a_home_is_imported_nowhere_else() -> None:
+    away = [
+        f"{name} imports {module}"
+        for name, modules in IMPORTS.items()
+        for module in modules
+        if part(name) not in HOMES.get(module.split(".")[0], {part(name)})
+    ]
+    assert not away
+
+
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    graph = {
+        name: [each for each in modules if each in MODULES] for name, modules in IMPORTS.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+def test_no_packages_import_each_other_in_a_cycle() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, modules in IMPORTS.items():
+        needed = {folder(module) for module in modules if module in MODULES}
+        graph.setdefault(folder(name), set()).update(needed - {folder(name), "clewline"})
+    TopologicalSorter(graph).prepare()
