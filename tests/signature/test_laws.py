@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clewline.errors import InvalidInput
-from clewline.signature import json_rows
+from clewline.signature import dataframes, json_rows
 from clewline.signature.check import Checker
 from clewline.signature.field import Field, Output, Signature
 
@@ -259,3 +259,10 @@ def test_typed_columns_and_json_give_the_same_arrays(make: Any) -> None:
     expected = by_json(body)
     assert verdict(CHECKER.table, make(columns)) == expected
     assert len(expected[2]) == 1
+
+
+def test_a_nan_of_either_sign_is_one_null() -> None:
+    for values in ([1.0, -math.nan], [1.0, -math.nan, None]):
+        series = dataframes.open_table(pl.DataFrame({"a": values}))["a"]
+        expected = np.array([1.0, *[math.nan] * (len(values) - 1)])
+        assert dataframes.column_floats(series).tobytes() == expected.tobytes()

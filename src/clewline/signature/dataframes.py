@@ -85,11 +85,10 @@ def column_floats(series: nw.Series[Any]) -> NDArray[np.float64]:
     import numpy as np
 
     missing = null_mask(series)
-    if not missing.any():
-        return np.asarray(series.to_numpy(), dtype=np.float64)
-    numbers = np.array(series.fill_null(0).to_numpy(), dtype=np.float64)
-    numbers[missing] = np.nan
-    return numbers
+    filled = series.fill_null(0) if missing.any() else series
+    numbers = np.asarray(filled.to_numpy(), dtype=np.float64)
+    missing = missing | np.isnan(numbers)  # a table's NaN may have another sign
+    return np.where(missing, np.nan, numbers) if missing.any() else numbers
 
 
 def null_mask(series: nw.Series[Any]) -> NDArray[np.bool_]:
