@@ -106,3 +106,24 @@ def test_every_link_between_the_documents_leads_somewhere(path: Path) -> None:
         if not (path.parent / target).exists()
     ]
     assert not broken
+
+
+PATH = re.compile(r"`([\w./-]+\.py|(?:docs|scripts|tests)/[\w./-]*)`")
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_path_that_a_page_for_engineers_names_exists(page: str) -> None:
+    paths = [path for path in PATH.findall((ROOT / page).read_text("utf-8")) if "NAME" not in path]
+    assert paths
+    folders = (ROOT, SOURCE / "clewline")
+    assert not [path for path in paths if not any((folder / path).exists() for folder in folders)]
+
+
+def test_every_page_is_linked_from_the_readme_or_from_another_page() -> None:
+    linked = {
+        (path.parent / target).resolve()
+        for path in DOCUMENTS
+        for target in LINK.findall(path.read_text("utf-8"))
+        if (path.parent / target).resolve() != path
+    }
+    assert not set(ROOT.glob("docs/**/*.md")) - linked

@@ -24,9 +24,10 @@ from clewline.serve.graph.fields import NodeFit
 from clewline.serve.graph.node import Batch, Node, NodeAnswers
 from clewline.serve.graph.node_kind import NodeKind
 from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
-from clewline.serve.graph.routers.router import RouteContext, Router
+from clewline.serve.graph.routers.router import RouteContext, Router, record_state
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Output, Signature
+from clewline.store.records import RouterState
 
 __all__ = [
     "Batch",
@@ -52,7 +53,9 @@ __all__ = [
     "RequestRows",
     "RouteContext",
     "Router",
+    "RouterState",
     "Signature",
     "Transformer",
     "WrittenNode",
+    "record_state",
 ]

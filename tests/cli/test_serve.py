@@ -51,7 +51,7 @@ def test_a_server_announces_its_address_refuses_a_second_on_its_port_and_stops_o
     ("words", "status", "said"),
     [
         (["--port", "70000"], 2, "--port must be at most 65535 (got 70000)"),
-        (["--host", "0.0.0.0", "--port", "0"], 2, "no token is in force"),
+        (["--host", "0.0.0.0", "--port", "0"], 2, "there is no valid token"),
         (["--host", "example", "--port", "0"], 2, "not an IP address"),
         (["nope", "--access-log", "-", "--port", "0"], 2, "There is no endpoint 'nope'"),
     ],

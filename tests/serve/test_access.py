@@ -217,7 +217,7 @@ def test_loopback_is_bound_without_tokens(project, host):
     assert not access.tokens_required(host, require_tokens=False)
     assert access.tokens_required(host, require_tokens=True)
     (warning,) = access.check_bind(project, host, require_tokens=True)
-    assert "none is in force" in warning
+    assert "there is no valid one" in warning
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "2001:db8::1"])

@@ -397,3 +397,7 @@ def test_an_answered_request_leaves_nothing_for_the_garbage_collector(project: P
         assert left.isdisjoint({"Request", "Call", "Part", "Ask"})
 
     run(project, test)
+
+
+async def test_a_server_that_was_not_opened_can_be_closed(project: Project) -> None:
+    assert await EndpointServer(project).close()

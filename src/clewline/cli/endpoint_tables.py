@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from clewline.cli.lineage_text import limits_text
 from clewline.cli.output import console, make_table, print_message
 from clewline.formatting import format_list, format_time, short_digest
 from clewline.serve import revision as revisions
@@ -82,8 +83,8 @@ def show_endpoint(live: Revision, state: LiveRevision, history: Sequence[Revisio
         pinned.add_row("", "[dim]package[/dim]", name, short_digest(digest))
     if live.code is not None:
         pinned.add_row("", "[dim]code[/dim]", short_digest(live.code), "")
-    if live.accepted.get("fields"):
-        pinned.add_row("", "[dim]accepted[/dim]", ", ".join(live.accepted["fields"]), "")
+    for name, limits in live.accepted.get("fields", {}).items():
+        pinned.add_row("", "[dim]accepted[/dim]", name, limits_text(limits))
     out.print(pinned)
     past = make_table("revision", "applied", "models")
     for item in history:

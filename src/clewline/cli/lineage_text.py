@@ -160,16 +160,18 @@ def _revision(revision: Revision, facts: Facts, forward: bool) -> FactTexts:
     if revision.graph:
         texts.append(("graph", format_list(graph_parts(revision.graph))))
     if accepted := revision.accepted.get("fields"):
-        limits = []
-        for name, limit in accepted.items():
-            bounds, levels = limit.get("bounds"), limit.get("levels")
-            parts = [f"{bounds[0]} to {bounds[1]}"] if bounds else []
-            parts += [format_count(len(levels), "level")] if levels else []
-            limits.append(f"{name} {' and '.join(parts)}")
+        limits = (f"{name} {limits_text(limit)}" for name, limit in accepted.items())
         texts.append(("accepted", format_list(limits)))
     if forward:
         texts.append(("answers", f"`clewline predictions list --endpoint {revision.endpoint}`"))
     return texts
+
+
+def limits_text(accepted: dict[str, Any]) -> str:
+    """Return the accepted bounds and levels of a field as text."""
+    bounds, levels = accepted.get("bounds"), accepted.get("levels")
+    parts = [f"{bounds[0]} to {bounds[1]}"] if bounds else []
+    return " and ".join([*parts, format_count(len(levels), "level")] if levels else parts)
 
 
 def _model(version: ModelVersion, facts: Facts) -> FactTexts:

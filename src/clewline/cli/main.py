@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "models": ("models:app", "List, show, compare, verify and promote model versions.", WORK),
     "endpoints": ("endpoints:app", "List, show, check and apply endpoints.", SERVE),
     "serve": ("serve:serve", "Start the prediction server.", SERVE),
-    "up": ("serve:up", "Start everything that one machine needs.", SERVE),
+    "up": ("serve:up", "Start the server with all live endpoints.", SERVE),
     "tokens": ("tokens:app", "Add, list and revoke access tokens.", SERVE),
     "predictions": ("predictions:app", "List, show and compact predictions.", SERVE),
     "why": ("why:why", "Follow the lineage back: what made this?", LINEAGE),

@@ -99,7 +99,7 @@ def serve(*names: str, flags: Flags = None) -> None:
 
 
 def up(*, flags: Flags = None) -> None:
-    """Start everything for one machine: today that is the prediction server."""
+    """Start the server with all live endpoints."""
     serve(flags=flags)
 
 

@@ -319,7 +319,7 @@ def check_bind(
 
     Raises:
         UsageError: It is not an IP address.
-        Forbidden: It is not a loopback address, and no token is in force.
+        Forbidden: It is not a loopback address, and there is no valid token.
     """
     from clewline.store.store import Store
 
@@ -330,9 +330,9 @@ def check_bind(
             found = store.catalog.find(Token, limit=None)
         if all(token_state(token) != "in force" for token in found):
             if not is_loopback:
-                message = f"Callers beyond this machine reach {host}, and no token is in force."
+                message = f"Other machines can reach {host}, and there is no valid token."
                 raise Forbidden(message, ADD_TOKEN)
-            warnings.append(f"Tokens are required, but none is in force. {ADD_TOKEN}")
+            warnings.append(f"Tokens are required, but there is no valid one. {ADD_TOKEN}")
     if not (is_loopback or tls or behind_proxy):
         warnings.append(
             f"{host} is not a loopback address and TLS is off: tokens and rows travel unencrypted. "

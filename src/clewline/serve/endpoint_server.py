@@ -138,6 +138,7 @@ class EndpointServer:
         self._log: LogWriter
         self._follower: CatalogFollower
         self._watcher: asyncio.Task[None] | None = None
+        self._is_open = False
         self._stopping = False
         self._opened = ExitStack()  # closes everything, the last opened first
         self._opened.callback(self.shadows.close)
@@ -155,6 +156,7 @@ class EndpointServer:
         prepare_decoders()
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines()
+        self._is_open = True
         self.body_queue = BodyQueue()
         self._store = self._opened.enter_context(Store.open(self.project.store_root, write=False))
         for name in self._names or ():
@@ -485,16 +487,17 @@ class EndpointServer:
 
     async def _close_all(self, until: float) -> bool:
         """Close everything on a thread of its own, because a disk may hang."""
-        self.deadlines.close()
-        closed = asyncio.Event()
+        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+        if self._is_open:
+            self.deadlines.close()
 
         def close() -> None:
             try:
                 self._opened.close()
             except Exception:
                 logger.exception("the endpoints could not be closed cleanly")
-            if not self.loop.is_closed():
-                self.loop.call_soon_threadsafe(closed.set)
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(closed.set)
 
         threading.Thread(target=close, name="clewline-close", daemon=True).start()
         limit_s = max(until - time.monotonic(), MIN_CLOSE_S)
