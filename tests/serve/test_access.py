@@ -228,7 +228,7 @@ def test_beyond_loopback_nothing_is_bound_without_a_token_in_force(project, stor
     access.add_token(store, ["predict"])
     assert access.tokens_required(host, require_tokens=False)
     (warning,) = access.check_bind(project, host)
-    assert "clear text" in warning
+    assert "unencrypted" in warning
     assert access.check_bind(project, host, tls=True) == []
     assert access.check_bind(project, host, behind_proxy=True) == []
 
