@@ -286,4 +286,4 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = Non
     if otherwise is not None:
         return otherwise
     rest = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"Known names: {', '.join(names[:10])}{rest}." if names else "There are none yet."
+    return f"Known names: {', '.join(names[:10])}{rest}." if names else "None exists yet."

@@ -49,7 +49,7 @@ def test_a_token_expires_and_can_be_revoked(run):
     assert run("revoke", made["id"])[0] == 0
     (listed,) = json.loads(run("list", "--json")[1])
     assert listed["revoked"] is not None
-    assert not listed["in_force"]
+    assert not listed["valid"]
     assert "revoked" in run("list")[1]
 
 

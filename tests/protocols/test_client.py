@@ -140,10 +140,12 @@ def test_endpoints_are_described(client):
 def test_an_endpoint_is_unloaded_and_loaded(client):
     client.unload("income")
     try:
+        assert not client.endpoint("income").ready
         with pytest.raises(NotFound, match="unloaded"):
             client.predict("income", ROWS)
     finally:
         client.load("income")
+    assert client.endpoint("income").ready
     assert len(client.predict("income", ROWS)) == 2
 
 

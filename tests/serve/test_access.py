@@ -1,4 +1,4 @@
-"""Tokens allow their roles as long as they are in force, and nothing else does."""
+"""Tokens allow their roles as long as they are valid, and nothing else does."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_loopback_is_bound_without_tokens(project, host):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "2001:db8::1"])
-def test_beyond_loopback_nothing_is_bound_without_a_token_in_force(project, store, host):
+def test_beyond_loopback_nothing_is_bound_without_a_valid_token(project, store, host):
     access.revoke_token(store, access.add_token(store, ["predict"]).token.id)
     with pytest.raises(Forbidden, match="clewline tokens add"):
         access.check_bind(project, host)

@@ -98,17 +98,17 @@ def _shown(token: Token) -> dict[str, Any]:
     """Return a token without the digest of its secret."""
     shown = msgspec.to_builtins(token)
     del shown["digest"]
-    return {**shown, "in_force": access.token_state(token) == "in force"}
+    return {**shown, "valid": access.token_state(token) == "valid"}
 
 
 def _print_list(tokens: list[dict[str, Any]]) -> None:
     if not tokens:
         print_message(f"There are no tokens. {access.ADD_TOKEN}")
     for token in tokens:
-        state = "in force" if token["in_force"] else "expired"
+        state = "valid" if token["valid"] else "expired"
         if token["revoked"] is not None:
             state = f"revoked {format_time(token['revoked'])}"
         elif token["expires"] is not None:
-            state += f" {'until' if token['in_force'] else 'since'} {format_time(token['expires'])}"
+            state += f" {'until' if token['valid'] else 'since'} {format_time(token['expires'])}"
         roles = ", ".join(token["roles"])
         console().print(f"{token['id']}  {roles:<24}  {state:<34}  {token['note']}", markup=False)

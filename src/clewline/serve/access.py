@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 Role = Literal["predict", "review", "operate"]
 Need = Literal["predict", "review", "operate", "any"]
 """The role that a route needs, or any valid token."""
-TokenState = Literal["in force", "revoked", "expired"]
+TokenState = Literal["valid", "revoked", "expired"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 POLL_S = 0.5
@@ -120,7 +120,7 @@ class TokenChecker:
             The id of the token; None if none was presented and none is required.
 
         Raises:
-            Unauthorized: There is no token, or it is not in force.
+            Unauthorized: There is no token, or it is not valid.
             Forbidden: The token does not have the role.
             TooManyFailures: The token is wrong, and so were many before it from this address.
         """
@@ -144,7 +144,7 @@ class TokenChecker:
             blake3(secret.encode()).digest(), bytes.fromhex(token.digest)
         ):
             raise self._fail(peer, "it is not known", "The token is not known.")
-        if (state := token_state(token)) != "in force":
+        if (state := token_state(token)) != "valid":
             reason = f"{identifier} is {state}"
             raise self._fail(peer, reason, f"The token {reason}.")
         if need != "any" and need not in token.roles:
@@ -268,11 +268,11 @@ def revoke_token(store: Store, identifier: str) -> Token:
 
 
 def token_state(token: Token) -> TokenState:
-    """Return whether a token is in force, or why not."""
+    """Return whether a token is valid, or why not."""
     if token.revoked is not None:
         return "revoked"
     is_over = token.expires is not None and token.expires <= time.time()
-    return "expired" if is_over else "in force"
+    return "expired" if is_over else "valid"
 
 
 def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -328,7 +328,7 @@ def check_bind(
     if tokens_required(host, require_tokens):
         with Store.open(project.store_root, write=False) as store:
             found = store.catalog.find(Token, limit=None)
-        if all(token_state(token) != "in force" for token in found):
+        if all(token_state(token) != "valid" for token in found):
             if not is_loopback:
                 message = f"Other machines can reach {host}, and there is no valid token."
                 raise Forbidden(message, ADD_TOKEN)

@@ -39,7 +39,7 @@ TAGS = {
 }
 REFUSALS = {
     "400": "The body does not match its content type, holds no rows, or a header is wrong.",
-    "401": "There is no token, or it is not in force.",
+    "401": "There is no token, or it is not valid.",
     "403": "The token has no role that allows this.",
     "404": "There is no such endpoint, or an operator has unloaded it.",
     "406": "No format in Accept can be written.",

@@ -227,7 +227,8 @@ def _read_route(name: str, role: Need | None, answer: Callable[[], HttpResponse]
 
 
 def _summary(endpoint: ServedEndpoint) -> dict[str, Any]:
-    summary: dict[str, Any] = {"endpoint": endpoint.name, "ready": endpoint.trouble is None}
+    is_ready = endpoint.trouble is None and endpoint.state != "unloaded"
+    summary: dict[str, Any] = {"endpoint": endpoint.name, "ready": is_ready}
     if endpoint.serving is not None:
         live = endpoint.serving.loaded.revision
         summary |= {"revision": live.ref, "models": live.models}

@@ -247,8 +247,8 @@ def _labels(
                 return tuple(each.ints)
     if given.target is None or given.train is None:
         raise NotSupported(
-            f"The file answers labels ({label.name!r}) and does not say which there are.",
-            "Pass the training table and target=, or a signature with the labels.",
+            f"The file answers labels ({label.name!r}), but does not list them.",
+            "Pass the training table and the target, or a signature with the labels.",
         )
     values = dataframes.column_values(given.train, given.target)
     return tuple(sorted({value for value in values if value is not None}))

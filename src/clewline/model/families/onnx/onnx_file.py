@@ -87,7 +87,7 @@ def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
     equality = EquivalenceRecord(
         verified=False,
         form="the ONNX file",
-        reason=f"it was brought as it is (by {producer}, operator set {opset})",
+        reason=f"it was imported unchanged (made by {producer}, operator set {opset})",
         rows=count if len(rows) else 0,
         synthetic_rows=0 if len(rows) else SYNTHETIC_ROWS,
         **batch_record(min(count, SAMPLED), CALLS, call.rows_per_call),
