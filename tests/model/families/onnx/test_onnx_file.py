@@ -164,7 +164,7 @@ REFUSED = {
     "No Op registered for Magic": lambda: graph("Magic", ["n", 3]),
     "does not fix the shape": lambda: graph("Relu", ["n", "k"]),
     "weights in other files": outside,
-    "no ONNX model": lambda: b"nothing at all",
+    "neither an ONNX model nor": lambda: b"nothing at all",
     "a pickle": lambda: pickle.dumps({}),
     "a ZIP archive": lambda: b"PK\x03\x04 and more",
 }
