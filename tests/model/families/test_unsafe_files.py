@@ -88,7 +88,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "lfs"),
     "a page of HTML": (b"<!DOCTYPE html><html>", "download"),
     "a file compressed by gzip": (gzip.compress(b"tree\nnum_class=1\n"), "Unpack"),
-    "no ONNX model": (b"", "ONNX"),
+    "neither an ONNX model": (b"", "ONNX"),
 }
 
 
