@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from clewline.project import Project
 Shop = Callable[..., Project]
 
 ROOT = Path(__file__).parent.parent
+
+# Tests rewrite modules within a second; a compiled file of the earlier text would be taken for it.
+sys.dont_write_bytecode = True
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("clewline", deadline=None)
