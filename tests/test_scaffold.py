@@ -90,5 +90,5 @@ def test_a_repository_keeps_its_readme_and_its_git_learns_to_ignore_the_store(
 
 
 def test_an_unknown_template_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="empty, tumours"):
+    with pytest.raises(NotFound, match="empty or tumours"):
         scaffold.create(tmp_path / "x", template="tumour")

@@ -178,7 +178,7 @@ def test_a_process_that_exits_as_it_loads_is_a_failed_model(package: Any) -> Non
 def test_it_ends_with_its_server_even_while_it_computes(files: dict[str, bytes]) -> None:
     process = ModelProcess("moods@3")
     head = messages.LoadRequest("moods@3", "python_class", SIGNATURE, list(files))
-    message = messages.Message(head, list(messages.file_arrays(list(files.values()))))
+    message = messages.Message(head, [np.frombuffer(data, np.uint8) for data in files.values()])
     process.ask(message, until=time.monotonic() + 60)
     messages.send(process._channel, messages.rows_message(asked("hang")))
     os.close(process._lifeline)  # what the kernel does when a server is killed
