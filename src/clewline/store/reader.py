@@ -135,27 +135,36 @@ class CatalogReader(RecordQueries):
                 f"The catalog {self.path} was deleted while it was in use.",
                 "Restore it from a backup, then start this process again.",
             ) from error
-        if file != self._local.file:  # another file lies there now, such as a restored backup
+        if file != self._local.opened.file:  # another file is there now, such as a restored backup
             self.close()
             connection = self.connection()
         return file, int(connection.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         """Close this thread's connection; the next read opens another."""
-        discard(getattr(self._local, "connection", None), getattr(self._local, "pid", 0))
-        self._local.connection = None
+        self._local.opened = None
 
     def connection(self) -> sqlite3.Connection:
         """Return this thread's connection, opened when there is none in this process."""
-        local = self._local
-        connection: sqlite3.Connection | None = getattr(local, "connection", None)
-        if connection is None or local.pid != os.getpid():
-            self.close()
-            local.file = self.path.stat().st_ino if self.path.exists() else 0
-            connection = connect(self.path)
-            schema_version(connection)
-            local.connection, local.pid = connection, os.getpid()
-        return connection
+        opened: _Opened | None = getattr(self._local, "opened", None)
+        if opened is None or opened.pid != os.getpid():
+            file = self.path.stat().st_ino if self.path.exists() else 0
+            opened = _Opened(connect(self.path), file)
+            schema_version(opened.connection)
+            self._local.opened = opened
+        return opened.connection
+
+
+class _Opened:
+    """A connection of one thread, closed when that thread ends or opens another."""
+
+    def __init__(self, connection: sqlite3.Connection, file: int) -> None:
+        self.connection = connection
+        self.file = file  # the inode of the catalog
+        self.pid = os.getpid()
+
+    def __del__(self) -> None:
+        discard(self.connection, self.pid)
 
 
 def connect(path: Path) -> sqlite3.Connection:
