@@ -290,6 +290,15 @@ def test_an_accepted_bound_and_an_accepted_level_hold_on_both_ways():
         assert [(p.row, p.field) for p in found] == [(1, "age"), (1, "job")]
 
 
+def test_a_misspelt_input_gets_its_hint_however_many_were_misspelt_before():
+    for number in range(250):
+        asked = request([ROW])
+        asked["inputs"][0]["name"] = f"{number}agr"
+        problems(asked)
+    asked["inputs"][0]["name"] = "agr"
+    assert any("did you mean 'age'?" in problem.expected for problem in problems(asked))
+
+
 def test_every_input_that_does_not_fit_is_named_with_the_nearest():
     asked = request([ROW])
     inputs = asked["inputs"]

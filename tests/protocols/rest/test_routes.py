@@ -433,8 +433,8 @@ def test_a_revision_that_cannot_be_loaded_leaves_the_one_before_in_place(loans, 
     shown = server.ask("GET", "/v1/endpoints/income")[1]
     assert "signature.json" in shown["failure"]["message"]
     loans.apply("income@1")
-    wait_for(lambda: server.ask("GET", "/health/ready")[0] == 200)
-    assert server.predict(ROW)[1]["revision"] == "income#3"
+    wait_for(lambda: server.predict(ROW)[1]["revision"] == "income#3")
+    assert server.ask("GET", "/health/ready")[0] == 200
 
 
 @pytest.fixture

@@ -105,7 +105,6 @@ class InferRequestReader:
     def __init__(self, checker: Checker) -> None:
         self._row_type, self._rules = checker.row_type, checker.rules
         self._fields = [field.name for field in checker.signature.fields]
-        self._suggestions = NameSuggestions(self._fields)
         self._layouts: dict[tuple[TensorKey, ...], _TensorLayout] = {}
         self._takes_matrix = takes_matrix(checker.signature)
         self.one_row = OneRowReader()
@@ -189,11 +188,12 @@ class InferRequestReader:
             for name, field in fields.items()
             if name not in names
         ]
+        suggestions = NameSuggestions(fields)
         seen = set[str]()
         for key in keys:
             (name, datatype, *_), expected = key, None
             if name not in fields:
-                expected = f"no such input{self._suggestions.hint(name)}"
+                expected = f"no such input{suggestions.hint(name)}"
             elif name in seen:
                 expected = "one input of this name"
             elif (problem := _key_problem(key)) is not None:
