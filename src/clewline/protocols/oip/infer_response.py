@@ -98,7 +98,9 @@ def apply_parameters(predict_request: PredictRequest, options: InferOptions) -> 
     Raises:
         BadRequest: They are not right.
     """
-    parameters = options.parameters or {}
+    if not options.parameters:  # nearly always
+        return
+    parameters = options.parameters
     key = parameters.get("idempotency_key")
     if predict_request.key is None and key is not None:
         if not isinstance(key, str):
