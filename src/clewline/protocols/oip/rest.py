@@ -173,47 +173,82 @@ def handle_infer(
     format, detail = OIP, ""
     if length is not None:
         format, detail = OIP_BINARY, length.strip().decode("latin-1")
+    begin = _Inference(server, endpoint, version, request).begin
+    when_read(request, server.threads, begin, format, detail)
 
-    def begin(predict_request: PredictRequest) -> None:
-        if endpoint.serving is not None:
-            ask(predict_request, endpoint.serving)
+
+class _Inference:
+    """One request to infer. Each method gets the result of the step before it, or its error."""
+
+    __slots__ = ("endpoint", "options", "output", "predict_request", "request", "server", "version")
+
+    options: InferOptions
+    output: Output
+    predict_request: PredictRequest
+
+    def __init__(
+        self, server: EndpointServer, endpoint: ServedEndpoint, version: str, request: HttpRequest
+    ) -> None:
+        self.server, self.endpoint, self.version, self.request = server, endpoint, version, request
+
+    def begin(self, read: PredictRequest | ClewlineError) -> None:
+        if isinstance(read, ClewlineError):
+            self.fail(read)
+            return
+        self.predict_request = read
+        if self.endpoint.serving is None:
+            self.server.when_loaded(self.endpoint, self.ask)
         else:
-            server.when_loaded(
-                endpoint, unless_error(request, dressed, partial(ask, predict_request))
-            )
+            self.ask(self.endpoint.serving)
 
-    def ask(predict_request: PredictRequest, serving: ServedRevision) -> None:
-        output = serving.loaded.signature.output
-
-        def read_options() -> InferOptions:
-            model_metadata.check_version(endpoint, version)
-            length = None
-            if predict_request.format == OIP_BINARY:
-                length = infer_request.json_length(predict_request.detail, predict_request.body)
-            options = infer_request.decode_options(predict_request.body, length)
-            infer_response.check_outputs(options, output)
-            infer_response.apply_parameters(predict_request, options)
-            return options
-
-        def send(options: InferOptions) -> None:
-            then = unless_error(request, dressed, partial(answer, options, output))
-            predict(server, endpoint, predict_request, then)
-
-        takes_long, then = (
-            len(predict_request.body) > LARGE_BYTES,
-            unless_error(request, dressed, send),
+    def ask(self, serving: ServedRevision | ClewlineError) -> None:
+        if isinstance(serving, ClewlineError):
+            self.fail(serving)
+            return
+        self.output = serving.loaded.signature.output
+        takes_long = len(self.predict_request.body) > LARGE_BYTES
+        run_at_once_or_on_thread(
+            self.server.threads, self.read_options, self.predict, takes_long=takes_long
         )
-        run_at_once_or_on_thread(server.threads, read_options, then, takes_long=takes_long)
 
-    def answer(options: InferOptions, output: Output, result: PredictResponse) -> None:
-        request.rows, request.first_id = len(result.predictions), result.first_id
-        write = partial(_write, endpoint.name, options, output, result)
-        takes_long = request.rows > infer_response.LARGE_ROWS
-        then = unless_error(request, dressed, request.answer)
-        run_at_once_or_on_thread(server.threads, write, then, takes_long=takes_long)
+    def read_options(self) -> InferOptions:
+        model_metadata.check_version(self.endpoint, self.version)
+        predict_request, length = self.predict_request, None
+        if predict_request.format == OIP_BINARY:
+            length = infer_request.json_length(predict_request.detail, predict_request.body)
+        options = infer_request.decode_options(predict_request.body, length)
+        infer_response.check_outputs(options, self.output)
+        infer_response.apply_parameters(predict_request, options)
+        return options
 
-    then = unless_error(request, dressed, begin)
-    when_read(request, server.threads, then, format, detail)
+    def predict(self, options: InferOptions | ClewlineError) -> None:
+        if isinstance(options, ClewlineError):
+            self.fail(options)
+            return
+        self.options = options
+        predict(self.server, self.endpoint, self.predict_request, self.answer)
+
+    def answer(self, result: PredictResponse | ClewlineError) -> None:
+        if isinstance(result, ClewlineError):
+            self.fail(result)
+            return
+        rows = len(result.predictions)
+        self.request.rows, self.request.first_id = rows, result.first_id
+        run_at_once_or_on_thread(
+            self.server.threads,
+            partial(_write, self.endpoint.name, self.options, self.output, result),
+            self.send,
+            takes_long=rows > infer_response.LARGE_ROWS,
+        )
+
+    def send(self, response: HttpResponse | ClewlineError) -> None:
+        if isinstance(response, ClewlineError):
+            self.fail(response)
+        else:
+            self.request.answer(response)
+
+    def fail(self, error: ClewlineError) -> None:
+        self.request.answer(dressed(error_response(error)))
 
 
 def _write(
