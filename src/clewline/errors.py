@@ -15,7 +15,9 @@ Every error of clewline, in one short tree.
     │   ├── NotSupported        a feature is not built or not installed
     │   ├── Conflict            somebody else has it: a port, a lock, a number
     │   ├── Unauthorized        no token was sent, or an unknown one
-    │   └── Forbidden           the roles of the token do not allow it
+    │   ├── Forbidden           the roles of the token do not allow it
+    │   ├── CrossSite           a browser sent it for a page of another site
+    │   └── Misdirected         it asks for a host that is not this server
     ├── CheckFailed             a check failed: a gate, a replay         exit 1
     │   ├── RunFailed           a step or a pipeline raised
     │   ├── GateRefused         a version does not pass gate.yaml
@@ -155,6 +157,18 @@ class Forbidden(UsageError):
     """The roles of the caller's token do not allow this."""
 
     code = "forbidden"
+
+
+class CrossSite(UsageError):
+    """A browser sent the request for a page of another site."""
+
+    code = "cross_site"
+
+
+class Misdirected(UsageError):
+    """The request asks for a host that is not this server."""
+
+    code = "misdirected"
 
 
 class CheckFailed(ClewlineError):

@@ -6,10 +6,12 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from clewline.errors import InvalidConfig, NotFound
+from clewline.errors import InvalidConfig, NotFound, did_you_mean
 
 FILE = "clewline.toml"
+ALLOWED_HOSTS = "allowed_hosts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Project:
     name: str
     id: str
     public_key: str | None = None  # base64 of the raw Ed25519 public key
+    allowed_hosts: tuple[str, ...] = ()  # names that its server answers to
 
     @property
     def store_root(self) -> Path:
@@ -98,10 +101,32 @@ def load(root: Path) -> Project:
     try:
         text = tomllib.loads(path.read_text("utf-8"))
         project, keys = text["project"], text.get("keys", {})
-        return Project(root.resolve(), project["name"], project["id"], keys.get("public"))
+        hosts = _allowed_hosts(path, text.get("server", {}))
+        return Project(root.resolve(), project["name"], project["id"], keys.get("public"), hosts)
     except unreadable as error:
         raise InvalidConfig(
             f"{path} cannot be read as a project file: {error!r}.",
             'It needs [project] with name = "…" and id = "…"; '
             "`clewline init` in an empty folder shows one.",
         ) from error
+
+
+def _allowed_hosts(path: Path, server: dict[str, Any]) -> tuple[str, ...]:
+    """Read the names that the server answers to; it is the only setting of `[server]`."""
+    unknown = sorted(server.keys() - {ALLOWED_HOSTS})
+    if unknown:
+        raise InvalidConfig(
+            f"{path}: [server] has no setting {unknown[0]!r}.",
+            did_you_mean(unknown[0], [ALLOWED_HOSTS]),
+        )
+    hosts = server.get(ALLOWED_HOSTS, [])
+    # A port or a scheme would never match: the check is of the name alone.
+    if not isinstance(hosts, list) or not all(
+        isinstance(host, str) and host and not set(host) & set("/ @") and host.count(":") != 1
+        for host in hosts
+    ):
+        raise InvalidConfig(
+            f"{path}: {ALLOWED_HOSTS} is {hosts!r}.",
+            f'Write a list of names without scheme and port: {ALLOWED_HOSTS} = ["ml.example.org"].',
+        )
+    return tuple(hosts)

@@ -18,6 +18,7 @@ from clewline.protocols.app import HttpApp
 from clewline.protocols.http import access_log
 from clewline.protocols.http.access_log import AccessLog
 from clewline.protocols.http.health import ServerHealth
+from clewline.protocols.http.host_check import HostCheck
 from clewline.protocols.http.request import HttpLimits, HttpRequest, HttpResponse
 from clewline.protocols.http.route import POST, READ, HttpRoute
 from clewline.protocols.rest.routes import RestRoutes
@@ -79,7 +80,10 @@ class Site:
         self.gate = TokenChecker(project, required=required)
         self.gate.open()
         self.log = None if log is None else AccessLog(log)
-        app = HttpApp((self.things,), self.gate, self.health, log=self.log, behind_proxy=proxy)
+        hosts = HostCheck(["a"])
+        app = HttpApp(
+            (self.things,), self.gate, self.health, hosts, log=self.log, behind_proxy=proxy
+        )
         self.running = run_http(HttpLimits(drain_s=3.0), None, app)
 
     def ask(self, method: bytes, target: bytes, *lines: str) -> tuple[int, dict[str, str], bytes]:

@@ -114,3 +114,12 @@ def test_bound_beyond_loopback_callers_need_tokens_there_as_well(
     assert ask("POST", PREDICT, body(ROW))[0] == 401
     wait_for(lambda: ask("POST", PREDICT, body(ROW), authorization=f"Bearer {token}")[0] == 200)
     assert ask("GET", "/health/live")[0] == 200
+
+
+def test_hosts_and_origins_are_checked_there_as_well(ask: Callable[..., tuple[int, Any]]) -> None:
+    assert ask("GET", "/v1/endpoints", host="evil.example")[0] == 421
+    unload = "/v1/endpoints/income/unload"
+    assert ask("POST", unload, b"a=b", origin="http://evil.example")[0] == 403
+    assert ask("POST", PREDICT, body(ROW), sec_fetch_site="cross-site")[0] == 403
+    assert ask("POST", PREDICT, body(ROW), host="localhost")[0] == 200
+    assert ask("GET", "/v1/endpoints%253fincome")[0] == 404  # decoded once

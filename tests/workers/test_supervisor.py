@@ -254,7 +254,7 @@ def test_readiness_reports_that_a_worker_is_being_replaced(
         while 503 not in statuses and time.monotonic() < until:
             connection = socket.create_connection(("127.0.0.1", server.port), timeout=0.3)
             try:
-                connection.sendall(b"GET /health/ready HTTP/1.1\r\nhost: x\r\n\r\n")
+                connection.sendall(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\n\r\n")
                 answer = connection.recv(4096)
             except TimeoutError:
                 continue  # it stands in the queue of the stopped one
@@ -384,7 +384,7 @@ class Hammer:
 
     async def _ask(self, endpoint: str) -> None:
         body = json.dumps(ROW).encode()
-        head = f"POST /v1/endpoints/{endpoint}/predict HTTP/1.1\r\nhost: x\r\n"
+        head = f"POST /v1/endpoints/{endpoint}/predict HTTP/1.1\r\nhost: localhost\r\n"
         head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         while not self._done.is_set():

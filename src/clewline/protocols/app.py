@@ -1,7 +1,7 @@
 """
 The application behind the HTTP server: finds the route, checks access, counts, logs.
 
-    request ─► route of its path ─► token ─► method ─► route.handle
+    request ─► route of its path ─► host, origin ─► token ─► method ─► route.handle
 
 This module has what all routes share: one table turns errors into answers, and a caller
 without access does not learn which names exist.
@@ -19,6 +19,7 @@ from clewline.errors import ClewlineError, NotFound
 from clewline.protocols.http.access_log import AccessLog
 from clewline.protocols.http.error_responses import coded_response, error_response, refusal_response
 from clewline.protocols.http.health import ServerHealth
+from clewline.protocols.http.host_check import HostCheck
 from clewline.protocols.http.request import HttpRefusal, HttpRequest, HttpResponse
 from clewline.protocols.http.route import HttpRoute, RouteFinder, error_route
 from clewline.protocols.mlflow import scoring as mlflow
@@ -38,8 +39,18 @@ def make_app(
     *,
     log: AccessLog | None = None,
     behind_proxy: bool = False,
+    is_loopback: bool = True,
 ) -> HttpApp:
-    """Return the application with all protocols over HTTP."""
+    """
+    Return the application with all protocols over HTTP.
+
+    Args:
+        endpoints: Answers the requests to predict.
+        token_checker: Checks the caller's access.
+        log: Gets a line for each request.
+        behind_proxy: Whether to trust the last address in X-Forwarded-For.
+        is_loopback: Whether the server is bound to loopback.
+    """
     health = ServerHealth()
     rest = RestRoutes(endpoints, health, (oip.DOCUMENTED, mlflow.DOCUMENTED))
     protocols: tuple[RouteFinder, ...] = (
@@ -47,7 +58,8 @@ def make_app(
         oip.OipRestRoutes(endpoints, rest.ready),
         mlflow.MlflowRoutes(endpoints, rest.ready),
     )
-    return HttpApp(protocols, token_checker, health, log=log, behind_proxy=behind_proxy)
+    hosts = HostCheck(endpoints.project.allowed_hosts, is_loopback=is_loopback)
+    return HttpApp(protocols, token_checker, health, hosts, log=log, behind_proxy=behind_proxy)
 
 
 class HttpApp:
@@ -58,6 +70,7 @@ class HttpApp:
         protocols: Find the routes; the first protocol that knows a path has it.
         token_checker: Checks the caller's access.
         health: The state of the server as a whole.
+        hosts: Checks the host and the origin of each request.
         log: Gets a line for each request.
         behind_proxy: Whether to trust the last address in X-Forwarded-For.
     """
@@ -67,6 +80,7 @@ class HttpApp:
         protocols: Iterable[RouteFinder],
         token_checker: TokenChecker,
         health: ServerHealth,
+        hosts: HostCheck,
         *,
         log: AccessLog | None = None,
         behind_proxy: bool = False,
@@ -75,6 +89,7 @@ class HttpApp:
         health.refused, health.access_log = token_checker.refused, log
         self._protocols = tuple(protocols)
         self.token_checker = token_checker
+        self.hosts = hosts
         self.log = log
         self._behind_proxy = behind_proxy
         self._known_routes: dict[bytes, HttpRoute] = {}  # by path
@@ -85,8 +100,15 @@ class HttpApp:
         if self._behind_proxy:
             _trust_proxy(request)
         route = request.route = self._known_routes.get(request.target) or self._find(request)
+        headers = request.headers
         try:
-            if self.token_checker.required or b"authorization" in request.headers:
+            if (
+                headers.get(b"host") not in self.hosts.known
+                or b"origin" in headers
+                or b"sec-fetch-site" in headers
+            ):
+                self.hosts.check(headers)
+            if self.token_checker.required or b"authorization" in headers:
                 self._check_access(request, route)
             if request.method in route.methods or not route.methods:
                 request.is_handled = True
@@ -129,10 +151,14 @@ class HttpApp:
     def _find(self, request: HttpRequest) -> HttpRoute:
         """Find a route; if there is none, return one that answers so."""
         path = request.target.partition(b"?")[0]
-        if not path.startswith(b"/") and b"://" in path:  # absolute form: without the origin
-            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-        if b"%" in path:
-            path = unquote_to_bytes(path)
+        try:
+            if not path.startswith(b"/") and b"://" in path:  # absolute form (RFC 9112, 3.2.2)
+                authority, _, rest = path.partition(b"://")[2].partition(b"/")
+                self.hosts.check_host(authority)
+                path = b"/" + rest
+            path = _decoded(path)
+        except ClewlineError as failure:
+            return error_route("unknown", failure)
         if (known := self._known_routes.get(path)) is not None:
             return known
         try:
@@ -143,11 +169,7 @@ class HttpApp:
                     return route
         except ClewlineError as failure:
             return error_route("unknown", failure)
-        shown = path.decode("utf-8", "replace")[:SHOWN_CHARACTERS]
-        return error_route(
-            "unknown",
-            NotFound(f"There is nothing at {shown}.", "GET /openapi.json lists the routes."),
-        )
+        return error_route("unknown", _nothing_at(path))
 
     def _check_access(self, request: HttpRequest, route: HttpRoute) -> None:
         if route.role is not None:
@@ -162,6 +184,7 @@ class HttpApp:
         route = self._find(request)
         response = None
         try:
+            self.hosts.check(request.headers)
             self._check_access(request, route)
             if is_whole and route.methods and request.method not in route.methods:
                 response = _wrong_method(request, route)
@@ -193,6 +216,25 @@ def _wrong_method(request: HttpRequest, route: HttpRoute) -> HttpResponse:
     allowed = b", ".join(route.methods)
     message = f"The method {request.method.decode()} is not allowed. Use {allowed.decode()}."
     return coded_response("method_not_allowed", message, headers=((b"allow", allowed),))
+
+
+def _decoded(path: bytes) -> bytes:
+    """
+    Decode a path; the names in our paths have no slash, so an encoded one is in none of them.
+
+    Source:
+        RFC 3986 (2.2, 7.3): a path is split at its slashes before it is decoded.
+    """
+    if b"%" not in path:
+        return path
+    if b"%2f" in path.lower():
+        raise _nothing_at(path)
+    return unquote_to_bytes(path)
+
+
+def _nothing_at(path: bytes) -> NotFound:
+    shown = path.decode("utf-8", "replace")[:SHOWN_CHARACTERS]
+    return NotFound(f"There is nothing at {shown}.", "GET /openapi.json lists the routes.")
 
 
 def _trust_proxy(request: HttpRequest) -> None:

@@ -7,7 +7,8 @@ The same application behind Granian, in place of our own HTTP server.
 It keeps the choice of the server reversible: our own answers about twice as many requests a
 second, Granian has HTTP/2. The size of a body (`HttpLimits.body_bytes`) is limited here; heads
 and idle times are settings of Granian. Use one worker: metrics and readiness are of one
-process. Beyond loopback, callers need tokens here as well.
+process. Beyond loopback, callers need tokens here as well. Granian decodes paths, so `%2f` in
+them is a slash here.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
+from urllib.parse import quote
 
 from clewline import project
 from clewline.errors import ClewlineError, UsageError
 from clewline.project import Project
 from clewline.protocols.app import HttpApp, make_app
+from clewline.protocols.http.connection import SINGLE
 from clewline.protocols.http.error_responses import error_response
+from clewline.protocols.http.host_check import HostCheck
 from clewline.protocols.http.request import (
     HttpRefusal,
     HttpRequest,
@@ -28,7 +32,7 @@ from clewline.protocols.http.request import (
     ResponseStream,
 )
 from clewline.protocols.http.request_headers import BODY_BYTES
-from clewline.serve.access import TokenChecker, tokens_required
+from clewline.serve.access import TokenChecker, parse_address
 from clewline.serve.endpoint_server import EndpointServer
 
 logger = logging.getLogger(__name__)
@@ -46,6 +50,8 @@ class RsgiApplication:
         self._endpoints = EndpointServer(served, None)
         self._token_checker = TokenChecker(served, required=True)
         self._app = make_app(self._endpoints, self._token_checker)
+        hosts = served.allowed_hosts
+        self._hosts = {local: HostCheck(hosts, is_loopback=local) for local in (True, False)}
         self._opened: asyncio.Task[None]
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -70,10 +76,6 @@ class RsgiApplication:
         except ClewlineError as error:
             _send(scope, protocol, error_response(error))
             return
-        try:
-            self._token_checker.required = tokens_required(_host(scope.server), False)
-        except UsageError:  # a socket of the file system, which others may forward to
-            self._token_checker.required = True
         query = f"?{scope.query_string}" if scope.query_string else ""
         request = RsgiRequest(
             address=_host(scope.client),
@@ -81,16 +83,15 @@ class RsgiApplication:
             more=asyncio.Event(),
             application=self._app,
             method=scope.method.encode(),
-            target=f"{scope.path}{query}".encode(),
+            target=f"{quote(scope.path)}{query}".encode(),  # Granian has decoded it
             version=scope.http_version,
-            headers={
-                name.encode(): value.encode("latin-1", "replace")
-                for name, value in scope.headers.items()
-            },
+            headers=_request_headers(scope),
         )
-        if (refusal := await self._read_body(request, protocol)) is not None:
+        self._follow_address(scope)
+        if (refusal := await self._read_body(request, scope, protocol)) is not None:
             _send(scope, protocol, refusal)
             return
+        self._follow_address(scope)  # another request may have come meanwhile
         self._app.handle(request)
         response = await request.answered(protocol)
         if request.stream is None:
@@ -98,8 +99,26 @@ class RsgiApplication:
         else:
             await request.send_stream(scope, protocol, response, request.stream)
 
-    async def _read_body(self, request: HttpRequest, protocol: Any) -> HttpResponse | None:
+    def _follow_address(self, scope: Any) -> None:
+        """Ask for what the address asks for on which a request came: Granian does not tell ours."""
+        try:
+            is_loopback = parse_address(_host(scope.server)).is_loopback
+        except UsageError:  # a socket of the file system, which others may forward to
+            is_loopback = False
+        self._token_checker.required = not is_loopback
+        self._app.hosts = self._hosts[is_loopback]
+
+    async def _read_body(
+        self, request: HttpRequest, scope: Any, protocol: Any
+    ) -> HttpResponse | None:
         """Read the body; return the refusal if it is not admitted, or too large."""
+        for name in SINGLE & request.headers.keys():
+            if len(scope.headers.get_all(name.decode())) > 1:
+                message = f"The header {name.decode()} is repeated."
+                return self._app.refuse(request, HttpRefusal(400, message, "Send it only once."))
+        if b"host" not in request.headers and scope.http_version == "1.1":
+            missing = HttpRefusal(400, "The header host is missing.", "HTTP/1.1 requires it.")
+            return self._app.refuse(request, missing)
         if (refusal := self._app.screen(request)) is not None:
             return refusal
         pieces: list[bytes] = []
@@ -191,6 +210,16 @@ def _send(scope: Any, protocol: Any, response: HttpResponse) -> None:
 def _headers(response: HttpResponse) -> list[tuple[str, str]]:
     headers = [("content-type", response.content_type.decode())]
     return headers + [(name.decode(), value.decode()) for name, value in response.headers]
+
+
+def _request_headers(scope: Any) -> dict[bytes, bytes]:
+    headers = {
+        name.encode(): b", ".join(value.encode("latin-1") for value in scope.headers.get_all(name))
+        for name in scope.headers.keys()  # noqa: SIM118 (it is not a mapping)
+    }
+    if scope.authority is not None:  # takes precedence (RFC 9112, 3.2.2; RFC 9113, 8.3.1)
+        headers[b"host"] = scope.authority.encode()
+    return headers
 
 
 def _host(address: str) -> str:

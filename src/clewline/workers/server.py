@@ -24,7 +24,7 @@ from clewline.protocols.http.server import HttpServer
 from clewline.protocols.http.tls import Certificate
 from clewline.protocols.rest import metrics
 from clewline.protocols.rest.routes import RestRoutes
-from clewline.serve.access import TokenChecker, tokens_required
+from clewline.serve.access import TokenChecker, parse_address, tokens_required
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.metrics.metric_families import MetricFamily
 from clewline.workers.messages import ServerOptions
@@ -183,7 +183,13 @@ class PredictionServer:
         if options.access_log is not None:
             log = AccessLog(options.access_log)
             self._closing.callback(log.close)
-        app = make_app(self.endpoints, token_checker, log=log, behind_proxy=options.behind_proxy)
+        app = make_app(
+            self.endpoints,
+            token_checker,
+            log=log,
+            behind_proxy=options.behind_proxy,
+            is_loopback=parse_address(options.host).is_loopback,
+        )
         app.health.peers = self._peers
         if options.otel:
             try:
@@ -206,7 +212,7 @@ class PredictionServer:
             raise NotSupported(message, install_command("grpc")) from error
         ready = RestRoutes(self.endpoints, app.health).ready
         grpc = OipGrpcServer(
-            self.endpoints, app.token_checker, ready, app.health, self._limits, app.log
+            self.endpoints, app.token_checker, ready, app.health, app.hosts, self._limits, app.log
         )
         files, is_shared = self.options.certificate_files, self._peers is not None
         # The supervisor holds the port, so that only its workers share it.

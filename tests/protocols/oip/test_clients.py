@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from clewline.protocols.http.health import ServerHealth
+from clewline.protocols.http.host_check import HostCheck
 from clewline.protocols.oip.grpc import OipGrpcServer
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker
@@ -28,7 +29,8 @@ def found(income: Any, clients: Path) -> dict[str, Any]:
     """What the client printed."""
     health = ServerHealth()
     ready = RestRoutes(income.endpoints, health).ready
-    served = OipGrpcServer(income.endpoints, TokenChecker(income.project), ready, health)
+    checker = TokenChecker(income.project)
+    served = OipGrpcServer(income.endpoints, checker, ready, health, HostCheck())
 
     async def start() -> int:
         port = served.listen("127.0.0.1", 0)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from clewline.errors import BodyTooLarge
 from clewline.protocols.http.access_log import AccessLog
 from clewline.protocols.http.health import ServerHealth
+from clewline.protocols.http.host_check import HostCheck
 from clewline.protocols.http.request import HttpLimits
 from clewline.protocols.oip.grpc import OipGrpcServer
 from clewline.protocols.oip.grpc_messages import (
@@ -50,7 +51,9 @@ class Calls:
         token_checker = TokenChecker(up.project, required=required)
         limits = HttpLimits(body_bytes=100_000, drain_s=5.0)
         ready = RestRoutes(up.endpoints, self.health).ready
-        self.served = OipGrpcServer(up.endpoints, token_checker, ready, self.health, limits, log)
+        self.served = OipGrpcServer(
+            up.endpoints, token_checker, ready, self.health, HostCheck(), limits, log
+        )
         self.port = self.run(self._start(pem))
         address = f"127.0.0.1:{self.port}"
         self.channel = grpc.insecure_channel(address) if pem is None else trusting(address, pem)
@@ -247,6 +250,14 @@ def test_tokens_guard_all_but_health(income):
         assert calls.health.statuses["oip.grpc.ModelInfer", 401] == 2
     finally:
         calls.stop()
+
+
+def test_a_page_of_another_site_is_refused(calls):
+    for metadata in ((("origin", "https://evil.example"),), (("sec-fetch-site", "cross-site"),)):
+        for method in ("ServerLive", "ModelInfer", "RepositoryModelUnload"):
+            status, _, code = calls.refused(method, metadata=metadata)
+            assert (status, code) == (grpc.StatusCode.PERMISSION_DENIED, "cross_site")
+    assert calls("ModelInfer", request()).model_version == "1"
 
 
 def test_over_tls_callers_are_answered_and_clear_text_is_not(income, pem, pem_in, tmp_path):

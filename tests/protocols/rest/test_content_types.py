@@ -176,7 +176,7 @@ def test_for_a_caller_that_goes_away_no_more_is_computed(income, call):
     rows = 60_000
     body = json.dumps({"rows": [ROW] * rows}).encode()
     caller = call(income.port)
-    head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     head += f"accept: {NDJSON}\r\ncontent-length: {len(body)}\r\n\r\n"
     caller.send(head.encode(), body)
     assert caller.file.readline().startswith(b"HTTP/1.1 200")

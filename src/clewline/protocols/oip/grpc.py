@@ -26,6 +26,7 @@ from clewline.errors import ClewlineError, Conflict, Fault
 from clewline.protocols.http.access_log import AccessLog, AccessRecord
 from clewline.protocols.http.error_responses import STATUS
 from clewline.protocols.http.health import ServerHealth
+from clewline.protocols.http.host_check import HostCheck
 from clewline.protocols.http.request import HttpLimits, HttpResponse
 from clewline.protocols.http.request_headers import checked_key
 from clewline.protocols.oip import grpc_messages, infer_response, model_metadata
@@ -95,6 +96,7 @@ class OipGrpcServer:
         token_checker: Checks the token of each call.
         ready: Returns the answer of `/health/ready`.
         health: Counts the calls, by the statuses of the one table.
+        hosts: Refuses calls of browsers. What a call names as its host, gRPC does not tell.
         limits: The largest message, and how long a stop waits.
         log: The access log, if there is one.
     """
@@ -105,6 +107,7 @@ class OipGrpcServer:
         token_checker: TokenChecker,
         ready: Callable[[], HttpResponse],
         health: ServerHealth,
+        hosts: HostCheck,
         limits: HttpLimits | None = None,
         log: AccessLog | None = None,
     ) -> None:
@@ -112,6 +115,7 @@ class OipGrpcServer:
         self._token_checker = token_checker
         self._is_ready = ready
         self._health = health
+        self._hosts = hosts
         self._limits = limits or HttpLimits()
         self._log = log
         self._server: grpc.aio.Server
@@ -199,6 +203,8 @@ class OipGrpcServer:
             metadata = {key: value for key, value in pairs if isinstance(value, str)}
             call = _Call(name, context, metadata, time.perf_counter())
             try:
+                if "origin" in metadata or "sec-fetch-site" in metadata:
+                    self._hosts.check({k.encode(): v.encode() for k, v in metadata.items()})
                 presented = metadata.get("authorization")
                 if need and (presented is not None or self._token_checker.required):
                     peer = peer_address(context.peer())
