@@ -47,9 +47,6 @@ ANSWERED = {
     "spaces and tabs around a value": get(b"Host: \t a \t ", b"X:\t\ta b\t "),
     "an empty value": get(b"Host: a", b"X:"),
     "a value beyond ASCII": get(b"Host: a", b"X: \xc3\xa9\xff"),
-    # RFC 9112, 3: a recipient may part the request line at any whitespace.
-    "two spaces before the target": b"GET  /a HTTP/1.1\r\nHost: a\r\n\r\n",
-    "two spaces after the target": b"GET /a  HTTP/1.1\r\nHost: a\r\n\r\n",
     "a header that comes twice": get(b"Host: a", b"X: a", b"X: b"),
     "a name with every allowed sign": get(b"Host: a", b"X!#$%&'*+-.^_`|~9: a"),
     "an empty host": get(b"Host:"),
@@ -69,6 +66,10 @@ ANSWERED = {
     "zeros before a chunk's size": chunked(b"0003\r\nabc\r\n" + b"000\r\n\r\n"),
     "extensions of chunks": chunked(b'3;a=b;c="d"\r\nabc\r\n0;x\r\n\r\n'),
     "trailers": chunked(b"3\r\nabc\r\n0\r\nX: a\r\nHost: b\r\n\r\n"),
+    "spaces in a body and in headers": post(
+        b"X:  GET  /a HTTP/1.1", b"Content-Length: 23", body=b"\r\n\r\nGET  /a HTTP/1.1\r\n\r"
+    ),
+    "empty lines in chunks": chunked(b"a\r\n\r\n\r\nGET  /\r\n" + LAST),
     "chunks that look like a request": chunked(b"21\r\n" + HIDDEN + b"\r\n" + LAST),
 }
 
@@ -85,6 +86,10 @@ REFUSED = {
     "a folded host": (get(b"Host:", b" a"), 400),
     "a space before the first header": (get(b" Host: a"), 400),
     # the request line
+    # RFC 9112, 3: a recipient may part the line at any whitespace, and risks smuggling if it does.
+    "two spaces before the target": (b"GET  /a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "two spaces after the target": (b"GET /a  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "two spaces after an empty line": (b"\r\nGET /a  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "a space in the target": (get(b"Host: a", target=b"/a b"), 400),
     "a space after the version": (get(b"Host: a", version=b"HTTP/1.1 "), 400),
     "a space before the method": (b" " + get(b"Host: a"), 400),
@@ -240,6 +245,28 @@ def test_what_is_not_is_refused_and_ends_the_connection(server, caller, request_
     found = answers(caller.socket)
     assert [each for each, _ in found] == [status], found
     assert not server.echo.targets
+
+
+BEFORE = {
+    "nothing": b"",
+    "a request": get(b"Host: a"),
+    "a body that ends in letters": post(b"Content-Length: 3", body=b"xGE"),
+    "chunks": chunked(b"3\r\nGET\r\n" + LAST),
+    "chunks with a trailer": chunked(b"4\r\n\r\n\r\n\r\n0\r\nX: y\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+@pytest.mark.parametrize("line", [b"GET  /a HTTP/1.1", b"GET /a  HTTP/1.1"])
+def test_two_spaces_are_refused_wherever_the_bytes_are_cut(server, connect, before, line):
+    request = before + line + b"\r\nHost: a\r\n\r\n"
+    expected = [200, 400] if before else [400]
+    for step in (1, 2, 3, 5, 7, len(request)):
+        with suppress(OSError):
+            caller = connect(server)
+            for at in range(0, len(request), step):
+                caller.send(request[at : at + step])
+        assert [status for status, _ in answers(caller.socket)] == expected, step
 
 
 NGINX = """

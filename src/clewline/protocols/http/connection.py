@@ -5,8 +5,8 @@ One HTTP/1.1 connection: strict about what comes in, in order about what goes ou
 
 llhttp parses (through httptools), without its leniencies: it refuses a bare LF, a folded
 header, and a Content-Length beside a Transfer-Encoding or another Content-Length. What the
-parser allows is refused here: other versions and codings, a missing or malformed Host, and
-anything beyond `HttpLimits`.
+parser allows is refused here: two spaces in a request line, other versions and codings, a
+missing or malformed Host, and anything beyond `HttpLimits`.
 
 Source:
     RFC 9110 (HTTP semantics) and RFC 9112 (HTTP/1.1).
@@ -53,6 +53,8 @@ HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?
 MAX_KNOWN_HOSTS = 256
 MAX_KNOWN_HEADS = 1024
 MAX_KNOWN_HEAD_BYTES = 1024
+HEAD_END = b"\r\n\r\n"
+"""The end of a head, and of a chunked body."""
 OK_JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
 """The beginning of nearly all answers."""
 
@@ -166,6 +168,9 @@ class HttpConnection(asyncio.Protocol):
         self._unparsed_bytes = 0  # fed since the last complete part of the request
         self._fed_bytes = 0  # of the request, since the read that it began in
         self._in_head = False
+        self._length: int | None = 0  # of the body; None if it is chunked
+        self._line: bytes | None = b""  # the request line so far; None when it was checked
+        self._tail = b""  # the last bytes that came, in which the end of a head may begin
         self._owes_continue = False
         self._ignores_input = False  # further input is dropped
         self._closing = False
@@ -200,7 +205,7 @@ class HttpConnection(asyncio.Protocol):
         was_reading, shared = self._reading, self.shared
         if was_reading is None:
             # A head that came before needs no parser.
-            end = data.find(b"\r\n\r\n") + 4
+            end = data.find(HEAD_END) + 4
             head = shared.heads.get(data[:end])
             if (
                 head is not None
@@ -226,6 +231,8 @@ class HttpConnection(asyncio.Protocol):
                 logger.error("a request could not be read", exc_info=refusal)
                 refusal = _failed()
             self._refuse(refusal)
+        except HttpRefusal as refusal:
+            self._refuse(refusal)
         except httptools.HttpParserInvalidMethodError:
             self._refuse(
                 HttpRefusal(400, "This is not an HTTP request.", "Use HTTP/1.1, without TLS.")
@@ -248,11 +255,18 @@ class HttpConnection(asyncio.Protocol):
         self._latest = None
 
     def _parse(self, data: bytes) -> None:
-        """Parse; an offer to upgrade the protocol is ignored, as RFC 9110 (7.8) allows."""
-        while True:
+        """
+        Parse, one message after the other, so that the start of each is known.
+
+        An offer to upgrade the protocol is ignored, as RFC 9110 (7.8) allows.
+        """
+        at, tail, self._tail = 0, self._tail, (self._tail + data[-3:])[-3:]
+        while at < len(data):
+            end = self._part_end(data, at, tail)
+            part, at, tail = data[at:end], end, b""
+            self._check_request_line(part)
             try:
-                self._parser.feed_data(data)
-                return
+                self._parser.feed_data(part)
             except httptools.HttpParserUpgrade as upgrade:
                 if not self._is_offer():
                     self._ignores_input = True  # what follows CONNECT is not HTTP
@@ -267,8 +281,30 @@ class HttpConnection(asyncio.Protocol):
                 lines = b"".join([b"%b: %b\r\n" % header for header in headers.items()])
                 version = request.version.encode()
                 head = b"%b %b HTTP/%b\r\n%b\r\n" % (request.method, request.target, version, lines)
-                data = head + data[upgrade.args[0] :]
+                data, at = head + part[upgrade.args[0] :] + data[at:], 0
+                self._reading = None
                 self._parser = httptools.HttpRequestParser(self)
+
+    def _part_end(self, data: bytes, at: int, tail: bytes) -> int:
+        """Return how far the parser may read without passing over the end of a message."""
+        if self._reading is not None and not self._in_head and self._length is not None:
+            return max(at + 1, at + self._length - self._body_bytes)
+        # The end may have begun in the data before, of which `tail` is left.
+        if (found := (tail + data[at : at + 3]).find(HEAD_END)) >= 0:
+            return at + found + 4 - len(tail)
+        found = data.find(HEAD_END, at)
+        return len(data) if found < 0 else found + 4
+
+    def _check_request_line(self, part: bytes) -> None:
+        """Refuse two spaces, which the parser allows: other servers may read another target."""
+        if self._reading is None:
+            self._line = b""
+        if self._line is not None:
+            line, end, _ = (self._line + part).lstrip(b"\r\n").partition(b"\n")
+            if b"  " in line:
+                reason = "The request line has two spaces in a row."
+                raise HttpRefusal(400, reason, "Send one, as RFC 9112 (3) writes.")
+            self._line = None if end else line
 
     def _is_offer(self) -> bool:
         return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
@@ -343,7 +379,7 @@ class HttpConnection(asyncio.Protocol):
                 raise HttpRefusal(400, "The header host is not valid.", "Send host, or host:port.")
             if len(hosts) < MAX_KNOWN_HOSTS:
                 hosts.add(host)
-        body_bytes = 0
+        self._length = body_bytes = 0
         if (coding := headers.get(b"transfer-encoding")) is not None:
             if request.version == "1.0":
                 raise HttpRefusal(
@@ -355,9 +391,10 @@ class HttpConnection(asyncio.Protocol):
                     f"Transfer-Encoding: {coding.decode('latin-1')} is not supported.",
                     "Send chunked, or a Content-Length.",
                 )
-            body_bytes = SCREENED_BYTES + 1  # or more
+            self._length, body_bytes = None, SCREENED_BYTES + 1  # or more
         if (length := headers.get(b"content-length")) is not None:
-            body_bytes = int(length.lstrip(b"0") or b"0")  # int() refuses over 4,300 digits
+            # int() refuses over 4,300 digits.
+            self._length = body_bytes = int(length.lstrip(b"0") or b"0")
             self._make_room(body_bytes)
         return body_bytes
 
@@ -390,7 +427,7 @@ class HttpConnection(asyncio.Protocol):
         """Keep the parsed head of a request that is all of `data`, if it always means the same."""
         shared, body_bytes = self.shared, len(request.body)
         # Behind the first empty line stands the body and nothing else: it ended the head.
-        end = data.find(b"\r\n\r\n") + 4
+        end = data.find(HEAD_END) + 4
         if (
             end <= MAX_KNOWN_HEAD_BYTES
             and end + body_bytes == len(data)
