@@ -2,16 +2,21 @@
 Kills workers and supervisors with SIGKILL at random moments under load, and looks for lost answers.
 
 A killed worker is replaced, and its server goes on. A killed supervisor leaves workers
-that answer what they have taken and stop. Or all are killed at once.
+that answer what they have taken and stop. Or all are killed at once. Meanwhile other callers reset
+their connections in the middle of a request, answers that are not finite are among the others, and
+the servers write an access log. Each caller gets an answer or a broken connection; none waits.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import os
 import random
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -34,12 +39,18 @@ from clewline.serve.log.windowed_file import open_windowed
 from clewline.store.doctor import check_store
 
 CONNECTIONS = 6
+RESETTING = 2
+"""Callers that reset one connection after another."""
 KEYED = 0.2
 """Share of requests with an idempotency key."""
 WORKERS = 2
 KINDS = ("worker", "supervisor", "all")
 GONE_S = 40.0
 """How long the workers of a killed supervisor may take to stop."""
+WAIT_S = 60.0
+"""How long a caller waits for an answer before we say that it waits for ever."""
+RESET = struct.pack("ii", 1, 0)
+"""What SO_LINGER takes so that closing a socket sends RST (socket(7))."""
 
 
 class Refused(Exception):
@@ -61,6 +72,10 @@ class Outcome:
     retried: int = 0
     mended: int = 0
     torn_tails: int = 0
+    resets: int = 0
+    not_finite: int = 0
+    access_lines: int = 0
+    waiting: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -71,8 +86,13 @@ class Outcome:
     @property
     def is_clean(self) -> bool:
         """Tell whether nothing was lost, changed or damaged."""
-        wrong = (self.lost, self.changed, self.refused, self.twice, self.orphans, self.findings)
-        return not any(wrong)
+        return not self.orphans and not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that should not have been."""
+        wrong = (self.waiting, self.lost, self.changed, self.refused, self.twice, self.findings)
+        return [problem for problems in wrong for problem in problems]
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,7 @@ class Server:
 
     def __init__(self, root: Path, workers: int) -> None:
         words = [sys.executable, "-m", "clewline.cli.main", "serve", "--port", "0"]
-        words += ["--workers", str(workers)]
+        words += ["--workers", str(workers), "--access-log", str(access_log_of(root))]
         self.process = subprocess.Popen(
             words, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -143,6 +163,11 @@ class Server:
         self.process.stderr.close()
 
 
+def access_log_of(root: Path) -> Path:
+    """The file that the servers of a project write a line a request to."""
+    return root / "access.jsonl"
+
+
 def _kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
@@ -173,12 +198,13 @@ class Client(threading.Thread):
 
     def __init__(self, port: int, bodies: dict[str, Sequence[bytes]], seed: int) -> None:
         super().__init__(daemon=True)
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
         self.bodies = bodies
         self.random = random.Random(seed)
         self.answered: list[Request] = []
         self.broken: list[Request] = []  # with a key, and without a whole answer
         self.refused: list[str] = []
+        self.waiting: list[str] = []
         self.enough = threading.Event()
 
     def run(self) -> None:
@@ -188,6 +214,10 @@ class Client(threading.Thread):
             key = str(uuid.uuid4()) if self.random.random() < KEYED else None
             try:
                 answer = send(self.connection, endpoint, body, key)
+            except TimeoutError:
+                self.connection.close()
+                self.waiting.append(f"no answer from {endpoint} in {WAIT_S} s: {body[:200]!r}")
+                return
             except (http.client.HTTPException, OSError):
                 self.connection.close()
                 if key is not None:
@@ -199,6 +229,39 @@ class Client(threading.Thread):
                 return
             self.answered.append(Request(endpoint, body, key, answer))
         self.connection.close()
+
+
+class ResettingClient(threading.Thread):
+    """Resets one connection after another, before, in or after the request, until the port closes.
+
+    Set `enough` to end it.
+    """
+
+    def __init__(self, port: int, bodies: dict[str, Sequence[bytes]], seed: float) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.bodies = bodies
+        self.random = random.Random(seed)
+        self.resets = 0
+        self.enough = threading.Event()
+
+    def run(self) -> None:
+        while not self.enough.is_set():
+            endpoint = self.random.choice(list(self.bodies))
+            body = self.random.choice(self.bodies[endpoint])
+            head = f"POST /v1/endpoints/{endpoint}/predict HTTP/1.1\r\nHost: localhost\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            request = head.encode() + body
+            sent = self.random.choice((len(request), len(request), len(head), len(request) // 2))
+            try:
+                caller = socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
+            except OSError:
+                return
+            with caller, contextlib.suppress(ConnectionError):
+                caller.sendall(request[:sent])
+                time.sleep(self.random.uniform(0, 0.02))
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self.resets += 1
 
 
 def send(
@@ -251,13 +314,16 @@ def kill_often(
             retry(server, [request for request in earlier if request.key], outcome, chance)
             mend(server, broken, outcome)
             clients = [Client(server.port, bodies, chance.random()) for _ in range(CONNECTIONS)]
-            for client in clients:
+            resetting = [
+                ResettingClient(server.port, bodies, chance.random()) for _ in range(RESETTING)
+            ]
+            for client in (*clients, *resetting):
                 client.start()
             if kind != "worker":
                 servers.append(Server(project.root, workers))
             time.sleep(chance.uniform(0.02, 0.6))
             outcome.orphans += wait_until_gone(server.kill(kind, chance))
-            earlier, answered = answered, finish(clients, outcome)
+            earlier, answered = answered, finish(clients, resetting, outcome)
             broken = [request for client in clients for request in client.broken]
             count(project, answered, outcome)
             outcome.kills[kind] += 1
@@ -270,19 +336,23 @@ def kill_often(
     return outcome
 
 
-def finish(clients: list[Client], outcome: Outcome) -> list[Request]:
+def finish(
+    clients: list[Client], resetting: list[ResettingClient], outcome: Outcome
+) -> list[Request]:
     """Let the clients end whose connections live on, and gather what was answered."""
-    for client in clients:
+    for client in (*clients, *resetting):
         client.enough.set()
-    for client in clients:
+    for client in (*clients, *resetting):
         client.join()
+    outcome.resets += sum(client.resets for client in resetting)
+    outcome.waiting += [each for client in clients for each in client.waiting]
     outcome.refused += [refusal for client in clients for refusal in client.refused]
     return [request for client in clients for request in client.answered]
 
 
 def retry(server: Server, keyed: list[Request], outcome: Outcome, chance: random.Random) -> None:
     """Send some requests again that a killed server has answered: the answers must be the same."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)
     for request in chance.sample(keyed, min(5, len(keyed))):
         again = send(connection, request.endpoint, request.body, request.key)
         outcome.retried += 1
@@ -293,7 +363,7 @@ def retry(server: Server, keyed: list[Request], outcome: Outcome, chance: random
 
 def mend(server: Server, broken: list[Request], outcome: Outcome) -> None:
     """Send again what was killed under way: it may have been logged, and is not logged again."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)
     for request in broken:
         send(connection, request.endpoint, request.body, request.key)
         outcome.mended += 1
@@ -318,6 +388,7 @@ def count(project: Project, answered: list[Request], outcome: Outcome) -> None:
         outcome.requests += 1
         outcome.keyed += request.key is not None
         outcome.predictions += len(predictions)
+        outcome.not_finite += sum(b"null" in bytes(prediction) for prediction in predictions)
         first = msgspec.json.decode(predictions[0])["id"]
         logged = find_prediction(project.log, first)
         if logged is None:
@@ -334,13 +405,14 @@ def count(project: Project, answered: list[Request], outcome: Outcome) -> None:
 def check(project: Project, outcome: Outcome) -> None:
     """After the last restart neither the log nor the store may have anything to say."""
     outcome.twice += keys_twice(project.log)
+    outcome.access_lines = access_log_of(project.root).read_bytes().count(b"\n")
     found = [*log_check.check_log(project), *check_store(project.store_root)]
     outcome.findings += [f"{one.code}: {one.values}" for one in found if not one.harmless]
 
 
 def main() -> None:
     """Kill, look, keep."""
-    from shared import demo
+    from shared import demo, doubling
     from shared.keep import keep
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -351,29 +423,27 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = demo.make(Path(folder) / "tumours")
+        bodies = {"tumours": bodies_of(project), "doubling": doubling.BODIES}
+        doubling.add(project)
         outcome = kill_often(
             project,
-            {"tumours": bodies_of(project)},
+            bodies,
             options.kills,
             seed=options.seed,
             workers=options.workers,
         )
     print(
         f"{sum(outcome.kills.values())} kills {outcome.kills}: {outcome.predictions:,} "
-        f"predictions in {outcome.requests:,} requests answered, "
+        f"predictions in {outcome.requests:,} requests answered, {outcome.not_finite:,} of them "
+        f"not finite, {outcome.resets:,} connections reset, {outcome.access_lines:,} lines in the "
+        f"access log; {len(outcome.waiting)} callers left waiting, "
         f"{len(outcome.lost)} lost, {len(outcome.changed)} changed; "
         f"{outcome.retried} of {outcome.keyed:,} keyed requests sent again, and {outcome.mended} "
         f"that broke; {len(outcome.twice)} logged twice; "
         f"{outcome.torn_tails} torn tails; {len(outcome.orphans)} orphans; "
         f"{len(outcome.findings)} findings afterwards"
     )
-    for problem in [
-        *outcome.lost,
-        *outcome.changed,
-        *outcome.refused,
-        *outcome.twice,
-        *outcome.findings,
-    ][:20]:
+    for problem in outcome.problems[:20]:
         print(f"  {problem}")
     if not options.no_save:
         keep("kills", msgspec.to_builtins(outcome) | {"seed": options.seed})
