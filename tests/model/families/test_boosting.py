@@ -176,6 +176,7 @@ OWN = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:[^\\0]*booster=dart. is deprecated:UserWarning")
 @pytest.mark.parametrize("name", OWN)
 def test_what_has_no_equal_form_is_served_in_its_own_format_with_the_reason(name: str) -> None:
     model, table, y, runtime, file = OWN[name]()

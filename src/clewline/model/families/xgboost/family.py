@@ -128,6 +128,8 @@ class XGBoostFamily(BoosterFamily):
         boosting, stated = learner["gradient_booster"], learner["learner_model_param"]
         if boosting["name"] != "gbtree":
             raise NotConvertible(f"XGBoost's {boosting['name']} cannot be converted")
+        if any(weight != 1 for weight in boosting["model"].get("weight_drop", ())):
+            raise NotConvertible("XGBoost's trees with dropout cannot be converted")
         link = self.link_of(learner["objective"]["name"])
         targets = max(int(stated["num_class"]), int(stated.get("num_target", 1)), 1)
         scores = np.array(json.loads(stated["base_score"]), np.float32).reshape(-1)
