@@ -94,7 +94,7 @@ class Server:
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Send a request on a connection of its own; (0, None) when it got no answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         named = {"content-type": "application/json"}
         named |= {name.replace("_", "-"): value for name, value in headers.items()}
         try:
@@ -307,7 +307,7 @@ def test_a_worker_that_exits_is_replaced_and_a_rolling_restart_fails_no_request(
     done = threading.Event()
 
     def hammer() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         while not done.is_set():  # on one connection, until an answer says that it is closed
             headers = {"content-type": "application/json"}
             connection.request("POST", "/v1/endpoints/income/predict", json.dumps(ROW), headers)

@@ -106,6 +106,7 @@ class TokenChecker:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+            self._store.close()
 
     def check(self, authorization: str | None, peer: str, need: Need) -> str | None:
         """

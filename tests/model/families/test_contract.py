@@ -142,7 +142,8 @@ def boosted_files(library: str) -> dict[str, bytes]:
         case "xgboost":
             import xgboost
 
-            model = xgboost.XGBClassifier(n_estimators=4, booster="dart", n_jobs=1)
+            model = xgboost.XGBClassifier(n_estimators=4, missing=0.0, n_jobs=1)
+            values = np.where(np.abs(values) < 0.2, 0.0, values)
         case _:
             import catboost
 

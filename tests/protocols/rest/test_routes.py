@@ -88,7 +88,7 @@ MALFORMED = {
     % json.dumps(ROW).encode(),
     "an entity that is no text in UTF-8": b'{"rows": [%b], "entities": ["\\ud800"]}'
     % json.dumps(ROW).encode(),
-    "nested too deeply": b'{"rows": [' + b"[" * 9000 + b"]" * 9000 + b"]}",
+    "nested too deeply": b'{"rows": [' + b"[" * 20000 + b"]" * 20000 + b"]}",
     "large, and nested too deeply": b'{"rows": [' + b"[" * 90000 + b"]" * 90000 + b"]}",
     "large, and cut off": b'{"rows": [' + b'{"age": 39},' * 9000,
 }

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from scipy.interpolate import BSpline
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, make_scorer
@@ -123,6 +124,19 @@ def test_attributes_that_stand_in_anything_but_a_plain_dict_are_refused():
         tree["content"] = {**pair, "content": [pair]}
 
     refused(crafted(SCORER, pairs))
+
+
+def test_a_spline_delegates_to_nothing_but_a_spline():
+    def delegate(tree) -> None:
+        content = tree["content"]
+        state = [content["call"], content["array"]]
+        named = {"__module__": "builtins", "__class__": "tuple", "__loader__": "TupleNode"}
+        content["spline"]["content"] = named | {"content": state}
+
+    spline = BSpline(np.arange(8.0), np.arange(4.0), 3)
+    value = {"spline": spline, "call": accuracy_score, "array": np.zeros(0)}
+    assert not untrusted_parts(crafted(value, lambda tree: None))
+    assert "BSpline as a ObjectNode" in refused(crafted(value, delegate))
 
 
 def test_an_older_protocol_is_refused():

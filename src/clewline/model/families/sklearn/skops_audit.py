@@ -131,7 +131,9 @@ def _wrong(node: SkopsNode, functions: Collection[str]) -> str | None:
                 case "JsonNode":
                     allowed = json.loads(content["content"]) is None
                 case kind:
-                    allowed = kind == "TupleNode" and name.startswith(COMPILED)
+                    allowed = kind == "TupleNode" and (
+                        name.startswith(COMPILED) or _is_spline(name, content["content"])
+                    )
             allowed = allowed and not is_python
         case "DictNode":  # it may hold the attributes of an instance
             keys, values = node["key_types"], node["content"]
@@ -151,6 +153,16 @@ def _wrong(node: SkopsNode, functions: Collection[str]) -> str | None:
 
 def _name(node: SkopsNode) -> str:
     return f"{node['__module__']}.{node['__class__']}"
+
+
+def _is_spline(name: str, state: list[SkopsNode]) -> bool:
+    """Say whether a node is a spline of SciPy 1.18 and newer: one for arrays of NumPy, an array."""
+    return (
+        name == "scipy.interpolate._bsplines.BSpline"
+        and [_name(part) for part in state]
+        == ["scipy.interpolate._bsplines._BSpline", "numpy.ndarray"]
+        and [part["__loader__"] for part in state] == ["ObjectNode", "NdArrayNode"]
+    )
 
 
 def _is_ufunc(name: str) -> bool:
