@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from projects import make_project
+from projects import make_project, record_sealed
 
 from clewline.project import Project
 
@@ -64,8 +64,9 @@ def shop() -> Shop:
             for content, about in packed:
                 registry.add(dict(content), about)
             names = {about.name for _, about in packed}
-            store.record(*(Alias(name=n, alias="champion", number=1, moved=0.0) for n in names))
-            store.record(Alias(name="income", alias="challenger", number=2, moved=0.0))
+            aliases = [Alias(name=n, alias="champion", number=1, moved=0.0) for n in names]
+            aliases.append(Alias(name="income", alias="challenger", number=2, moved=0.0))
+            record_sealed(project, store, *aliases)
         for path, text in (files or {}).items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clewline.model import seal
+from clewline.model import registry_chain, seal
 from clewline.project import Project
+from clewline.store.records import Record
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ def make_project(root: Path, name: str = "loans") -> Project:
         f'[project]\nname = "{name}"\nid = "{project.id}"\n\n[keys]\npublic = "{public}"\n'
     )
     return project
+
+
+def record_sealed(project: Project, store: Store, *records: Record) -> None:
+    """Record records with a link of the signed chain, as every command does."""
+    with store.catalog.transaction() as transaction:
+        transaction.record(*records)
+        sealer = seal.Sealer.of(project)
+        registry_chain.append_link(transaction, registry_chain.SEALED, {}, sealer, *records)
 
 
 def read_adult(name: str, **options: Any) -> pd.DataFrame:

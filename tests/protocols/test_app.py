@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from projects import make_project
 from support import wait_for
 
 from clewline.errors import NotFound
@@ -106,8 +107,7 @@ class Site:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    Store.create(tmp_path / ".clewline").close()
-    return Project(tmp_path, "loans", "0123456789abcdef")
+    return make_project(tmp_path)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def site(project: Project, run_http, call) -> Iterator[Callable[..., Site]]:
 
 def bearer(project: Project, *roles: str) -> str:
     with Store.open(project.store_root) as store:
-        return f"Authorization: Bearer {access.add_token(store, roles).text}"
+        return f"Authorization: Bearer {access.add_token(project, store, roles).text}"
 
 
 def test_each_role_opens_its_routes_and_no_others(project, site):
@@ -152,7 +152,7 @@ def test_who_shows_no_token_is_told_how_and_learns_of_nothing_that_is_there(site
 def test_a_revoked_token_opens_nothing_though_its_request_head_is_remembered(project, site, call):
     guarded = site(required=True)
     with Store.open(project.store_root) as store:
-        made = access.add_token(store, ("predict",))
+        made = access.add_token(project, store, ("predict",))
     guarded.gate.refresh()
     lines = f"Host: a\r\nContent-Length: 0\r\nAuthorization: Bearer {made.text}\r\n"
     request = b"POST /predict HTTP/1.1\r\n%b\r\n" % lines.encode()
@@ -161,7 +161,7 @@ def test_a_revoked_token_opens_nothing_though_its_request_head_is_remembered(pro
         caller.send(request)
         assert caller.answer()[0] == 200
     with Store.open(project.store_root) as store:
-        access.revoke_token(store, made.token.id)
+        access.revoke_token(project, store, made.token.id)
     guarded.gate.refresh()
     caller.send(request)
     assert caller.answer()[0] == 401

@@ -221,7 +221,7 @@ def test_the_async_client_does_the_same(income, dropping):
 
 def test_a_token_is_shown_and_its_roles_count(loans, up):
     with Store.open(loans.project.store_root) as store:
-        token = access.add_token(store, ["review"]).text
+        token = access.add_token(loans.project, store, ["review"]).text
     url = up(loans.project).url
     with Client(url, token=token) as client:
         assert client.endpoints()

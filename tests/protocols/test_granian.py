@@ -110,7 +110,7 @@ def test_bound_beyond_loopback_callers_need_tokens_there_as_well(
     ask: Callable[..., tuple[int, Any]], loans: Loans
 ) -> None:
     with Store.open(loans.project.store_root) as store:
-        token = access.add_token(store, ["predict"]).text
+        token = access.add_token(loans.project, store, ["predict"]).text
     assert ask("POST", PREDICT, body(ROW))[0] == 401
     wait_for(lambda: ask("POST", PREDICT, body(ROW), authorization=f"Bearer {token}")[0] == 200)
     assert ask("GET", "/health/live")[0] == 200

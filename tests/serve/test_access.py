@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from projects import make_project
 from support import wait_for
 
 from clewline.errors import Forbidden, NotFound, TooManyFailures, Unauthorized, UsageError
@@ -22,8 +23,7 @@ from clewline.store.store import Store
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    Store.create(tmp_path / ".clewline").close()
-    return Project(tmp_path, "loans", "0123456789abcdef")
+    return make_project(tmp_path)
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def bearer(made: access.NewToken) -> str:
     return f"Bearer {made.text}"
 
 
-def test_a_token_allows_its_roles_and_no_role_includes_another(store, gate):
-    tokens = {role: access.add_token(store, [role]) for role in ROLES}
+def test_a_token_allows_its_roles_and_no_role_includes_another(project, store, gate):
+    tokens = {role: access.add_token(project, store, [role]) for role in ROLES}
     gate.refresh()
     for role, made in tokens.items():
         assert gate.check(bearer(made), "1.2.3.4", role) == made.token.id
@@ -55,8 +55,8 @@ def test_a_token_allows_its_roles_and_no_role_includes_another(store, gate):
                 gate.check(bearer(made), "1.2.3.4", other)
 
 
-def test_a_token_may_have_several_roles(store, gate):
-    made = access.add_token(store, ["operate", "predict", "predict"])
+def test_a_token_may_have_several_roles(project, store, gate):
+    made = access.add_token(project, store, ["operate", "predict", "predict"])
     gate.refresh()
     assert made.token.roles == ["operate", "predict"]
     for role in ("operate", "predict"):
@@ -64,7 +64,7 @@ def test_a_token_may_have_several_roles(store, gate):
 
 
 def test_the_secret_is_256_bits_and_only_its_digest_is_kept(store, project):
-    made = access.add_token(store, ["predict"])
+    made = access.add_token(project, store, ["predict"])
     prefix, identifier, secret = made.text.split("_")
     assert (prefix, identifier, len(bytes.fromhex(secret))) == ("cl", made.token.id, 32)
     for path in project.store_root.rglob("*"):
@@ -94,8 +94,8 @@ def test_the_secret_is_256_bits_and_only_its_digest_is_kept(store, project):
         "Bearer cl_{id}_\ud7ff\x00é",
     ],
 )
-def test_anything_but_the_whole_token_is_unauthorized(store, gate, presented):
-    made = access.add_token(store, ["predict"])
+def test_anything_but_the_whole_token_is_unauthorized(project, store, gate, presented):
+    made = access.add_token(project, store, ["predict"])
     gate.refresh()
     secret = made.text.rpartition("_")[2]
     if presented is not None:
@@ -117,7 +117,7 @@ def test_no_string_is_accepted_without_a_token(text):
 def test_a_token_that_is_not_required_is_checked_if_it_is_sent(store, project):
     gate = TokenChecker(project)
     gate.open()
-    made = access.add_token(store, ["predict"])
+    made = access.add_token(project, store, ["predict"])
     gate.refresh()
     assert gate.check(None, "127.0.0.1", "operate") is None
     assert gate.check("Basic dXNlcjpwYXNz", "127.0.0.1", "operate") is None
@@ -129,10 +129,10 @@ def test_a_token_that_is_not_required_is_checked_if_it_is_sent(store, project):
     gate.close()
 
 
-def test_a_running_server_follows_new_and_revoked_tokens(store, gate):
-    made = access.add_token(store, ["predict"])
+def test_a_running_server_follows_new_and_revoked_tokens(project, store, gate):
+    made = access.add_token(project, store, ["predict"])
     wait_for(lambda: passes(gate, made))
-    access.revoke_token(store, made.token.id)
+    access.revoke_token(project, store, made.token.id)
     wait_for(lambda: not passes(gate, made))
     with pytest.raises(Unauthorized, match=f"{made.token.id} is revoked"):
         gate.check(bearer(made), "9.9.9.9", "predict")
@@ -146,8 +146,8 @@ def passes(gate: TokenChecker, made: access.NewToken) -> bool:
     return True
 
 
-def test_an_expired_token_is_refused(store, gate, monkeypatch):
-    made = access.add_token(store, ["predict"], expires=time.time() + 60)
+def test_an_expired_token_is_refused(project, store, gate, monkeypatch):
+    made = access.add_token(project, store, ["predict"], expires=time.time() + 60)
     gate.refresh()
     assert gate.check(bearer(made), "", "predict")
     later = time.time() + 61
@@ -156,8 +156,10 @@ def test_an_expired_token_is_refused(store, gate, monkeypatch):
         gate.check(bearer(made), "", "predict")
 
 
-def test_wrong_tokens_are_limited_for_each_address_and_right_ones_still_pass(store, gate, caplog):
-    made = access.add_token(store, ["predict"])
+def test_wrong_tokens_are_limited_for_each_address_and_right_ones_still_pass(
+    project, store, gate, caplog
+):
+    made = access.add_token(project, store, ["predict"])
     gate.refresh()
     with caplog.at_level(logging.WARNING):
         for _ in range(FAILURES):
@@ -195,20 +197,20 @@ def test_the_number_of_remembered_addresses_is_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize("roles", [[], ["admin"], ["predict", "root"]])
-def test_unknown_roles_and_a_past_expiry_are_refused(store, roles):
+def test_unknown_roles_and_a_past_expiry_are_refused(project, store, roles):
     with pytest.raises(UsageError, match="predict, review, operate"):
-        access.add_token(store, roles)
+        access.add_token(project, store, roles)
     with pytest.raises(UsageError, match="expired already"):
-        access.add_token(store, ["predict"], expires=time.time() - 1)
+        access.add_token(project, store, ["predict"], expires=time.time() - 1)
     assert not store.catalog.find(Token)
 
 
-def test_revoking_is_final_and_an_unknown_token_is_reported(store):
-    made = access.add_token(store, ["predict"])
-    first = access.revoke_token(store, made.token.id)
-    assert access.revoke_token(store, made.token.id) == first
+def test_revoking_is_final_and_an_unknown_token_is_reported(project, store):
+    made = access.add_token(project, store, ["predict"])
+    first = access.revoke_token(project, store, made.token.id)
+    assert access.revoke_token(project, store, made.token.id) == first
     with pytest.raises(NotFound, match="tokens list"):
-        access.revoke_token(store, "000000000000")
+        access.revoke_token(project, store, "000000000000")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
@@ -222,10 +224,10 @@ def test_loopback_is_bound_without_tokens(project, host):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "2001:db8::1"])
 def test_beyond_loopback_nothing_is_bound_without_a_valid_token(project, store, host):
-    access.revoke_token(store, access.add_token(store, ["predict"]).token.id)
+    access.revoke_token(project, store, access.add_token(project, store, ["predict"]).token.id)
     with pytest.raises(Forbidden, match="clewline tokens add"):
         access.check_bind(project, host)
-    access.add_token(store, ["predict"])
+    access.add_token(project, store, ["predict"])
     assert access.tokens_required(host, require_tokens=False)
     (warning,) = access.check_bind(project, host)
     assert "unencrypted" in warning

@@ -16,6 +16,8 @@ import pytest
 from support import wait_until
 
 from clewline.errors import DeadlineExceeded, IntegrityError, NotFound, Overloaded
+from clewline.model.registry_chain import APPLIED, append_link
+from clewline.model.seal import Sealer
 from clewline.project import Project
 from clewline.serve import endpoint_server as endpoints_module
 from clewline.serve.endpoint_server import EndpointServer
@@ -66,9 +68,10 @@ def add(
                 packages={model: like.packages["income@1"]},
                 graph={},
             )
-            transaction.add(revision)
             live = LiveRevision(endpoint=name, number=number, moved=time.time())
+            transaction.add(revision)
             transaction.replace(live)
+            append_link(transaction, APPLIED, {}, Sealer.of(project), revision, live)
 
 
 def run(

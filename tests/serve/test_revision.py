@@ -67,7 +67,7 @@ def resolved(project: Project, text: str) -> revision.Draft:
 
 def applied(project: Project, text: str) -> revision.AppliedRevision:
     with Store.open(project.store_root) as store:
-        return revision.make_live(store, [resolved(project, text)])[0]
+        return revision.make_live(project, store, [resolved(project, text)])[0]
 
 
 def test_every_model_is_pinned_and_every_node_has_a_name_of_its_own(project: Project) -> None:
@@ -213,9 +213,9 @@ def test_a_rollback_goes_back_with_the_code(project: Project) -> None:
     first = applied(project, GRAPH).revision
     applied(project, GRAPH.replace("0.9", "0.8").replace("0.1}", "0.2}"))
     with Store.open(project.store_root) as store:
-        assert revision.rollback(store, "g") == first
+        assert revision.rollback(project, store, "g") == first
         assert revision.require_live(store.catalog, "g") == first
         with pytest.raises(NotFound, match="no revision g#7"):
-            revision.rollback(store, "g", 7)
+            revision.rollback(project, store, "g", 7)
         with pytest.raises(NotFound, match="g#1 is the first revision; there is nothing to roll"):
-            revision.rollback(store, "g")
+            revision.rollback(project, store, "g")

@@ -399,7 +399,7 @@ class Hammer:
 
 def go_live(loans: Loans, endpoint: str, number: int) -> None:
     with Store.open(loans.project.store_root) as store:
-        revision.rollback(store, endpoint, number)
+        revision.rollback(loans.project, store, endpoint, number)
 
 
 def revision_of(server: Server, endpoint: str) -> set[str]:

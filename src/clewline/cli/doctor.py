@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from clewline import project
-from clewline.cli.output import console, emit
+from clewline.cli.output import console, emit, print_message
 from clewline.formatting import format_count, format_list, format_size, short_digest
 from clewline.store.doctor import Finding, check_store, fix_store
 
@@ -28,10 +28,15 @@ _WHAT = {
     "orphan_blobs": "{count} ({size}) belong to no record: {examples}.",
     "damaged_catalog": "SQLite reports of {path}: {reason}.",
     "dangling_records": "{count} in {path} refer to records that are not there: {tables}.",
+    "damaged_record": "{message}",
     "unfinished_run": "Run {run} of {pipeline} is recorded as running, but its process is dead.",
     "stale_lock": "{path} names {process}, which is dead. The lock holds nobody up.",
     "exposed_key": "Other users can read the private key {path} (mode {mode}).",
     "unreadable_key": "{message}",
+    "no_key": "There is no private key at {path}. Without it nothing can be sealed: no model "
+    "registered, no endpoint applied, no token added, no log segment sealed.",
+    "unsealed_record": "{message}",
+    "changed_record": "{message}",
     "wrong_key": "{path} is not the private half of the public key in clewline.toml.",
     "unverifiable_registry": "{message}",
     "damaged_package": "{model}: {problem}",
@@ -54,8 +59,13 @@ _FIX = {
     "orphan_blobs": "They do no harm. The same content uses them when it is stored again.",
     "damaged_catalog": _RESTORE_CATALOG,
     "dangling_records": _RESTORE_CATALOG,
+    "damaged_record": "{fix}",
     "exposed_key": "Run `chmod 600 {path}`.",
     "unreadable_key": "{fix}",
+    "no_key": "A machine that only serves models needs none. Otherwise restore it from a backup. "
+    "If it is lost, docs/seals.md says how to begin with a new one.",
+    "unsealed_record": "{fix}",
+    "changed_record": "{fix}",
     "wrong_key": "Restore the wrong one of the two files from Git or a backup.",
     "unverifiable_registry": "{fix}",
     "damaged_package": "Restore it from a backup, or register the model again and promote that "
@@ -73,6 +83,7 @@ def doctor(
     *,
     quick: Annotated[bool, Parameter(negative="")] = False,
     fix: Annotated[bool, Parameter(negative="")] = False,
+    seal: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """
     Check store, packages, registry, key and log; exit with 1 if something is wrong.
@@ -83,9 +94,12 @@ def doctor(
         Do not read and verify every blob, package and log segment.
     fix
         First fix what killed processes left behind, stale locks and log indexes.
+    seal
+        First seal the records that have no link in the signed chain. Check them before: their
+        findings list them. An older clewline left them, or someone without the private key.
     """
     from clewline.flow.values import INSIDE
-    from clewline.model.doctor import fix_models, model_findings
+    from clewline.model.doctor import fix_models, model_findings, seal_models
     from clewline.serve.log.check import check_log, fix_log
 
     here = project.find()
@@ -93,6 +107,9 @@ def doctor(
         fix_store(here.store_root)
         fix_models(here)
         fix_log(here)
+    if seal:
+        for name in seal_models(here):
+            print_message(f"sealed the {name}")
     found = check_store(here.store_root, deep=not quick, inside=INSIDE)
     found += model_findings(here, deep=not quick)
     found += check_log(here, deep=not quick)

@@ -12,6 +12,7 @@ from clewline.cli.output import Mode, console, emit
 from clewline.cli.parameters import Limit
 from clewline.errors import InvalidConfig, NotFound
 from clewline.formatting import format_count
+from clewline.model.sealed_records import SealedRecords
 from clewline.project import Project, find
 from clewline.serve import revision as revisions
 from clewline.serve.endpoint_file import endpoint_names, read_endpoint
@@ -117,7 +118,7 @@ def apply(*names: str) -> None:
         applied = [
             each
             for first in range(0, len(drafts), TOGETHER)
-            for each in revisions.make_live(store, drafts[first : first + TOGETHER])
+            for each in revisions.make_live(project, store, drafts[first : first + TOGETHER])
         ]
         changes = [
             _changes(store, each.before, draft) for each, draft in zip(applied, drafts, strict=True)
@@ -153,7 +154,7 @@ def rollback(name: str, /, *, to: int | None = None) -> None:
     project = find()
     with Store.open(project.store_root) as store:
         before = revisions.require_live(store.catalog, name)
-        back = revisions.rollback(store, name, to)
+        back = revisions.rollback(project, store, name, to)
         changes = _changes(store, before, RevisionDraft(back, None))
     emit({"live": back, "changes": changes}, lambda _: tables.show_applied(back, True, changes))
 
@@ -168,7 +169,7 @@ def _row(store: Store, name: str, live: LiveRevision | None, has_file: bool) -> 
     return EndpointRow(name, revision.ref, models, has_file, state, live.moved)
 
 
-def _draft(project: Project, store: Store, name: str) -> RevisionDraft:
+def _draft(project: Project, store: Store, records: SealedRecords, name: str) -> RevisionDraft:
     """Read and resolve a file; models from elsewhere are imported first."""
     spec = read_endpoint(project, name, refuse=False)
     imported = None
@@ -176,16 +177,17 @@ def _draft(project: Project, store: Store, name: str) -> RevisionDraft:
         from clewline.hub.endpoint_imports import import_endpoint_models
 
         imported = import_endpoint_models(project, store, spec)
-    return revisions.resolve(project, store.catalog, spec, imported)
+    return revisions.resolve(project, records, spec, imported)
 
 
 def _check(project: Project, store: Store, name: str) -> EndpointCheck:
     from clewline.serve.model_cache.loaded_models import SharedModels
     from clewline.serve.trial import try_graph
 
-    draft = _draft(project, store, name)
+    records = SealedRecords(project, store.catalog)
+    draft = _draft(project, store, records, name)
     trial = try_graph(SharedModels(project), draft, f"endpoints/{name}.yaml")
-    live = revisions.live_revision(store.catalog, name)
+    live = revisions.sealed_live_revision(records, name)
     is_live = live is not None and revisions.content(live) == revisions.content(draft.revision)
     return EndpointCheck(
         endpoint=name,
@@ -211,13 +213,13 @@ def _tried_drafts(project: Project, store: Store, names: Iterable[str]) -> list[
     from clewline.serve.model_cache.loaded_models import SharedModels
     from clewline.serve.trial import try_graph
 
-    models = SharedModels(project)
+    models, records = SharedModels(project), SealedRecords(project, store.catalog)
     drafts: list[RevisionDraft] = []
     refused: list[InvalidEndpoint] = []
     for name in names:
         try:
-            draft = _draft(project, store, name)
-            live = revisions.live_revision(store.catalog, name)
+            draft = _draft(project, store, records, name)
+            live = revisions.sealed_live_revision(records, name)
             if live is None or revisions.content(live) != revisions.content(draft.revision):
                 try_graph(models, draft, f"endpoints/{name}.yaml")
             drafts.append(draft)

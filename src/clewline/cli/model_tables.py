@@ -202,9 +202,10 @@ def print_verification(found: Verification) -> None:
         out.print(f"{mark} {check.model}  {text}")
     links = format_count(found.links, "link") if found.links else "no links"
     heads = format_count(found.anchors, "head") if found.anchors else "no heads"
-    sound = "" if found.problems else "  sound"
-    out.print(f"{_mark(not found.problems)} chain of {links}, {heads} in Git{sound}")
-    for problem in found.problems:
+    problems = [*found.problems, *(record.message for record in found.records)]
+    sound = "" if problems else "  sound"
+    out.print(f"{_mark(not problems)} chain of {links}, {heads} in Git{sound}")
+    for problem in problems:
         out.print(f"    {escape(problem)}")
 
 

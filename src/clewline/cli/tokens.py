@@ -42,8 +42,9 @@ def add(
         Let the token expire after this time, such as 90d or 12h.
     """
     ends = None if expires is None else time.time() + duration_s(expires)
-    with Store.open(find().store_root) as store:
-        new = access.add_token(store, role, note=note, expires=ends)
+    project = find()
+    with Store.open(project.store_root) as store:
+        new = access.add_token(project, store, role, note=note, expires=ends)
 
     def show(_: object) -> None:
         roles = ", ".join(new.token.roles)
@@ -73,8 +74,11 @@ def revoke(identifier: str, /) -> None:
     identifier
         The id: the part after `cl_`, as `clewline tokens list` shows it.
     """
-    with Store.open(find().store_root) as store:
-        revoked = access.revoke_token(store, identifier)
+    project = find()
+    with Store.open(project.store_root) as store:
+        revoked = access.revoke_token(project, store, identifier)
+    if not project.private_key.exists():
+        print_message("warning: without the private key the revocation is not sealed.")
     emit(_shown(revoked), lambda _: console().print(f"{revoked.id} is revoked."))
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from clewline.errors import ClewlineError
 from clewline.model.package import DRAFT
 from clewline.model.registry import UNREGISTERED, Registry
+from clewline.model.registry_chain import SEALED, append_link
 from clewline.model.seal import Sealer
+from clewline.model.sealed_records import SealedRecords
 from clewline.model.verify import verify
 from clewline.project import Project
 from clewline.store.doctor import Finding
 from clewline.store.records import ModelVersion
+from clewline.store.rows import describe
 from clewline.store.store import Store
 
 
@@ -48,10 +51,35 @@ def fix_models(project: Project) -> None:
                 shutil.rmtree(finding.values["path"])
 
 
+def seal_models(project: Project) -> list[str]:
+    """
+    Seal the records that have no link in the signed chain, such as those of an older clewline.
+
+    Signing is for a person to decide: whoever can write the catalog can add such a record.
+
+    Returns:
+        The names of the records.
+
+    Raises:
+        NotFound: The private key is missing.
+        IntegrityError: The package of a version differs from its record.
+    """
+    with Store.open(project.store_root) as store, store.catalog.transaction() as transaction:
+        registry, records = Registry(project, store), SealedRecords(project, transaction)
+        unsealed = records.unsealed()
+        for record in unsealed:
+            if isinstance(record, ModelVersion):
+                registry.read(record)
+        if unsealed:
+            append_link(transaction, SEALED, {}, registry.sealer(), *unsealed)
+        return [describe(record) for record in unsealed]
+
+
 def _check_key(project: Project) -> Iterator[Finding]:
     path = project.private_key
-    if not path.exists():
-        return  # a machine that only serves models need not have it
+    if not path.exists():  # a machine that only serves models need not have it
+        yield Finding("no_key", {"path": str(path)}, harmless=True)
+        return
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         yield Finding("exposed_key", {"path": str(path), "mode": f"{mode:o}"})
@@ -73,6 +101,12 @@ def _check_registry(registry: Registry, deep: bool) -> Iterator[Finding]:
     for check in found.versions:
         if check.problem:
             yield Finding("damaged_package", {"model": check.model, "problem": check.problem})
+    for record in found.records:
+        values = {"message": record.message, "fix": record.fix}
+        if record.unsealed:
+            yield Finding("unsealed_record", values)
+        else:
+            yield Finding("changed_record", values)
     for problem in found.problems:
         yield Finding("rewritten_registry", {"problem": f"{problem[0].upper()}{problem[1:]}."})
 
@@ -81,12 +115,12 @@ def _check_folders(registry: Registry) -> Iterator[Finding]:
     project, catalog = registry.project, registry.store.catalog
     try:  # do the heads in Git prove that the catalog is not an older one?
         found = verify(registry, packages=False)
-        is_current = found.anchors > 0 and not found.problems
+        is_current = found.anchors > 0 and not (found.problems or found.records)
     except ClewlineError:
         is_current = False
     for path in sorted(project.packages.glob("*/*")):
         number = int(path.name) if path.name.isdecimal() else 0
-        if catalog.get(ModelVersion, path.parent.name, number) is None:
+        if not catalog.count(ModelVersion, name=path.parent.name, number=number):
             yield Finding("unregistered_package", {"path": str(path)}, fixable=is_current)
     for path in sorted((project.store_root / "tmp").glob("*")):
         if path.name.startswith(UNREGISTERED):

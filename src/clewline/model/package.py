@@ -223,7 +223,9 @@ def content_digest(
     return digest_bytes(b"clewline model content 1\n" + msgspec.json.encode(parts, order="sorted"))
 
 
-def open_package(folder: Path, public_key: str, expected: Digest | None = None) -> Package:
+def open_package(
+    folder: Path, public_key: str, expected: Digest | None = None, ref: str | None = None
+) -> Package:
     """
     Read a package and check every byte of it.
 
@@ -231,15 +233,19 @@ def open_package(folder: Path, public_key: str, expected: Digest | None = None) 
         folder: The package.
         public_key: The project's, from `clewline.toml`.
         expected: The digest that the catalog or a revision holds; None accepts any.
+        ref: The version that it must be, `name@number`; None accepts any.
 
     Raises:
         NotFound: There is no such folder.
         IntegrityError: Something in it was changed, added or removed; names each path.
     """
     try:
-        return _open(folder, public_key, expected)
+        package = _open(folder, public_key, expected)
     except IntegrityError as error:
         raise IntegrityError(f"The package {folder}: {error.message}", error.fix) from error
+    if ref is not None and package.manifest.ref != ref:
+        raise IntegrityError(f"The package {folder} belongs to {package.manifest.ref}.", RESTORE)
+    return package
 
 
 def _open(folder: Path, public_key: str, expected: Digest | None) -> Package:

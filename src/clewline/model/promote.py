@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -15,11 +16,9 @@ from clewline.model.families.family import BACKGROUND
 from clewline.model.gate import Gate, GateCandidate, GateVerdict, judge_version, read_gate
 from clewline.model.package import Package
 from clewline.model.registry import Registry, load_predictor
+from clewline.model.sealed_records import SealedRecords
 from clewline.store.records import Alias, ModelVersion
-from clewline.store.ref import require_alias_name
-
-if TYPE_CHECKING:
-    from clewline.store.catalog import Catalog, Transaction
+from clewline.store.ref import RecordSource, require_alias_name
 
 LATENCY_ROWS = 64
 """Background rows that are timed, one at a time."""
@@ -64,7 +63,7 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
     gate = read_gate(registry.project.gate, name)
     rival_alias = gate.rules.not_worse_than if gate else None
     for _ in range(ATTEMPTS):
-        rival = _holder(catalog, name, rival_alias)
+        rival = _holder(SealedRecords(registry.project, catalog), name, rival_alias)
         verdicts = _judge(registry, gate, version, rival)
         failed = [verdict for verdict in verdicts or () if not verdict.passed]
         if failed and force is None:
@@ -75,7 +74,7 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
             )
         with catalog.transaction() as transaction:
             # The rival may have lost its alias while the version was judged.
-            if _holder(transaction, name, rival_alias) != rival:
+            if _holder(SealedRecords(registry.project, transaction), name, rival_alias) != rival:
                 continue
             before = transaction.get(Alias, name, alias)
             promotion = Promotion(
@@ -89,11 +88,10 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
             if promotion.moved:
                 body = msgspec.to_builtins(promotion)
                 del body["moved"], body["anchored"]
+                moved = Alias(name=name, alias=alias, number=version.number, moved=time.time())
                 kind = registry_chain.PROMOTED
-                moved = registry_chain.append_link(transaction, kind, body, sealer).created
-                transaction.replace(
-                    Alias(name=name, alias=alias, number=version.number, moved=moved)
-                )
+                registry_chain.append_link(transaction, kind, body, sealer, moved)
+                transaction.replace(moved)
         head = registry_chain.last_link(catalog)
         try:
             anchored = registry_chain.write_anchor(registry.project, head) if head else None
@@ -123,7 +121,7 @@ def _judge(
     return judge_version(gate, mine, theirs)
 
 
-def _holder(records: Catalog | Transaction, name: str, alias: str | None) -> ModelVersion | None:
+def _holder(records: RecordSource, name: str, alias: str | None) -> ModelVersion | None:
     held = records.get(Alias, name, alias) if alias else None
     return records.get(ModelVersion, name, held.number) if held else None
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from clewline.errors import CheckFailed, IntegrityError, InvalidConfig, NotFound
+from clewline.errors import CheckFailed, IntegrityError, NotFound
+from clewline.formatting import format_list
 from clewline.model import registry_chain
-from clewline.model.package import Package, PackageDraft, PackageMetadata, open_package
-from clewline.model.seal import RESTORE, Sealer
+from clewline.model.package import (
+    Package,
+    PackageDraft,
+    PackageFile,
+    PackageMetadata,
+    open_package,
+)
+from clewline.model.seal import Sealer, require_public_key
 from clewline.project import Project
 from clewline.store.digest import Digest
 from clewline.store.disk import disk_errors
@@ -91,11 +99,11 @@ class Registry:
 
     def read(self, version: ModelVersion) -> Package:
         """Read and check the package of a version that was looked up; raises as `open`."""
-        folder = self.folder(version)
-        package = open_package(folder, self.public_key, version.package)
-        if package.manifest.ref != version.ref:
+        package = open_package(self.folder(version), self.public_key, version.package, version.ref)
+        if differs := _differences(version, package):
             raise IntegrityError(
-                f"The package {folder} belongs to {package.manifest.ref}.", RESTORE
+                f"The catalog and the package of {version.ref} differ in {format_list(differs)}.",
+                "Restore `catalog.db` from a backup.",
             )
         return package
 
@@ -146,24 +154,14 @@ class Registry:
                 aside = f"{UNREGISTERED}{name}-{number}-{secrets.token_hex(4)}"
                 with disk_errors(folder):
                     folder.rename(self.project.store_root / "tmp" / aside)
-            metrics = (metadata.report or {}).get("metrics", {})
             version = ModelVersion(
-                name=name,
-                number=number,
                 package=draft.publish(folder, metadata, sealer),
-                content=draft.content,
-                run=metadata.run,
-                step_run=metadata.step_run,
-                task=metadata.task,
-                runtime=metadata.runtime,
-                metrics={key: interval["value"] for key, interval in metrics.items()},
-                equality=metadata.equality,
-                size_bytes=sum(file.size_bytes for file in draft.files.values()),
-                created=metadata.created,
+                **_facts(metadata, draft.content, draft.files.values()),
             )
             facts = {key: getattr(version, key) for key in ("package", "content", "run")}
             body = {"model": version.ref, **facts}
-            registry_chain.append_link(transaction, registry_chain.REGISTERED, body, sealer)
+            kind = registry_chain.REGISTERED
+            registry_chain.append_link(transaction, kind, body, sealer, version)
             transaction.add(version)
             if version.step_run is not None:
                 step, model = f"step:{version.step_run}", f"model:{version.ref}"
@@ -178,12 +176,7 @@ class Registry:
         Raises:
             InvalidConfig: `clewline.toml` has none.
         """
-        if self.project.public_key is None:
-            raise InvalidConfig(
-                f"{self.project.root}/clewline.toml has no public key, so no seal can be checked.",
-                'Put back the line `public = "…"` under [keys] that `clewline init` wrote.',
-            )
-        return self.project.public_key
+        return require_public_key(self.project)
 
     def sealer(self) -> Sealer:
         """
@@ -193,14 +186,30 @@ class Registry:
             NotFound: It is missing.
             InvalidConfig: It belongs to another project.
         """
-        sealer = Sealer.read(self.project.private_key)
-        if sealer.public != self.public_key:
-            raise InvalidConfig(
-                f"{self.project.private_key} is not the key of this project: its public half is "
-                f"{sealer.public}, and clewline.toml has {self.project.public_key}.",
-                "Restore the right one from a backup.",
-            )
-        return sealer
+        return Sealer.of(self.project)
+
+
+def _facts(
+    metadata: PackageMetadata, content: Digest, files: Iterable[PackageFile]
+) -> dict[str, Any]:
+    """Return the fields of a version's record that its package determines."""
+    metrics = (metadata.report or {}).get("metrics", {})
+    same = ("name", "number", "run", "step_run", "task", "runtime", "equality", "created")
+    return {
+        **{key: getattr(metadata, key) for key in same},
+        "content": content,
+        "metrics": {key: interval["value"] for key, interval in metrics.items()},
+        "size_bytes": sum(file.size_bytes for file in files),
+    }
+
+
+def _differences(version: ModelVersion, package: Package) -> list[str]:
+    """List the fields of a version's record that differ from its package."""
+    manifest = package.manifest
+    facts = _facts(manifest, manifest.content, manifest.files.values())
+    # As JSON, which the manifest is: NaN is null there.
+    as_json = partial(msgspec.json.encode, order="sorted")
+    return [key for key in facts if as_json(facts[key]) != as_json(getattr(version, key))]
 
 
 def load_predictor(package: Package) -> Predictor:

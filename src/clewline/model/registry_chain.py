@@ -1,10 +1,12 @@
 """
-The registry's hash chain: every registration and every move of an alias, in order.
+The signed chain: every change of a sealed record (`Record.SEALED`), in order.
 
-Each link holds the digest of the one before it and is signed with the project's key. So a link
-that was changed, removed, reordered or inserted is found. If only the last links are removed,
-the chain stays whole; the versions and aliases that they recorded then have no link, and the
-head that `promote` wrote into Git is missing from the chain.
+A link holds the digests of the records that it is about, and of closed files of the log. It is
+added in the transaction that changes the records. Each link holds the digest of the one before
+it and is signed with the project's key. So a link that was changed, removed, reordered or
+inserted is found. If only the last links are removed, the chain stays whole; the records that
+they were about then have no link, and the head that `promote` wrote into Git is missing from
+the chain. `sealed_records` compares records with the chain.
 
 `promote` writes the head as a commit without files on `refs/clewline/PROJECT`; it touches
 neither the branch nor the work tree. Once pushed, the user of this machine cannot rewrite it.
@@ -20,17 +22,18 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from clewline.errors import Fault
+from clewline.errors import Fault, IntegrityError
 from clewline.model.seal import Sealer, verify_signature
 from clewline.project import FILE, Project
 from clewline.store.digest import Digest, digest_bytes
-from clewline.store.records import Alias, ChainEntry, ModelVersion
+from clewline.store.records import ChainEntry, Record
 from clewline.store.ref import RecordSource
+from clewline.store.rows import describe, field_hints, sealed_digest
 
 if TYPE_CHECKING:
     from clewline.store.catalog import Transaction
@@ -40,6 +43,9 @@ START = digest_bytes(b"clewline registry chain 1\n")
 
 LINK = b"clewline registry link 1\n"
 REGISTERED, PROMOTED = "registered", "promoted"
+APPLIED, ROLLED_BACK = "applied", "rolled_back"
+TOKEN_ADDED, TOKEN_REVOKED = "token_added", "token_revoked"
+LOG_CLOSED, SEALED = "log_closed", "sealed"
 SUBJECT = re.compile(r"^registry (\d+) ([0-9a-f]{64})$")
 _AUTHOR = {
     "GIT_AUTHOR_NAME": "clewline",
@@ -64,10 +70,42 @@ def last_link(records: RecordSource) -> ChainEntry | None:
 
 
 def append_link(
-    transaction: Transaction, kind: str, body: dict[str, Any], sealer: Sealer
+    transaction: Transaction,
+    kind: str,
+    body: dict[str, Any],
+    sealer: Sealer,
+    *records: Record,
+    files: Mapping[str, Digest] | None = None,
 ) -> ChainEntry:
-    """Add a link to the chain."""
-    link = next_link(last_link(transaction), kind, body, sealer)
+    """
+    Add a link to the chain.
+
+    Args:
+        transaction: The one that changes the records.
+        kind: What happened: `REGISTERED`, `PROMOTED`, …
+        body: The facts.
+        sealer: Signs the link.
+        records: What the catalog holds of them at the end of the transaction.
+        files: Digests of files of the store, by their path in it.
+
+    Raises:
+        IntegrityError: The last link was changed, or somebody without the key added it. A link
+            after it would vouch for it.
+    """
+    last = last_link(transaction)
+    if last is not None and (problem := link_problem(last, sealer.public)):
+        raise IntegrityError(
+            f"Link {last.seq}, the last of the signed chain, {problem}, so nothing can be sealed "
+            "after it.",
+            "Restore `catalog.db` from a backup. `clewline doctor` says what differs.",
+        )
+    body = {
+        **body,
+        "records": {describe(each): sealed_digest(each) for each in records},
+        "fields": {describe(each): field_hints(each) for each in records},
+        "files": dict(files or {}),
+    }
+    link = next_link(last, kind, body, sealer)
     transaction.add(link)
     return link
 
@@ -110,14 +148,21 @@ def chain_problems(links: Sequence[ChainEntry], public_key: str) -> list[str]:
             found.append(f"link {seq + 1} is missing: link {link.seq} follows {seq}")
         elif link.previous != previous:
             found.append(f"link {link.seq} does not continue the one before it")
-        if reason := _link_problem(link, public_key):
-            found.append(f"link {link.seq} ({link.kind} {link.body.get('model')}) {reason}")
+        if reason := link_problem(link, public_key):
+            about = f" {link.body['model']}" if "model" in link.body else ""
+            found.append(f"link {link.seq} ({link.kind}{about}) {reason}")
         previous, seq = link.digest, link.seq
     return found
 
 
-def _link_problem(link: ChainEntry, public_key: str) -> str | None:
-    if link.digest != _digest(link.seq, link.previous, link.kind, link.body, link.created):
+def has_its_digest(link: ChainEntry) -> bool:
+    """Return whether the content of a link matches its digest."""
+    return link.digest == _digest(link.seq, link.previous, link.kind, link.body, link.created)
+
+
+def link_problem(link: ChainEntry, public_key: str) -> str | None:
+    """Say what is wrong with a link by itself; None if it is sound."""
+    if not has_its_digest(link):
         return "was changed: its content does not match its digest"
     try:
         signature = base64.b64decode(link.signature, validate=True)
@@ -126,37 +171,6 @@ def _link_problem(link: ChainEntry, public_key: str) -> str | None:
     if not verify_signature(public_key, LINK + link.digest.encode(), signature):
         return "was not signed with the project's key"
     return None
-
-
-def catalog_differences(
-    links: Iterable[ChainEntry], versions: Iterable[ModelVersion], aliases: Iterable[Alias]
-) -> list[str]:
-    """Describe each version and alias that differs between the catalog and the chain."""
-    packages: dict[str, str] = {}
-    holders: dict[str, str] = {}
-    for link in links:
-        model = str(link.body.get("model"))
-        if link.kind == REGISTERED:
-            packages[model] = str(link.body.get("package"))
-        elif link.kind == PROMOTED:
-            holders[f"{model.partition('@')[0]}@{link.body.get('alias')}"] = model
-    present: dict[str, str] = {version.ref: version.package for version in versions}
-    names = {f"{alias.name}@{alias.alias}": f"{alias.name}@{alias.number}" for alias in aliases}
-    return [
-        *_differences("version", packages, present),
-        *_differences("alias", holders, names),
-    ]
-
-
-def _differences(kind: str, chain: dict[str, str], catalog: dict[str, str]) -> Iterator[str]:
-    for name in sorted(catalog.keys() - chain):
-        yield f"{kind} {name} has no link in the chain"
-    for name, value in chain.items():
-        if name not in catalog:
-            yield f"{kind} {name} is in the chain, not in the catalog"
-        elif catalog[name] != value:
-            there = catalog[name][:12]
-            yield f"{kind} {name} is {there} in the catalog, {value[:12]} in the chain"
 
 
 def _digest(seq: int, previous: Digest, kind: str, body: dict[str, Any], created: float) -> Digest:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from clewline.errors import Conflict, IntegrityError, InvalidConfig, NotFound
+from clewline.project import Project
 from clewline.store.digest import Digest
 
 if TYPE_CHECKING:
@@ -79,12 +80,45 @@ def make_keys(private: Path) -> str:
     return _public_text(key.public_key())
 
 
+def require_public_key(project: Project) -> str:
+    """
+    Return the key that the seals of a project are checked with.
+
+    Raises:
+        InvalidConfig: `clewline.toml` has none.
+    """
+    if project.public_key is None:
+        raise InvalidConfig(
+            f"{project.root}/clewline.toml has no public key, so no seal can be checked.",
+            'Put back the line `public = "…"` under [keys] that `clewline init` wrote.',
+        )
+    return project.public_key
+
+
 class Sealer:
     """Signs with the project's private key. Safe to use from any thread."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
         self.public = _public_text(key.public_key())
+
+    @classmethod
+    def of(cls, project: Project) -> Sealer:
+        """
+        Read the private key of a project, and check that it belongs to it.
+
+        Raises:
+            NotFound: It is missing.
+            InvalidConfig: It belongs to another project.
+        """
+        sealer, public = cls.read(project.private_key), require_public_key(project)
+        if sealer.public != public:
+            raise InvalidConfig(
+                f"{project.private_key} is not the key of this project: its public half is "
+                f"{sealer.public}, and clewline.toml has {public}.",
+                "Restore the right one from a backup.",
+            )
+        return sealer
 
     @classmethod
     def read(cls, private: Path) -> Sealer:
@@ -100,7 +134,7 @@ class Sealer:
         except FileNotFoundError as error:
             raise NotFound(
                 f"The project's private key is not at {private}, so nothing can be sealed.",
-                "Restore the key from a backup, or register on the machine that has it.",
+                "Restore the key from a backup, or do this on the machine that has it.",
             ) from error
         except (ValueError, TypeError) as error:
             raise InvalidConfig(

@@ -7,6 +7,7 @@ import msgspec
 from clewline.errors import CheckFailed, NotFound
 from clewline.model import registry_chain
 from clewline.model.registry import Registry
+from clewline.model.sealed_records import NotSealed, SealedRecords
 from clewline.store.records import ChainEntry, ModelVersion
 
 
@@ -17,6 +18,14 @@ class VersionCheck(msgspec.Struct, frozen=True):
     problem: str | None  # None if it is sound
 
 
+class RecordProblem(msgspec.Struct, frozen=True):
+    """A sealed record that is not in order."""
+
+    message: str
+    fix: str
+    unsealed: bool  # no link of the chain names it; otherwise it was changed or removed
+
+
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """The packages, and how chain, catalog and Git compare."""
 
@@ -24,11 +33,13 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     links: int
     anchors: int  # heads of the chain that Git holds
     problems: list[str]  # of the chain
+    records: list[RecordProblem] = []
 
     @property
     def sound(self) -> bool:
         """Whether nothing is wrong."""
-        return not self.problems and all(check.problem is None for check in self.versions)
+        broken = any(check.problem for check in self.versions)
+        return not (broken or self.problems or self.records)
 
 
 def verify(registry: Registry, ref: str | None = None, *, packages: bool = True) -> Verification:
@@ -49,7 +60,8 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
     anchors = registry_chain.read_anchors(registry.project)
     while True:  # until all three are of one moment; writers are not locked out
         links = catalog.find(ChainEntry, order="seq", limit=None)
-        everything, aliases = catalog.find(ModelVersion, limit=None), registry.aliases()
+        everything = catalog.find(ModelVersion, limit=None, unreadable=[])
+        differences = SealedRecords(registry.project, catalog).problems()
         if registry_chain.last_link(catalog) == (links[-1] if links else None):
             break
     checks: list[VersionCheck] = []
@@ -66,7 +78,10 @@ def verify(registry: Registry, ref: str | None = None, *, packages: bool = True)
         anchors=len(anchors),
         problems=[
             *registry_chain.chain_problems(links, registry.public_key),
-            *registry_chain.catalog_differences(links, everything, aliases),
             *registry_chain.anchor_problems(anchors, links),
+        ],
+        records=[
+            RecordProblem(each.message, each.fix or "", isinstance(each, NotSealed))
+            for each in differences
         ],
     )

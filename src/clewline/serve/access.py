@@ -26,6 +26,7 @@ from blake3 import blake3
 from clewline.errors import (
     ClewlineError,
     Forbidden,
+    IntegrityError,
     NotFound,
     TooManyFailures,
     Unauthorized,
@@ -34,8 +35,9 @@ from clewline.errors import (
 from clewline.project import Project
 from clewline.store.records import Token
 
-if TYPE_CHECKING:
-    from clewline.store.store import Store  # slow to import, and the supervisor needs none
+if TYPE_CHECKING:  # slow to import, and the supervisor needs none
+    from clewline.model.sealed_records import SealedRecords
+    from clewline.store.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +84,11 @@ class TokenChecker:
         self.required = required
         self._project = project
         self._known: dict[str, Token] = {}
+        self._refused: set[str] = set()  # why tokens of the catalog are not accepted
         self._failures = FailureWindow()
         self.refused: Counter[str] = Counter()  # code of the error → refused callers
         self._store: Store
+        self._sealed: SealedRecords
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="clewline-tokens", daemon=True)
 
@@ -95,9 +99,11 @@ class TokenChecker:
         Raises:
             NotFound: There is no store.
         """
+        from clewline.model.sealed_records import SealedRecords
         from clewline.store.store import Store
 
         self._store = Store.open(self._project.store_root, write=False)
+        self._sealed = SealedRecords(self._project, self._store.catalog)
         self.refresh()
         self._thread.start()
 
@@ -156,8 +162,19 @@ class TokenChecker:
         return identifier
 
     def refresh(self) -> None:
-        """Read the tokens again."""
-        self._known = {token.id: token for token in self._store.catalog.find(Token, limit=None)}
+        """Read the tokens again. Only those that the signed chain holds are accepted."""
+        refused: list[IntegrityError] = []
+        try:
+            found = self._sealed.find(Token, limit=None, refused=refused)
+        except IntegrityError as error:  # the chain itself: what it held before stays
+            refused.append(error)
+            found = self._store.catalog.find(Token, limit=None, unreadable=[])
+            found = [token for token in found if self._known.get(token.id) == token]
+        self._known = {token.id: token for token in found}
+        messages = {str(error) for error in refused}
+        for message in sorted(messages - self._refused):
+            logger.error("a token is refused: %s", message)
+        self._refused = messages
 
     def _fail(self, peer: str, reason: str, message: str) -> Unauthorized:
         """Count a wrong token, and log it, without what was presented, unless there are many."""
@@ -216,12 +233,18 @@ class FailureWindow:
 
 
 def add_token(
-    store: Store, roles: Iterable[str], *, note: str = "", expires: float | None = None
+    project: Project,
+    store: Store,
+    roles: Iterable[str],
+    *,
+    note: str = "",
+    expires: float | None = None,
 ) -> NewToken:
     """
     Add a token. Its secret is in the result, and nowhere else.
 
     Args:
+        project: The project whose private key seals it.
         store: The store that records its digest.
         roles: Some of `ROLES`; none of them includes another.
         note: Its owner or purpose.
@@ -229,7 +252,11 @@ def add_token(
 
     Raises:
         UsageError: There is no role, an unknown one, or the expiry has passed.
+        NotFound: The private key is missing.
     """
+    from clewline.model.registry_chain import TOKEN_ADDED, append_link
+    from clewline.model.seal import Sealer
+
     wanted = sorted(set(roles))
     if not wanted or not set(wanted) <= set(ROLES):
         named = ", ".join(wanted) or "none"
@@ -246,17 +273,27 @@ def add_token(
         created=now,
         expires=expires,
     )
-    store.record(token)
+    sealer = Sealer.of(project)
+    with store.catalog.transaction() as transaction:
+        transaction.add(token)
+        append_link(transaction, TOKEN_ADDED, {"token": token.id}, sealer, token)
     return NewToken(token, f"{PREFIX}{token.id}_{secret}")
 
 
-def revoke_token(store: Store, identifier: str) -> Token:
+def revoke_token(project: Project, store: Store, identifier: str) -> Token:
     """
     Revoke a token for good. Every server follows within a second.
 
+    Without the private key the token is revoked all the same, but that is not sealed.
+
     Raises:
         NotFound: There is no such token.
+        IntegrityError: The signed chain is damaged at its end; the token is revoked, not sealed.
     """
+    from clewline.model.registry_chain import TOKEN_REVOKED, append_link
+    from clewline.model.seal import Sealer
+    from clewline.model.sealed_records import SealedRecords
+
     with store.catalog.transaction() as transaction:
         token = transaction.get(Token, identifier)
         if token is None:
@@ -265,6 +302,11 @@ def revoke_token(store: Store, identifier: str) -> Token:
         if token.revoked is None:
             token = msgspec.structs.replace(token, revoked=time.time())
             transaction.replace(token)
+    if project.private_key.exists():
+        sealer = Sealer.of(project)
+        with store.catalog.transaction() as transaction:
+            if SealedRecords(project, transaction).problem(token) is not None:
+                append_link(transaction, TOKEN_REVOKED, {"token": token.id}, sealer, token)
     return token
 
 
@@ -322,13 +364,14 @@ def check_bind(
         UsageError: It is not an IP address.
         Forbidden: It is not a loopback address, and there is no valid token.
     """
+    from clewline.model.sealed_records import SealedRecords
     from clewline.store.store import Store
 
     is_loopback = parse_address(host).is_loopback
     warnings = []
     if tokens_required(host, require_tokens):
         with Store.open(project.store_root, write=False) as store:
-            found = store.catalog.find(Token, limit=None)
+            found = SealedRecords(project, store.catalog).find(Token, limit=None, refused=[])
         if all(token_state(token) != "valid" for token in found):
             if not is_loopback:
                 message = f"Other machines can reach {host}, and there is no valid token."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from clewline.store.records import LiveRevision
+from clewline.store.rows import UnreadableRecord
 from clewline.store.store import Store
 from clewline.store.upgrade import is_current
 
@@ -26,6 +28,7 @@ class CatalogFollower:
     def __init__(self, store: Store, names: set[str] | None) -> None:
         self._store = store
         self._names = names
+        self.unreadable: dict[str, UnreadableRecord] = {}  # endpoints with a damaged record
         self._known: dict[str, LiveRevision] = {}
         self._version: tuple[int, int] | None = None  # of the data, as this thread counts
         self._all_due = 0.0
@@ -47,16 +50,27 @@ class CatalogFollower:
         else:
             found = []
         if self._owes_all and time.monotonic() >= self._all_due:
-            found = self._fresh(catalog.find(LiveRevision, limit=None))
+            found = self._fresh(self._read(limit=None))
             self._owes_all, self._all_due = False, time.monotonic() + ALL_S
         self._known |= {live.endpoint: live for live in found}
         return found
 
     def _newest(self) -> list[LiveRevision]:
-        page = self._store.catalog.find(LiveRevision, order="-moved", limit=PAGE)
-        found = self._fresh(page)
+        found = self._fresh(self._read(order="-moved", limit=PAGE))
         if len(found) == PAGE:
             self._all_due = 0.0
+        return found
+
+    def _read(self, **how: Any) -> list[LiveRevision]:
+        unreadable: list[UnreadableRecord] = []
+        found = self._store.catalog.find(LiveRevision, unreadable=unreadable, **how)
+        for live in found:
+            self.unreadable.pop(live.endpoint, None)
+        for error in unreadable:
+            (name,) = error.key
+            if isinstance(name, str) and (self._names is None or name in self._names):
+                self.unreadable[name] = error
+                self._known.pop(name, None)  # so that it is a change when it is repaired
         return found
 
     def _fresh(self, lives: list[LiveRevision]) -> list[LiveRevision]:

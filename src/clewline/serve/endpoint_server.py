@@ -25,6 +25,7 @@ import msgspec
 
 from clewline import entry_points
 from clewline.errors import ClewlineError, Fault, IntegrityError, NotFound, Overloaded
+from clewline.model.sealed_records import SealedRecords
 from clewline.project import Project
 from clewline.serve import revision as revisions
 from clewline.serve.batcher import QUEUE_ROWS, Batcher
@@ -44,6 +45,7 @@ from clewline.serve.request.predict_request import RequestTracer
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision, WhenServed
 from clewline.serve.shadow_runner import ShadowRunner
 from clewline.store.records import LiveRevision, Revision
+from clewline.store.rows import UnreadableRecord
 from clewline.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -134,6 +136,7 @@ class EndpointServer:
         self._pool = SharedModels(project)
         self._allocator = AllocatorTrim(self._loaders, model_bytes)
         self._store: Store
+        self._sealed: SealedRecords
         self._states: LearnedStates
         self._log: LogWriter
         self._follower: CatalogFollower
@@ -164,6 +167,7 @@ class EndpointServer:
         self._log = self._opened.enter_context(LogWriter(self.project.log))
         self.idempotency = Idempotency(self.project.log)
         self._opened.callback(self.idempotency.close)
+        self._sealed = SealedRecords(self.project, self._store.catalog)
         self._follower = CatalogFollower(self._store, self._names)
         self._states = LearnedStates(self._store.catalog)
         await self._catch_up()
@@ -335,23 +339,26 @@ class EndpointServer:
             pinned = await self.loop.run_in_executor(self._follower_thread, self._pinned, lives)
         for live in lives:
             self._follow(live, eager=total <= EAGER or live.endpoint in pinned)
+        for name, error in self._follower.unreadable.items():
+            endpoint = self._known_endpoint(name)
+            if endpoint.failure is not error:
+                logger.error("%s cannot be followed: %s", name, error)
+                endpoint.want(0)
+                endpoint.fail(error, for_good=True)
 
     def _pinned(self, lives: list[LiveRevision]) -> set[str]:
         """Return the endpoints that must stay in memory."""
         found = set()
         for live in lives:
-            revision = self._store.catalog.get(Revision, live.endpoint, live.number)
-            if revision is not None and revision.spec.get("pin"):
-                found.add(live.endpoint)
+            with suppress(UnreadableRecord):  # its load says so
+                revision = self._store.catalog.get(Revision, live.endpoint, live.number)
+                if revision is not None and revisions.is_pinned(revision):
+                    found.add(live.endpoint)
         return found
 
     def _follow(self, live: LiveRevision, *, eager: bool) -> None:
         """Apply the catalog's record of an endpoint."""
-        endpoint = self.endpoints.get(live.endpoint)
-        if endpoint is None:
-            endpoint = self.endpoints[live.endpoint] = ServedEndpoint(
-                live.endpoint, self.statistics
-            )
+        endpoint = self._known_endpoint(live.endpoint)
         was_unloaded, endpoint.unloaded = endpoint.unloaded, live.unloaded
         is_new = endpoint.wanted != live.number
         if is_new:
@@ -362,6 +369,12 @@ class EndpointServer:
                 endpoint.notify(endpoint.refusal)
         elif (is_new or was_unloaded) and (eager or endpoint.serving or endpoint.waiting):
             self._load(endpoint)
+
+    def _known_endpoint(self, name: str) -> ServedEndpoint:
+        """Return an endpoint that the catalog has; a new one the first time."""
+        if name not in self.endpoints:
+            self.endpoints[name] = ServedEndpoint(name, self.statistics)
+        return self.endpoints[name]
 
     async def _persist(self, name: str, *, unloaded: bool) -> None:
         live = await self.loop.run_in_executor(
@@ -391,7 +404,8 @@ class EndpointServer:
         if work_observer is not None and (error := work_observer.failure(name, number)) is not None:
             raise error
         with nullcontext() if work_observer is None else work_observer.loading(name, number):
-            revision = self._store.catalog.get(Revision, name, number)
+            self._sealed.get(LiveRevision, name)  # raises if somebody without the key moved it
+            revision = self._sealed.get(Revision, name, number)
             if revision is None:
                 raise NotFound(
                     f"There is no revision {name}#{number}.", "Run `clewline endpoints apply`."
@@ -419,7 +433,7 @@ class EndpointServer:
         elif error is None:
             self._swap(endpoint, loading.result())
         else:
-            logger.error("%s#%d could not be loaded", endpoint.name, number, exc_info=error)
+            logger.error("%s#%s could not be loaded", endpoint.name, number, exc_info=error)
             self.load_statistics.failed += 1
             endpoint.fail(load_error(error))
             assert endpoint.failure is not None

@@ -20,6 +20,7 @@ import msgspec
 
 from clewline.errors import IntegrityError, ModelFailed
 from clewline.formatting import format_list
+from clewline.model.sealed_records import SealedRecords
 from clewline.project import Project
 from clewline.serve.formats import body_format
 from clewline.serve.graph.row_trace import CHECKSUM_BYTES, RowTrace
@@ -68,7 +69,8 @@ def replay_prediction(project: Project, identifier: str) -> PredictionReplay:
 
     Raises:
         NotFound: The prediction, its revision or a package does not exist.
-        IntegrityError: The logged batch or a package differs from what was recorded.
+        IntegrityError: The logged batch, the revision or a package differs from what was
+            recorded and sealed.
     """
     logged = get_prediction(project.log, identifier)
     batch = logged.batch
@@ -78,7 +80,7 @@ def replay_prediction(project: Project, identifier: str) -> PredictionReplay:
             for path in batch.paths
             for one in path.choices
         }
-        revision = _recorded_revision(reader, batch)
+        revision = _recorded_revision(SealedRecords(project, reader), batch)
     now: dict[str, RouterState | None] = {}
     loaded = LoadedRevision.load(revision, SharedModels(project), states=now.get, trial=False)
     try:
@@ -148,8 +150,8 @@ class _RevisionThen:
         return [found[row] for row in only]
 
 
-def _recorded_revision(reader: CatalogReader, batch: LoggedBatch) -> Revision:
-    revision = reader.get(Revision, batch.endpoint, batch.revision)
+def _recorded_revision(records: SealedRecords, batch: LoggedBatch) -> Revision:
+    revision = records.get(Revision, batch.endpoint, batch.revision)
     name = f"{batch.endpoint}#{batch.revision}"
     if revision is None:
         raise IntegrityError(

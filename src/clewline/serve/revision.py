@@ -1,8 +1,8 @@
 """
 Revisions: what an endpoint's file resolves to, pinned under a number that never changes.
 
-`apply` resolves the aliases, pins packages, code and the accepted bounds, and moves
-the endpoint to the new revision in one transaction. A running server notices.
+`apply` resolves the aliases, pins packages, code and the accepted bounds, moves the endpoint to
+the new revision, and seals both in the signed chain, in one transaction. A running server notices.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clewline.errors import NotFound, did_you_mean
+from clewline.errors import IntegrityError, NotFound, did_you_mean
+from clewline.model.registry_chain import APPLIED, ROLLED_BACK, append_link
+from clewline.model.seal import Sealer
+from clewline.model.sealed_records import SealedRecords, unchecked
 from clewline.project import Project
 from clewline.serve.endpoint_file import EndpointSpec
 from clewline.serve.graph.functions import FunctionFiles
 from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.resolver import ImportedVersions, Resolver
 from clewline.serve.graph.tree import children, of_revision, title, walk
+from clewline.store.catalog import Transaction
 from clewline.store.records import Edge, LiveRevision, Revision
 from clewline.store.ref import RecordSource, find_revision
+from clewline.store.rows import UnreadableRecord
 from clewline.store.store import Store
 
 
@@ -117,7 +122,7 @@ def resolve(
     }
     revision = Revision(
         endpoint=spec.endpoint,
-        number=_next_number(records, spec.endpoint),
+        number=_next_number(unchecked(records), spec.endpoint),
         spec=spec.document,
         models=resolver.models,
         packages=resolver.packages,
@@ -135,35 +140,50 @@ def apply(project: Project, store: Store, spec: EndpointSpec) -> AppliedRevision
     Raises:
         InvalidEndpoint, NotFound: As `resolve`.
     """
-    return make_live(store, [resolve(project, store.catalog, spec)])[0]
+    records = SealedRecords(project, store.catalog)
+    return make_live(project, store, [resolve(project, records, spec)])[0]
 
 
-def make_live(store: Store, drafts: Sequence[RevisionDraft]) -> list[AppliedRevision]:
-    """Make all drafts live, or none; a draft equal to the live revision changes nothing."""
+def make_live(
+    project: Project, store: Store, drafts: Sequence[RevisionDraft]
+) -> list[AppliedRevision]:
+    """
+    Make all drafts live, or none; a draft equal to the live revision changes nothing.
+
+    Raises:
+        NotFound: The project's private key is missing, so nothing can be sealed.
+    """
     for draft in drafts:
         if draft.code is not None:
             draft.code.store(store.blobs)
     store.blobs.flush()  # the code is stored before a revision that needs it
     with store.catalog.transaction() as transaction:
-        return [_make_live(transaction, draft.revision) for draft in drafts]
+        records = SealedRecords(project, transaction)
+        applied = [_apply(records, transaction, draft.revision) for draft in drafts]
+        new = [each.revision for each in applied if each.is_new]
+        for revision in new:
+            transaction.add(revision, *edges(revision))
+        if new:
+            _move(transaction, new, APPLIED, Sealer.of(project))
+        return applied
 
 
-def _make_live(transaction: Any, draft: Revision) -> AppliedRevision:
-    live = live_revision(transaction, draft.endpoint)
+def _apply(records: SealedRecords, transaction: Transaction, draft: Revision) -> AppliedRevision:
+    live = sealed_live_revision(records, draft.endpoint)
     if live is not None and content(live) == content(draft):
         return AppliedRevision(live, is_new=False, before=live)
-    revision = msgspec.structs.replace(draft, number=_next_number(transaction, draft.endpoint))
-    transaction.add(revision, *edges(revision))
-    _move(transaction, revision)
-    return AppliedRevision(revision, is_new=True, before=live)
+    number = _next_number(transaction, draft.endpoint)
+    return AppliedRevision(msgspec.structs.replace(draft, number=number), is_new=True, before=live)
 
 
-def rollback(store: Store, endpoint: str, number: int | None = None) -> Revision:
+def rollback(project: Project, store: Store, endpoint: str, number: int | None = None) -> Revision:
     """
     Make an earlier revision live again: `number`, or the one before the live one.
 
     Raises:
-        NotFound: There is no such endpoint or revision, or the live one is the first.
+        NotFound: There is no such endpoint or revision, the live one is the first, or the
+            project's private key is missing.
+        IntegrityError: The earlier revision is not the one in the signed chain.
     """
     with store.catalog.transaction() as transaction:
         live = require_live(transaction, endpoint)
@@ -173,8 +193,8 @@ def rollback(store: Store, endpoint: str, number: int | None = None) -> Revision
                 f"`clewline endpoints show {endpoint}` lists the revisions.",
             )
         wanted = live.number - 1 if number is None else number
-        earlier = find_revision(transaction, f"{endpoint}#{wanted}")
-        _move(transaction, earlier)
+        earlier = find_revision(SealedRecords(project, transaction), f"{endpoint}#{wanted}")
+        _move(transaction, [earlier], ROLLED_BACK, Sealer.of(project))
     return earlier
 
 
@@ -182,6 +202,14 @@ def live_revision(records: RecordSource, endpoint: str) -> Revision | None:
     """Return the live revision of an endpoint; None if it has none."""
     live = records.get(LiveRevision, endpoint)
     return None if live is None else records.get(Revision, endpoint, live.number)
+
+
+def sealed_live_revision(records: SealedRecords, endpoint: str) -> Revision | None:
+    """Return the live revision; None if there is none that the signed chain holds."""
+    try:
+        return live_revision(records, endpoint)
+    except IntegrityError:  # `clewline doctor` names it, and applying again replaces it
+        return None
 
 
 def require_live(records: RecordSource, endpoint: str) -> Revision:
@@ -212,14 +240,24 @@ def edges(revision: Revision) -> list[Edge]:
 
 
 def _next_number(records: RecordSource, endpoint: str) -> int:
-    newest = records.find(Revision, order="-number", limit=1, endpoint=endpoint)
-    return newest[0].number + 1 if newest else 1
+    unreadable: list[UnreadableRecord] = []
+    found = records.find(Revision, order="-number", endpoint=endpoint, unreadable=unreadable)
+    numbers = [*(each.number for each in found), *(each.key[1] for each in unreadable)]
+    return max((number for number in numbers if isinstance(number, int)), default=0) + 1
 
 
-def _move(transaction: Any, revision: Revision) -> None:
-    transaction.replace(
-        LiveRevision(endpoint=revision.endpoint, number=revision.number, moved=time.time())
-    )
+def _move(
+    transaction: Transaction, revisions: Sequence[Revision], kind: str, sealer: Sealer
+) -> None:
+    """Make revisions live, and seal that."""
+    moved = time.time()
+    live = [
+        LiveRevision(endpoint=each.endpoint, number=each.number, moved=moved) for each in revisions
+    ]
+    transaction.replace(*live)
+    body = {"revisions": [each.ref for each in revisions]}
+    new = revisions if kind == APPLIED else ()
+    append_link(transaction, kind, body, sealer, *new, *live)
 
 
 # What differs between two revisions

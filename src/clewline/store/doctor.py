@@ -26,6 +26,7 @@ from clewline.store.locks import hold_lock, is_locked, is_stale, lock_holder, pr
 from clewline.store.packs import scan_pack
 from clewline.store.reader import BUSY_S, FILE, CatalogReader
 from clewline.store.records import Artifact, CacheEntry, Revision, Run, StepRun
+from clewline.store.rows import UnreadableRecord
 
 BlobsInside = Mapping[str, Callable[[bytes], Iterable[Digest]]]
 """Format of a blob → a function that lists the blobs which such a blob needs."""
@@ -71,6 +72,10 @@ def check_store(
     found = _StoredBlobs(root / "blobs", deep)
     findings = [*found.findings, *_catalog_findings(root / FILE)]
     needs = _NeededBlobs(catalog, found.store, inside or {})
+    findings += [
+        Finding("damaged_record", {"message": error.message, "fix": error.fix})
+        for error in needs.unreadable
+    ]
     for digest, (what, of) in needs.needed.items():
         known = digest in found.sound or digest in found.damaged
         if not known and not found.store.has(digest):  # it may have come while we looked
@@ -170,17 +175,18 @@ class _NeededBlobs:
         self.blobs, self.inside = blobs, inside
         self.needed: dict[Digest, tuple[str, str]] = {}  # and for what, of which record
         self.mentioned: set[Digest] = set()
-        for artifact in catalog.find(Artifact, limit=None):
+        self.unreadable: list[UnreadableRecord] = []
+        for artifact in catalog.find(Artifact, limit=None, unreadable=self.unreadable):
             name = f"artifact {short_digest(artifact.digest)}"
             self._add(artifact.blob, artifact.kind, name, artifact.format)
-        for run in catalog.find(Run, limit=None):
+        for run in catalog.find(Run, limit=None, unreadable=self.unreadable):
             self._add(run.snapshot, "code snapshot", f"run {run.id}", "snapshot")
             self._add(run.environment, "environment", f"run {run.id}")
-        for revision in catalog.find(Revision, limit=None):
+        for revision in catalog.find(Revision, limit=None, unreadable=self.unreadable):
             self._add(revision.code, "code snapshot", f"revision {revision.ref}", "snapshot")
-        for step in catalog.find(StepRun, limit=None):
+        for step in catalog.find(StepRun, limit=None, unreadable=self.unreadable):
             self._add(step.logs, "log", f"step {step.id}")
-        for entry in catalog.find(CacheEntry, limit=None):
+        for entry in catalog.find(CacheEntry, limit=None, unreadable=self.unreadable):
             self._add(entry.parts, "cache key", f"step {entry.step_run}")
 
     def _add(self, digest: Digest | None, what: str, of: str, form: str = "") -> None:
@@ -216,7 +222,7 @@ def _catalog_findings(path: Path) -> Iterator[Finding]:
 
 
 def _dead_runs(catalog: CatalogReader) -> list[Run]:
-    running = catalog.find(Run, status="running", limit=None)
+    running = catalog.find(Run, status="running", limit=None, unreadable=[])
     return [run for run in running if process_state(run.process) == "dead"]
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from clewline.errors import Conflict, Fault, NotFound, StoreFull, StoreNewer, StoreReadOnly
-from clewline.store.rows import R, decode, table
+from clewline.store.rows import R, UnreadableRecord, decode, table
 
 FILE = "catalog.db"
 VERSIONS = ("0001",)
@@ -63,6 +65,7 @@ class RecordQueries:
         limit: int | None = 50,
         offset: int = 0,
         prefix: dict[str, str] | None = None,
+        unreadable: list[UnreadableRecord] | None = None,
         **equal: Any,
     ) -> list[R]:
         """
@@ -74,15 +77,38 @@ class RecordQueries:
             limit: How many at most; None for all.
             offset: How many to leave out at the start.
             prefix: Field → how its text begins.
+            unreadable: Takes the errors of rows that cannot be read, which are then left out.
             equal: Field → its value; None finds the records without one.
 
         Raises:
             UsageError: The kind has no such field.
+            UnreadableRecord: A row cannot be read, and no list takes its error.
         """
         where, values = table(kind).where(equal, prefix)
         page = f" LIMIT {-1 if limit is None else int(limit)} OFFSET {int(offset)}"
         query = table(kind).select + where + table(kind).order_by(order) + page
-        return [decode(kind, row) for row in self._rows(query, values)]
+        found: list[R] = []
+        for row in self._rows(query, values):
+            try:
+                found.append(decode(kind, row))
+            except UnreadableRecord as error:
+                if unreadable is None:
+                    raise
+                unreadable.append(error)
+        return found
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let this thread's reads see one moment, as those of a transaction do."""
+        connection = self.connection()
+        if connection.in_transaction:
+            yield
+            return
+        connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
 
     def count(self, kind: type[R], *, prefix: dict[str, str] | None = None, **equal: Any) -> int:
         """Count records; the arguments are those of `find`."""

@@ -26,6 +26,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ON_CONFLICT: ClassVar[Literal["replace", "ignore", "refuse"]] = "refuse"
     """What happens where the keys are taken: the newer record replaces the other, is ignored
     because it says the same, or is refused if it holds something else."""
+    SEALED: ClassVar[bool] = False
+    """Whether the signed chain holds the digest of each record of this kind."""
+    UNSEALED_FIELDS: ClassVar[tuple[str, ...]] = ()
+    """Fields of a sealed kind that the digest leaves out."""
 
 
 class Artifact(Record, frozen=True, kw_only=True):
@@ -125,6 +129,7 @@ class ModelVersion(Record, frozen=True, kw_only=True):
     """A sealed package, `name@number`. Never changes."""
 
     KEYS = ("name", "number")
+    SEALED = True
     REFERENCES = ((("run",), "Run"),)
     INDEXES = (("run",), ("package",), ("created",))
 
@@ -151,6 +156,7 @@ class Alias(Record, frozen=True, kw_only=True):
     """A movable name on a model version."""
 
     KEYS = ("name", "alias")
+    SEALED = True
     REFERENCES = ((("name", "number"), "ModelVersion"),)
     ON_CONFLICT = "replace"
 
@@ -161,15 +167,15 @@ class Alias(Record, frozen=True, kw_only=True):
 
 
 class ChainEntry(Record, frozen=True, kw_only=True):
-    """One link of the registry's hash chain: a registration or a move of an alias."""
+    """One link of the signed chain: a change of sealed records, or closed files of the log."""
 
     KEYS = ("seq",)
 
     seq: int  # from 1, without gaps
     previous: Digest
     digest: Digest  # of previous and body
-    kind: str  # registered, promoted
-    body: dict[str, Any]
+    kind: str  # registered, promoted, applied, rolled_back, token_added, …
+    body: dict[str, Any]  # with the digests of the sealed records, by their names
     created: float
     signature: str = ""  # base64, of the digest, by the project's key
 
@@ -178,6 +184,7 @@ class Revision(Record, frozen=True, kw_only=True):
     """One resolved, pinned state of an endpoint, `endpoint#number`."""
 
     KEYS = ("endpoint", "number")
+    SEALED = True
     INDEXES = (("created",),)
 
     endpoint: str
@@ -200,6 +207,8 @@ class LiveRevision(Record, frozen=True, kw_only=True):
     """Which revision an endpoint answers with."""
 
     KEYS = ("endpoint",)
+    SEALED = True
+    UNSEALED_FIELDS = ("moved", "unloaded")  # a server without the private key writes these
     REFERENCES = ((("endpoint", "number"), "Revision"),)
     INDEXES = (("moved",),)
     ON_CONFLICT = "replace"
@@ -218,6 +227,7 @@ class LiveRevision(Record, frozen=True, kw_only=True):
 class Token(Record, frozen=True, kw_only=True):
     """The token of a caller beyond loopback; the catalog keeps only the digest of its secret."""
 
+    SEALED = True
     ON_CONFLICT = "replace"
 
     id: str  # public: 12 hex characters

@@ -16,7 +16,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import msgspec
 
-from clewline.errors import NotStorable, UsageError
+from clewline.errors import IntegrityError, NotStorable, UsageError
+from clewline.store.digest import Digest, digest_bytes
 from clewline.store.records import Record
 
 R = TypeVar("R", bound=Record)
@@ -42,6 +43,7 @@ class RecordTable:
     name: str
     fields: dict[str, RecordField]
     keys: tuple[str, ...]
+    key_positions: tuple[int, ...]
     packed: tuple[int, ...]  # positions of the packed columns
     select: str
     by_keys: str
@@ -106,6 +108,7 @@ def table(kind: type[Record]) -> RecordTable:
         name=name,
         fields=fields,
         keys=kind.KEYS,
+        key_positions=tuple(kind.__struct_fields__.index(key) for key in kind.KEYS),
         packed=packed,
         select=select,
         by_keys=f"{select} WHERE {by_keys}",
@@ -124,12 +127,38 @@ def _field(name: str, hint: Any) -> RecordField:
     return RecordField(name, column_type, type(None) in kinds)
 
 
+class UnreadableRecord(IntegrityError):
+    """The row of a record was changed, and can no longer be read."""
+
+    def __init__(self, name: str, key: tuple[Any, ...], reason: str) -> None:
+        super().__init__(
+            f"The {name} in the catalog cannot be read: {reason}.",
+            "Restore `catalog.db` from a backup.",
+        )
+        self.name, self.key = name, key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.key, "its row was changed")
+
+
 def decode(kind: type[R], row: Sequence[Any]) -> R:
-    """Make a record of a row, its columns in the order of the fields."""
+    """
+    Make a record of a row, its columns in the order of the fields.
+
+    Raises:
+        UnreadableRecord: A packed column is not MessagePack, or a key is neither text nor integer.
+    """
     values, here = list(row), table(kind)
-    for position in here.packed:
-        if values[position] is not None:
-            values[position] = msgspec.msgpack.decode(values[position])
+    try:
+        for position in here.packed:
+            if values[position] is not None:
+                values[position] = msgspec.msgpack.decode(values[position])
+        for position in here.key_positions:
+            if type(values[position]) not in (str, int):
+                raise TypeError("a key is neither text nor an integer")
+    except (msgspec.DecodeError, TypeError) as error:
+        key = tuple(row[position] for position in here.key_positions)
+        raise UnreadableRecord(_name(kind, key), key, str(error).rstrip(".")) from error
     return kind(**dict(zip(here.fields, values, strict=True)))
 
 
@@ -174,5 +203,52 @@ def key_of(record: Record) -> tuple[Any, ...]:
 
 
 def describe(record: Record) -> str:
-    """Name a record in a message: `model version income@3`."""
-    return f"{table(type(record)).name.replace('_', ' ')} {'@'.join(map(str, key_of(record)))}"
+    """Name a record in a message: `model version income@3`, `revision income#12`."""
+    return _name(type(record), key_of(record))
+
+
+def _name(kind: type[Record], key: tuple[Any, ...]) -> str:
+    mark = "#" if kind.KEYS[0] == "endpoint" else "@"
+    return f"{table(kind).name.replace('_', ' ')} {mark.join(map(str, key))}"
+
+
+def _sealed_columns(record: Record) -> dict[str, Any]:
+    """
+    Return the columns of a record that the signed chain covers.
+
+    Those with their default value are left out, so that a column that a later version adds
+    changes no digest.
+    """
+    kind, row = type(record), encode(record)
+    defaults = _default_columns(kind)
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in kind.UNSEALED_FIELDS
+        and (name not in defaults or (type(value), value) != defaults[name])
+    }
+
+
+@cache
+def _default_columns(kind: type[Record]) -> dict[str, tuple[type, Any]]:
+    found = {}
+    for each in msgspec.structs.fields(kind):
+        if not each.required:
+            factory = each.default_factory
+            value = each.default if factory is msgspec.NODEFAULT else factory()
+            if table(kind).fields[each.name].type == "packed" and value is not None:
+                value = msgspec.msgpack.encode(value)
+            found[each.name] = type(value), value
+    return found
+
+
+def sealed_digest(record: Record) -> Digest:
+    """Digest the columns of a record that the signed chain covers, together with its name."""
+    content = [table(type(record)).name, _sealed_columns(record)]
+    return digest_bytes(b"clewline record 1\n" + msgspec.msgpack.encode(content))
+
+
+def field_hints(record: Record) -> dict[str, str]:
+    """Return short digests of those columns, to tell which of them was changed."""
+    columns = _sealed_columns(record)
+    return {name: digest_bytes(msgspec.msgpack.encode(columns[name]))[:8] for name in columns}

@@ -21,6 +21,7 @@ from clewline.model.isolation.isolated_predictor import (
     load_isolated,
 )
 from clewline.model.runtime import Predictor
+from clewline.model.seal import require_public_key
 from clewline.model_families import family_named
 from clewline.project import Project
 from clewline.signature.field import Signature
@@ -197,14 +198,11 @@ class SharedModels:
         name, _, number = ref.partition("@")
         if ref not in self._pinned:
             raise NotFound(f"No package is pinned for {ref}.", "Apply the endpoint again.")
-        public_key = self.project.public_key
-        if public_key is None:
-            raise IntegrityError(
-                f"{self.project.root} has no public key, so no seal can be checked.",
-                "Put the [keys] of the project back into clewline.toml.",
-            )
         folder = self.project.packages / name / number
-        return folder, packages.open_package(folder, public_key, self._pinned[ref])
+        package = packages.open_package(
+            folder, require_public_key(self.project), self._pinned[ref], ref
+        )
+        return folder, package
 
 
 def memory_bytes(package: packages.Package) -> int:

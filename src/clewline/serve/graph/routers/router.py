@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import msgspec
@@ -25,6 +26,7 @@ from clewline.serve.graph.tree import settings_text
 from clewline.signature.field import Signature
 from clewline.store.records import RouterState
 from clewline.store.ref import RecordSource
+from clewline.store.rows import UnreadableRecord
 from clewline.store.store import Store
 
 ROUTERS = "clewline.routers"
@@ -143,7 +145,8 @@ class LearnedStates:
     def refresh(self) -> None:
         """Read the latest states again: one query for each route that learns."""
         for endpoint, node in list(self._latest):
-            self._latest[endpoint, node] = latest_state(self._records, endpoint, node)
+            with suppress(UnreadableRecord):  # `clewline doctor` names it; the last one stays
+                self._latest[endpoint, node] = latest_state(self._records, endpoint, node)
 
     def numbers(self) -> dict[tuple[str, str], int]:
         """Return the number of each state by endpoint and node; 0 before anything was learned."""
