@@ -92,8 +92,6 @@ class InputEncoder:
         self._lookups = [_Codes(text).__getitem__ for text in encoding.codes]
         self._closed = any(text.refused for text in encoding.codes)
         self._numbers = bool(encoding.numbers)
-        self._text = None if encoding.texts is None else names.index(encoding.texts)
-        self._lower = encoding.lower
 
     def inputs(self, columns: Columns) -> dict[str, NDArray[Any]]:
         """
@@ -113,10 +111,6 @@ class InputEncoder:
             inputs["codes"] = codes = np.array(found, dtype=np.int64)
             if self._closed:
                 self._refuse(codes.reshape(len(self._lookups), -1), texts)
-        if self._text is not None:
-            whole = columns.texts[:, self._text].tolist()
-            lowered = [text.lower() for text in whole] if self._lower else whole
-            inputs["texts"] = np.array(lowered, dtype=object)
         return inputs
 
     def _refuse(self, codes: NDArray[np.int64], texts: list[list[str | None]]) -> None:

@@ -93,10 +93,7 @@ class SklearnFamily(EstimatorFamily):
         if original.signature.output.task == "transform":
             return [(transform.LOWERED, transform.lowered_transforms)]
         if self.takes_texts(original.model):
-            return [
-                (linear_text_form.NAME, linear_text_form.linear_text_forms),
-                (skl2onnx_forms.TEXTS, skl2onnx_forms.text_forms),
-            ]
+            return [(linear_text_form.NAME, linear_text_form.linear_text_forms)]
         return [
             (tree_form.NAME, tree_form.tree_forms),
             (skl2onnx_forms.LOWERED, skl2onnx_forms.lowered_forms),
@@ -105,11 +102,17 @@ class SklearnFamily(EstimatorFamily):
     def own_form(self, original: Any) -> Any:
         """Return the estimator as a skops file."""
         from skops.io import dumps
+        from skops.io.exceptions import UnsupportedTypeException
 
         from clewline.model.compile.compiler import OwnForm
         from clewline.model.families.sklearn.skops_types import untrusted_parts
 
-        data: Any = dumps(original.model, compression=ZIP_DEFLATED, compresslevel=1)
+        try:
+            data: Any = dumps(original.model, compression=ZIP_DEFLATED, compresslevel=1)
+        except UnsupportedTypeException as error:
+            raise NotSupported(
+                f"skops cannot store the model: {error}", "Use another estimator in its place."
+            ) from error
         if refused := untrusted_parts(data):
             raise NotSupported(
                 f"{type(original.model).__name__} holds types that are not loaded from a file: "

@@ -37,7 +37,7 @@ def lower(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
         NotConvertible: Its class mixes columns or rows, or cannot be converted.
     """
     name = type(step).__name__
-    known = _LOWERINGS.get(name)
+    known = _select if hasattr(step, "get_support") else _LOWERINGS.get(name)
     if known is None or not type(step).__module__.startswith("sklearn."):
         raise NotConvertible(f"{name} cannot be converted")
     return known(step, columns)
@@ -96,6 +96,10 @@ def _function(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
     if step.func is not None:
         raise NotConvertible("FunctionTransformer with a function cannot be converted")
     return columns
+
+
+def _select(step: Any, columns: list[LoweredColumn]) -> list[LoweredColumn]:
+    return [columns[index] for index in step.get_support(indices=True).tolist()]
 
 
 # ── numbers ─────────────────────────────────────────────────────────────────

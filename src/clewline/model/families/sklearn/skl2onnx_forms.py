@@ -1,20 +1,18 @@
 """
-Forms that skl2onnx converts: any estimator over lowered columns, and vectorizers of texts.
+The form that skl2onnx converts: linear models and networks over lowered columns, in float64.
+
+skl2onnx's arithmetic has not the bits of scikit-learn's. Where an answer changes steadily with its
+inputs, the last bits do no harm. Where it jumps (trees, neighbours, bins, votes), they decide
+between two answers, and no test rows show that they never do. So only classes in `STEADY` are
+converted, and only graphs that compute in float64 from end to end; scikit-learn serves the rest.
 
 skl2onnx gets float64 columns. It has no kernel for numeric imputers in float64, turns
 None into the string 'None', and does not convert string imputers that meet nulls; so
 it never gets what we can convert ourselves.
-
-A vectorizer and what stands behind it are converted whole. Lower case is made by Python,
-which knows all of Unicode, before the model sees a text; ONNX Runtime needs a locale of the
-system for it. Words are cut out by ONNX's own regular expressions, which take ASCII alone
-for letters where Python's take every alphabet: the default pattern of scikit-learn does not
-come out equal, `[a-zA-Z]+` does.
 """
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import logging
 import threading
@@ -22,11 +20,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto
 
 from clewline.model.compile.candidate_forms import (
@@ -36,27 +33,42 @@ from clewline.model.compile.candidate_forms import (
     OnnxForm,
 )
 from clewline.model.compile.compiler import OriginalModel
-from clewline.model.compile.lowered_columns import (
-    ColumnOp,
-    LoweredColumn,
-    NumberColumn,
-    raw_columns,
-    raw_thresholds,
-)
+from clewline.model.compile.lowered_columns import LoweredColumn, NumberColumn, raw_columns
 from clewline.model.compile.onnx_graph import OPSET, OnnxGraph, encoding_of
 from clewline.model.families.sklearn.lowering import column_groups, known_texts, lower
-from clewline.model.families.sklearn.pipelines import final_and_steps, first_step
+from clewline.model.families.sklearn.pipelines import final_and_steps
 from clewline.model_families import family_of, fitted_names
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
-ML_OPSET = 3  # the newest that skl2onnx writes trees for
-LOWERED, TEXTS = "converted by skl2onnx", "texts, converted by skl2onnx"
+ML_OPSET = 3
+LOWERED = "converted by skl2onnx"
+
+STEADY = frozenset(
+    {
+        "ARDRegression", "BayesianRidge", "ComplementNB", "ElasticNet", "ElasticNetCV",
+        "FunctionTransformer", "GammaRegressor", "GaussianNB", "GaussianRandomProjection",
+        "GenericUnivariateSelect", "HuberRegressor", "IncrementalPCA", "Lars", "LarsCV", "Lasso",
+        "LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearDiscriminantAnalysis",
+        "LinearRegression", "LinearSVC", "LinearSVR", "LogisticRegression", "LogisticRegressionCV",
+        "MLPClassifier", "MLPRegressor", "MaxAbsScaler", "MinMaxScaler", "MultinomialNB",
+        "Normalizer", "OneVsRestClassifier", "OrthogonalMatchingPursuit",
+        "OrthogonalMatchingPursuitCV", "PCA", "PLSRegression", "PassiveAggressiveClassifier",
+        "PassiveAggressiveRegressor", "Perceptron", "Pipeline", "PoissonRegressor",
+        "PolynomialFeatures", "QuantileRegressor", "RFE", "RFECV", "RANSACRegressor", "Ridge",
+        "RidgeCV", "RidgeClassifier", "RidgeClassifierCV", "RobustScaler", "SGDClassifier",
+        "SGDRegressor", "SelectFdr", "SelectFpr", "SelectFromModel", "SelectFwe", "SelectKBest",
+        "SelectPercentile", "StandardScaler", "TheilSenRegressor", "TruncatedSVD",
+        "TweedieRegressor", "VarianceThreshold", "VotingRegressor",
+    }
+)  # fmt: skip
+"""Classes whose answers change steadily with their inputs, up to the choice of a label."""
+
+EXACT_OPERATORS = frozenset({"ArrayFeatureExtractor", "LabelEncoder"})
+"""Operators of the domain ai.onnx.ml that keep float64."""
 
 CONVERSION_S = 60.0
 """How long a conversion may take; some never end."""
-
-Precision = Literal["float64", "float32 in float64", "float32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,7 @@ class ConvertedPart:
 
 
 def lowered_forms(original: OriginalModel, train: Columns) -> Iterator[CandidateForm]:
-    """Yield the form in float64, then the one in float32."""
+    """Yield the form in float64."""
     final, steps = final_and_steps(original.model)
     family = family_of(final)
     if family is not None and family.name != original.family.name:
@@ -78,16 +90,16 @@ def lowered_forms(original: OriginalModel, train: Columns) -> Iterator[Candidate
         original.signature, original.layout, train, names=names, known_texts=known_texts(steps)
     )
     parts, left = _parts(steps, columns)
-    rest = _chain([*left, final])
-    # Trees round what they are given to float32.
-    rounds = next(_trees_in(final), None) is not None
-    exact: Precision = "float32 in float64" if rounds else "float64"
-    for precision in (exact, "float32"):
-        yield LoweredForm(original.signature, parts, rest, levels, precision)
+    rest = _chain([*left, _with_a_converter(final)])
+    for part in (rest, *(part.rest for part in parts if part.rest is not None)):
+        _require_steady(part)
+    yield LoweredForm(original.signature, parts, rest, levels)
 
 
 class LoweredForm(OnnxForm):
     """A model whose last steps skl2onnx converted."""
+
+    name = LOWERED
 
     def __init__(
         self,
@@ -95,12 +107,10 @@ class LoweredForm(OnnxForm):
         parts: list[ConvertedPart],
         rest: Any,
         levels: list[tuple[str, ...]],
-        precision: Precision,
     ) -> None:
-        self.name = LOWERED if precision == "float64" else f"{LOWERED}, {precision}"
-        self.thresholds = _splits(rest, parts)
+        self.thresholds = []
         self._signature, self._parts, self._rest = signature, parts, rest
-        self._levels, self._precision = levels, precision
+        self._levels = levels
         self._columns = [column for part in parts for column in part.columns]
 
     def encoding(self, rows_per_call: int | None = None) -> InputEncoding:
@@ -114,69 +124,58 @@ class LoweredForm(OnnxForm):
         for part in self._parts:
             rows = graph.matrix(part.columns)
             if part.rest is not None:
-                rows = graph.inline(_convert(part.rest, _numbers_type()), {"x": rows})[0]
+                rows = graph.inline(_convert(part.rest), {"x": rows})[0]
             parts.append(rows)
         rows = graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
-        if self._precision != "float64":
-            rows = graph.cast(rows, TensorProto.FLOAT)
-        if self._precision == "float32 in float64":
-            rows = graph.cast(rows)
-        kind = _numbers_type(single=self._precision == "float32")
-        answers = graph.inline(_convert(self._rest, kind), {"x": rows})
+        answers = graph.inline(_convert(self._rest), {"x": rows})
         _answer(graph, self._signature, self._rest, answers)
+        _require_float64(graph)
         return graph.model(self.encoding(rows_per_call))
 
 
-def text_forms(original: OriginalModel, train: Columns) -> Iterator[CandidateForm]:
-    """Yield the form of a model that takes texts."""
-    vectorizer = first_step(original.model)
-    name = type(vectorizer).__name__
-    for setting in ("preprocessor", "tokenizer", "strip_accents"):
-        if getattr(vectorizer, setting) is not None:
-            raise NotConvertible(f"{name} with {setting} cannot be converted")
-    if vectorizer.analyzer != "word":
-        raise NotConvertible(f"{name} of {vectorizer.analyzer} cannot be converted")
-    plain = copy.deepcopy(original.model)
-    first_step(plain).lowercase = False
-    yield TextForm(original.signature, plain, lower=bool(vectorizer.lowercase))
+def _with_a_converter(final: Any) -> Any:
+    """Return a classifier of the same labels and weights where skl2onnx has float32 alone."""
+    if type(final).__name__ not in ("LinearSVC", "RidgeClassifier", "RidgeClassifierCV"):
+        return final
+    from sklearn.linear_model import Perceptron
+
+    same = Perceptron()
+    same.classes_, same.n_features_in_ = final.classes_, final.n_features_in_
+    same.coef_, same.intercept_ = np.atleast_2d(final.coef_), np.ravel(final.intercept_)
+    return same
 
 
-class TextForm(OnnxForm):
-    """A model of texts that skl2onnx converted whole."""
+def _require_steady(model: Any) -> None:
+    """Raise NotConvertible if an estimator, or one inside it, is none of `STEADY`."""
+    inside = [each for each in model.get_params().values() if hasattr(each, "get_params")]
+    for each in (model, *inside):
+        name = type(each).__name__
+        if name not in STEADY or not type(each).__module__.startswith("sklearn."):
+            raise NotConvertible(f"{name} may jump where the last bit of a number differs")
 
-    name = TEXTS
 
-    def __init__(self, signature: Signature, model: Any, *, lower: bool) -> None:
-        self.thresholds = []
-        self._signature, self._model, self._lower = signature, model, lower
-
-    def encoding(self, rows_per_call: int | None = None) -> InputEncoding:
-        """Return the input."""
-        field = self._signature.textual[0].name
-        return InputEncoding(texts=field, lower=self._lower, rows_per_call=rows_per_call)
-
-    def model(self, rows_per_call: int | None = None) -> bytes:
-        """Return the ONNX file."""
-        from skl2onnx.common.data_types import StringTensorType
-
-        graph = OnnxGraph(self._signature, (), ML_OPSET, {"com.microsoft": 1})
-        texts = graph.input("texts", TensorProto.STRING, [None])
-        answers = graph.inline(_convert(self._model, StringTensorType([None])), {"x": texts})
-        _answer(graph, self._signature, self._model, answers)
-        return graph.model(self.encoding(rows_per_call))
+def _require_float64(graph: OnnxGraph) -> None:
+    """Raise NotConvertible if a graph computes in float32 anywhere."""
+    casts = (
+        attribute.i
+        for node in graph.nodes
+        if node.op_type == "Cast"
+        for attribute in node.attribute
+        if attribute.name == "to"
+    )
+    constants = (constant.data_type for constant in graph.initializers)
+    single = TensorProto.FLOAT in (*casts, *constants)
+    of_ml = {node.op_type for node in graph.nodes if node.domain == "ai.onnx.ml"}
+    if single or of_ml - EXACT_OPERATORS:
+        raise NotConvertible("skl2onnx computes it in float32")
 
 
 # ── by skl2onnx ─────────────────────────────────────────────────────────────
 
 
-def _numbers_type(*, single: bool = False) -> Any:
-    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
-
-    return (FloatTensorType if single else DoubleTensorType)([None, None])
-
-
-def _convert(model: Any, kind: Any, *, zipmap: bool = False) -> onnx.ModelProto:
+def _convert(model: Any, *, zipmap: bool = False) -> onnx.ModelProto:
     from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import DoubleTensorType
 
     logging.getLogger("skl2onnx").setLevel(logging.ERROR)  # it warns of what we compare anyway
     final, _ = final_and_steps(model)
@@ -185,7 +184,7 @@ def _convert(model: Any, kind: Any, *, zipmap: bool = False) -> onnx.ModelProto:
         with warnings.catch_warnings(action="ignore"), _time_limit(CONVERSION_S):
             found: onnx.ModelProto = convert_sklearn(
                 model,
-                initial_types=[("x", kind)],
+                initial_types=[("x", DoubleTensorType([None, None]))],
                 options={id(final): {"zipmap": False}} if has_option else {},
                 target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
             )
@@ -193,7 +192,7 @@ def _convert(model: Any, kind: Any, *, zipmap: bool = False) -> onnx.ModelProto:
     except Exception as error:  # skl2onnx's errors have no common class
         first = (str(error).strip().splitlines() or [repr(error)])[0]
         if has_option and "zipmap" in first:  # it gives no dictionaries, and no choice
-            return _convert(model, kind, zipmap=True)
+            return _convert(model, zipmap=True)
         raise NotConvertible(f"skl2onnx: {first}") from error
 
 
@@ -281,33 +280,3 @@ def _chain(steps: list[Any]) -> Any:
     if len(steps) == 1:
         return steps[0]
     return Pipeline([(f"step{place}", step) for place, step in enumerate(steps)])
-
-
-def _trees_in(model: Any, columns: NDArray[np.int64] | None = None) -> Iterator[tuple[Any, Any]]:
-    """Yield the trees inside an estimator, each with the columns that it is given, None for all."""
-    if hasattr(model, "tree_"):
-        yield model.tree_, columns
-    inner = getattr(model, "estimators_", ())
-    chosen = getattr(model, "estimators_features_", None) or [columns] * len(inner)
-    for part, features in zip(inner, chosen, strict=True):
-        for one in part if isinstance(part, np.ndarray) else [part]:
-            yield from _trees_in(one, features)
-
-
-def _splits(rest: Any, parts: list[ConvertedPart]) -> list[tuple[int, float]]:
-    """Carry the splits of trees that skl2onnx converts back to raw fields, if possible."""
-    final, steps = final_and_steps(rest)
-    if steps or any(part.rest is not None for part in parts):
-        return []
-    columns = [column for part in parts for column in part.columns]
-    splits: set[tuple[int, float]] = set()
-    for tree, features in _trees_in(final):
-        inner = tree.children_left >= 0
-        feature = tree.feature[inner] if features is None else features[tree.feature[inner]]
-        for index in np.unique(feature).tolist():
-            column = columns[index]
-            if isinstance(column, NumberColumn) and column.monotone:
-                thresholds = tree.threshold[inner][feature == index]
-                raw = raw_thresholds(column.then(ColumnOp("float32")), thresholds)
-                splits |= {(column.field, v) for v in raw[np.isfinite(raw)].tolist()}
-    return sorted(splits)

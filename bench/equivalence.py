@@ -1,0 +1,361 @@
+"""
+Hunts for a served answer that differs from the model's own: random models of every family.
+
+Each model is fitted on a small random table, converted as `cl.register` does it, loaded as a server
+loads it, and asked rows that neither has seen: ordinary ones, zeros, huge values, nulls, unknown
+levels, and pairs of neighbouring numbers between which the model's own answer jumps.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+import argparse
+import secrets
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from shared.keep import keep
+from shared.random_pipelines import TARGET, Case, random_case
+
+from clewline.errors import ClewlineError, InvalidInput
+from clewline.model.compile.equivalence import TOLERANCE
+from clewline.model.register import convert_model
+from clewline.model_families import family_named
+from clewline.signature.check import Checker
+
+PIPELINES, LIMIT_S = 1500, 60
+PAIRS, HALVINGS = 12, 70
+UNDECIDED = 1e-9
+"""Where a model's two best labels are closer than this, its own rounding chooses between them."""
+
+Rows = pd.DataFrame
+
+
+@dataclass
+class Hunt:
+    """What was found."""
+
+    seed: int
+    served: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    jumps: int = 0
+    differing: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to rows: numbers of shape (n, k), and labels or texts of shape (n, j)."""
+
+    numbers: NDArray[np.float64]
+    labels: NDArray[Any]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pipelines", type=int, default=PIPELINES)
+    parser.add_argument("--seed", type=int, default=None, help="repeat a hunt; by default a new one")
+    parser.add_argument("--only", type=int, help="the place of one model in the hunt")
+    parser.add_argument("--keep", action="store_true", help="keep the result in bench/results")
+    given = parser.parse_args()
+    seed = secrets.randbelow(2**32) if given.seed is None else given.seed
+    print(f"seed {seed}", flush=True)
+    started = time.perf_counter()
+    places = range(given.pipelines) if given.only is None else [given.only]
+    found = hunt(seed, places, progress=True)
+    seconds = time.perf_counter() - started
+    figures = {
+        "seed": seed,
+        "pipelines": len(places),
+        "seconds": round(seconds),
+        "served": dict(sorted(found.served.items())),
+        "refused": dict(found.refused.most_common()),
+        "rows": found.rows,
+        "rows where an answer jumps": found.jumps,
+        "differing": found.differing,
+    }
+    print(*(f"{name}: {value}" for name, value in figures.items()), sep="\n")
+    if given.keep:
+        libraries = ("scikit-learn", "lightgbm", "xgboost-cpu", "catboost", "skl2onnx")
+        keep("equivalence", figures, versions=("onnxruntime", "numpy", *libraries))
+    return bool(found.differing)
+
+
+def hunt(seed: int, places: Any, *, progress: bool = False) -> Hunt:
+    """Try the models of some places."""
+    found = Hunt(seed)
+    for place in places:
+        try:
+            with time_limit(LIMIT_S), warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+                case = random_case(seed, place)
+                _try(case, found, place, progress)
+        except TimeoutError:
+            found.refused[f"not done within {LIMIT_S} s"] += 1
+        except Exception as error:
+            found.differing.append(f"--seed {seed} --only {place}: {error!r}")
+            if progress:
+                traceback.print_exc()
+                print(case.title, file=sys.stderr)
+        if progress and place % 100 == 99:
+            print(place + 1, dict(found.served), len(found.differing), file=sys.stderr, flush=True)
+    return found
+
+
+def _try(case: Case, found: Hunt, place: int, progress: bool) -> None:
+    half = len(case.train) // 2
+    test = case.train[half:] if place % 2 else None
+    try:
+        made = convert_model(case.model, train=case.train, test=test, target=TARGET)
+    except ClewlineError as error:
+        found.refused[f"{type(error).__name__}: {error.message[:70]}"] += 1
+        return
+    form = made.compiled.equality.form
+    found.served[f"{made.compiled.runtime}: {form}"] += 1
+    loaded = family_named(made.compiled.runtime).load(made.compiled.files, made.signature)
+    rows = case.rows
+    jumps = _jumps(case, rows)
+    found.jumps += len(jumps)
+    scale = _scale(case)
+    # The library itself may answer by the other side of a jump: memory is laid out differently.
+    sides = not made.compiled.equality.verified
+    for kind, each in (("unseen", rows), ("at a jump", jumps)):
+        either = sides and kind == "at a jump"
+        for reason in differences(case, made.signature, loaded, each, scale, found, either):
+            text = f"--seed {found.seed} --only {place}: {kind}: {reason} [{form}] {case.title}"
+            found.differing.append(text)
+            if progress:
+                print(text[:1500], file=sys.stderr, flush=True)
+    loaded.close()
+
+
+def differences(
+    case: Case, signature: Any, loaded: Any, rows: Rows, scale: Any, found: Hunt, either: bool
+) -> Iterator[str]:
+    """Yield how served answers differ from the model's own."""
+    if not (asked := len(rows)):
+        return
+    rows = _accepted(signature, case, rows)
+    own = [own_answer(case, rows.iloc[i : i + 1]) for i in range(len(rows))]
+    answered = [i for i, each in enumerate(own) if each is not None]
+    rows = rows.iloc[answered]
+    found.rows += len(rows)
+    if not len(rows):
+        return
+    alone = joined([own[i] for i in answered])
+    together = own_answer(case, rows)
+    assert alone is not None and together is not None
+    try:
+        served = served_answer(case, signature, loaded, rows)
+    except InvalidInput:
+        refused = [i for i in range(len(rows)) if not _takes(case, signature, loaded, rows.iloc[i : i + 1])]
+        yield f"{len(refused)} rows are refused that the model answers: {rows.iloc[refused[0]].to_dict() if refused else ''}"
+        return
+    wrong = np.ones(len(rows), dtype=bool)
+    sides = [alone, together]
+    if either and len(rows) == asked:
+        swapped = np.roll(np.arange(len(rows)), len(rows) // 2)
+        sides.append(Answers(alone.numbers[swapped], alone.labels[swapped]))
+    for answers in sides:
+        wrong &= _apart(answers, served, scale) | (_other_label(answers, served) & ~_undecided(case, rows))
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        yield (
+            f"{int(wrong.sum())} of {len(rows)} rows, {rows.iloc[at].to_dict()} is "
+            f"{alone.numbers[at].tolist()} {alone.labels[at].tolist()}, served "
+            f"{served.numbers[at].tolist()} {served.labels[at].tolist()}"
+        )
+
+
+def own_answer(case: Case, rows: Rows) -> Answers | None:
+    """Return what the model itself says; None if it refuses."""
+    model, given = case.model, case.given(rows)
+    try:
+        if not hasattr(model, "predict"):
+            made = model.transform(given)
+            dense = made.toarray() if hasattr(made, "toarray") else np.asarray(made)
+            return Answers(np.asarray(dense, dtype=np.float64).reshape(len(rows), -1), _none(rows))
+        said = np.asarray(model.predict(given)).reshape(-1)
+        if not hasattr(model, "classes_") or case.is_regression:
+            return Answers(said.astype(np.float64).reshape(-1, 1), _none(rows))
+        shares = model.predict_proba(given) if hasattr(model, "predict_proba") else np.zeros((len(rows), 0))
+    except Exception:  # a library refuses rows by any error
+        return None
+    return Answers(np.asarray(shares, np.float64), said.astype(str).reshape(-1, 1))
+
+
+def served_answer(case: Case, signature: Any, loaded: Any, rows: Rows) -> Answers:
+    """Return what is served."""
+    columns = Checker(signature).table(table_of(case, rows)).columns
+    output = signature.output
+    if output.task == "transform":
+        made, result = loaded.transform(columns), signature.transformed
+        assert not result.textual
+        return Answers(made.numbers, _none(rows))
+    found = loaded.predict(columns)
+    if output.task == "regression":
+        return Answers(found.values.reshape(-1, 1), _none(rows))
+    labels = np.array([str(label) for label in output.labels], dtype=object)
+    said = labels[found.choices].reshape(-1, 1).astype(str)
+    if found.probabilities is None:
+        return Answers(np.zeros((len(rows), 0)), said)
+    order = [labels.tolist().index(str(label)) for label in np.asarray(case.model.classes_)]
+    return Answers(found.probabilities[:, order], said)
+
+
+def table_of(case: Case, rows: Rows) -> Any:
+    return rows
+
+
+def joined(parts: list[Any]) -> Answers:
+    return Answers(
+        np.concatenate([part.numbers for part in parts]), np.concatenate([part.labels for part in parts])
+    )
+
+
+def _accepted(signature: Any, case: Case, rows: Rows) -> Rows:
+    """Leave out the rows that an endpoint refuses."""
+    try:
+        Checker(signature).table(table_of(case, rows))
+        return rows
+    except InvalidInput as error:
+        bad = {problem.row for problem in error.fields}
+        return rows.iloc[[i for i in range(len(rows)) if i not in bad]]
+
+
+def _takes(case: Case, signature: Any, loaded: Any, row: Rows) -> bool:
+    try:
+        served_answer(case, signature, loaded, row)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _none(rows: Rows) -> NDArray[Any]:
+    return np.empty((len(rows), 0), dtype=str)
+
+
+def _scale(case: Case) -> Any:
+    """Return what differences of numbers are relative to: 1 for shares, else the largest."""
+    if hasattr(case.model, "predict") and not case.is_regression:
+        return 1.0
+    answers = own_answer(case, case.train_rows)
+    if answers is None:
+        return 1.0
+    finite = np.where(np.isfinite(answers.numbers), np.abs(answers.numbers), 0.0)
+    found = finite.max(axis=0, initial=0.0)
+    return np.where(found == 0, 1.0, found)
+
+
+def _apart(own: Answers, served: Answers, scale: Any) -> NDArray[np.bool_]:
+    one, other = own.numbers, served.numbers
+    if one.shape != other.shape:
+        return np.ones(len(one), dtype=bool)
+    equal = (one == other) | (np.isnan(one) & np.isnan(other))
+    gaps = np.abs(one - other) / np.maximum(scale, np.abs(one))
+    return (~equal & ~(gaps <= TOLERANCE)).any(axis=1)
+
+
+def _other_label(own: Answers, served: Answers) -> NDArray[np.bool_]:
+    return (own.labels != served.labels).any(axis=1)
+
+
+def _undecided(case: Case, rows: Rows) -> NDArray[np.bool_]:
+    """Say where the model's two best labels are closer than rounding."""
+    model, given = case.model, case.given(rows)
+    for method in ("predict_proba", "decision_function"):
+        if hasattr(model, method):
+            scores = np.asarray(getattr(model, method)(given), dtype=np.float64)
+            if scores.ndim == 1:
+                return np.abs(scores) <= UNDECIDED
+            best = np.sort(scores, axis=1)[:, -2:]
+            return best[:, 1] - best[:, 0] <= UNDECIDED * np.maximum(np.abs(best[:, 1]), 1.0)
+    return np.zeros(len(rows), dtype=bool)
+
+
+# ── where the model's own answer jumps ──────────────────────────────────────
+
+
+def _jumps(case: Case, rows: Rows) -> Rows:
+    """
+    Halve the way between pairs of rows towards the larger change of the model's answer.
+
+    What is left are neighbouring numbers: at a split, wherever in the model it is.
+    """
+    names = [n for n in rows if rows[n].dtype.kind == "f"]
+    if not names:
+        return rows[:0]
+    draw = np.random.default_rng(0)
+    base = rows.iloc[draw.integers(0, 40, PAIRS)].reset_index(drop=True)
+    low = base[names].to_numpy(np.float64, copy=True)
+    high = rows.iloc[draw.integers(0, 40, PAIRS)][names].to_numpy(np.float64, copy=True)
+    for place in range(0, PAIRS, 2):  # every other pair differs in one column alone
+        kept = np.arange(len(names)) != place // 2 % len(names)
+        high[place, kept] = low[place, kept]
+
+    def at(values: NDArray[np.float64]) -> Rows:
+        moved = {n: values[:, i].astype(rows[n].dtype) for i, n in enumerate(names)}
+        return base.assign(**moved)
+
+    bottom, top = _flat(case, at(low)), _flat(case, at(high))
+    if bottom is None or top is None:
+        return rows[:0]
+    single = np.array([rows[n].dtype == np.float32 for n in names])
+    for _ in range(HALVINGS):
+        middle = low + (high - low) / 2
+        middle[:, single] = middle[:, single].astype(np.float32)
+        moving = ((middle != low) & (middle != high)).any(axis=1) & np.isfinite(middle).all(axis=1)
+        if not moving.any():
+            break
+        found = _flat(case, at(middle))
+        if found is None:
+            return rows[:0]
+        left, right = (np.nansum(np.abs(found - end), axis=1) for end in (bottom, top))
+        upper, lower = moving & (left >= right), moving & (left < right)  # which end moves here
+        high[upper], top[upper] = middle[upper], found[upper]
+        low[lower], bottom[lower] = middle[lower], found[lower]
+    jumped = np.nansum(np.abs(top - bottom), axis=1) > TOLERANCE
+    return pd.concat([at(low)[jumped], at(high)[jumped]], ignore_index=True)
+
+
+def _flat(case: Case, rows: Rows) -> NDArray[np.float64] | None:
+    found = own_answer(case, rows)
+    if found is None:
+        return None
+    if found.labels.size and not found.numbers.size:
+        known = {str(label): place for place, label in enumerate(case.model.classes_)}
+        return np.array([[float(known[each])] for each in found.labels[:, 0]])
+    return found.numbers.copy()
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError in the block after a time."""
+
+    def over(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
