@@ -23,12 +23,13 @@ ATTEMPTS = 30
 
 KEPT_PARAMETERS = frozenset(
     {
-        *("cache_size", "copy", "copy_X", "cv", "dtype", "error_score", "max_iter", "max_no_improvement"),
+        *("cache_size", "copy", "copy_X", "cv", "dtype", "error_score", "max_iter"),
+        *("max_no_improvement", "max_subpopulation"),
         *("max_samples", "max_trials", "memory", "min_samples", "n_components", "n_jobs"),
         *("n_quantiles", "random_state", "verbose", "verbose_feature_names_out", "sample_steps"),
         *("store_cv_results", "store_cv_values", "subsample", "max_leaf_nodes", "batch_size"),
         *("n_alphas", "alphas", "Cs", "random_state_subsampling", "n_iter", "n_nearest_features"),
-        *("stop_words", "input", "encoding", "decode_error", "gen_min_span_tree", "max_subpopulation"),
+        *("stop_words", "input", "encoding", "decode_error", "gen_min_span_tree"),
     }
 )  # fmt: skip
 """Parameters that are not drawn: they cost time, or cannot change what a fitted model answers."""
@@ -131,8 +132,14 @@ def to_polars(rows: pd.DataFrame) -> Any:
     """Return a pandas table as Polars has it, categories as strings."""
     import polars as pl
 
-    plain = rows.astype({c: object for c in rows if isinstance(rows[c].dtype, pd.CategoricalDtype)})
-    return pl.from_pandas(plain, nan_to_null=False)
+    columns = {}
+    for name in rows:
+        column = rows[name]
+        is_text = column.dtype == object or isinstance(column.dtype, pd.CategoricalDtype)
+        plain = column.astype(object)
+        cells = plain.where(plain.notna(), None).tolist() if is_text else column.to_numpy()
+        columns[name] = pl.Series(cells, dtype=pl.String if is_text else None)
+    return pl.DataFrame(columns)
 
 
 @cache
@@ -321,7 +328,9 @@ class _Drawer:
             lambda: self.build(getattr(ensemble, f"GradientBoosting{end}")),
             lambda: self.build(getattr(ensemble, f"HistGradientBoosting{end}")),
             lambda: self.build(getattr(neighbors, f"KNeighbors{end}")),
-            lambda: self.build(linear_model.Ridge if regression else linear_model.LogisticRegression),
+            lambda: self.build(
+                linear_model.Ridge if regression else linear_model.LogisticRegression
+            ),
             lambda: self.build(svm.SVR if regression else svm.SVC),
         )()
 
@@ -422,7 +431,9 @@ class _Drawer:
         shared |= {"iterations": self.one(1, 5, 20), "random_seed": 0}
         if self.task != "regression":
             return catboost.CatBoostClassifier(**shared)
-        loss = self.one("RMSE", "MAE", "Quantile", "Poisson", "LogCosh", "MAPE", "Tweedie:variance_power=1.5")
+        loss = self.one(
+            "RMSE", "MAE", "Quantile", "Poisson", "LogCosh", "MAPE", "Tweedie:variance_power=1.5"
+        )
         return catboost.CatBoostRegressor(loss_function=loss, **shared)
 
     # ── pipelines ───────────────────────────────────────────────────────────
@@ -437,7 +448,12 @@ class _Drawer:
         from sklearn import decomposition, preprocessing
 
         names = ("StandardScaler", "MinMaxScaler", "RobustScaler", "MaxAbsScaler", "Normalizer")
-        names += ("QuantileTransformer", "PowerTransformer", "PolynomialFeatures", "KBinsDiscretizer")
+        names += (
+            "QuantileTransformer",
+            "PowerTransformer",
+            "PolynomialFeatures",
+            "KBinsDiscretizer",
+        )
         if self.chance(0.3):
             return self.build(self.one(decomposition.PCA, decomposition.TruncatedSVD))
         return self.build(getattr(preprocessing, self.one(*names)))
@@ -449,8 +465,10 @@ class _Drawer:
         steps: list[Any] = []
         if has_gaps and self.chance(0.8):
             steps.append(self.build(SimpleImputer))
-        for _ in range(self.one(0, 0, 1, 1, 1, 2)):
-            steps.append(self.transformer() if self.chance(0.5) else self.common_transformer())
+        steps += [
+            self.transformer() if self.chance(0.5) else self.common_transformer()
+            for _ in range(self.one(0, 0, 1, 1, 1, 2))
+        ]
         if len(steps) > 1 and self.chance(0.15):
             from sklearn.pipeline import make_union
 
@@ -490,7 +508,11 @@ class _Drawer:
         target = self.target(table)
         numeric = [n for n in table if table[n].dtype.kind in "fiub"]
         others = [n for n in table if n not in numeric]
-        frame = self.one("pandas", "pandas", "polars", "numpy") if not others else self.one("pandas", "pandas", "polars")
+        frame = (
+            self.one("pandas", "pandas", "polars", "numpy")
+            if not others
+            else self.one("pandas", "pandas", "polars")
+        )
         gaps = bool(table[numeric].isna().any().any())
         if len(others) == len(table.columns) and not numeric:
             raise ValueError("no numbers")
@@ -506,13 +528,22 @@ class _Drawer:
             model = make_pipeline(*steps, final) if steps else final
         case = Case("", model, table, unseen, frame)
         model.fit(case.given(table), target)
-        if hasattr(model, "predict"):
-            model.predict(case.given(unseen[:2]))
+        for method in ("predict", "predict_proba"):
+            if hasattr(model, method):
+                getattr(model, method)(case.given(table))
         train = table.assign(**{TARGET: target})
         title = " ".join(repr(model).split())
-        return Case(title, model, to_polars(train) if frame == "polars" else train, self.rows(unseen, table), frame)
+        return Case(
+            title,
+            model,
+            to_polars(train) if frame == "polars" else train,
+            self.rows(unseen, table),
+            frame,
+        )
 
-    def mixed(self, table: Any, numeric: Any, others: Any, steps: Any, frame: str, final: Any) -> Any:
+    def mixed(
+        self, table: Any, numeric: Any, others: Any, steps: Any, frame: str, final: Any
+    ) -> Any:
         """Return what brings texts and dates to numbers."""
         from sklearn.compose import make_column_transformer
         from sklearn.impute import SimpleImputer
@@ -521,9 +552,9 @@ class _Drawer:
         texts = [n for n in others if table[n].dtype.kind != "M"]
         is_native = "gbm" in type(final).__module__ or "xgboost" in type(final).__module__
         only_categories = all(isinstance(table[n].dtype, pd.CategoricalDtype) for n in others)
-        if only_categories and frame == "pandas" and not steps and self.chance(0.8):
-            if is_native or type(final).__name__.startswith("HistGradient"):
-                return []
+        is_native |= type(final).__name__.startswith("HistGradient")
+        if is_native and only_categories and frame == "pandas" and self.chance(0.8):
+            return []
         encode: list[Any] = [self.encoder()]
         if table[texts].isna().any().any() and self.chance(0.7):
             missing = None if frame == "polars" or self.chance(0.5) else np.nan
@@ -542,7 +573,25 @@ class _Drawer:
 
         if self.task == "regression":
             self.task = "binary"
-        words = np.array("good bad ugly café Straße it's e-mail x7 the and naïve 日本 no not never".split())
+        words = np.array(
+            [
+                "good",
+                "bad",
+                "ugly",
+                "café",
+                "Straße",
+                "it's",
+                "e-mail",
+                "x7",
+                "the",
+                "and",
+                "naïve",
+                "日本",
+                "no",
+                "not",
+                "never",
+            ]
+        )
 
         def make(n: int) -> pd.DataFrame:
             counts = self.draw.integers(1, 9, n)
@@ -564,14 +613,20 @@ class _Drawer:
         )
         cls = self.one(CountVectorizer, TfidfVectorizer)
         if cls is TfidfVectorizer:
-            said |= self.some(0.3, sublinear_tf=(True,), norm=("l1", None), use_idf=(False,), smooth_idf=(False,))
+            said |= self.some(
+                0.3, sublinear_tf=(True,), norm=("l1", None), use_idf=(False,), smooth_idf=(False,)
+            )
         final = self.one(*estimators("classifier"))[1]
-        model = make_pipeline(cls(**said), self.build(final) if self.chance(0.6) else self.common("classifier"))
+        model = make_pipeline(
+            cls(**said), self.build(final) if self.chance(0.6) else self.common("classifier")
+        )
         model.fit(table.f0.tolist(), target)
         odd = ["", " ", "GOOD bad", "İstanbul", "x" * 300, "good\nbad\tugly", "e\u0301", "🙂 good"]
         rows = pd.concat([unseen, pd.DataFrame({"f0": odd})], ignore_index=True)
         model.predict(rows.f0.tolist()[:2])
-        return Case(" ".join(repr(model).split()), model, table.assign(**{TARGET: target}), rows, "texts")
+        return Case(
+            " ".join(repr(model).split()), model, table.assign(**{TARGET: target}), rows, "texts"
+        )
 
     def rows(self, unseen: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         """Return unseen rows, and rows of zeros, ones, huge values, nulls and unknown levels."""
@@ -596,10 +651,12 @@ class _Drawer:
         numeric = [n for n in unseen if unseen[n].dtype.kind in "fi"]
         for value in (0, 1):
             row = unseen.iloc[[0]].copy()
-            row[numeric] = row[numeric].assign(**{n: value for n in numeric}).astype(unseen[numeric].dtypes)
+            row[numeric] = (
+                row[numeric].assign(**dict.fromkeys(numeric, value)).astype(unseen[numeric].dtypes)
+            )
             odd.append(row)
         nullable = [n for n in numeric if table[n].isna().any()]
         if nullable:
-            odd.append(unseen.iloc[[0]].assign(**{n: np.nan for n in nullable}))
+            odd.append(unseen.iloc[[0]].assign(**dict.fromkeys(nullable, np.nan)))
         found = pd.concat([unseen, *odd, table.iloc[:10]], ignore_index=True)
         return found.astype(unseen.dtypes)

@@ -34,7 +34,7 @@ def test_a_split_that_is_off_by_one_ulp_is_found(loans):
     (_, build), *_ = original.family.form_builders(original)
     form = next(iter(build(original, rows)))
     assert isinstance(form, TreesOnRawFields)
-    made = synthetic_rows(rows, SIGNATURE, form.thresholds)["split thresholds"]
+    made = synthetic_rows(rows, SIGNATURE, form.thresholds, {})["split thresholds"]
     wanted, _ = original.answer_rows(made)
     assert difference(wanted, answers(form, made)).reason is None
     parts = form._nodes.parts["threshold"]

@@ -19,6 +19,7 @@ from clewline.evaluation.report import evaluate
 from clewline.model.families.family import PackageContents
 from clewline.model.register import convert_model
 from clewline.model_families import family_named
+from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 
 lgb = pytest.importorskip("lightgbm")
@@ -258,3 +259,33 @@ def test_a_number_that_counts_as_missing_is_served_as_missing() -> None:
     predictor = family_named(made.compiled.runtime).load(made.files, made.signature)
     found = predictor.predict(Columns(zeros.to_numpy(), np.empty((1, 0), dtype=object)))
     np.testing.assert_allclose(found.values, model.predict(zeros), rtol=1e-6)
+
+
+DECLARED = ["aqua", "blue", "cyan", "never trained"]
+
+
+@TREES_IN_ONNX
+@pytest.mark.parametrize(
+    "model",
+    [
+        xgb.XGBClassifier(enable_categorical=True, max_cat_to_onehot=10, **EXTREME),
+        xgb.XGBClassifier(enable_categorical=True, max_cat_to_onehot=1, **EXTREME),
+        lgb.LGBMClassifier(min_data_per_group=1, cat_smooth=0.1, **LIGHT),
+    ],
+    ids=["XGBoost, one by one", "XGBoost, sets", "LightGBM"],
+)
+def test_a_level_that_is_declared_and_never_trained_is_not_null(model: Any) -> None:
+    """A split on one level sends such a level with the others, and null where it learned."""
+    draw = np.random.default_rng(0)
+    color, x = draw.choice(DECLARED[:3], ROWS).astype(object), draw.normal(size=ROWS)
+    color[draw.random(ROWS) < 0.2] = None
+    y = ((color == "aqua") * 2 + (color == None) * 4 + x > 1).astype(int)  # noqa: E711
+    table = pd.DataFrame({"color": pd.Categorical(color, categories=DECLARED), "x": x})
+    made = packed(model, table, y)
+    assert made.compiled.runtime == "onnx"
+    asked = pd.DataFrame(
+        {"color": pd.Categorical([*DECLARED, None], categories=DECLARED), "x": 0.3}
+    )
+    rows = Checker(made.signature).table(asked).columns
+    found = family_named("onnx").load(made.files, made.signature).predict(rows)
+    np.testing.assert_allclose(found.probabilities, model.predict_proba(asked), atol=1e-6)

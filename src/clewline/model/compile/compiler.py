@@ -184,7 +184,9 @@ def _verified(
     signature, family = case.original.signature, family_named(form.runtime)
     synthetic: dict[str, Columns] = {}
     answers = {"test": case.answers}
-    for kind, rows in synthetic_rows(case.test, signature, form.thresholds).items():
+    layout = case.original.layout.columns
+    declared = {name: column.levels for name, column in layout.items() if column.levels}
+    for kind, rows in synthetic_rows(case.test, signature, form.thresholds, declared).items():
         found, kept = case.original.answer_rows(rows)
         if found is not None:
             synthetic[kind], answers[kind] = kept, found

@@ -141,7 +141,7 @@ def raw_columns(
     Args:
         signature: Of the model.
         layout: Column types of the table that the model was fitted on.
-        train: That table; it gives levels, and the signature does.
+        train: That table; it gives levels, as the signature and its column types do.
         names: Columns in the order in which the model was fitted; None: as in the signature.
         known_texts: Strings that the model itself knows, of any field.
 
@@ -151,6 +151,7 @@ def raw_columns(
     seen: list[set[str]] = [
         {text for text in train.texts[:, index].tolist() if text is not None}
         | set(field.levels or ())
+        | set(layout.columns[field.name].levels or ())  # declared, though no row has them
         for index, field in enumerate(signature.textual)
     ]
     extra = known_texts - set().union(*seen)

@@ -9,7 +9,7 @@ numbers to zero or one, or one of them to a huge value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,11 @@ RowEdit = tuple[str, Any, Any]
 
 
 def synthetic_rows(
-    table: Columns, signature: Signature, thresholds: Sequence[tuple[int, float]], seed: int = 0
+    table: Columns,
+    signature: Signature,
+    thresholds: Sequence[tuple[int, float]],
+    declared: Mapping[str, Sequence[str]],
+    seed: int = 0,
 ) -> dict[str, Columns]:
     """
     Return synthetic rows of each kind.
@@ -71,6 +75,7 @@ def synthetic_rows(
         table: Rows to start from, at least one.
         signature: Says which fields may be null, and the levels.
         thresholds: Split points of the model as (index of the numeric field, value).
+        declared: Levels of each text field that its column type declares.
         seed: Of the draw.
     """
     draw = np.random.default_rng(seed)
@@ -85,7 +90,7 @@ def synthetic_rows(
     kinds = {
         "split thresholds": edited(_threshold_edits(signature, [thresholds[i] for i in chosen])),
         "nulls": _nulls(table, signature, draw),
-        "texts": edited(_text_edits(table, signature)),
+        "texts": edited(_text_edits(table, signature, declared)),
         "mixed": _mixed(table, draw),
         EXTREMES: edited(_extreme_edits(signature)),
     }
@@ -125,12 +130,15 @@ def _nulls(table: Columns, signature: Signature, draw: np.random.Generator) -> C
     return rows
 
 
-def _text_edits(table: Columns, signature: Signature) -> list[RowEdit]:
+def _text_edits(
+    table: Columns, signature: Signature, declared: Mapping[str, Sequence[str]]
+) -> list[RowEdit]:
     edits: list[RowEdit] = []
     for index, field in enumerate(signature.textual):
         is_category = field.kind == "category"
         levels = (field.levels or ())[:500] if is_category else odd_texts(table.texts[:, index])
-        edits += [("texts", index, text) for text in (*ODD_TEXTS, *levels)]
+        levels = (*ODD_TEXTS, *levels, *declared.get(field.name, ())[:500])
+        edits += [("texts", index, text) for text in levels]
     return edits
 
 
