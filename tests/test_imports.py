@@ -24,6 +24,7 @@ LINE = (
     "evaluation",
     "model",
     "serve",
+    "explain",
     "scaffold",
     "api",
     "hub",

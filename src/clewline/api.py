@@ -13,6 +13,7 @@ from clewline.store.records import Artifact, LiveRevision, ModelVersion, Revisio
 from clewline.store.ref import find_revision, find_version
 
 if TYPE_CHECKING:
+    from clewline.explain.explanation import AttributionExplanation
     from clewline.serve.log.reader import LoggedPrediction
 
 
@@ -187,3 +188,20 @@ class PredictionReader:
         from clewline.serve.log.reader import get_prediction
 
         return get_prediction(self._project.log, prediction)
+
+    def explain(self, prediction: str, *, budget: int = 20_000) -> AttributionExplanation:
+        """
+        Explain a prediction under the version that answered: how much did each field move it?
+
+        Args:
+            prediction: Its id.
+            budget: Maximum number of rows that the model answers, if the values are estimated.
+
+        Raises:
+            NotFound: The prediction or its package does not exist.
+            IntegrityError: The log or a package was changed.
+            NotSupported: Not one model made the answer from the row as it came.
+        """
+        from clewline.explain.explanation import explain_prediction
+
+        return explain_prediction(self._project, prediction, budget=budget)

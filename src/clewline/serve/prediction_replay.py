@@ -80,7 +80,7 @@ def replay_prediction(project: Project, identifier: str) -> PredictionReplay:
             for path in batch.paths
             for one in path.choices
         }
-        revision = _recorded_revision(SealedRecords(project, reader), batch)
+        revision = recorded_revision(SealedRecords(project, reader), batch)
     now: dict[str, RouterState | None] = {}
     loaded = LoadedRevision.load(revision, SharedModels(project), states=now.get, trial=False)
     try:
@@ -150,7 +150,13 @@ class _RevisionThen:
         return [found[row] for row in only]
 
 
-def _recorded_revision(records: SealedRecords, batch: LoggedBatch) -> Revision:
+def recorded_revision(records: SealedRecords, batch: LoggedBatch) -> Revision:
+    """
+    Get the revision that answered a batch.
+
+    Raises:
+        IntegrityError: The catalog lacks it, or pins other packages than those that are logged.
+    """
     revision = records.get(Revision, batch.endpoint, batch.revision)
     name = f"{batch.endpoint}#{batch.revision}"
     if revision is None:

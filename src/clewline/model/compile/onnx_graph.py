@@ -91,14 +91,15 @@ class OnnxGraph:
         self.initializers += inner.initializer
         return [value.name for value in inner.output]
 
-    def model(self, encoding: InputEncoding) -> bytes:
-        """Return the finished model; its metadata states the encoding."""
+    def model(self, encoding: InputEncoding, metadata: dict[str, str] | None = None) -> bytes:
+        """Return the finished model; its metadata states the encoding, and what else is given."""
         graph = helper.make_graph(
             self.nodes, "clewline", list(self.inputs.values()), self.outputs, self.initializers
         )
         opsets = [helper.make_opsetid(*entry) for entry in self._opsets.items()]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-        helper.set_model_props(model, {KEY: msgspec.json.encode(encoding).decode()})
+        stated = {KEY: msgspec.json.encode(encoding).decode(), **(metadata or {})}
+        helper.set_model_props(model, stated)
         found: bytes = model.SerializeToString(deterministic=True)
         return found
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -34,12 +35,22 @@ from clewline.model.compile.lowered_columns import (
     raw_thresholds,
 )
 from clewline.model.compile.onnx_graph import OnnxGraph, encoding_of
-from clewline.model.compile.trees import CategorySet, TreeEnsemble, tree_of_rows
+from clewline.model.compile.trees import (
+    TREES_KEY,
+    TRUE_FRACTIONS,
+    CategorySet,
+    ServedColumn,
+    ServedEnsemble,
+    TreeEnsemble,
+    tree_of_rows,
+)
+from clewline.model.runtime.outputs import label_order
 from clewline.model_families import family_of, fitted_names
 from clewline.signature.columns import Columns
 
 ML_OPSET = 5  # TreeEnsemble, with sums and outputs in float64
 NAME = "trees on raw fields"
+SMALLEST_WEIGHT = 1e-300
 FLOAT32, NEGATED = ColumnOp("float32"), ColumnOp("mul", -1.0)
 
 INT_ATTRIBUTES = {
@@ -145,7 +156,31 @@ class TreesOnRawFields(OnnxForm):
         else:
             choices, shares = _labels_and_shares(graph, sums, self._ensemble)
             graph.answer(self._classes, choices=choices, probabilities=shares)
-        return graph.model(self.encoding(rows_per_call))
+        described = msgspec.json.encode(self._described()).decode()
+        return graph.model(self.encoding(rows_per_call), {TREES_KEY: described})
+
+    def _described(self) -> ServedEnsemble:
+        output = self._signature.output
+        numbers, texts = self._signature.numeric, self._signature.textual
+        groups: dict[tuple[int, tuple[ColumnOp, ...]], int] = {}
+        columns = []
+        for column in self._nodes.columns:
+            if isinstance(column, CodeColumn):
+                columns.append(ServedColumn(texts[column.field].name))
+                continue
+            assert isinstance(column, NumberColumn)
+            negated = column.ops[-1:] == (NEGATED,)
+            ops = column.ops[:-1] if negated else column.ops
+            group = groups.setdefault((column.field, ops), len(groups))
+            name = numbers[column.field].name
+            columns.append(ServedColumn(name, group, negated=negated, raw=not ops))
+        return ServedEnsemble(
+            columns=tuple(columns),
+            targets=self._ensemble.targets,
+            link=self._ensemble.link,
+            count=self._ensemble.count,
+            classes=tuple(label_order(self._classes, output)) if output.labels else (),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +308,7 @@ def _nodes(ensemble: TreeEnsemble, columns: list[ComparedColumn]) -> TreeNodes:
             true_leaf=tree.leaf[true],
             false=number[false],
             false_leaf=tree.leaf[false],
+            true_fraction=tree.weight[true] / np.maximum(tree.weight[is_inner], SMALLEST_WEIGHT),
             weight=tree.value[tree.leaf],
             target=np.full(int(tree.leaf.sum()), target),
         )
@@ -339,6 +375,8 @@ def _emit_trees(graph: OnnxGraph, rows: str, nodes: TreeNodes, targets: int) -> 
     for name, values in tensors.items():
         node.attribute.append(helper.make_attribute(name, numpy_helper.from_array(values)))
     graph.nodes.append(node)
+    fractions = nodes.whole("true_fraction")
+    graph.initializers.append(numpy_helper.from_array(fractions, TRUE_FRACTIONS))
     return "sums"
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.model.compile.candidate_forms import NotConvertible
+from clewline.model.compile.candidate_forms import NotConvertible, TextCodes
+from clewline.signature.columns import Columns
 
 MAX_NODES = 4_000_000
 
 Link = Literal["mean", "identity", "exp", "sigmoid", "half sigmoid", "softmax"]
+
+TREES_KEY = "clewline.trees"
+"""Name of the entry in the ONNX file's metadata that describes the ensemble."""
+
+TRUE_FRACTIONS = "true_fractions"
+"""The initializer that no node reads: the share of training rows that each inner node sends on
+its true branch, float64. ONNX Runtime frees it; explanations need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,50 @@ class TreeEnsemble:
     def __post_init__(self) -> None:
         if (nodes := sum(len(tree.leaf) for _, tree in self.trees)) > MAX_NODES:
             raise NotConvertible(f"{nodes:,} nodes are more than {MAX_NODES:,}")
+
+
+class ServedColumn(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
+    """A column of the matrix that the trees of an ONNX file compare."""
+
+    field: str  # that the column is computed from
+    group: int = 0  # of a number: columns of one group are the same up to their sign
+    negated: bool = False
+    raw: bool = False  # the number itself, or its negative
+
+
+class ServedEnsemble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the nodes of an ONNX file do not say about its trees."""
+
+    columns: tuple[ServedColumn, ...]
+    targets: int
+    link: Link
+    count: int = 1
+    classes: tuple[int, ...] = ()  # place of each of the signature's labels among the sums
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedTrees:
+    """
+    The trees of a compiled model as arrays: inner nodes and leaves are numbered apart.
+
+    A row takes the true branch of a node if its column is at most `split`.
+    """
+
+    ensemble: ServedEnsemble
+    encode: Callable[[Columns], tuple[NDArray[np.float64], NDArray[np.int64]]]
+    """Rows as the matrix (n, columns of the ensemble) and the codes (text fields, n)."""
+    codes: tuple[TextCodes, ...]  # of each text field that the trees read
+    roots: NDArray[np.int64]  # (trees,): an inner node each
+    column: NDArray[np.int64]  # (nodes,), as the next seven
+    split: NDArray[np.float64]
+    nan_true: NDArray[np.bool_]
+    true: NDArray[np.int64]
+    true_is_leaf: NDArray[np.bool_]
+    false: NDArray[np.int64]
+    false_is_leaf: NDArray[np.bool_]
+    true_fraction: NDArray[np.float64]  # share of training rows, in [0, 1]
+    leaf_value: NDArray[np.float64]  # (leaves,)
+    leaf_target: NDArray[np.int64]  # (leaves,): the sum that the leaf adds to
 
 
 def tree_of_rows(rows: Iterable[Iterable[Any]]) -> DecisionTree:

@@ -29,6 +29,7 @@ from clewline.entry_points import install_command
 from clewline.errors import IntegrityError, NotSupported
 from clewline.model.compile.candidate_forms import CandidateForm
 from clewline.model.compile.equivalence import CompiledModel
+from clewline.model.compile.trees import ServedTrees
 from clewline.model.runtime.outputs import Outputs, Predictor, Transformer
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature
@@ -194,6 +195,18 @@ class Family:
             NotConvertible: It is no ensemble of trees, or has what cannot be converted.
         """
         raise NotImplementedError
+
+    def served_trees(self, files: Mapping[str, bytes], signature: Signature) -> ServedTrees | None:
+        """
+        Read the trees of a package, so that its answers can be explained exactly.
+
+        Returns:
+            None if the model is no ensemble of trees, or its trees do not compare raw fields.
+
+        Raises:
+            IntegrityError: The files do not fit each other.
+        """
+        return None
 
     # ── for evaluating, and for values between steps ────────────────────────
 

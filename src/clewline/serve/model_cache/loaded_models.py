@@ -176,13 +176,13 @@ class SharedModels:
             event.set()
 
     def _load(self, ref: str, isolate: bool) -> LoadedModel:
-        folder, package = self._open(ref)
+        folder, package = self.read_package(ref)
         runtime = package.manifest.runtime
         if isolate:  # its process reads the package again after a crash
             kept = [package.files]
 
             def files() -> Mapping[str, bytes]:
-                return kept.pop() if kept else self._open(ref)[1].files
+                return kept.pop() if kept else self.read_package(ref)[1].files
 
             # A transformer is typed as a predictor, as everywhere in the pool.
             predictor = cast(Predictor, load_isolated(ref, runtime, package.signature, files))
@@ -193,8 +193,13 @@ class SharedModels:
         package = msgspec.structs.replace(package, files={})  # only what was made of them stays
         return LoadedModel(ref, package, predictor, self, folder, size, isolate)
 
-    def _open(self, ref: str) -> tuple[Path, packages.Package]:
-        """Read a package and check every byte of it."""
+    def read_package(self, ref: str) -> tuple[Path, packages.Package]:
+        """
+        Read a pinned package, and check every byte of it.
+
+        Raises:
+            NotFound, IntegrityError: As `take`.
+        """
         name, _, number = ref.partition("@")
         if ref not in self._pinned:
             raise NotFound(f"No package is pinned for {ref}.", "Apply the endpoint again.")

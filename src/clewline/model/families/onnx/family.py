@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clewline.model.compile.candidate_forms import MODEL
+from clewline.model.compile.trees import ServedTrees
 from clewline.model.families.family import Family, PackageContents, RegistrationInputs
 from clewline.model.runtime.outputs import FunctionPredictor, FunctionTransformer
 from clewline.signature.field import Signature
@@ -44,3 +45,9 @@ class OnnxFamily(Family):
         from clewline.model.families.onnx.loading import load_onnx
 
         return load_onnx(files, signature)
+
+    def served_trees(self, files: Mapping[str, bytes], signature: Signature) -> ServedTrees | None:
+        """Read the trees of a compiled model; as `Family.served_trees`."""
+        from clewline.model.families.onnx.served_trees import read_served_trees
+
+        return read_served_trees(files, signature)

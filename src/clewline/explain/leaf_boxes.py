@@ -1,0 +1,217 @@
+"""
+The leaves of a tree ensemble as boxes over fields.
+
+A row reaches a leaf if each of its fields lies in the leaf's box: a number in an interval, a
+text among a set of codes. Each box also has, for each field, the share of training rows that
+the leaf's splits on that field let through. Attributions, counterfactuals and what-if curves
+are sums over these boxes.
+
+Source:
+    Boxes of leaves: Carreira-Perpiñán, Hada, Very fast, approximate counterfactual explanations
+    for decision forests (AAAI 2023). Shares as in path-dependent TreeSHAP: Lundberg et al.,
+    From local explanations to global understanding with explainable AI for trees (2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clewline.model.compile.lowered_columns import UNSEEN
+from clewline.model.compile.trees import ServedTrees
+from clewline.signature.columns import Columns
+from clewline.signature.field import Signature
+
+ALL_CODES = np.uint64(2**64 - 1)
+
+SMALLEST_SHARE = 1e-12
+"""Share of a branch that no training row took: attributions divide by shares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeafBoxes:
+    """
+    Boxes of L leaves over P players: the fields that the trees read, in the signature's order.
+
+    A number stands in one column for each way in which it is computed before it is compared,
+    G columns in all. Codes stand as bits of W words.
+    """
+
+    trees: ServedTrees
+    players: tuple[str, ...]
+    low: NDArray[np.float64]  # (G, L): a value is above it
+    high: NDArray[np.float64]  # (G, L): a value is at most it
+    null: NDArray[np.bool_]  # (G, L): whether null is in the box
+    number_player: NDArray[np.int64]  # (G,)
+    number_column: NDArray[np.int64]  # (G,): the matrix column to read, and whether to negate it
+    number_negated: NDArray[np.bool_]  # (G,)
+    codes: NDArray[np.uint64]  # (W, L)
+    code_player: NDArray[np.int64]  # (text fields,)
+    code_word: NDArray[np.int64]  # (text fields,): its first word
+    share: NDArray[np.float64]  # (P, L)
+    value: NDArray[np.float64]  # (L,)
+    target: NDArray[np.int64]  # (L,)
+
+    def contains(self, columns: Columns, row: int = 0) -> NDArray[np.bool_]:
+        """Return for each player and leaf whether a row's field lies in the box, (P, L)."""
+        matrix, codes = self.trees.encode(columns)
+        found = np.ones(self.share.shape, dtype=bool)
+        for place, player in enumerate(self.number_player):
+            value = matrix[row, self.number_column[place]]
+            value = -value if self.number_negated[place] else value
+            if np.isnan(value):
+                found[player] &= self.null[place]
+            else:
+                found[player] &= (self.low[place] < value) & (value <= self.high[place])
+        for place, player in enumerate(self.code_player):
+            word, bit = divmod(int(codes[place, row]), 64)
+            shifted = self.codes[self.code_word[place] + word] >> np.uint64(bit)
+            found[player] &= (shifted & np.uint64(1)).astype(bool)
+        return found
+
+
+class _Boxes(NamedTuple):
+    """Boxes of nodes, a row each; columns as of `LeafBoxes`."""
+
+    low: NDArray[Any]
+    high: NDArray[Any]
+    null: NDArray[Any]
+    codes: NDArray[Any]
+    share: NDArray[Any]
+
+
+def build_leaf_boxes(trees: ServedTrees, signature: Signature) -> LeafBoxes:
+    """
+    Build the boxes of every leaf, level by level over all trees at once.
+
+    Args:
+        trees: Of a compiled model.
+        signature: Of the model.
+    """
+    columns = trees.ensemble.columns
+    read = {column.field for column in columns}
+    players = tuple(field.name for field in signature.fields if field.name in read)
+    place_of = {name: place for place, name in enumerate(players)}
+    text_place = {text.field: place for place, text in enumerate(trees.codes)}
+    is_code = np.array([column.field in text_place for column in columns])
+    column_player = np.array([place_of[column.field] for column in columns])
+    groups: dict[int, int] = {}  # of the description → the first column of the group
+    for place, one in enumerate(columns):
+        if not is_code[place]:
+            groups.setdefault(one.group, place)
+    group_place = {group: place for place, group in enumerate(groups)}
+    column_group = np.array(
+        [0 if code else group_place[c.group] for c, code in zip(columns, is_code, strict=True)]
+    )
+    negated = np.array([column.negated for column in columns])
+    words = [-(-(len(text.levels) + 2) // 64) for text in trees.codes]
+    code_word = np.cumsum([0, *words])[:-1].astype(np.int64)
+    node_is_code = is_code[trees.column]
+    *code_sets, node_split = _code_masks(trees, signature, code_word, sum(words))
+    shares = np.clip(trees.true_fraction, SMALLEST_SHARE, 1 - SMALLEST_SHARE)
+
+    roots, everywhere = len(trees.roots), sum(words)
+    front = _Boxes(
+        low=np.full((roots, len(groups)), -np.inf),
+        high=np.full((roots, len(groups)), np.inf),
+        null=np.ones((roots, len(groups)), dtype=bool),
+        codes=np.full((roots, everywhere), ALL_CODES),
+        share=np.ones((roots, len(players))),
+    )
+    found = _Boxes(*(np.empty((len(trees.leaf_value), a.shape[1]), a.dtype) for a in front))
+    node = trees.roots  # of one level of all trees; `front` has the box of each
+    while len(node):
+        column, split, nan_true = trees.column[node], trees.split[node], trees.nan_true[node]
+        number, coded = np.flatnonzero(~node_is_code[node]), np.flatnonzero(node_is_code[node])
+        group, minus = column_group[column[number]], negated[column[number]]
+        # "-x is at most a split" is "x is above the number before minus the split".
+        bound = np.where(minus, np.nextafter(-split[number], -np.inf), split[number])
+        nodes, boxes = [], []
+        for is_true, branch, is_leaf in (
+            (True, trees.true, trees.true_is_leaf),
+            (False, trees.false, trees.false_is_leaf),
+        ):
+            box = _Boxes(*(array.copy() for array in front))
+            is_upper = minus != is_true
+            at = number[is_upper], group[is_upper]
+            box.high[at] = np.minimum(box.high[at], bound[is_upper])
+            at = number[~is_upper], group[~is_upper]
+            box.low[at] = np.maximum(box.low[at], bound[~is_upper])
+            box.null[number, group] &= nan_true[number] if is_true else ~nan_true[number]
+            box.codes[coded] &= code_sets[not is_true][node_split[node[coded]]]
+            taken = shares[node] if is_true else 1 - shares[node]
+            box.share[np.arange(len(node)), column_player[column]] *= taken
+            child, ends = branch[node], is_leaf[node]
+            for leaf, array in zip(found, box, strict=True):
+                leaf[child[ends]] = array[ends]
+            nodes.append(child[~ends])
+            boxes.append([array[~ends] for array in box])
+        node = np.concatenate(nodes)
+        front = _Boxes(*(np.concatenate(pair) for pair in zip(*boxes, strict=True)))
+    columns_read = list(groups.values())
+    return LeafBoxes(
+        trees=trees,
+        players=players,
+        low=np.ascontiguousarray(found.low.T),
+        high=np.ascontiguousarray(found.high.T),
+        null=np.ascontiguousarray(found.null.T),
+        number_player=column_player[columns_read],
+        number_column=np.array(columns_read, dtype=np.int64),
+        number_negated=negated[columns_read],
+        codes=np.ascontiguousarray(found.codes.T),
+        code_player=np.array([place_of[text.field] for text in trees.codes], dtype=np.int64),
+        code_word=code_word,
+        share=np.ascontiguousarray(found.share.T),
+        value=trees.leaf_value,
+        target=trees.leaf_target,
+    )
+
+
+def _code_masks(
+    trees: ServedTrees, signature: Signature, code_word: NDArray[np.int64], words: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]:
+    """
+    Return for each different split on codes the sets that take its true and its false branch.
+
+    Both are (splits, W), and hold every code of other fields; the third array has the place of
+    each node's split.
+    """
+    place_of = {text.field: place for place, text in enumerate(trees.codes)}
+    fields = np.array([place_of.get(column.field, -1) for column in trees.ensemble.columns])
+    coded = np.flatnonzero(fields[trees.column] >= 0)
+    keys = np.stack([trees.column[coded], trees.split[coded], trees.nan_true[coded]], axis=1)
+    splits, places = np.unique(keys, axis=0, return_inverse=True)
+    node_split = np.zeros(len(trees.column), dtype=np.int64)
+    node_split[coded] = places.reshape(-1)
+    true, false = (np.full((len(splits), words), ALL_CODES) for _ in range(2))
+    split_column = splits[:, 0].astype(np.int64)
+    for place, text in enumerate(trees.codes):
+        mine = np.flatnonzero(fields[split_column] == place)
+        known = [c for c in range(text.unseen + 1) if c not in text.refused]
+        values = _values_of_codes(trees, signature, place, known)[:, split_column[mine]]
+        left = (values <= splits[mine, 1]) | (np.isnan(values) & (splits[mine, 2] == 1))
+        count = -(-(text.unseen + 1) // 64)
+        for found, holds in ((true, left), (false, ~left)):
+            bits = np.zeros((len(mine), count * 64), dtype=bool)
+            bits[:, known] = holds.T
+            packed = np.packbits(bits, axis=1, bitorder="little").view("<u8")
+            found[mine, code_word[place] : code_word[place] + count] = packed
+    return true, false, node_split
+
+
+def _values_of_codes(
+    trees: ServedTrees, signature: Signature, place: int, codes: list[int]
+) -> NDArray[np.float64]:
+    """Return the matrix of rows that differ in one text field only: one for each code."""
+    texts = np.full((len(codes), len(signature.textual)), None, dtype=object)
+    names = [field.name for field in signature.textual]
+    for other, text in enumerate(trees.codes):
+        spelled = [*text.levels, None, UNSEEN]
+        allowed = [c for c in range(text.unseen + 1) if c not in text.refused]
+        chosen = codes if other == place else [allowed[0]] * len(codes)
+        texts[:, names.index(text.field)] = [spelled[code] for code in chosen]
+    numbers = np.full((len(codes), len(signature.numeric)), np.nan)
+    return trees.encode(Columns(numbers, texts))[0]
