@@ -115,7 +115,7 @@ class Server:
             words, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         self.port = 0
-        self._said: list[str] = []
+        self.said: list[str] = []
 
     def wait(self) -> None:
         """Wait until it answers, then read on what it says."""
@@ -123,12 +123,12 @@ class Server:
             return
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self._said.append(line)
+            self.said.append(line)
             if line.startswith("Ready on "):
                 self.port = int(line.split()[2].rstrip(".").rpartition(":")[2])
                 threading.Thread(target=self._read_on, daemon=True).start()
                 return
-        raise SystemExit(f"the server did not start: {''.join(self._said)}")
+        raise SystemExit(f"the server did not start: {''.join(self.said)}")
 
     @property
     def workers(self) -> list[int]:
@@ -159,7 +159,7 @@ class Server:
 
     def _read_on(self) -> None:
         assert self.process.stderr is not None
-        self._said.extend(self.process.stderr)
+        self.said.extend(self.process.stderr)
         self.process.stderr.close()
 
 

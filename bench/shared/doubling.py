@@ -20,8 +20,8 @@ BODIES = [
 """Requests whose answers are finite, infinite, and both."""
 
 
-def add(project: Project) -> None:
-    """Register the model, and bring the endpoint `doubling` live."""
+def add(project: Project, name: str = "doubling") -> None:
+    """Register the model, and bring the endpoint of the same name live."""
     pairs: list[str | int | None] = ["rows", 2]
     graph = helper.make_graph(
         [helper.make_node("Add", ["x", "x"], ["twice"])],
@@ -34,9 +34,9 @@ def add(project: Project) -> None:
         file, sample = Path(folder) / "doubling.onnx", Path(folder) / "sample.csv"
         onnx.save(model, file)
         sample.write_text("a,b\n" + "".join(f"{row / 4},{row / 2}\n" for row in range(20)))
-        words = ("models", "import", str(file), "--name", "doubling", "--sample", str(sample))
+        words = ("models", "import", str(file), "--name", name, "--sample", str(sample))
         clewline(*words, cwd=project.root)
     (project.root / "endpoints").mkdir(exist_ok=True)
-    text = "endpoint: doubling\nmodel: doubling@1\n"
-    (project.root / "endpoints/doubling.yaml").write_text(text)
-    clewline("endpoints", "apply", "doubling", cwd=project.root)
+    text = f"endpoint: {name}\nmodel: {name}@1\n"
+    (project.root / f"endpoints/{name}.yaml").write_text(text)
+    clewline("endpoints", "apply", name, cwd=project.root)
