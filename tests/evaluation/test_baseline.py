@@ -95,7 +95,7 @@ def test_a_regression_answers_means() -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_no_threshold_is_better_than_the_one_that_is_found(seed: int) -> None:
     """scikit-learn's stump minimises squared error; so does ours."""

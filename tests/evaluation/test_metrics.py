@@ -22,7 +22,7 @@ def values(measure, rows):
     return measure(np.ones(rows))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(5, 60), st.integers(1, 4))
 def test_binary_metrics_are_those_of_scikit_learn(seed: int, rows: int, decimals: int) -> None:
     """Few decimals make equal scores, which ROC and average precision must not part."""
@@ -47,7 +47,7 @@ def test_binary_metrics_are_those_of_scikit_learn(seed: int, rows: int, decimals
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(8, 60), st.integers(3, 5))
 def test_multiclass_metrics_are_those_of_scikit_learn(seed: int, rows: int, labels: int) -> None:
     random = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def test_multiclass_metrics_are_those_of_scikit_learn(seed: int, rows: int, labe
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 60))
 def test_regression_metrics_are_those_of_scikit_learn(seed: int, rows: int) -> None:
     random = np.random.default_rng(seed)
@@ -84,7 +84,7 @@ def test_regression_metrics_are_those_of_scikit_learn(seed: int, rows: int) -> N
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(4, 30))
 def test_a_weight_counts_a_row_several_times(seed: int, rows: int) -> None:
     """The law that the bootstrap rests on, for every measure."""

@@ -104,7 +104,7 @@ def test_a_flip_at_any_place_of_any_file_is_found(sealed: Sealed) -> None:
     sealed.open()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_other_content_of_a_file_is_found(shared: Sealed, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(every_name(shared)))

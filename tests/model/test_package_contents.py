@@ -201,7 +201,7 @@ def test_the_error_for_test_rows_that_the_model_refuses_names_a_way_out() -> Non
         convert_model(model, train=table, test=strange, target="y")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=200),
     nulls=st.integers(0, 5),

@@ -122,20 +122,20 @@ def agree(checker: Checker, body: bytes) -> None:
     assert whole(checker, body) == slow(checker, body)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(bodies(FIELDS))
 @example(b'[{"age": 1}, {"age": 1, "age": 2}]')
 def test_the_fast_and_the_slow_pass_give_the_same_verdict_and_values(body: bytes) -> None:
     agree(CHECKER, body)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(bodies((Field(name="p", kind="tensor"), *FIELDS[:2])))
 def test_they_do_so_for_tensors(body: bytes) -> None:
     agree(PIXELS, body)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(bodies(FIELDS), st.data())
 def test_they_do_so_for_damaged_bodies(body: bytes, data: st.DataObject) -> None:
     """One byte removed, put in or changed."""
@@ -160,7 +160,7 @@ def test_valid_rows_pass_the_fast_pass_alone() -> None:
     assert not CHECKER.suspicious(body.encode(), sure)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_keeps_its_bits(number: float) -> None:
     body = json.dumps({f.name: json.loads(FITTING[f.name][0]) for f in FIELDS})
@@ -227,7 +227,7 @@ def by_json(body: bytes) -> Any:
     return verdict(lambda data: CHECKER.columns(CHECKER.decode(data)), body)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cell_rows())
 def test_a_table_row_gets_the_verdict_of_the_same_row_as_json(row: dict[str, Any]) -> None:
     expected = by_json(as_json(row))
@@ -236,7 +236,7 @@ def test_a_table_row_gets_the_verdict_of_the_same_row_as_json(row: dict[str, Any
     assert verdict(CHECKER.table, frame) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(cell_rows(), min_size=2, max_size=6))
 def test_a_table_of_objects_gets_the_verdict_of_its_rows(table: list[dict[str, Any]]) -> None:
     """As pandas holds what nobody has cleaned: every column of Python objects."""

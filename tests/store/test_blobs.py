@@ -82,7 +82,7 @@ def test_a_damaged_blob_is_mended_by_storing_it_again(blobs: FileBlobStore, data
     assert FileBlobStore(blobs.root).get(digest) == data
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     contents=st.lists(st.binary(max_size=200), min_size=1, max_size=12, unique=True),
     where=st.floats(0, 1, exclude_max=True),
@@ -105,7 +105,7 @@ def test_any_flipped_byte_costs_at_most_the_blob_that_it_stands_in(
     assert lost == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(contents=st.lists(st.binary(max_size=80), min_size=1, max_size=8), cut=st.floats(0, 1))
 def test_a_pack_that_was_cut_anywhere_keeps_what_is_whole_and_takes_more(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], cut: float

@@ -401,7 +401,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(records=histories())
 def test_lineage_has_no_cycle(
     tmp_path_factory: pytest.TempPathFactory, empty: Path, records: list[Record]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +52,23 @@ def _show(data: dict[str, Any]) -> None:
     if root != here:
         print(f"  cd {root.relative_to(here) if root.is_relative_to(here) else root}")
     for name in data["pipelines"]:
-        print(f"  clewline run {name}")
+        values = _needed(root / "pipelines" / f"{name}.py")
+        print(" ".join(["  clewline run", name, *values]))
     if not data["pipelines"]:
         print("  Write a pipeline in pipelines/NAME.py, then: clewline run NAME")
+
+
+def _needed(path: Path) -> list[str]:
+    """Return `name=NAME` for each parameter of a file's pipelines that has no default."""
+    needed: list[ast.arg] = []
+    for node in ast.parse(path.read_bytes()).body:
+        decorators = getattr(node, "decorator_list", ())
+        if isinstance(node, ast.FunctionDef) and any(
+            "pipeline" in ast.unparse(d) for d in decorators
+        ):
+            args = node.args
+            named = [*args.posonlyargs, *args.args]
+            needed += named[: len(named) - len(args.defaults)]
+            pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
+            needed += [arg for arg, default in pairs if default is None]
+    return [f"{arg.arg}={arg.arg.upper()}" for arg in needed]

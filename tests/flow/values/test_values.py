@@ -42,7 +42,6 @@ from clewline.store.doctor import check_store
 
 QUIET = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

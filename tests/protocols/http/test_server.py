@@ -44,7 +44,7 @@ def test_pipelined_requests_are_answered_in_order_though_answered_out_of_order(s
     ] == [True] * 4
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(1, 3 * len(POST) + 60), max_size=8))
 def test_it_does_not_matter_how_the_bytes_are_cut(cuts, long_lived_caller):
     caller = long_lived_caller

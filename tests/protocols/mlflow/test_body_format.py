@@ -66,7 +66,7 @@ def read(sent: Any, checker: Checker = CHECKER, max_rows: int = 100) -> Any:
     return load_format(MLFLOW).read_rows(body, "", checker, max_rows)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(tables)
 def test_every_way_gives_the_rows_of_native_json(table):
     native = CHECKER.decode(json.dumps(table).encode())
@@ -74,7 +74,7 @@ def test_every_way_gives_the_rows_of_native_json(table):
         assert read(sent).rows == native
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(tables)
 def test_the_quick_way_and_the_exact_one_read_the_same(table):
     few = [{name: row[name] for name in ("age", "job", "away")} for row in table]
@@ -199,13 +199,13 @@ def survive(body: bytes) -> None:
         assert all(isinstance(msgspec.json.decode(row), dict) for row in shown)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(keys, json_values, max_size=2))
 def test_any_json_gives_rows_or_an_error_of_ours(document):
     survive(json.dumps(document).encode())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tables, st.data())
 def test_bytes_that_were_changed_give_rows_or_an_error_of_ours(table, data):
     body = bytearray(json.dumps(data.draw(st.sampled_from(ways(table)))).encode())

@@ -159,9 +159,7 @@ def test_values_of_a_regressor_are_written_bit_for_bit_and_arms_beside_them():
         write_answer(PredictResponse("price#3", [b'{"id":"a","model":"price@1"}'], b""))
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_changed_bytes_get_no_answer_of_a_broken_server(income, data):
     body = bytearray(msgspec.json.encode({"dataframe_split": {"columns": COLUMNS, "data": DATA}}))

@@ -420,7 +420,7 @@ def survives(body: bytes, detail: str | None) -> None:
             assert len(load_format(name).rows_as_json(body, detail)) == len(rows)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_request_with_bytes_changed_gives_rows_or_an_error_of_ours(data: st.DataObject):
     asked = request([ROW] * data.draw(st.integers(1, 2)))
@@ -442,7 +442,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     inputs=st.lists(
         st.fixed_dictionaries(

@@ -282,9 +282,7 @@ def test_over_tls_callers_are_answered_and_clear_text_is_not(income, pem, pem_in
         calls.stop()
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_message_with_bytes_changed_never_fails_the_server(calls, data):
     changed = bytearray(request(raw=data.draw(st.booleans()), id="q").SerializeToString())

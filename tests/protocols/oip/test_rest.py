@@ -210,9 +210,7 @@ def test_a_model_is_unloaded_and_loaded_by_its_name(loans, up):
     assert infer(server)[0] == 200
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_body_with_bytes_changed_never_fails_the_server(income, data):
     body, length = raw_request(binary_data_output=True)

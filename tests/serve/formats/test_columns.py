@@ -128,7 +128,7 @@ def from_json(rows: list[dict[str, Any]]) -> list[Any]:
     return JsonReader(CHECKER).read(json.dumps({"rows": rows}).encode()).rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows_strategy)
 def test_every_format_gives_the_rows_that_json_gives(rows):
     rows = [plain(row) for row in rows]
@@ -350,7 +350,7 @@ def test_an_arrow_buffer_that_claims_to_be_huge_is_refused_before_it_is_decoded(
 # ---- whatever comes, only errors of ours
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(FORMATS),
     st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), min_size=1, max_size=6),
@@ -366,7 +366,7 @@ def test_changed_bytes_are_read_or_refused(format, changes, cut):
         load_format(format).read_rows(bytes(body), "", CHECKER, MAX_ROWS)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(FORMATS), st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(format, body):
     heads = {ARROW: b"\xff\xff\xff\xff", PARQUET: b"PAR1", CSV: b"age\n", JSON_COLUMNS: b"{"}

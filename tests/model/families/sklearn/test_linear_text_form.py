@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.compose import make_column_transformer
 from sklearn.feature_extraction.text import (
@@ -177,7 +177,6 @@ ANALYZERS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(ANALYZERS, st.text() | st.lists(st.sampled_from(ODD), max_size=4).map("  ".join))
 def test_any_text_is_cut_as_scikit_learn_cuts_it(vectorizer: Any, text: str) -> None:
     spec = linear_text_spec(vectorizer, vectorizer, "text", "labels")

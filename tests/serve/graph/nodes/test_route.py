@@ -25,7 +25,7 @@ from clewline.signature.columns import Columns
 from clewline.store.ids import prediction_ids
 
 Grow = Callable[..., Node]
-QUIET = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+QUIET = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Times:
