@@ -40,7 +40,7 @@ class StepOutput:
         if self.held is _NOT_LOADED:
             # Loading a model takes seconds where copying it takes milliseconds.
             self.held = values.load(self.artifact, self.blobs)
-        return copy.deepcopy(self.held)
+        return values.in_canonical_layout(copy.deepcopy(self.held))
 
 
 class StepCall:

@@ -225,12 +225,17 @@ class RunRecorder:
         with measure_usage() as usage:
             try:
                 args, kwargs = given.values()
-                with run_step(context), watch_reads(self.project.root) as reads:
+                declared = list(_paths_in([args, kwargs]))
+                watch = watch_reads(
+                    self.project.root, kernel=True, places=key.places, declared=declared
+                )
+                with run_step(context), watch as reads:
                     random.seed(context.seed)
                     if (numpy := sys.modules.get("numpy")) is not None:
                         numpy.random.seed(context.seed)
                     result = step.fn(*args, **kwargs)
-                undeclared = reads.undeclared(_paths_in([args, kwargs]))
+                reads.note_memoised(key.memoised)
+                undeclared = reads.undeclared(declared)
                 outputs = [
                     StepOutput(blobs, values.save(part, blobs) if step.store_output else None, part)
                     for part in _split(step, result)

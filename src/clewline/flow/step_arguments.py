@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from clewline.errors import NotFound, NotStorable, UsageError
+from clewline.flow import values
 from clewline.flow.code import origin
 from clewline.flow.handle import Handle, source_of
 from clewline.flow.step import Step
@@ -117,7 +118,7 @@ class StepArguments:
         if type(value) in (list, tuple, dict, set, frozenset):
             children = [self._describe(name, each) for name, each in _children(where, value)]
             return _rebuilt(value, children)
-        self._loaders[where] = lambda: value
+        self._loaders[where] = lambda: values.in_canonical_layout(value)
         try:
             artifact = self._storage.keep(value)
             output = self._storage.output_ref(artifact.digest)  # of `.value()` on a handle

@@ -4,6 +4,7 @@ import csv
 import importlib
 import linecache
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -11,10 +12,14 @@ import sys
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
-from clewline.flow.keys.file_access import watch_reads
+from clewline.flow.keys import file_access
+from clewline.flow.keys.file_access import MemoisedCode, watch_reads
+from clewline.flow.keys.opened_files import FolderWatch
 
 
 @pytest.fixture
@@ -174,3 +179,209 @@ def test_a_library_that_the_step_itself_imports_is_watched_too(root):
         [sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=True
     )
     assert "data/in.csv" in done.stdout
+
+
+# Asked of the kernel
+
+
+@pytest.fixture
+def watched(root):
+    """Watches a block with the kernel's help."""
+    return lambda **options: watch_reads(root, kernel=True, **options)
+
+
+def read_in_child(path):
+    child = os.fork()
+    if child == 0:
+        path.read_text()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+COMPILED = {
+    "arrow, a file": ("in.parquet", lambda path: pq.ParquetFile(path).read()),
+    "arrow, a dataset": ("in.parquet", lambda path: pq.ParquetDataset(path).read()),
+    "arrow, a memory map": ("in.csv", lambda path: pa.memory_map(str(path)).read()),
+    "arrow, a map that stays": ("in.csv", lambda path: KEPT.append(pa.memory_map(str(path)))),
+    "arrow, a file system": (
+        "in.csv",
+        lambda path: pa.fs.LocalFileSystem().open_input_file(str(path)).read(),
+    ),
+    "sqlite, attached": (
+        "in.db",
+        lambda path: sqlite3.connect(":memory:").execute(f"ATTACH '{path}' AS t").fetchall(),
+    ),
+    "a child process": ("in.csv", read_in_child),
+    "a program of a package": ("in.csv", lambda path: os.waitpid(spawned(path), 0)),
+}
+KEPT = []
+
+
+def spawned(path):
+    """A process that no audit event tells of, as multiprocessing's are."""
+    command = [sys.executable, "-c", f"open({str(path)!r}).read()"]
+    return _posixsubprocess_exec(command)
+
+
+def _posixsubprocess_exec(command):
+    from multiprocessing.util import spawnv_passfds
+
+    return spawnv_passfds(os.fsencode(command[0]), command, [])
+
+
+@pytest.mark.parametrize(("name", "read"), COMPILED.values(), ids=COMPILED)
+def test_a_read_without_an_audit_event_is_named(root, watched, name, read):
+    path = root / "data" / name
+    if name == "in.db":
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE t (x)")
+        database.close()
+    os.utime(path, (1, 1))
+    with watched() as reads:
+        read(path)
+    KEPT.clear()
+    assert f"opened data/{name}" in reads.undeclared()
+    assert reads.undeclared([root / "data"]) is None
+
+
+def test_a_plan_made_before_the_step_reads_within_it(root, watched):
+    plan = pl.scan_csv(root / "data" / "in.csv")
+    with watched() as reads:
+        plan.collect()
+    assert "data/in.csv" in reads.undeclared()
+
+
+def test_what_compiled_code_writes_is_not_an_input(root, watched):
+    with watched() as reads:
+        for _ in range(2):
+            pl.DataFrame({"a": [1]}).write_parquet(root / "out.parquet")
+            pq.ParquetFile(root / "out.parquet").read()
+        (root / "deep" / "er").mkdir(parents=True)
+        pl.DataFrame({"a": [1]}).write_parquet(root / "deep" / "er" / "out.parquet")
+    assert reads.undeclared() is None
+
+
+def test_a_file_that_compiled_code_writes_anew_is_not_an_input(root, watched):
+    os.utime(root / "data" / "in.parquet", (1, 1))
+    with watched() as reads:
+        pl.DataFrame({"a": [1]}).write_parquet(root / "data" / "in.parquet")
+    assert reads.undeclared() is None
+
+
+def test_a_file_in_a_folder_made_meanwhile_is_watched(root, watched):
+    with watched():
+        (root / "new").mkdir()
+        pl.DataFrame({"a": [1]}).write_parquet(root / "new" / "in.parquet")
+    with watched() as reads:
+        pq.ParquetFile(root / "new" / "in.parquet").read()
+    assert "new/in.parquet" in reads.undeclared()
+
+
+def test_a_named_file_outside_of_the_project_is_watched(root, watched, tmp_path):
+    named, other = tmp_path / "named.parquet", tmp_path / "other.parquet"
+    for path in (named, other):
+        pl.DataFrame({"a": [1]}).write_parquet(path)
+    with watched(places=[str(named)]) as reads:
+        pq.ParquetFile(other).read()
+    assert reads.undeclared() is None
+    with watched(places=[str(named)]) as reads:
+        pq.ParquetFile(named).read()
+    assert str(named) in reads.undeclared()
+
+
+def test_a_declared_folder_of_many_files_does_not_flood_the_kernel(root, watched):
+    many = root / "many"
+    many.mkdir()
+    for index in range(6000):
+        (many / str(index)).write_bytes(b"")
+    with watched(declared=[many]) as reads:
+        for index in range(6000):
+            os.close(os.open(many / str(index), os.O_RDONLY))
+    assert reads.undeclared([many]) is None
+    with watched() as reads:  # it is watched again
+        pa.memory_map(str(root / "data" / "in.csv"))
+    assert "in.csv" in reads.undeclared()
+
+
+def test_too_many_opened_files_are_said(root, watched):
+    with watched() as reads:
+        reads.note_event("", 0)
+    assert "max_queued_events" in reads.undeclared()
+
+
+def test_a_kernel_that_refuses_is_said(root, watched, monkeypatch):
+    monkeypatch.setattr(file_access, "_kernel", {})
+    monkeypatch.setattr(FolderWatch, "add", lambda watch, *_: watch._fail("inotify_add_watch"))
+    with watched() as reads:
+        pass
+    assert "inotify_add_watch failed" in reads.undeclared()
+
+
+# Questions, connections, memoised
+
+
+@pytest.fixture
+def asking(root, monkeypatch):
+    """A module of the project that asks about a file."""
+    (root / "asking_code.py").write_text(
+        "import functools, os\nfrom pathlib import Path\n\n"
+        "def by_stat(path): os.stat(path)\n"
+        "def by_exists(path): Path(path).exists()\n"
+        "def by_path_exists(path): os.path.exists(path)\n"
+        "def by_size(path): os.path.getsize(path)\n"
+        "def resolved(path): return Path(path).resolve()\n"
+        "def made(path): Path(path).mkdir(exist_ok=True); Path(path).is_dir()\n"
+        "@functools.lru_cache\ndef remembered(path): return Path(path).read_text()\n"
+    )
+    monkeypatch.syspath_prepend(str(root))
+    yield importlib.import_module("asking_code")
+    del sys.modules["asking_code"]
+
+
+@pytest.mark.parametrize("way", ["by_stat", "by_exists", "by_path_exists", "by_size"])
+def test_a_question_about_a_file_is_named(root, asking, way):
+    with watch_reads(root) as reads:
+        getattr(asking, way)(root / "data" / "in.csv")
+    assert "asked about data/in.csv" in reads.undeclared()
+    assert reads.undeclared([root / "data"]) is None
+
+
+def test_a_question_about_a_file_that_is_not_there_is_named(root, asking):
+    with watch_reads(root) as reads:
+        asking.by_exists(root / "override.csv")
+    assert "asked about override.csv" in reads.undeclared()
+
+
+def test_questions_about_what_the_step_makes_are_no_inputs(root, asking):
+    with watch_reads(root) as reads:
+        asking.resolved(root / "data")
+        asking.made(root / "made")
+        asking.made(root / "made")
+        asking.by_exists(root / "out")
+        asking.by_exists(root)
+        (root / "out").mkdir()
+        (root / "out" / "x").write_text("x")
+    assert reads.undeclared() is None
+
+
+def test_a_connection_is_named(root):
+    with socket.socket() as server, watch_reads(root) as reads:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        socket.create_connection(server.getsockname()).close()
+    assert "connected to 127.0.0.1:" in reads.undeclared()
+
+
+def test_an_address_that_compiled_code_reads_is_named(root):
+    with watch_reads(root) as reads, pytest.raises(Exception):  # noqa: B017
+        pl.read_parquet("s3://127.0.0.1:1/x.parquet", storage_options={"max_retries": "0"})
+    assert "connected to s3://127.0.0.1:1/x.parquet" in reads.undeclared()
+
+
+def test_what_a_memoised_function_has_read_before_counts_again(root, asking):
+    memoised = MemoisedCode(asking.__file__, "remembered")
+    asking.remembered(root / "data" / "in.csv")
+    with watch_reads(root) as reads:
+        asking.remembered(root / "data" / "in.csv")
+        reads.note_memoised([memoised])
+    assert "read data/in.csv" in reads.undeclared()

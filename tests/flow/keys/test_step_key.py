@@ -79,13 +79,35 @@ def test_code_that_looks_up_names_at_run_time_depends_on_its_module(project, bod
         "return table.query(f'{name} > @LIMIT')",
         "return table.eval('x * LIMIT')",
         "return pl.sql('SELECT x FROM LIMIT').collect()",
+        "text = 'x > @LIMIT'\n    return table.query(text)",
+        "ask = table.query\n    return ask('x > @LIMIT')",
+        "return table.query(expr='x > @LIMIT')",
+        "return table.query(RULE)",
+        "return table.query(name)",
+        "return table.query(f'x > @{name}')",
+        "return table.pipe(lambda each: each.query('x > @LIMIT'))",
+        "return pl.SQLContext(register_globals=True).execute('SELECT x FROM LIMIT')",
+        "return duckdb.sql('SELECT x FROM LIMIT')",
+        "return duckdb.sql(f'SELECT x FROM {name}')",
     ],
 )
 def test_names_in_a_query_string_are_dependencies(project, body):
-    text = f"import polars as pl\n\nLIMIT = 1\n\n\ndef step(table=None, name=''):\n    {body}\n"
+    head = "import polars as pl\n\nLIMIT = 1\nRULE = 'x > @LIMIT'\n\n\n"
+    text = f"{head}def step(table=None, name=''):\n    {body}\n"
     old = project.parts("queries", queries=text)
+    assert old.uncacheable is None
     new = project.parts("queries", queries=text.replace("LIMIT = 1", "LIMIT = 2"))
     assert old.constants != new.constants
+
+
+@pytest.mark.parametrize(
+    "body", ["return table.query('LIMIT > 1')", "return f'above LIMIT {name}'", "table.eval()"]
+)
+def test_other_words_in_a_string_are_no_dependencies(project, body):
+    text = f"LIMIT = 1\n\n\ndef step(table=None, name=''):\n    {body}\n"
+    old = project.parts("words", words=text)
+    new = project.parts("words", words=text.replace("LIMIT = 1", "LIMIT = 2"))
+    assert old == new
 
 
 def test_getattr_with_a_constant_is_an_attribute_like_any_other(project):
@@ -94,6 +116,41 @@ def test_getattr_with_a_constant_is_an_attribute_like_any_other(project):
     old = project.parts("near", near=step, far_off=text)
     assert project.parts("near", far_off=text.replace("2", "33")).code == old.code
     assert project.parts("near", far_off=text.replace("1", "44")).code != old.code
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import os\n    return os.environ['CLEWLINE_X']",
+        "from os import getenv as ask\n    return ask('CLEWLINE_X')",
+        "return ASK()",
+        "return LATER['ask']()",
+    ],
+)
+def test_a_variable_is_known_however_it_is_reached(project, body):
+    head = "import functools, os\n\nASK = functools.partial(os.getenv, 'CLEWLINE_X')\n"
+    parts = project.parts(
+        "asks", asks=f"{head}LATER = {{'ask': ASK}}\n\n\ndef step():\n    {body}\n"
+    )
+    assert parts.environ == ("CLEWLINE_X",)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return people.__globals__['LIMIT']",
+        "import sys\n    return sys._getframe().f_globals['LIMIT']",
+        "import inspect\n    return inspect.currentframe().f_globals['LIMIT']",
+        "import sys\n    return vars(sys.modules[__name__])['LIMIT']",
+        "import pydoc\n    return pydoc.locate('frames.LIMIT')",
+    ],
+)
+def test_code_that_reads_the_names_of_a_module_depends_on_it(project, body):
+    text = f"LIMIT = 1\n\n\ndef people():\n    pass\n\n\ndef step():\n    {body}\n"
+    old = project.parts("frames", frames=text)
+    new = project.parts("frames", frames=text.replace("LIMIT = 1", "LIMIT = 2"))
+    assert old.uncacheable is None
+    assert (old.code, old.constants) != (new.code, new.constants)
 
 
 def test_getattr_of_a_library_does_not_widen(project):

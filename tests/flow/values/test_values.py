@@ -36,6 +36,7 @@ from sklearn.svm import SVC
 
 from clewline.errors import IntegrityError, NotFound, NotStorable, NotSupported
 from clewline.flow import values
+from clewline.flow.handle import StepOutput
 from clewline.store import Store
 from clewline.store.digest import digest_bytes
 from clewline.store.doctor import check_store
@@ -434,6 +435,7 @@ FIT = """
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from clewline.flow import values
+from clewline.flow.handle import StepOutput
 x = np.random.default_rng(0).normal(size=(60, 3))
 print(values.digest(RandomForestClassifier(5, random_state=0).fit(x, (x[:, 0] > 0).astype(int))))
 """
@@ -565,3 +567,26 @@ def test_an_unknown_format_is_refused(blobs):
     artifact = msgspec.structs.replace(values.save([1], blobs), format="pickle")
     with pytest.raises(NotSupported, match="pickle"):
         values.load(artifact, blobs)
+
+
+def test_the_attributes_of_a_pandas_table_are_content(blobs):
+    frame = pd.DataFrame({"a": [1]})
+    plain = values.digest(frame)
+    frame.attrs = {"unit": "kg", "at": dt.date(2026, 1, 1)}
+    for value in (frame, frame["a"]):
+        loaded, _ = round_trip(value, blobs)
+        assert loaded.attrs == {"unit": "kg", "at": dt.date(2026, 1, 1)}
+    assert values.digest(frame) != plain
+    frame.attrs = {"unit": object()}
+    with pytest.raises(NotStorable):
+        values.save(frame, blobs)
+
+
+def test_a_step_sees_the_layout_that_a_stored_array_has(blobs):
+    """The layout is not content, so that what a step gets must not depend on it."""
+    array = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    loaded, artifact = round_trip(array, blobs)
+    given = StepOutput(blobs, artifact, array).value()
+    assert loaded.flags.c_contiguous
+    assert given.flags.c_contiguous
+    assert np.array_equal(given, array)

@@ -120,14 +120,18 @@ def is_in_project(file: Path, root: Path) -> bool:
     return file.is_relative_to(root) and FOREIGN_FOLDERS.isdisjoint(file.relative_to(root).parts)
 
 
+def is_environment(folder: str) -> bool:
+    """Return whether a folder is a virtual environment, whatever its name."""
+    return os.path.exists(os.path.join(folder, "pyvenv.cfg"))
+
+
 def walk(root: Path) -> Iterator[str]:
     """Yield the paths of all of a project's own files, relative to it."""
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [
             name
             for name in subfolders
-            if name not in FOREIGN_FOLDERS
-            and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
+            if name not in FOREIGN_FOLDERS and not is_environment(os.path.join(folder, name))
         ]
         links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
         relative = os.path.relpath(folder, root).replace(os.sep, "/")

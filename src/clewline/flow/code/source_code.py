@@ -217,6 +217,7 @@ class Reference:
     chain: tuple[str, ...]
     call: ast.Call | None = None  # when it is called
     index: ast.expr | None = None  # when it is subscripted
+    is_query: bool = False  # when its value is the text of a query
 
 
 @dataclass(slots=True)
@@ -226,6 +227,14 @@ class References:
     references: list[Reference] = field(default_factory=list)
     imports: list[Imported] = field(default_factory=list)
     attributes: set[str] = field(default_factory=set)  # every attribute name, of anything
+    aliases: dict[str, Imported] = field(default_factory=dict)  # names that imports inside bind
+    texts: list[str] = field(default_factory=list)  # every string
+    query: str | None = None  # pattern of the names in query strings, if there may be any
+    is_query_computed: bool = False  # when a query may hold names that no string here has
+
+    def names_in(self, text: str) -> list[str]:
+        """Return the names in the text of a query that may be variables of the caller."""
+        return re.findall(self.query, text) if self.query else []
 
 
 def find_references(tree: ast.AST) -> References:
@@ -240,25 +249,36 @@ def find_references(tree: ast.AST) -> References:
     return found
 
 
-_QUERY_NAMES = {
-    "query": r"@(\w+)",
-    "eval": r"\b([^\W\d]\w*)",
-    "sql": r"\b([^\W\d]\w*)",
+_AT_NAMES = r"@\s*([^\W\d]\w*)"
+_ALL_NAMES = r"(?<![\w.])([^\W\d]\w*)"
+QUERIES = {
+    "query": _AT_NAMES,
+    **dict.fromkeys(("eval", "sql", "execute", "evaluate", "SQLContext"), _ALL_NAMES),
 }
-"""Methods with a query string → the names in it that may be variables of the caller."""
+"""
+Functions that resolve names of a string in the frame of their caller (pandas, Polars, DuckDB,
+numexpr), and the pattern of these names.
+"""
+_NAME_COMES = re.compile(r"(@|\b(from|join)\s+)$", re.IGNORECASE)
 
 
 class _Visitor(ast.NodeVisitor):
     def __init__(self, found: References) -> None:
         self.found = found
         self.scopes: list[frozenset[str]] = []
+        self.parameters: list[frozenset[str]] = []  # of the functions around
 
     def visit_Name(self, node: ast.Name) -> None:
         if not isinstance(node.ctx, ast.Store):
             self.refer(Reference((node.id,)))
 
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, str):
+            self.found.texts.append(node.value)
+
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.found.attributes.add(node.attr)
+        self.note_query(node.attr)  # a bound method, to be called later
         if self.chain(node) is None:
             self.visit(node.value)
 
@@ -274,24 +294,46 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         chain = self.chain(node.func, call=node)
-        if chain is None:
+        if chain is None and isinstance(node.func, ast.Attribute):
+            self.found.attributes.add(node.func.attr)
+            self.visit(node.func.value)
+        elif chain is None:
             self.visit(node.func)
-        self.visit_query(node)
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if (node.args or node.keywords) and self.note_query(name):
+            self.visit_query([*node.args[:1], *(part.value for part in node.keywords)])
         named = chain == ("getattr",) and len(node.args) > 1 and text_of(node.args[1]) is not None
         self.visit_all((*node.args[1 if named and dotted(node.args[0]) else 0 :], *node.keywords))
 
-    def visit_query(self, node: ast.Call) -> None:
-        """Note the names in a string that pandas or Polars resolves in the caller's frame."""
-        pattern = _QUERY_NAMES.get(getattr(node.func, "attr", ""))
-        for part in ast.walk(node.args[0]) if pattern and node.args else ():
-            for name in re.findall(pattern or "", text_of(part) or ""):
-                self.refer(Reference((name,)))
+    def note_query(self, name: str) -> bool:
+        """Note that the strings here may be queries, if a function of this name takes one."""
+        if name in QUERIES and self.found.query != _ALL_NAMES:
+            self.found.query = QUERIES[name]
+        return name in QUERIES
+
+    def visit_query(self, arguments: list[ast.expr]) -> None:
+        """Note where the text of a query is from, other than from strings in this code."""
+        parameters = frozenset[str]().union(*self.parameters)
+        for part in (each for argument in arguments for each in ast.walk(argument)):
+            chain = dotted(part) if isinstance(part, ast.expr) else None
+            if isinstance(part, ast.JoinedStr):
+                pairs = zip(part.values, part.values[1:], strict=False)
+                if any(_NAME_COMES.search(text_of(before) or "") for before, _ in pairs):
+                    self.found.is_query_computed = True
+            elif chain is not None and part in arguments:
+                is_local = any(chain[0] in scope for scope in self.scopes)
+                if chain[0] in parameters or (is_local and len(chain) > 1):
+                    self.found.is_query_computed = True
+                self.refer(Reference(chain, is_query=True))
+            elif isinstance(part, ast.Call) and part in arguments:
+                self.found.is_query_computed = True
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         chain = dotted(node.value)
         if chain is None:
             self.visit(node.value)
         else:
+            self.found.attributes.update(chain[1:])
             self.refer(Reference(chain, index=node.slice))
         self.visit(node.slice)
 
@@ -308,12 +350,17 @@ class _Visitor(ast.NodeVisitor):
             self.found.references.append(reference)
 
     def visit_Import(self, node: ast.Import) -> None:
-        self.found.imports += [Imported(0, alias.name, None) for alias in node.names]
+        for alias in node.names:
+            imported = Imported(0, alias.name, None)
+            self.found.imports.append(imported)
+            top = Imported(0, alias.name.partition(".")[0], None)
+            self.found.aliases[alias.asname or top.module] = imported if alias.asname else top
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self.found.imports += [
-            Imported(node.level, node.module or "", alias.name) for alias in node.names
-        ]
+        for alias in node.names:
+            imported = Imported(node.level, node.module or "", alias.name)
+            self.found.imports.append(imported)
+            self.found.aliases[alias.asname or alias.name] = imported
 
     def visit_Global(self, node: ast.Global) -> None:
         self.found.references += [Reference((name,)) for name in node.names]
@@ -324,14 +371,14 @@ class _Visitor(ast.NodeVisitor):
         for annotation in (*annotations, node.returns):
             if annotation is not None:
                 self.visit_annotation(annotation)
-        self.visit_inside(_bound_names(node), node.body)
+        self.visit_inside(_bound_names(node), node.body, _parameter_names(node))
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
         self.visit_FunctionDef(node)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self.visit_all(_defaults(node.args))
-        self.visit_inside(_bound_names(node), [node.body])
+        self.visit_inside(_bound_names(node), [node.body], _parameter_names(node))
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.visit_annotation(node.annotation)
@@ -353,9 +400,16 @@ class _Visitor(ast.NodeVisitor):
         for node in nodes:
             self.visit(node)
 
-    def visit_inside(self, own: frozenset[str], nodes: Iterable[ast.AST]) -> None:
+    def visit_inside(
+        self,
+        own: frozenset[str],
+        nodes: Iterable[ast.AST],
+        parameters: frozenset[str] = frozenset(),
+    ) -> None:
         self.scopes.append(own)
+        self.parameters.append(parameters)
         self.visit_all(nodes)
+        self.parameters.pop()
         self.scopes.pop()
 
     def visit_annotation(self, node: ast.expr) -> None:
@@ -393,6 +447,10 @@ def _parameters(arguments: ast.arguments) -> list[ast.arg]:
     return [part for part in (*every, arguments.vararg, arguments.kwarg) if part is not None]
 
 
+def _parameter_names(node: FunctionNode) -> frozenset[str]:
+    return frozenset(part.arg for part in _parameters(node.args))
+
+
 def _names_bound_by(node: ast.AST) -> Iterator[str]:
     """Yield the names that a statement binds, other than by assignment."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -403,11 +461,16 @@ def _names_bound_by(node: ast.AST) -> Iterator[str]:
 
 
 def _bound_names(node: FunctionNode) -> frozenset[str]:
-    """Return the names that a function binds: parameters, assignments, imports, definitions."""
-    names = {part.arg for part in _parameters(node.args)}
+    """
+    Return the names that a function binds: parameters, assignments, definitions.
+
+    A name that an import binds is left out: it means a module from outside.
+    """
+    names = set(_parameter_names(node))
     outer: set[str] = set()
     for part in _own_nodes(node):
-        names.update(_names_bound_by(part))
+        if not isinstance(part, ast.Import | ast.ImportFrom):
+            names.update(_names_bound_by(part))
         if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load):
             names.add(part.id)
         elif isinstance(part, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and part.name:

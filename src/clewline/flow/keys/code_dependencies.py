@@ -13,20 +13,25 @@ from __future__ import annotations
 import ast
 import builtins
 import copy
+import dataclasses
+import functools
 import importlib
 import os
 import sys
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from blake3 import blake3
 
 from clewline.flow.code import origin, source_code
 from clewline.flow.code.source_code import Definition, Imported, Reference, References
+from clewline.flow.keys import impure_calls
+from clewline.flow.keys.file_access import MemoisedCode
 from clewline.flow.keys.object_content import (
     MISSING,
     Guards,
@@ -41,13 +46,21 @@ from clewline.flow.values.framing import Undigestible, framed, joined
 WIDENING = {"exec", "eval", "globals", "vars", "compile"}
 """Builtins that give code access to any name of its module."""
 
-LOADING = {"runpy", "pkgutil", "importlib.machinery", "importlib.util", "zipimport"}
+LOADING = {"runpy", "pkgutil", "pydoc", "importlib.machinery", "importlib.util", "zipimport"}
 """Python's modules that load code by a name or a path."""
 
 SOURCE_READING = {"__doc__", "getdoc", "getsource", "getsourcelines", "f_lineno", "co_firstlineno"}
 """Attributes that reveal what a key leaves out: docstrings, comments, lines."""
 
+NAMESPACES = {"__subclasses__", "__globals__", "f_globals", "f_locals", "f_builtins"}
+"""Attributes that give code access to names of any module."""
+
+LOCATION = {"__file__", "__name__", "__package__", "__spec__"}
+"""Names of a module that say where it is, which must not matter."""
+
 ATTRIBUTE_BY_NAME = {"getattr", "setattr", "delattr", "hasattr"}
+LONGEST_PATH = 1000  # characters
+MANY = 1000  # strings of a container, beyond which they are not paths
 SHORT = 60  # characters of a constant that are shown as they are
 
 _CODE = (types.FunctionType, type, types.ModuleType, types.BuiltinFunctionType, types.MethodType)
@@ -61,6 +74,8 @@ class NameScope:
     file: str  # `helpers.py`
     namespace: dict[str, Any]
     closure: dict[str, Any] = field(default_factory=dict)
+    found: References = field(default_factory=References)  # that are being followed
+    is_file: bool = False  # whether the scope is a file that need not be loaded
 
 
 class CodeDependencies(ObjectWalk):
@@ -73,9 +88,12 @@ class CodeDependencies(ObjectWalk):
         self.constants: dict[str, str] = {}
         self.modules: set[str] = set()  # of packages
         self.environ: set[str] = set()
+        self.places: set[str] = set()  # files and folders outside of the project that are named
+        self.memoised: set[MemoisedCode] = set()
         self.reasons: list[str] = []  # why no key can be made
         self.guards = Guards()
         self.names: dict[int, str] = {}  # id of a function, class or module → name of its node
+        self._label = ""  # of the value that is being added
         self._held: list[Any] = []  # so that no id is reused
         self._queue: deque[tuple[str, Any]] = deque()
 
@@ -83,6 +101,7 @@ class CodeDependencies(ObjectWalk):
 
     def content(self, value: Any, label: str) -> bytes:
         """Return the canonical piece of a value; code in it becomes part of the walk."""
+        self._label = label
         try:
             return self.piece(value)
         except Undigestible as error:
@@ -91,14 +110,49 @@ class CodeDependencies(ObjectWalk):
 
     def constant(self, label: str, value: Any) -> None:
         """Add a value that is not code: it counts by its content."""
+        self.note_places(value)
         self.constants[label] = constant_text(value, self.content(value, f"the value {label}"))
         if type(value) not in LEAVES:
             self.guards.values.append((value, fingerprint(value)))
+
+    def note_places(self, value: Any) -> None:
+        """Note the files and folders that a value names, if they are outside of the project."""
+        for text in _texts_in(value):
+            if 1 < len(text) <= LONGEST_PATH and (os.sep in text or text[0] == "~"):
+                path = os.path.abspath(os.path.expanduser(text))
+                if self._relative(path) is None and os.path.exists(path):
+                    self.places.add(path)
 
     def give_up(self, reason: str) -> None:
         """State why no key can be made."""
         if reason not in self.reasons:
             self.reasons.append(reason)
+
+    def other(self, value: Any) -> bytes:
+        """Return the piece of a value, and note a function in it that reads the surroundings."""
+        if isinstance(value, functools.partial) and _reads_environment(value.func):
+            name = value.args[0] if value.args else None
+            self.environ.add(name if isinstance(name, str) else f"?{self._label}")
+            return joined("partial", map(self.piece, (value.args, value.keywords)))
+        if callable(value):
+            inner = getattr(value, "__wrapped__", None)
+            if hasattr(value, "cache_info") and isinstance(inner, types.FunctionType):
+                self.memoised.add(
+                    MemoisedCode(inner.__code__.co_filename, inner.__code__.co_qualname)
+                )
+            if _reads_environment(value):
+                self.environ.add(f"?{self._label}")
+            self._note_impure(value, self._label, None)
+        return super().other(value)
+
+    def _note_impure(self, value: Any, label: str, arguments: int | None) -> bool:
+        """Note a function whose result depends on more than arguments and files."""
+        if (fact := impure_calls.fact_of(value)) is not None:
+            self.environ.add(fact)
+        what = impure_calls.unrepeatable(value, arguments)
+        if what is not None:
+            self.give_up(f"{label} reads {what}")
+        return what is not None
 
     def code_piece(self, value: types.FunctionType | type | types.ModuleType) -> bytes:
         """Add a function, a class or a whole module, and return the piece that stands for it."""
@@ -119,6 +173,8 @@ class CodeDependencies(ObjectWalk):
     def _function_piece(self, fn: types.FunctionType) -> bytes:
         step = getattr(fn, "__clewline_step__", None)
         fn = step.fn if step is not None else getattr(fn, "__clewline_reader__", fn)
+        if not isinstance(fn, types.FunctionType):
+            return self.piece(fn)
         space = fn.__globals__
         if origin.of_globals(space) == "own":
             return framed("code", self._node(fn, f"{self._file(space)}:{fn.__qualname__}").encode())
@@ -323,26 +379,46 @@ class CodeDependencies(ObjectWalk):
 
     def _follow(self, found: References, scope: NameScope) -> list[bytes]:
         """Follow references, and return the pieces of the code that they lead to."""
+        scope.found = found
         pieces = [self._resolve(reference, scope) for reference in found.references]
+        for text in found.texts if found.query else ():
+            pieces += self._follow_query(text, scope)
         for imported in found.imports:
             self._import(imported, scope)
-        if "__subclasses__" in found.attributes:
+        if found.is_query_computed:
+            self._widen_to_module(scope)
+        self.note_places(found.texts)
+        if "get_file_info" in found.attributes:
+            self.give_up(f"{scope.label} asks about files through Arrow (get_file_info)")
+        if NAMESPACES & found.attributes:
             self._widen_to_project(scope)
+        if "expanduser" in found.attributes:
+            self.environ.add("HOME")
         if revealing := sorted(SOURCE_READING & found.attributes):
             self.give_up(
                 f"{scope.label} reads {revealing[0]}, and keys leave out comments and docstrings"
             )
         return [piece for piece in pieces if piece]
 
+    def _follow_query(self, text: str, scope: NameScope) -> list[bytes]:
+        """Follow the variables that the text of a query names."""
+        return [
+            self._resolve(Reference((name,)), scope)
+            for name in dict.fromkeys(scope.found.names_in(text))
+            if name in scope.closure or name in scope.namespace
+        ]
+
     def _resolve(self, reference: Reference, scope: NameScope) -> bytes:
         """Follow one reference to the object that it names now."""
         name, *rest = reference.chain
+        if name in scope.found.aliases:
+            outside = _imported_object(scope.found.aliases[name])
+            self._use_special(outside, rest, reference, scope)
+            if name not in scope.namespace:
+                return b""  # the import itself counts
         value = self._look_up(name, scope)
         label = f"{scope.file}:{name}"
-        while rest and isinstance(value, types.ModuleType):
-            if origin.of_module(value) != "own":
-                self._use_library(value, rest, reference, scope)
-                return b""
+        while rest and isinstance(value, types.ModuleType) and origin.of_module(value) == "own":
             # Read without running the module's `__getattr__`.
             inner = vars(value).get(rest[0], MISSING)
             self.guards.bindings.append((vars(value), rest[0], inner))
@@ -350,7 +426,7 @@ class CodeDependencies(ObjectWalk):
                 break
             label = f"{self._file(vars(value))}:{rest[0]}"
             value, rest = inner, rest[1:]
-        return self._use(value, label, reference, scope)
+        return self._use(value, rest, label, reference, scope)
 
     def _look_up(self, name: str, scope: NameScope) -> Any:
         """Return what a name means here: a closure's cell, a global, a builtin, or MISSING."""
@@ -360,49 +436,60 @@ class CodeDependencies(ObjectWalk):
         self.guards.bindings.append((scope.namespace, name, value))
         return getattr(builtins, name, MISSING) if value is MISSING else value
 
-    def _use(self, value: Any, label: str, reference: Reference, scope: NameScope) -> bytes:
+    def _use(
+        self, value: Any, rest: list[str], label: str, reference: Reference, scope: NameScope
+    ) -> bytes:
         """Add a resolved name: code as the piece that is returned, anything else as a constant."""
-        name = reference.chain[0]
-        is_builtin = isinstance(value, types.BuiltinFunctionType)
-        if value is MISSING or name in ("__file__", "__name__", "__package__", "__spec__"):
-            return b""  # a project's location must not matter; an unbound name is guarded
-        if value is os.environ or value is os.getenv:
-            self._read_environment(reference, reference.chain[1:], scope)
-        elif is_builtin and getattr(builtins, name, None) is value:
-            self._use_builtin(name, reference, scope)
-        elif value is importlib.import_module:
-            self._import_by_name(reference, scope)
-        elif isinstance(value, _CODE) and getattr(value, "__module__", None) in LOADING:
-            self._widen_to_everything(scope)
-        elif value is os.path.expandvars:
-            self.environ.add(f"?{scope.label}")
+        if reference.is_query and not isinstance(value, str | types.ModuleType):
+            self._widen_to_module(scope)
+        if value is MISSING or reference.chain[0] in LOCATION:
+            return b""  # an unbound name is guarded
+        if self._use_special(value, rest, reference, scope):
+            return b""
+        if isinstance(value, types.ModuleType) and rest and origin.of_module(value) != "own":
+            while isinstance(inner := vars(value).get(rest[0]), types.ModuleType) and rest[1:]:
+                value, rest = inner, rest[1:]
+            self.package((inner if isinstance(inner, types.ModuleType) else value).__name__)
         elif isinstance(value, _CODE):
             piece = self.content(value, label)
             return joined("refers", (".".join(reference.chain).encode(), piece))
         else:
             self.constant(label, value)
+            if reference.is_query and isinstance(value, str):
+                return joined("query", self._follow_query(value, scope))
         return b""
 
-    def _use_library(
-        self, module: types.ModuleType, rest: list[str], reference: Reference, scope: NameScope
-    ) -> None:
-        """Add a reference into a library's module; some of Python's own modules are special."""
-        if module is os and rest[0] in ("environ", "environb", "getenv", "getenvb"):
-            self._read_environment(reference, tuple(rest[1:]), scope)
-        elif module is importlib and rest[0] == "import_module":
-            self._import_by_name(reference, scope)
-        elif module is sys and rest[0] == "modules":
-            self._widen_to_project(scope)
-        for part in rest:
-            inner = vars(module).get(part)
-            if not isinstance(inner, types.ModuleType):
+    def _use_special(
+        self, value: Any, rest: list[str], reference: Reference, scope: NameScope
+    ) -> bool:
+        """Note a part of Python that reaches further than its version; return whether it was."""
+        while rest and isinstance(value, types.ModuleType | type) and _is_foreign(value):
+            is_loading = isinstance(value, types.ModuleType) and value.__name__ in LOADING
+            if is_loading or _reads_environment(value, rest[0]):
                 break
-            module = inner
-        if module.__name__ in LOADING:
+            held = vars(value).get(rest[0], MISSING)
+            value = getattr(value, rest[0], held) if isinstance(value, type) else held
+            rest = rest[1:]
+        if _reads_environment(value, *rest[:1]):
+            self._read_environment(reference, tuple(rest[1:] if value is os else rest), scope)
+            return True
+        home = "__name__" if isinstance(value, types.ModuleType) else "__module__"
+        if isinstance(value, _CODE) and getattr(value, home, None) in LOADING:
             self._widen_to_everything(scope)
-        elif module is os.path and rest[-1] == "expandvars":
+        elif value is sys.argv:
+            self.environ.add("sys.argv")
+        elif value is sys.modules:
+            self._widen_to_project(scope)
+        elif value is os.path.expandvars:
             self.environ.add(f"?{scope.label}")
-        self.package(module.__name__)
+        elif value is importlib.import_module:
+            self._import_by_name(reference, scope)
+        elif getattr(value, "__self__", None) is builtins:
+            self._use_builtin(value.__name__, reference, scope)
+            self._note_impure(value, scope.label, None)
+        else:
+            return not rest and self._note_impure(value, scope.label, _arguments(reference.call))
+        return True
 
     # Code that cannot be analysed by its names
 
@@ -448,6 +535,8 @@ class CodeDependencies(ObjectWalk):
 
     def _widen_to_module(self, scope: NameScope) -> None:
         """Add everything in the module of a piece of code."""
+        if scope.is_file:
+            return  # which counts as a whole
         module = sys.modules.get(str(scope.namespace.get("__name__")))
         if module is None or vars(module) is not scope.namespace:
             self.give_up(f"{scope.label} looks up names at run time and its module is not known")
@@ -459,7 +548,7 @@ class CodeDependencies(ObjectWalk):
         self._widen_to_module(scope)
         for path in sorted(origin.walk(Path(self.root))):
             if path.endswith(".py"):
-                self._add_file(os.path.join(self.root, path))
+                self._add_file(os.path.join(self.root, path), is_imported=False)
 
     def _widen_to_everything(self, scope: NameScope) -> None:
         """Add every Python file of the project, and every installed package."""
@@ -468,7 +557,7 @@ class CodeDependencies(ObjectWalk):
 
     # Modules that need not be loaded
 
-    def _import(self, imported: Imported, scope: NameScope) -> None:
+    def _import(self, imported: Imported, scope: NameScope, is_imported: bool = True) -> None:
         """
         Add an import inside of a function: the whole file counts, loaded or not.
 
@@ -480,13 +569,19 @@ class CodeDependencies(ObjectWalk):
             return
         found = [path for module in wanted for path in origin.own_files(module)]
         for path in dict.fromkeys(found):
-            self._add_file(path)
+            self._add_file(path, is_imported)
         if not found:
             self.package(wanted[-1])
 
-    def _add_file(self, path: str) -> None:
-        """Add a whole file by its source alone, with what it imports and looks up."""
+    def _add_file(self, path: str, is_imported: bool) -> None:
+        """
+        Add a whole file by its source alone, with what it imports and looks up.
+
+        A file that is not known to be imported counts by its source and the environment.
+        """
         name = f"{self._relative(path) or os.path.basename(path)} (file)"
+        if is_imported:
+            self.memoised.add(MemoisedCode(path, "<module>"))
         if name in self.code:
             return None
         self.guards.files.append((path, source_code.stamp_of(path)))
@@ -494,13 +589,19 @@ class CodeDependencies(ObjectWalk):
         if read is None:
             return self._enter_binary(name, path)
         self.code[name] = _digest([ast.dump(read.tree)], ())
-        scope = NameScope(name, name, {"__package__": source_code.package_of(path)})
         found = source_code.find_references(read.tree)
+        space = {"__package__": source_code.package_of(path)}
+        scope = NameScope(name, name, space, found=found, is_file=True)
         for imported in found.imports:
-            self._import(imported, scope)
+            self._import(imported, scope, is_imported)
         for reference in found.references:
-            if reference.chain[:2] in (("os", "environ"), ("os", "getenv")):
-                self._read_environment(reference, reference.chain[2:], scope)
+            head, *rest = reference.chain
+            if (alias := found.aliases.get(head)) is not None:
+                outside = _imported_object(alias)
+                if is_imported or _reads_environment(outside, *rest[:1]):
+                    self._use_special(outside, rest, reference, scope)
+        if is_imported:
+            self.note_places(found.texts)
         return None
 
     def _reached_modules(self, done: set[str]) -> list[dict[str, Any]]:
@@ -518,6 +619,56 @@ class CodeDependencies(ObjectWalk):
             spaces.append(space)
             waiting += source_code.imported_namespaces(space, path)
         return spaces
+
+
+def _texts_in(value: Any, depth: int = 4) -> Iterator[str]:
+    """Yield the strings and paths in a value and in the containers and objects that it is of."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, PurePath):
+        yield os.fspath(value)
+    elif depth and isinstance(value, dict):
+        yield from _texts_in([*value.values()], depth - 1)
+    elif depth and isinstance(value, list | tuple | set | frozenset) and len(value) <= MANY:
+        for each in value:
+            yield from _texts_in(each, depth - 1)
+    elif depth and dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from _texts_in(getattr(value, "__dict__", {}), depth - 1)
+
+
+def _reads_environment(value: Any, attribute: str = "") -> bool:
+    """Return whether an object, or an attribute of `os`, gives access to the environment."""
+    if value is os:
+        return attribute in ("environ", "environb", "getenv", "getenvb")
+    owner = value.__self__ if isinstance(value, types.MethodType) else None
+    readers = (os.environ, os.environb, os.getenv, os.getenvb)
+    return any(value is each or (owner is not None and owner is each) for each in readers)
+
+
+def _is_foreign(value: types.ModuleType | type) -> bool:
+    """Return whether a module or a class is not the project's."""
+    of = origin.of_module(value) if isinstance(value, types.ModuleType) else origin.of_type(value)
+    return of != "own"
+
+
+def _imported_object(imported: Imported) -> Any:
+    """Return what an import binds, if it is Python's, or a library's that is loaded."""
+    name = "" if imported.level else imported.module
+    module = sys.modules.get(name)
+    if module is None and name.partition(".")[0] in sys.stdlib_module_names:
+        with suppress(ImportError):
+            module = importlib.import_module(name)
+    if module is None or origin.of_module(module) == "own" or imported.name is None:
+        return MISSING if module is None or origin.of_module(module) == "own" else module
+    return vars(module).get(imported.name, sys.modules.get(f"{name}.{imported.name}", MISSING))
+
+
+def _arguments(call: ast.Call | None) -> int | None:
+    """Return with how many arguments other than None a function is called, if it is known."""
+    if call is None:
+        return None
+    given = [*call.args, *(part.value for part in call.keywords)]
+    return sum(not (isinstance(each, ast.Constant) and each.value is None) for each in given)
 
 
 def _digest(texts: Iterable[str], pieces: Iterable[bytes]) -> str:

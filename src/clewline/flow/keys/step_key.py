@@ -14,6 +14,8 @@ import msgspec
 
 from clewline.flow.code import packages
 from clewline.flow.keys.code_dependencies import CodeDependencies, constant_text
+from clewline.flow.keys.file_access import MemoisedCode
+from clewline.flow.keys.impure_calls import FACTS
 from clewline.flow.keys.object_content import Guards, imported_type
 from clewline.store.changes import Change, changes
 from clewline.store.digest import Digest, digest_bytes
@@ -39,6 +41,8 @@ class StepKey(msgspec.Struct, frozen=True):
     digest: Digest | None
     parts: dict[str, Any]  # function, code, constants, packages, params, inputs, environ …
     uncacheable: str | None
+    places: tuple[str, ...] = ()  # files and folders outside of the project that code names
+    memoised: tuple[MemoisedCode, ...] = ()  # code whose earlier reads the step may use
 
 
 class FunctionParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +54,8 @@ class FunctionParts(msgspec.Struct, frozen=True, kw_only=True):
     constants: dict[str, str]  # global, default, closure value or class attribute → content
     packages: dict[str, str]  # distribution → version and record digest
     environ: tuple[str, ...]  # variables that the code reads; `?WHERE` by a computed name
+    places: tuple[str, ...] = ()
+    memoised: tuple[MemoisedCode, ...] = ()
     uncacheable: str | None = None
 
 
@@ -86,6 +92,8 @@ def function_parts(fn: Callable[..., Any], root: Path) -> FunctionParts:
         constants=dict(sorted(found.constants.items())),
         packages=_package_versions(found.modules),
         environ=tuple(sorted(found.environ)),
+        places=tuple(sorted(found.places)),
+        memoised=tuple(sorted(found.memoised)),
         uncacheable="; ".join(found.reasons) or None,
     )
     _walked[id(fn)] = (fn, str(root), parts, found.guards)
@@ -121,6 +129,7 @@ def step_key(
         name: constant_text(value, found.content(value, f"the parameter {name}"))
         for name, value in params.items()
     }
+    found.note_places(params)
     digests: dict[str, str] = {}
     for name, value in inputs.items():
         if not isinstance(value, Artifact):
@@ -136,7 +145,7 @@ def step_key(
                 found.content(cls, f"the input {name}")
     found.drain()
     read = sorted({*parts.environ, *found.environ})
-    environ = {name: os.environ.get(name) for name in read if not name.startswith("?")}
+    environ = {name: _surrounding(name) for name in read if not name.startswith("?")}
     computed = [name[1:] for name in read if name.startswith("?")]
     reasons = [text for text in (parts.uncacheable, *found.reasons) if text]
     if computed and not env:
@@ -160,9 +169,22 @@ def step_key(
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": f"{sys.platform}-{platform.machine()}",
     }
-    if reasons:
-        return StepKey(None, whole, "; ".join(reasons))
-    return StepKey(digest_bytes(msgspec.json.encode(whole, order="deterministic")), whole, None)
+    digest = None
+    if not reasons:
+        digest = digest_bytes(msgspec.json.encode(whole, order="deterministic"))
+    return StepKey(
+        digest,
+        whole,
+        "; ".join(reasons) or None,
+        places=(*parts.places, *found.places),
+        memoised=(*parts.memoised, *found.memoised),
+    )
+
+
+def _surrounding(name: str) -> str | None:
+    """Return an environment variable, or a fact of the machine, as the key holds it."""
+    fact = FACTS.get(name)
+    return os.environ.get(name) if fact is None else str(fact())
 
 
 def key_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:

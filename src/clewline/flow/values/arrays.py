@@ -118,4 +118,13 @@ def load_array(data: bytes, meta: Mapping[str, Any]) -> Any:
         raise IntegrityError(
             f"An array cannot be read: {error}.", "Run `clewline doctor` to check the store."
         ) from error
-    return array[()] if scalar else array
+    return array[()] if scalar else in_c_order(array)
+
+
+def in_c_order(array: Any) -> Any:
+    """
+    Return an array with its elements in C order, copied only if they are in another.
+
+    The digest leaves the layout out, so a step must not see it either.
+    """
+    return np.asarray(array, order="C") if type(array) is np.ndarray else array

@@ -176,6 +176,15 @@ def load(artifact: Artifact, blobs: BlobStore) -> Any:
     return value
 
 
+def in_canonical_layout(value: Any) -> Any:
+    """Return a value as `load` would return it: an array in C order."""
+    if type(value).__module__ != "numpy":
+        return value
+    from clewline.flow.values.arrays import in_c_order
+
+    return in_c_order(value)
+
+
 def restore(artifact: Artifact, blobs: BlobStore, target: Path) -> None:
     """
     Write a stored file or folder to a path.

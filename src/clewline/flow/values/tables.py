@@ -52,10 +52,12 @@ def table_piece(value: Any, piece: PieceOf) -> bytes | None:
         columns = (_pandas_values(value.iloc[:, at], piece) for at in range(value.shape[1]))
         labels = joined("labels", map(piece, value.columns.tolist()))
         names = piece(list(value.columns.names))
-        return joined("pandas", (labels, names, _pandas_index(value.index, piece), *columns))
+        index = _pandas_index(value.index, piece)
+        return joined("pandas", (labels, names, index, *columns, *_attributes(value, piece)))
     if kind == ("pandas", "Series"):
         index = _pandas_index(value.index, piece)
-        return joined("pandas series", (piece(value.name), index, _pandas_values(value, piece)))
+        parts = (piece(value.name), index, _pandas_values(value, piece))
+        return joined("pandas series", (*parts, *_attributes(value, piece)))
     if kind[0] == "pandas" and kind[1].endswith("Index"):
         return _pandas_index(value, piece)
     if kind == ("pyarrow", "Table"):  # read as Polars reads it
@@ -169,6 +171,11 @@ def _pandas_index(index: Any, piece: PieceOf) -> bytes:
     return joined("index", (piece(list(index.names)), frequency, *levels))
 
 
+def _attributes(value: Any, piece: PieceOf) -> list[bytes]:
+    """Return the piece of `attrs`, if there are any."""
+    return [framed("attrs", piece(value.attrs))] if value.attrs else []
+
+
 def _pandas_values(series: pd.Series[Any], piece: PieceOf) -> bytes:
     """Return the piece of one pandas column: dtype, nulls, values."""
     dtype = framed("dtype", text_bytes(str(series.dtype)))
@@ -231,9 +238,13 @@ def table_form(value: Any) -> StoredForm | None:
         data, meta = buffer.getvalue(), {} if frame.width else {"height": frame.height}
     else:
         frame = value if kind == "DataFrame" else value.to_frame("values")
-        data = _pandas_stream(frame)
         if (frequency := getattr(frame.index, "freqstr", None)) is not None:
             meta["frequency"] = frequency
+        if value.attrs:
+            meta["attrs"] = json_values.packed(value.attrs, _refuse_attribute)
+            frame = frame.copy(deep=False)
+            frame.attrs = {}  # which Arrow would keep as JSON
+        data = _pandas_stream(frame)
         if kind == "Series":
             meta["name"] = json_values.packed(value.name, _refuse_name)
     return StoredForm(
@@ -284,6 +295,10 @@ def _refuse_name(name: Any) -> Any:
     raise _unstorable(f"the name {name!r} of the series is not a plain value")
 
 
+def _refuse_attribute(value: Any) -> Any:
+    raise _unstorable(f"its attrs hold a {type(value).__name__}, which is not a plain value")
+
+
 def _load_polars(data: bytes, meta: Mapping[str, Any]) -> pl.DataFrame:
     import polars as pl
 
@@ -302,11 +317,14 @@ def _load_pandas(data: bytes, meta: Mapping[str, Any]) -> pd.DataFrame:
         raise _unreadable(error) from error
     if (frequency := meta.get("frequency")) is not None:
         frame.index.freq = frequency  # type: ignore[attr-defined]
+    frame.attrs = json_values.unpacked(meta.get("attrs", {}), _refuse_attribute)
     return frame
 
 
 def _load_pandas_series(data: bytes, meta: Mapping[str, Any]) -> Any:
-    series = _load_pandas(data, meta).iloc[:, 0]
+    frame = _load_pandas(data, meta)
+    series, attributes = frame.iloc[:, 0], frame.attrs
+    series.attrs = attributes
     series.name = json_values.unpacked(meta.get("name"), _refuse_name)
     return series
 
