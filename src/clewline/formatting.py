@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_SIZES = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST = 60  # characters of a value
 
 
@@ -109,3 +112,25 @@ def format_list(texts: Iterable[str], most: int = 6) -> str:
 def _value(value: Any) -> str:
     text = format_number(value) if isinstance(value, float) else str(value)
     return text if len(text) <= _LONGEST else f"{text[:20]}…{text[21 - _LONGEST :]}"
+
+
+def parse_size(text: str) -> int | None:
+    """
+    Read a number of bytes; None if the text is no size.
+
+    >>> parse_size("1.5GiB"), parse_size("much")
+    (1610612736, None)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmg]ib|)", text.strip().lower())
+    return int(float(found[1]) * _SIZES[found[2]]) if found else None
+
+
+def parse_duration(text: str) -> float | None:
+    """
+    Read a span of time with its unit, in seconds; None if the text is none.
+
+    >>> parse_duration("500ms"), parse_duration("24h"), parse_duration("5")
+    (0.5, 86400.0, None)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    return float(found[1]) * _SECONDS[found[2]] if found else None

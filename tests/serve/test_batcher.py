@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import PATIENCE_S
+from support import PATIENCE_S, wait_until
 
 from clewline.errors import DeadlineExceeded, Fault, ModelFailed, Overloaded
 from clewline.serve.batcher import BATCH_ROWS, BatchAnswer, BatchCost, Batcher, PredictCall, late
@@ -31,6 +31,7 @@ class Doubler:
     """Answers a number with its double; -1 makes the whole batch fail."""
 
     concurrent = False
+    may_hang = False
 
     def __init__(self, row_s: float = 0.0) -> None:
         self.row_s = row_s
@@ -404,6 +405,47 @@ def test_a_model_that_becomes_slow_stalls_the_loop_once(
 
     run(test)
     assert threading.current_thread().name not in doubler.threads
+
+
+def test_a_model_that_may_hang_is_never_asked_on_the_loop(run: Run) -> None:
+    doubler = Doubler()
+    doubler.may_hang = True
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        for _ in range(50):
+            bench.call(1)
+            await bench.batcher.drained()
+        await bench.finish()
+
+    run(test)
+    assert len(doubler.batches) == 50
+    assert threading.current_thread().name not in doubler.threads
+
+
+def test_after_a_batch_that_failed_late_no_row_is_asked_again_for_nobody(run: Run) -> None:
+    class Late(Doubler):
+        def answer(self, rows: list[Any], *more: Any) -> BatchAnswer:
+            if len(rows) > 1:
+                closed.wait(PATIENCE_S)
+                raise ValueError("it took too long")
+            return super().answer(rows, *more)
+
+    doubler, closed = Late(), threading.Event()
+    doubler.may_hang = True
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, doubler)
+        gone, waits = bench.call(1), bench.call(2)
+        await wait_until(lambda: not bench.batcher._small)
+        bench.batcher.give_up(gone, DeadlineExceeded("late"))
+        closed.set()
+        await bench.finish()
+        assert isinstance(gone.error, DeadlineExceeded)
+        assert waits.answers == [b"4"]
+
+    run(test)
+    assert doubler.batches == [[2]]
 
 
 def broken(*_: Any, **__: Any) -> Any:

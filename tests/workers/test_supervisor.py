@@ -18,14 +18,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import psutil
 import pytest
 from support import PATIENCE_S, start_process, wait_for
 
 from clewline.errors import Conflict
+from clewline.model.families.python_class.spec import PackagedFile, PythonSpec, with_spec
+from clewline.model.package import PackageMetadata
+from clewline.model.registry import Registry
+from clewline.model.runtime.frames import ColumnLayout, TableLayout
 from clewline.protocols.http import listener
 from clewline.serve import revision
 from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.log import reader as log_reader
+from clewline.signature.field import Field, Output, Signature
+from clewline.store.digest import digest_bytes
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
@@ -49,6 +57,20 @@ def fragile(rows: list[dict]) -> list[dict]:
         if row["hours"] == 50.003:
             os._exit(3)
     return rows
+"""
+APART = """
+import subprocess, time
+
+class Model:
+    def predict(self, rows):
+        return [self.one(row["x"]) for row in rows]
+
+    def one(self, x):
+        if x == 1:
+            time.sleep(600)
+        if x == 2:
+            return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+        return 2 * x
 """
 RISKY = """
 endpoint: risky
@@ -164,6 +186,30 @@ def apply(loans: Loans, name: str, text: str) -> None:
     (loans.project.endpoints / f"{name}.yaml").write_text(text)
     with Store.open(loans.project.store_root) as store:
         revision.apply(loans.project, store, read_endpoint(loans.project, name))
+
+
+def add_python_model(loans: Loans, name: str, source: str) -> None:
+    """Register a Python model that answers a number for the number `x`."""
+    part = PackagedFile("code.model.py", digest_bytes(source.encode()))
+    layout = TableLayout("polars", {"x": ColumnLayout("Float64")})
+    spec = PythonSpec(
+        module="model.py", name="Model", arguments={}, frame="rows", layout=layout,
+        code={"model.py": part},
+    )  # fmt: skip
+    signature = Signature(
+        fields=(Field(name="x", kind="number"),), output=Output(name="y", task="regression")
+    )
+    files = {
+        **with_spec(spec, {part.file: source.encode()}),
+        "signature.json": msgspec.json.encode(signature),
+        "background.json": b'[{"x": 0.5}]',
+        "equality.json": b"{}",
+    }
+    about = PackageMetadata(
+        name=name, number=0, runtime="python_class", task="regression", target="y", created=0.0
+    )
+    with Store.open(loans.project.store_root) as store:
+        Registry(loans.project, store).add(files, about)
 
 
 def is_alive(pid: int) -> bool:
@@ -451,3 +497,59 @@ def test_the_supervisor_imports_neither_models_nor_the_catalog() -> None:
     loaded = set(done.stdout.decode().split())
     assert "clewline.workers.supervisor" in loaded
     assert not loaded & {"numpy", "polars", "onnxruntime", "sqlalchemy", "clewline.serve.batcher"}
+
+
+def test_isolated_models_that_hang_stall_nobody_else(
+    serve: Callable[..., Server], project: Path, loans: Loans
+) -> None:
+    add_python_model(loans, "apart", APART)
+    names = [f"apart{at}" for at in range((os.cpu_count() or 1) + 4)]  # more than compute threads
+    text = "endpoint: NAME\ntimeout_ms: 5000\ngraph: {model: apart@1, isolate: true}\n"
+    for name in names:
+        apply(loans, name, text.replace("NAME", name))
+    server = serve(project)
+
+    def ask(name: str, x: float) -> tuple[int, Any]:
+        return server.ask("POST", f"/v1/endpoints/{name}/predict", {"x": x})
+
+    def value(answer: tuple[int, Any]) -> Any:
+        return answer[1]["predictions"][0]["value"] if answer[0] == 200 else None
+
+    wait_for(lambda: value(ask(names[0], 3)) == 6)
+    for _ in range(20):  # their calls are known to be quick
+        ask(names[0], 3)
+    workers, hung = server.workers, {}
+    threads = [
+        threading.Thread(target=lambda name=name: hung.update({name: ask(name, 1)}))
+        for name in names[:-1]
+    ]
+    for thread in threads:
+        thread.start()
+    answered = 0
+    while any(thread.is_alive() for thread in threads):
+        assert server.predict()[0] == 200
+        rows = {"rows": [ROW] * 100}  # computed on a thread
+        assert server.ask("POST", "/v1/endpoints/income/predict", rows)[0] == 200
+        assert value(ask(names[-1], 4)) == 8
+        answered += 1
+    assert answered > 2
+    assert {status for status, _ in hung.values()} <= {500, 504}
+    wait_for(lambda: value(ask(names[0], 5)) == 10)  # its process was started again
+    assert server.workers == workers
+    assert "hangs" not in server.said
+    restarts = metric(server.ask("GET", "/metrics")[1], "clewline_isolated_restarts_total")
+    assert restarts >= 1
+
+
+def test_nothing_of_an_isolated_model_outlives_a_killed_worker(
+    serve: Callable[..., Server], project: Path, loans: Loans
+) -> None:
+    add_python_model(loans, "apart", APART)
+    apply(loans, "apart", "endpoint: apart\ngraph: {model: apart@1, isolate: true}\n")
+    server = serve(project)
+    _, answer = server.ask("POST", "/v1/endpoints/apart/predict", {"x": 2})
+    (worker,) = server.workers
+    descendants = [each.pid for each in psutil.Process(worker).children(recursive=True)]
+    assert answer["predictions"][0]["value"] in descendants
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not any(is_alive(pid) for pid in descendants))

@@ -37,12 +37,14 @@ def ready(table: WorkerTable, number: int) -> None:
     table.slot(number).beat_at = time.monotonic()
 
 
-def on_a_thread(monitor: WorkMonitor, revision: int, timeout_s: float | None = None) -> None:
+def on_a_thread(
+    monitor: WorkMonitor, revision: int, timeout_s: float | None = None, isolated_s: float = 0.0
+) -> None:
     """Begin to compute on another thread, and stay at it."""
     begun = threading.Event()
 
     def work() -> None:
-        monitor.computing("income", revision, timeout_s).__enter__()
+        monitor.computing("income", revision, timeout_s, isolated_s).__enter__()
         begun.set()
 
     threading.Thread(target=work).start()
@@ -86,12 +88,13 @@ def test_places_of_ended_threads_are_reused(table: WorkerTable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timeout_s", "limit_s"), [(None, COMPUTE_S), (0.05, LOOP_S), (10.0, 10.0)]
+    ("timeout_s", "isolated_s", "limit_s"),
+    [(None, 0.0, COMPUTE_S), (0.05, 0.0, LOOP_S), (10.0, 0.0, 10.0), (10.0, 90.0, 100.0)],
 )
 def test_a_computation_on_a_thread_may_take_its_endpoints_timeout_and_at_least_2_s(
-    table: WorkerTable, timeout_s: float | None, limit_s: float
+    table: WorkerTable, timeout_s: float | None, isolated_s: float, limit_s: float
 ) -> None:
-    on_a_thread(WorkMonitor(table, 0), 12, timeout_s)
+    on_a_thread(WorkMonitor(table, 0), 12, timeout_s, isolated_s)
     slot = table.slot(0)
     now = time.monotonic()
     slot.beat_at = now + limit_s  # the loop is well

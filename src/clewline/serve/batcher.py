@@ -74,6 +74,7 @@ class BatchPredictor(Protocol):
     """Answers the batches of a batcher; free of I/O."""
 
     concurrent: bool  # whether several threads may call `answer` at the same time
+    may_hang: bool  # whether a call may wait for another process, so never on the loop
 
     def answer(
         self, rows: list[Any], entities: list[str | None], ids: list[bytes] | None = None
@@ -280,7 +281,10 @@ class Batcher:
             try:
                 rows = self._form_batch(queue, pieces)
                 slow = (
-                    queue is self._large or self._slow_left or self.cost.estimate(rows) > INLINE_S
+                    queue is self._large
+                    or self._predictor.may_hang
+                    or self._slow_left
+                    or self.cost.estimate(rows) > INLINE_S
                 )
                 if slow or self._in_flight[True] or self._in_flight[False]:
                     self._compute_on_thread(pieces, rows, queue is self._large)
@@ -342,16 +346,18 @@ class Batcher:
     def _compute(self, pieces: list[_Piece]) -> tuple[list[_Outcome], float]:
         """Answer a batch; if it fails, answer each piece alone, so that only the cause fails."""
         start = time.perf_counter()
-        with self._computing():
-            outcomes = [self._attempt(pieces)]
-            failure = outcomes[0][1]
-            if len(pieces) > 1 and isinstance(failure, Exception):
-                ids = list(map(id_bytes, failure.ids)) if isinstance(failure, ModelFailed) else []
-                outcomes, first = [], 0
-                for piece in pieces:
-                    last = first + len(piece)
+        outcomes = [self._attempt(pieces)]
+        failure = outcomes[0][1]
+        if len(pieces) > 1 and isinstance(failure, Exception):
+            ids = list(map(id_bytes, failure.ids)) if isinstance(failure, ModelFailed) else []
+            outcomes, first = [], 0
+            for piece in pieces:
+                last = first + len(piece)
+                if piece.call.closed or piece.call.deadline <= time.perf_counter():
+                    outcomes.append(([piece], late()))  # nobody waits for it
+                else:
                     outcomes.append(self._attempt([piece], ids[first:last] or None))
-                    first = last
+                first = last
         return outcomes, time.perf_counter() - start
 
     def _attempt(self, pieces: list[_Piece], ids: list[bytes] | None = None) -> _Outcome:
@@ -362,7 +368,8 @@ class Batcher:
             rows += call.rows if piece.is_whole else call.rows[piece.start : piece.stop]
             entities += named[piece.start : piece.stop] if named else [None] * len(piece)
         try:
-            return pieces, self._predictor.answer(rows, entities, ids)
+            with self._computing():
+                return pieces, self._predictor.answer(rows, entities, ids)
         except InvalidInput as error:  # a level that the model's own encoder refuses
             start = pieces[0].start  # the caller counts rows from the start of the call
             moved = [msgspec.structs.replace(each, row=each.row + start) for each in error.fields]

@@ -30,6 +30,7 @@ from clewline.project import Project
 from clewline.serve import revision as revisions
 from clewline.serve.batcher import QUEUE_ROWS, Batcher
 from clewline.serve.catalog_follower import CatalogFollower
+from clewline.serve.graph.builder import longest_isolated_s
 from clewline.serve.graph.routers.router import LearnedStates
 from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.json_reader import MAX_ROWS
@@ -72,11 +73,17 @@ class WorkObserver(Protocol):
     """Records which revision each thread works on, so that a crash or hang has a known cause."""
 
     def computing(
-        self, endpoint: str, revision: int = 0, timeout_s: float | None = None
+        self,
+        endpoint: str,
+        revision: int = 0,
+        timeout_s: float | None = None,
+        isolated_s: float = 0.0,
     ) -> AbstractContextManager[None]:
         """Return a context in which this thread computes a batch of a revision."""
 
-    def loading(self, endpoint: str, revision: int = 0) -> AbstractContextManager[None]:
+    def loading(
+        self, endpoint: str, revision: int = 0, isolated_s: float = 0.0
+    ) -> AbstractContextManager[None]:
         """Return a context in which this thread loads a revision."""
 
     def failure(self, endpoint: str, revision: int) -> ClewlineError | None:
@@ -147,6 +154,7 @@ class EndpointServer:
         self._opened.callback(self.shadows.close)
         for threads in (self._branches, self.threads, self._follower_thread, self._loaders):
             self._opened.callback(threads.shutdown)
+        self._opened.callback(self._pool.end_processes)
 
     async def open(self) -> None:
         """
@@ -390,34 +398,56 @@ class EndpointServer:
             return
         endpoint.loading = True
         number, start = endpoint.wanted, time.perf_counter()
-        loading = self._loaders.submit(self._read, endpoint.name, number)
+        loading: Future[LoadedRevision] = Future()
 
         def done(future: Future[LoadedRevision]) -> None:
             if not self.loop.is_closed():
                 self.loop.call_soon_threadsafe(self._loaded, endpoint, number, start, future)
 
         loading.add_done_callback(done)
+        self._loaders.submit(self._read, endpoint.name, number, loading)
 
-    def _read(self, name: str, number: int) -> LoadedRevision:
-        """Load a revision; on a thread."""
+    def _read(self, name: str, number: int, loading: Future[LoadedRevision]) -> None:
+        """Load a revision on this thread, or on its own if that may hang."""
         work_observer = self.work_observer
-        if work_observer is not None and (error := work_observer.failure(name, number)) is not None:
-            raise error
-        with nullcontext() if work_observer is None else work_observer.loading(name, number):
-            self._sealed.get(LiveRevision, name)  # raises if somebody without the key moved it
-            revision = self._sealed.get(Revision, name, number)
+        observed: Callable[..., AbstractContextManager[None]] = nullcontext
+        if work_observer is not None:
+            observed = partial(work_observer.loading, name, number)
+        try:
+            if work_observer is not None and (error := work_observer.failure(name, number)):
+                raise error
+            with observed():
+                self._sealed.get(LiveRevision, name)  # raises if somebody without the key moved it
+                revision = self._sealed.get(Revision, name, number)
             if revision is None:
                 raise NotFound(
                     f"There is no revision {name}#{number}.", "Run `clewline endpoints apply`."
                 )
-            return LoadedRevision.load(
-                revision,
-                self._pool,
-                max_rows=self._max_rows,
-                threads=self._branches,
-                states=self._states.of(name),
-                shadowing=self.shadows,
-            )
+            isolated_s = longest_isolated_s(revision)
+        except BaseException as error:
+            loading.set_exception(error)
+            return
+
+        def load() -> None:
+            try:
+                with observed(isolated_s):
+                    loaded = LoadedRevision.load(
+                        revision,
+                        self._pool,
+                        max_rows=self._max_rows,
+                        threads=self._branches,
+                        states=self._states.of(name),
+                        shadowing=self.shadows,
+                    )
+            except BaseException as error:
+                loading.set_exception(error)
+            else:
+                loading.set_result(loaded)
+
+        if isolated_s:
+            threading.Thread(target=load, name="clewline-load-isolated", daemon=True).start()
+        else:
+            load()
 
     def _loaded(
         self, endpoint: ServedEndpoint, number: int, start: float, loading: Future[LoadedRevision]
@@ -454,13 +484,17 @@ class EndpointServer:
         computing: Callable[[], AbstractContextManager[None]] = nullcontext
         if self.work_observer is not None:
             computing = partial(
-                self.work_observer.computing, endpoint.name, revision.number, loaded.timeout_s
+                self.work_observer.computing,
+                endpoint.name,
+                revision.number,
+                loaded.timeout_s,
+                loaded.isolated_s,
             )
         batcher = Batcher(
             loaded,
             self._log,
             revisions.durability(revision),
-            self.threads,
+            loaded.threads or self.threads,
             endpoint.statistics,
             cost=loaded.cost,
             computing=computing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from clewline.errors import Fault, InvalidInput, ModelFailed
 from clewline.serve.batcher import BatchAnswer, BatchCost
-from clewline.serve.graph.builder import Builder, RouterStates, Shadowing
+from clewline.serve.graph.builder import Builder, RouterStates, Shadowing, longest_isolated_s
 from clewline.serve.graph.functions import ProjectFunctions, load_functions
 from clewline.serve.graph.node import Batch, BuiltNode, NodeAnswers, node_failure
 from clewline.serve.graph.row_trace import RowTrace, frame_with_traces, row_traces
@@ -30,6 +30,8 @@ from clewline.store.records import Revision
 TRIAL_SIZES = (1, 1, 8, 64, 1, 8, 64)
 """Batch sizes of the trial before a revision goes live; all but the first teach their cost."""
 TRIAL_S = 0.5
+OWN_THREADS = 8
+"""Maximum threads of a revision with isolated models, for its batches and branches."""
 _encode = msgspec.json.encode
 _ID_GROUPS = struct.Struct("8s4s4s4s12s")  # of the hexadecimal text of an id
 
@@ -38,7 +40,13 @@ class LoadedRevision:
     """Answers batches as one revision of an endpoint defines it. Free of I/O."""
 
     def __init__(
-        self, revision: Revision, build: Builder, node: BuiltNode, *, max_rows: int = MAX_ROWS
+        self,
+        revision: Revision,
+        build: Builder,
+        node: BuiltNode,
+        *,
+        max_rows: int = MAX_ROWS,
+        threads: Executor | None = None,
     ) -> None:
         timeout_ms = revision.spec.get("timeout_ms")
         self.revision = revision
@@ -49,6 +57,9 @@ class LoadedRevision:
         self.max_rows = max_rows
         self.cost = BatchCost()
         self.timeout_s: float | None = None if timeout_ms is None else timeout_ms / 1000
+        self.isolated_s = longest_isolated_s(revision)
+        self.may_hang = self.isolated_s > 0.0
+        self.threads = threads  # its own, on which nobody else waits
         self._build = build
         self._node = node
         self._writer = AnswerWriter(node.signature.output)
@@ -78,7 +89,8 @@ class LoadedRevision:
             max_rows: Maximum rows of one request.
             functions: The code of a draft that is not stored yet; by default the code that
                 the revision pins.
-            threads: Run branches of the graph in parallel.
+            threads: Run branches of the graph in parallel. A revision with isolated models
+                gets its own instead, which also compute its batches.
             states: The learned state of each router, by node.
             shadowing: Calls the shadows.
             trial: Whether to answer background rows; a replay has rows of its own.
@@ -90,6 +102,9 @@ class LoadedRevision:
             Fault: A node raised on the background rows.
         """
         pool.pin(revision.packages)
+        own = None
+        if threads is not None and longest_isolated_s(revision):
+            own = threads = ThreadPoolExecutor(OWN_THREADS, f"clewline-{revision.endpoint}")
         pinned = None
         if functions is None and revision.code is not None:
             pinned = load_functions(pool.project, revision.code)
@@ -103,8 +118,11 @@ class LoadedRevision:
         )
         if pinned is not None:
             build.close_later(pinned.close)
+        if own is not None:
+            build.close_later(own.shutdown)
         try:
-            loaded = cls(revision, build, build.node(of_revision(revision)), max_rows=max_rows)
+            node = build.node(of_revision(revision))
+            loaded = cls(revision, build, node, max_rows=max_rows, threads=own)
             if trial:
                 loaded.try_out()
             build.is_live = True

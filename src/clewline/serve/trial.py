@@ -14,6 +14,7 @@ import msgspec
 
 from clewline.errors import ClewlineError
 from clewline.flow.keys.file_access import watch_reads
+from clewline.serve.graph.builder import isolation_of
 from clewline.serve.graph.functions import ProjectFunctions, functions_of
 from clewline.serve.graph.node_kind import fit_graph
 from clewline.serve.graph.problems import InvalidEndpoint, Problems
@@ -93,7 +94,15 @@ class _Trial:
         revision, pool = self._revision, self._pool
         pool.pin(revision.packages)
         with ExitStack() as stack:
-            models = [pool.take(model) for model in dict.fromkeys(revision.models.values())]
+            isolated = {
+                node["model"]: isolation_of(node.get("isolate"), revision)
+                for node in walk(of_revision(revision))
+                if "model" in node
+            }
+            models = [
+                pool.take(model, isolated.get(model))
+                for model in dict.fromkeys(revision.models.values())
+            ]
             for model in models:
                 stack.callback(model.release)
             if revision.graph:

@@ -28,8 +28,8 @@ COMPUTE_S = 30.0
 """How long an endpoint without `timeout_ms` may compute on a thread."""
 
 
-Terms = tuple[str, int, float | None, WorkKind]
-"""Endpoint, revision, the endpoint's timeout in seconds, and the kind of work."""
+Terms = tuple[str, int, float | None, float, WorkKind]
+"""Endpoint, revision, its timeout and the wait for isolated models in seconds, kind of work."""
 
 
 class WorkScope:
@@ -108,7 +108,11 @@ class WorkMonitor:
         self._lock = threading.Lock()
 
     def computing(
-        self, endpoint: str, revision: int = 0, timeout_s: float | None = None
+        self,
+        endpoint: str,
+        revision: int = 0,
+        timeout_s: float | None = None,
+        isolated_s: float = 0.0,
     ) -> WorkScope:
         """
         Return a context in which this thread computes a batch.
@@ -117,12 +121,14 @@ class WorkMonitor:
             endpoint: The endpoint of the batch.
             revision: The revision that answers.
             timeout_s: The endpoint's timeout, if it has one.
+            isolated_s: How much longer it may wait for isolated models, which have limits
+                of their own.
         """
-        return self._scope((endpoint, revision, timeout_s, WorkKind.COMPUTING))
+        return self._scope((endpoint, revision, timeout_s, isolated_s, WorkKind.COMPUTING))
 
-    def loading(self, endpoint: str, revision: int = 0) -> WorkScope:
+    def loading(self, endpoint: str, revision: int = 0, isolated_s: float = 0.0) -> WorkScope:
         """Return a context in which this thread loads a revision."""
-        return self._scope((endpoint, revision, None, WorkKind.LOADING))
+        return self._scope((endpoint, revision, None, isolated_s, WorkKind.LOADING))
 
     def failure(self, endpoint: str, revision: int) -> ClewlineError | None:
         """Return why a revision must not be loaded here, or None if it may be."""
@@ -141,12 +147,13 @@ class WorkMonitor:
         last = thread.last
         if last is not None and last.terms == terms and not last.entered:
             return last
-        endpoint, revision, timeout_s, kind = terms
+        endpoint, revision, timeout_s, isolated_s, kind = terms
         limit_s = loop_s = START_S
         if kind == WorkKind.COMPUTING:
             limit_s = loop_s = max(LOOP_S, timeout_s or 0.0)
             if timeout_s is None and thread.number != self._loop_thread:
                 limit_s = COMPUTE_S
+        limit_s += isolated_s
         work = ThreadWork(thread.number, limit_s, loop_s, revision, kind, endpoint, 0.0)
         thread.last = WorkScope(thread, terms, work)
         return thread.last

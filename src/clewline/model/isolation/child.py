@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import os
-import select
+import resource
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from clewline.errors import ClewlineError
@@ -16,56 +16,50 @@ from clewline.model.isolation import messages
 from clewline.model.runtime.outputs import Transformer
 from clewline.model_families import family_named
 
+Work = Callable[[messages.Message], tuple[messages.Message, Any]]
 
-def main(channel: int, lifeline: int) -> None:
+
+def main(descriptor: int, memory_bytes: int) -> None:
     """
     Answer the messages that come over a socket, one by one.
 
     Args:
-        channel: Descriptor of the socket.
-        lifeline: Descriptor of a pipe that the server holds open while it lives.
+        descriptor: Of the socket.
+        memory_bytes: Limit on the memory of this process; 0 for none.
     """
-    end_with_server(lifeline)
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
-    with socket.socket(fileno=channel) as server:
-        try:
-            loaded = answer(server, load)
-            while loaded is not None:
-                answer(server, lambda message: predict(loaded, message))
-        except messages.ProcessGone:
-            return  # the server closed the model
+    os.set_inheritable(descriptor, False)  # no program that the model starts has it …
+    channel, own = messages.Channel(socket.socket(fileno=descriptor)), os.getpid()
+    os.register_at_fork(after_in_child=channel.close)  # … and no fork of the model
+    try:
+        loaded = answer(channel, load)
+        while loaded is not None:
+            answer(channel, lambda message: predict(loaded, message))
+    except messages.ProcessGone:
+        return  # the server closed the model
+    finally:
+        if os.getpid() != own:  # a fork that came back here must not clean up for the model
+            os._exit(1)
 
 
-def end_with_server(lifeline: int) -> None:
-    """
-    End this process when the server ends, even if native code never returns.
-
-    The kernel sends SIGIO, which by default ends a process, when the last writer of
-    the pipe is gone: also where native code never gives the interpreter back.
-    """
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
-    if select.select([lifeline], [], [], 0)[0]:
-        os._exit(1)  # it was gone before the kernel was asked
-
-
-def answer(server: socket.socket, work: Any) -> Any:
-    """Take a message, do what it asks for, and send what came of it; gives what `work` gave."""
-    message = messages.receive(server)
+def answer(channel: messages.Channel, work: Work) -> Any:
+    """Take a message, do what it asks for, and send the result; return what `work` gave."""
+    number, message = channel.receive()
+    result = None
     try:
         reply, result = work(message)
     except ClewlineError as error:
-        failed = messages.FailedReply(error.code, error.message, error.fix)
+        code = MemoryError.__name__ if isinstance(error.__cause__, MemoryError) else error.code
+        reply = messages.Message(messages.FailedReply(code, error.message, error.fix))
     except Exception as error:  # a user's model may raise anything
         traceback.print_exc()
-        failed = messages.FailedReply(type(error).__name__, str(error))
-    else:
-        messages.send(server, reply)
-        return result
+        reply = messages.Message(messages.FailedReply(type(error).__name__, str(error)))
     sys.stderr.flush()
-    messages.send(server, messages.Message(failed))
-    return None
+    channel.send(reply, number)
+    return result
 
 
 def load(message: messages.Message) -> tuple[messages.Message, Any]:

@@ -2,14 +2,18 @@
 Messages between a server and the process of an isolated model.
 
 A message is a typed head in msgpack and arrays as their raw bytes behind it:
-`<length of head> <head> <bytes of each array>`. Nothing in it is code.
+`<size> <length of head> <number of question> <0> <head> <bytes of each array>`. Nothing in it is
+code. An answer has the number of its question, and comes from the process that was asked.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import select
 import socket
 import struct
+import sys
 import time
 from typing import Any
 
@@ -21,8 +25,12 @@ from clewline.model.runtime.outputs import Outputs
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
-LARGEST_HEAD = 1 << 30  # bytes; texts of a batch stand in it
-_LENGTH = struct.Struct("<Q")
+FIRST_BYTES = 1 << 16
+"""Bytes that one system call reads first: nearly always the whole message."""
+ALIGNMENT = 16
+_START = struct.Struct("<QQQQ")
+_CREDENTIALS = struct.Struct("iII")  # process, user, group: unix(7)
+_CREDENTIALS_BYTES = socket.CMSG_SPACE(_CREDENTIALS.size)
 
 Buffer = bytes | bytearray | memoryview
 
@@ -84,56 +92,141 @@ class Message(msgspec.Struct, frozen=True, eq=False):
 
 
 class ProcessGone(Exception):
-    """The other side is gone, or does not keep to the protocol."""
+    """The other side is gone."""
+
+
+class WrongMessage(Exception):
+    """What came is no answer to the question: damaged, out of turn, or of another process."""
 
 
 _decoder = msgspec.msgpack.Decoder(_Envelope)
 
 
-def send(to: socket.socket, message: Message, *, until: float | None = None) -> None:
+class Channel:
     """
-    Send a message.
+    One end of the socket between a server and a model's process; for one thread at a time.
 
     Args:
-        to: A stream socket.
-        message: Its arrays need not be contiguous.
-        until: Of `time.monotonic`; None waits for ever.
-
-    Raises:
-        ProcessGone: The other side is gone.
-        TimeoutError: It did not take the message in time.
+        end: A stream socket of the family AF_UNIX.
+        most_bytes: Longest message that is accepted.
+        checks_sender: Whether the kernel names the sender of each message (unix(7),
+            SO_PASSCRED). All must be of the process that sent the first one: a fork of a
+            model's process has a copy of the socket.
     """
-    arrays = [np.ascontiguousarray(array) for array in message.arrays]
-    specs = [ArraySpec(array.dtype.str, array.shape) for array in arrays]
-    head = msgspec.msgpack.encode(_Envelope(message.head, specs))
-    pieces: list[Buffer] = [_LENGTH.pack(len(head)) + head]
-    pieces += [array.reshape(-1).view(np.uint8).data for array in arrays if array.size]
-    try:
+
+    def __init__(
+        self, end: socket.socket, *, most_bytes: int = sys.maxsize, checks_sender: bool = False
+    ) -> None:
+        end.setblocking(False)
+        self.sender: int | None = None  # id of the process at the other end, once it is known
+        self._end, self._most_bytes, self._checks_sender = end, most_bytes, checks_sender
+        self._first = bytearray(FIRST_BYTES)
+        self._poll = select.poll()
+        if checks_sender:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+    def close(self) -> None:
+        """Close this end."""
+        self._end.close()
+
+    def send(self, message: Message, number: int, *, until: float | None = None) -> None:
+        """
+        Send a message.
+
+        Args:
+            message: Its arrays need not be contiguous.
+            number: Of the question; its answer has the same.
+            until: Of `time.monotonic`; None waits for ever.
+
+        Raises:
+            ProcessGone: The other side is gone.
+            TimeoutError: It did not take the message in time.
+        """
+        arrays = [np.ascontiguousarray(array) for array in message.arrays]
+        specs = [ArraySpec(array.dtype.str, array.shape) for array in arrays]
+        head = msgspec.msgpack.encode(_Envelope(message.head, specs))
+        pieces: list[Buffer] = [b"", head]
+        for array in arrays:
+            pieces += [_padding(len(pieces[-1])), array.reshape(-1).view(np.uint8).data]
+        size = sum(map(len, pieces))
+        pieces[0] = _START.pack(size, len(head), number, 0)
+        if size <= FIRST_BYTES:
+            pieces = [b"".join(pieces)]
         for piece in pieces:
-            to.settimeout(_left(until))
-            to.sendall(piece)
-    except TimeoutError:
-        raise
-    except OSError as error:
-        raise ProcessGone(f"the process is gone: {error}") from error
+            left = memoryview(piece)
+            while left:
+                try:
+                    left = left[self._end.send(left) :]
+                except BlockingIOError:
+                    self._wait(select.POLLOUT, until)
+                except OSError as error:
+                    raise ProcessGone(f"the process is gone: {error}") from error
+
+    def receive(self, *, until: float | None = None) -> tuple[int, Message]:
+        """
+        Wait for a message; return the number of its question, and the message.
+
+        Raises:
+            ProcessGone: The other side is gone.
+            WrongMessage: It is no message, or another process sent it.
+            TimeoutError: No whole message came in time.
+        """
+        first = memoryview(self._first)
+        count = self._receive_into(first, until)
+        while count < _START.size:
+            count += self._receive_into(first[count:], until)
+        size, length, number, _ = _START.unpack_from(first)
+        if not length <= size <= self._most_bytes:
+            raise WrongMessage(f"{size} bytes were announced; the limit is {self._most_bytes}")
+        rest = count - _START.size
+        if rest > size:
+            raise WrongMessage(f"{rest - size} bytes came behind the message")
+        data = bytearray(size)
+        data[:rest] = first[_START.size : count]
+        while rest < size:
+            rest += self._receive_into(memoryview(data)[rest:], until)
+        try:
+            envelope = _decoder.decode(memoryview(data)[:length])
+            arrays, start = [], length
+            for spec in envelope.arrays:
+                start += len(_padding(start))
+                dtype, items = np.dtype(spec.dtype), math.prod(spec.shape)
+                array = np.frombuffer(data, dtype, count=items, offset=start)
+                arrays.append(array.reshape(spec.shape))
+                start += array.nbytes
+        except (msgspec.DecodeError, ValueError, TypeError) as error:
+            raise WrongMessage(f"what came is no message: {error}") from error
+        return number, Message(envelope.head, arrays)
+
+    def _receive_into(self, buffer: memoryview, until: float | None) -> int:
+        while True:
+            self._wait(select.POLLIN, until)
+            try:
+                size = _CREDENTIALS_BYTES if self._checks_sender else 0
+                count, about, _, _ = self._end.recvmsg_into([buffer], size)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ProcessGone(f"the process is gone: {error}") from error
+            if not count:
+                raise ProcessGone("the process is gone")
+            for _, _, credentials in about:
+                sender = _CREDENTIALS.unpack(credentials)[0]
+                self.sender = self.sender or sender
+                if sender != self.sender:
+                    raise WrongMessage(f"process {sender} wrote it, not {self.sender}")
+            return count
+
+    def _wait(self, event: int, until: float | None) -> None:
+        wait_ms = None if until is None else (until - time.monotonic()) * 1000
+        self._poll.register(self._end, event)
+        if (wait_ms is not None and wait_ms <= 0) or not self._poll.poll(wait_ms):
+            raise TimeoutError
 
 
-def receive(sender: socket.socket, *, until: float | None = None) -> Message:
-    """
-    Wait for a message.
-
-    Raises:
-        ProcessGone: The other side is gone, or sent what is no message.
-        TimeoutError: No whole message came in time.
-    """
-    (length,) = _LENGTH.unpack(_read(sender, _LENGTH.size, until))
-    if length > LARGEST_HEAD:
-        raise ProcessGone(f"a head of {length} bytes was announced")
-    try:
-        envelope = _decoder.decode(_read(sender, length, until))
-    except msgspec.DecodeError as error:
-        raise ProcessGone(f"what came is no message: {error}") from error
-    return Message(envelope.head, [_array(sender, spec, until) for spec in envelope.arrays])
+def _padding(size: int) -> bytes:
+    """Return the zeros behind `size` bytes, so that the next array is aligned."""
+    return bytes(-size % ALIGNMENT)
 
 
 def rows_message(columns: Columns) -> Message:
@@ -146,7 +239,7 @@ def rows_message(columns: Columns) -> Message:
 def read_columns(message: Message) -> Columns:
     """Take rows out of a message."""
     if not isinstance(message.head, RowsHead) or not message.arrays:
-        raise ProcessGone("rows were expected")
+        raise WrongMessage("rows were expected")
     numbers, *tensors = message.arrays
     texts = np.empty((len(numbers), len(next(iter(message.head.texts), ()))), dtype=object)
     for row, values in enumerate(message.head.texts):
@@ -167,39 +260,5 @@ def outputs_message(outputs: Outputs) -> Message:
 def read_outputs(message: Message) -> Outputs:
     """Take answers out of a message."""
     if not isinstance(message.head, OutputsHead) or not set(message.head.parts) <= set(PARTS):
-        raise ProcessGone("answers were expected")
+        raise WrongMessage("answers were expected")
     return Outputs(**dict(zip(message.head.parts, message.arrays, strict=True)))
-
-
-def _array(sender: socket.socket, spec: ArraySpec, until: float | None) -> NDArray[Any]:
-    dtype = np.dtype(spec.dtype)
-    if dtype.hasobject:
-        raise ProcessGone(f"an array of {spec.dtype} was announced")
-    size = dtype.itemsize * int(np.prod(spec.shape, dtype=np.int64))
-    return np.frombuffer(_read(sender, size, until), dtype=dtype).reshape(spec.shape)
-
-
-def _read(sender: socket.socket, size: int, until: float | None) -> bytearray:
-    data = bytearray(size)
-    rest = memoryview(data)
-    while rest:
-        sender.settimeout(_left(until))
-        try:
-            count = sender.recv_into(rest)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise ProcessGone(f"the process is gone: {error}") from error
-        if not count:
-            raise ProcessGone("the process is gone")
-        rest = rest[count:]
-    return data
-
-
-def _left(until: float | None) -> float | None:
-    if until is None:
-        return None
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left

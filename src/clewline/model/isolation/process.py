@@ -2,60 +2,75 @@
 
 from __future__ import annotations
 
-import logging
+import io
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections import deque
 from pathlib import Path
-from typing import IO
 
 from clewline.flow.code.origin import CLEWLINE, of_file
 from clewline.flow.environment import THREAD_VARIABLES
 from clewline.model.isolation import messages
+from clewline.model.isolation.output_log import OutputLog
 from clewline.model.runtime.private_folder import PrivateFolder
-
-logger = logging.getLogger(__name__)
 
 KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "TZ", *THREAD_VARIABLES)
 """Variables of the server that a model sees; it sees no others, so none of its secrets."""
 
-LAST_LINES = 20
-LONGEST_LINE = 2000  # bytes
+ANSWER_BYTES = 1 << 30
+"""Longest answer that the server takes from a model."""
 
 _START = (
-    "import sys; sys.path += [p for p in sys.argv[3:] if p not in sys.path]; "
-    "from clewline.model.isolation.child import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+    "import sys; sys.path += [p for p in sys.argv[4:] if p not in sys.path]; "
+    "channel, lifeline, memory = map(int, sys.argv[1:4]); "
+    "from clewline.model.isolation.subreaper import fork_below; fork_below(lifeline); "
+    "from clewline.model.isolation.child import main; main(channel, memory)"
 )
 
 
 class ModelProcess:
-    """A process that loads one model and answers; not for several threads at once."""
+    """
+    A process that loads one model and answers; not for several threads at once.
 
-    def __init__(self, ref: str) -> None:
-        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._ref = ref
+    Args:
+        ref: `name@number`, for the log.
+        memory_bytes: Limit on its memory; 0 for none.
+    """
+
+    def __init__(self, ref: str, memory_bytes: int = 0) -> None:
+        self._number = 0  # of the last question
         self._folder = PrivateFolder()
-        self._channel, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
+        ours, theirs = socket.socketpair()
+        self._channel = messages.Channel(ours, most_bytes=ANSWER_BYTES, checks_sender=True)
+        lifeline, held = os.pipe()
+        self._lifeline = io.FileIO(held, "w")
         try:
-            self._popen = _start_python(theirs.fileno(), lifeline, self._folder.path)
+            self._subreaper = _start_python(
+                [theirs.fileno(), lifeline], memory_bytes, self._folder.path
+            )
         except BaseException:
             self._let_go()
             raise
         finally:
             theirs.close()
             os.close(lifeline)
-        self._printed = threading.Thread(target=self._log, name=f"log of {ref}", daemon=True)
-        self._printed.start()
+        assert self._subreaper.stdout is not None
+        self._output = OutputLog(ref, self._subreaper.stdout)
+        self._reader = threading.Thread(target=self._output.run, name=f"log of {ref}", daemon=True)
+        self._reader.start()
 
     @property
-    def pid(self) -> int:
-        """Id of the process."""
-        return self._popen.pid
+    def pid(self) -> int | None:
+        """Id of the model's process; None until it has answered once."""
+        return self._channel.sender
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The last lines that it printed."""
+        return list(self._output.last_lines)
 
     @property
     def rss_bytes(self) -> int:
@@ -72,58 +87,60 @@ class ModelProcess:
 
         Raises:
             ProcessGone: The process ended.
+            WrongMessage: What came is not the answer of this process to this question.
             TimeoutError: It did not answer by `until`, of `time.monotonic`.
         """
-        messages.send(self._channel, question, until=until)
-        return messages.receive(self._channel, until=until)
+        self._number += 1
+        self._channel.send(question, self._number, until=until)
+        number, answer = self._channel.receive(until=until)
+        if number != self._number:
+            raise messages.WrongMessage(f"question {number} was answered, not {self._number}")
+        return answer
 
     def kill(self) -> None:
-        """End the process now, from any thread."""
-        self._popen.kill()
+        """End the process and all that it started now, from any thread."""
+        self._lifeline.close()  # which the subreaper notices
 
     def end(self) -> str:
         """
-        End the process and forget all of it; says how it had ended.
+        End the process and forget all of it; return how it had ended.
 
         Returns:
             The name of a signal (`SIGSEGV`), or `exited with status 1`.
         """
         self._channel.close()
         try:
-            status = self._popen.wait(timeout=1.0)  # it ends by itself when nobody is there
+            status = self._subreaper.wait(timeout=1.0)  # it ends by itself when nobody is there
         except subprocess.TimeoutExpired:
-            self._popen.kill()
-            status = self._popen.wait()
-        self._printed.join(timeout=1.0)
+            self.kill()
+            try:
+                status = self._subreaper.wait(timeout=10.0)
+            except subprocess.TimeoutExpired:  # it was stopped
+                self._subreaper.kill()
+                status = self._subreaper.wait()
+        self._reader.join(timeout=1.0)
         self._let_go()
         return signal.Signals(-status).name if status < 0 else f"exited with status {status}"
 
     def _let_go(self) -> None:
         self._channel.close()
-        os.close(self._lifeline)
+        self._lifeline.close()
         self._folder.close()
 
-    def _log(self) -> None:
-        """Write what the process prints to the server's log."""
-        printed: IO[bytes] | None = self._popen.stdout
-        assert printed is not None
-        with printed:
-            while line := printed.readline(LONGEST_LINE):
-                text = line.decode(errors="replace").rstrip()
-                self.last_lines.append(text)
-                logger.warning("%s: %s", self._ref, text)
 
-
-def _start_python(channel: int, lifeline: int, folder: Path) -> subprocess.Popen[bytes]:
-    """Start Python without the server's environment, folder, path or descriptors."""
+def _start_python(
+    descriptors: list[int], memory_bytes: int, folder: Path
+) -> subprocess.Popen[bytes]:
+    """Start Python without the server's environment, folder, path or other descriptors."""
     home = str(folder)
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    numbers = map(str, [*descriptors, memory_bytes])
     return subprocess.Popen(
-        [sys.executable, "-I", "-u", "-c", _START, str(channel), str(lifeline), *library_folders()],
+        [sys.executable, "-I", "-u", "-c", _START, *numbers, *library_folders()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        pass_fds=(channel, lifeline),
+        pass_fds=descriptors,
         cwd=folder,
         env=kept | {"HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"},
         start_new_session=True,  # a Ctrl-C at the server's terminal is the server's

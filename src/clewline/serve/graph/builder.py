@@ -8,14 +8,17 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol
 
 from clewline.errors import IntegrityError, InvalidConfig
+from clewline.model.isolation.isolated_predictor import LOAD_S, IsolationLimits
 from clewline.serve.graph.fields import AlignedNode
 from clewline.serve.graph.functions import ProjectFunctions
 from clewline.serve.graph.node import Batch, BuiltNode, Node, NodeAnswers
-from clewline.serve.graph.tree import Tree, node_kind, of_revision
-from clewline.serve.model_cache.loaded_models import LoadedModel, SharedModels
+from clewline.serve.graph.tree import Tree, node_kind, of_revision, walk
+from clewline.serve.model_cache.loaded_models import Isolation, LoadedModel, SharedModels
 from clewline.signature.field import Output, Signature
 from clewline.store.records import Revision, RouterState
 
+CALLS_AT_ONCE = 3
+"""Batches of a revision that may wait for each other at the same isolated model."""
 RouterStates = Callable[[str], RouterState | None]
 """The current state of a route's router, by the name of the node."""
 
@@ -37,6 +40,23 @@ class Shadowing(Protocol):
 
     def retire(self, group: ShadowGroup) -> None:
         """Close a group after its shadows were asked about the rows that wait for them."""
+
+
+def isolation_of(isolate: bool | Tree | None, revision: Revision) -> Isolation | None:
+    """Return the process of a model by the `isolate` of its node; None for the server's own."""
+    if not isolate:
+        return None
+    timeout_ms = revision.spec.get("timeout_ms")
+    limits = {} if timeout_ms is None else {"timeout_s": timeout_ms / 1000}
+    stated = isolate if isinstance(isolate, dict) else {}
+    return Isolation(revision.endpoint, IsolationLimits(**limits | stated))
+
+
+def longest_isolated_s(revision: Revision) -> float:
+    """Return how long a batch may wait for isolated models, each started anew and asked; or 0."""
+    found = (isolation_of(node.get("isolate"), revision) for node in walk(of_revision(revision)))
+    once = sum(LOAD_S + each.limits.timeout_s for each in found if each is not None)
+    return once * CALLS_AT_ONCE
 
 
 class Builder:
@@ -110,19 +130,19 @@ class Builder:
             raise InvalidConfig(f"{tree['name']!r} has no {key}.", "Name one or more.")
         return {name: self.node(each) for name, each in trees.items()}
 
-    def model(self, ref: str, *, isolate: bool = False) -> LoadedModel:
+    def model(self, ref: str, isolate: bool | Tree = False) -> LoadedModel:
         """
         Return a model version; it is given back when the revision is closed.
 
         Args:
             ref: `name@number`.
-            isolate: Whether it runs in its own process.
+            isolate: Whether it runs in its own process, perhaps with limits of that.
 
         Raises:
             NotFound: Its package is missing.
             IntegrityError: The package is not the one that was sealed and pinned.
         """
-        model = self._pool.take(ref, isolate=isolate)
+        model = self._pool.take(ref, isolation_of(isolate, self.revision))
         self._held.callback(model.release)
         self.models.append(model)
         return model
@@ -131,12 +151,6 @@ class Builder:
     def signatures(self) -> Mapping[str, Signature]:
         """Return the signatures of the models that were built, by `name@number`."""
         return {model.ref: model.signature for model in self.models}
-
-    @property
-    def timeout_s(self) -> float | None:
-        """Return the seconds within which an answer is due; None for no limit."""
-        stated = self.revision.spec.get("timeout_ms")
-        return None if stated is None else stated / 1e3
 
     def function(self, text: str, config: dict[str, Any] | None = None) -> Callable[..., Any]:
         """

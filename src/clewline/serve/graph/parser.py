@@ -18,6 +18,7 @@ import msgspec
 
 from clewline import entry_points
 from clewline.errors import did_you_mean
+from clewline.formatting import format_size, parse_duration, parse_size
 from clewline.serve.graph.functions import is_function
 from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.tree import NODES, node_kind
@@ -28,6 +29,10 @@ MOST_NODES = 4000
 DEEPEST = 40
 """Nodes that may be nested in each other, functions included."""
 
+LEAST_MEMORY = 128 << 20
+"""Least limit on the memory of an isolated model, in bytes: Python and NumPy take 92 MiB."""
+LONGEST_CALL_S = 3600.0
+"""Greatest limit on the time of a call of an isolated model."""
 IMPORT_KEYS = ("from", "digest", "name", "signature", "sample")
 ADDRESS = re.compile(r"(hf:|https?://|torch\.hub:)\S+")
 
@@ -273,6 +278,28 @@ class GraphParser:
         if not isinstance(value, bool):
             self.problems.add_wrong_value(f"{at}.{key}", value, "Write true or false.")
         return value is True
+
+    def isolation(self, mapping: dict[Any, Any], at: str) -> bool | dict[str, Any]:
+        """Read `isolate:`, which is true, false or a mapping of limits."""
+        value, at = mapping.get("isolate", False), f"{at}.isolate"
+        if not isinstance(value, dict):
+            if not isinstance(value, bool):
+                fix = "Write true, or limits: {memory: 2GiB, timeout: 5s}."
+                self.problems.add_wrong_value(at, value, fix)
+            return value is True
+        self.problems.add_unknown_keys(value, ("memory", "timeout"), at)
+        limits: dict[str, Any] = {}
+        if "memory" in value:
+            limits["memory_bytes"] = parse_size(str(value["memory"]))
+            if not (limits["memory_bytes"] or 0) >= LEAST_MEMORY:
+                fix = f"Write a size of at least {format_size(LEAST_MEMORY)}: 512MiB or 2GiB."
+                self.problems.add_wrong_value(f"{at}.memory", value["memory"], fix)
+        if "timeout" in value:
+            limits["timeout_s"] = parse_duration(str(value["timeout"]))
+            if not 0 < (limits["timeout_s"] or 0) <= LONGEST_CALL_S:
+                fix = f"Write a time with its unit, at most {LONGEST_CALL_S:.0f}s: 500ms or 5s."
+                self.problems.add_wrong_value(f"{at}.timeout", value["timeout"], fix)
+        return limits or True
 
     # How a level is read
 

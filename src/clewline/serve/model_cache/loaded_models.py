@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -18,6 +18,7 @@ from clewline.model.families.family import BACKGROUND, EQUALITY, PROFILE, SIGNAT
 from clewline.model.isolation.isolated_predictor import (
     IsolatedPredictor,
     IsolatedTransformer,
+    IsolationLimits,
     load_isolated,
 )
 from clewline.model.runtime import Predictor
@@ -33,8 +34,17 @@ MODEL_BYTES = 96 << 10
 """Memory of a loaded model beside its files (measured: some 79 KiB)."""
 FILE_FACTOR = 6
 """What each byte of its files costs (measured: compiled trees 4.4 to 6.1, texts 5.4 to 5.9)."""
-Key = tuple[str, bool]
-"""`name@number`, and whether in a process of its own."""
+
+
+class Isolation(NamedTuple):
+    """The process of an isolated model."""
+
+    endpoint: str  # each has its own, so that no other waits for a call that hangs
+    limits: IsolationLimits
+
+
+Key = tuple[str, Isolation | None]
+"""`name@number`, and its process; None for the server's own."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,13 +57,13 @@ class LoadedModel:
     pool: SharedModels
     folder: Path
     size_bytes: int  # of memory, estimated; of an isolated one what its process holds
-    isolate: bool = False  # whether it lives in a process of its own
+    isolation: Isolation | None = None  # its own process, if it has one
     users: int = 0
     lock: AbstractContextManager[object] = field(init=False)  # held around each call
 
     def __post_init__(self) -> None:
         family = family_named(self.package.manifest.runtime)
-        is_concurrent = family.concurrent and not self.isolate
+        is_concurrent = family.concurrent and self.isolation is None
         self.lock = nullcontext() if is_concurrent else threading.Lock()
 
     @property
@@ -111,20 +121,20 @@ class SharedModels:
         with self._lock:
             self._pinned |= pinned
 
-    def take(self, ref: str, *, isolate: bool = False) -> LoadedModel:
+    def take(self, ref: str, isolation: Isolation | None = None) -> LoadedModel:
         """
         Return a version; load it if that was not done yet.
 
         Args:
             ref: `name@number`.
-            isolate: Load it in a process of its own, shared by all isolated uses.
+            isolation: Load it in a process of its own, shared by all uses with equal ones.
 
         Raises:
             NotFound: The package does not exist.
             IntegrityError: Its bytes differ from what was sealed and pinned.
             ModelFailed: The model cannot be loaded.
         """
-        key = ref, isolate
+        key = ref, isolation
         while True:
             with self._lock:
                 model = self._loaded.get(key)
@@ -144,17 +154,24 @@ class SharedModels:
             model.users -= 1
             if model.users:
                 return
-            del self._loaded[model.ref, model.isolate]
-            if model.isolate:
+            del self._loaded[model.ref, model.isolation]
+            if model.isolation:
                 self._restarts[model.ref] += model.restarts
         model.predictor.close()
+
+    def end_processes(self) -> None:
+        """End the processes of all isolated models, so that nobody waits for one of them."""
+        with self._lock:
+            isolated = [model for model in self._loaded.values() if model.isolation]
+        for model in isolated:
+            model.predictor.close()
 
     def restarts(self) -> dict[str, int]:
         """Return how often the process of each isolated model was started again."""
         with self._lock:
             found = Counter(self._restarts)
             for model in self._loaded.values():
-                if model.isolate:
+                if model.isolation:
                     found[model.ref] += model.restarts
             return dict(found)
 
@@ -175,23 +192,24 @@ class SharedModels:
         finally:
             event.set()
 
-    def _load(self, ref: str, isolate: bool) -> LoadedModel:
+    def _load(self, ref: str, isolation: Isolation | None) -> LoadedModel:
         folder, package = self.read_package(ref)
         runtime = package.manifest.runtime
-        if isolate:  # its process reads the package again after a crash
+        if isolation is not None:  # its process reads the package again after a crash
             kept = [package.files]
 
             def files() -> Mapping[str, bytes]:
                 return kept.pop() if kept else self.read_package(ref)[1].files
 
             # A transformer is typed as a predictor, as everywhere in the pool.
-            predictor = cast(Predictor, load_isolated(ref, runtime, package.signature, files))
-            size = getattr(predictor, "rss_bytes", 0)
+            isolated = load_isolated(ref, runtime, package.signature, files, isolation.limits)
+            predictor = cast(Predictor, isolated)
+            size = isolated.rss_bytes
         else:
             predictor = family_named(runtime).load(package.files, package.signature)
             size = memory_bytes(package)
         package = msgspec.structs.replace(package, files={})  # only what was made of them stays
-        return LoadedModel(ref, package, predictor, self, folder, size, isolate)
+        return LoadedModel(ref, package, predictor, self, folder, size, isolation)
 
     def read_package(self, ref: str) -> tuple[Path, packages.Package]:
         """

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from clewline.errors import InvalidConfig
+from clewline.formatting import format_duration, format_size
 from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.fields import NodeFit
 from clewline.serve.graph.node import Batch, NodeAnswers
@@ -16,7 +15,6 @@ from clewline.serve.graph.parser import DeclaredNode, GraphParser, WrittenNode
 from clewline.serve.graph.row_trace import output_checksums
 from clewline.serve.graph.tree import Tree
 from clewline.serve.log.frame import RoutePath
-from clewline.serve.model_cache.loaded_models import LoadedModel
 from clewline.signature.field import Signature
 
 
@@ -26,20 +24,23 @@ class ModelNode(NodeKind):
     options = ("pin", "isolate")
 
     def __init__(self, tree: Tree, builder: Builder) -> None:
-        self._model = builder.model(tree["model"], isolate=bool(tree.get("isolate")))
+        self._model = builder.model(tree["model"], tree.get("isolate", False))
         self.signature = self._model.signature
         if self.signature.output.task == "transform":
             raise InvalidConfig(
                 f"{self._model.ref} is fitted preprocessing, which answers nothing itself.",
                 "Put it before a model: transform: NAME@ALIAS, then model: NAME@ALIAS.",
             )
-        self._predict = model_call(self._model, "predict", builder.timeout_s)
+        self._predict = self._model.predictor.predict
         self._has_checksums = builder.has_checksums
 
     @classmethod
     def parse(cls, written: WrittenNode, parser: GraphParser) -> DeclaredNode | None:
         """Read the model and its options."""
-        options = {key: parser.flag(written.level, key, written.at) for key in cls.options}
+        options = {
+            "pin": parser.flag(written.level, "pin", written.at),
+            "isolate": parser.isolation(written.level, written.at),
+        }
         model = parser.model(written.value, written.value_at)
         if model is None:
             return None
@@ -64,7 +65,7 @@ class ModelNode(NodeKind):
         >>> ModelNode.title({"model": "income@3", "pin": True})
         'income@3 (pin)'
         """
-        options = [f"({key})" for key in cls.options if tree.get(key)]
+        options = ["(pin)"] * bool(tree.get("pin")) + isolation_text(tree)
         return " ".join([tree["model"] or "?", *options])
 
     @property
@@ -84,12 +85,17 @@ class ModelNode(NodeKind):
         return NodeAnswers(outputs, paths, None, {self.name: output_checksums(outputs)})
 
 
-def model_call(model: LoadedModel, method: str, timeout_s: float | None) -> Any:
-    """Return a method of a model; in its own process, it is ended when its time is over."""
-    from clewline.model.isolation import isolated_predictor as isolated
+def isolation_text(tree: Tree) -> list[str]:
+    """
+    Say in a word that a node's model runs in its own process, with the limits that are stated.
 
-    call = getattr(model.predictor, method)
-    kinds = isolated.IsolatedPredictor, isolated.IsolatedTransformer
-    if timeout_s is not None and isinstance(model.predictor, kinds):
-        return functools.partial(call, timeout_s=timeout_s)
-    return call
+    >>> isolation_text({"isolate": {"memory_bytes": 1 << 30, "timeout_s": 5.0}})
+    ['(isolate: memory 1.0 GiB, timeout 5.0 s)']
+    """
+    isolate = tree.get("isolate")
+    if not isolate:
+        return []
+    stated = isolate if isinstance(isolate, dict) else {}
+    limits = [f"memory {format_size(stated['memory_bytes'])}"] if "memory_bytes" in stated else []
+    limits += [f"timeout {format_duration(stated['timeout_s'])}"] if "timeout_s" in stated else []
+    return [f"(isolate: {', '.join(limits)})" if limits else "(isolate)"]

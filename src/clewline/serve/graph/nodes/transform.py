@@ -13,7 +13,7 @@ from clewline.serve.graph.builder import Builder
 from clewline.serve.graph.fields import ColumnSelection, NodeFit, background_of
 from clewline.serve.graph.node import Batch, NodeAnswers, node_failure
 from clewline.serve.graph.node_kind import NodeKind
-from clewline.serve.graph.nodes.model import ModelNode, model_call
+from clewline.serve.graph.nodes.model import ModelNode
 from clewline.serve.graph.parser import (
     DeclaredNode,
     GraphParser,
@@ -43,10 +43,11 @@ class TransformNode(NodeKind):
         self.nodes = [then]
         self._model: LoadedModel | None = None
         if "model" in tree:
-            self._model = builder.model(tree["model"], isolate=bool(tree.get("isolate")))
+            self._model = builder.model(tree["model"], tree.get("isolate", False))
         self.signature = self.require_fit(tree, self.nodes, builder)
         if self._model is not None:
-            self._call = model_call(self._model, "transform", builder.timeout_s)
+            predictor: Any = self._model.predictor  # a `Transformer`
+            self._call = predictor.transform
             self._selection = ColumnSelection(self._model.signature.transformed, then.signature)
         else:
             self._call = builder.function(tree["function"], tree.get("config"))
@@ -63,8 +64,8 @@ class TransformNode(NodeKind):
             options = value if isinstance(value, dict) else {}
             parser.problems.add_unknown_keys(options, ("model", "isolate"), at)
             settings = {"model": ModelReference(at, model, is_preprocessing=True)}
-            if parser.flag(options, "isolate", at):
-                settings["isolate"] = True
+            if isolate := parser.isolation(options, at):
+                settings["isolate"] = isolate
             last = short_name(model).partition("@")[0]
         elif (call := parser.function(value, at, ("fields",))) is not None:
             fields = value.get("fields") if isinstance(value, dict) else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
 
-from clewline.formatting import format_duration
+from clewline.formatting import format_duration, parse_duration
 from clewline.serve.graph.node import Batch
 from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.routers.router import ArmDraws, Config, RouteContext, Router
@@ -18,8 +17,6 @@ from clewline.store.ids import id_time_s
 from clewline.store.records import RouterState
 
 _TOLERANCE = 1e-9
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class SharesRouter(Router):
@@ -49,10 +46,8 @@ class SharesRouter(Router):
         if isinstance(ramp, dict):
             problems.add_unknown_keys(ramp, ("to", "over"), at)
             to = parse_weights(ramp.get("to"), arms, f"{at}.to", problems)
-            over, over_s = ramp.get("over"), 0.0
-            match = _DURATION.fullmatch(over) if isinstance(over, str) else None
-            if match is not None:
-                over_s = float(match[1]) * _UNITS[match[2]]
+            over = ramp.get("over")
+            over_s = parse_duration(str(over))
             if not over_s:
                 fix = "Write a time with its unit: 90s, 30m, 24h or 7d."
                 problems.add_wrong_value(f"{at}.over", over, fix)
