@@ -5,26 +5,34 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from support import PATIENCE_S
 
-from clewline.errors import ClewlineError
-from clewline.model.doctor import model_findings
+from clewline.errors import ClewlineError, IntegrityError
+from clewline.model import registry_chain
+from clewline.model.doctor import model_findings, seal_models
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
-from clewline.model.sealed_records import SEALED_KINDS
+from clewline.model.sealed_records import SEALED_KINDS, SealedRecords
 from clewline.project import Project
 from clewline.serve import access, revision
 from clewline.serve.access import TokenChecker
 from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.graph.functions import FunctionFiles
+from clewline.serve.log.seals import check_seals, closed_files
+from clewline.serve.predict import predict
+from clewline.serve.request.predict_request import PredictRequest, PredictResponse
 from clewline.store.records import (
     KINDS,
     Alias,
+    ChainEntry,
     LiveRevision,
     ModelVersion,
     Record,
@@ -175,3 +183,191 @@ def test_what_is_in_order_is_served_and_accepted(project: Project) -> None:
     assert served(project).loaded.ref == "income#1"
     assert len(accepted(project)) == 1
     assert model_findings(project) == []
+
+
+def sql(project: Project, statement: str, *values: Any) -> None:
+    with closing(sqlite3.connect(project.store_root / "catalog.db")) as connection:
+        connection.execute(statement, values)
+        connection.commit()
+
+
+def test_code_that_somebody_without_the_key_put_into_a_revision_does_not_run(
+    project: Project,
+) -> None:
+    """The code is in the store, under its digest; only the revision's record is changed."""
+    path = project.root / "ran"
+    foreign = FunctionFiles({"nodes.py": f"open({str(path)!r}, 'w').close()\n".encode()})
+    with Store.open(project.store_root) as store:
+        digest = foreign.store(store.blobs)
+        store.blobs.flush()
+    sql(project, "UPDATE revision SET code = ?", digest)
+    refused = served(project)
+    assert isinstance(refused, IntegrityError)
+    assert "revision income#1 is not the one in the signed chain: code changed" in refused.message
+    assert "Apply the endpoint again" in str(refused)
+    assert not path.exists()
+    assert apply(project, "model: income@1") == "income#2"
+    assert served(project).loaded.ref == "income#2"
+
+
+def test_a_running_server_keeps_what_was_in_order_and_refuses_the_rest(project: Project) -> None:
+    apply(project, "model: income@2")
+
+    async def main() -> None:
+        server = EndpointServer(project)
+        await server.open()
+        try:
+            await follow(project, server)
+        finally:
+            await server.close(1.0)
+
+    async def follow(project: Project, server: EndpointServer) -> None:
+        endpoint = server.get("income")
+        sql(project, "UPDATE live_revision SET number = 1")
+        await until(lambda: endpoint.failure is not None)
+        assert "live revision income is not the one in the signed chain" in str(endpoint.failure)
+        assert endpoint.serving is not None
+        assert endpoint.serving.loaded.ref == "income#2"
+        sql(project, "UPDATE live_revision SET unloaded = ?", GARBAGE)
+        await until(lambda: "cannot be read" in str(endpoint.failure))
+        assert endpoint.serving.loaded.ref == "income#2"
+        sql(project, "UPDATE live_revision SET number = 2, unloaded = ?", b"\xc2")
+        await until(lambda: endpoint.failure is None)
+        await asyncio.to_thread(apply, project, "model: income@1")
+        await until(lambda: endpoint.serving.loaded.ref == "income#3")
+
+    asyncio.run(main())
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def test_an_older_catalog_under_a_running_process_is_noticed(project: Project) -> None:
+    catalog = project.store_root / "catalog.db"
+    with Store.open(project.store_root) as store:
+        older = catalog.with_name("older")
+        with closing(sqlite3.connect(older)) as copy, closing(sqlite3.connect(catalog)) as now:
+            now.backup(copy)
+        made = access.add_token(project, store, ["predict"])
+        records = SealedRecords(project, store.catalog)
+        assert records.get(Token, made.token.id) == made.token
+        with closing(sqlite3.connect(older)) as copy, closing(sqlite3.connect(catalog)) as now:
+            copy.backup(now)
+        with pytest.raises(IntegrityError, match="was changed or removed while this process ran"):
+            records.find(Token)
+    assert len(accepted(project)) == 1  # one that starts later cannot know
+
+
+def test_a_token_from_elsewhere_or_revoked_no_more_does_not_count(project: Project) -> None:
+    with Store.open(project.store_root) as store:
+        made = access.add_token(project, store, ["operate"])
+        (other,) = [each for each in store.catalog.find(Token) if each.id != made.token.id]
+        access.revoke_token(project, store, made.token.id)
+        assert accepted(project) == sorted([other.id, made.token.id])
+        sql(project, "UPDATE token SET revoked = NULL WHERE id = ?", made.token.id)
+        assert accepted(project) == [other.id]
+        forged = msgspec.structs.replace(made.token, id="0" * 12)
+        store.record(forged)
+        assert accepted(project) == [other.id]
+        codes = [finding.code for finding in model_findings(project)]
+        assert sorted(codes) == ["changed_record", "unsealed_record"]
+        project.private_key.rename(project.root / "key")
+        access.revoke_token(project, store, other.id)  # works without the key, unsealed
+        assert accepted(project) == []
+        (project.root / "key").rename(project.private_key)
+        access.revoke_token(project, store, other.id)
+        assert accepted(project) == [other.id]  # known, as a revoked one
+
+
+def test_what_a_broken_chain_no_longer_vouches_for_is_refused_until_it_is_applied_again(
+    project: Project,
+) -> None:
+    """The link that is gone may have revoked a token, or moved an endpoint."""
+    with Store.open(project.store_root) as store:
+        access.add_token(project, store, ["predict"])
+        sql(project, "UPDATE chain_entry SET body = ? WHERE seq = 2", msgspec.msgpack.encode({}))
+        refused = served(project)
+        assert "broken at link 2" not in str(refused)  # the endpoint was sealed after it
+        last = store.catalog.count(ChainEntry)
+        sql(project, "DELETE FROM chain_entry WHERE seq = ?", last - 1)
+        refused = served(project)
+        assert f"broken at link {last}" in str(refused)
+        assert len(accepted(project)) == 1  # the one that was added after the break
+        assert [each.name for each in registered(project)] == []
+        assert seal_models(project)  # a person has looked at them
+        assert len(accepted(project)) == 2
+        assert served(project).loaded.ref == "income#1"
+
+
+def registered(project: Project) -> list[ModelVersion]:
+    with Store.open(project.store_root) as store:
+        return SealedRecords(project, store.catalog).find(ModelVersion, refused=[])
+
+
+def test_nothing_is_sealed_after_a_link_that_is_not_signed(project: Project) -> None:
+    with Store.open(project.store_root) as store:
+        (last,) = store.catalog.find(ChainEntry, order="-seq", limit=1)
+        forged = registry_chain.next_link(last, "applied", {"records": {}}, SealerOfSomebodyElse())
+        store.record(forged)
+        with pytest.raises(IntegrityError, match=f"Link {forged.seq}, the last of the signed"):
+            access.add_token(project, store, ["predict"])
+        token = store.catalog.find(Token)[0]
+        with pytest.raises(IntegrityError, match="nothing can be sealed"):
+            access.revoke_token(project, store, token.id)
+        assert store.catalog.get(Token, token.id).revoked is not None  # all the same
+    assert accepted(project) == []
+
+
+class SealerOfSomebodyElse:
+    public = "A" * 43 + "="
+
+    def sign(self, message: bytes) -> bytes:
+        return bytes(64)
+
+
+def test_a_store_of_an_older_version_is_refused_until_a_person_seals_it(project: Project) -> None:
+    with closing(sqlite3.connect(project.store_root / "catalog.db")) as connection:
+        connection.execute("DELETE FROM chain_entry")
+        connection.commit()
+    codes = {finding.code for finding in model_findings(project)}
+    assert codes == {"unsealed_record"}
+    assert "clewline doctor --seal" in str(served(project))
+    assert accepted(project) == []
+    names = seal_models(project)
+    assert "revision income#1" in names
+    assert "alias income@champion" in names
+    assert model_findings(project) == []
+    assert served(project).loaded.ref == "income#1"
+    assert seal_models(project) == []
+
+
+def test_two_writers_at_once_leave_a_whole_chain(project: Project) -> None:
+    def add(note: int) -> None:
+        with Store.open(project.store_root) as store:
+            for _ in range(5):
+                access.add_token(project, store, ["predict"], note=str(note))
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(add, range(4)))
+    assert len(accepted(project)) == 21
+    assert model_findings(project) == []
+
+
+def test_a_server_seals_the_segments_that_it_closes(project: Project) -> None:
+    async def main() -> None:
+        server = EndpointServer(project)
+        await server.open()
+        request = PredictRequest(b'{"age": 40, "hours": 38.5, "job": "nurse"}')
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        predict(server, server.get("income"), request, done.set_result)
+        assert isinstance(await done, PredictResponse)
+        await server.close(PATIENCE_S)
+
+    asyncio.run(main())
+    assert len(closed_files(project)) == 1
+    with Store.open(project.store_root) as store:
+        assert len(SealedRecords(project, store.catalog).file_digests()) == 1
+    assert check_seals(project) == []

@@ -15,6 +15,7 @@ _RUN_AGAIN = (
     "Run the step that made it again without the cache: storing it again repairs it. "
     "Or restore it from a backup."
 )
+_RESTORE_LOG = "Restore the file from a backup. Without one, its predictions are lost."
 _RESTORE_CATALOG = "Restore `catalog.db` from a backup."
 
 # The code of a finding, which is its title too → what is wrong, formatted with its values.
@@ -50,6 +51,10 @@ _WHAT = {
     "lost_log_segment": "{path} is gone, but its index {index} is there.",
     "unfinished_frame": "{path} ends in the middle of a frame, at byte {offset} of {size_bytes}: "
     "its writer was killed before anything in that frame was answered. Readers skip it.",
+    "removed_log_file": "{path} is gone. It was closed and sealed in the signed chain.",
+    "changed_log_file": "{path} was changed since it was closed and sealed in the signed chain.",
+    "unsealed_log_files": "{count} of the prediction log have no link in the signed chain: "
+    "{examples}.",
     "unfinished_log_file": "{path} was being written when its process died. Nothing refers to it.",
 }
 _FIX = {
@@ -75,7 +80,11 @@ _FIX = {
     "unregistered_package": "Remove it, unless the catalog is an older one.",
     "damaged_frames": "Restore the file from a backup. Without one, the predictions of that frame "
     "are lost; every other prediction is found.",
-    "lost_log_segment": "Restore the file from a backup. Without one, its predictions are lost.",
+    "lost_log_segment": _RESTORE_LOG,
+    "removed_log_file": _RESTORE_LOG,
+    "changed_log_file": "Restore the file from a backup. Without one, do not trust what it says.",
+    "unsealed_log_files": "Without the private key this machine cannot seal them. Changes of them "
+    "are found only where they break a checksum.",
 }
 
 
@@ -101,18 +110,21 @@ def doctor(
     from clewline.flow.values import INSIDE
     from clewline.model.doctor import fix_models, model_findings, seal_models
     from clewline.serve.log.check import check_log, fix_log
+    from clewline.serve.log.seals import check_seals, fix_seals
 
     here = project.find()
     if fix:
         fix_store(here.store_root)
         fix_models(here)
         fix_log(here)
+        fix_seals(here)
     if seal:
         for name in seal_models(here):
             print_message(f"sealed the {name}")
     found = check_store(here.store_root, deep=not quick, inside=INSIDE)
     found += model_findings(here, deep=not quick)
     found += check_log(here, deep=not quick)
+    found += check_seals(here, deep=not quick)
     emit(found, show)
     if not all(finding.harmless for finding in found):
         raise SystemExit(1)
@@ -139,6 +151,9 @@ def finding_text(finding: Finding) -> tuple[str, str, str]:
         values["count"] = format_count(len(values["blobs"]), "blob")
         values["size"] = format_size(values["size_bytes"])
         values["examples"] = format_list(map(short_digest, values["blobs"]), 3)
+    elif finding.code == "unsealed_log_files":
+        values["count"] = format_count(len(values["paths"]), "closed file")
+        values["examples"] = format_list(values["paths"], 2)
     elif finding.code == "dangling_records":
         values["count"] = format_count(values["records"], "record")
         values["tables"] = format_list(values["tables"])

@@ -77,11 +77,18 @@ def show(prediction: str, /) -> None:
 @app.command
 def compact() -> None:
     """Convert closed log segments to Parquet files for analysis."""
+    from clewline.model.sealed_records import SealedRecords
     from clewline.serve.log.compact import compact as compact_log
     from clewline.serve.log.compact import parquet_files
+    from clewline.serve.log.seals import seal_files
+    from clewline.store.store import Store
 
     project = find_project()
-    done = compact_log(project.log)
+    with Store.open(project.store_root, write=False) as store:
+        files = SealedRecords(project, store.catalog).file_digests()
+    sealed = {project.store_root / name: digest for name, digest in files.items()}
+    done = compact_log(project.log, sealed)
+    seal_files(project, done.files, again=True)
     for problem in done.unreadable:
         print_message(f"warning: {problem}")
     emit(done, lambda done: show_compacted(done, len(parquet_files(project.log)), str(project.log)))
@@ -121,6 +128,9 @@ def show_one(item: PredictionDetails) -> None:
 
 def show_compacted(done: CompactionResult, files: int, log: str) -> None:
     """Print what a compaction did."""
+    if not done.segments:
+        print_lines([f"No closed segment of {log} is left to compact."])
+        return
     segments = format_count(done.segments, "segment")
     predictions = format_count(done.predictions, "prediction")
     parquet = f"{format_count(files, 'file')} under {log}/parquet"

@@ -13,12 +13,14 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -35,6 +37,7 @@ from clewline.serve.graph.routers.router import LearnedStates
 from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.json_reader import MAX_ROWS
 from clewline.serve.loaded_revision import LoadedRevision
+from clewline.serve.log.seals import seal_files
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.metrics.request_statistics import LoadStatistics, RequestStatistics
 from clewline.serve.model_cache.allocator_trim import AllocatorTrim
@@ -133,7 +136,8 @@ class EndpointServer:
         self.deadlines: Deadlines
         self.body_queue: BodyQueue
         self.idempotency: Idempotency
-        self.shadows = ShadowRunner(project.shadow)
+        self._closed_files: deque[Path] = deque()  # of the logs, to be sealed
+        self.shadows = ShadowRunner(project.shadow, closed=self._closed_files)
         self._branches = ThreadPoolExecutor(os.cpu_count() or 1, "clewline-branch")
         self._loaders = ThreadPoolExecutor(LOADERS, "clewline-load")
         self._follower_thread = ThreadPoolExecutor(1, "clewline-follow")
@@ -172,7 +176,10 @@ class EndpointServer:
         self._store = self._opened.enter_context(Store.open(self.project.store_root, write=False))
         for name in self._names or ():
             revisions.require_live(self._store.catalog, name)
-        self._log = self._opened.enter_context(LogWriter(self.project.log))
+        self._opened.callback(self._seal_log)
+        self._log = self._opened.enter_context(
+            LogWriter(self.project.log, closed=self._closed_files)
+        )
         self.idempotency = Idempotency(self.project.log)
         self._opened.callback(self.idempotency.close)
         self._sealed = SealedRecords(self.project, self._store.catalog)
@@ -327,6 +334,8 @@ class EndpointServer:
                 logger.exception("live revisions could not be read from the catalog")
             else:
                 self.failure = None
+            if self._closed_files:
+                await self.loop.run_in_executor(self._follower_thread, self._seal_log)
             self.statistics.fold()
             # Retry failed loads of endpoints that an older revision still answers.
             for endpoint in self.endpoints.values():
@@ -353,6 +362,14 @@ class EndpointServer:
                 logger.error("%s cannot be followed: %s", name, error)
                 endpoint.want(0)
                 endpoint.fail(error, for_good=True)
+
+    def _seal_log(self) -> None:
+        """Seal the files of the logs that were closed since the last time; on a thread."""
+        paths = [self._closed_files.popleft() for _ in range(len(self._closed_files))]
+        try:
+            seal_files(self.project, paths)
+        except (ClewlineError, OSError) as error:
+            logger.error("closed files of the log have no link in the signed chain: %s", error)
 
     def _pinned(self, lives: list[LiveRevision]) -> set[str]:
         """Return the endpoints that must stay in memory."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
@@ -81,11 +82,15 @@ class ShadowRunner:
     Args:
         folder: Folder of their log; it is created when it is first needed.
         queue_rows: Rows that may wait.
+        closed: Takes the closed files of the log, as `LogWriter` does.
     """
 
-    def __init__(self, folder: Path, *, queue_rows: int = QUEUE_ROWS) -> None:
+    def __init__(
+        self, folder: Path, *, queue_rows: int = QUEUE_ROWS, closed: deque[Path] | None = None
+    ) -> None:
         self.counts: dict[tuple[str, str], ShadowCounts] = {}
         self._folder = folder
+        self._closed_files = closed
         self._queue_rows = queue_rows
         self._rows = 0  # that wait
         self._lock = threading.Lock()  # over rows and thread
@@ -199,7 +204,9 @@ class ShadowRunner:
 
         try:
             if self._log is None:
-                self._log = self._opened.enter_context(LogWriter(self._folder))
+                self._log = self._opened.enter_context(
+                    LogWriter(self._folder, closed=self._closed_files)
+                )
             if not self._log.write_now(frame):
                 self._log.append(frame, "process", when_logged)
         except ClewlineError as error:

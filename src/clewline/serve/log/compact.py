@@ -10,7 +10,7 @@ One row a prediction, sorted by id. The frames stay: a replay reads them, and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from clewline.serve.log.reader import request_rows
 from clewline.serve.log.segment import HOUR_MS, Segment, all_segments, hour_folder, hour_of
 from clewline.serve.log.segment_index import close_orphans
 from clewline.serve.log.windowed_file import WALK_BYTES, open_windowed
+from clewline.store.digest import Digest, digest_file
 from clewline.store.disk import disk_errors, replacing
 from clewline.store.ids import id_text
 
@@ -34,6 +35,7 @@ class CompactionResult(msgspec.Struct, frozen=True):
     segments: int
     predictions: int
     unreadable: list[str]  # requests of which the rows could not be read; their `row` is null
+    files: list[Path] = []  # the Parquet files that were written
 
 
 class _Error(msgspec.Struct):
@@ -47,27 +49,37 @@ class _LoggedAnswer(msgspec.Struct):
     flags: list[msgspec.Raw] = []
 
 
-def compact(log: Path) -> CompactionResult:
+def compact(log: Path, sealed: Mapping[Path, Digest] | None = None) -> CompactionResult:
     """
     Write the Parquet file of every closed segment that has none yet.
 
     Safe beside a running server and beside another compaction. Memory is
     bounded by one segment.
 
+    Args:
+        log: The folder of the log.
+        sealed: The digests of segments in the signed chain. One that differs is left out.
+
     Raises:
         StoreFull: The disk is full; the files written so far are whole.
     """
     compacted = predictions = 0
     unreadable: list[str] = []
+    files: list[Path] = []
     with disk_errors(log):
         close_orphans(log)
         for segment in all_segments(log):
             # The file of a segment's first hour is written last, and stands for all of them.
             first = _target(log, segment, segment.first_ms // HOUR_MS)
-            if segment.index is not None and segment.last_ms and not first.exists():
-                compacted += 1
-                predictions += _compact(log, segment, unreadable)
-    return CompactionResult(compacted, predictions, unreadable)
+            if segment.index is None or not segment.last_ms or first.exists():
+                continue
+            wanted = (sealed or {}).get(segment.frames)
+            if wanted is not None and digest_file(segment.frames) != wanted:
+                unreadable.append(f"{segment.frames.name} was changed since it was sealed")
+                continue
+            compacted += 1
+            predictions += _compact(log, segment, unreadable, files)
+    return CompactionResult(compacted, predictions, unreadable, files)
 
 
 def parquet_files(log: Path) -> list[Path]:
@@ -80,7 +92,7 @@ def _target(log: Path, segment: Segment, hour: int) -> Path:
     return log / FOLDER / f"hour={name}" / f"{segment.frames.stem}.parquet"
 
 
-def _compact(log: Path, segment: Segment, unreadable: list[str]) -> int:
+def _compact(log: Path, segment: Segment, unreadable: list[str], files: list[Path]) -> int:
     import polars as pl
 
     schema: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -117,6 +129,7 @@ def _compact(log: Path, segment: Segment, unreadable: list[str]) -> int:
             aside.touch(0o600)
             table = pl.DataFrame(of_hour[hour], schema=schema, orient="row").sort("id")
             table.write_parquet(aside)
+        files.append(path)
     return sum(map(len, of_hour.values()))
 
 

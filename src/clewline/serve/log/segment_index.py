@@ -96,21 +96,27 @@ def read_index(
     return index
 
 
-def close_orphans(log: Path) -> None:
+def close_orphans(log: Path) -> list[Path]:
     """
     Close every segment of which the writer is dead.
 
     A segment that a living process writes is left alone. Nothing is cut off: a
     torn tail stays in its file, and the index says where the whole frames end.
+
+    Returns:
+        The frames of the segments that were closed.
     """
+    closed = []
     for segment in all_segments(log):
         if segment.index is None:
             try:
                 with _lock(segment.frames) as locked:
                     if locked:
                         close_segment(segment)
+                        closed.append(segment.frames)
             except FileNotFoundError:
                 continue  # another process closed or removed it meanwhile
+    return closed
 
 
 def is_alive(segment: Segment) -> bool:

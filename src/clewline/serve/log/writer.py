@@ -76,14 +76,22 @@ class LogWriter:
     Args:
         log: The folder of the log; created if missing.
         segment_bytes: A segment is closed when it is this large, or its hour is over.
+        closed: Takes the frames of each segment that is closed, those of killed writers too.
 
     Raises:
         StoreReadOnly: The folder cannot be written.
         StoreFull: The disk is full.
     """
 
-    def __init__(self, log: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        closed: deque[Path] | None = None,
+    ) -> None:
         self._log = log
+        self._closed_files = deque[Path]() if closed is None else closed
         self._segment_bytes = segment_bytes
         self._segment: _OpenSegment | None = None
         self._retired: deque[_OpenSegment] = deque()
@@ -96,7 +104,7 @@ class LogWriter:
             log.mkdir(0o700, parents=True, exist_ok=True)
             if not os.access(log, os.W_OK | os.X_OK):
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-            close_orphans(log)
+            self._closed_files += close_orphans(log)
         except OSError as error:
             raise disk_error(error, log) from error
         self._thread = threading.Thread(target=self._run, name="clewline-log", daemon=True)
@@ -223,7 +231,9 @@ class LogWriter:
 
     def _close_retired(self) -> None:
         while self._retired:
-            self._retired.popleft().close()
+            segment = self._retired.popleft()
+            if segment.close():
+                self._closed_files.append(segment.paths.frames)
 
 
 class _OpenSegment:
@@ -280,14 +290,17 @@ class _OpenSegment:
             sync_folder(self.paths.frames.parent.parent)
             self._synced_folder = True
 
-    def close(self) -> None:
-        """Write its sorted index, and unlock it."""
+    def close(self) -> bool:
+        """Write its sorted index, and unlock it; False if that must wait for the next start."""
         self._write_entries()
         try:
             close_segment(self.paths)
         except OSError as error:
             logger.warning("%s stays unclosed until the next start: %s", self.paths.frames, error)
-        os.close(self._file)
+            return False
+        finally:
+            os.close(self._file)
+        return True
 
     def _write_entries(self) -> None:
         """Bring the files beside the frames up to date: keys first, as the ids say how far."""
