@@ -13,7 +13,11 @@ from clewline.store.records import Artifact, LiveRevision, ModelVersion, Revisio
 from clewline.store.ref import find_revision, find_version
 
 if TYPE_CHECKING:
-    from clewline.explain.explanation import AttributionExplanation
+    from collections.abc import Iterable, Mapping
+
+    from clewline.explain.attributions import AttributionExplanation
+    from clewline.explain.counterfactual_search import Direction
+    from clewline.explain.counterfactuals import CounterfactualExplanation
     from clewline.serve.log.reader import LoggedPrediction
 
 
@@ -202,6 +206,42 @@ class PredictionReader:
             IntegrityError: The log or a package was changed.
             NotSupported: Not one model made the answer from the row as it came.
         """
-        from clewline.explain.explanation import explain_prediction
+        from clewline.explain.attributions import attribute_prediction
 
-        return explain_prediction(self._project, prediction, budget=budget)
+        return attribute_prediction(self._project, prediction, budget=budget)
+
+    def counterfactuals(
+        self,
+        prediction: str,
+        *,
+        to: str | None = None,
+        keep: Iterable[str] = (),
+        one_way: Mapping[str, Direction] | None = None,
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+        count: int = 3,
+        budget: int = 20_000,
+    ) -> CounterfactualExplanation:
+        """
+        Find small changes of a row after which the version that answered answers otherwise.
+
+        Args:
+            prediction: Its id.
+            to: The wanted label, or the range of a regression as LOW..HIGH, where one end may be
+                missing; by default any other label.
+            keep: Fields that must not change.
+            one_way: Numeric fields that may only go "up" or "down".
+            ranges: Numeric fields, and the range of what they may become, both ends included.
+            count: Maximum number of counterfactuals.
+            budget: Maximum number of rows that the model answers.
+
+        Raises:
+            InvalidInput: There is no such label, range or field, or a number is below 1.
+            NotFound, IntegrityError, NotSupported: As `explain`.
+        """
+        from clewline.explain.counterfactual_search import ChangeLimits
+        from clewline.explain.counterfactuals import find_prediction_changes
+
+        limits = ChangeLimits(frozenset(keep), dict(one_way or {}), dict(ranges or {}))
+        return find_prediction_changes(
+            self._project, prediction, to=to, limits=limits, count=count, budget=budget
+        )

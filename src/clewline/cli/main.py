@@ -26,7 +26,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "predictions": ("predictions:app", "List, show and compact predictions.", SERVE),
     "why": ("why:why", "Follow the lineage back: what made this?", LINEAGE),
     "impact": ("why:impact", "Follow the lineage forward: what came of this?", LINEAGE),
-    "explain": ("explain:explain", "Explain a prediction: what moved the answer?", LINEAGE),
+    "explain": (
+        "explain:explain",
+        "Explain a prediction: what moved the answer?",
+        LINEAGE,
+    ),
     "replay": ("replay:replay", "Repeat a run or a prediction and compare bit for bit.", LINEAGE),
     "doctor": ("doctor:doctor", "Check the store, and say how to fix problems.", LINEAGE),
 }

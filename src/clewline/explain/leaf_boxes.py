@@ -48,6 +48,7 @@ class LeafBoxes:
     number_player: NDArray[np.int64]  # (G,)
     number_column: NDArray[np.int64]  # (G,): the matrix column to read, and whether to negate it
     number_negated: NDArray[np.bool_]  # (G,)
+    number_is_raw: NDArray[np.bool_]  # (G,): whether it is compared as it is
     codes: NDArray[np.uint64]  # (W, L)
     code_player: NDArray[np.int64]  # (text fields,)
     code_word: NDArray[np.int64]  # (text fields,): its first word
@@ -71,6 +72,51 @@ class LeafBoxes:
             shifted = self.codes[self.code_word[place] + word] >> np.uint64(bit)
             found[player] &= (shifted & np.uint64(1)).astype(bool)
         return found
+
+    def reached(self, columns: Columns) -> NDArray[np.int64]:
+        """Return the leaf of each tree that each row reaches, (n, trees)."""
+        trees = self.trees
+        matrix, _ = trees.encode(columns)
+        rows = np.arange(len(columns))[:, None]
+        node = np.tile(trees.roots, (len(columns), 1))
+        leaf = np.full(node.shape, -1)
+        while (going := leaf < 0).any():
+            value = matrix[rows, trees.column[node]]
+            taken = (value <= trees.split[node]) | (np.isnan(value) & trees.nan_true[node])
+            child = np.where(taken, trees.true[node], trees.false[node])
+            ends = np.where(taken, trees.true_is_leaf[node], trees.false_is_leaf[node])
+            leaf = np.where(going & ends, child, leaf)
+            node = np.where(going & ~ends, child, node)
+        return leaf
+
+    def around(self, columns: Columns) -> FieldBoxes:
+        """Return for each row the box in which all trees answer as they do for the row."""
+        leaves = self.reached(columns)
+        return FieldBoxes(
+            low=self.low[:, leaves].max(axis=2).T,
+            high=self.high[:, leaves].min(axis=2).T,
+            null=np.logical_and.reduce(self.null[:, leaves], axis=2).T,
+            codes=np.bitwise_and.reduce(self.codes[:, leaves], axis=2).T,
+        )
+
+    def ends_of(
+        self, player: str, low: NDArray[np.float64], high: NDArray[np.float64]
+    ) -> tuple[float | None, float | None]:
+        """Return the ends of a box (G,) over a number that is compared as it is; None: open."""
+        mine = np.flatnonzero([self.players[at] == player for at in self.number_player])
+        if len(mine) != 1 or not self.number_is_raw[mine[0]]:
+            return None, None
+        ends = float(low[mine[0]]), float(high[mine[0]])
+        return ends[0] if np.isfinite(ends[0]) else None, ends[1] if np.isfinite(ends[1]) else None
+
+
+class FieldBoxes(NamedTuple):
+    """Boxes of n rows; columns as of `LeafBoxes`."""
+
+    low: NDArray[np.float64]  # (n, G)
+    high: NDArray[np.float64]  # (n, G)
+    null: NDArray[np.bool_]  # (n, G)
+    codes: NDArray[np.uint64]  # (n, W)
 
 
 class _Boxes(NamedTuple):
@@ -161,6 +207,7 @@ def build_leaf_boxes(trees: ServedTrees, signature: Signature) -> LeafBoxes:
         number_player=column_player[columns_read],
         number_column=np.array(columns_read, dtype=np.int64),
         number_negated=negated[columns_read],
+        number_is_raw=np.array([columns[place].raw for place in columns_read], dtype=bool),
         codes=np.ascontiguousarray(found.codes.T),
         code_player=np.array([place_of[text.field] for text in trees.codes], dtype=np.int64),
         code_word=code_word,

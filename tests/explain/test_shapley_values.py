@@ -27,8 +27,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from xgboost import XGBClassifier
 
-from clewline.explain.attribution import sampled_shapley_values, tree_shapley_values
 from clewline.explain.leaf_boxes import LeafBoxes, build_leaf_boxes
+from clewline.explain.shapley_values import sampled_shapley_values, tree_shapley_values
 from clewline.model.register import convert_model
 from clewline.model.runtime.frames import columns_of
 from clewline.model.runtime.outputs import take_rows

@@ -1,40 +1,29 @@
-"""Explanations of logged predictions, under the exact version that answered."""
+"""Attributions of a logged prediction: how much each field moved the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.errors import InvalidInput, NotSupported
-from clewline.explain.attribution import (
+from clewline.errors import InvalidInput
+from clewline.explain.explained_row import ExplainedRow, read_explained_row
+from clewline.explain.leaf_boxes import LeafBoxes, build_leaf_boxes
+from clewline.explain.shapley_values import (
     ShapleyValues,
     sampled_shapley_values,
     tree_shapley_values,
 )
-from clewline.explain.leaf_boxes import LeafBoxes, build_leaf_boxes
-from clewline.formatting import format_list
 from clewline.model.compile.trees import Link
-from clewline.model.families.family import BACKGROUND
-from clewline.model.package import Package
 from clewline.model.runtime.outputs import Outputs
-from clewline.model.sealed_records import SealedRecords
 from clewline.model_families import family_named
 from clewline.project import Project
-from clewline.serve.graph import tree
-from clewline.serve.json_reader import MAX_ROWS, json_reader_of
-from clewline.serve.log.reader import LoggedPrediction, get_prediction
-from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.prediction_replay import recorded_revision
 from clewline.signature.columns import Columns
-from clewline.signature.field import Signature, label_name
 from clewline.store.digest import Digest
 from clewline.store.ids import id_bytes
-from clewline.store.reader import FILE, CatalogReader
 
 Scale = Literal["probability", "log-odds", "score", "logarithm", "value"]
 SCALES: dict[Link, Scale] = {
@@ -45,7 +34,6 @@ SCALES: dict[Link, Scale] = {
     "half sigmoid": "log-odds",
     "softmax": "score",
 }
-EXPLAINED = ("binary", "multiclass", "regression")
 BUDGET = 20_000
 """Rows that the model answers for an estimate: standard errors of about 1 % of the spread."""
 
@@ -80,31 +68,7 @@ class AttributionExplanation(msgspec.Struct, frozen=True, kw_only=True):
     additivity_error: float  # of base + attributions, beside total
 
 
-class ExplainedRow(msgspec.Struct, frozen=True):
-    """A logged row as its model read it, and the model's package."""
-
-    logged: LoggedPrediction
-    package: Package
-    columns: Columns  # one row
-    background: Columns
-    values: dict[str, Any]  # of the row, by field
-
-    @property
-    def signature(self) -> Signature:
-        """The model's fields and output."""
-        return self.package.signature
-
-    @property
-    def label_place(self) -> int | None:
-        """The place of the answer among the signature's labels; None of a regression."""
-        labels = self.signature.output.labels
-        if labels is None:
-            return None
-        answered = label_name(msgspec.json.decode(self.logged.answer)["label"])
-        return [label_name(label) for label in labels].index(answered)
-
-
-def explain_prediction(
+def attribute_prediction(
     project: Project, prediction: str, *, budget: int = BUDGET
 ) -> AttributionExplanation:
     """
@@ -219,48 +183,3 @@ def _answered_number(
         return np.equal(found.choices, place).astype(np.float64)
 
     return answer
-
-
-def read_explained_row(project: Project, prediction: str) -> ExplainedRow:
-    """
-    Read the row of a prediction as the model read it that answered.
-
-    Raises:
-        NotFound, IntegrityError, NotSupported: As `explain_prediction`.
-    """
-    logged = get_prediction(project.log, prediction)
-    batch, path = logged.batch, logged.route_path
-    with closing(CatalogReader(project.store_root / FILE)) as reader:
-        revision = recorded_revision(SealedRecords(project, reader), batch)
-    kinds = {node["name"]: node["kind"] for node in tree.walk(tree.of_revision(revision))}
-    passed = [(name, kinds.get(name, "model")) for name, _ in path.path]
-    if computed := [name for name, kind in passed if kind not in ("model", "route")]:
-        raise NotSupported(
-            f"{logged.id} was answered through the nodes {', '.join(computed)}, which change the "
-            "row or the answer.",
-            "Explanations are of predictions that one model made from the row as it came.",
-        )
-    pool = SharedModels(project)
-    pool.pin(revision.packages)
-    _, package = pool.read_package(path.model)
-    if package.signature.output.task not in EXPLAINED:
-        raise NotSupported(
-            f"{path.model} is a {package.signature.output.task} model.",
-            f"Explanations are of {format_list(EXPLAINED)} models.",
-        )
-    reader_of_rows = json_reader_of(package.signature, revision.accepted, MAX_ROWS)
-    values = msgspec.json.decode(logged.input)
-    named = {field.name for field in package.signature.fields}
-    own = {key: value for key, value in values.items() if key in named}
-    rows = reader_of_rows.read(msgspec.json.encode({"rows": [own]})).rows
-    background = json_reader_of(package.signature, {}, MAX_ROWS).read(
-        b'{"rows":' + package.files[BACKGROUND] + b"}"
-    )
-    checker = reader_of_rows.checker
-    return ExplainedRow(
-        logged,
-        package,
-        checker.columns(rows).columns,
-        checker.columns(background.rows).columns,
-        own,
-    )

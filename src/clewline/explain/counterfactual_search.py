@@ -1,0 +1,272 @@
+"""
+Counterfactuals of one row: small changes of its fields after which the model answers otherwise.
+
+Every background row that has the wanted answer is a candidate. Of an ensemble of trees it stands
+for the whole box of its leaves, and the row is moved to the nearest point of that box; of other
+models the candidate's own values are taken. Then changes are taken back as long as the answer
+stays. Each result has been answered by the model itself.
+
+Source:
+    Boxes around data rows: Carreira-Perpiñán, Hada, Very fast, approximate counterfactual
+    explanations for decision forests (AAAI 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clewline.explain.leaf_boxes import LeafBoxes
+from clewline.model.runtime.outputs import take_rows
+from clewline.signature.columns import Columns
+from clewline.signature.field import Signature
+
+TRIED = 256
+"""Candidates, the nearest first, that the model is asked about."""
+
+REDUCED = 24
+"""Candidates with the wanted answer, the nearest first, whose changes are taken back."""
+
+Direction = Literal["up", "down"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLimits:
+    """Which changes are allowed."""
+
+    keep: frozenset[str] = frozenset()  # fields that must not change
+    one_way: Mapping[str, Direction] = field(default_factory=dict)  # of numbers
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # both ends included
+
+
+class CounterfactualRows(NamedTuple):
+    """Rows with the wanted answer, the nearest first."""
+
+    rows: Columns  # n rows
+    changed: NDArray[np.bool_]  # (n, fields)
+    distances: NDArray[np.float64]  # (n,)
+    model_rows: int  # that the model answered
+    is_budget_spent: bool
+
+
+def find_counterfactuals(
+    wanted: Callable[[Columns], NDArray[np.bool_]],
+    row: Columns,
+    background: Columns,
+    signature: Signature,
+    *,
+    limits: ChangeLimits,
+    boxes: LeafBoxes | None = None,
+    count: int = 3,
+    budget: int = 20_000,
+) -> CounterfactualRows:
+    """
+    Find rows near one row that have a wanted answer; no two change the same set of fields.
+
+    The distance of a number is in units of its median absolute deviation among the background
+    rows; another level, or null in place of a value, counts as 1.
+
+    Args:
+        wanted: Asks the model about n rows; says which answers are wanted.
+        row: One checked row.
+        background: At least one checked row.
+        signature: Of both.
+        limits: Which changes are allowed. They hold for every result.
+        boxes: Of an ensemble of trees.
+        count: Maximum number of results.
+        budget: Maximum number of rows that the model answers.
+    """
+    ask = _Budget(wanted, budget)
+    change = _Change(row, background, signature, limits)
+    candidates = background
+    if boxes is not None:
+        candidates = _nearest_points(boxes, row, background, signature)
+    answered = ask(background)
+    candidates = take_rows(candidates, np.flatnonzero(answered))
+    distances = change.distances(candidates)
+    allowed = change.allowed(candidates, distances)
+    order = np.argsort(distances.sum(axis=1), kind="stable")
+    candidates = take_rows(candidates, order[allowed[order]][:TRIED])
+    candidates = take_rows(candidates, np.flatnonzero(ask(candidates))[:REDUCED])
+    distances = change.distances(candidates)
+    changed = distances > 0
+    going = np.ones(len(candidates), dtype=bool)
+    while going.any():
+        tried, places = np.nonzero(changed & going[:, None])
+        without = changed[tried].copy()
+        without[np.arange(len(tried)), places] = False
+        holds = ask(change.apply(take_rows(candidates, tried), without))
+        going[:] = False
+        # Of each candidate the largest change that is not needed is taken back.
+        for at in np.argsort(-distances[tried, places], kind="stable").tolist():
+            if holds[at] and not going[tried[at]]:
+                changed[tried[at], places[at]], going[tried[at]] = False, True
+    rows = change.apply(candidates, changed)
+    totals = (distances * changed).sum(axis=1)
+    chosen: list[int] = []
+    sets: set[bytes] = set()
+    for at in np.argsort(totals, kind="stable").tolist():
+        if changed[at].any() and changed[at].tobytes() not in sets and len(chosen) < count:
+            sets.add(changed[at].tobytes())
+            chosen.append(at)
+    kept = np.array(chosen, dtype=np.intp)
+    rows, changed = take_rows(rows, kept), changed[kept]
+    rounded = change.rounded(rows)
+    holds = ask(rounded) & change.allowed(rounded, change.distances(rounded))
+    numbers = np.where(holds[:, None], rounded.numbers, rows.numbers)
+    rows = Columns(numbers, rows.texts, rows.tensors)
+    distances = (change.distances(rows) * changed).sum(axis=1)
+    return CounterfactualRows(rows, changed, distances, ask.spent, ask.is_spent)
+
+
+class _Budget:
+    """Asks the model, and answers "no" for the rows that the budget does not cover."""
+
+    def __init__(self, wanted: Callable[[Columns], NDArray[np.bool_]], budget: int) -> None:
+        self._wanted, self._left = wanted, budget
+        self.spent, self.is_spent = 0, False
+
+    def __call__(self, rows: Columns) -> NDArray[np.bool_]:
+        answers = np.zeros(len(rows), dtype=bool)
+        count = min(len(rows), self._left)
+        if count:
+            answers[:count] = self._wanted(take_rows(rows, slice(0, count)))
+        self._left -= count
+        self.spent += count
+        self.is_spent |= count < len(rows)
+        return answers
+
+
+class _Change:
+    """Distances between a row and others, and what may change. Arrays are (n, fields)."""
+
+    def __init__(
+        self, row: Columns, background: Columns, signature: Signature, limits: ChangeLimits
+    ) -> None:
+        self._row, self._signature = row, signature
+        place = {each.name: at for at, each in enumerate(signature.fields)}
+        self._numbers = [place[each.name] for each in signature.numeric]
+        self._texts = [place[each.name] for each in signature.textual]
+        self._tensors = [place[each.name] for each in signature.tensors]
+        self._kept = np.array([each.name in limits.keep for each in signature.fields])
+        self._limits = limits
+        with np.errstate(all="ignore"):
+            spread = np.abs(background.numbers - _median(background.numbers))
+            scale = _median(spread)
+            mean = np.nanmean(np.where(np.isnan(spread).all(axis=0), 1.0, spread), axis=0)
+        scale = np.where(scale > 0, scale, mean)
+        self._scale = np.where(scale > 0, scale, 1.0)
+
+    def distances(self, rows: Columns) -> NDArray[np.float64]:
+        found = np.zeros((len(rows), len(self._signature.fields)))
+        apart = np.abs(rows.numbers - self._row.numbers) / self._scale
+        nulls = np.isnan(rows.numbers) != np.isnan(self._row.numbers)
+        found[:, self._numbers] = np.where(nulls, 1.0, np.nan_to_num(apart))
+        found[:, self._texts] = rows.texts != self._row.texts
+        for at, each in zip(self._tensors, self._signature.tensors, strict=True):
+            same = rows.tensors[each.name] == self._row.tensors[each.name]
+            found[:, at] = ~same.reshape(len(rows), -1).all(axis=1)
+        return found
+
+    def allowed(self, rows: Columns, distances: NDArray[np.float64]) -> NDArray[np.bool_]:
+        changed = distances > 0
+        found: NDArray[np.bool_] = ~np.logical_or.reduce(changed[:, self._kept], axis=1)
+        for column, each in enumerate(self._signature.numeric):
+            moved, value = changed[:, self._numbers[column]], rows.numbers[:, column]
+            was = self._row.numbers[0, column]
+            if direction := self._limits.one_way.get(each.name):
+                found &= ~moved | (value > was if direction == "up" else value < was)
+            if ends := self._limits.ranges.get(each.name):
+                found &= ~moved | ((ends[0] <= value) & (value <= ends[1]))
+        return found
+
+    def apply(self, rows: Columns, changed: NDArray[np.bool_]) -> Columns:
+        """Return the row with the changed fields of other rows."""
+        numbers = np.where(changed[:, self._numbers], rows.numbers, self._row.numbers)
+        texts = np.where(changed[:, self._texts], rows.texts, self._row.texts)
+        tensors = {}
+        for at, each in zip(self._tensors, self._signature.tensors, strict=True):
+            own, other = self._row.tensors[each.name], rows.tensors[each.name]
+            mask = changed[:, at].reshape(-1, *[1] * (other.ndim - 1))
+            tensors[each.name] = np.where(mask, other, own)
+        return Columns(numbers, texts, tensors)
+
+    def rounded(self, rows: Columns) -> Columns:
+        """Return rows whose numbers have few digits, moved by at most 1 % of their change."""
+        numbers = rows.numbers.copy()
+        for column, each in enumerate(self._signature.numeric):
+            if each.kind != "number":
+                continue
+            was = self._row.numbers[0, column]
+            for at, value in enumerate(numbers[:, column].tolist()):
+                if np.isfinite(was) and np.isfinite(value) and value != was:
+                    numbers[at, column] = _shortest(value, was)
+        return Columns(numbers, rows.texts, rows.tensors)
+
+
+def _shortest(value: float, was: float) -> float:
+    """
+    Return the number of fewest decimals at a value, or beyond it by at most 1 % of the change.
+
+    >>> _shortest(45.50000000000001, 40.0), _shortest(3.9999, 0.0)
+    (45.51, 4.0)
+    """
+    outward = math.ceil if value > was else math.floor
+    for decimals in range(-15, 16):
+        try:
+            found = round(outward(value * 10.0**decimals) / 10.0**decimals, max(decimals, 0))
+        except OverflowError:
+            return value
+        if abs(found - value) <= 0.01 * abs(value - was) and (found >= value) == (value > was):
+            return found
+    return value
+
+
+def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = np.where(np.isnan(values).all(axis=0), 0.0, values)
+    found: NDArray[np.float64] = np.nanmedian(known, axis=0)
+    return found
+
+
+def _nearest_points(
+    boxes: LeafBoxes, row: Columns, background: Columns, signature: Signature
+) -> Columns:
+    """Move the row into the box of each background row, no further than needed."""
+    around = boxes.around(background)
+    matrix, codes = boxes.trees.encode(row)
+    value = matrix[0, boxes.number_column]
+    value = np.where(boxes.number_negated, -value, value)
+    holds = np.where(
+        np.isnan(value), around.null, (around.low < value) & (value <= around.high)
+    )  # (n, G)
+    numbers, texts = background.numbers.copy(), background.texts.copy()
+    for column, each in enumerate(signature.numeric):
+        mine = np.flatnonzero([boxes.players[at] == each.name for at in boxes.number_player])
+        own, kind = row.numbers[0, column], each.kind
+        inside = holds[:, mine].all(axis=1)
+        if len(mine) == 1 and boxes.number_is_raw[mine[0]] and not np.isnan(own):
+            low, high = around.low[:, mine[0]], around.high[:, mine[0]]
+            with np.errstate(over="ignore"):  # next to an open end
+                nearest = np.clip(own, np.nextafter(low, np.inf), high)
+            if kind in ("integer", "datetime"):
+                nearest = np.where(nearest > own, np.ceil(nearest), np.floor(nearest))
+            known = ~np.isnan(numbers[:, column]) & (kind != "boolean")
+            fits = known & (low < nearest) & (nearest <= high)
+            numbers[:, column] = np.where(fits, nearest, numbers[:, column])
+        numbers[inside, column] = own
+    texts_read = {boxes.players[player]: place for place, player in enumerate(boxes.code_player)}
+    for column, each in enumerate(signature.textual):
+        inside = np.ones(len(background), dtype=bool)
+        if each.name in texts_read:
+            place = texts_read[each.name]
+            word, bit = divmod(int(codes[place, 0]), 64)
+            bits = around.codes[:, boxes.code_word[place] + word] >> np.uint64(bit)
+            inside = (bits & np.uint64(1)).astype(bool)
+        texts[inside, column] = row.texts[0, column]
+    tensors = {name: np.repeat(own, len(background), axis=0) for name, own in row.tensors.items()}
+    return Columns(numbers, texts, tensors)

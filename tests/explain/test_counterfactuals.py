@@ -1,0 +1,276 @@
+"""Counterfactuals: the model answers each as wanted, and no limit is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from explained import ROWS, classified, fitted, people, serve_two_rows
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.linear_model import LogisticRegression
+
+from clewline.cli.main import status
+from clewline.errors import InvalidInput
+from clewline.explain.counterfactual_search import ChangeLimits
+from clewline.explain.counterfactuals import CounterfactualExplanation, find_prediction_changes
+from clewline.explain.explained_row import read_explained_row
+from clewline.model_families import family_named
+from clewline.project import Project
+from clewline.serve.json_reader import JsonReader
+from clewline.signature.check import Checker
+from clewline.signature.columns import Columns
+
+Served = tuple[Project, list[str]]
+
+
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    train = classified()
+    model = fitted(RandomForestClassifier(9, random_state=0), train)
+    return serve_two_rows(tmp_path_factory.mktemp("forest"), model, train)
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    train = classified()
+    model = fitted(LogisticRegression(max_iter=1000), train)
+    return serve_two_rows(tmp_path_factory.mktemp("linear"), model, train)
+
+
+def rows_of(project: Project, found: CounterfactualExplanation) -> list[dict[str, Any]]:
+    original = msgspec.json.decode(read_explained_row(project, found.prediction).logged.input)
+    return [
+        original | {change.field: change.changed for change in each.changes}
+        for each in found.counterfactuals
+    ]
+
+
+def labels_of(project: Project, prediction: str, rows: list[dict[str, Any]]) -> list[Any]:
+    """What the served model answers to rows as a caller would send them."""
+    package = read_explained_row(project, prediction).package
+    reader = JsonReader(Checker(package.signature))
+    read = reader.read(msgspec.json.encode({"rows": rows})).rows
+    predictor = family_named(package.manifest.runtime).load(package.files, package.signature)
+    answers = predictor.predict(reader.checker.columns(read).columns)
+    predictor.close()
+    assert answers.choices is not None
+    assert package.signature.output.labels is not None
+    return [package.signature.output.labels[place] for place in answers.choices.tolist()]
+
+
+@pytest.mark.parametrize("kind", ["forest", "linear"])
+def test_the_model_answers_each_as_wanted(kind: str, request: pytest.FixtureRequest) -> None:
+    project, ids = request.getfixturevalue(kind)
+    for identifier, wanted in zip(ids, ("yes", "no"), strict=True):
+        found = find_prediction_changes(project, identifier, to=wanted)
+        assert found.status == "found"
+        assert [each.label for each in found.counterfactuals] == [wanted] * len(
+            found.counterfactuals
+        )
+        rows = rows_of(project, found)
+        assert labels_of(project, identifier, rows) == [wanted] * len(rows)
+        distances = [each.distance for each in found.counterfactuals]
+        assert distances == sorted(distances)
+        sets = [tuple(change.field for change in each.changes) for each in found.counterfactuals]
+        assert len(set(sets)) == len(sets)
+
+
+def test_only_what_is_needed_changes(forest: Served) -> None:
+    """The label depends on age alone, so one change is enough."""
+    project, ids = forest
+    nearest = find_prediction_changes(project, ids[0]).counterfactuals[0]
+    assert [change.field for change in nearest.changes] == ["age"]
+    assert nearest.changes[0].value == 25
+    assert 43 < nearest.changes[0].changed < 55
+
+
+def test_no_change_can_be_left_out(linear: Served) -> None:
+    project, ids = linear
+    found = find_prediction_changes(project, ids[0], to="yes")
+    for each, row in zip(found.counterfactuals, rows_of(project, found), strict=True):
+        for change in each.changes:
+            without = row | {change.field: change.value}
+            assert labels_of(project, ids[0], [without]) == ["no"], change
+
+
+def test_the_answer_stays_within_the_stated_ends(forest: Served) -> None:
+    project, ids = forest
+    found = find_prediction_changes(project, ids[0], to="yes")
+    for each, row in zip(found.counterfactuals, rows_of(project, found), strict=True):
+        for change in each.changes:
+            ends = [end for end in (change.above, change.at_most) if end is not None]
+            assert ends, change
+            inside = [row | {change.field: change.changed}]
+            if change.at_most is not None:
+                inside.append(row | {change.field: int(np.floor(change.at_most))})
+            if change.above is not None:
+                inside.append(row | {change.field: int(np.floor(change.above)) + 1})
+            assert set(labels_of(project, ids[0], inside)) == {"yes"}
+
+
+def test_kept_fields_never_change(forest: Served) -> None:
+    project, ids = forest
+    found = find_prediction_changes(
+        project, ids[0], to="yes", limits=ChangeLimits(keep=frozenset({"age"}))
+    )
+    changed = {change.field for each in found.counterfactuals for change in each.changes}
+    assert "age" not in changed
+
+
+def test_one_way_fields_move_only_that_way(forest: Served) -> None:
+    project, ids = forest
+    up = find_prediction_changes(
+        project, ids[0], to="yes", limits=ChangeLimits(one_way={"age": "up"})
+    )
+    assert up.status == "found"
+    down = find_prediction_changes(
+        project, ids[0], to="yes", limits=ChangeLimits(one_way={"age": "down"})
+    )
+    for found, sign in ((up, 1), (down, -1)):
+        for each in found.counterfactuals:
+            for change in each.changes:
+                if change.field == "age":
+                    assert sign * (change.changed - change.value) > 0
+
+
+def test_ranges_hold(linear: Served) -> None:
+    project, ids = linear
+    limits = ChangeLimits(ranges={"age": (17.0, 60.0), "hours": (0.0, 50.0)})
+    found = find_prediction_changes(project, ids[0], to="yes", limits=limits)
+    for row in rows_of(project, found):
+        assert row["age"] <= 60
+        assert row["hours"] <= 50
+
+
+def test_if_nothing_may_change_none_is_found(forest: Served) -> None:
+    project, ids = forest
+    everything = ChangeLimits(keep=frozenset({"age", "hours", "work"}))
+    found = find_prediction_changes(project, ids[0], to="yes", limits=everything)
+    assert (found.status, found.counterfactuals) == ("none", [])
+
+
+def test_a_spent_budget_is_said(forest: Served) -> None:
+    project, ids = forest
+    found = find_prediction_changes(project, ids[0], to="yes", budget=10)
+    assert found.status in ("found", "budget spent")
+    assert found.model_rows <= 10 + len(found.counterfactuals)
+
+
+def test_asked_again_it_gives_the_same_bytes(linear: Served) -> None:
+    project, ids = linear
+    found = [msgspec.json.encode(find_prediction_changes(project, ids[0])) for _ in range(2)]
+    assert found[0] == found[1]
+
+
+def test_a_value_is_moved_into_a_range(tmp_path: Path) -> None:
+    train = people().with_columns(y=pl.col("age") * 3.0)
+    model = fitted(RandomForestRegressor(5, random_state=0), train)
+    project, ids = serve_two_rows(tmp_path, model, train)
+    found = find_prediction_changes(project, ids[1], to="..150")
+    assert found.status == "found"
+    assert all(each.value is not None and each.value <= 150 for each in found.counterfactuals)
+    with pytest.raises(InvalidInput, match="already"):
+        find_prediction_changes(project, ids[1], to="150..")
+
+
+def test_any_other_label_is_looked_for_by_default(tmp_path: Path) -> None:
+    grade = pl.when(pl.col("age") > 60).then(pl.lit("old"))
+    grade = grade.when(pl.col("age") > 40).then(pl.lit("mid")).otherwise(pl.lit("young"))
+    train = people().with_columns(y=grade)
+    model = fitted(GradientBoostingClassifier(n_estimators=10, random_state=0), train)
+    project, ids = serve_two_rows(tmp_path, model, train)
+    found = find_prediction_changes(project, ids[1])
+    assert found.answer == "old"
+    assert found.counterfactuals[0].label == "mid"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"to": "maybe"}, "no label 'maybe'"),
+        ({"to": "no"}, "already"),
+        ({"limits": ChangeLimits(keep=frozenset({"agee"}))}, "no field 'agee'"),
+        ({"limits": ChangeLimits(one_way={"work": "up"})}, "'work' is no number"),
+        ({"budget": 0}, "budget"),
+        ({"count": 0}, "count"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    forest: Served, options: dict[str, Any], message: str
+) -> None:
+    project, ids = forest
+    with pytest.raises(InvalidInput, match=message):
+        find_prediction_changes(project, ids[0], **options)
+
+
+def test_the_command_prints_changes_and_refuses_misplaced_options(
+    forest: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, ids = forest
+    call = ["explain", ids[0], "--project", str(project.root)]
+    assert status([*call, "--kind", "counterfactuals", "--to", "yes", "--keep", "work,hours"]) == 0
+    printed = capsys.readouterr().out
+    assert "age  25 → " in printed
+    assert "answered    no by m@1" in printed
+    assert status([*call, "--kind", "counterfactuals", "--keep", "age,work,hours"]) == 0
+    assert "None found" in capsys.readouterr().out
+    assert status([*call, "--keep", "age"]) == 2
+    assert "--kind counterfactuals" in capsys.readouterr().err
+
+
+def test_null_may_become_a_value_and_back(tmp_path: Path) -> None:
+    train = people().with_columns(
+        age=pl.when(pl.col("age") % 5 == 0).then(None).otherwise(pl.col("age"))
+    )
+    train = train.with_columns(
+        y=pl.when(pl.col("age").is_null()).then(pl.lit("none")).otherwise(pl.lit("some"))
+    )
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = fitted(HistGradientBoostingClassifier(max_iter=20, random_state=0), train)
+    project, ids = serve_two_rows(tmp_path, model, train)
+    found = find_prediction_changes(project, ids[0], to="none")
+    assert found.counterfactuals[0].changes[0].changed is None
+
+
+def test_constraints_hold_over_many_random_limits(forest: Served) -> None:
+    from clewline.explain.counterfactual_search import find_counterfactuals
+    from clewline.explain.leaf_boxes import build_leaf_boxes
+
+    project, ids = forest
+    row = read_explained_row(project, ids[0])
+    family = family_named(row.package.manifest.runtime)
+    trees = family.served_trees(row.package.files, row.signature)
+    assert trees is not None
+    boxes = build_leaf_boxes(trees, row.signature)
+    predictor = family.load(row.package.files, row.signature)
+    random = np.random.default_rng(3)
+
+    def wanted(columns: Columns) -> Any:
+        return predictor.predict(columns).choices == 1
+
+    fields = [field.name for field in row.signature.fields]
+    for _ in range(200):
+        keep = frozenset(name for name in fields if random.random() < 0.3)
+        low, span = random.uniform(17, 60), random.uniform(1, 40)
+        limits = ChangeLimits(keep, {"hours": "up"}, {"age": (low, low + span)})
+        found = find_counterfactuals(
+            wanted, row.columns, row.background, row.signature, limits=limits, boxes=boxes
+        )
+        for at, changed in enumerate(found.changed):
+            names = {name for name, moved in zip(fields, changed, strict=True) if moved}
+            age, hours = found.rows.numbers[at]
+            assert not names & keep
+            assert "age" not in names or low <= age <= low + span
+            assert "hours" not in names or hours > ROWS[0]["hours"]
+            assert (found.rows.texts[at, 0] != row.columns.texts[0, 0]) == ("work" in names)
+        assert wanted(found.rows).all() if len(found.rows) else True
+    predictor.close()

@@ -1,0 +1,80 @@
+"""A project with one model, whose endpoint has answered two rows."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import polars as pl
+from projects import make_project
+from sklearn.compose import make_column_transformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from clewline.model.package import PackageMetadata
+from clewline.model.register import convert_model
+from clewline.model.registry import Registry
+from clewline.project import Project
+from clewline.serve import revision as revisions
+from clewline.serve.endpoint_file import parse_endpoint
+from clewline.serve.loaded_revision import LoadedRevision
+from clewline.serve.log.frame import LoggedRequest
+from clewline.serve.log.writer import LogWriter
+from clewline.serve.model_cache.loaded_models import SharedModels
+from clewline.store.ids import id_text
+from clewline.store.store import Store
+
+ROWS = [{"age": 25, "hours": 40.0, "work": "own"}, {"age": 71, "hours": 12.5, "work": "unheard of"}]
+
+
+def people() -> pl.DataFrame:
+    table = pl.DataFrame(
+        {"age": [17 + (i * 37) % 70 for i in range(200)]},
+    ).with_columns(hours=pl.col("age") * 7 % 60 + 0.5)
+    work = pl.when(pl.col("age") % 3 == 0).then(pl.lit("own")).otherwise(pl.lit("state"))
+    return table.with_columns(work=work)
+
+
+def classified(label_type: type = str) -> pl.DataFrame:
+    rich = pl.col("age") > 45
+    label = pl.when(rich).then(pl.lit("yes")).otherwise(pl.lit("no")) if label_type is str else rich
+    return people().with_columns(label.alias("y"))
+
+
+def serve_two_rows(
+    root: Path, model: object, train: pl.DataFrame, graph: str = "model: m@1"
+) -> tuple[Project, list[str]]:
+    """Register a model, answer two rows by an endpoint, log them, and return their ids."""
+    project = make_project(root)
+    with Store.open(project.store_root) as store:
+        contents = convert_model(model, train=train, test=train.head(50), target="y")
+        compiled, output = contents.compiled, contents.signature.output
+        about = PackageMetadata(
+            name="m", number=0, runtime=compiled.runtime, task=output.task, target="y", created=0.0
+        )
+        Registry(project, store).add(dict(contents.files), about)
+        spec = parse_endpoint(f"endpoint: e\n{graph}\n".encode(), Path("endpoints/e.yaml"))
+        revisions.apply(project, store, spec)
+        revision = revisions.require_live(store.catalog, "e")
+    live = LoadedRevision.load(revision, SharedModels(project))
+    fields = {field.name for field in live.signature.fields}
+    rows = [{name: row[name] for name in row if name in fields} for row in ROWS]
+    body = msgspec.json.encode({"rows": rows})
+    with closing(live), LogWriter(project.log) as log:
+        answered = live.answer(live.json_reader.read(body).rows, [None] * len(rows))
+        frame = live.frame(answered, [LoggedRequest("json", body, len(rows), None)])
+        assert log.write_now(frame)
+    return project, [id_text(frame.ids[at : at + 16]) for at in range(0, len(frame.ids), 16)]
+
+
+def prepared(model: object) -> object:
+    encode = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    columns = make_column_transformer((encode, ["work"]), remainder="passthrough")
+    return make_pipeline(columns, model)
+
+
+def fitted(model: object, train: pl.DataFrame) -> object:
+    pipeline = prepared(model)
+    pipeline.fit(train.drop("y"), train["y"])  # type: ignore[attr-defined]
+    return pipeline
