@@ -358,8 +358,7 @@ class Up:
         return self.ask("POST", f"/v1/endpoints/{endpoint}/predict", data, **named)
 
 
-@pytest.fixture
-def up() -> Iterator[Callable[..., Up]]:
+def _bring_up() -> Iterator[Callable[..., Up]]:
     """Bring servers up; all are stopped at the end."""
     running: list[Up] = []
 
@@ -370,6 +369,10 @@ def up() -> Iterator[Callable[..., Up]]:
     yield start
     for server in running:
         server.stop()
+
+
+up = pytest.fixture(_bring_up)
+module_up = pytest.fixture(_bring_up, scope="module")
 
 
 @pytest.fixture(scope="module")

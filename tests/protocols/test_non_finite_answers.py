@@ -57,8 +57,8 @@ def test_they_are_null_in_json_and_nan_in_raw_tensors(doubling):
 
 
 def test_over_grpc_they_are_nan():
-    output = Output(name="y", task="regression")
-    answer = PredictResponse("m#1", [b'{"id":"1","value":null}'], b"")
+    output = Output(name="y", task="tensor", dtype="float64", shape=(2,))
+    answer = PredictResponse("m#1", [b'{"id":"1","value":[null,1.5]}'], b"")
     tensors = infer_response(answer, output, InferOptions())
     asked = GrpcInference("m", "", b"", "", InferOptions(), is_raw=False)
     message = read_message("ModelInferResponse", write_inference("m", asked, tensors))

@@ -22,8 +22,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""  # the version that answered, such as `income@3`
     arm: str | None = None  # of a route
     label: str | int | float | bool | None = None
-    probabilities: dict[str, float | None] | None = None  # by label; None is not finite
-    value: Any = None  # a number, or nested lists of numbers
+    probabilities: dict[str, float] | None = None  # by label
+    value: Any = None  # a number; or nested lists of numbers, of which None is not finite
     action: str | None = None  # the decision of the endpoint's policy
     flags: tuple[Flag, ...] = ()  # values outside the range of the training data
 

@@ -248,7 +248,8 @@ class AnswerWriter:
     A classifier's prediction is `{"id", "model", "label", "probabilities"}`, a regressor's
     `{"id", "model", "value"}`; `"arm"` follows the model if the row passed a route, and
     `"flags"` come last if there are any. Numbers are written as the shortest text that reads
-    back as the same bits.
+    back as the same bits. They are finite, but for elements of an array, which are null if they
+    are not.
     """
 
     def __init__(self, output: Output) -> None:
@@ -258,7 +259,7 @@ class AnswerWriter:
     def write(
         self, ids: Sequence[bytes], answered: NodeAnswers, flags: Sequence[tuple[int, Flag]]
     ) -> list[bytes]:
-        """Write the predictions of a batch, in order."""
+        """Write the predictions of a batch, in order; `ModelFailed` if a number is not finite."""
         groups = _ID_GROUPS.iter_unpack(b"".join(ids).hex().encode())
         texts = [b"-".join(each) for each in groups]
         of_path = []
@@ -323,8 +324,21 @@ def _fill_templates(
 
 
 def _numbers(values: Any) -> list[bytes]:
-    """Write all numbers in one pass, row by row."""
-    return _encode(values.ravel().tolist())[1:-1].split(b",")
+    """
+    Write all numbers in one pass, row by row.
+
+    Raises:
+        ModelFailed: One is not finite.
+    """
+    text = _encode(values.ravel().tolist())
+    if b"n" in text:  # null: JSON has no other word for it
+        rows = values.reshape(len(values), -1)
+        row = int(np.isfinite(rows).all(axis=1).argmin())
+        raise ModelFailed(
+            f"The model answered row {row} with {rows[row].tolist()}; numbers must be finite.",
+            "Train it so that these rows have an answer, or refuse them with bounds.",
+        )
+    return text[1:-1].split(b",")
 
 
 def _literal(value: Any) -> bytes:

@@ -172,7 +172,7 @@ class ShadowRunner:
         counts.seconds.observe(spent_s)
         counts.agreed += int(agrees.sum())
         counts.differed += int((~agrees).sum())
-        for difference in differences.tolist():
+        for difference in differences[np.isfinite(differences)].tolist():
             counts.difference.observe(difference)
         facts: dict[str, Any] = {"us": round(spent_s * 1e6, 1)}
         found = []
@@ -236,8 +236,12 @@ def compare_outputs(
             return agrees, (~agrees).astype(np.float64)
         return agrees, np.abs(answered.probabilities - shadow.probabilities).max(axis=1)
     ours, theirs = _numbers(answered), _numbers(shadow)
-    differences = np.abs(ours - theirs).max(axis=1, initial=0.0)
-    scale = np.maximum(np.abs(ours), np.abs(theirs)).max(axis=1, initial=0.0)
+    with np.errstate(invalid="ignore"):  # arrays may hold infinity and NaN
+        distances = np.abs(ours - theirs)
+    distances[(ours == theirs) | (np.isnan(ours) & np.isnan(theirs))] = 0.0
+    differences = distances.max(axis=1, initial=0.0)
+    sizes = np.maximum(np.abs(ours), np.abs(theirs))
+    scale = sizes.max(axis=1, initial=0.0, where=np.isfinite(sizes))
     return differences <= SAME * scale, differences
 
 

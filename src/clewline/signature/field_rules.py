@@ -108,6 +108,8 @@ def printable_value(value: Any) -> Any:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
+    if isinstance(value, int):  # Python writes no more than 4,300 digits
+        return f"an integer of {value.bit_length()} bits"
     return printable_text(value if isinstance(value, str) else repr(value))
 
 

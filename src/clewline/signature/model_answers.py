@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clewline.errors import ModelFailed
 from clewline.signature.field import Output, label_name
-from clewline.signature.field_rules import printable_value
+from clewline.signature.field_rules import float64_holds, printable_value
 
 SUM_TOLERANCE = 1e-4
 """How far the probabilities of a row may be from 1 in all; a float32 softmax is that near."""
@@ -103,8 +103,8 @@ class _AnswerReader:
         cells = self._cells(returned)
         if not cells or not all(isinstance(cell, Mapping) for cell in cells):
             return ModelAnswers(choices=self._choices(cells))
-        if not all({"label", "probabilities"} & set(cell) for cell in cells):
-            return self._both(None, cells)  # each dict holds the share of each label
+        if all(map(self._holds_shares, cells)):
+            return self._both(None, cells)
         labels = [cell["label"] for cell in cells if "label" in cell]
         shares = [cell["probabilities"] for cell in cells if "probabilities" in cell]
         if len(labels) not in (0, self.rows) or len(shares) not in (0, self.rows):
@@ -158,6 +158,13 @@ class _AnswerReader:
             chosen[row] = place
         return chosen
 
+    def _holds_shares(self, cell: Mapping[Any, Any]) -> bool:
+        """Return whether a dict has the share of each label; a label may be called "label"."""
+        if {"label", "probabilities"}.isdisjoint(cell):
+            return True
+        known = {*map(label_name, self.labels), *self.labels}
+        return known.issuperset(cell) and all(_is_number(_plain(each)) for each in cell.values())
+
     def _shares(self, row: int, cell: Any) -> list[float]:
         """Read the share of each label, of one row; a label may be a key as JSON writes it."""
         if not isinstance(cell, Mapping):
@@ -180,7 +187,9 @@ class _AnswerReader:
         """Return one answer per row, as plain Python values."""
         if isinstance(returned, str | bytes | Mapping) or not hasattr(returned, "__len__"):
             raise self._wrong(f"a {type(returned).__name__}", FORMS)
-        cells = returned.tolist() if hasattr(returned, "tolist") else list(returned)
+        kind = getattr(getattr(returned, "dtype", None), "kind", "")
+        has_list = hasattr(returned, "tolist") and kind not in ("m", "M")
+        cells = returned.tolist() if has_list else list(returned)
         if not isinstance(cells, list):
             raise self._wrong(f"a single {type(cells).__name__}", FORMS)
         if len(cells) != self.rows:
@@ -223,11 +232,16 @@ def _is_matrix(returned: Any) -> bool:
 
 
 def _is_number(cell: Any) -> bool:
-    return isinstance(cell, int | float) and not isinstance(cell, bool) and math.isfinite(cell)
+    """Return whether it is a finite number that float64 holds without rounding it."""
+    if isinstance(cell, int):
+        return not isinstance(cell, bool) and float64_holds(cell)
+    return isinstance(cell, float) and math.isfinite(cell)
 
 
 def _plain(cell: Any) -> Any:
     """Return the Python value of a NumPy scalar or of a list of one value."""
     if isinstance(cell, list) and len(cell) == 1:
         cell = cell[0]
-    return cell.item() if isinstance(cell, np.generic) else cell
+    # NumPy would make an integer of a date-time in nanoseconds.
+    is_plain = isinstance(cell, np.generic) and cell.dtype.kind not in "mM"
+    return cell.item() if is_plain else cell

@@ -70,6 +70,18 @@ def test_a_batch_across_two_hours_is_split_by_the_hour_of_the_ids(
     assert compact(tmp_path).segments == 0
 
 
+def test_answers_of_arrays_and_failed_ones_are_in_the_file(
+    tmp_path: Path, frame: MakeFrame
+) -> None:
+    answers = [b'{"value":[[1.5,null],[2,3]]}', b'{"value":0.1}', b'{"error":{"message":"no"}}']
+    log_of(tmp_path, msgspec.structs.replace(frame(3), answers=answers))
+    assert compact(tmp_path).predictions == 3
+    table = pl.read_parquet(parquet_files(tmp_path))
+    assert table["value"].to_list() == [None, 0.1, None]
+    assert table["answer"].to_list() == [answer.decode() for answer in answers]
+    assert table["error"].to_list() == [None, None, "no"]
+
+
 def test_rows_that_cannot_be_read_are_reported_and_keep_their_answer(
     tmp_path: Path, frame: MakeFrame
 ) -> None:

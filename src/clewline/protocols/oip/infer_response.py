@@ -2,7 +2,8 @@
 From the answer of an endpoint to the tensors that a request asked for, for REST and gRPC alike.
 
 A classifier answers `label` and `probabilities`, a regressor or a model of arrays `value`; ids
-and the rest are parameters. A number that is not finite is NaN in a tensor, null in JSON.
+and the rest are parameters. An element of an array that is not finite is NaN in a tensor, null in
+JSON.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class _Prediction(msgspec.Struct, gc=False):
     arm: str = ""
     label: Any = None
     value: Any = msgspec.UNSET  # a number, or nested lists of them
-    probabilities: dict[str, float | None] | None = None
+    probabilities: dict[str, float] | None = None
     flags: list[dict[str, Any]] | None = None
 
 
@@ -147,7 +148,8 @@ def _value_tensors(rows: list[_Prediction], output: Output) -> list[OutputTensor
         datatype, shape = value_datatype(output), [len(rows), *(output.shape or ())]
         for _ in output.shape or ():
             elements = [element for each in elements for element in each]
-    return [OutputTensor("value", datatype, shape, list(map(_number, elements)))]
+    numbers = [math.nan if each is None else each for each in elements]
+    return [OutputTensor("value", datatype, shape, numbers)]
 
 
 def _label_tensors(rows: list[_Prediction], output: Output) -> list[OutputTensor]:
@@ -159,11 +161,7 @@ def _label_tensors(rows: list[_Prediction], output: Output) -> list[OutputTensor
     shares = [row.probabilities for row in rows]
     if None not in shares:
         names = [label_name(label) for label in output.labels]
-        elements = [_number(share.get(name)) for share in shares if share for name in names]
+        elements = [share[name] for share in shares if share for name in names]
         shape = [len(rows), len(names)]
         tensors.append(OutputTensor("probabilities", "FP64", shape, elements))
     return tensors
-
-
-def _number(value: Any) -> Any:
-    return math.nan if value is None else value

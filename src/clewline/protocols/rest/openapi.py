@@ -40,12 +40,13 @@ TAGS = {
 REFUSALS = {
     "400": "The body does not match its content type, holds no rows, or a header is wrong.",
     "401": "There is no token, or it is not valid.",
-    "403": "The token has no role that allows this.",
+    "403": "The token has no role that allows this, or a page of another site sent this.",
     "404": "There is no such endpoint, or an operator has unloaded it.",
     "406": "No format in Accept can be written.",
     "409": "The Idempotency-Key was sent with another body before.",
     "413": "The body is too large, or has too many rows.",
     "415": "The content type or encoding of the body cannot be read.",
+    "421": "The request asks for a host that is not this server.",
     "422": "Rows do not fit the signature; every bad row and field is named.",
     "429": "Too many wrong tokens came from this address.",
     "500": "A node of the endpoint raised, or a file of the server is damaged.",
@@ -53,7 +54,7 @@ REFUSALS = {
     "504": "The time that the caller allowed is over.",
     "507": "The disk is full; nothing is answered that cannot be logged.",
 }
-ACCESS = ("401", "403", "429")
+ACCESS = ("401", "403", "421", "429")
 """Statuses that every route may answer."""
 PREDICT = tuple(REFUSALS)
 
@@ -163,7 +164,7 @@ def prediction(output: Output) -> Schema:
         value: Schema = {"type": ["number", "boolean", "null"]}
         properties["value"] = _nested(value, output.shape or ())
     elif output.labels is None:
-        properties["value"] = {"type": ["number", "null"]}
+        properties["value"] = {"type": "number"}
     else:
         properties["label"] = {"enum": list(output.labels)}
         if output.has_probabilities:

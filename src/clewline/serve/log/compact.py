@@ -44,7 +44,7 @@ class _Error(msgspec.Struct):
 
 class _LoggedAnswer(msgspec.Struct):
     label: str | int | float | bool | None = None
-    value: float | None = None
+    value: float | list[Any] | None = None
     error: _Error | None = None
     flags: list[msgspec.Raw] = []
 
@@ -164,7 +164,7 @@ def _batch_rows(
                 # Of nested routes: the probability of all choices together.
                 math.prod(c.propensity for c in path.choices) if path.choices else None,
                 label,
-                read.value,
+                None if isinstance(read.value, list) else read.value,  # `answer` has arrays
                 read.error and read.error.message,
                 len(read.flags),
                 inputs[row],

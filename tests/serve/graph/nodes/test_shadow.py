@@ -191,3 +191,11 @@ def test_a_shadow_that_ends_the_process_does_not_end_the_others(tmp_path: Path, 
     shadows.close()
     assert shadows.counts["demo", "leaves"].failed == 2
     assert shadows.counts["demo", "other"].agreed == 2
+
+
+def test_arrays_with_the_same_infinities_and_nans_agree() -> None:
+    ours = np.array([[np.nan, np.inf, 1.0], [np.nan, np.inf, 1.0], [0.0, np.inf, 1.0]])
+    theirs = np.array([[np.nan, np.inf, 1.0], [0.0, np.inf, 1.0], [0.0, -np.inf, 1.0]])
+    agrees, differences = compare_outputs(Outputs(tensor=ours), Outputs(tensor=theirs))
+    assert agrees.tolist() == [True, False, False]
+    assert differences[0] == 0.0
