@@ -14,7 +14,8 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from clewline.cli.main import status
 from clewline.client import Client
-from clewline.errors import ModelFailed
+from clewline.errors import InvalidInput, ModelFailed
 from clewline.model.package import PackageMetadata
 from clewline.model.register import convert_model
 from clewline.model.registry import Registry
@@ -61,6 +62,11 @@ class Said:
     def predict(self, rows):
         said = [eval(row["said"], dict(NAMES)) for row in rows]
         return said[0](rows) if callable(said[0]) else said
+
+class Moment:
+    def predict(self, rows):
+        epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+        return [(row["said"] - epoch) // dt.timedelta(microseconds=1) for row in rows]
 """
 TEXTS = (
     *(
@@ -99,8 +105,10 @@ LABELS: dict[str, tuple[Any, ...]] = {
     "truth": (False, True),
 }
 TOLD = ("amount", *LABELS)
+NUMERIC = ("amount", "moment")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DTYPES = ("float16", "float32", "float64", "int8", "int64", "uint64", "bool")
-ALL = (*TOLD, "line", "side", *DTYPES)
+ALL = (*TOLD, "moment", "line", "side", *DTYPES)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +121,7 @@ def answers(
         patch.chdir(root)
         project = make_project(root, "answers")
         (root / "said_model.py").write_text(SOURCE)
-        from said_model import Said  # type: ignore[import-not-found]
+        from said_model import Moment, Said  # type: ignore[import-not-found]
 
         with Store.open(project.store_root) as store:
             registry = Registry(project, store)
@@ -133,6 +141,11 @@ def answers(
                 target = [known[at % len(known)] for at in range(400)]
                 train = pl.DataFrame({"said": said, "y": target})
                 serve(name, convert_model(Said(), train=train, test=train[:9], target="y"))
+            moments = [EPOCH + timedelta(days=at, microseconds=at) for at in range(400)]
+            train = pl.DataFrame(
+                {"said": moments, "y": [(at - EPOCH) / timedelta(microseconds=1) for at in moments]}
+            )
+            serve("moment", convert_model(Moment(), train=train, test=train[:9], target="y"))
             for name, model, table, target in fitted():
                 train = table.with_columns(y=target)
                 serve(name, convert_model(model, train=train, test=train[:50], target="y"))
@@ -223,8 +236,8 @@ class Answers:
         if found != 200:
             error = answer.get("error")
             code = error["code"] if isinstance(error, dict) else answer["code"]
-            assert (found, code) == (500, "model_failed"), answer
-            raise ModelFailed(str(answer))
+            assert (found, code) in EXPECTED, answer
+            raise EXPECTED[found, code](str(answer))
         return answer, more["content-type"]
 
     def raw(self, method: str, path: str, body: bytes, **headers: str) -> tuple[bytes, Any]:
@@ -237,8 +250,12 @@ class Answers:
         finally:
             connection.close()
         if answer.status != 200:
-            assert (answer.status, b'"model_failed"' in data) == (500, True), data
-            raise ModelFailed(str(data))
+            (kind,) = (
+                each
+                for (s, c), each in EXPECTED.items()
+                if s == answer.status and c.encode() in data
+            )
+            raise kind(str(data))
         return data, answer.headers
 
     def rest(self, endpoint: str, said: list[str], accept: str = "*/*") -> Any:
@@ -272,7 +289,7 @@ class Answers:
         shares = [
             [number(v) for k, v in row.items() if k.startswith("probability_")] for row in rows
         ]
-        if endpoint == "amount":
+        if endpoint in NUMERIC:
             values: list[Any] = [number(row["value"]) for row in rows]
         elif endpoint == "text":
             values = [row["label"] for row in rows]
@@ -287,7 +304,7 @@ class Answers:
         headers = {"content-type": kind, "accept": kind}
         raw = self.raw("POST", path, out.getvalue(), **headers)[0]
         rows = pl.read_ipc_stream(raw).to_dicts()
-        name = "value" if endpoint == "amount" else "label"
+        name = "value" if endpoint in NUMERIC else "label"
         shares = [[v for k, v in row.items() if k.startswith("probability_")] for row in rows]
         values = [row[name] for row in rows]
         return Told([row["id"] for row in rows], values, shares if shares[0] else None)
@@ -340,9 +357,11 @@ class Answers:
         try:
             data = call(message.SerializeToString(), timeout=60)
         except grpc.RpcError as error:
-            if dict(error.trailing_metadata())["clewline-code"] != "model_failed":
+            codes = {code: kind for (_, code), kind in EXPECTED.items()}
+            code = dict(error.trailing_metadata()).get("clewline-code")
+            if code not in codes:
                 raise
-            raise ModelFailed(str(error.details())) from error
+            raise codes[code](str(error.details())) from error
         answer = CLASSES["ModelInferResponse"].FromString(data)
         outputs = {}
         for place, each in enumerate(answer.outputs):
@@ -377,6 +396,7 @@ class Answers:
         return Told(ids.split(","), outputs.get("value", outputs.get("label", [])), cut)
 
 
+EXPECTED = {(500, "model_failed"): ModelFailed, (422, "invalid_input"): InvalidInput}
 PROTOCOLS = (
     *(Answers.native, Answers.columns, Answers.lines, Answers.csv, Answers.arrow, Answers.parquet),
     *(Answers.mlflow, Answers.oip, Answers.oip_binary, Answers.grpc, Answers.grpc_raw),
@@ -510,7 +530,7 @@ ODD = st.sampled_from(
         *(
             "lambda rows: np.zeros(0)",
             "lambda rows: 'x' * len(rows)",
-            "exit()",
+            "lambda rows: exit()",
             "lambda rows: iter(rows)",
         ),
         *("lambda rows: np.array([5] * len(rows), 'M8[ns]')", "[].append", "print", "float"),
@@ -708,3 +728,47 @@ def command(*words: str) -> Any:
     with redirect_stdout(io.StringIO()) as out:
         assert status([*words, "--json"]) == 0
     return msgspec.json.decode(out.getvalue())
+
+
+zones = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@settings(max_examples=25)
+@given(st.datetimes(timezones=zones))
+@example(datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))))
+@example(datetime(9999, 12, 31, 23, 59, 59, 999999, timezone(timedelta(hours=-1))))
+@example(datetime(1, 1, 1, tzinfo=UTC))
+@example(datetime(9999, 12, 31, 23, 59, 59, 999999, UTC))
+@example(datetime(2026, 2, 28, 23, 59, 59, 1, timezone(timedelta(minutes=-1439))))
+def test_a_moment_keeps_its_microseconds_everywhere_or_is_refused(
+    answers: Answers, moment: datetime
+) -> None:
+    count = (moment - EPOCH) // timedelta(microseconds=1)
+    first = (datetime(1, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+    last = (datetime(9999, 12, 31, 23, 59, 59, 999999, UTC) - EPOCH) // timedelta(microseconds=1)
+    is_held = first <= count <= last and int(float(count)) == count
+    text = moment.isoformat()
+    asked = [partial(ask, answers, "moment", [text]) for ask in PROTOCOLS]
+    asked.append(lambda: told_of(answers.client.predict("moment", {"said": moment})))
+    if is_held:
+        for unit, zone in (("us", "UTC"), ("us", "Pacific/Kiritimati"), ("ns", "Etc/GMT+12")):
+            series = pl.Series("said", [count]).cast(pl.Datetime("us", "UTC"))
+            series = series.dt.convert_time_zone(zone)
+            if unit == "us" or abs(count) < 2**63 // 1000:
+                frame = pl.DataFrame(series.cast(pl.Datetime(unit, zone)))
+                asked.append(partial(lambda f: told_of(answers.client.predict("moment", f)), frame))
+    for ask in asked:
+        try:
+            told = ask()
+        except InvalidInput:
+            assert not is_held, (ask, text)
+            continue
+        assert is_held, (ask, text, told.values)
+        assert told.values == [count], ask
+        if ask is asked[0] or ask is asked[-1]:
+            record = answers.up.ask("GET", f"/v1/predictions/{told.ids[0]}")[1]
+            assert datetime.fromisoformat(record["row"]["said"]) == moment
+
+
+def told_of(result: Any) -> Told:
+    return told_by([msgspec.to_builtins(each) for each in result])

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from clewline.errors import Fault
 from clewline.protocols.oip.infer_request import InferOptions
 from clewline.protocols.oip.infer_response import infer_response
 from clewline.protocols.oip.model_metadata import output_tensors
@@ -63,3 +64,5 @@ def test_an_element_that_is_not_finite_is_nan_in_a_tensor_and_null_in_json() -> 
     (value,) = infer_response(PredictResponse("m#1", [row], b""), output, InferOptions()).tensors
     assert msgspec.json.encode(value.elements) == b"[null,null]"
     assert np.isnan(np.frombuffer(value.raw())).all()
+    with pytest.raises(Fault, match="no value"):
+        infer_response(PredictResponse("m#1", [b'{"id":"1"}'], b""), output, InferOptions())

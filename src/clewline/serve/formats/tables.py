@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 T = TypeVar("T")
-FIRST_MICROS, LAST_MICROS = -62_135_510_400e6, 253_402_214_400e6
-"""Since the epoch: the years 1 to 9999 less a day, so that any offset may be added."""
+FIRST_MICROS, END_MICROS = -62_135_596_800e6, 253_402_300_800e6
+"""Since the epoch: the years 1 to 9999."""
 DECODED_BYTES = 64 << 20
 """The most bytes that the columns of one body may have when they are decoded."""
 DECODED_VALUES = 16 << 20
@@ -166,9 +166,13 @@ def _values(series: pl.Series) -> list[Any]:
         if (
             # A datetime would drop the nanoseconds, and has the years 1 to 9999 alone.
             (series.dtype == pl.Datetime("ns") and (count % 1000 != 0).any())
-            or not micros.is_between(FIRST_MICROS, LAST_MICROS).all()
+            or not micros.is_between(FIRST_MICROS, END_MICROS, closed="left").all()
         ):
             return count.cast(pl.String).to_list()
+        if getattr(series.dtype, "time_zone", None):
+            # In its zone, a moment may be in the year 10,000 or have an offset with seconds,
+            # which RFC 3339 cannot write.
+            series = series.dt.convert_time_zone("UTC")
     return _decoded(series.to_list, "table of values that Python has")
 
 
