@@ -22,6 +22,7 @@ from clewline.project import Project
 from clewline.serve import endpoint_server as endpoints_module
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.formats.body_format import JSON_ROWS
+from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log import reader as log_reader
 from clewline.serve.predict import predict
 from clewline.serve.request.predict_request import PredictRequest, PredictResponse
@@ -189,6 +190,51 @@ def test_an_unloaded_endpoint_answers_no_more_here_and_in_other_servers(
             await endpoints.load("incme")
 
     run(project, test)
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The revisions that were closed, in order."""
+    closed: list[str] = []
+    close = LoadedRevision.close
+
+    def noting(loaded: LoadedRevision) -> None:
+        close(loaded)
+        closed.append(loaded.ref)
+
+    monkeypatch.setattr(LoadedRevision, "close", noting)
+    return closed
+
+
+def test_what_was_unloaded_or_replaced_is_closed_when_nobody_uses_it(
+    project: Project, closed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints_module, "WATCH_S", 0.02)
+
+    async def test(endpoints: EndpointServer) -> None:
+        used = endpoints.get("income").serving
+        assert used is not None
+        used.users += 1  # as a request under way
+        await endpoints.unload("income")
+        await endpoints.load("income")
+        assert closed == []
+        used.release()
+        await wait_until(lambda: closed == ["income#1"])
+        add(project, "income", number=2)
+        await wait_until(lambda: closed == ["income#1"] * 2)
+        assert endpoints.get("income").state == "ready"
+
+    run(project, test)
+    assert sorted(closed[2:]) == ["income#2", "sure#1"]
+
+
+def test_what_was_evicted_is_closed(crowded: Project, closed: list[str]) -> None:
+    async def test(endpoints: EndpointServer) -> None:
+        for name in ("e01", "e02"):
+            assert isinstance(await asked(endpoints, name), PredictResponse)
+        await wait_until(lambda: closed == ["e01#1"])
+
+    run(crowded, test, model_bytes=1)
 
 
 def test_a_failed_endpoint_answers_its_reason_until_another_revision_goes_live(

@@ -46,6 +46,9 @@ SIGNATURE = Signature(
 )
 CHECKER = Checker(SIGNATURE)
 BOUNDED = Checker(SIGNATURE, AcceptedLimits({"age": AcceptedFieldLimits(bounds=(17.0, 90.0))}))
+LEVELLED = Checker(
+    SIGNATURE, AcceptedLimits({"job": AcceptedFieldLimits(levels=("nurse", "smith"))})
+)
 ROW: dict[str, Any] = {
     "age": 39, "job": "nurse", "note": "", "hours": 40.5, "away": True,
     "since": "2024-05-01T12:00:00Z", "face": [[1.0, 2.0], [3.0, 4.0]],
@@ -153,6 +156,18 @@ def test_accepted_bounds_refuse_and_proposed_ones_do_not(format):
     with pytest.raises(InvalidInput) as refused:
         read(format, body, checker=BOUNDED)
     assert [(p.row, p.field, p.value) for p in refused.value.fields] == [(1, "age", 140)]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_accepted_levels_refuse_and_every_row_is_named(format):
+    rows = [ROW, ROW | {"job": "pilot"}, ROW | {"job": "smith"}, ROW | {"job": "pilot"}]
+    assert len(read(format, WRITERS[format](rows))) == 4
+    with pytest.raises(InvalidInput) as refused:
+        read(format, WRITERS[format](rows), checker=LEVELLED)
+    assert [(p.row, p.field, p.value) for p in refused.value.fields] == [
+        (1, "job", "pilot"),
+        (3, "job", "pilot"),
+    ]
 
 
 @pytest.mark.parametrize("format", FORMATS)

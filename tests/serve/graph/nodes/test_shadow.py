@@ -181,6 +181,22 @@ def test_numbers_agree_within_a_millionth_and_arrays_by_their_greatest_differenc
     assert (agrees.tolist(), differences.tolist()) == ([False, False], [0.5, 0.5])
 
 
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_group_is_closed_once_nobody_waits_for_its_shadows(
+    tmp_path: Path, grow: Grow, asked: bool, is_closed: bool
+) -> None:
+    shadows, tree = ShadowRunner(tmp_path), score("a")
+    node = grow(shadowed(same=tree), shadowing=shadows)
+    if asked:
+        node.answer(batch([1.0]))
+    if is_closed:
+        shadows.close()
+    node.close()
+    shadows.close()
+    assert tree["closed"] == 1
+
+
 def test_a_shadow_that_ends_the_process_does_not_end_the_others(tmp_path: Path, grow: Grow) -> None:
     shadows = ShadowRunner(tmp_path)
     leaves = {"kind": "transform", "name": "leaves", "function": "nodes.py:leaves",
