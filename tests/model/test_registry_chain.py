@@ -16,7 +16,7 @@ from clewline.model import registry_chain, seal
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
 from clewline.model.seal import Sealer
-from clewline.model.verify import verify
+from clewline.model.verify import RecordProblem, Verification, VersionCheck, verify
 from clewline.project import Project
 from clewline.store.records import ChainEntry
 
@@ -113,6 +113,20 @@ def test_a_record_without_a_link_is_found(registry: Registry) -> None:
     assert messages(registry) == [NO_LINK.format("alias income@champion")]
     _sql(registry, "DELETE FROM chain_entry WHERE seq = 2")
     assert NO_LINK.format("model version income@2") in messages(registry)
+
+
+def test_any_problem_makes_a_verification_unsound() -> None:
+    good, bad = VersionCheck("income@1", None), VersionCheck("income@2", "a file was changed")
+    record = RecordProblem("The alias was moved.", "Move it back.", unsealed=False)
+
+    def sound(**found: Any) -> bool:
+        nothing: dict[str, Any] = {"versions": [good], "links": 1, "anchors": 0, "problems": []}
+        return Verification(**(nothing | found)).sound
+
+    assert sound()
+    assert not sound(versions=[good, bad])
+    assert not sound(problems=["link 1 is missing"])
+    assert not sound(records=[record])
 
 
 def test_an_alias_moved_behind_the_registry_is_found(registry: Registry) -> None:

@@ -89,3 +89,11 @@ def test_bits_that_depend_on_the_batch_are_noticed():
 
     rows = Columns(np.full((40, 1), 1e-3), np.empty((40, 0), dtype=object))
     assert not same_bits(Swayed().predict, rows, calls=10)
+
+
+def test_an_integer_field_gets_the_integers_on_both_sides_of_a_threshold() -> None:
+    output = Output(name="y", task="regression")
+    signature = Signature(fields=(Field(name="a", kind="integer"),), output=output)
+    rows = Columns(np.array([[7.0], [9.0]]), np.empty((2, 0), object))
+    made = synthetic_rows(rows, signature, [(0, 2.5), (0, -1.0)], {})["split thresholds"]
+    assert {2.0, 3.0, -1.0, 0.0} <= set(made.numbers[:, 0].tolist())

@@ -158,6 +158,24 @@ def test_accepted_bounds_refuse_and_proposed_ones_do_not(format):
     assert [(p.row, p.field, p.value) for p in refused.value.fields] == [(1, "age", 140)]
 
 
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("other", ["1.5", "1"])
+def test_a_whole_number_of_csv_that_no_float_holds_is_never_rounded(sign, other):
+    rows = [ROW, ROW]
+    wanted = int(f"{sign}9007199254740993")
+    head, first, second = as_csv(rows).split(b"\n")[:3]
+    place = head.split(b",").index(b"hours")
+    lines = [first.split(b","), second.split(b",")]
+    lines[0][place], lines[1][place] = other.encode(), str(wanted).encode()
+    body = b"\n".join([head, *map(b",".join, lines)])
+    with pytest.raises(InvalidInput) as refused:
+        read(CSV, body)
+    with pytest.raises(InvalidInput) as refused_json:
+        from_json([ROW | {"hours": float(other)}, ROW | {"hours": wanted}])
+    assert [(p.row, p.field) for p in refused.value.fields] == [(1, "hours")]
+    assert [(p.row, p.field) for p in refused_json.value.fields] == [(1, "hours")]
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_accepted_levels_refuse_and_every_row_is_named(format):
     rows = [ROW, ROW | {"job": "pilot"}, ROW | {"job": "smith"}, ROW | {"job": "pilot"}]
