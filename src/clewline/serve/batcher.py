@@ -44,11 +44,15 @@ logger = logging.getLogger(__name__)
 BATCH_ROWS = 512
 """Maximum rows of a batch, however quick the model is."""
 LARGE_ROWS = 64
-"""Calls with this many rows are computed on a thread, so that the next call is read meanwhile."""
+"""Calls with this many rows are computed on a thread, so that the next call is read meanwhile …"""
+LARGE_BYTES = 64 << 10
+"""… and so are calls with a longer body: their rows take longer than the learned cost says."""
 IN_FLIGHT = 2
 """Maximum large batches on threads: one is prepared while the model computes the other."""
 LONG_ROWS = 1024
-"""Frames with more rows are written by the log's thread, because that takes milliseconds."""
+"""Frames with more rows are written by the log's thread, because that takes milliseconds …"""
+LONG_BYTES = 1 << 20
+"""… and so are frames with more bytes of bodies."""
 BATCH_S = 0.005
 """How long a batch should take: the neighbours of a large request wait for this long."""
 INLINE_S = 0.006
@@ -218,7 +222,8 @@ class Batcher:
                 retry_after_s=wait_s,
             )
         self.rows += rows
-        queue = self._large if rows >= LARGE_ROWS else self._small
+        is_large = rows >= LARGE_ROWS or len(call.part.body) > LARGE_BYTES
+        queue = self._large if is_large else self._small
         queue.append(_Piece(call, 0, rows))
         self._schedule()
 
@@ -420,10 +425,12 @@ class Batcher:
         """Log calls that are answered completely, and finish them when they are in the log."""
         if len(calls) == 1:
             ids, answers, traces = calls[0].ids, calls[0].answers, calls[0].traces
+            size = len(calls[0].part.body)
         else:
             ids = [id_ for call in calls for id_ in call.ids]
             answers = [answer for call in calls for answer in call.answers]
             traces = [trace for call in calls for trace in call.traces]
+            size = sum([len(call.part.body) for call in calls])
         start = time.perf_counter()
         self._unlogged += 1
 
@@ -434,7 +441,8 @@ class Batcher:
             frame = self._predictor.frame(
                 BatchAnswer(ids, answers, traces), [call.part for call in calls]
             )
-            quick = self._durability == "process" and len(ids) <= LONG_ROWS
+            is_short = len(ids) <= LONG_ROWS and size <= LONG_BYTES
+            quick = is_short and self._durability == "process"
             if not (quick and self._log.write_now(frame)):
                 self._log.append(frame, self._durability, appended)
                 return

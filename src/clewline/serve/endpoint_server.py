@@ -66,7 +66,7 @@ DRAIN_S = 30.0
 """How long a stopping server waits for requests under way."""
 MIN_CLOSE_S = 2.0
 """Minimum time for closing, however long the draining took."""
-NEAR = 500
+NEAR = 100
 """Maximum names that are compared to find the nearest one."""
 PLUG_INS = ("clewline.families", "clewline.formats", "clewline.nodes", "clewline.routers")
 """Groups of entry points with types that a server decodes."""
@@ -172,7 +172,7 @@ class EndpointServer:
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines()
         self._is_open = True
-        self.body_queue = BodyQueue()
+        self.body_queue = BodyQueue(self.threads)
         self._store = self._opened.enter_context(Store.open(self.project.store_root, write=False))
         for name in self._names or ():
             revisions.require_live(self._store.catalog, name)

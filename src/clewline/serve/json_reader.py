@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
+from math import prod
 from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from clewline.errors import FieldProblem, InvalidInput, MalformedInput
+from clewline.errors import BodyTooLarge, FieldProblem, InvalidInput, MalformedInput
 from clewline.serve.formats.body_format import RequestRows, too_many_rows
+from clewline.serve.request.body_queue import Reading
 from clewline.signature import json_rows
 from clewline.signature.accepted_limits import accepted_from_builtins
 from clewline.signature.check import Checker, refused_rows
@@ -27,11 +30,22 @@ from clewline.signature.row_type import is_matchable
 MAX_ROWS = 10_000
 SMALL_BYTES = 32 << 10
 """A body up to this size is read at once, in well under a millisecond."""
-PORTION_ROWS = 256
+PORTION_BYTES = 32 << 10
+"""Bytes of rows that are read at once. A row may be longer …"""
+LARGE_BYTES = 2 * PORTION_BYTES
+"""… and is read on a thread if it is longer than this."""
+HUGE_BYTES = 1 << 20
+"""A body over this size is taken apart on a thread."""
+SPARE_VALUES = 1000
+"""Keys and values beside its fields that a longer row may have, so that each is named."""
 
 _SHAPE = 'Send {"rows": [{…}, …]}, or one row as an object.'
-_ENVELOPE = re.compile(rb'\s*\{\s*"(?:rows|entities)"\s*:')
+_SPACE = b" \t\r\n"
+_FIRST_KEY = re.compile(rb'\s*\{\s*"(rows|entities)"\s*:\s*')
+_NEXT_KEY = re.compile(rb'\s*,\s*"(rows|entities)"\s*:\s*')
+_END = re.compile(rb"\s*\}\s*")
 _OBJECTS = re.compile(rb"\[\s*\{")
+_BETWEEN_OBJECTS = re.compile(rb"\}\s*,\s*\{")
 _BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -59,7 +73,10 @@ class JsonReader:
     def __init__(self, checker: Checker, *, max_rows: int = MAX_ROWS) -> None:
         self.checker = checker
         self._max_rows = max_rows
-        self._fields = {field.name for field in checker.signature.fields}
+        fields = checker.signature.fields
+        self._fields = {field.name for field in fields}
+        # Each element of a tensor counts, and the array around it.
+        self._elements = 2 * sum(prod(f.shape or ()) for f in fields if f.kind == "tensor")
         # The decoder of the fast pass; None if msgspec cannot match a field's name.
         self._decode: Callable[[bytes], Any] | None = None
         if all(map(is_matchable, self._fields)):
@@ -87,45 +104,81 @@ class JsonReader:
             except _BAD_JSON:
                 return self._read_exactly(body)
             rows, entities = envelope.rows, envelope.entities
-            keys, quotes = (1, 2) if entities is None else (2, 4 + 2 * len(entities))
-            if rows and not self.checker.suspicious(body, rows, quotes=quotes, keys=keys):
+            quotes = 2 if entities is None else 4 + 2 * len(entities)
+            if rows and not self.checker.suspicious(body, rows, quotes=quotes):
                 return self._rows(rows, entities)
         return self._read_exactly(body)
 
-    def read_large(self, body: bytes) -> Iterator[RequestRows | None]:
+    def read_large(self, body: bytes) -> Reading:
         """
         Read a large body: yield None after each portion of the work, and the rows at the end.
 
+        A row of more than `LARGE_BYTES` is work for a thread.
+
         Raises:
             MalformedInput, TooManyRows, InvalidInput: As `read`.
+            BodyTooLarge: A row has far more values than the fields of the signature.
         """
-        if not self._is_envelope(body):
-            yield RequestRows(self._read_bare_row(body))
-            return
-        parts = _envelope_parts(body)
-        entities = _decode_entities(parts)
+        open_body = partial(self._open, body, self._max_rows)
+        if len(body) > HUGE_BYTES:
+            portions, entities = (yield open_body).result()
+        else:
+            portions, entities = open_body()
         yield None
         rows: list[Any] = []
         problems: list[FieldProblem] = []
         count = 0
-        elements = _decode_elements(parts)
-        if len(elements) > self._max_rows:
-            raise too_many_rows(self._max_rows)
-        yield None
-        for size, array in _portions(elements, PORTION_ROWS):
+        for some in portions:
+            if some is None:
+                some = (yield partial(next, portions)).result()
+            decode = partial(self._decode_portion, some, count)
             try:
-                rows += self.checker.decode(array)
+                rows += (yield decode).result() if _is_large(some[0]) else decode()
             except InvalidInput as error:
                 if not error.fields:
                     raise
                 problems += [
                     msgspec.structs.replace(each, row=each.row + count) for each in error.fields
                 ]
-            count += size
+            count += len(some)
+            if count > self._max_rows:
+                raise too_many_rows(self._max_rows)
             yield None
+            if len(problems) >= json_rows.MOST_PROBLEMS:
+                break
         if problems:
             raise refused_rows(problems, count)
         yield self._rows(rows, entities)
+
+    def _open(
+        self, body: bytes, max_rows: int
+    ) -> tuple[Iterator[list[msgspec.Raw] | None], list[str] | None]:
+        """Return the portions of a body as `_portions` cuts them, and its entities."""
+        if self._is_envelope(body):
+            parts = _envelope_parts(body)
+            return _portions(parts, max_rows), _decode_entities(parts, max_rows)
+        if not body.lstrip(_SPACE).startswith(b"{"):
+            self._read_bare_row(body)
+        return iter([[msgspec.Raw(body)]]), None
+
+    def _decode_portion(self, rows: list[msgspec.Raw], first: int) -> list[Any]:
+        """Check rows as they came; `first` is the number of the first one."""
+        if _is_large(rows[0]):
+            self._require_few_values(rows[0], first)
+        return self.checker.decode(_array(rows))
+
+    def _require_few_values(self, row: msgspec.Raw, number: int) -> None:
+        """Accept a row that has not many more keys, texts and elements than its fields hold."""
+        data, fields = bytes(row), len(self.checker.rules)
+        most = 2 * fields + self._elements + SPARE_VALUES
+        found = json_rows.count_quotes(data) // 2
+        if found <= most and (found := json_rows.count_values(data)) > most:
+            found = json_rows.count_values(json_rows.without_strings(data))
+        if found > most:
+            raise BodyTooLarge(
+                f"Row {number} has {found} keys and values or more, for {fields} fields.",
+                "Send each field of the signature once, and nothing else.",
+            )
 
     def pieces(
         self, body: bytes, piece_rows: int, max_rows: int
@@ -139,24 +192,29 @@ class JsonReader:
         Raises:
             MalformedInput: The body has no rows, or not one entity for each row.
             TooManyRows: There are more than `max_rows` rows.
+            BodyTooLarge: A row has far more values than the fields of the signature.
         """
-        if not self._is_envelope(body):
-            if not body.lstrip(b" \t\r\n").startswith(b"{"):
-                self._read_bare_row(body)
-            return [b"[%b]" % body], None
-        parts = _envelope_parts(body)
-        entities, elements = _decode_entities(parts), _decode_elements(parts)
-        if len(elements) > max_rows:
-            raise too_many_rows(max_rows)
-        if entities is not None and len(entities) != len(elements):
-            raise _wrong_entity_count(len(entities), len(elements))
-        return [array for _, array in _portions(elements, piece_rows)], entities
+        portions, entities = self._open(body, max_rows)
+        rows: list[msgspec.Raw] = []
+        for some in portions:
+            rows += some or ()
+            if len(rows) > max_rows:
+                raise too_many_rows(max_rows)
+        if entities is not None and len(entities) != len(rows):
+            raise _wrong_entity_count(len(entities), len(rows))
+        for number, row in enumerate(rows):
+            if _is_large(row):
+                self._require_few_values(row, number)
+        starts = range(0, len(rows), piece_rows)
+        return [_array(rows[start : start + piece_rows]) for start in starts], entities
 
     def _is_envelope(self, body: bytes) -> bool:
-        if not body.startswith(b'{"rows":[') and _ENVELOPE.match(body) is None:
+        if not body.startswith(b'{"rows":[') and _FIRST_KEY.match(body) is None:
             return False
         if self._fields.isdisjoint(("rows", "entities")):
             return True
+        if json_rows.count_quotes(body) > 4 * len(self._fields) + 2 * SPARE_VALUES:
+            return True  # a row has fewer keys and texts
         # A field is called `rows` or `entities`: the other fields tell a bare row apart.
         try:
             found = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
@@ -167,9 +225,10 @@ class JsonReader:
         return has_rows or not self._fields <= found.keys()
 
     def _read_bare_row(self, body: bytes) -> list[Any]:
-        if body.lstrip(b" \t\r\n").startswith(b"{"):
+        if body.lstrip(_SPACE).startswith(b"{"):
             return self.checker.decode(body)
-        json_rows.parse_exactly(body)
+        if len(body) <= SMALL_BYTES:
+            json_rows.parse_exactly(body)  # says where it is not JSON, if so
         raise MalformedInput(f"The body is not an object: {_start(body)}.", _SHAPE)
 
     def _read_exactly(self, body: bytes) -> RequestRows:
@@ -201,7 +260,7 @@ class JsonReader:
 
 class _EnvelopeParts(msgspec.Struct, forbid_unknown_fields=True):
     rows: msgspec.Raw
-    entities: msgspec.Raw = msgspec.Raw(b"null")
+    entities: msgspec.Raw = msgspec.Raw()
 
 
 _decode_parts = msgspec.json.Decoder(_EnvelopeParts).decode
@@ -215,44 +274,113 @@ def _envelope_parts(body: bytes) -> _EnvelopeParts:
         raise MalformedInput(f"The body does not have rows: {error}.", _SHAPE) from error
     except _BAD_JSON as error:
         raise _not_json(error) from error
-    # msgspec keeps the last of repeated keys; then there is much text outside of both parts.
-    rest = len(body) - len(bytes(parts.rows)) - len(bytes(parts.entities))
-    if (
-        rest > len(b'{"rows":,"entities":}')
-        and max(body.count(b'"rows"'), body.count(b'"entities"')) > 1
-    ):
-        keys = [key for key, _ in json_rows.parse_exactly(body)]
-        if len(keys) > len(set(keys)):
-            raise _wrong_keys(keys)
+    if not _has_both_once(body, bytes(parts.rows), bytes(parts.entities)):
+        raise MalformedInput("The body has rows or entities more than once.", _SHAPE)
     return parts
 
 
-def _decode_entities(parts: _EnvelopeParts) -> list[str] | None:
+def _has_both_once(body: bytes, rows: bytes, entities: bytes) -> bool:
+    """Return whether an envelope has no key twice: msgspec keeps the last of repeated ones."""
+    values = {b"rows": rows, b"entities": entities}
+    place, key = 0, _FIRST_KEY.match(body)
+    while key is not None and body.startswith(values[key[1]], key.end()):
+        place = key.end() + len(values.pop(key[1]))
+        key = _NEXT_KEY.match(body, place)
+        if key is not None and key[1] not in values:
+            return False
+    if key is None and _END.fullmatch(body, place) is not None:
+        return True
+    # A key that is repeated, or is written with escapes: look at what stands beside the values.
+    rest = body.replace(rows, b"0", 1)
+    if entities:
+        rest = rest.replace(entities, b"0", 1)
+    rest = rest.translate(None, _SPACE)
+    if len(rest) > SMALL_BYTES:
+        return False
+    pairs = json_rows.parse_exactly(rest)
+    return len(dict(pairs)) == len(pairs)
+
+
+def _decode_entities(parts: _EnvelopeParts, max_rows: int) -> list[str] | None:
+    data = bytes(parts.entities) or b"null"
+    if json_rows.count_quotes(data) > 4 * max_rows:
+        raise MalformedInput(f"There are more than {max_rows} entities.", _SHAPE)
     try:
-        return msgspec.json.decode(parts.entities, type=list[str] | None)
+        return msgspec.json.decode(data, type=list[str] | None)
     except _BAD_JSON as error:
         raise _wrong_entities() from error
 
 
-def _decode_elements(parts: _EnvelopeParts) -> list[msgspec.Raw]:
-    """Return the elements of `rows`, at least one, without reading them."""
+class _AnyObject(msgspec.Struct):
+    """An object of which nothing is kept."""
+
+
+_decode_raw_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_skip_objects = msgspec.json.Decoder(list[_AnyObject]).decode
+
+
+def _portions(parts: _EnvelopeParts, max_rows: int) -> Iterator[list[msgspec.Raw] | None]:
+    """
+    Cut the list `rows` into portions of up to `LARGE_BYTES`, or of one row that is longer.
+
+    Yield None if it takes long to find the next portion.
+
+    A place between two rows is found by its brackets. Within a string or a deeper value, what
+    stands before the place is not valid JSON, and the next place is looked for.
+
+    Raises:
+        MalformedInput: It is not a list, or is empty.
+        TooManyRows: There are more than `max_rows` rows where none can be told from the next.
+    """
     data = bytes(parts.rows)
     if not data.startswith(b"["):
         raise MalformedInput(f"rows is not a list: it begins with {_start(data)}.", _SHAPE)
-    try:
-        found = msgspec.json.decode(data, type=list[msgspec.Raw])
-    except _BAD_JSON as error:
-        raise _not_json(error) from error
-    if not found:
-        raise _no_rows()
-    return found
+    place, size = 1, PORTION_BYTES
+    while True:
+        cut = _BETWEEN_OBJECTS.search(data, place + size, place + 2 * size)
+        if cut is None and place + 2 * size < len(data):
+            yield None
+            cut = _BETWEEN_OBJECTS.search(data, place + size)
+        end = len(data) - 1 if cut is None else cut.start() + 1
+        array = b"[%b]" % data[place:end]
+        try:
+            if len(array) > LARGE_BYTES and len(_skip_objects(array)) > max_rows:
+                raise too_many_rows(max_rows)
+            rows = _decode_raw_rows(array)
+        except _BAD_JSON as error:
+            if isinstance(error, msgspec.ValidationError):
+                raise MalformedInput(f"rows has more than objects: {error}.", _SHAPE) from error
+            if cut is None:
+                raise _not_json(error) from error
+            size = 2 * (end - place)
+            continue
+        if not rows:
+            raise _no_rows()
+        yield from _regrouped(rows) if len(array) > LARGE_BYTES else (rows,)
+        if cut is None:
+            return
+        place, size = cut.end() - 1, PORTION_BYTES
 
 
-def _portions(rows: list[msgspec.Raw], size: int) -> Iterator[tuple[int, bytes]]:
-    """Cut rows into JSON arrays of up to `size` rows; yield the number of rows and the array."""
-    for start in range(0, len(rows), size):
-        some = rows[start : start + size]
-        yield len(some), b"[%b]" % b",".join(map(bytes, some))
+def _regrouped(rows: list[msgspec.Raw]) -> Iterator[list[msgspec.Raw]]:
+    """Group rows of which some are long."""
+    group: list[msgspec.Raw] = []
+    size = 0
+    for row in rows:
+        if group and size + len(row) > PORTION_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += len(row)
+    yield group
+
+
+def _is_large(row: msgspec.Raw) -> bool:
+    return len(row) > LARGE_BYTES
+
+
+def _array(rows: list[msgspec.Raw]) -> bytes:
+    return b"[%b]" % b",".join(map(bytes, rows))
 
 
 def _is_loggable_string(value: Any) -> bool:

@@ -22,12 +22,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.errors import FieldProblem, InvalidInput, MalformedInput
+from clewline.errors import BodyTooLarge, FieldProblem, InvalidInput, MalformedInput
 from clewline.signature import json_rows
 from clewline.signature.accepted_limits import AcceptedLimits, field_rules
 from clewline.signature.columns import Columns
 from clewline.signature.field import Flag, Signature
 from clewline.signature.field_rules import EXACT, FieldRule, bounds_in_kind, value_in_kind
+from clewline.signature.json_rows import MOST_VALUES
 from clewline.signature.row_type import row_type
 from clewline.signature.table_reader import read_table
 from clewline.signature.timestamps import to_microseconds
@@ -100,11 +101,18 @@ class Checker:
         Raises:
             MalformedInput: The body is not JSON, or holds no rows.
             InvalidInput: Rows are refused; names every bad row and field.
+            BodyTooLarge: Rows are refused, and there are more than `MOST_VALUES` values.
         """
         rows = self._decode_fast(body)
-        if not rows or self.suspicious(body, rows):
-            return self.settle(json_rows.parse_exactly(body))
-        return rows
+        if rows and not self.suspicious(body, rows):
+            return rows
+        if len(body) > MOST_VALUES and json_rows.count_values(body) > MOST_VALUES:
+            raise BodyTooLarge(
+                f"Rows in the {len(body)} bytes are refused, and they have more than "
+                f"{MOST_VALUES} values: too many to name each bad one.",
+                "Send fewer values at once.",
+            )
+        return self.settle(json_rows.parse_exactly(body))
 
     def _decode_fast(self, body: bytes) -> list[Row] | None:
         if self._many is None or self._one is None:
@@ -126,30 +134,24 @@ class Checker:
             raise MalformedInput("There are no rows.", "Send at least one.")
         return [self.row_type(*row) for row in good]
 
-    def suspicious(
-        self, body: bytes, rows: Sequence[Row], *, quotes: int = 0, keys: int = 0
-    ) -> bool:
+    def suspicious(self, body: bytes, rows: Sequence[Row], *, quotes: int = 0) -> bool:
         """
         Return whether decoded rows still need the exact pass.
 
         msgspec silently keeps the last of repeated keys. Every key and every string has two
-        quotation marks, so their number shows a repetition. If it differs (a string may hold
-        escaped ones), the keys are counted.
+        quotation marks, so their number shows a repetition.
 
         Args:
             body: The JSON that `rows` were decoded from.
             rows: All rows in it.
             quotes: Quotation marks in the body outside of the rows.
-            keys: Keys in the body outside of the rows.
         """
         if self._datetimes and any(map(self._is_inexact, rows)):
             return True
         nulls = 0
         if self._nullable and b"null" in body and any(map(_HAS_NONE, map(_astuple, rows))):
             nulls = sum(getattr(row, name) is None for row in rows for name in self._nullable)
-        if body.count(b'"') == quotes + len(rows) * self._quotes - 2 * nulls:
-            return False
-        return json_rows.count_keys(body) - keys != len(rows) * len(self.rules)
+        return json_rows.count_quotes(body) != quotes + len(rows) * self._quotes - 2 * nulls
 
     def _is_inexact(self, row: Row) -> bool:
         """Return whether a date-time may be rounded by float64, or is outside accepted bounds."""

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 import tracemalloc
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from support import wait_for
 
 from clewline.errors import Conflict
+from clewline.protocols.http.connection import MAX_REQUESTS_A_TURN
 from clewline.protocols.http.server import HttpServer
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -273,6 +275,22 @@ def test_more_pipelined_requests_than_allowed_wait_and_none_is_lost(serve, conne
     caller = connect(server)
     caller.send(GET * 500)
     assert [caller.answer()[0] for _ in range(500)] == [200] * 500
+
+
+def test_one_turn_of_the_loop_handles_few_of_many_pipelined_requests(server, caller):
+    turns = []
+
+    def turn():
+        turns.append(server.echo.handled)
+        if turns[-1] < 2000:
+            server.loop.call_soon(turn)
+
+    server.call(turn)
+    caller.send(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n" * 2000)
+    for _ in range(2000):
+        assert caller.answer()[0] == 200
+    wait_for(lambda: turns[-1] == 2000)
+    assert max(later - before for before, later in pairwise(turns)) <= 2 * MAX_REQUESTS_A_TURN
 
 
 def test_connections_beyond_the_limit_are_told(serve, connect):

@@ -107,7 +107,7 @@ REFUSED = {
 TOO_MANY = {
     "10,001 rows": {"rows": [ROW] * 10_001},
     "10,001 small rows": b'{"rows": [' + b"1," * 10_000 + b"1]}",
-    "a million small rows": b'{"rows": [' + b"1," * 1_000_000 + b"1]}",
+    "a million small rows": b'{"rows": [' + b"{}," * 1_000_000 + b"{}]}",
 }
 BAD = [
     *[(body, 400, "malformed_input") for body in MALFORMED.values()],
@@ -146,8 +146,8 @@ def test_a_row_of_a_hundred_thousand_strange_or_repeated_keys_is_refused_soon(in
     for row in (strange, repeated):
         for body in (b"{%b}" % row, b'{"rows":[{%b}]}' % row):
             status, answer, _ = income.predict(body)
-            assert status == 422
-            assert len(answer["error"]["fields"]) == 10_000
+            assert status == 413
+            assert "Row 0 has 100000 keys" in answer["error"]["message"]
 
 
 def test_a_large_request_with_a_repeated_key_is_refused(income):

@@ -26,7 +26,12 @@ from clewline.errors import (
 )
 from clewline.serve.formats import arrow, parquet
 from clewline.serve.formats.body_format import ARROW, CSV, JSON_COLUMNS, PARQUET, load_format
-from clewline.serve.formats.columns import FormatDetails, require_charset, write_details
+from clewline.serve.formats.columns import (
+    MOST_COLUMNS,
+    FormatDetails,
+    require_charset,
+    write_details,
+)
 from clewline.serve.json_reader import JsonReader
 from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
@@ -378,6 +383,40 @@ def test_an_arrow_buffer_that_claims_to_be_huge_is_refused_before_it_is_decoded(
     pl.DataFrame({"nothing": [None] * 20_000_000}).write_ipc_stream(out)
     with pytest.raises((BodyTooLarge, TooManyRows)):
         read(ARROW, out.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("format", "body"),
+    [
+        (CSV, b"age\n" + b"\n" * 3_000_000),
+        (CSV, b"age\n" + b"," * 3_000_000),
+        (JSON_COLUMNS, b'{"columns":{"age":[%b1]}}' % (b"1," * 3_000_000)),
+        (JSON_COLUMNS, b'{"columns":{"age":[%b[]]}}' % (b"[]," * 3_000_000)),
+    ],
+)
+def test_more_values_than_are_read_in_one_go_are_refused_before_they_are_read(format, body):
+    with pytest.raises(BodyTooLarge):
+        read(format, body)
+
+
+@pytest.mark.parametrize("format", [CSV, ARROW, PARQUET])
+def test_a_table_of_very_many_columns_is_refused(format):
+    out = io.BytesIO()
+    frame = pl.DataFrame({f"c{number}": [1] for number in range(MOST_COLUMNS + 1)})
+    write = {CSV: frame.write_csv, ARROW: frame.write_ipc_stream, PARQUET: frame.write_parquet}
+    write[format](out)
+    with pytest.raises(MalformedInput, match=r"column|footer"):
+        read(format, out.getvalue())
+
+
+def test_arrow_messages_that_name_the_same_arrays_are_refused():
+    out = io.BytesIO()
+    frame = pl.DataFrame({f"c{number}": [] for number in range(3000)})
+    frame.write_ipc_stream(out)
+    schema, batch = arrow._stream_messages(out.getvalue())
+    end = batch.body + batch.size
+    with pytest.raises(MalformedInput, match="arrays and buffers"):
+        arrow.guard(out.getvalue()[:end] + out.getvalue()[schema.body : end] * 500, MAX_ROWS)
 
 
 # ---- whatever comes, only errors of ours

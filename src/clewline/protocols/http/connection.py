@@ -50,6 +50,8 @@ CHUNKING = 8
 SLOW_BYTES = 32 << 10
 """Bytes that a caller must read within `HttpLimits.write_s`, unless fewer are left."""
 HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[0-9A-Za-z:.%\-_~]+\])(?::[0-9]*)?")
+MAX_REQUESTS_A_TURN = 64
+"""Requests of one connection that are handled in one turn of the loop; others wait for the next."""
 MAX_KNOWN_HOSTS = 256
 MAX_KNOWN_HEADS = 1024
 MAX_KNOWN_HEAD_BYTES = 1024
@@ -177,6 +179,8 @@ class HttpConnection(asyncio.Protocol):
         self._half_closed = False
         self._paused_reading = False
         self._handling = False
+        self._handled = 0  # requests, since the data of this turn came
+        self._goes_on = False  # the next turn handles more
 
     # ---- input: from bytes to requests
 
@@ -202,6 +206,7 @@ class HttpConnection(asyncio.Protocol):
         """Parse, and handle every request that is whole."""
         if self._ignores_input:
             return
+        self._handled = 0
         was_reading, shared = self._reading, self.shared
         if was_reading is None:
             # A head that came before needs no parser.
@@ -476,6 +481,7 @@ class HttpConnection(asyncio.Protocol):
             self._handle_backlog()
         else:  # nearly always
             self._waiting.append(request)
+            self._handled += 1
             self._handle(request)
 
     def _handle(self, request: HttpRequest) -> None:
@@ -495,16 +501,25 @@ class HttpConnection(asyncio.Protocol):
         while self._backlog and self._has_room():
             request = self._backlog.popleft()
             self._waiting.append(request)
+            self._handled += 1
             if request.reply is None:
                 self._handle(request)
             else:
                 self.flush()  # a refusal, which waited for its turn
         self._handling = False
         self._pause_or_read()
+        if self._backlog and self._handled >= MAX_REQUESTS_A_TURN and not self._goes_on:
+            self._goes_on = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on, self._handled = False, 0
+        self._handle_backlog()
 
     def _has_room(self) -> bool:
         return (
             not self.is_full
+            and self._handled < MAX_REQUESTS_A_TURN
             and len(self._waiting) < self.limits.pipelined
             and self._waiting_bytes <= self.limits.body_bytes
         )

@@ -26,8 +26,8 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from clewline.errors import InvalidInput, MalformedInput
-from clewline.serve.formats.body_format import RequestRows
-from clewline.serve.formats.columns import first_repeated, require_count
+from clewline.serve.formats.body_format import RequestRows, require_few_values
+from clewline.serve.formats.columns import first_repeated, require_count, require_few_columns
 from clewline.serve.formats.json_formats import is_text
 from clewline.signature.check import Checker
 from clewline.signature.field import Field
@@ -48,6 +48,7 @@ class MlflowFormat:
 
     def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of a request."""
+        require_few_values(body)
         reader = _readers.get(checker)
         if reader is None:
             reader = _readers[checker] = MlflowReader(checker)
@@ -225,7 +226,7 @@ def _read_table(key: str, table: Any, scalars: frozenset[str]) -> list[Any]:
         raise MalformedInput(
             f"The columns of {key} are not strings.", "Name each column, or leave columns out."
         )
-    _check_unrepeated(columns)
+    _check_names(columns)
     for number, row in enumerate(rows):
         if type(row) is not list or len(row) != len(columns):
             raise MalformedInput(
@@ -245,7 +246,7 @@ def _read_rows_or_columns(key: str, data: Any, scalars: frozenset[str]) -> list[
     if not isinstance(data, JsonObject):
         return _read_list(key, data, scalars)
     names = [name for name, _ in data]
-    _check_unrepeated(names)
+    _check_names(names)
     are_lists = [type(column) is list for _, column in data]
     if not any(are_lists):
         return [data] if data else []
@@ -290,7 +291,8 @@ def _field_value(field: Field, value: Any) -> Any:
     return f"{day}T{minutes or '00:00'}{seconds or ':00'}Z"
 
 
-def _check_unrepeated(columns: Sequence[str]) -> None:
+def _check_names(columns: Sequence[str]) -> None:
+    require_few_columns(len(columns))
     if (twice := first_repeated(columns)) is not None:
         raise MalformedInput(
             f"The column {printable_text(twice)!r} is there more than once.", "Send each once."

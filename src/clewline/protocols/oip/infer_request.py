@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from clewline.errors import BodyTooLarge, MalformedInput
+from clewline.serve.formats.body_format import require_few_values
 from clewline.serve.formats.columns import first_repeated
 from clewline.signature.json_rows import JsonObject, parse_exactly
 
@@ -23,8 +24,6 @@ SHAPE = 'Send {"inputs": [{"name": …, "shape": […], "datatype": …, "data":
 SIZE = "binary_data_size"
 MOST_INPUTS = 16_384
 """Inputs of one request: as many as a CSV may have columns."""
-MOST_BRACKETS = 1 << 20
-"""Arrays and objects in the JSON of one request: reading more would take over 0.1 s at a time."""
 Parameters = dict[str, Any]
 
 
@@ -80,8 +79,7 @@ def decode_quickly(body: bytes, json_bytes: int | None) -> ParsedInferRequest | 
         json_bytes: The length of the JSON; None if the whole body is JSON.
 
     Raises:
-        BodyTooLarge: There are more than `MOST_BRACKETS` arrays and objects or `MOST_INPUTS`
-            inputs.
+        BodyTooLarge: There are more than `MOST_VALUES` values or `MOST_INPUTS` inputs.
         MalformedInput: The raw data is more or less than the inputs say.
     """
     text = _json_part(body, json_bytes)
@@ -132,7 +130,7 @@ def decode_options(body: bytes, json_bytes: int | None) -> InferOptions:
         BodyTooLarge, MalformedInput: As `decode_exactly`.
     """
     try:
-        return _decode_options(body if json_bytes is None else body[:json_bytes])
+        return _decode_options(_json_part(body, json_bytes))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return decode_exactly(body, json_bytes).request
 
@@ -192,11 +190,7 @@ def too_many_inputs(count: int) -> BodyTooLarge:
 
 def _json_part(body: bytes, json_bytes: int | None) -> bytes:
     text = body if json_bytes is None else body[:json_bytes]
-    if len(text) > MOST_BRACKETS and text.count(b"[") + text.count(b"{") > MOST_BRACKETS:
-        raise BodyTooLarge(
-            f"The JSON has more than {MOST_BRACKETS} arrays and objects.",
-            "Send flat data, raw tensors, or fewer rows at once.",
-        )
+    require_few_values(text)
     return text
 
 

@@ -16,11 +16,15 @@ from typing import Any
 
 import msgspec
 
-from clewline.errors import ClewlineError, MalformedInput, NotFound
+from clewline.errors import BodyTooLarge, ClewlineError, MalformedInput, NotFound
 from clewline.protocols.http.error_responses import error_response, unless_error
 from clewline.protocols.http.health import require_ready
 from clewline.protocols.http.request import HttpRequest, HttpResponse
-from clewline.protocols.http.request_headers import run_at_once_or_on_thread, when_read
+from clewline.protocols.http.request_headers import (
+    QUICK_BYTES,
+    run_at_once_or_on_thread,
+    when_read,
+)
 from clewline.protocols.http.route import (
     POST,
     READ,
@@ -315,7 +319,12 @@ def _route(
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """Read a body that may be left out."""
+    """Read a body that may be left out, and is small."""
+    if len(body) > QUICK_BYTES:
+        raise BodyTooLarge(
+            f"The body has {len(body)} bytes; the limit of this route is {QUICK_BYTES}.",
+            "Leave out what is not a parameter.",
+        )
     try:
         return msgspec.json.decode(body.strip() or b"{}", type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

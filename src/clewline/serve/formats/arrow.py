@@ -15,14 +15,17 @@ from functools import partial
 from typing import NamedTuple
 
 from clewline.serve.formats.body_format import too_many_rows
+from clewline.serve.formats.columns import MOST_COLUMNS
 from clewline.serve.formats.tables import TableFormat, malformed_table, require_small
 
 MAGIC = b"ARROW1"
 MOST_MESSAGES = 20_000
+MOST_ARRAYS = 1_000_000
+"""Arrays and buffers of all messages; several messages may name the same ones."""
 WHAT = "Arrow IPC"
 
 _CONTINUED = 0xFFFFFFFF
-_DICTIONARY, _BATCH = 2, 3
+_SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
 
 
 def guard(body: bytes, max_rows: int) -> None:
@@ -34,9 +37,11 @@ def guard(body: bytes, max_rows: int) -> None:
         TooManyRows: The batches have more than `max_rows` rows.
         BodyTooLarge: They hold more than is decoded.
     """
-    rows = values = size = 0
+    rows = values = size = arrays = 0
     try:
         for message in _file_messages(body) if body.startswith(MAGIC) else _stream_messages(body):
+            if message.kind == _SCHEMA and _vector_size(body, message.header, 1) > MOST_COLUMNS:
+                raise _malformed(f"it has more than {MOST_COLUMNS} columns")
             if message.kind not in (_DICTIONARY, _BATCH):
                 continue
             batch: int | None = message.header
@@ -48,6 +53,9 @@ def guard(body: bytes, max_rows: int) -> None:
                 rows += _int64(body, batch, 0)
             if rows > max_rows:
                 raise too_many_rows(max_rows)
+            arrays += _vector_size(body, batch, 1) + _vector_size(body, batch, 2)
+            if arrays > MOST_ARRAYS:
+                raise _malformed(f"it has more than {MOST_ARRAYS} arrays and buffers")
             for length in _lengths(body, batch, message):
                 values += length[0]
                 size += length[1]
@@ -172,13 +180,16 @@ def _table(data: bytes, table: int, number: int) -> int | None:
 
 def _structs(data: bytes, table: int, number: int, size: int = 16) -> range:
     """Return the places of a vector of structs."""
-    vector = _table(data, table, number)
-    if vector is None:
-        return range(0)
-    end = vector + 4 + size * _uint32(data, vector)
-    if end > len(data):
+    count = _vector_size(data, table, number)
+    start = (_table(data, table, number) or 0) + 4
+    if start + size * count > len(data):
         raise _malformed("a vector is longer than the body")
-    return range(vector + 4, end, size)
+    return range(start, start + size * count, size)
+
+
+def _vector_size(data: bytes, table: int, number: int) -> int:
+    vector = _table(data, table, number)
+    return 0 if vector is None else _uint32(data, vector)
 
 
 _malformed = partial(malformed_table, WHAT)

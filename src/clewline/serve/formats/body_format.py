@@ -14,8 +14,9 @@ from typing import Protocol
 import msgspec
 
 from clewline.entry_points import load_entry_point
-from clewline.errors import IntegrityError, NotSupported, TooManyRows
+from clewline.errors import BodyTooLarge, IntegrityError, NotSupported, TooManyRows
 from clewline.signature.check import Checker, Row
+from clewline.signature.json_rows import MOST_VALUES, count_values
 
 GROUP = "clewline.formats"
 """The entry point group: name of a format → an object with the methods of `BodyFormat`."""
@@ -88,3 +89,17 @@ def too_many_rows(max_rows: int) -> TooManyRows:
     return TooManyRows(
         f"There are more than {max_rows} rows in the request.", "Send them in several requests."
     )
+
+
+def require_few_values(body: bytes) -> None:
+    """
+    Accept JSON that is read in one go.
+
+    Raises:
+        BodyTooLarge: It has more than `MOST_VALUES` values; commas in strings count too.
+    """
+    if len(body) > MOST_VALUES and (values := count_values(body)) > MOST_VALUES:
+        raise BodyTooLarge(
+            f"The JSON has {values} values; the limit is {MOST_VALUES}.",
+            "Send fewer rows at once.",
+        )

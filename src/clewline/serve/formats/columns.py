@@ -23,11 +23,11 @@ from clewline.signature.field_rules import (
     is_encodable,
     printable_text,
 )
-from clewline.signature.json_rows import NameSuggestions, printable_json
+from clewline.signature.json_rows import MOST_PROBLEMS, NameSuggestions, printable_json
 
 CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16")
-MOST_PROBLEMS = 10_000
-"""Bad values of one column that an error names."""
+MOST_COLUMNS = 16_384
+"""Columns of one table."""
 
 _SAFE = math.nextafter(EXACT, 0.0)
 
@@ -85,11 +85,12 @@ def rows_from_columns(
         entities: The entity of each row.
 
     Raises:
-        MalformedInput: There are no rows, or not one entity per row.
+        MalformedInput: There are no rows, more than `MOST_COLUMNS`, or not one entity per row.
         TooManyRows: There are more than `max_rows`.
         InvalidInput: Columns are missing or unknown, or values are refused; `fields` names each.
     """
     require_count(count, max_rows)
+    require_few_columns(len(values))
     rules = {rule.field.name: rule for rule in checker.rules}
     problems = [
         FieldProblem(0, name, None, f"{rule.expected}; the column is missing")
@@ -117,6 +118,14 @@ def require_count(count: int, max_rows: int) -> None:
         raise MalformedInput("There are no rows.", "Send at least one.")
     if count > max_rows:
         raise too_many_rows(max_rows)
+
+
+def require_few_columns(count: int) -> None:
+    """Raise `MalformedInput` if a table has more than `MOST_COLUMNS`."""
+    if count > MOST_COLUMNS:
+        raise MalformedInput(
+            f"There are {count} columns; the limit is {MOST_COLUMNS}.", "Send one for each field."
+        )
 
 
 def with_entities(rows: list[Any], entities: list[str] | None) -> RequestRows:

@@ -19,22 +19,22 @@ from typing import Any
 
 import msgspec
 
-from clewline.errors import MalformedInput
+from clewline.errors import BodyTooLarge, MalformedInput
 from clewline.serve.formats.body_format import RequestRows, too_many_rows
 from clewline.serve.formats.columns import (
     FormatDetails,
     first_repeated,
     read_details,
+    require_few_columns,
     rows_from_columns,
     take_entities,
 )
 from clewline.signature.check import Checker
 from clewline.signature.field_rules import EXACT, FieldRule, UnrepresentableNumber, printable_text
-from clewline.signature.json_rows import parse_exactly
+from clewline.signature.json_rows import MOST_VALUES, parse_exactly
 
 LONGEST_CELL = 16 << 20
 """Characters of one cell: as many as a body may have bytes."""
-MOST_COLUMNS = 16_384
 LONGEST_NUMBER = 310
 """Digits; an integer with more is beyond every float64."""
 
@@ -83,6 +83,7 @@ def _lines(body: bytes, details: FormatDetails, max_rows: int) -> tuple[list[str
     Raises:
         MalformedInput: It is no CSV of this kind; says where.
         TooManyRows: There are more than `max_rows` lines.
+        BodyTooLarge: There are more than `MOST_VALUES` cells and lines.
     """
     charset = details.charset
     try:
@@ -92,13 +93,17 @@ def _lines(body: bytes, details: FormatDetails, max_rows: int) -> tuple[list[str
             f"The body is not {charset}: {error.reason} at byte {error.start}.",
             "Name the charset in the content type: text/csv; charset=iso-8859-1.",
         ) from error
-    reader = csv.reader(iter(_LINE.findall(text)), strict=True)
+    if len(text) > MOST_VALUES and sum(map(text.count, ",\r\n")) > MOST_VALUES:
+        raise BodyTooLarge(
+            f"The body has more than {MOST_VALUES} commas and line breaks.",
+            "Send fewer rows at once.",
+        )
+    reader = csv.reader((line[0] for line in _LINE.finditer(text)), strict=True)
     try:
         names = next(reader, [])
         if not names:
             raise MalformedInput("The body is empty.", _HEADER)
-        if len(names) > MOST_COLUMNS:
-            raise MalformedInput(f"There are more than {MOST_COLUMNS} columns.", _HEADER)
+        require_few_columns(len(names))
         if (twice := first_repeated(names)) is not None:
             raise MalformedInput(f"Two columns are named {printable_text(twice)!r}.", _HEADER)
         lines = list(islice((line for line in reader if line), max_rows + 1))

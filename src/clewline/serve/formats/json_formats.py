@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import MalformedInput
-from clewline.serve.formats.body_format import RequestRows, too_many_rows
+from clewline.serve.formats.body_format import RequestRows, require_few_values, too_many_rows
 from clewline.serve.formats.columns import (
     first_repeated,
     require_count,
@@ -61,6 +61,7 @@ class JsonColumnsFormat:
 
     def read_rows(self, body: bytes, detail: str, checker: Checker, max_rows: int) -> RequestRows:
         """Read and check the rows of a body."""
+        require_few_values(body)
         found = _decode_quickly(body) or _decode_exactly(body)
         if not found.columns:
             raise MalformedInput("There are no columns.", _SHAPE)

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from clewline.serve.formats.body_format import too_many_rows
+from clewline.serve.formats.columns import MOST_COLUMNS
 from clewline.serve.formats.tables import TableFormat, malformed_table, require_small
 
 MAGIC = b"PAR1"
@@ -51,11 +52,14 @@ def guard(body: bytes, max_rows: int) -> None:
             raise too_many_rows(max_rows)
         if any(element.get(_TYPE_LENGTH, 0) > LONGEST_FIXED for element in footer[_SCHEMA]):
             raise _malformed(f"it has values of a fixed length over {LONGEST_FIXED} bytes")
+        if max([len(group[_COLUMNS]) for group in footer[_GROUPS]], default=0) > MOST_COLUMNS:
+            raise _malformed(f"it has more than {MOST_COLUMNS} columns")
         size = values = pages = 0
+        reader = _ThriftReader(body)  # of all heads of pages: several columns may name the same
         for group in footer[_GROUPS]:
             for column in group[_COLUMNS]:
                 meta = column[_META]
-                chunk = _chunk(body, meta, MOST_PAGES - pages)
+                chunk = _chunk(reader, meta, MOST_PAGES - pages)
                 size += max(chunk[0], _natural(meta[_UNCOMPRESSED]))
                 values += max(chunk[1], _natural(meta[_NUM_VALUES]))
                 pages += chunk[2]
@@ -78,16 +82,16 @@ def _footer(body: bytes) -> dict[int, Any]:
     return _ThriftReader(body[-8 - size : -8]).read()
 
 
-def _chunk(body: bytes, meta: dict[int, Any], most_pages: int) -> tuple[int, int, int]:
+def _chunk(reader: _ThriftReader, meta: dict[int, Any], most_pages: int) -> tuple[int, int, int]:
     """Add what the heads of a column's pages say: decompressed bytes, values, pages."""
     start = _natural(meta[_DATA_AT])
     if 0 < (dictionary := _natural(meta.get(_DICTIONARY_AT, 0))) < start:
         start = dictionary
     end = start + _natural(meta[_COMPRESSED])
-    if end > len(body):
+    if end > len(reader.data):
         raise _malformed("a column lies beyond its end")
     size = values = pages = 0
-    reader = _ThriftReader(body, start)
+    reader.place = start
     while reader.place < end:
         pages += 1
         if pages > most_pages:
@@ -115,12 +119,11 @@ class _ThriftReader:
 
     Args:
         data: The bytes.
-        place: The place of the first struct; afterwards, where the next would begin.
     """
 
-    def __init__(self, data: bytes, place: int = 0) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
-        self.place = place
+        self.place = 0  # of the next struct
         self._left = MOST_METADATA_VALUES
 
     def read(self, depth: int = 0) -> dict[int, Any]:
