@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import psutil
 import pytest
-from support import PATIENCE_S, start_process, wait_for
+from support import PATIENCE_S, start_process, tmpfs, wait_for
 
 from clewline.errors import Conflict
 from clewline.model.families.python_class.spec import PackagedFile, PythonSpec, with_spec
@@ -328,6 +328,45 @@ def test_workers_stop_after_their_supervisor_and_answer_the_requests_that_they_h
     wait_for(lambda: not any(is_alive(pid) for pid in workers))
     for answer in answers:
         assert log_reader.find_prediction(loans.project.log, answer["predictions"][0]["id"])
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_callers_learn_that_no_worker_can_start_and_are_answered_when_one_can(
+    make_loans: Callable[[Path], Loans],
+    tmp_path: Path,
+    serve: Callable[..., Server],
+    trouble: str,
+) -> None:
+    (tmp_path / "disk").mkdir()
+    with tmpfs(tmp_path / "disk", "size=64m") as disk:
+        loans = make_loans(disk)
+        server = serve(disk)
+        status, answer = server.predict()
+        assert status == 200
+        ids = [answer["predictions"][0]["id"]]
+        if trouble == "full":
+            with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+                while ballast.write(bytes(4096)):
+                    pass
+        os.kill(server.workers[0], signal.SIGKILL)
+        server.wait_for("was killed by SIGKILL")
+        if trouble == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for key in (None, "a key"):
+            status, answer = server.predict(**({"idempotency_key": key} if key else {}))
+            assert status == 507, (answer, server.said)
+            assert answer["error"]["code"] == (
+                "store_full" if trouble == "full" else "store_read_only"
+            )
+        if trouble == "full":
+            (disk / "ballast").unlink()
+        else:
+            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        wait_for(lambda: server.predict()[0] == 200)
+        status, answer = server.predict()
+        ids.append(answer["predictions"][0]["id"])
+        assert all(log_reader.find_prediction(loans.project.log, each) for each in ids)
+        assert server.stop() == 0
 
 
 def test_a_retry_gets_the_first_answer_whichever_worker_it_meets(

@@ -22,13 +22,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
 
 from clewline import errors
-from clewline.errors import ClewlineError, Fault
+from clewline.errors import ClewlineError, Fault, Overloaded
 from clewline.protocols.http.listener import listening_sockets, reserve_port
 from clewline.serve.metrics.shared_metrics import SharedMetrics
 from clewline.workers.messages import (
@@ -40,6 +40,7 @@ from clewline.workers.messages import (
     WorkerReady,
 )
 from clewline.workers.peers import exits
+from clewline.workers.unavailable import UnavailablePort
 from clewline.workers.worker_table import Hang, ThreadWork, WorkerSlot, WorkerState, WorkerTable
 
 logger = logging.getLogger(__name__)
@@ -99,10 +100,12 @@ class _Seat:
 
     number: int
     listening: socket.socket
+    port: UnavailablePort
     worker: _Worker | None = None
     retiring: _Worker | None = None  # answers its last requests while the other takes over
     failed_starts: int = 0
     start_at: float = 0.0
+    failure: ClewlineError | None = None  # why no worker can start here
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class Supervisor:
                 worker.process.kill()
                 worker.process.wait()
                 worker.close()
+            for seat in self._seats:
+                seat.port.close()
             for each in (*(s.listening for s in self._seats), self._waker, self._wakes):
                 each.close()
             if self._reserved is not None:
@@ -187,6 +192,8 @@ class Supervisor:
                 self._read_status(worker)
         for seat in self._seats:
             self._look_after(seat, now)
+            if not self._stopping:
+                seat.port.answer(seat.failure, now)
         self._roll()
         ready = all(seat.worker and seat.worker.ready_at is not None for seat in self._seats)
         if not self._announced and ready and self._first_ready is not None:
@@ -207,7 +214,11 @@ class Supervisor:
             options = msgspec.structs.replace(options, grpc_port=grpc_port)
         taken = listening_sockets(options.host, options.port, options.workers)
         self._options = msgspec.structs.replace(options, port=taken[0].getsockname()[1])
-        self._seats = [_Seat(number, each) for number, each in enumerate(taken)]
+        answers = options.tls_cert is None
+        self._seats = [
+            _Seat(number, each, UnavailablePort(each, answers=answers))
+            for number, each in enumerate(taken)
+        ]
 
     def _start(self, seat: _Seat) -> None:
         """Start a process for a seat, beside the one that is there."""
@@ -217,30 +228,39 @@ class Supervisor:
             number += len(self._seats)
         self._generation += 1
         self._table.slot(number).clear(self._generation)
-        control_end, control = os.pipe()
-        status, status_end = os.pipe()
-        dump = os.memfd_create("clewline-stacks")
-        orders = WorkerOrders(
-            options=self._options,
-            slot=number,
-            forbidden=self._forbidden,
-            listen=seat.listening.fileno(),
-            table=self._table_file,
-            metrics=list(self._metrics.files),
-            bells=list(self._metrics.bells),
-            status=status_end,
-            dump=dump,
-        )
-        written = os.memfd_create("clewline-orders")
-        os.write(written, msgspec.json.encode(orders))
-        handed = [written, control_end, status_end, dump, orders.listen, orders.table]
-        # -P: a module in the current folder, which is a user's, must not be imported.
-        words = [sys.executable, "-P", "-m", "clewline.workers.worker"]
-        process = subprocess.Popen(
-            [*words, str(written), str(control_end)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[*handed, *orders.metrics, *orders.bells],
-        )
+        with ExitStack() as opened:  # closed again if no process can be started
+
+            def take(*files: int) -> tuple[int, ...]:
+                for file in files:
+                    opened.callback(os.close, file)
+                return files
+
+            control_end, control = take(*os.pipe())
+            status, status_end = take(*os.pipe())
+            dump, written = take(os.memfd_create("clewline-stacks")) + take(
+                os.memfd_create("clewline-orders")
+            )
+            orders = WorkerOrders(
+                options=self._options,
+                slot=number,
+                forbidden=self._forbidden,
+                listen=seat.listening.fileno(),
+                table=self._table_file,
+                metrics=list(self._metrics.files),
+                bells=list(self._metrics.bells),
+                status=status_end,
+                dump=dump,
+            )
+            os.write(written, msgspec.json.encode(orders))
+            handed = [written, control_end, status_end, dump, orders.listen, orders.table]
+            # -P: a module in the current folder, which is a user's, must not be imported.
+            words = [sys.executable, "-P", "-m", "clewline.workers.worker"]
+            process = subprocess.Popen(
+                [*words, str(written), str(control_end)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[*handed, *orders.metrics, *orders.bells],
+            )
+            opened.pop_all()
         for file in (written, control_end, status_end):
             os.close(file)
         worker = _Worker(process, self._table.slot(number), number, control, status, dump)
@@ -262,6 +282,7 @@ class Supervisor:
             self._first_ready = self._first_ready or message
             for seat in self._seats:
                 if seat.worker is worker:
+                    seat.failure = None
                     self._table.set_reason(seat.number, "")
                     if seat.retiring is not None:
                         self._stop_worker(seat.retiring, hands_over=True)
@@ -281,7 +302,18 @@ class Supervisor:
             seat.retiring is None and seat.worker.slot.state == WorkerState.STOPPING
         )
         if is_free and not self._stopping and now >= seat.start_at:
+            self._try_start(seat)
+
+    def _try_start(self, seat: _Seat) -> None:
+        """Start a process for a seat, or plan to try again."""
+        try:
             self._start(seat)
+        except OSError as error:  # no process, descriptor or memory is left
+            logger.error("worker %d cannot be started: %s", seat.number, error)
+            seat.start_at = time.monotonic() + LONGEST_BACKOFF_S
+            if seat.worker is None:
+                reason = f"No worker can be started: {error.strerror}."
+                seat.failure = Overloaded(reason, "Try again in a few seconds.")
 
     def _check_hang(self, worker: _Worker, now: float) -> None:
         """End a worker that hangs: let it write its stacks, then kill it."""
@@ -325,6 +357,10 @@ class Supervisor:
         now = time.monotonic()
         if worker.ready_at is not None and now - worker.ready_at > STEADY_S:
             seat.failed_starts = 0
+        if worker.ready_at is None:
+            seat.failure = worker.failure or Overloaded(
+                f"No worker can start: the last one {exit.text}.", "The server's log has more."
+            )
         doublings = seat.failed_starts - (worker.ready_at is not None)
         wait_s = min(BACKOFF_S * 2**doublings, LONGEST_BACKOFF_S) if doublings >= 0 else 0.0
         seat.failed_starts += 1
@@ -356,7 +392,7 @@ class Supervisor:
         if self._rolling and not self._stopping and not any(s.retiring for s in self._seats):
             seat = self._rolling.pop(0)
             if seat.worker is not None and seat.worker.ready_at is not None:
-                self._start(seat)
+                self._try_start(seat)
 
     # ---- stopping
 

@@ -253,8 +253,12 @@ class _OpenSegment:
         # Locked before it has its name: a writer that starts now must not take it for an orphan.
         unnamed = self.paths.frames.with_suffix(".new")
         self._file = _open_to_append(unnamed, os.O_EXCL)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        unnamed.rename(self.paths.frames)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unnamed.rename(self.paths.frames)
+        except OSError:
+            os.close(self._file)
+            raise
 
     def takes(self, hour: int, size: int, most: int) -> bool:
         """Return whether a frame of that hour and size belongs here."""
