@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.explain.leaf_boxes import LeafBoxes
-from clewline.model.runtime.outputs import take_rows
+from clewline.explain.leaf_boxes import FieldBoxes, LeafBoxes
+from clewline.model.runtime.outputs import Outputs, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -54,74 +54,92 @@ class CounterfactualRows(NamedTuple):
     is_budget_spent: bool
 
 
-def find_counterfactuals(
-    wanted: Callable[[Columns], NDArray[np.bool_]],
-    row: Columns,
-    background: Columns,
-    signature: Signature,
-    *,
-    limits: ChangeLimits,
-    boxes: LeafBoxes | None = None,
-    count: int = 3,
-    budget: int = 20_000,
-) -> CounterfactualRows:
+class CounterfactualSearch:
     """
-    Find rows near one row that have a wanted answer; no two change the same set of fields.
-
-    The distance of a number is in units of its median absolute deviation among the background
-    rows; another level, or null in place of a value, counts as 1.
+    Finds rows near a row that a model answers otherwise.
 
     Args:
-        wanted: Asks the model about n rows; says which answers are wanted.
-        row: One checked row.
+        predict: Asks the model.
         background: At least one checked row.
-        signature: Of both.
-        limits: Which changes are allowed. They hold for every result.
-        boxes: Of an ensemble of trees.
-        count: Maximum number of results.
-        budget: Maximum number of rows that the model answers.
+        signature: Of the model.
+        boxes: Of an ensemble of trees; None for other models.
     """
-    ask = _Budget(wanted, budget)
-    change = _Change(row, background, signature, limits)
-    candidates = background
-    if boxes is not None:
-        candidates = _nearest_points(boxes, row, background, signature)
-    answered = ask(background)
-    candidates = take_rows(candidates, np.flatnonzero(answered))
-    distances = change.distances(candidates)
-    allowed = change.allowed(candidates, distances)
-    order = np.argsort(distances.sum(axis=1), kind="stable")
-    candidates = take_rows(candidates, order[allowed[order]][:TRIED])
-    candidates = take_rows(candidates, np.flatnonzero(ask(candidates))[:REDUCED])
-    distances = change.distances(candidates)
-    changed = distances > 0
-    going = np.ones(len(candidates), dtype=bool)
-    while going.any():
-        tried, places = np.nonzero(changed & going[:, None])
-        without = changed[tried].copy()
-        without[np.arange(len(tried)), places] = False
-        holds = ask(change.apply(take_rows(candidates, tried), without))
-        going[:] = False
-        # Of each candidate the largest change that is not needed is taken back.
-        for at in np.argsort(-distances[tried, places], kind="stable").tolist():
-            if holds[at] and not going[tried[at]]:
-                changed[tried[at], places[at]], going[tried[at]] = False, True
-    rows = change.apply(candidates, changed)
-    totals = (distances * changed).sum(axis=1)
-    chosen: list[int] = []
-    sets: set[bytes] = set()
-    for at in np.argsort(totals, kind="stable").tolist():
-        if changed[at].any() and changed[at].tobytes() not in sets and len(chosen) < count:
-            sets.add(changed[at].tobytes())
-            chosen.append(at)
-    kept = np.array(chosen, dtype=np.intp)
-    rows, changed = take_rows(rows, kept), changed[kept]
-    rounded = change.rounded(rows)
-    holds = ask(rounded) & change.allowed(rounded, change.distances(rounded))
-    numbers = np.where(holds[:, None], rounded.numbers, rows.numbers)
-    rows = Columns(numbers, rows.texts, rows.tensors)
-    distances = (change.distances(rows) * changed).sum(axis=1)
-    return CounterfactualRows(rows, changed, distances, ask.spent, ask.is_spent)
+
+    def __init__(
+        self,
+        predict: Callable[[Columns], Outputs],
+        background: Columns,
+        signature: Signature,
+        boxes: LeafBoxes | None = None,
+    ) -> None:
+        self._predict, self._signature, self._boxes = predict, signature, boxes
+        self._background = background
+        self._answers = predict(background)
+        self._around = None if boxes is None else boxes.around(background)
+
+    def find(
+        self,
+        row: Columns,
+        wanted: Callable[[Outputs], NDArray[np.bool_]],
+        *,
+        limits: ChangeLimits,
+        count: int = 3,
+        budget: int = 20_000,
+    ) -> CounterfactualRows:
+        """
+        Find rows near one row that have a wanted answer; no two change the same set of fields.
+
+        The distance of a number is in units of its median absolute deviation among the
+        background rows; another level, or null in place of a value, counts as 1.
+
+        Args:
+            row: One checked row.
+            wanted: Says which answers are wanted.
+            limits: Which changes are allowed. They hold for every result.
+            count: Maximum number of results.
+            budget: Maximum number of rows that the model answers, besides the background.
+        """
+        ask = _Budget(lambda rows: wanted(self._predict(rows)), budget)
+        change = _Change(row, self._background, self._signature, limits)
+        fitting = np.flatnonzero(wanted(self._answers))
+        candidates = take_rows(self._background, fitting)
+        if self._boxes is not None and self._around is not None:
+            around = self._around.take(fitting)
+            candidates = _nearest_points(self._boxes, around, row, candidates, self._signature)
+        distances = change.distances(candidates)
+        allowed = change.allowed(candidates, distances)
+        order = np.argsort(distances.sum(axis=1), kind="stable")
+        candidates = take_rows(candidates, order[allowed[order]][:TRIED])
+        candidates = take_rows(candidates, np.flatnonzero(ask(candidates))[:REDUCED])
+        distances = change.distances(candidates)
+        changed = distances > 0
+        going = np.ones(len(candidates), dtype=bool)
+        while going.any():
+            tried, places = np.nonzero(changed & going[:, None])
+            without = changed[tried].copy()
+            without[np.arange(len(tried)), places] = False
+            holds = ask(change.apply(take_rows(candidates, tried), without))
+            going[:] = False
+            # Of each candidate the largest change that is not needed is taken back.
+            for at in np.argsort(-distances[tried, places], kind="stable").tolist():
+                if holds[at] and not going[tried[at]]:
+                    changed[tried[at], places[at]], going[tried[at]] = False, True
+        rows = change.apply(candidates, changed)
+        totals = (distances * changed).sum(axis=1)
+        chosen: list[int] = []
+        sets: set[bytes] = set()
+        for at in np.argsort(totals, kind="stable").tolist():
+            if changed[at].any() and changed[at].tobytes() not in sets and len(chosen) < count:
+                sets.add(changed[at].tobytes())
+                chosen.append(at)
+        kept = np.array(chosen, dtype=np.intp)
+        rows, changed = take_rows(rows, kept), changed[kept]
+        rounded = change.rounded(rows)
+        holds = ask(rounded) & change.allowed(rounded, change.distances(rounded))
+        numbers = np.where(holds[:, None], rounded.numbers, rows.numbers)
+        rows = Columns(numbers, rows.texts, rows.tensors)
+        distances = (change.distances(rows) * changed).sum(axis=1)
+        return CounterfactualRows(rows, changed, distances, ask.spent, ask.is_spent)
 
 
 class _Budget:
@@ -234,10 +252,13 @@ def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _nearest_points(
-    boxes: LeafBoxes, row: Columns, background: Columns, signature: Signature
+    boxes: LeafBoxes,
+    around: FieldBoxes,
+    row: Columns,
+    background: Columns,
+    signature: Signature,
 ) -> Columns:
-    """Move the row into the box of each background row, no further than needed."""
-    around = boxes.around(background)
+    """Move the row into the box around each background row, no further than needed."""
     matrix, codes = boxes.trees.encode(row)
     value = matrix[0, boxes.number_column]
     value = np.where(boxes.number_negated, -value, value)

@@ -15,8 +15,8 @@ from clewline.errors import InvalidInput, did_you_mean
 from clewline.explain.counterfactual_search import (
     ChangeLimits,
     CounterfactualRows,
+    CounterfactualSearch,
     Direction,
-    find_counterfactuals,
 )
 from clewline.explain.explained_row import ExplainedRow, read_explained_row
 from clewline.explain.leaf_boxes import LeafBoxes, build_leaf_boxes
@@ -89,7 +89,7 @@ def find_prediction_changes(
             missing; by default any other label.
         limits: Fields that must not change, or only in one direction.
         count: Maximum number of counterfactuals; each changes another set of fields.
-        budget: Maximum number of rows that the model answers.
+        budget: Maximum number of rows that the model answers, besides the background.
 
     Raises:
         InvalidInput: There is no such label, range or field, or a number is below 1.
@@ -109,16 +109,8 @@ def find_prediction_changes(
     boxes = None if trees is None else build_leaf_boxes(trees, row.signature)
     predictor = family.load(row.package.files, row.signature)
     try:
-        found = find_counterfactuals(
-            lambda columns: wanted.holds(predictor.predict(columns)),
-            row.columns,
-            row.background,
-            row.signature,
-            limits=limits,
-            boxes=boxes,
-            count=count,
-            budget=budget,
-        )
+        search = CounterfactualSearch(predictor.predict, row.background, row.signature, boxes)
+        found = search.find(row.columns, wanted.holds, limits=limits, count=count, budget=budget)
         results = _describe(row, found, boxes, predictor.predict)
     finally:
         predictor.close()
@@ -136,7 +128,7 @@ def find_prediction_changes(
         keep=sorted(limits.keep),
         one_way=dict(limits.one_way),
         background_rows=len(row.background),
-        model_rows=found.model_rows + len(results),
+        model_rows=len(row.background) + found.model_rows + len(results),
         budget=budget,
     )
 

@@ -118,6 +118,10 @@ class FieldBoxes(NamedTuple):
     null: NDArray[np.bool_]  # (n, G)
     codes: NDArray[np.uint64]  # (n, W)
 
+    def take(self, rows: NDArray[np.intp]) -> FieldBoxes:
+        """Take the boxes of some rows."""
+        return FieldBoxes(self.low[rows], self.high[rows], self.null[rows], self.codes[rows])
+
 
 class _Boxes(NamedTuple):
     """Boxes of nodes, a row each; columns as of `LeafBoxes`."""
