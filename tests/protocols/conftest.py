@@ -129,6 +129,8 @@ class Running:
             self.loop.call_soon_threadsafe(self._stop.set)
 
     def stop(self) -> None:
+        with suppress(RuntimeError):  # it ends by itself when what is under way is answered
+            self.loop.call_soon_threadsafe(self.echo.release)
         self.begin_to_stop()
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
@@ -249,7 +251,6 @@ def serve(certificate: Certificate | None) -> Iterator[Callable[..., Running]]:
 
     yield start
     for server in running:
-        server.call(server.echo.release)
         server.stop()
 
 
