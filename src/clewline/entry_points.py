@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
+import sys
+from collections.abc import Iterable
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from clewline.errors import NotSupported
@@ -39,7 +43,7 @@ def install_command(extra: str) -> str:
 
     It names the libraries themselves, so it works however clewline was installed.
 
-    >>> install_command("client").startswith("pip install 'httpx>=")
+    >>> " install " in install_command("client") and "'httpx>=" in install_command("client")
     True
     """
     marker = f"; extra == '{extra}'"
@@ -48,4 +52,15 @@ def install_command(extra: str) -> str:
         for requirement in importlib.metadata.requires("clewline") or ()
         if requirement.endswith(marker)
     ]
-    return "pip install " + " ".join(f"'{requirement}'" for requirement in wanted)
+    return install_line(wanted)
+
+
+def install_line(requirements: Iterable[str]) -> str:
+    """
+    Return the command that installs requirements into this environment.
+
+    Environments of uv have no pip, and the `pip` on the path may be of another environment.
+    """
+    python = shlex.quote(sys.executable)
+    by = f"{python} -m pip install" if find_spec("pip") else f"uv pip install --python {python}"
+    return " ".join([by, *(f"'{requirement}'" for requirement in requirements)])

@@ -61,3 +61,10 @@ def test_a_wrong_call_is_explained(
 ) -> None:
     assert main.status(["serve", *words]) == status
     assert said in capsys.readouterr().err
+
+
+def test_a_server_that_cannot_start_says_why_once(project: Path) -> None:
+    command = [str(CLEWLINE), "serve", "nope", "--port", "0"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("There is no endpoint 'nope'") == 1, done.stderr

@@ -87,8 +87,8 @@ def test_a_refusal_names_the_line_with_value_and_bound(asked: gate.Gate) -> None
     assert failures(asked, weak, candidate(ref="income@1")) == [
         "gate.yaml:5: metrics.accuracy: at least 0.9; found 0.871 [0.85, 0.89]",
         "gate.yaml:6: metrics.log_loss: at most 0.3; found 0.31 [0.3, 0.33]",
-        "gate.yaml:7: size_bytes: at most 20,000,000; found 30,000,000",
-        "gate.yaml:8: latency_ms: at most 50; found 60.25 (median of one row at a time)",
+        "gate.yaml:7: size_bytes: at most 20,000,000 bytes; found 30,000,000 bytes",
+        "gate.yaml:8: latency_ms: at most 50 ms; found 60.25 ms (median of one row at a time)",
         "gate.yaml:9: not_worse_than: champion income@1, accuracy 0.95 [0.93, 0.97]; "
         "found 0.871 [0.85, 0.89]",
         "gate.yaml:10: better_than_baseline: the rule always <=50K, accuracy 0.76 [0.75, 0.77]; "

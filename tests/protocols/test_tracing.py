@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from clewline.protocols.tracing import SHOWN_IDS, RequestTracing, _RepeatFilter
+from clewline.protocols.tracing import SHOWN_IDS, RequestTracing, _CollectorFilter
 
 ROW = {"age": 30, "hours": 40.5, "job": "nurse"}
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -172,7 +172,17 @@ def test_requests_are_answered_if_the_collector_is_missing_or_hangs(traced):
     assert server.predict(ROW)[0] == 200
 
 
-def test_the_same_message_is_logged_once_a_minute():
-    seldom = _RepeatFilter()
-    record = logging.LogRecord("x", logging.WARNING, "", 0, "Queue full, %s", ("a",), None)
-    assert [seldom.filter(record) for _ in range(3)] == [True, False, False]
+def test_a_collector_that_is_away_is_one_line_a_minute_in_our_words():
+    words = _CollectorFilter()
+    raw = "Transient error %s encountered while exporting span batch, retrying in %.2fs."
+    error = ConnectionRefusedError("Max retries exceeded with url: /v1/traces")
+    found = (type(error), error, None)
+    record = logging.LogRecord("x", logging.ERROR, "", 0, raw, (error, 1.0), found)
+    assert words.filter(record)
+    said = logging.Formatter("%(levelname)s %(message)s").format(record)
+    assert said == (
+        "WARNING the collector at http://localhost:4318 takes no spans: it does not answer. "
+        "Predictions go on. Start it, or name another with OTEL_EXPORTER_OTLP_ENDPOINT."
+    )
+    other = logging.LogRecord("x", logging.WARNING, "", 0, "Failed to export", (), None)
+    assert not words.filter(other)

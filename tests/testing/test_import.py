@@ -13,7 +13,6 @@ def test_without_pytest_a_contract_says_what_to_install(name):
     code = f"import sys; sys.modules['pytest'] = None; import clewline.testing.{name}"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert made.returncode == 1
-    assert made.stderr.splitlines()[-1] == (
-        "ModuleNotFoundError: The contracts of clewline.testing run under pytest, which is not "
-        "installed: pip install pytest"
-    )
+    last = made.stderr.splitlines()[-1]
+    assert "The contracts of clewline.testing run under pytest, which is not installed: " in last
+    assert last.endswith(" 'pytest'")

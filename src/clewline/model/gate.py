@@ -164,14 +164,14 @@ def judge_version(
         found = str(score) if score else f"not measured ({measured} was)"
         judge(f"metrics.{name}", limit, found, score is not None and limit.allows(score.value))
     if size := rules.size_bytes:
-        found = format_figure(candidate.size_bytes)
-        judge("size_bytes", size, found, size.allows(candidate.size_bytes))
+        found = f"{format_figure(candidate.size_bytes)} bytes"
+        judge("size_bytes", f"{size} bytes", found, size.allows(candidate.size_bytes))
     if latency := rules.latency_ms:
         took = candidate.latency_ms
         found = "no background rows to measure it on"
         if took is not None:
-            found = f"{format_figure(took)} (median of one row at a time)"
-        judge("latency_ms", latency, found, took is not None and latency.allows(took))
+            found = f"{format_figure(took)} ms (median of one row at a time)"
+        judge("latency_ms", f"{latency} ms", found, took is not None and latency.allows(took))
     if alias := rules.not_worse_than:
         judge("not_worse_than", *_compare(alias, candidate, holder))
     if rules.better_than_baseline and candidate.beats_baseline is None:

@@ -16,6 +16,7 @@ costs spans, never an answer.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -49,7 +50,8 @@ SHOWN_NODES = 64
 CLOSE_S = 3.0
 """How long a server that stops waits for the collector."""
 REPEAT_S = 60.0
-"""Shortest time between two messages about the same trouble with the collector."""
+"""Shortest time between two messages about the collector."""
+REASON_CHARACTERS = 120
 SERVICE = "clewline"
 TRACEPARENT_CHARACTERS = 55
 """Length of a traceparent of version 00 (W3C Trace Context)."""
@@ -70,9 +72,8 @@ class RequestTracing:
 
     def __init__(self, exporter: SpanExporter | None = None) -> None:
         for name in NOISY_LOGGERS:
-            logger = logging.getLogger(name)
-            if not any(isinstance(each, _RepeatFilter) for each in logger.filters):
-                logger.addFilter(_RepeatFilter())
+            if _in_our_words not in (filters := logging.getLogger(name).filters):
+                filters.append(_in_our_words)
         about: dict[str, AnyValue] = {"service.version": __version__, "process.pid": os.getpid()}
         attributes = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
         if "OTEL_SERVICE_NAME" not in os.environ and "service.name=" not in attributes:
@@ -164,16 +165,31 @@ def _describe(span: Span, result: PredictResponse | ClewlineError, timings: Requ
         span.set_status(StatusCode.ERROR, result.message)
 
 
-class _RepeatFilter(logging.Filter):
-    """Lets each kind of message pass once in `REPEAT_S`."""
+class _CollectorFilter(logging.Filter):
+    """Says in one line, once in `REPEAT_S`, that the collector does not take spans."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._passed: dict[object, float] = {}
+        self._said = -math.inf
 
     def filter(self, record: logging.LogRecord) -> bool:
         now = time.monotonic()
-        if now - self._passed.get(record.msg, -REPEAT_S) < REPEAT_S:
+        if record.levelno < logging.WARNING or now - self._said < REPEAT_S:
             return False
-        self._passed[record.msg] = now
+        self._said = now
+        text = record.getMessage()
+        is_away = any(sign in text for sign in ("Max retries exceeded", "Connection", "timeout"))
+        reason = "it does not answer" if is_away else text.split("\n")[0][:REASON_CHARACTERS]
+        default = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
+        url = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", default)
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.exc_info = record.exc_text = record.stack_info = None
+        record.args = (url, reason)
+        record.msg = (
+            "the collector at %s takes no spans: %s. Predictions go on. "
+            "Start it, or name another with OTEL_EXPORTER_OTLP_ENDPOINT."
+        )
         return True
+
+
+_in_our_words = _CollectorFilter()

@@ -343,7 +343,8 @@ class Supervisor:
             # A retiring one beside it goes on: it was not stopped before this one was
             # ready, or it is about to end and the seat is free then.
             seat.worker, seat.retiring = seat.retiring, None
-        if not was_expected and not self._stopping:
+        is_raised = not self._announced and worker.failure is not None  # by `_plan_start`
+        if not (was_expected or is_raised or self._stopping):
             logger.error("worker process %d %s", worker.process.pid, exit.text)
         for work in exit.causes:
             self._count_crash(work, exit)

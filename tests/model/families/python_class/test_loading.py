@@ -122,7 +122,7 @@ def test_a_library_that_is_missing_is_named_with_the_command(package: Any) -> No
     files = package("class Model: ...\n", requirements={"no-such-library": "1.2", "numpy": "0"})
     with pytest.raises(NotSupported, match=r"no-such-library==1\.2") as caught:
         PythonClassFamily().load(files, MOOD)
-    assert caught.value.fix == "pip install no-such-library==1.2"
+    assert (caught.value.fix or "").endswith(" 'no-such-library==1.2'")
 
 
 def test_a_library_of_another_version_is_a_warning(

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from clewline.entry_points import install_line
 from clewline.errors import (
     ClewlineError,
     IntegrityError,
@@ -107,7 +108,7 @@ def other_versions(required: Mapping[str, str], who: str) -> list[str]:
     if missing:
         raise NotSupported(
             f"{who} needs {', '.join(missing)}, which is not installed.",
-            f"pip install {' '.join(missing)}",
+            install_line(missing),
         )
     return [
         f"{who} was registered with {name} {required[name]}, and {here} is installed."
