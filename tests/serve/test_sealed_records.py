@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +17,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from support import PATIENCE_S
+from support import PATIENCE_S, process, tmpfs, wait_until
 
-from clewline.errors import ClewlineError, IntegrityError
+from clewline import project as projects
+from clewline.errors import ClewlineError, IntegrityError, StoreFull
 from clewline.model import registry_chain
-from clewline.model.doctor import model_findings, seal_models
+from clewline.model.doctor import fix_models, model_findings, seal_models
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
 from clewline.model.sealed_records import SEALED_KINDS, SealedRecords
@@ -26,9 +32,13 @@ from clewline.serve.access import TokenChecker
 from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.graph.functions import FunctionFiles
-from clewline.serve.log.seals import check_seals, closed_files
+from clewline.serve.log import seals
+from clewline.serve.log.check import check_log, fix_log
+from clewline.serve.log.seals import check_seals, closed_files, fix_seals
 from clewline.serve.predict import predict
 from clewline.serve.request.predict_request import PredictRequest, PredictResponse
+from clewline.serve.served_endpoint import ServedRevision
+from clewline.store.doctor import check_store, fix_store
 from clewline.store.records import (
     KINDS,
     Alias,
@@ -76,10 +86,8 @@ def sealed(tmp_path_factory, make_loans) -> Path:
 
 @pytest.fixture
 def project(sealed: Path, tmp_path: Path) -> Project:
-    from clewline import project
-
     shutil.copytree(sealed, tmp_path / "copy")
-    return project.load(tmp_path / "copy")
+    return projects.load(tmp_path / "copy")
 
 
 def columns() -> list[tuple[type[Record], RecordField]]:
@@ -224,25 +232,36 @@ def test_a_running_server_keeps_what_was_in_order_and_refuses_the_rest(project: 
     async def follow(project: Project, server: EndpointServer) -> None:
         endpoint = server.get("income")
         sql(project, "UPDATE live_revision SET number = 1")
-        await until(lambda: endpoint.failure is not None)
+        await wait_until(lambda: endpoint.failure is not None)
         assert "live revision income is not the one in the signed chain" in str(endpoint.failure)
         assert endpoint.serving is not None
         assert endpoint.serving.loaded.ref == "income#2"
         sql(project, "UPDATE live_revision SET unloaded = ?", GARBAGE)
-        await until(lambda: "cannot be read" in str(endpoint.failure))
+        await wait_until(lambda: "cannot be read" in str(endpoint.failure))
         assert endpoint.serving.loaded.ref == "income#2"
         sql(project, "UPDATE live_revision SET number = 2, unloaded = ?", b"\xc2")
-        await until(lambda: endpoint.failure is None)
+        await wait_until(lambda: endpoint.failure is None)
         await asyncio.to_thread(apply, project, "model: income@1")
-        await until(lambda: endpoint.serving.loaded.ref == "income#3")
+        await wait_until(lambda: endpoint.serving.loaded.ref == "income#3")
+        # A backup that is newer than what the server knows, in place of the file.
+        await asyncio.to_thread(replace_by_newer, project)
+        await wait_until(lambda: endpoint.serving.loaded.ref == "income#4")
 
     asyncio.run(main())
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.02)
+def replace_by_newer(project: Project) -> None:
+    """Put another file in place of the catalog: a copy in which another revision is live."""
+    catalog = project.store_root / "catalog.db"
+    elsewhere = project.root / "elsewhere"
+    shutil.copytree(project.root, elsewhere, ignore=lambda *_: ["elsewhere"])
+    other = projects.load(elsewhere)
+    apply(other, "model: income@2")
+    with closing(sqlite3.connect(other.store_root / "catalog.db")) as copy:
+        copy.execute("PRAGMA journal_mode=DELETE")
+    for ending in ("-wal", "-shm"):
+        catalog.with_name(f"{catalog.name}{ending}").unlink(missing_ok=True)
+    (other.store_root / "catalog.db").rename(catalog)
 
 
 def test_an_older_catalog_under_a_running_process_is_noticed(project: Project) -> None:
@@ -371,3 +390,97 @@ def test_a_server_seals_the_segments_that_it_closes(project: Project) -> None:
     with Store.open(project.store_root) as store:
         assert len(SealedRecords(project, store.catalog).file_digests()) == 1
     assert check_seals(project) == []
+
+
+WRITE = """
+import itertools, sys
+from pathlib import Path
+from clewline import project
+from clewline.model.package import PackageMetadata
+from clewline.model.registry import Registry
+from clewline.serve import access, revision
+from clewline.serve.endpoint_file import parse_endpoint
+from clewline.serve.log.compact import compact
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest
+from clewline.serve.log.seals import closed_files, seal_files
+from clewline.serve.log.writer import LogWriter
+from clewline.store.ids import prediction_ids
+from clewline.store.store import Store
+
+here = project.load(Path(sys.argv[1]))
+with Store.open(here.store_root) as store:
+    registry = Registry(here, store)
+    files = registry.open("income@1").files
+    about = dict(runtime="onnx", task="binary", target="income", created=0.0)
+    for turn in itertools.count():
+        metadata = PackageMetadata(name="income", number=0, **about)
+        new = registry.add({**files, "note.txt": str((sys.argv[2], turn)).encode()}, metadata)
+        text = f"endpoint: income\\nmodel: {new.ref}\\n".encode()
+        revision.apply(here, store, parse_endpoint(text, Path("endpoints/income.yaml")))
+        token = access.add_token(here, store, ["predict"]).token
+        access.revoke_token(here, store, token.id)
+        with LogWriter(here.log) as log:
+            ids = prediction_ids(1)
+            request = LoggedRequest(format="json", body=b'{"age": 1}', count=1)
+            answer = b'{"label": "<=50K"}'
+            frame = LoggedBatch(
+                ids=ids[0], endpoint="income", revision=1, model=new.ref, package=new.package,
+                time=0.0, requests=[request], answers=[answer], path=[],
+            )
+            log.write_now(frame)
+        seal_files(here, closed_files(here))
+        seal_files(here, compact(here.log).files, again=True)
+        print(turn, flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_chain_and_nothing_that_a_fix_does_not_clear(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seals, "YOUNG_S", -1.0)
+    command = [sys.executable, "-c", WRITE, project.root]
+    for kill in range(3):
+        with process([*command, str(kill)], stdout=subprocess.PIPE, text=True) as writer:
+            for _ in range(1 + kill):
+                assert writer.stdout.readline(), "the writer failed"
+            time.sleep(random.Random(kill).random() / 5)
+        writer.wait()
+        found = check_store(project.store_root) + model_findings(project) + check_seals(project)
+        left = {each.code for each in found if not (each.fixable or each.harmless)}
+        assert left <= {"unregistered_package"}, found  # its catalog may be an older one
+        fix_store(project.store_root)
+        fix_log(project)
+        fix_seals(project)
+        for each in found:
+            if each.code == "unregistered_package":
+                shutil.rmtree(each.values["path"])
+        fix_models(project)
+        found = check_store(project.store_root) + model_findings(project)
+        found += check_seals(project) + check_log(project)
+        assert [each for each in found if not each.harmless] == []
+
+
+def until_full(write: Callable[[int], object]) -> None:
+    """Write until the pages that are left are used up."""
+
+    def repeat() -> None:
+        for turn in range(10_000):
+            write(turn)
+
+    with pytest.raises(StoreFull):
+        repeat()
+
+
+def test_a_full_disk_seals_all_of_a_change_or_nothing(sealed: Path, tmp_path: Path) -> None:
+    with tmpfs(tmp_path, "size=6m"):
+        shutil.copytree(sealed, tmp_path / "copy")
+        project = projects.load(tmp_path / "copy")
+        with Store.open(project.store_root) as store:
+            (tmp_path / "filler").write_bytes(bytes(shutil.disk_usage(tmp_path).free))
+            until_full(lambda _: access.add_token(project, store, ["predict"]))
+            until_full(lambda turn: apply(project, f"model: income@{turn % 2 + 1}"))
+        (tmp_path / "filler").unlink()
+        assert model_findings(project) == []
+        assert isinstance(served(project), ServedRevision)
+        assert apply(project, "model: income@2")
+        assert model_findings(project) == []

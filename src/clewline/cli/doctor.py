@@ -81,7 +81,8 @@ _FIX = {
     "damaged_frames": "Restore the file from a backup. Without one, the predictions of that frame "
     "are lost; every other prediction is found.",
     "lost_log_segment": _RESTORE_LOG,
-    "removed_log_file": _RESTORE_LOG,
+    "removed_log_file": "Restore the file from a backup. If you removed it on purpose, run "
+    "`clewline doctor --seal`.",
     "changed_log_file": "Restore the file from a backup. Without one, do not trust what it says.",
     "unsealed_log_files": "Without the private key this machine cannot seal them. Changes of them "
     "are found only where they break a checksum.",
@@ -104,13 +105,14 @@ def doctor(
     fix
         First fix what killed processes left behind, stale locks and log indexes.
     seal
-        First seal the records that have no link in the signed chain. Check them before: their
-        findings list them. An older clewline left them, or someone without the private key.
+        First seal the records that have no link in the signed chain, and that files of the log
+        were removed. Check them before: their findings list them. An older clewline left such
+        records, or someone without the private key.
     """
     from clewline.flow.values import INSIDE
     from clewline.model.doctor import fix_models, model_findings, seal_models
     from clewline.serve.log.check import check_log, fix_log
-    from clewline.serve.log.seals import check_seals, fix_seals
+    from clewline.serve.log.seals import check_seals, fix_seals, seal_removals
 
     here = project.find()
     if fix:
@@ -121,6 +123,8 @@ def doctor(
     if seal:
         for name in seal_models(here):
             print_message(f"sealed the {name}")
+        for name in seal_removals(here):
+            print_message(f"sealed that {name} was removed")
     found = check_store(here.store_root, deep=not quick, inside=INSIDE)
     found += model_findings(here, deep=not quick)
     found += check_log(here, deep=not quick)

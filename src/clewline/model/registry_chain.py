@@ -45,7 +45,7 @@ LINK = b"clewline registry link 1\n"
 REGISTERED, PROMOTED = "registered", "promoted"
 APPLIED, ROLLED_BACK = "applied", "rolled_back"
 TOKEN_ADDED, TOKEN_REVOKED = "token_added", "token_revoked"
-LOG_CLOSED, SEALED = "log_closed", "sealed"
+LOG_CLOSED, LOG_REMOVED, SEALED = "log_closed", "log_removed", "sealed"
 SUBJECT = re.compile(r"^registry (\d+) ([0-9a-f]{64})$")
 _AUTHOR = {
     "GIT_AUTHOR_NAME": "clewline",

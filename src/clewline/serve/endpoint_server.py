@@ -434,7 +434,8 @@ class EndpointServer:
             if work_observer is not None and (error := work_observer.failure(name, number)):
                 raise error
             with observed():
-                self._sealed.get(LiveRevision, name)  # raises if somebody without the key moved it
+                self._store.catalog.reader.data_version()  # opens the file that is there now
+                self._sealed.get(LiveRevision, name)  # raises if someone without the key moved it
                 revision = self._sealed.get(Revision, name, number)
             if revision is None:
                 raise NotFound(

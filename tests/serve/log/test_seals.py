@@ -14,7 +14,7 @@ from clewline.serve.log import seals
 from clewline.serve.log.check import check_log
 from clewline.serve.log.compact import compact, parquet_files
 from clewline.serve.log.frame import COUNTS, HEADER, MAGIC, LoggedBatch
-from clewline.serve.log.seals import check_seals, closed_files, fix_seals, seal_files
+from clewline.serve.log.seals import check_seals, closed_files, fix_seals, seal_files, seal_removals
 from clewline.serve.log.writer import LogWriter
 
 MakeFrame = Callable[..., LoggedBatch]
@@ -84,6 +84,11 @@ def test_a_removed_segment_is_found_with_or_without_its_index(project: Project) 
     assert codes(project) == codes(project, deep=False) == ["removed_log_file"]
     path.write_bytes(kept)
     assert codes(project) == []
+    path.unlink()
+    assert seal_removals(project) == [str(path.relative_to(project.store_root))]
+    assert codes(project) == seal_removals(project) == []
+    path.write_bytes(kept + b"more")
+    assert codes(project) == ["changed_log_file"]
 
 
 def test_files_that_a_killed_process_did_not_seal_are_sealed_by_a_fix(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from clewline.errors import ClewlineError, IntegrityError, InvalidConfig
-from clewline.model.registry_chain import LOG_CLOSED, append_link
+from clewline.model.registry_chain import LOG_CLOSED, LOG_REMOVED, append_link
 from clewline.model.seal import Sealer
 from clewline.model.sealed_records import SealedRecords
 from clewline.project import Project
@@ -25,6 +25,8 @@ from clewline.store.disk import disk_errors
 from clewline.store.doctor import Finding
 from clewline.store.store import Store
 
+REMOVED = Digest("removed")
+"""Stands in the chain for the digest of a file that was removed on purpose."""
 YOUNG_S = 60.0
 """A file that was closed less than this ago may still be sealed by its server."""
 
@@ -64,6 +66,29 @@ def fix_seals(project: Project) -> None:
         seal_files(project, closed_files(project))
 
 
+def seal_removals(project: Project) -> list[str]:
+    """
+    Seal that files of the log are gone, because a person has removed them on purpose.
+
+    Returns:
+        Their paths in the store.
+
+    Raises:
+        NotFound: The private key is missing.
+    """
+    with Store.open(project.store_root) as store, store.catalog.transaction() as transaction:
+        sealed = SealedRecords(project, transaction).file_digests()
+        gone = [
+            name
+            for name, digest in sealed.items()
+            if digest != REMOVED and not (project.store_root / name).exists()
+        ]
+        if gone:
+            files = dict.fromkeys(gone, REMOVED)
+            append_link(transaction, LOG_REMOVED, {}, Sealer.of(project), files=files)
+        return gone
+
+
 def closed_files(project: Project) -> list[Path]:
     """List the closed segments of the prediction log and of shadows, and the Parquet files."""
     logs = (project.log, project.shadow)
@@ -88,6 +113,8 @@ def check_seals(project: Project, *, deep: bool = True) -> list[Finding]:
     found = []
     for name, digest in sealed.items():
         path = project.store_root / name
+        if digest == REMOVED and not path.exists():
+            continue
         if not path.exists():
             found.append(Finding("removed_log_file", {"path": str(path)}))
         elif deep and digest_file(path) != digest:
