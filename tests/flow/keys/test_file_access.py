@@ -352,6 +352,19 @@ def test_a_question_about_a_file_that_is_not_there_is_named(root, asking):
     assert "asked about override.csv" in reads.undeclared()
 
 
+def test_a_file_that_is_missing_is_an_input(root):
+    with watch_reads(root) as reads, pytest.raises(FileNotFoundError):
+        (root / "override.csv").read_text()
+    assert "asked about override.csv" in reads.undeclared()
+
+
+def test_a_link_that_is_resolved_is_an_input(root, asking):
+    (root / "now").symlink_to("data/in.csv")
+    with watch_reads(root) as reads:
+        asking.resolved(root / "now")
+    assert "asked about" in reads.undeclared()
+
+
 def test_questions_about_what_the_step_makes_are_no_inputs(root, asking):
     with watch_reads(root) as reads:
         asking.resolved(root / "data")

@@ -111,6 +111,9 @@ def keyed(folder, monkeypatch, body, head=""):
         ("import numpy as np", "return np.random.default_rng().random()"),
         ("import numpy as np", "return np.random.default_rng(None).random()"),
         ("from numpy.random import default_rng", "return default_rng().random()"),
+        ("import pandas as pd", "return pd.to_datetime('now')"),
+        ("import numpy as np", "return np.datetime64('now', 'us')"),
+        ("import polars as pl", "return pl.sql('SELECT * FROM people')"),
     ],
 )
 def test_a_step_that_asks_the_clock_or_chance_has_no_key(tmp_path, monkeypatch, head, body):
@@ -126,11 +129,27 @@ def test_a_step_that_asks_the_clock_or_chance_has_no_key(tmp_path, monkeypatch, 
         ("import numpy as np", "return np.random.default_rng(7).random()"),
         ("import datetime", "return datetime.datetime(2026, 1, 1).isoformat()"),
         ("import random", "return random.random()"),
+        ("import polars as pl\npeople = 1", "return pl.sql('SELECT * FROM people')"),
+        ("import polars as pl", "people = 1\n    return pl.sql('SELECT * FROM people')"),
+        ("import polars as pl", "return pl.sql('WITH t AS (SELECT 1) SELECT * FROM t')"),
+        ("import pandas as pd", "return pd.to_datetime('2026-01-01')"),
         ("import numpy as np\nimport pandas as pd", "return pd.Timestamp('2026-01-01')"),
     ],
 )
 def test_ordinary_code_keeps_its_key(tmp_path, monkeypatch, head, body):
     assert keyed(tmp_path, monkeypatch, body, head).digest is not None
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "fact"),
+    [
+        ("import getpass", "return getpass.getuser()", "getpass.getuser()"),
+        ("", "from datetime import datetime\n    return datetime.fromtimestamp(0)", "time.tzname"),
+        ("from decimal import Decimal", "return Decimal(1) / 3", "decimal.getcontext()"),
+    ],
+)
+def test_a_hidden_fact_is_part_of_the_key(tmp_path, monkeypatch, head, body, fact):
+    assert fact in keyed(tmp_path, monkeypatch, body, head).parts["environ"]
 
 
 def test_a_fact_of_the_machine_is_part_of_the_key(tmp_path, monkeypatch):

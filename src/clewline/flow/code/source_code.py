@@ -229,6 +229,7 @@ class References:
     attributes: set[str] = field(default_factory=set)  # every attribute name, of anything
     aliases: dict[str, Imported] = field(default_factory=dict)  # names that imports inside bind
     texts: list[str] = field(default_factory=list)  # every string
+    bound: set[str] = field(default_factory=set)  # names that functions in it bind
     query: str | None = None  # pattern of the names in query strings, if there may be any
     is_query_computed: bool = False  # when a query may hold names that no string here has
 
@@ -407,6 +408,7 @@ class _Visitor(ast.NodeVisitor):
         parameters: frozenset[str] = frozenset(),
     ) -> None:
         self.scopes.append(own)
+        self.found.bound |= own
         self.parameters.append(parameters)
         self.visit_all(nodes)
         self.parameters.pop()

@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import importlib
 import os
+import re
 import sys
 import types
 from collections import deque
@@ -59,6 +60,10 @@ LOCATION = {"__file__", "__name__", "__package__", "__spec__"}
 """Names of a module that say where it is, which must not matter."""
 
 ATTRIBUTE_BY_NAME = {"getattr", "setattr", "delattr", "hasattr"}
+_TABLES = re.compile(r"\b(?:from|join)\s+([^\W\d]\w*)\b(?!\s*\()", re.IGNORECASE)
+_MADE_TABLES = re.compile(r"(?:\bwith|,)\s+(\w+)\s+as\s*\(", re.IGNORECASE)
+"""Tables that a query reads, and those that it defines itself."""
+
 LONGEST_PATH = 1000  # characters
 MANY = 1000  # strings of a container, beyond which they are not paths
 SHORT = 60  # characters of a constant that are shown as they are
@@ -145,11 +150,13 @@ class CodeDependencies(ObjectWalk):
             self._note_impure(value, self._label, None)
         return super().other(value)
 
-    def _note_impure(self, value: Any, label: str, arguments: int | None) -> bool:
+    def _note_impure(
+        self, value: Any, label: str, arguments: int | None, text: str | None = None
+    ) -> bool:
         """Note a function whose result depends on more than arguments and files."""
         if (fact := impure_calls.fact_of(value)) is not None:
             self.environ.add(fact)
-        what = impure_calls.unrepeatable(value, arguments)
+        what = impure_calls.unrepeatable(value, arguments, text)
         if what is not None:
             self.give_up(f"{label} reads {what}")
         return what is not None
@@ -392,8 +399,8 @@ class CodeDependencies(ObjectWalk):
             self.give_up(f"{scope.label} asks about files through Arrow (get_file_info)")
         if NAMESPACES & found.attributes:
             self._widen_to_project(scope)
-        if "expanduser" in found.attributes:
-            self.environ.add("HOME")
+        for name in impure_calls.FACT_OF_ATTRIBUTE.keys() & found.attributes:
+            self.environ.add(impure_calls.FACT_OF_ATTRIBUTE[name])
         if revealing := sorted(SOURCE_READING & found.attributes):
             self.give_up(
                 f"{scope.label} reads {revealing[0]}, and keys leave out comments and docstrings"
@@ -407,6 +414,17 @@ class CodeDependencies(ObjectWalk):
             for name in dict.fromkeys(scope.found.names_in(text))
             if name in scope.closure or name in scope.namespace
         ]
+
+    def _require_tables(self, scope: NameScope) -> None:
+        """Give up if `polars.sql` would look for a table in the frames of the callers."""
+        known = {*scope.namespace, *scope.closure, *scope.found.bound}
+        for text in scope.found.texts:
+            made = _MADE_TABLES.findall(text)
+            for name in _TABLES.findall(text):
+                if name not in known and name not in made:
+                    self.give_up(
+                        f"{scope.label} names {name} in SQL, which is a variable elsewhere"
+                    )
 
     def _resolve(self, reference: Reference, scope: NameScope) -> bytes:
         """Follow one reference to the object that it names now."""
@@ -488,7 +506,12 @@ class CodeDependencies(ObjectWalk):
             self._use_builtin(value.__name__, reference, scope)
             self._note_impure(value, scope.label, None)
         else:
-            return not rest and self._note_impure(value, scope.label, _arguments(reference.call))
+            if getattr(value, "__module__", None) == "polars.sql.functions":
+                self._require_tables(scope)
+            given = reference.call.args[:1] if reference.call else []
+            text = source_code.text_of(given[0]) if given else None
+            count = _arguments(reference.call)
+            return not rest and self._note_impure(value, scope.label, count, text)
         return True
 
     # Code that cannot be analysed by its names
@@ -641,7 +664,8 @@ def _reads_environment(value: Any, attribute: str = "") -> bool:
     if value is os:
         return attribute in ("environ", "environb", "getenv", "getenvb")
     owner = value.__self__ if isinstance(value, types.MethodType) else None
-    readers = (os.environ, os.environb, os.getenv, os.getenvb)
+    raw = getattr(sys.modules.get("posix"), "environ", os.environ)
+    readers = (os.environ, os.environb, os.getenv, os.getenvb, raw)
     return any(value is each or (owner is not None and owner is each) for each in readers)
 
 

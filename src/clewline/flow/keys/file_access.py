@@ -41,7 +41,7 @@ QUESTIONS = ("stat", "lstat", "access", "readlink")
 """Functions of `os` that ask about a file and raise no audit event; `exists` calls them too."""
 
 RESOLVING = ("resolve", "_joinrealpath")
-"""Functions of Python that ask about each part of a path, and whose result depends on none."""
+"""Functions of Python that ask about each part of a path; only links among them matter."""
 
 CONNECTIONS = ("socket.connect", "socket.sendto")
 TOO_WIDE = (os.sep, os.path.expanduser("~"), tempfile.gettempdir())
@@ -183,15 +183,21 @@ class FileReads:
 
     def _questions(self, declared: list[Path]) -> list[str]:
         """Return the files asked about that the step neither made nor was given."""
-        if not self.questions:
+        asked = {*self.questions, *self._missing()}
+        if not asked:
             return []
         made = [*self._written, *filter(self._is_rewritten, self._opened), *map(str, declared)]
         near = [self.root, *map(os.path.realpath, made)]
         return [
             path
-            for path in self._others(self.questions, declared)
+            for path in sorted(self._others(asked, declared))
             if not path.endswith(CODE) and not any(_is_below(each, path) for each in near)
         ]
+
+    def _missing(self) -> list[str]:
+        """Return the files of the project that were to be read and are not there."""
+        inside = [path for path in self._read if _is_below(path, self.root)]
+        return [path for path in inside if not os.path.exists(path)]
 
     def _others(self, paths: Iterable[str], declared: Iterable[Path]) -> list[str]:
         """Return those paths that may carry content into a result unseen."""
@@ -394,8 +400,12 @@ def _is_code_loading(path: Any) -> bool:
     )
 
 
-def _is_called_by_project() -> bool:
-    """Return whether the project's own code made the call, directly or through Python's library."""
+def _is_called_by_project(is_link: bool = False) -> bool:
+    """
+    Return whether the project's own code made the call, directly or through Python's library.
+
+    Resolving a path does not count, unless it reads a link.
+    """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
@@ -404,7 +414,7 @@ def _is_called_by_project() -> bool:
         origin = "python" if file.startswith("<frozen") else of_file(file)
         if origin != "python":
             return origin == "own"
-        if frame.f_code.co_name in RESOLVING:
+        if frame.f_code.co_name in RESOLVING and not is_link:
             return False
         frame = frame.f_back
     return False
@@ -440,7 +450,9 @@ def _wrap_question(name: str) -> None:
 
     @functools.wraps(ask)
     def question(path: Any, *args: Any, **kwargs: Any) -> Any:
-        if _watching and isinstance(path, str | os.PathLike) and _is_called_by_project():
+        if _watching and isinstance(path, str | os.PathLike):
+            if not _is_called_by_project(is_link=name == "readlink"):
+                return ask(path, *args, **kwargs)
             for reads in tuple(_watching):
                 reads.questions.setdefault(os.path.abspath(path))
         return ask(path, *args, **kwargs)

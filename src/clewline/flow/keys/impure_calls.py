@@ -9,18 +9,38 @@ are recognised by what they are, whatever the name by which code reaches them.
 from __future__ import annotations
 
 import datetime
+import decimal
 import functools
+import getpass
 import os
 import random
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
+
+
+def _user() -> str:
+    """Return the user's name, or the number if it has none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _decimal_context() -> tuple[Any, ...]:
+    context = decimal.getcontext()
+    return (context.prec, context.rounding, context.Emin, context.Emax, context.clamp)
+
 
 FACTS: dict[str, Callable[[], Any]] = {
     "os.cpu_count()": os.cpu_count,
     "os.getcwd()": os.getcwd,
+    "getpass.getuser()": _user,
+    "time.tzname": lambda: (os.environ.get("TZ"), time.tzname),
+    "decimal.getcontext()": _decimal_context,
     "os.getuid()": getattr(os, "getuid", int),
     "socket.gethostname()": socket.gethostname,
     "sys.argv": lambda: sys.argv,
@@ -35,7 +55,9 @@ _FACT_OF = {
         "os.cpu_count()",
     ),
     **dict.fromkeys(("os.getcwd", "os.getcwdb", "pathlib.Path.cwd"), "os.getcwd()"),
-    **dict.fromkeys(("os.getuid", "os.getlogin", "getpass.getuser"), "os.getuid()"),
+    "os.getuid": "os.getuid()",
+    **dict.fromkeys(("os.getlogin", "getpass.getuser"), "getpass.getuser()"),
+    "decimal.Decimal": "decimal.getcontext()",
     **dict.fromkeys(
         ("socket.gethostname", "socket.getfqdn", "platform.node", "platform.uname", "os.uname"),
         "socket.gethostname()",
@@ -69,6 +91,18 @@ _NEVER_WITHOUT_ARGUMENTS = {
     ),
 }  # fmt: skip
 
+FACT_OF_ATTRIBUTE = {
+    "expanduser": "HOME",
+    **dict.fromkeys(
+        ("astimezone", "timestamp", "fromtimestamp", "localtime", "mktime", "tzname"),
+        "time.tzname",
+    ),
+}
+"""Methods, of whatever object, that depend on a fact."""
+
+_READ_NOW = ("to_datetime", "Timestamp", "DatetimeIndex", "datetime64")
+"""Functions of pandas and NumPy that take the text "now" or "today" for the time."""
+
 _CLOCK_METHODS = frozenset({"now", "utcnow", "today"})
 _HOMES = {"posix": "os", "nt": "os", "_socket": "socket", "_datetime": "datetime"}
 
@@ -78,19 +112,22 @@ def fact_of(value: Any) -> str | None:
     return _FACT_OF.get(_name_of(value))
 
 
-def unrepeatable(value: Any, arguments: int | None) -> str | None:
+def unrepeatable(value: Any, arguments: int | None, text: str | None = None) -> str | None:
     """
     Return what a callable reads that no key can hold, or None.
 
     Args:
         value: The callable.
         arguments: With how many it is called; None if that is not known.
+        text: The first of them, if it is a text.
     """
     name, owner = _name_of(value), getattr(value, "__self__", None)
     if isinstance(owner, random.SystemRandom) or name.startswith("secrets."):
         return "random bits that no seed repeats"
     if isinstance(owner, type) and issubclass(owner, datetime.date):  # pandas.Timestamp too
         return "the clock" if value.__name__ in _CLOCK_METHODS else None
+    if text in ("now", "today") and name.endswith(_READ_NOW):
+        return "the clock"
     if name == "time.strftime":
         return "the clock" if arguments == 1 else None
     if arguments == 0 and name in _NEVER_WITHOUT_ARGUMENTS:
