@@ -9,6 +9,8 @@ before a model of that library is there.
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from clewline.entry_points import load_entry_point, names
@@ -45,6 +47,13 @@ def family_of(model: Any) -> Any | None:
     if (found := family_of_class(type(model))) is not None:
         return found
     return next((each for each in families() if each.detect(model)), None)
+
+
+def import_loading(adapter: Any) -> None:
+    """Import the module that loads packages, where an adapter's folder has one."""
+    loading = f"{adapter.__module__.rpartition('.')[0]}.loading"
+    if find_spec(loading) is not None:
+        import_module(loading)
 
 
 def fitted_names(model: Any) -> list[str] | None:

@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cache, partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +26,7 @@ import msgspec
 from clewline import entry_points
 from clewline.errors import ClewlineError, Fault, IntegrityError, NotFound, Overloaded
 from clewline.model.sealed_records import SealedRecords
+from clewline.model_families import import_loading
 from clewline.project import Project
 from clewline.serve import revision as revisions
 from clewline.serve.batcher import QUEUE_ROWS, Batcher
@@ -614,10 +613,7 @@ def prepare_decoders() -> None:
     for group in PLUG_INS:
         for name in entry_points.names(group):
             with suppress(Exception):  # a broken plug-in is reported when it is needed
-                plug_in = entry_points.load_entry_point(group, name)
-                loading = f"{plug_in.__module__.rpartition('.')[0]}.loading"
-                if find_spec(loading) is not None:
-                    import_module(loading)
+                import_loading(entry_points.load_entry_point(group, name))
     types = [msgspec.Struct]
     for each in types:
         types += each.__subclasses__()

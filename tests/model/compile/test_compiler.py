@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 
 import numpy as np
@@ -37,12 +38,13 @@ from sklearn.preprocessing import (
 )
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
+from support import PATIENCE_S
 
 from clewline.errors import InvalidInput, NotSupported
+from clewline.model.compile import compiler
 from clewline.model.compile.compiler import compile_model
 from clewline.model.compile.equivalence import BATCH_SIZES
 from clewline.model.families.onnx.family import OnnxFamily
-from clewline.model.families.sklearn import skl2onnx_forms
 from clewline.model.families.sklearn.family import SklearnFamily
 from clewline.model.runtime.frames import columns_of
 from clewline.model.runtime.outputs import FunctionPredictor, predict_in_batches, take_rows
@@ -367,13 +369,34 @@ def test_a_row_of_zeros_is_answered_as_the_model_answers_it():
     np.testing.assert_allclose(found, model.predict_proba(frame), atol=1e-6)
 
 
-def test_a_conversion_that_never_ends_is_stopped(monkeypatch):
-    def loop(*_: object, **__: object) -> None:
-        while True:
-            pass
+LOADS = "clewline.model.families.onnx.family.OnnxFamily.load"
 
-    monkeypatch.setattr(skl2onnx_forms, "CONVERSION_S", 0.2)
-    monkeypatch.setattr("skl2onnx.convert_sklearn", loop)
+
+def hang(*_: object, **__: object) -> None:
+    ctypes.PyDLL(None).sleep(600)  # holds the interpreter
+
+
+def crash(*_: object, **__: object) -> None:
+    ctypes.string_at(0)
+
+
+def fill(*_: object, **__: object) -> None:
+    np.ones(1 << 28)
+
+
+@pytest.mark.parametrize("place", ["skl2onnx.convert_sklearn", LOADS])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (hang, "the conversion did not end within 1 s"),
+        (crash, "the conversion was ended by SIGSEGV"),
+        (fill, "the conversion needs more than 1024 MiB of memory"),
+    ],
+)
+def test_a_conversion_that_hangs_or_crashes_is_given_up(monkeypatch, place, fault, reason):
+    monkeypatch.setattr(compiler, "CONVERSION_S", 1.0 if fault is hang else PATIENCE_S)
+    monkeypatch.setattr(compiler, "CONVERSION_BYTES", 1 << 30)
+    monkeypatch.setattr(place, fault)
     compiled, _ = numbers_only(LogisticRegression(), ROWS, SIGNS)
     assert compiled.runtime == "sklearn"
-    assert "did not end within 0.2 s" in compiled.equality.reason
+    assert reason in compiled.equality.reason

@@ -25,6 +25,7 @@ from clewline.model.compile.equivalence import (
     versions_of,
 )
 from clewline.model.compile.synthetic_rows import EXTREMES, count_tried, synthetic_rows
+from clewline.model.isolation.forked_call import ForkFailed, call_in_fork
 from clewline.model.runtime.frames import (
     FrameKind,
     TableLayout,
@@ -41,7 +42,7 @@ from clewline.model.runtime.outputs import (
     take_outputs,
     take_rows,
 )
-from clewline.model_families import family_named, family_of, refusal_errors
+from clewline.model_families import family_named, family_of, import_loading, refusal_errors
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -50,6 +51,9 @@ ONNX_CALLS, OWN_CALLS = 200, 40
 
 SAMPLED = 1000
 """Rows, drawn from all, whose bits are compared."""
+
+CONVERSION_S, CONVERSION_BYTES = 120.0, 8 << 30
+"""Greatest time of a conversion, in seconds, and the memory that it may take."""
 
 ONE_BY_ONE = 2000
 """Rows that are compared again in calls of one row, if the model is served in such calls."""
@@ -190,32 +194,29 @@ def _verified(
         found, kept = case.original.answer_rows(rows)
         if found is not None:
             synthetic[kind], answers[kind] = kept, found
+    extremes = synthetic.get(EXTREMES)
+    ordinary = [rows for kind, rows in synthetic.items() if kind != EXTREMES]
+    rows = stack_rows([case.test, *ordinary])
+    sample = take_rows(rows, _places(len(rows), SAMPLED))
+    tried = [sample] if extremes is None else [sample, extremes]
     try:
-        files = form.files()
+        files = _convert(form, signature, tried)
         predict = predict_function(family.load(files, signature))
-        extremes = synthetic.get(EXTREMES)
         wanted = join_outputs([answers[kind] for kind in answers if kind != EXTREMES])
-        ordinary = [rows for kind, rows in synthetic.items() if kind != EXTREMES]
-        rows = stack_rows([case.test, *ordinary])
         apart = difference(wanted, predict(rows))
         if extremes is not None and apart.reason is None:
             apart = apart.worse_of(difference(answers[EXTREMES], predict(extremes)))
         if apart.reason:
             return apart.reason
-        sample = take_rows(rows, _places(len(rows), SAMPLED))
         size = None if same_bits(predict, sample, ONNX_CALLS) else 1
         if size is not None:
-            files = form.files(rows_per_call=size)
+            files = _convert(form, signature, tried, size)
             predict = predict_function(family.load(files, signature))
             apart = _one_by_one(predict, rows, wanted, apart, ONE_BY_ONE)
             if apart.reason:
                 return apart.reason
-    except NotConvertible as error:
-        return str(error)
-    except ClewlineError as error:
-        return error.message
-    except Exception as error:  # a converted graph may fail in any way when it is run
-        return f"it fails when it is run: {(str(error).strip().splitlines() or [repr(error)])[0]}"
+    except Exception as error:
+        return _reason(error)
     kinds = {kind: len(each) for kind, each in synthetic.items()}
     equality = _record(
         case,
@@ -232,6 +233,49 @@ def _verified(
         **batch_record(min(len(rows), SAMPLED), ONNX_CALLS, size),
     )
     return CompiledModel(files, form.runtime, equality, msgspec.to_builtins(form.encoding(size)))
+
+
+def _convert(
+    form: CandidateForm, signature: Signature, tried: list[Columns], size: int | None = None
+) -> dict[str, bytes]:
+    """
+    Convert a form and let it answer rows, in a fork: either may hang, or crash the process.
+
+    Raises:
+        NotConvertible: It did, or failed in another way.
+    """
+    family = family_named(form.runtime)
+    import_loading(family)  # here, or each fork imports it again
+
+    def convert_and_try() -> bytes:
+        try:
+            files = form.files(rows_per_call=size)
+            predict = predict_function(family.load(files, signature))
+            for rows in tried:
+                predict(rows)
+        except Exception as error:
+            if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+                raise MemoryError from error
+            return msgspec.msgpack.encode(_reason(error))
+        return msgspec.msgpack.encode(files)
+
+    try:
+        data = call_in_fork(convert_and_try, seconds=CONVERSION_S, memory_bytes=CONVERSION_BYTES)
+    except ForkFailed as error:
+        raise NotConvertible(f"the conversion {error}") from error
+    found = msgspec.msgpack.decode(data, type=dict[str, bytes] | str)
+    if isinstance(found, str):
+        raise NotConvertible(found)
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """Say why a form is not served; a converted graph may fail in any way when it is run."""
+    if isinstance(error, NotConvertible):
+        return str(error)
+    if isinstance(error, ClewlineError):
+        return error.message
+    return f"it fails when it is run: {(str(error).strip().splitlines() or [repr(error)])[0]}"
 
 
 def _as_it_is(case: _Comparison, attempts: tuple[Attempt, ...]) -> CompiledModel:

@@ -16,6 +16,8 @@ from clewline.model.compile.candidate_forms import NotConvertible
 from clewline.model.compile.trees import Link
 from clewline.model.families.estimators import CALL, EstimatorCall, EstimatorFamily
 from clewline.model.families.family import (
+    READ_BYTES,
+    READ_S,
     REGISTER_AGAIN,
     FileFields,
     FormBuilder,
@@ -29,9 +31,6 @@ from clewline.model.families.family import (
 from clewline.model.runtime.outputs import Predictor
 from clewline.model_families import family_named, fitted_names
 from clewline.signature.field import Signature
-
-READ_S, READ_BYTES = 60, 4 << 30
-"""Limits of the process that reads a foreign file first, in seconds and bytes of memory."""
 
 _READ = (
     "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({bytes}, {bytes})); "

@@ -37,6 +37,8 @@ from clewline.signature.field import Field, Signature
 Decoded = TypeVar("Decoded")
 FormBuilder = Callable[[Any, Columns], Iterator[CandidateForm]]
 REGISTER_AGAIN = "Register the model again."
+READ_S, READ_BYTES = 60, 4 << 30
+"""Limits of the process that reads a foreign file first, in seconds and bytes of memory."""
 SIGNATURE, EQUALITY = "signature.json", "equality.json"
 PROFILE, BACKGROUND = "profile.json", "background.json"
 """Files of a package that describe its model."""

@@ -157,7 +157,7 @@ def _numpy(data: bytes) -> UnsafeFile | None:
     try:
         header = ast.literal_eval(data[begin : begin + length].decode("latin-1").strip())
         has_objects = "O" in str(header["descr"])
-    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError):
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
         has_objects = False
     if has_objects:
         return UnsafeFile(f"a NumPy array of objects: a pickle, {_PICKLE}")

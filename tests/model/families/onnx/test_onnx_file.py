@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import pickle
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from support import TREES_IN_ONNX
 from clewline.errors import ClewlineError, InvalidInput, NotSupported
 from clewline.evaluation.report import evaluate
 from clewline.model.families.family import PackageContents
+from clewline.model.families.onnx import onnx_file
 from clewline.model.families.onnx.onnx_file import synthetic_columns
 from clewline.model.register import convert_model
 from clewline.model_families import family_named
@@ -229,3 +231,59 @@ def test_a_classifier_without_probabilities_is_written_with_its_label_alone() ->
         {"id": nil, "model": "m@1", "label": "no"},
         {"id": nil, "model": "m@1", "label": 'a,"probabilities":{%'},
     ]
+
+
+def endless() -> Any:
+    """A model of one row whose loop never ends."""
+    scalar = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
+        "body",
+        [scalar("i", T.INT64, []), scalar("go", T.BOOL, []), scalar("v", T.FLOAT, [None, 2])],
+        [scalar("on", T.BOOL, []), scalar("w", T.FLOAT, [None, 2])],
+    )
+    loop = helper.make_node("Loop", ["", "true", "x"], ["y"], body=body)
+    return one_input([loop], [numpy_helper.from_array(np.array(True), "true")])
+
+
+def greedy() -> Any:
+    """A model that makes an array of 8 TB."""
+    size = numpy_helper.from_array(np.array([1 << 20, 1 << 21]), "size")
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["large"]),
+        helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    return one_input(nodes, [size])
+
+
+def one_input(nodes: list[Any], weights: list[Any]) -> Any:
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", T.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("y", T.FLOAT, [None, 2])],
+        weights,
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [(endless, "it did not end within 2 s"), (greedy, "it needs more than 4096 MiB of memory")],
+)
+def test_a_file_that_answers_no_row_is_refused(
+    bring: Any, model: Any, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if model is endless:
+        monkeypatch.setattr(onnx_file, "READ_S", 2)
+    with pytest.raises(NotSupported, match=reason):
+        bring(model())
+
+
+def test_a_file_that_crashes_its_reader_is_refused(
+    bring: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "open_session", lambda _: ctypes.string_at(0))
+    with pytest.raises(NotSupported, match="it was ended by SIGSEGV"):
+        bring(endless())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -18,7 +18,13 @@ from clewline.model.compile.equivalence import (
     same_bits,
 )
 from clewline.model.families import packaging
-from clewline.model.families.family import BACKGROUND, PackageContents, RegistrationInputs
+from clewline.model.families.family import (
+    BACKGROUND,
+    READ_BYTES,
+    READ_S,
+    PackageContents,
+    RegistrationInputs,
+)
 from clewline.model.families.onnx.file_signature import read_signature
 from clewline.model.families.onnx.loading import (
     CALL,
@@ -27,6 +33,7 @@ from clewline.model.families.onnx.loading import (
     open_session,
 )
 from clewline.model.families.profile import background_rows
+from clewline.model.isolation.forked_call import ForkFailed, call_in_fork
 from clewline.model.runtime.outputs import take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
@@ -56,6 +63,7 @@ def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
     """
     model: Any = parse(data)
     require_whole(model)
+    _try_in_fork(data, lambda: open_session(data))
     try:
         session = open_session(data)
     except IntegrityError as error:
@@ -71,6 +79,7 @@ def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
     synthetic = synthetic_columns(signature, np.random.default_rng(0))
     sample = take_rows(asked, slice(0, SAMPLED)) if len(asked) else synthetic
     answer = OnnxFileModel(session, signature, call)
+    _try_in_fork(data, lambda: answer(take_rows(sample, slice(0, 1))))
     try:
         answer(take_rows(sample, slice(0, 1)))
         if call.rows_per_call is None and not same_bits(answer, sample, CALLS):
@@ -99,6 +108,32 @@ def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
     loaded: Any = load_onnx(files, signature)
     evaluated = packaging.LoadedEstimator(loaded, signature)
     return PackageContents(files | described, signature, compiled, notes, evaluated=evaluated)
+
+
+def _try_in_fork(data: bytes, function: Callable[[], object]) -> None:
+    """
+    Call a function that runs a foreign file, in a fork with limits on time and memory.
+
+    Raises:
+        NotSupported: It goes beyond a limit, or crashes. Other errors are those of the
+            same call in this process.
+    """
+
+    def attempt() -> bytes:
+        try:
+            function()
+        except Exception as error:
+            if isinstance(error, MemoryError) or "alloc" in str(error):  # ONNX Runtime has no class
+                raise MemoryError from error
+        return b""
+
+    try:
+        call_in_fork(attempt, seconds=READ_S, memory_bytes=READ_BYTES + 40 * len(data))
+    except ForkFailed as error:
+        raise NotSupported(
+            f"ONNX Runtime cannot open the file and answer a row: it {error}.",
+            "The file is damaged, or too large to be served; export it again.",
+        ) from error
 
 
 def parse(data: bytes) -> Any | None:

@@ -13,12 +13,9 @@ it never gets what we can convert ourselves.
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,9 +64,6 @@ STEADY = frozenset(
 EXACT_OPERATORS = frozenset({"ArrayFeatureExtractor", "LabelEncoder"})
 """Operators of the domain ai.onnx.ml that keep float64."""
 
-CONVERSION_S = 60.0
-"""How long a conversion may take; some never end."""
-
 
 @dataclass(frozen=True, slots=True)
 class ConvertedPart:
@@ -81,6 +75,8 @@ class ConvertedPart:
 
 def lowered_forms(original: OriginalModel, train: Columns) -> Iterator[CandidateForm]:
     """Yield the form in float64."""
+    import skl2onnx  # noqa: F401 - here, or each fork that converts imports it again
+
     final, steps = final_and_steps(original.model)
     family = family_of(final)
     if family is not None and family.name != original.family.name:
@@ -181,7 +177,7 @@ def _convert(model: Any, *, zipmap: bool = False) -> onnx.ModelProto:
     final, _ = final_and_steps(model)
     has_option = hasattr(final, "classes_") and not zipmap
     try:
-        with warnings.catch_warnings(action="ignore"), _time_limit(CONVERSION_S):
+        with warnings.catch_warnings(action="ignore"):
             found: onnx.ModelProto = convert_sklearn(
                 model,
                 initial_types=[("x", DoubleTensorType([None, None]))],
@@ -194,35 +190,6 @@ def _convert(model: Any, *, zipmap: bool = False) -> onnx.ModelProto:
         if has_option and "zipmap" in first:  # it gives no dictionaries, and no choice
             return _convert(model, zipmap=True)
         raise NotConvertible(f"skl2onnx: {first}") from error
-
-
-class ConversionTimeout(Exception):
-    """A conversion took too long."""
-
-    def __str__(self) -> str:
-        return f"the conversion did not end within {CONVERSION_S:g} s"
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise `ConversionTimeout` in this thread, between two steps of Python, after a time."""
-    lock, is_over, thread = threading.Lock(), threading.Event(), threading.get_ident()
-
-    def interrupt() -> None:
-        with lock:
-            if not is_over.is_set():
-                error = ctypes.py_object(ConversionTimeout)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
-
-    timer = threading.Timer(seconds, interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        with lock:
-            is_over.set()
-        timer.cancel()
 
 
 def _answer(graph: OnnxGraph, signature: Signature, model: Any, answers: list[str]) -> None:
