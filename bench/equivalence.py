@@ -20,25 +20,33 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from shared.json_answers import json_answers
 from shared.keep import keep
 from shared.random_pipelines import TARGET, Case, random_case
 
 from clewline.errors import ClewlineError, InvalidInput
+from clewline.model.compile import compiler
 from clewline.model.compile.equivalence import TOLERANCE
 from clewline.model.register import convert_model
 from clewline.model_families import family_named
 from clewline.signature.check import Checker
 
-PIPELINES, LIMIT_S = 1500, 60
+PIPELINES, LIMIT_S, CHUNK = 1500, 120, 25
+CALLS = 5
+"""Calls at each batch size when bits are compared at registration; a hunt is about numbers."""
 PAIRS, HALVINGS = 12, 70
+REGISTERED, ASKED = 30, 40
+"""Models that are also registered in a project and asked over HTTP, and rows of each."""
 UNDECIDED = 1e-9
 """Where a model's two best labels are closer than this, its own rounding chooses between them."""
 
@@ -54,7 +62,15 @@ class Hunt:
     refused: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     jumps: int = 0
+    in_json: int = 0
     differing: list[str] = field(default_factory=list)
+
+    def add(self, other: Hunt) -> None:
+        """Count what another part of the hunt found."""
+        self.served += other.served
+        self.refused += other.refused
+        self.rows, self.jumps = self.rows + other.rows, self.jumps + other.jumps
+        self.differing += other.differing
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pipelines", type=int, default=PIPELINES)
     parser.add_argument("--seed", type=int, default=None, help="repeat a hunt; else a new one")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", type=int, help="the place of one model in the hunt")
     parser.add_argument("--keep", action="store_true", help="keep the result in bench/results")
     given = parser.parse_args()
@@ -80,7 +97,15 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     started = time.perf_counter()
     places = range(given.pipelines) if given.only is None else [given.only]
-    found = hunt(seed, places, progress=True)
+    found = Hunt(seed)
+    pieces = [places[at : at + CHUNK] for at in range(0, len(places), CHUNK)]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        for done, part in enumerate(pool.map(hunt, [seed] * len(pieces), pieces), start=1):
+            found.add(part)
+            print(min(done * CHUNK, len(places)), dict(found.served), file=sys.stderr, flush=True)
+            print(*part.differing, sep="\n", end="", file=sys.stderr, flush=True)
+    if given.only is None:
+        ask_in_json(seed, places[:: max(1, len(places) // REGISTERED)], found)
     seconds = time.perf_counter() - started
     figures = {
         "seed": seed,
@@ -89,6 +114,7 @@ def main() -> int:
         "served": dict(sorted(found.served.items())),
         "refused": dict(found.refused.most_common()),
         "rows": found.rows,
+        "rows asked in JSON": found.in_json,
         "rows where an answer jumps": found.jumps,
         "differing": found.differing,
     }
@@ -99,8 +125,9 @@ def main() -> int:
     return bool(found.differing)
 
 
-def hunt(seed: int, places: Any, *, progress: bool = False) -> Hunt:
+def hunt(seed: int, places: Sequence[int]) -> Hunt:
     """Try the models of some places."""
+    compiler.OWN_CALLS, compiler.ONNX_CALLS = CALLS, CALLS
     found = Hunt(seed)
     for place in places:
         try:
@@ -110,20 +137,16 @@ def hunt(seed: int, places: Any, *, progress: bool = False) -> Hunt:
                 np.errstate(all="ignore"),
             ):
                 case = random_case(seed, place)
-                _try(case, found, place, progress)
+                _try(case, found, place)
         except TimeoutError:
             found.refused[f"not done within {LIMIT_S} s"] += 1
         except Exception as error:
-            found.differing.append(f"--seed {seed} --only {place}: {error!r}")
-            if progress:
-                traceback.print_exc()
-                print(case.title, file=sys.stderr)
-        if progress and place % 100 == 99:
-            print(place + 1, dict(found.served), len(found.differing), file=sys.stderr, flush=True)
+            where = "".join(traceback.format_exception(error)[-2:])
+            found.differing.append(f"--seed {seed} --only {place}: {where}")
     return found
 
 
-def _try(case: Case, found: Hunt, place: int, progress: bool) -> None:
+def _try(case: Case, found: Hunt, place: int) -> None:
     half = len(case.train) // 2
     test = case.train[half:] if place % 2 else None
     try:
@@ -145,8 +168,6 @@ def _try(case: Case, found: Hunt, place: int, progress: bool) -> None:
         for reason in differences(case, made.signature, loaded, each, scale, found, either=either):
             text = f"--seed {found.seed} --only {place}: {kind}: {reason} [{form}] {case.title}"
             found.differing.append(text)
-            if progress:
-                print(text[:1500], file=sys.stderr, flush=True)
     loaded.close()
 
 
@@ -283,6 +304,37 @@ def _undecided(case: Case, rows: Rows) -> NDArray[np.bool_]:
             best = np.sort(scores, axis=1)[:, -2:]
             return best[:, 1] - best[:, 0] <= UNDECIDED * np.maximum(np.abs(best[:, 1]), 1.0)
     return np.zeros(len(rows), dtype=bool)
+
+
+def ask_in_json(seed: int, places: Sequence[int], found: Hunt) -> None:
+    """Register some of the models, serve them, and compare what the server answers."""
+    cases = {}
+    for place in places:
+        with warnings.catch_warnings(action="ignore"):
+            case = random_case(seed, place)
+        if hasattr(case.model, "predict"):
+            cases[f"m{place}"] = case
+    for name, predictions in json_answers(cases, ASKED).items():
+        case = cases[name]
+        for at, prediction in enumerate(predictions):
+            row = case.rows.iloc[[at]]
+            own, served = own_answer(case, row), _answer_of(case, prediction)
+            if own is None:
+                continue
+            found.in_json += 1
+            decided = ~_undecided(case, row)
+            if _differ(own, served, _scale(case), decided)[0]:
+                text = f"--seed {seed} --only {name[1:]}: in JSON: {row.iloc[0].to_dict()}"
+                found.differing.append(f"{text}: {own}, served {prediction} {case.title}")
+
+
+def _answer_of(case: Case, prediction: dict[str, Any]) -> Answers:
+    if "label" not in prediction:
+        value = prediction["value"]
+        return Answers(np.array([[np.nan if value is None else value]]), np.empty((1, 0), str))
+    shares = prediction.get("probabilities") or {}
+    order = [shares[str(label)] for label in case.model.classes_] if shares else []
+    return Answers(np.array([order], np.float64), np.array([[str(prediction["label"])]]))
 
 
 # ── where the model's own answer jumps ──────────────────────────────────────
