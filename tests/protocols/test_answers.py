@@ -33,7 +33,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from clewline.cli.main import status
 from clewline.client import Client
-from clewline.errors import InvalidInput, ModelFailed
+from clewline.errors import InvalidInput, MalformedInput, ModelFailed, UsageError
 from clewline.model.package import PackageMetadata
 from clewline.model.register import convert_model
 from clewline.model.registry import Registry
@@ -396,7 +396,11 @@ class Answers:
         return Told(ids.split(","), outputs.get("value", outputs.get("label", [])), cut)
 
 
-EXPECTED = {(500, "model_failed"): ModelFailed, (422, "invalid_input"): InvalidInput}
+EXPECTED = {
+    (500, "model_failed"): ModelFailed,
+    (422, "invalid_input"): InvalidInput,
+    (400, "malformed_input"): MalformedInput,
+}
 PROTOCOLS = (
     *(Answers.native, Answers.columns, Answers.lines, Answers.csv, Answers.arrow, Answers.parquet),
     *(Answers.mlflow, Answers.oip, Answers.oip_binary, Answers.grpc, Answers.grpc_raw),
@@ -728,6 +732,13 @@ def command(*words: str) -> Any:
     with redirect_stdout(io.StringIO()) as out:
         assert status([*words, "--json"]) == 0
     return msgspec.json.decode(out.getvalue())
+
+
+def test_an_empty_table_is_refused_everywhere(answers: Answers) -> None:
+    for endpoint in ("amount", "text", "moment"):
+        for ask in PROTOCOLS:
+            with pytest.raises((InvalidInput, UsageError)):
+                ask(answers, endpoint, [])
 
 
 zones = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))

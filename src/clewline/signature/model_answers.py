@@ -86,7 +86,7 @@ class _AnswerReader:
         cells = self._cells(_part(returned, "value", "values"))
         cells = [_part(cell, "value") for cell in cells]
         for row, cell in enumerate(cells):
-            if not _is_number(cell):
+            if not is_number(cell):
                 raise self._wrong(f"{printable_value(cell)!r} to row {row}", "a finite number")
         return np.array(cells, dtype=np.float64)
 
@@ -163,7 +163,7 @@ class _AnswerReader:
         if {"label", "probabilities"}.isdisjoint(cell):
             return True
         known = {*map(label_name, self.labels), *self.labels}
-        return known.issuperset(cell) and all(_is_number(_plain(each)) for each in cell.values())
+        return known.issuperset(cell) and all(is_number(_plain(each)) for each in cell.values())
 
     def _shares(self, row: int, cell: Any) -> list[float]:
         """Read the share of each label, of one row; a label may be a key as JSON writes it."""
@@ -177,7 +177,7 @@ class _AnswerReader:
             if key not in known:
                 wrong = f"the label {printable_value(key)!r} to row {row}"
                 raise self._wrong(wrong, f"one of {list(self.labels)}")
-            if not _is_number(_plain(share)):
+            if not is_number(_plain(share)):
                 wrong = f"the probability {printable_value(_plain(share))!r} to row {row}"
                 raise self._wrong(wrong, "a finite number")
             shares[known[key]] = float(share)
@@ -231,7 +231,7 @@ def _is_matrix(returned: Any) -> bool:
     return len(shape) == 2 and shape[1] != 1
 
 
-def _is_number(cell: Any) -> bool:
+def is_number(cell: Any) -> bool:
     """Return whether it is a finite number that float64 holds without rounding it."""
     if isinstance(cell, int):
         return not isinstance(cell, bool) and float64_holds(cell)
@@ -240,8 +240,11 @@ def _is_number(cell: Any) -> bool:
 
 def _plain(cell: Any) -> Any:
     """Return the Python value of a NumPy scalar or of a list of one value."""
-    if isinstance(cell, list) and len(cell) == 1:
-        cell = cell[0]
+    return plain_scalar(cell[0] if isinstance(cell, list) and len(cell) == 1 else cell)
+
+
+def plain_scalar(cell: Any) -> Any:
+    """Return the Python value of a NumPy scalar; anything else as it is."""
     # NumPy would make an integer of a date-time in nanoseconds.
     is_plain = isinstance(cell, np.generic) and cell.dtype.kind not in "mM"
     return cell.item() if is_plain else cell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -161,3 +162,21 @@ def test_what_is_no_answer_is_named(made: Any, message: str) -> None:
 def test_a_value_that_is_no_number_is_named() -> None:
     with pytest.raises(InvalidInput, match="Row 1: the value is nan"):
         outputs_of(np.array([1.0, np.nan]), NUMBER, 2)
+
+
+@pytest.mark.parametrize(
+    "value", ["1.5", True, None, 2**53 + 1, 10**400, np.int64(2**53 + 1), Decimal("1.5"), [1.5]]
+)
+def test_a_value_that_float64_does_not_hold_is_not_made_a_number(value: Any) -> None:
+    with pytest.raises(InvalidInput, match="is not a number that float64 holds"):
+        outputs_of([{"value": value}], NUMBER, 1)
+    shares = {"true": value, "false": 0.0}
+    with pytest.raises(InvalidInput, match="is not a number that float64 holds"):
+        outputs_of([{"label": True, "probabilities": shares}], LABELS, 1)
+
+
+@pytest.mark.parametrize("value", [1.5, 3, np.float32(0.1), np.int64(7), 5e-324, -0.0])
+def test_a_number_of_any_type_is_kept(value: Any) -> None:
+    found = outputs_of([{"value": value}], NUMBER, 1)
+    assert found.values is not None
+    assert found.values.tobytes() == np.array([float(value)]).tobytes()

@@ -39,7 +39,9 @@ from clewline.signature import dataframes, timestamps
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
 from clewline.signature.field import NUMERIC, Field, Output, Signature, label_name
+from clewline.signature.field_rules import printable_value
 from clewline.signature.frame_annotation import Frame
+from clewline.signature.model_answers import is_number, plain_scalar
 
 Values = dict[str, list[Any]]
 
@@ -296,9 +298,9 @@ def outputs_of(result: Any, output: Output, rows: int, *, with_shares: bool = Tr
 def _of_rows(rows: list[Any], output: Output) -> tuple[list[Any] | None, NDArray[np.float64]]:
     try:
         if output.labels is None:
-            return None, np.array([row["value"] for row in rows], dtype=np.float64)
+            return None, np.array([_number(row["value"]) for row in rows], dtype=np.float64)
         names = [label_name(label) for label in output.labels]
-        shares = [[row["probabilities"][name] for name in names] for row in rows]
+        shares = [[_number(row["probabilities"][name]) for name in names] for row in rows]
         has_label = all("label" in row for row in rows)
         labels = [row["label"] for row in rows] if has_label else None
         return labels, np.array(shares, dtype=np.float64).reshape(len(rows), len(names))
@@ -307,6 +309,16 @@ def _of_rows(rows: list[Any], output: Output) -> tuple[list[Any] | None, NDArray
             f"Its rows are not answers: {type(error).__name__}: {error}.",
             'Give {"label", "probabilities": {…}} or {"value"} for each row.',
         ) from error
+
+
+def _number(cell: Any) -> float:
+    """Return a number as it is; NumPy would also take a text, a boolean and any integer."""
+    if type(cell) is float:
+        return cell  # `_require_valid` looks whether it is finite
+    plain = plain_scalar(cell)
+    if not (isinstance(plain, float) or is_number(plain)):
+        raise ValueError(f"{printable_value(plain)!r} is not a number that float64 holds")
+    return float(plain)
 
 
 def _of_table(table: Any, output: Output) -> tuple[list[Any] | None, NDArray[np.float64]]:
