@@ -321,6 +321,28 @@ def test_what_a_broken_chain_no_longer_vouches_for_is_refused_until_it_is_applie
         assert served(project).loaded.ref == "income#1"
 
 
+@pytest.mark.parametrize("field", table(ChainEntry).fields.values(), ids=lambda field: field.name)
+@pytest.mark.parametrize("how", ["other", "garbage", "number"])
+@pytest.mark.parametrize("order", ["ASC", "DESC"])
+def test_a_changed_column_of_a_link_is_found_and_what_was_sealed_later_is_served(
+    project: Project, field: RecordField, how: str, order: str
+) -> None:
+    with closing(sqlite3.connect(project.store_root / "catalog.db")) as connection:
+        query = f"SELECT seq, {field.name} FROM chain_entry ORDER BY seq {order}"
+        seq, before = connection.execute(query).fetchone()
+        values = {"garbage": GARBAGE, "number": b"\x05" if field.type == "packed" else 5.5}
+        value = other(field)(before) if how == "other" else values[how]
+        update = f"UPDATE chain_entry SET {field.name} = ? WHERE seq = ?"
+        connection.execute(update, (value, seq))
+        connection.commit()
+    codes = {finding.code for finding in model_findings(project)}
+    assert codes & {"rewritten_registry", "unverifiable_registry"}
+    # What was sealed after a broken link is in order. A link with another number comes last.
+    later = order == "ASC" and field.name != "seq"
+    assert isinstance(served(project), ServedRevision if later else ClewlineError)
+    assert bool(accepted(project)) is later
+
+
 def registered(project: Project) -> list[ModelVersion]:
     with Store.open(project.store_root) as store:
         return SealedRecords(project, store.catalog).find(ModelVersion, refused=[])

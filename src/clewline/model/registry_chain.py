@@ -149,8 +149,7 @@ def chain_problems(links: Sequence[ChainEntry], public_key: str) -> list[str]:
         elif link.previous != previous:
             found.append(f"link {link.seq} does not continue the one before it")
         if reason := link_problem(link, public_key):
-            about = f" {link.body['model']}" if "model" in link.body else ""
-            found.append(f"link {link.seq} ({link.kind}{about}) {reason}")
+            found.append(f"link {link.seq} ({link.kind}) {reason}")
         previous, seq = link.digest, link.seq
     return found
 

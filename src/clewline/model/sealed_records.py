@@ -187,13 +187,14 @@ class SealedRecords:
                 "again.",
             )
         for link in links[1:] if self._links else links:
-            if (link.previous, link.seq) != (digest, seq + 1) or not has_its_digest(link):
+            named = _named(link)
+            if (link.previous, link.seq) != (digest, seq + 1) or named is None:
                 self._break(link.seq)
-            if has_its_digest(link):
-                self._digests.update(_named(link))
+            self._digests.update(named or {})
             digest, seq = link.digest, link.seq
-            self._links += 1
-        if unreadable or link_problem(links[-1], require_public_key(self._project)):
+        # One that cannot be read is a gap before the next one. The last one was read above.
+        self._links = max(self._links - 1, 0) + len(links) + len(unreadable)
+        if link_problem(links[-1], require_public_key(self._project)):
             self._break(seq)
         self._last = digest, seq
 
@@ -229,8 +230,8 @@ class SealedRecords:
 
     def _changed_fields(self, record: Record, name: str) -> list[str]:
         """Name the fields that differ from the last link; none if it does not say."""
-        for link in self._records.find(ChainEntry, order="-seq", limit=None):
-            sealed = link.body.get("fields", {}).get(name)
+        for link in self._records.find(ChainEntry, order="-seq", limit=None, unreadable=[]):
+            sealed = link.body.get("fields", {}).get(name) if _named(link) else None
             if sealed is not None:
                 here = field_hints(record)
                 return [key for key in record.__struct_fields__ if here.get(key) != sealed.get(key)]
@@ -242,15 +243,21 @@ def unchecked(records: RecordSource) -> RecordSource:
     return records._records if isinstance(records, SealedRecords) else records
 
 
-def _named(link: ChainEntry) -> dict[str, Digest]:
-    """Return the digests that a link holds, by names of records and files."""
-    found = {str(name): Digest(each) for name, each in link.body.get("records", {}).items()}
-    for path, digest in link.body.get("files", {}).items():
-        found[_FILE + path] = digest
-    if link.kind == PROMOTED and not found:  # before links held digests
-        name, _, number = str(link.body["model"]).partition("@")
-        alias = Alias(name=name, alias=link.body["alias"], number=int(number), moved=link.created)
-        found[describe(alias)] = sealed_digest(alias)
+def _named(link: ChainEntry) -> dict[str, Digest] | None:
+    """Return the digests of a link, by names of records and files; None if it is not sound."""
+    if not has_its_digest(link):
+        return None
+    try:
+        found = {str(name): Digest(each) for name, each in link.body.get("records", {}).items()}
+        for path, digest in link.body.get("files", {}).items():
+            found[_FILE + path] = digest
+        if link.kind == PROMOTED and not found:  # before links held digests
+            name, _, number = str(link.body["model"]).partition("@")
+            alias = link.body["alias"]
+            moved = Alias(name=name, alias=alias, number=int(number), moved=link.created)
+            found[describe(moved)] = sealed_digest(moved)
+    except (AttributeError, TypeError, KeyError, ValueError):  # no command wrote that
+        return None
     return found
 
 
