@@ -61,6 +61,8 @@ MODEL_BYTES = 1 << 30
 """Default memory budget of loaded models."""
 LOADERS = 2
 """Maximum revisions that are loaded at the same time."""
+HELD_S = 5.0
+"""A server is not ready if no compute thread has taken new work for this long."""
 DRAIN_S = 30.0
 """How long a stopping server waits for requests under way."""
 MIN_CLOSE_S = 2.0
@@ -150,6 +152,8 @@ class EndpointServer:
         self._states: LearnedStates
         self._log: LogWriter
         self._follower: CatalogFollower
+        self._probe: Future[None] | None = None  # ends as soon as a compute thread is free
+        self._probed_at = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._is_open = False
         self._stopping = False
@@ -222,6 +226,13 @@ class EndpointServer:
     def ready(self) -> bool:
         """Whether every endpoint answers with its live revision."""
         return self.failure is None and all(e.trouble is None for e in self.endpoints.values())
+
+    @property
+    def held_s(self) -> float:
+        """How long no compute thread has been free; 0 if one is."""
+        if self._probe is None or self._probe.done():
+            return 0.0
+        return time.monotonic() - self._probed_at
 
     def get(self, name: str) -> ServedEndpoint:
         """
@@ -323,6 +334,8 @@ class EndpointServer:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
+            if self._probe is None or self._probe.done():
+                self._probe, self._probed_at = self.threads.submit(_nothing), time.monotonic()
             try:
                 await self._catch_up()
             except ClewlineError as error:
@@ -572,6 +585,10 @@ class EndpointServer:
             logger.error("closing hangs, and was left behind")
             return False
         return True
+
+
+def _nothing() -> None:
+    """Show that a thread is free."""
 
 
 def load_error(error: BaseException) -> ClewlineError:

@@ -181,13 +181,7 @@ class PendingPrediction(WaitingCaller):
                 reading = loaded.json_reader.read_large(request.body)
                 self._server.body_queue.read(reading, self._submit, self._is_over)
             else:
-                read = partial(
-                    load_format(request.format).read_rows,
-                    request.body,
-                    request.detail,
-                    loaded.checker,
-                    loaded.max_rows,
-                )
+                read = partial(self._read_rows, serving)
                 if len(request.body) <= SMALL_BYTES and request.format not in READ_ON_THREAD:
                     self._submit(read())
                     return
@@ -195,6 +189,14 @@ class PendingPrediction(WaitingCaller):
                 reading_future.add_done_callback(self._read_on_thread)
         except Exception as error:
             self.finish(_read_error(error))
+
+    def _read_rows(self, serving: ServedRevision) -> RequestRows:
+        """Read the rows; on a thread, perhaps after the caller has left."""
+        if self._is_over():
+            raise Fault("The caller has gone.")
+        request, loaded = self._request, serving.loaded
+        format = load_format(request.format)
+        return format.read_rows(request.body, request.detail, loaded.checker, loaded.max_rows)
 
     def _read_on_thread(self, done: asyncio.Future[RequestRows]) -> None:
         error = done.exception()

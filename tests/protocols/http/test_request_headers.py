@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import math
+import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,16 @@ CODERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+class WaitingRequest(HttpRequest):
+    """A request whose caller waits."""
+
+    def is_abandoned(self) -> bool:
+        return False
+
+
 def request(body: bytes = b"{}", target: bytes = b"/", **headers: str) -> HttpRequest:
     named = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
-    return HttpRequest(target=target, body=body, headers=named)
+    return WaitingRequest(target=target, body=body, headers=named)
 
 
 def ask_of(http: HttpRequest, *format: str) -> PredictRequest:
@@ -142,3 +150,16 @@ def test_a_body_of_very_many_empty_parts_is_refused(coding: str):
     body = CODERS[coding](b"") * 100_000
     with pytest.raises(MalformedInput, match="more than 10000 parts"):
         request_headers.decompress(body, coding)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_a_body_is_decompressed_no_further_once_its_caller_has_left(coding: str):
+    body, asked = CODERS[coding](random.Random(7).randbytes(100_000)), list[bool]()
+
+    def has_left() -> bool:
+        asked.append(True)
+        return len(asked) > 3
+
+    with pytest.raises(BadRequest, match="gone"):
+        request_headers.decompress(body, coding, is_over=has_left)
+    assert len(asked) == 4

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import tmpfs, wait_for
+from support import PATIENCE_S, tmpfs, wait_for
 
 from clewline.errors import NotFound, StoreReadOnly
 from clewline.protocols.app import HttpApp
 from clewline.protocols.http.request import HttpLimits
+from clewline.protocols.rest import routes
 from clewline.serve.log import reader as log_reader
 
 ROW = {"age": 39, "hours": 40.5, "job": "nurse"}
@@ -436,6 +437,22 @@ def test_a_revision_that_cannot_be_loaded_leaves_the_one_before_in_place(loans, 
     loans.apply("income@1")
     wait_for(lambda: server.predict(ROW)[1]["revision"] == "income#3")
     assert server.ask("GET", "/health/ready")[0] == 200
+
+
+def test_a_server_of_which_all_compute_threads_are_held_is_not_ready_and_says_why(
+    loans, up, monkeypatch
+):
+    monkeypatch.setattr(routes, "HELD_S", 0.0)
+    server, free = up(loans.project), threading.Event()
+    threads = server.endpoints.threads
+    for _ in range(threads._max_workers):
+        threads.submit(free.wait, PATIENCE_S)
+    for path in ("/health/ready", "/v2/health/ready", "/ping"):
+        wait_for(lambda path=path: server.ask("GET", path)[0] == 503)
+    message = server.ask("GET", "/health/ready")[1]["error"]["message"]
+    assert "every compute thread has been busy" in message
+    free.set()
+    wait_for(lambda: server.ask("GET", "/health/ready")[0] == 200)
 
 
 @pytest.fixture

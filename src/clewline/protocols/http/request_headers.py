@@ -94,7 +94,9 @@ def when_read(
             except BodyTooLarge:
 
                 def work() -> PredictRequest:
-                    predict_request.body = decompress(predict_request.body, coding)
+                    predict_request.body = decompress(
+                        predict_request.body, coding, is_over=request.is_abandoned
+                    )
                     return predict_request
 
                 run_on_thread(threads, work, then)
@@ -236,13 +238,25 @@ def content_coding(request: HttpRequest) -> str | None:
     return coding
 
 
-def decompress(body: bytes, coding: str, limit: int = BODY_BYTES) -> bytes:
+def decompress(
+    body: bytes,
+    coding: str,
+    limit: int = BODY_BYTES,
+    is_over: Callable[[], bool] = lambda: False,
+) -> bytes:
     """
     Return a decompressed body; several gzip members or zstd frames are joined.
+
+    Args:
+        body: The compressed body.
+        coding: One of `CODINGS`.
+        limit: Maximum bytes of the result.
+        is_over: Returns whether nobody waits any more; it is asked before each step.
 
     Raises:
         BodyTooLarge: The result has more than `limit` bytes.
         MalformedInput: The body is not of that coding, is cut off, or has too many parts.
+        BadRequest: Nobody waits any more.
     """
     try:
         pieces, size, at, parts = [], 0, 0, 0
@@ -258,6 +272,8 @@ def decompress(body: bytes, coding: str, limit: int = BODY_BYTES) -> bytes:
             )
             # In small steps: what stands behind a part is copied for each part.
             while not part.eof:
+                if is_over():
+                    raise BadRequest("The caller has gone.")
                 if at >= len(body):
                     raise _not_decoded(coding, "it ends before its last block")
                 step = view[at : at + STEP_BYTES]

@@ -26,7 +26,7 @@ from clewline.protocols.rest import metrics
 from clewline.protocols.rest.openapi import OpenApiDocuments
 from clewline.protocols.rest.predict import admit, handle_predict
 from clewline.serve.access import Need
-from clewline.serve.endpoint_server import EndpointServer
+from clewline.serve.endpoint_server import HELD_S, EndpointServer
 from clewline.serve.log import reader as log_reader
 from clewline.serve.metrics.metric_families import MetricFamily, exposition_text
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
@@ -139,6 +139,9 @@ class RestRoutes:
         failing = [e.name for e in self.endpoints.endpoints.values() if e.trouble is not None]
         if failing:
             message = f"Not ready: {', '.join(sorted(failing))}. GET /v1/endpoints has the reasons."
+            return coded_response("overloaded", message, retry_after_s=1.0)
+        if (held_s := self.endpoints.held_s) > HELD_S:
+            message = f"Not ready: every compute thread has been busy for {held_s:.0f} s."
             return coded_response("overloaded", message, retry_after_s=1.0)
         if self._health.peers is None:
             return HttpResponse(200, b'{"status":"ready"}')
