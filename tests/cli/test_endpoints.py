@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +174,40 @@ def test_doctor_misses_the_code_of_a_revision(project: Project, typed: Type) -> 
     status, said = typed("doctor")
     assert status == 1
     assert "code snapshot of revision income#1" in said
+
+
+def test_doctor_seals_the_records_of_an_older_store_once_a_person_asks(
+    project: Project, typed: Type
+) -> None:
+    typed("endpoints", "apply")
+    with closing(sqlite3.connect(project.store_root / "catalog.db")) as connection:
+        connection.execute("DELETE FROM chain_entry")
+        connection.commit()
+    status, said = typed("doctor")
+    assert status == 1
+    assert "unsealed record  The revision income#1 has no link in the signed chain" in said
+    assert "clewline doctor --seal" in said
+    status, said = typed("models", "verify")
+    assert status == 1
+    assert "The alias income@champion has no link" in said
+    status, said = typed("doctor", "--seal")
+    assert (status, "sealed the revision income#1" in said, "All is well." in said) == (
+        0,
+        True,
+        True,
+    )
+    assert typed("models", "verify")[0] == 0
+
+
+def test_a_machine_without_the_key_is_told_what_it_cannot_do(project: Project, typed: Type) -> None:
+    project.private_key.unlink()
+    status, said = typed("doctor")
+    assert status == 0
+    assert "no key  There is no private key at" in said
+    status, said = typed("endpoints", "apply")
+    assert status == 2
+    assert "nothing can be sealed" in said
+    assert typed("predictions", "compact") == (
+        0,
+        f"No closed segment of {project.log} is left to compact.\n",
+    )
