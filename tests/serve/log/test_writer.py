@@ -132,7 +132,7 @@ def test_ids_are_found_when_the_clock_steps_forward_and_back(
     tmp_path: Path, frame: MakeFrame
 ) -> None:
     hour = 490_000
-    steps = [hour, hour + 1, hour, hour - 5, hour + 3, hour + 2, hour]
+    steps = [hour, hour + 1, hour, hour - 5, hour + 3, hour + 2, hour, hour - 2]
     batches = [frame(3, ids=at_hour(step, 3)) for step in steps]
     straddling = frame(2, ids=at_hour(hour + 7, 1) + at_hour(hour + 8, 1))
     with LogWriter(tmp_path) as log:
