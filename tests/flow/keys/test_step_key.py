@@ -399,6 +399,30 @@ def test_values_bound_to_a_partial_or_an_object_count(project):
     assert len({*old, *new}) == 4
 
 
+def test_the_value_that_a_built_in_method_is_bound_to_counts(project):
+    text = """
+        JOIN = ", ".join
+        KNOWN = {"a": 1}.get
+        SIZE = len
+
+        def joined(words):
+            return JOIN(words)
+
+        def known(word):
+            return KNOWN(word)
+
+        def size(words):
+            return SIZE(words)
+    """
+    changed = text.replace(", ", "; ").replace("1}", "2}")
+    steps = ("joined", "known", "size")
+    module = project.load("joining", joining=text)
+    old = {name: project.key(getattr(module, name)).digest for name in steps}
+    module = project.load("joining", joining=changed)
+    new = {name: project.key(getattr(module, name)).digest for name in steps}
+    assert [old[name] != new[name] for name in steps] == [True, True, False]
+
+
 def test_a_transformer_of_the_project_counts_by_its_code(project):
     text = """
         from sklearn.base import BaseEstimator, TransformerMixin
