@@ -184,7 +184,10 @@ class Noted:
     """A plug-in of pytest that notes which test runs which line of ours."""
 
     def __init__(self) -> None:
-        import coverage
+        try:
+            import coverage
+        except ModuleNotFoundError:
+            raise SystemExit("coverage is missing: uv pip install coverage") from None
 
         self.coverage = coverage.Coverage(data_file=None, source=[str(SOURCE)])
         self.seconds: dict[str, float] = {}
