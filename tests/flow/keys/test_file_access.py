@@ -256,8 +256,10 @@ def test_what_compiled_code_writes_is_not_an_input(root, watched):
         for _ in range(2):
             pl.DataFrame({"a": [1]}).write_parquet(root / "out.parquet")
             pq.ParquetFile(root / "out.parquet").read()
+            pl.read_parquet(root / "out.parquet")
         (root / "deep" / "er").mkdir(parents=True)
         pl.DataFrame({"a": [1]}).write_parquet(root / "deep" / "er" / "out.parquet")
+        pl.read_parquet(root / "deep" / "er" / "*.parquet")
     assert reads.undeclared() is None
 
 
@@ -265,7 +267,16 @@ def test_a_file_that_compiled_code_writes_anew_is_not_an_input(root, watched):
     os.utime(root / "data" / "in.parquet", (1, 1))
     with watched() as reads:
         pl.DataFrame({"a": [1]}).write_parquet(root / "data" / "in.parquet")
+        pl.read_parquet(root / "data" / "in.parquet")
     assert reads.undeclared() is None
+
+
+def test_a_file_that_is_read_before_it_is_written_is_an_input(root, watched):
+    for write in (pl.DataFrame({"a": [1]}).write_parquet, lambda path: path.write_text("x")):
+        with watched() as reads:
+            pl.read_parquet(root / "data" / "in.parquet")
+            write(root / "data" / "in.parquet")
+        assert "read data/in.parquet" in reads.undeclared()
 
 
 def test_a_file_in_a_folder_made_meanwhile_is_watched(root, watched):

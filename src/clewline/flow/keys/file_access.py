@@ -27,6 +27,7 @@ from clewline.flow.keys.opened_files import (
     CLOSE_NOWRITE,
     CLOSE_WRITE,
     CREATE,
+    IS_FOLDER,
     MOVED_TO,
     ON_LINUX,
     OPEN,
@@ -92,6 +93,8 @@ class FileReads:
         self.questions: dict[str, None] = {}  # files that the project's own code asked about
         self.problem: str | None = None  # why the kernel does not tell
         self._read: dict[str, None] = {}
+        self._asked_for: dict[str, None] = {}  # of readers in compiled code
+        self._made_folders: set[str] = set()
         self._written: set[str] = set()
         self._appended: set[str] = set()
         self._opened: dict[str, int] = {}  # what the kernel told: path → events
@@ -101,9 +104,9 @@ class FileReads:
         """Note that a file was opened."""
         if path in self._written or path in self._read:
             return
-        if writing:
+        if writing and path not in self._asked_for:
             self._written.add(path)
-        else:
+        elif not writing:
             self._read[path] = None
 
     def note_memoised(self, memoised: Iterable[MemoisedCode]) -> None:
@@ -111,6 +114,10 @@ class FileReads:
         for each in memoised:
             for path in _remembered.get(each, ()):
                 self.note(path, False)
+
+    def note_reader(self, path: str) -> None:
+        """Note that a reader in compiled code was asked for a file."""
+        self._asked_for[path] = None
 
     def note_append(self, path: str) -> None:
         """Note that a file was opened to be added to, which reads nothing of it."""
@@ -125,6 +132,8 @@ class FileReads:
             )
             return
         seen = self._opened.get(path, 0)
+        if mask & IS_FOLDER:
+            self._made_folders.add(path)
         if mask & (CREATE | MOVED_TO) and not seen & CLOSE_NOWRITE:
             self._written.add(path)
         elif not (mask & CLOSE_NOWRITE and seen & CLOSE_WRITE):  # a reader after a writer
@@ -136,7 +145,9 @@ class FileReads:
 
         A file that the step itself wrote first is not an input.
         """
-        return [path for path in self._others(self._read, declared) if os.path.exists(path)]
+        asked_for = [path for path in self._asked_for if not self._is_own(path)]
+        found = self._others([*self._read, *asked_for], declared)
+        return [path for path in found if os.path.exists(path)]
 
     def undeclared(self, declared: Iterable[Path] = ()) -> str | None:
         """Return why a step with these reads must not be cached, or None if it may be."""
@@ -175,6 +186,12 @@ class FileReads:
             return True
         return path not in self._appended and not self._is_rewritten(path)
 
+    def _is_own(self, path: str) -> bool:
+        """Return whether compiled code of the step wrote a file before anything read it."""
+        events = self._opened.get(path, 0)
+        is_written = events & CLOSE_WRITE and not events & CLOSE_NOWRITE
+        return path in self._written or (bool(is_written) and self._is_rewritten(path))
+
     def _is_rewritten(self, path: str) -> bool:
         try:
             return os.stat(path).st_mtime_ns >= self._started
@@ -207,7 +224,7 @@ class FileReads:
             path
             for path in dict.fromkeys(map(os.path.realpath, paths))
             if path not in written
-            and not any(_is_below(path, place) for place in known)
+            and not any(_is_below(path, place) for place in (*known, *self._made_folders))
             and self._is_content(path)
         ]
 
@@ -486,7 +503,8 @@ def _noting(reader: Callable[..., Any]) -> Callable[..., Any]:
                     reads.connections.setdefault(source)
             else:
                 _remember(place or source)
-                note_access(place or source, False)
+                for reads in tuple(_watching):
+                    reads.note_reader(os.path.abspath(place or source))
         return reader(*args, **kwargs)
 
     read.__clewline_reader__ = reader  # type: ignore[attr-defined]
