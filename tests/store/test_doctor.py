@@ -19,7 +19,8 @@ from clewline.store.blobs import LARGE_OVER
 from clewline.store.digest import Digest
 from clewline.store.doctor import Finding, check_store, fix_store
 from clewline.store.locks import hold_lock, this_process
-from clewline.store.records import Artifact, Run, StepRun
+from clewline.store.records import Artifact, CacheEntry, Record, RouterState, Run, StepRun
+from clewline.store.rows import table
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
@@ -205,3 +206,28 @@ def test_a_flipped_byte_in_the_catalog_is_named(closed: Store) -> None:
     flip(path, (page - 1) * size + 5)
     assert "damaged_catalog" in codes(check_store(closed.root))
     assert os.path.getsize(path) % size == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "column"),
+    [
+        (kind, field.name)
+        for kind in (Artifact, CacheEntry, RouterState, Run, StepRun)
+        for field in table(kind).fields.values()
+        if field.type == "packed"
+    ],
+)
+def test_a_record_that_cannot_be_read_is_a_finding_and_the_rest_is_checked(
+    closed: Store, kind: type[Record], column: str
+) -> None:
+    with closing(Store.open(closed.root)) as store:
+        step = store.catalog.find(StepRun, limit=1)[0].id
+        parts = store.blobs.put(b"parts")
+        store.record(
+            CacheEntry(key="k", function="f", step_run=step, outputs=[], parts=parts, created=1.0),
+            RouterState(endpoint="e", node="n", number=1, content={"a": 1}, created=1.0),
+        )
+    with closing(sqlite3.connect(closed.root / "catalog.db")) as connection:
+        connection.execute(f"UPDATE {table(kind).name} SET {column} = ?", (b"\xc1",))
+        connection.commit()
+    assert "damaged_record" in {finding.code for finding in check_store(closed.root)}

@@ -25,7 +25,7 @@ from clewline.store.digest import Digest, digest_bytes, digest_file
 from clewline.store.locks import hold_lock, is_locked, is_stale, lock_holder, process_state
 from clewline.store.packs import scan_pack
 from clewline.store.reader import BUSY_S, FILE, CatalogReader
-from clewline.store.records import Artifact, CacheEntry, Revision, Run, StepRun
+from clewline.store.records import Artifact, CacheEntry, Revision, RouterState, Run, StepRun
 from clewline.store.rows import UnreadableRecord
 
 BlobsInside = Mapping[str, Callable[[bytes], Iterable[Digest]]]
@@ -186,6 +186,7 @@ class _NeededBlobs:
             self._add(revision.code, "code snapshot", f"revision {revision.ref}", "snapshot")
         for step in catalog.find(StepRun, limit=None, unreadable=self.unreadable):
             self._add(step.logs, "log", f"step {step.id}")
+        catalog.find(RouterState, limit=None, unreadable=self.unreadable)  # which needs no blob
         for entry in catalog.find(CacheEntry, limit=None, unreadable=self.unreadable):
             self._add(entry.parts, "cache key", f"step {entry.step_run}")
 
