@@ -30,6 +30,7 @@ class Change:
     act: Action | None = None  # on the project's folder
     environ: Mapping[str, str | None] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
+    needs_process: bool = False  # of its own, since it uses libraries that do not survive a fork
     in_process: bool = False  # between two runs of one process, as in a notebook
 
 
@@ -103,7 +104,7 @@ def remove(file: str) -> Change:
 
 def do(act: Action) -> Change:
     """Change the project's folder by a function."""
-    return Change(act)
+    return Change(act, needs_process=True)
 
 
 def environ(**values: str | None) -> Change:

@@ -7,6 +7,7 @@ a fresh interpreter for each would take minutes.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
@@ -18,6 +19,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,10 @@ def run(probe: Any, root: Path, *, params: dict[str, Any], cache: bool = True) -
 
 def create(probe: Any, root: Path) -> None:
     """Write the project, with a copy of an empty store."""
+    port = os.environ.get("PROBE_PORT", "")
     for name, text in probe.files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
+        (root / name).write_text(text.replace("PROBE_PORT", port))
     (root / "clewline.toml").write_text('[project]\nname = "probe"\nid = "0"\n')
     shutil.copytree(root.parent / EMPTY, root / ".clewline")
     if probe.setup is not None:
@@ -82,14 +85,21 @@ def observe(probe: Any, root: Path) -> dict[str, Any]:
     root.mkdir(parents=True)
     os.chdir(root)
     os.environ.update(probe.environ)
+    if any("PROBE_PORT" in text for text in probe.files.values()):
+        os.environ["PROBE_PORT"] = str(serve())
     before, change = dict(probe.params), probe.change
     after = before | change.params
-    in_child(lambda: create(probe, root))
+    if probe.setup is None:
+        create(probe, root)
+    else:
+        in_child(lambda: create(probe, root))
     if change.in_process:
         return in_child(lambda: observe_in_process(probe, root, before, after))
     first = in_child(lambda: run(probe, root, params=before))
-    if change.act is not None:
+    if change.act is not None and change.needs_process:
         in_child(lambda: change.act(root) and None)
+    elif change.act is not None:
+        change.act(root)
     for name, value in change.environ.items():
         if value is None:
             os.environ.pop(name, None)
@@ -135,6 +145,31 @@ def in_child(function: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise ChildProcessError(answer["error"])
     return answer["answer"]
+
+
+class Counter(BaseHTTPRequestHandler):
+    """Answers each request with a CSV file of one number, which grows by one."""
+
+    count = 0
+
+    def do_GET(self) -> None:
+        Counter.count += 1
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"x\n{Counter.count}\n".encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def serve() -> int:
+    """Serve a counter on a port of this machine for as long as this process lives."""
+    server = HTTPServer(("127.0.0.1", 0), Counter)
+    if os.fork() == 0:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, prctl(2)
+        server.serve_forever()
+    server.server_close()
+    return server.server_port
 
 
 def report(probe: Any, folder: Path) -> None:

@@ -1,5 +1,5 @@
 """The corpus, by the kind of thing that changes."""
 
-from flow.probes.corpus import readers, strings
+from flow.probes.corpus import code, readers, strings, surroundings
 
-PROBES = [*strings.PROBES, *readers.PROBES]
+PROBES = [*strings.PROBES, *readers.PROBES, *surroundings.PROBES, *code.PROBES]
