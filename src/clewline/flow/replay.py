@@ -142,9 +142,6 @@ def replay(
             values.restore(_artifact(store, digest, NotFound), store.blobs, target)
             moved[path] = str(target)
         prepare(root)
-        # Relative paths in the code are resolved from the directory that the run had.
-        entries = (entry for step in steps for entry in step.inputs.values())
-        directories = (each.get("directory") for each in entries if isinstance(each, dict))
         request = ReplayRequest(
             root=str(root),
             run=run.id,
@@ -152,9 +149,9 @@ def replay(
             params=run.params,
             seed=run.seed or 0,
             moved=moved,
-            directory=str(next(filter(None, directories), project.root)),
+            directory=input_directory(project, steps),
         )
-        error = _run_worker(request, folder, environment_of(store, run))
+        error = run_worker(request, folder, environment_of(store, run))
         with Store.open(root / ".clewline", write=False) as fresh:
             return _judge(store, fresh, run, error, str(folder) if keep else None)
     finally:
@@ -169,7 +166,7 @@ def _judge(
     done = fresh.catalog.find(Run, replay_of=run.id, limit=1)
     old = {step.label: step for step in steps_of(store, run)}
     new = {step.label: step for step in (steps_of(fresh, done[0]) if done else [])}
-    compared = [_compare(store, fresh, step, new.get(label)) for label, step in old.items()]
+    compared = [compare_steps(store, fresh, step, new.get(label)) for label, step in old.items()]
     environment = environment_changes(
         environment_of(store, run), environment_of(fresh, done[0]) if done else None
     )
@@ -198,6 +195,13 @@ def _judge(
         error=error,
         folder=folder,
     )
+
+
+def input_directory(project: Project, steps: list[StepRun]) -> str:
+    """Return the directory from which the relative paths of a run were resolved."""
+    entries = (entry for step in steps for entry in step.inputs.values())
+    directories = (each.get("directory") for each in entries if isinstance(each, dict))
+    return str(next(filter(None, directories), project.root))
 
 
 def _require_pipeline(project: Project, run: Run, steps: list[StepRun], root: Path) -> None:
@@ -232,7 +236,7 @@ def _artifact(store: Store, digest: Digest, error: type[ClewlineError] = CheckFa
     return artifact
 
 
-def _run_worker(request: ReplayRequest, folder: Path, recorded: Environment | None) -> str | None:
+def run_worker(request: ReplayRequest, folder: Path, recorded: Environment | None) -> str | None:
     """Execute in a fresh process; return the error that stopped it, or None."""
     # The replay has a project of its own; hash seed and thread counts are those of the record.
     left_out = {*THREAD_VARIABLES, "CLEWLINE_PROJECT"}
@@ -264,7 +268,8 @@ def _run_worker(request: ReplayRequest, folder: Path, recorded: Environment | No
 # Comparing
 
 
-def _compare(store: Store, fresh: Store, old: StepRun, new: StepRun | None) -> StepReplay:
+def compare_steps(store: Store, fresh: Store, old: StepRun, new: StepRun | None) -> StepReplay:
+    """Compare the outputs and files of a step with those that it had when executed again."""
     label, finished = old.label, ("done", "cached")
     if old.status not in finished:
         return StepReplay(label, "nothing to compare", 0, [])
