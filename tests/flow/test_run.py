@@ -20,7 +20,9 @@ from clewline.flow.pipeline_files import find_pipeline
 from clewline.flow.run import execute
 from clewline.flow.run_recorder import RunEvent
 from clewline.flow.runs import find_run, inputs_of, list_runs, log_of, snapshot_of
+from clewline.store import lineage
 from clewline.store.records import Artifact, CacheEntry, Edge, Run
+from clewline.store.ref import RecordRef
 
 PAIR = """
     @cl.step
@@ -119,6 +121,76 @@ def test_a_value_that_the_pipeline_read_is_still_known_as_the_output_of_its_step
         assert take.inputs["table"]["from"] == f"{make.id}#0"
         edges = bench.store.catalog.find(Edge, target=f"step:{take.id}", role="input:table")
         assert [edge.source for edge in edges] == [f"step:{make.id}"]
+
+
+VALUES = {
+    "table": "pl.DataFrame({'x': [1, 2]})",
+    "frame": "pd.DataFrame({'x': [1, 2]})",
+    "array": "np.arange(3.0)",
+    "model": "Ridge().fit([[0.0], [1.0]], [0.0, 2.0])",
+    "list": "['age', 'pay', 'town']",
+    "dict": "{'depth': 3, 'names': ['a', 'b']}",
+    "tuple": "('age', 3)",
+}
+FOLLOWED = """
+    import copy
+    import pickle
+
+    import numpy as np
+    import pandas as pd
+    import polars as pl
+    from sklearn.linear_model import Ridge
+
+    @cl.step
+    def make() -> object:
+        return VALUE
+
+    @cl.step
+    def take(given: object) -> int:
+        return 1
+
+    @cl.pipeline
+    def main():
+        value = make().value()
+        take(value)
+        take(copy.deepcopy(value))
+        take(pickle.loads(pickle.dumps(value)))
+
+    @cl.pipeline
+    def other():
+        take(VALUE)
+"""
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_value_its_copy_and_its_reloaded_copy_keep_the_line(bench: Any, kind: str) -> None:
+    bench.write("pipelines.py", FOLLOWED.replace("VALUE", VALUES[kind]))
+    for run in (bench.run(), bench.run()):
+        make, *takes = bench.steps(run)
+        for take in takes:
+            edges = bench.store.catalog.find(Edge, target=f"step:{take.id}", limit=None)
+            before = [edge.source for edge in edges if edge.role == "input:given"]
+            assert before == [f"step:{make.id}"]
+
+
+@pytest.mark.parametrize("kind", ["table", "frame", "array", "model"])
+def test_a_value_of_another_run_is_said_to_be_made_by_its_step(bench: Any, kind: str) -> None:
+    bench.write("pipelines.py", FOLLOWED.replace("VALUE", VALUES[kind]))
+    first = bench.run()
+    [take] = bench.steps(bench.run("other"))
+    reader = bench.store.catalog
+    tree = lineage.why(reader, RecordRef("step", take.id), full=True)
+    made = [node.facts["made_by"] for node in tree.children if node.kind == "artifact"]
+    assert made == [f"{first.id}/00-make"]
+
+
+@pytest.mark.parametrize("value", ["5", "0.25", "True", "None", "'gini'", "[]", "{}"])
+def test_a_value_that_may_come_from_anywhere_is_not_followed(bench: Any, value: str) -> None:
+    bench.write("pipelines.py", FOLLOWED.replace("VALUE", value))
+    _, *takes = bench.steps(bench.run())
+    for take in takes:
+        edges = bench.store.catalog.find(Edge, target=f"step:{take.id}", limit=None)
+        assert [edge for edge in edges if edge.role.startswith("input:")] == []
 
 
 def test_unchanged_steps_are_taken_from_the_earlier_run(bench: Any) -> None:

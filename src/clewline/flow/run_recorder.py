@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from clewline.errors import UsageError
+from clewline.errors import NotStorable, UsageError
 from clewline.flow import error_report, values
 from clewline.flow.context import StepContext, run_step
 from clewline.flow.handle import Handle, StepCall, StepOutput
@@ -76,6 +76,7 @@ class RunRecorder:
         # The catalog may not show yet what this run itself has recorded.
         self._fresh: dict[str, CacheHit] = {}
         self._outputs: dict[Digest, str] = {}  # content → the step output that has it
+        self._has_json = False  # among them
         self._stored_paths: dict[str, tuple[tuple[Any, ...], Artifact]] = {}
         self._log_folder = run_folder(store.root, run.id)
 
@@ -142,6 +143,15 @@ class RunRecorder:
         """Return the step output of this run with a content, `RUN/NN-name#0`; None if none has."""
         return self._outputs.get(digest)
 
+    def output_of(self, value: Any) -> str | None:
+        """Return the step output of this run that equals a list or dict, or None."""
+        if not self._has_json:
+            return None
+        try:
+            return self._outputs.get(values.digest(value))
+        except NotStorable:
+            return None
+
     # One step call
 
     def _perform(
@@ -195,7 +205,7 @@ class RunRecorder:
         edge = Edge(source=f"step:{entry.step_run}", target=f"step:{record.id}", role="cached")
         self._note(record, edge, *_edges(record, given))
         self.notify("step ended", record)
-        self._note_outputs(record)
+        self._note_outputs(record, artifacts)
         return [StepOutput(self.store.blobs, artifact) for artifact in artifacts]
 
     def _execute(
@@ -275,13 +285,14 @@ class RunRecorder:
             self._fresh[entry.key] = (entry, stored)
             new.append(entry)
         self._note(record, *new)
-        self._note_outputs(record)
+        self._note_outputs(record, stored)
         if usage.wall_s > DURABLE_AFTER_S:
             self.records.drain()
         self.notify("step ended", record)
         return outputs
 
-    def _note_outputs(self, record: StepRun) -> None:
+    def _note_outputs(self, record: StepRun, artifacts: list[Artifact]) -> None:
+        self._has_json = self._has_json or any(each.kind == "json" for each in artifacts)
         for slot, digest in enumerate(record.outputs):
             self._outputs.setdefault(digest, f"{record.id}#{slot}")
 

@@ -40,6 +40,10 @@ class InputStorage(Protocol):
         """Return the step output of this run with a content, `RUN/NN-name#0`; None if none has."""
         ...
 
+    def output_of(self, value: Any) -> str | None:
+        """Return the step output of this run that equals a list or dict, or None."""
+        ...
+
 
 class StepArguments:
     """
@@ -117,6 +121,9 @@ class StepArguments:
             return {"input": True, "name": value.name}
         if type(value) in (list, tuple, dict, set, frozenset):
             children = [self._describe(name, each) for name, each in _children(where, value)]
+            if value and (output := self._storage.output_of(value)):  # of `.value()` on a handle
+                self.record.setdefault(where, {"value": _shown(value), "from": output})
+                self.edges.append((f"step:{output.partition('#')[0]}", where))
             return _rebuilt(value, children)
         self._loaders[where] = lambda: values.in_canonical_layout(value)
         try:

@@ -187,6 +187,9 @@ class _PlanEngine:
     def output_ref(self, digest: Digest) -> str | None:
         return None
 
+    def output_of(self, value: Any) -> str | None:
+        return None
+
     def _miss(self, label: str, step: Step, given: StepArguments, key: StepKey) -> StepPlan:
         declared = declared_uncacheable(step)
         sources = {

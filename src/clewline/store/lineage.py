@@ -147,12 +147,23 @@ class _Nodes:
 
     def artifact_node(self, digest: str) -> LineageNode:
         seen = self.reader.find(SeenFile, digest=digest, limit=None)
-        return LineageNode(
+        node = LineageNode(
             kind="data" if seen else "artifact",
             ref=digest,
             record=self.reader.get(Artifact, digest),
-            facts={"paths": list(dict.fromkeys(each.path for each in seen))} if seen else {},
         )
+        if seen:
+            node.facts["paths"] = list(dict.fromkeys(each.path for each in seen))
+        elif (maker := self.maker_of(digest)) is not None:
+            node.facts["made_by"] = maker
+        return node
+
+    def maker_of(self, digest: str) -> str | None:
+        """Return the step run that made an artifact first, or None if it came from outside."""
+        made = (self.reader.get(StepRun, step) for step in steps_that_made(self.reader, digest))
+        steps = [step for step in made if step is not None]
+        first = min(steps, key=lambda step: (step.status == "cached", step.started), default=None)
+        return first.id if first is not None else None
 
     def code_node(self, digest: str) -> LineageNode:
         runs = self.reader.find(Run, snapshot=digest, order="started", limit=1)
@@ -295,11 +306,9 @@ class _Back(_Nodes):
 
     def artifact(self, digest: str) -> LineageNode:
         node = self.artifact_node(digest)
-        steps = [self.record(StepRun, step) for step in steps_that_made(self.reader, digest)]
-        if steps:
-            first = min(steps, key=lambda step: (step.status == "cached", step.started))
-            node.facts["made_by"] = first.id
-            step = self.step(first.id)
+        if (maker := self.maker_of(digest)) is not None:
+            node.facts["made_by"] = maker
+            step = self.step(maker)
             node.children = [step] if self.full else step.children
         return node
 
