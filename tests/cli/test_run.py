@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from clewline.cli.main import status
 from clewline.store import Store
+from clewline.store.records import CacheEntry, StepRun
 
 PIPELINE = """
 from __future__ import annotations
@@ -201,3 +203,24 @@ def test_a_project_that_the_disk_has_no_room_for_is_refused_as_such(tmp_path: Pa
     command = [sys.executable, "-B", "-c", program, str(tmp_path / "new")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, json.loads(done.stderr)["error"]["code"]) == (3, "store_full")
+
+
+def test_a_sample_of_cached_steps_is_run_again(project: Path, capsys: Any) -> None:
+    assert called(capsys, "run", "main")[0] == 0
+    code, out, _ = called(capsys, "cache", "check", "--sample", "100%", "--seed", "7")
+    assert code == 0
+    assert "2 of 2 cached steps, seed 7: 2 equal, 0 false hits" in out
+    assert "Rate of false hits: 0.00%, 95 % interval 0.00% to 65.76% (Wilson)" in out
+    with Store.open(project / ".clewline") as store:  # as if a dependency had been missed
+        [fit] = store.catalog.find(CacheEntry, function="pipelines:fit", limit=None)
+        [load] = store.catalog.find(CacheEntry, function="pipelines:load", limit=None)
+        step = store.catalog.get(StepRun, fit.step_run)
+        store.record(replace(fit, outputs=load.outputs), replace(step, outputs=load.outputs))
+    code, out, _ = called(capsys, "cache", "check", "--sample", "1.0")
+    assert code == 1
+    assert f"✗ {fit.step_run} false hit" in out
+    assert "Rate of false hits: 50.00%" in out
+    assert "clewline run --no-cache" in out
+    code, _, err = called(capsys, "cache", "check", "--sample", "most")
+    assert code == 2
+    assert "'most' is not a share" in err

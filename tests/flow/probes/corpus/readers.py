@@ -647,11 +647,6 @@ CHILDREN = [
         "import os",
     ),
     reads(
-        "joblib-parallel",
-        "return sum(Parallel(n_jobs=2, backend='multiprocessing')(delayed(load)(p) for p in ['in.csv', 'in.csv']))",
-        "from joblib import Parallel, delayed\n\ndef load(path):\n    return float(len(open(path).read()))",
-    ),
-    reads(
         "joblib-parallel-by-loky",
         "return sum(Parallel(n_jobs=2)(delayed(load)(p) for p in ['in.csv', 'in.csv']))",
         "from joblib import Parallel, delayed\n\ndef load(path):\n    return float(len(open(path).read()))",
