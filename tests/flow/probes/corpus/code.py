@@ -704,18 +704,20 @@ VALUES = [
     ),
     passed("array-shape", "return str(given.shape)", "np.ones((2, 3))", "np.ones((3, 2))", NUMPY),
     passed(
-        "array-memory-order",
+        "same-array-memory-order",
         "return str(given.flags.f_contiguous)",
         "np.ones((2, 3))",
         "np.asfortranarray(np.ones((2, 3)))",
         NUMPY,
+        "same",
     ),
     passed(
-        "array-read-only",
+        "same-array-read-only",
         "return str(given.flags.writeable)",
         "np.ones(3)",
         "np.broadcast_to(1.0, 3)",
         NUMPY,
+        "same",
     ),
     passed(
         "frame-index",
