@@ -7,16 +7,7 @@ The probes that are known to fail, each with its kind; a mark that is not needed
 - limit: docs/caching.md states it.
 """
 
-KNOWN = {
-    "polars-sql-of-a-local-of-the-pipeline": "a",
-    "pandas-to-datetime-now": "e",
-    "numpy-datetime64-now": "e",
-    "environ-of-posix": "g",
-    "user-by-getpass": "g",
-    "time-zone": "g",
-    "path-resolve-of-a-link": "g",
-    "open-of-a-missing-file": "g",
-    "decimal-context": "limit",
+KNOWN: dict[str, str] = {
     "library-option-changed": "limit",
     "polars-sorted-flag": "limit",
 }
