@@ -288,6 +288,17 @@ def test_a_file_in_a_folder_made_meanwhile_is_watched(root, watched):
     assert "new/in.parquet" in reads.undeclared()
 
 
+def test_a_folder_behind_a_link_is_watched(root, watched, tmp_path):
+    (tmp_path / "store" / "deep").mkdir(parents=True)
+    (tmp_path / "store" / "deep" / "in.csv").write_text("x")
+    (root / "linked").symlink_to(tmp_path / "store")
+    (root / "linked" / "back").symlink_to(root)
+    (root / "up").symlink_to(tmp_path)
+    with watched() as reads:
+        pa.OSFile(str(root / "linked" / "deep" / "in.csv")).read()
+    assert "store/deep/in.csv" in reads.undeclared()
+
+
 def test_a_named_file_outside_of_the_project_is_watched(root, watched, tmp_path):
     named, other = tmp_path / "named.parquet", tmp_path / "other.parquet"
     for path in (named, other):

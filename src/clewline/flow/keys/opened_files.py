@@ -15,6 +15,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 ON_LINUX = sys.platform == "linux"
 """Elsewhere no folder is watched; docs/caching.md states the limit."""
@@ -67,11 +68,13 @@ class FolderWatch:
         while waiting:
             each = waiting.pop()
             if self._add_one(each) and deep:
-                with os.scandir(each) as entries:
+                with suppress(OSError), os.scandir(each) as entries:  # it may be gone already
                     waiting += [
                         entry.path
                         for entry in entries
-                        if entry.is_dir(follow_symlinks=False) and not self._is_skipped(entry.path)
+                        if entry.is_dir()
+                        and not self._is_skipped(entry.path)
+                        and not (entry.is_symlink() and _leads_up(entry.path))
                     ]
 
     def remove(self, folder: str) -> None:
@@ -83,8 +86,10 @@ class FolderWatch:
                 self._watched.discard(each)
 
     def _add_one(self, folder: str) -> bool:
-        """Watch one folder; return whether it is there."""
+        """Watch one folder; return whether it is there, and was not known by another name."""
         watch: int = self._add(self._descriptor, os.fsencode(folder), _WANTED)
+        if watch in self._folders:
+            return False
         if watch >= 0:
             self._folders[watch] = folder
             self._watched.add(folder)
@@ -125,3 +130,10 @@ class FolderWatch:
                 watch, mask, _, size = _HEAD.unpack_from(data, at)
                 at += _HEAD.size + size
                 yield watch, mask, os.fsdecode(data[at - size : at].rstrip(b"\0"))
+
+
+def _leads_up(link: str) -> bool:
+    """Return whether a link leads to a folder that contains it."""
+    return (os.path.realpath(os.path.dirname(link)) + os.sep).startswith(
+        os.path.join(os.path.realpath(link), "")
+    )
