@@ -504,10 +504,7 @@ class Batcher:
 
     def _fail(self, calls: list[PredictCall], error: BaseException) -> None:
         if not isinstance(error, ClewlineError):
-            error = Fault(
-                f"The rows could not be answered: {type(error).__name__}.",
-                "The server's log has the reason; the request is not the cause.",
-            )
+            error = unanswered(error)
         for call in calls:
             call.closed, call.partial = True, []
             if not call.over:
@@ -524,14 +521,27 @@ class Batcher:
             self._statistics.rows += len(call.rows)
         try:
             call.done(call)
-        except Exception:
+        except Exception as failure:
             logger.exception("%s: an answer could not be delivered", self._ref)
+            call.error = unanswered(failure)
+            try:
+                call.done(call)
+            except Exception:
+                logger.exception("%s: nor could the error", self._ref)
 
 
 def late() -> DeadlineExceeded:
     """Return the error for a caller after the deadline."""
     return DeadlineExceeded(
         "The deadline of the request has passed.", "Allow more time, or send fewer rows at once."
+    )
+
+
+def unanswered(error: BaseException) -> Fault:
+    """Return the error for a caller whose rows met a bug on their way to the answer."""
+    return Fault(
+        f"The rows could not be answered: {type(error).__name__}.",
+        "The server's log has the reason; the request is not the cause.",
     )
 
 

@@ -96,10 +96,10 @@ class WaitingCaller:
         if self.is_answered:
             return
         self.is_answered = True
-        if self._timer is not None:
-            self._server.deadlines.forget(self._timer, self.expire)
         del self._server.under_way[self]
         try:
+            if self._timer is not None:
+                self._server.deadlines.forget(self._timer, self.expire)
             self._reply(result)
         except Exception as error:
             logger.exception("an answer could not be written")
@@ -234,9 +234,8 @@ class PendingPrediction(WaitingCaller):
 
     def _answered(self, call: PredictCall) -> None:
         serving = self._serving
-        assert serving is not None
-        if call.error is not None:
-            self.finish(call.error)
+        if call.error is not None or serving is None:
+            self.finish(call.error or Fault("The revision was let go.", "Send the rows again."))
         else:
             self.finish(PredictResponse(serving.loaded.ref, call.answers, call.ids[0]))
 
@@ -245,7 +244,7 @@ class PendingPrediction(WaitingCaller):
         if self.is_answered:
             return
         self._call = None  # it refers to us: without the cycle no garbage is left
-        serving = self._serving
+        serving, self._serving = self._serving, None  # let go once, even if this is called again
         try:
             super().finish(result)
         finally:

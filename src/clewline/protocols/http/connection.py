@@ -125,8 +125,11 @@ class ReceivedRequest(HttpRequest):
         # As the base class does, without its calls: every request comes here.
         assert self.reply is None, "a request is answered once"
         self.reply = response
-        self.conclude()
-        self.connection.flush()
+        try:
+            self.conclude()
+            self.connection.flush()
+        except Exception:
+            self._end_connection()
 
     def conclude(self) -> None:
         try:
@@ -135,9 +138,17 @@ class ReceivedRequest(HttpRequest):
             logger.exception("a request could not be counted and logged")
 
     def flush(self) -> None:
-        self.connection.flush()
+        try:
+            self.connection.flush()
+        except Exception:
+            self._end_connection()
 
     def abort(self) -> None:
+        self.connection.abort()
+
+    def _end_connection(self) -> None:
+        """Drop the connection, so that nobody waits for an answer that cannot be sent."""
+        logger.exception("an answer could not be sent")
         self.connection.abort()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
+
+logger = logging.getLogger(__name__)
 
 JSON = b"application/json"
 
@@ -225,6 +228,10 @@ class ResponseStream:
 
     def wake(self) -> None:
         """Call the waiting producer if there is room now or the caller has gone."""
-        if self._waiter is not None and not self._is_full:
-            waiter, self._waiter = self._waiter, None
-            waiter()
+        try:
+            if self._waiter is not None and not self._is_full:
+                waiter, self._waiter = self._waiter, None
+                waiter()
+        except Exception:
+            logger.exception("a streamed answer could not go on")
+            self.abort()

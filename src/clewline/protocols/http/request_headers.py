@@ -117,13 +117,12 @@ def run_on_thread(
     """
 
     def finish(done: asyncio.Future[T]) -> None:
-        error = done.exception()
-        if error is None:
+        try:
             then(done.result())
-        elif isinstance(error, ClewlineError):
+        except ClewlineError as error:
             then(error)
-        else:
-            logger.error("a part of a request failed", exc_info=error)
+        except Exception:  # of the work, or of what follows it: the caller is told in any case
+            logger.exception("a part of a request failed")
             then(Fault("The server failed on this request.", "Its log has the reason."))
 
     asyncio.get_running_loop().run_in_executor(threads, work).add_done_callback(finish)

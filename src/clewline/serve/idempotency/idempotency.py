@@ -9,12 +9,13 @@ recorded by `KeyClaims`, on a thread of its own.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clewline.errors import ClewlineError
+from clewline.errors import ClewlineError, Fault
 from clewline.serve.idempotency.claim_thread import (
     ClaimThread,
     KeyOutcome,
@@ -25,6 +26,8 @@ from clewline.serve.idempotency.key_claims import KEPT_KEYS, KEPT_S, KeyClaim
 from clewline.serve.log import reader as log_reader
 from clewline.serve.log.frame import key_hash
 from clewline.serve.request.predict_request import PredictRequest, PredictResponse, Reply
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.01
 """Time between two looks whether another process has answered."""
@@ -100,6 +103,13 @@ class Idempotency:
             self._reply(mark, result)
 
         def then(outcome: KeyOutcome) -> None:
+            try:
+                go_on(outcome)
+            except Exception as error:
+                logger.exception("a request with an idempotency key could not go on")
+                self._reply(mark, _failed(error))
+
+        def go_on(outcome: KeyOutcome) -> None:
             if outcome is None:
                 self._known.pop(mark, None)
                 compute(settle)
@@ -119,8 +129,24 @@ class Idempotency:
             self._known[mark] = result.first_id
             if len(self._known) > KEPT_KEYS:
                 del self._known[next(iter(self._known))]
-        in_progress = self._in_progress.pop(mark)
+        in_progress = self._in_progress.pop(mark, None)
+        if in_progress is None:
+            return  # they know already
         for reply in in_progress.replies:
-            reply(result)
+            try:
+                reply(result)
+            except Exception as error:  # the other callers are answered nevertheless
+                logger.exception("an answer could not be delivered")
+                try:
+                    reply(_failed(error))
+                except Exception:
+                    logger.exception("nor could the error")
         for again in in_progress.others:
             again()
+
+
+def _failed(error: Exception) -> Fault:
+    return Fault(
+        f"The answer could not be delivered: {type(error).__name__}.",
+        "The server's log has the reason.",
+    )

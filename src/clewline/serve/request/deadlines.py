@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from heapq import heappop, heappush
+
+logger = logging.getLogger(__name__)
 
 STEP_S = 0.002
 """Deadlines within this time of each other share a slot."""
@@ -73,6 +76,9 @@ class Deadlines:
         now = int(time.perf_counter() / STEP_S)
         while self._order and self._order[0] <= now:
             for expire in self._slots.pop(heappop(self._order)):
-                expire()
+                try:
+                    expire()
+                except Exception:  # the deadlines of others go on
+                    logger.exception("a caller could not be told that the deadline has passed")
         if self._order:
             self._arm()
