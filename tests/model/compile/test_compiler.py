@@ -38,7 +38,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
-from support import PATIENCE_S
+from support import PATIENCE_S, TREES_IN_ONNX
 
 from clewline.errors import InvalidInput, NotSupported
 from clewline.model.compile import compiler
@@ -101,6 +101,7 @@ FORESTS = {
 }
 
 
+@TREES_IN_ONNX
 @pytest.mark.parametrize("name", FORESTS)
 def test_trees_answer_from_raw_fields_and_are_held_equal(name, loans):
     result = compiled(fitted(FORESTS[name], loans), loans)

@@ -13,6 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
+from support import TREES_IN_ONNX
 
 from clewline.errors import IntegrityError, NotSupported
 from clewline.model.compile.candidate_forms import MODEL
@@ -48,6 +49,7 @@ def rows() -> Columns:
     return Columns(np.ascontiguousarray(numbers), np.empty((80, 0), dtype=object))
 
 
+@TREES_IN_ONNX
 class TestOnnx(FamilyContract):
     def example(self) -> FamilyExample:
         return FamilyExample("onnx", dict(onnx_files()), BINARY, rows())
@@ -111,6 +113,7 @@ def sklearn_files():
     return result.files
 
 
+@TREES_IN_ONNX
 def test_an_onnx_file_that_does_not_state_its_encoding_is_refused():
     import onnx
 
@@ -186,6 +189,7 @@ def test_finding_the_family_of_an_object_imports_no_library():
     assert not heavy & set(run_alone(code + "print(*sys.modules)").split())
 
 
+@TREES_IN_ONNX
 def test_serving_a_compiled_model_imports_no_training_library(tmp_path):
     (tmp_path / "model.onnx").write_bytes(onnx_files()[MODEL])
     (tmp_path / "signature.json").write_bytes(msgspec.json.encode(BINARY))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from support import TREES_IN_ONNX
 
 from clewline.model import package as packages
 from clewline.project import Project
@@ -18,6 +19,7 @@ from clewline.store.records import ModelVersion
 from clewline.store.store import Store
 
 
+@TREES_IN_ONNX
 @pytest.mark.parametrize(
     ("runtime", "factor"), [("onnx", 6), ("linear_text_model", 6), ("lightgbm", 2), ("xgboost", 2)]
 )
@@ -41,6 +43,7 @@ def test_a_model_counts_by_its_own_files_and_as_its_runtime_holds_them(
         assert pool.take("income@1").size_bytes == memory_bytes(package)
 
 
+@TREES_IN_ONNX
 def test_a_compiled_model_answers_several_calls_at_once_with_the_same_bits(
     loans: Callable[[Path], Project], tmp_path: Path
 ) -> None:
