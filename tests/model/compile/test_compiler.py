@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, MiniBatchSparsePCA
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
@@ -401,3 +401,19 @@ def test_a_conversion_that_hangs_or_crashes_is_given_up(monkeypatch, place, faul
     compiled, _ = numbers_only(LogisticRegression(), ROWS, SIGNS)
     assert compiled.runtime == "sklearn"
     assert reason in compiled.equality.reason
+
+
+@pytest.mark.parametrize("cls", ["CatBoostClassifier", "CatBoostRegressor"])
+def test_one_row_is_answered_though_the_model_drops_a_dimension(cls):
+    """MiniBatchSparsePCA makes a vector of one row, and CatBoost answers it with a vector."""
+    catboost = pytest.importorskip("catboost")
+    final = getattr(catboost, cls)(iterations=3, verbose=0, allow_writing_files=False)
+    model = make_pipeline(MiniBatchSparsePCA(2, max_iter=5, random_state=0), final)
+    compiled, signature = numbers_only(model, ROWS, SIGNS if "Class" in cls else ROWS[:, 0] * 3)
+    predictor = family_named(compiled.runtime).load(compiled.files, signature)
+    found = predictor.predict(Columns(ROWS[:1].copy(), np.empty((1, 0), dtype=object)))
+    frame = pd.DataFrame(ROWS[:3], columns=["a", "b"])
+    if found.values is None:
+        np.testing.assert_allclose(found.probabilities, model.predict_proba(frame)[:1], 1e-9)
+    else:
+        np.testing.assert_allclose(found.values, model.predict(frame)[:1], 1e-9)

@@ -113,7 +113,7 @@ class EstimatorFamily(Family):
         """Answer a frame by an estimator, labels as indices into the signature's."""
         output = signature.output
         if output.task == "regression":
-            values = np.asarray(model.predict(frame), dtype=np.float64)
+            values = np.atleast_1d(np.asarray(model.predict(frame), dtype=np.float64))
             if values.size != len(values):
                 raise NotSupported(
                     f"The model gives {values.shape[1]} numbers for each row.",
@@ -127,7 +127,8 @@ class EstimatorFamily(Family):
         choices = np.array([places[plain_label(label)] for label in labels], dtype=np.int64)
         if shares is None:
             return Outputs(choices=choices)
-        shares = np.asarray(shares, dtype=np.float64)[:, order]
+        # Some answer one row with fewer dimensions, such as CatBoost behind a sparse PCA.
+        shares = np.asarray(shares, dtype=np.float64).reshape(len(choices), -1)[:, order]
         return Outputs(choices=choices, probabilities=np.ascontiguousarray(shares))
 
     def labels_and_probabilities(self, model: Any, frame: Any) -> tuple[Any, Any | None]:
