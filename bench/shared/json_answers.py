@@ -39,7 +39,7 @@ def json_answers(cases: dict[str, Case], rows: int) -> dict[str, Predictions]:
         def command(port: int) -> tuple[str, ...]:
             return (*CLEWLINE, "serve", "--port", str(port))
 
-        ready = Question("/health/ready", (None,), {})  # type: ignore[arg-type]
+        ready = Question("/health/live", (None,), {})  # type: ignore[arg-type]
         with running(Server("clewline", command, project, ready)) as server:
             for name, question in questions.items():
                 with suppress(OSError):  # refused: a status of 422

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from sklearn.compose import ColumnTransformer
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, SparsePCA
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -148,3 +149,15 @@ def test_a_model_is_no_preprocessing() -> None:
     for name in ("onnx", "sklearn"):
         with pytest.raises(IntegrityError, match="model"):
             family_named(name).load({}, contents.signature)
+
+
+def test_one_row_is_transformed_though_the_transformer_drops_a_dimension() -> None:
+    """SparsePCA makes a vector of one row."""
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame(draw.normal(size=(60, 4)), columns=list("abcd"))
+    model = SparsePCA(3, max_iter=5, random_state=0).fit(table)
+    made = convert_model(model, train=table)
+    loaded = family_named(made.compiled.runtime).load(made.files, made.signature)
+    one = Columns(table.to_numpy()[:1].copy(), np.empty((1, 0), dtype=object))
+    found = loaded.transform(one).numbers
+    np.testing.assert_allclose(found, model.transform(table)[:1], rtol=1e-9)

@@ -126,7 +126,9 @@ class LoweredTransform(OnnxForm):
 
 def transformed_columns(model: Any, frame: Any, signature: Signature) -> Columns:
     """Transform a frame by a fitted transformer; raises ValueError if it refuses a row."""
-    features, result = features_of(model.transform(frame)), signature.transformed
+    result = signature.transformed
+    # One row may come back as a vector, such as SparsePCA's.
+    features = features_of(model.transform(frame)).reshape(-1, len(result.fields))
     places = {field.name: place for place, field in enumerate(result.fields)}
     numbers = np.empty((len(features), len(result.numeric)), dtype=np.float64)
     for index, field in enumerate(result.numeric):
