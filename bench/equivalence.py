@@ -90,6 +90,7 @@ def main() -> int:
     parser.add_argument("--pipelines", type=int, default=PIPELINES)
     parser.add_argument("--seed", type=int, default=None, help="repeat a hunt; else a new one")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="also ask a server over HTTP")
     parser.add_argument("--only", type=int, help="the place of one model in the hunt")
     parser.add_argument("--keep", action="store_true", help="keep the result in bench/results")
     given = parser.parse_args()
@@ -104,7 +105,7 @@ def main() -> int:
             found.add(part)
             print(min(done * CHUNK, len(places)), dict(found.served), file=sys.stderr, flush=True)
             print(*part.differing, sep="\n", end="", file=sys.stderr, flush=True)
-    if given.only is None:
+    if given.json:
         ask_in_json(seed, places[:: max(1, len(places) // REGISTERED)], found)
     seconds = time.perf_counter() - started
     figures = {
