@@ -374,7 +374,8 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     elif not _watching:
         return
     elif event == "sqlite3.connect":
-        note_access(arguments[0], False)
+        if os.path.exists(arguments[0]):  # and not `:memory:`, or an address with options
+            note_access(arguments[0], False)
     elif event == "os.mkdir":
         note_access(arguments[0], True)
     elif event in CONNECTIONS and isinstance(arguments[1], tuple):
