@@ -204,15 +204,19 @@ class ResponseStream:
         """Complete the body."""
         assert not self.ended, "a stream ends once"
         self.ended = True
-        self._request.conclude()
-        self._request.flush()
+        try:
+            self._request.conclude()
+        finally:
+            self._request.flush()
 
     def abort(self) -> None:
         """Drop the connection, so that the caller does not take half a body for a whole one."""
         if not self.ended:
             self.ended = True
-            self._request.conclude()
-            self._request.abort()
+            try:
+                self._request.conclude()
+            finally:
+                self._request.abort()
 
     @property
     def _is_full(self) -> bool:
