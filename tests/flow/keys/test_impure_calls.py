@@ -55,18 +55,26 @@ REPEATABLE = [
 ]
 
 
-@pytest.mark.parametrize("call", CLOCK_OR_CHANCE, ids=str)
+@pytest.mark.parametrize(
+    "call", CLOCK_OR_CHANCE, ids=lambda call: getattr(call, "__qualname__", repr(type(call)))
+)
 def test_the_clock_and_chance_are_known(call):
     assert unrepeatable(call, 0)
 
 
-@pytest.mark.parametrize("call", REPEATABLE, ids=str)
+@pytest.mark.parametrize(
+    "call", REPEATABLE, ids=lambda call: getattr(call, "__qualname__", repr(type(call)))
+)
 def test_other_functions_are_not(call):
     assert unrepeatable(call, 0) is None
     assert fact_of(call) is None
 
 
-@pytest.mark.parametrize("call", [np.random.default_rng, np.random.RandomState, random.seed])
+@pytest.mark.parametrize(
+    "call",
+    [np.random.default_rng, np.random.RandomState, random.seed],
+    ids=["default_rng", "RandomState", "seed"],
+)
 def test_a_seed_makes_a_generator_repeatable(call):
     assert unrepeatable(call, 1) is None
 
