@@ -114,9 +114,9 @@ class HttpApp:
                 request.is_handled = True
                 route.handle(request)
             else:
-                request.answer(_dressed(route, _wrong_method(request, route)))
+                request.answer(_shape_error(route, _wrong_method(request, route)))
         except ClewlineError as error:
-            request.answer(_dressed(route, error_response(error)))
+            request.answer(_shape_error(route, error_response(error)))
 
     def answered(self, request: HttpRequest) -> None:
         """Count a request that has its answer, and leave its line in the access log."""
@@ -193,7 +193,7 @@ class HttpApp:
         except ClewlineError as error:
             response = error_response(error)
         if response is not None:
-            response = _dressed(route, response)
+            response = _shape_error(route, response)
             self._note(request, route, response)
         return response
 
@@ -207,9 +207,9 @@ REFUSED = error_route("refused", NotFound("There is nothing here."))
 """The route under which a request is counted that the server itself refuses."""
 
 
-def _dressed(route: HttpRoute, response: HttpResponse) -> HttpResponse:
+def _shape_error(route: HttpRoute, response: HttpResponse) -> HttpResponse:
     """Return an error in the shape of the route's protocol."""
-    return response if route.dress is None else route.dress(response)
+    return response if route.shape_error is None else route.shape_error(response)
 
 
 def _wrong_method(request: HttpRequest, route: HttpRoute) -> HttpResponse:

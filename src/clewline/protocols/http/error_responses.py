@@ -86,19 +86,19 @@ def error_response(error: ClewlineError) -> HttpResponse:
 
 def unless_error(
     request: HttpRequest,
-    dress: Callable[[HttpResponse], HttpResponse] | None,
+    shape_error: Callable[[HttpResponse], HttpResponse] | None,
     then: Callable[[T], None],
 ) -> Callable[[T | ClewlineError], None]:
     """
     Return a callback that answers a request with an error if it gets one, and else calls `then`.
 
-    `dress` gives an error the shape of a protocol other than REST.
+    `shape_error` gives an error the shape of a protocol other than REST.
     """
 
     def settle(result: T | ClewlineError) -> None:
         if isinstance(result, ClewlineError):
             response = error_response(result)
-            request.answer(response if dress is None else dress(response))
+            request.answer(response if shape_error is None else shape_error(response))
         else:
             then(result)
 

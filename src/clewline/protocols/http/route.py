@@ -25,19 +25,21 @@ class HttpRoute(msgspec.Struct, eq=False):
     handle: Callable[[HttpRequest], None]  # answers now or later; may raise ClewlineError at once
     admit: Callable[[HttpRequest], HttpResponse | None] | None = None  # refuses by the head alone
     endpoint: ServedEndpoint | None = None  # counts the requests
-    dress: Callable[[HttpResponse], HttpResponse] | None = None  # shapes errors for the protocol
+    shape_error: Callable[[HttpResponse], HttpResponse] | None = None  # into the protocol's own
     keep: bool = True  # found once and kept; False where paths are without number, as ids are
 
 
 def error_route(
-    name: str, error: ClewlineError, dress: Callable[[HttpResponse], HttpResponse] | None = None
+    name: str,
+    error: ClewlineError,
+    shape_error: Callable[[HttpResponse], HttpResponse] | None = None,
 ) -> HttpRoute:
     """Return a route that raises, for any caller who shows a valid token."""
 
     def fail(request: HttpRequest) -> NoReturn:
         raise error
 
-    return HttpRoute(name, "any", (), fail, fail, dress=dress, keep=False)
+    return HttpRoute(name, "any", (), fail, fail, shape_error=shape_error, keep=False)
 
 
 class DocumentedRoute(NamedTuple):

@@ -112,7 +112,7 @@ class MlflowRoutes:
                 return self._invocations(self._default_endpoint(), keep=False)
             return self._endpoint_route(path) if path.startswith(_PATH) else None
         except ClewlineError as error:
-            return error_route("mlflow.unknown", error, dressed)
+            return error_route("mlflow.unknown", error, as_mlflow_error)
 
     def _endpoint_route(self, path: bytes) -> HttpRoute:
         text = path.decode("utf-8", "replace")
@@ -147,11 +147,11 @@ class MlflowRoutes:
     def _invocations(self, endpoint: ServedEndpoint, *, keep: bool = True) -> HttpRoute:
         handle = partial(handle_invocation, self.endpoints, endpoint)
         name = "mlflow.invocations"
-        return HttpRoute(name, "predict", POST, handle, _admit, endpoint, dressed, keep)
+        return HttpRoute(name, "predict", POST, handle, _admit, endpoint, as_mlflow_error, keep)
 
     def _ping(self) -> HttpResponse:
         response = self._is_ready()
-        return dressed(response) if response.status != 200 else PONG
+        return as_mlflow_error(response) if response.status != 200 else PONG
 
 
 def handle_invocation(
@@ -160,11 +160,11 @@ def handle_invocation(
     """Answer a request to predict, now or later."""
 
     def begin(predict_request: PredictRequest) -> None:
-        predict(server, endpoint, predict_request, unless_error(request, dressed, answer))
+        predict(server, endpoint, predict_request, unless_error(request, as_mlflow_error, answer))
 
     def answer(result: PredictResponse) -> None:
         request.rows, request.first_id = len(result.predictions), result.first_id
-        then = unless_error(request, dressed, request.answer)
+        then = unless_error(request, as_mlflow_error, request.answer)
         run_at_once_or_on_thread(
             server.threads,
             lambda: HttpResponse(200, write_answer(result)),
@@ -172,7 +172,7 @@ def handle_invocation(
             takes_long=request.rows > LARGE_ROWS,
         )
 
-    then = unless_error(request, dressed, begin)
+    then = unless_error(request, as_mlflow_error, begin)
     when_read(request, server.threads, then, format_of(request))
 
 
@@ -239,7 +239,7 @@ def format_of(request: HttpRequest) -> str:
     return format
 
 
-def dressed(response: HttpResponse) -> HttpResponse:
+def as_mlflow_error(response: HttpResponse) -> HttpResponse:
     """Give an error MLflow's shape, `{"error_code", "message"}`, with ours beside it."""
     error = msgspec.json.decode(response.body)["error"]
     usual = "BAD_REQUEST" if response.status < 500 else "INTERNAL_ERROR"
@@ -263,4 +263,6 @@ def _ping_endpoint(endpoint: ServedEndpoint) -> HttpResponse:
 
 
 def _read(name: str, role: Need | None, answer: Callable[[], HttpResponse]) -> HttpRoute:
-    return HttpRoute(name, role, READ, lambda request: request.answer(answer()), dress=dressed)
+    return HttpRoute(
+        name, role, READ, lambda request: request.answer(answer()), shape_error=as_mlflow_error
+    )

@@ -117,7 +117,7 @@ class OipRestRoutes:
                     route = _route(f"oip.{verb}", "operate", POST, partial(self._move, move, name))
         except ClewlineError as raised:
             error = raised
-        return route or error_route("oip.unknown", error, dressed)
+        return route or error_route("oip.unknown", error, as_oip_error)
 
     def _model_route(self, name: str, rest: list[str]) -> HttpRoute | None:
         """Find the route of NAME[/versions/V][/VERB]."""
@@ -137,7 +137,11 @@ class OipRestRoutes:
 
     def _ready(self) -> HttpResponse:
         response = self._is_ready()
-        return _json({"live": True, "ready": True}) if response.status == 200 else dressed(response)
+        return (
+            _json({"live": True, "ready": True})
+            if response.status == 200
+            else as_oip_error(response)
+        )
 
     def _model(self, endpoint: ServedEndpoint, version: str, request: HttpRequest) -> None:
         model_metadata.check_version(endpoint, version)
@@ -145,7 +149,7 @@ class OipRestRoutes:
         def answer(found: ServedRevision) -> None:
             request.answer(_json(model_metadata.describe_model(found, endpoint.name)))
 
-        self.endpoints.when_loaded(endpoint, unless_error(request, dressed, answer))
+        self.endpoints.when_loaded(endpoint, unless_error(request, as_oip_error, answer))
 
     def _index(self, request: HttpRequest) -> None:
         ready = _object(request.body).get("ready") is True
@@ -160,7 +164,7 @@ class OipRestRoutes:
             try:
                 await move(name)
             except ClewlineError as error:
-                request.answer(dressed(error_response(error)))
+                request.answer(as_oip_error(error_response(error)))
             else:
                 request.answer(HttpResponse(200, b"{}"))
 
@@ -252,7 +256,7 @@ class _Inference:
             self.request.answer(response)
 
     def fail(self, error: ClewlineError) -> None:
-        self.request.answer(dressed(error_response(error)))
+        self.request.answer(as_oip_error(error_response(error)))
 
 
 def _write(
@@ -280,7 +284,7 @@ def _write(
     return HttpResponse(200, b"".join([body, *raws]), OCTETS, (length,))
 
 
-def dressed(response: HttpResponse) -> HttpResponse:
+def as_oip_error(response: HttpResponse) -> HttpResponse:
     """Give an error the protocol's shape: its message under `error`, and what else it says."""
     content = msgspec.json.decode(response.body)["error"]
     content["error"] = content.pop("message")
@@ -315,7 +319,7 @@ def _route(
     handle: Callable[[HttpRequest], None],
     endpoint: ServedEndpoint | None = None,
 ) -> HttpRoute:
-    return HttpRoute(name, role, methods, handle, endpoint=endpoint, dress=dressed)
+    return HttpRoute(name, role, methods, handle, endpoint=endpoint, shape_error=as_oip_error)
 
 
 def _object(body: bytes) -> dict[str, Any]:
