@@ -186,6 +186,8 @@ def test_importing_the_client_imports_no_server_and_no_library_of_tables():
     assert done.stdout.strip() == "[] []"
 
 
-def test_a_probability_that_is_not_finite_is_none():
+def test_a_probability_that_is_no_number_is_not_taken_for_one():
     body = b'{"revision":"a#1","predictions":[{"id":"1","label":"a","probabilities":{"a":null}}]}'
-    assert run([ApiResponse(200, body)])[0][0].probabilities == {"a": None}
+    found = run([ApiResponse(200, body)])[0]
+    assert isinstance(found, Fault)
+    assert "probabilities" in found.message

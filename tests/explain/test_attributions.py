@@ -120,16 +120,19 @@ def test_an_unknown_prediction_and_a_bad_budget_are_refused(
 
 
 def test_the_command_prints_each_field_and_its_share(
-    forest: tuple[Project, list[str]], capsys: pytest.CaptureFixture[str]
+    forest: tuple[Project, list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     project, ids = forest
-    assert status(["explain", ids[0], "--project", str(project.root)]) == 0
+    monkeypatch.chdir(project.root)
+    assert status(["explain", ids[0]]) == 0
     printed = capsys.readouterr().out
     assert "probability of no" in printed
     assert "Exact Shapley values" in printed
     for name in ("age", "hours", "work"):
         assert name in printed
-    assert status(["explain", ids[0], "--project", str(project.root), "--json"]) == 0
+    assert status(["explain", ids[0], "--json"]) == 0
     found = msgspec.json.decode(capsys.readouterr().out, type=AttributionExplanation)
     assert found.prediction == ids[0]
 

@@ -212,10 +212,11 @@ def test_what_cannot_be_asked_is_refused(
 
 
 def test_the_command_prints_changes_and_refuses_misplaced_options(
-    forest: Served, capsys: pytest.CaptureFixture[str]
+    forest: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, ids = forest
-    call = ["explain", ids[0], "--project", str(project.root)]
+    monkeypatch.chdir(project.root)
+    call = ["explain", ids[0]]
     assert status([*call, "--kind", "counterfactuals", "--to", "yes", "--keep", "work,hours"]) == 0
     printed = capsys.readouterr().out
     assert "age  25 → " in printed

@@ -152,5 +152,5 @@ def test_the_latency_is_measured_on_background_rows(registry: Registry) -> None:
     assert verdict.passed
     assert verdict.found.endswith("(median of one row at a time)")
     registry.project.gate.write_text("income: {latency_ms: {max: 0}}")
-    with pytest.raises(GateRefused, match=r"gate\.yaml:1: latency_ms: at most 0; found"):
+    with pytest.raises(GateRefused, match=r"gate\.yaml:1: latency_ms: at most 0 ms; found"):
         promote(registry, "income@1", "other")

@@ -59,7 +59,7 @@ def explain(pipeline: str, /, *params: str, seed: int | None = None) -> None:
 @app.command
 def check(*, sample: str = "5%", seed: int | None = None) -> None:
     """
-    Run a sample of cached steps again, and report the rate of false hits.
+    Execute a sample of cached steps again, and count false hits.
 
     Exit status 0: every step that was run again is equal. 1: at least one is a false hit.
 

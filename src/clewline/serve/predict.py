@@ -47,9 +47,8 @@ def predict(
     if server.tracer is not None:
         reply = server.tracer.follow(endpoint.name, request, reply)
     if request.key is None:
-        PendingPrediction(
-            server, endpoint, request, reply, request.deadline, request.abandoned
-        ).begin()
+        deadline, abandoned = request.deadline, request.abandoned
+        _begin(PendingPrediction(server, endpoint, request, reply, deadline, abandoned))
         return
     caller = WaitingCaller(server, reply)
     deadline, serving = request.deadline, endpoint.serving
@@ -59,9 +58,18 @@ def predict(
 
     def compute(settle: Reply) -> None:
         # Computed to its end though its own caller may leave: others may wait for the answer.
-        PendingPrediction(server, endpoint, request, settle, None, None).begin()
+        _begin(PendingPrediction(server, endpoint, request, settle, None, None))
 
     server.idempotency.claim(endpoint.name, request, caller.finish, compute)
+
+
+def _begin(pending: PendingPrediction) -> None:
+    try:
+        pending.begin()
+    except Exception as error:
+        logger.exception("a request could not be begun")
+        message = f"The request could not be answered: {type(error).__name__}."
+        pending.finish(Fault(message, "The server's log has the reason."))
 
 
 class WaitingCaller:

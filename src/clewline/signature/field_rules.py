@@ -98,6 +98,10 @@ def value_in_kind(field: Field, value: float) -> Any:
     return value
 
 
+MOST_BITS = 10_000
+"""Of an integer that is written in digits: Python itself writes no more than 4,300 digits."""
+
+
 def printable_value(value: Any) -> Any:
     """Make any value fit to be repeated in an answer: JSON can express it, and it is short."""
     if isinstance(value, np.generic):
@@ -108,7 +112,7 @@ def printable_value(value: Any) -> Any:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    if isinstance(value, int):  # Python writes no more than 4,300 digits
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
         return f"an integer of {value.bit_length()} bits"
     return printable_text(value if isinstance(value, str) else repr(value))
 

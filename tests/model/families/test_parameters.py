@@ -477,6 +477,7 @@ ESTIMATORS = [
 @pytest.mark.parametrize(
     ("name", "parameter", "value"), ESTIMATORS, ids=[f"{n}({p}={v})" for n, p, v in ESTIMATORS]
 )
+@pytest.mark.filterwarnings("ignore:Class PassiveAggressive:FutureWarning")
 def test_an_estimator_is_served_as_it_answers(name: str, parameter: str, value: Any) -> None:
     cls = known().get(name)
     if cls is None or parameter not in parameters(cls):

@@ -115,11 +115,17 @@ class StreamedPrediction:
 
     def _fail(self, error: ClewlineError) -> None:
         response = error_response(error)
-        if self._stream is None:
+        if self._request.reply is None:
             self._request.answer(response)
+        elif self._stream is None:  # it has begun, and what should carry its body was not made
+            self._request.abort()
         elif not self._stream.ended:
-            self._stream.send(response.body + b"\n")
-            self._end()
+            try:
+                self._stream.send(response.body + b"\n")
+                self._end()
+            except BaseException:
+                self._stream.abort()
+                raise
 
     def _end(self) -> None:
         self._pieces = []
