@@ -48,7 +48,11 @@ def predict(
         reply = server.tracer.follow(endpoint.name, request, reply)
     if request.key is None:
         deadline, abandoned = request.deadline, request.abandoned
-        _begin(PendingPrediction(server, endpoint, request, reply, deadline, abandoned))
+        pending = PendingPrediction(server, endpoint, request, reply, deadline, abandoned)
+        try:
+            pending.begin()
+        except Exception as error:
+            pending.fail(error)
         return
     caller = WaitingCaller(server, reply)
     deadline, serving = request.deadline, endpoint.serving
@@ -58,18 +62,13 @@ def predict(
 
     def compute(settle: Reply) -> None:
         # Computed to its end though its own caller may leave: others may wait for the answer.
-        _begin(PendingPrediction(server, endpoint, request, settle, None, None))
+        pending = PendingPrediction(server, endpoint, request, settle, None, None)
+        try:
+            pending.begin()
+        except Exception as error:
+            pending.fail(error)
 
     server.idempotency.claim(endpoint.name, request, caller.finish, compute)
-
-
-def _begin(pending: PendingPrediction) -> None:
-    try:
-        pending.begin()
-    except Exception as error:
-        logger.exception("a request could not be begun")
-        message = f"The request could not be answered: {type(error).__name__}."
-        pending.finish(Fault(message, "The server's log has the reason."))
 
 
 class WaitingCaller:
@@ -98,6 +97,12 @@ class WaitingCaller:
     def give_up(self, error: ClewlineError) -> None:
         """Answer with an error now, whatever is still computed."""
         self.finish(error)
+
+    def fail(self, error: Exception) -> None:
+        """Answer that the request could not be begun."""
+        logger.error("a request could not be begun", exc_info=error)
+        message = f"The request could not be answered: {type(error).__name__}."
+        self.finish(Fault(message, "The server's log has the reason."))
 
     def finish(self, result: PredictResponse | ClewlineError) -> None:
         """Answer, unless that was done before. If the answer cannot be written, say so instead."""
