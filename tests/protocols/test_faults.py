@@ -56,6 +56,7 @@ HTTP: dict[str, tuple[str, Any, dict[str, str]]] = {
 ENTRIES = {
     "Batcher._turn",
     "Batcher._compute_on_thread.<locals>.computed",
+    "Batcher._log_calls.<locals>.settled",
     "HttpConnection._go_on",
     "Idempotency._look_up.<locals>.then",
     "PendingPrediction._read_on_thread",

@@ -435,7 +435,13 @@ class Batcher:
         self._unlogged += 1
 
         def appended(error: BaseException | None) -> None:
-            self._loop.call_soon_threadsafe(self._logged, calls, start, error)
+            self._loop.call_soon_threadsafe(settled, error)
+
+        def settled(error: BaseException | None) -> None:
+            try:
+                self._logged(calls, start, error)
+            except Exception as failure:  # the loop would only report it
+                self._fail(calls, failure)
 
         try:
             frame = self._predictor.frame(
