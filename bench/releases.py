@@ -78,8 +78,9 @@ def server(checkout: Path, project: Path) -> Server:
     program = str(checkout / ".venv" / "bin" / command)
     ignored = shutil.ignore_patterns(f".{command}")
     shutil.copytree(checkout / "examples" / "income", project, ignore=ignored)
+    has_file = (project / f"{command}.toml").exists()  # as in checkouts of earlier releases
     for words in (
-        ("init", "."),
+        ("init", ".") if has_file else ("init", "--template", "empty", "."),
         ("run", "income", f"data={income.DATA / 'adult'}"),
         ("models", "promote", "income@1", "champion"),
         ("endpoints", "apply", "income"),

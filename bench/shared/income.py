@@ -25,7 +25,7 @@ Row = dict[str, Any]
 def make_project(root: Path) -> Path:
     """Train, promote and apply the example on Adult."""
     shutil.copytree(EXAMPLE, root, ignore=shutil.ignore_patterns(".clewline"))
-    clewline("init", str(root), cwd=root.parent)
+    clewline("init", "--template", "empty", str(root), cwd=root.parent)
     clewline("run", "income", f"data={DATA / 'adult'}", cwd=root)
     clewline("models", "promote", "income@1", "champion", cwd=root)
     clewline("endpoints", "apply", "income", cwd=root)
