@@ -92,12 +92,11 @@ def forest(depth: int | None, rows: list[dict[str, Any]], beside: int, rounds: i
             peer = json.loads(done.stdout)
             theirs += peer["seconds"]
             peer_worst = max(peer_worst, peer["additivity"])
-    changes = [
-        counterfactual(
-            take_rows(columns, slice(at, at + 1)), background, signature, predictor, boxes
-        )
-        for at in range(len(columns))
-    ]
+    search = CounterfactualSearch(predictor.predict, background, signature, boxes)
+    changes = []
+    for at in range(len(columns)):
+        row = take_rows(columns, slice(at, at + 1))
+        changes.append(counterfactual(row, search, predictor))
     return {
         "leaves": int(boxes.value.size),
         "players": len(boxes.players),
