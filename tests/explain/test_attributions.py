@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -69,6 +70,14 @@ def test_other_models_are_estimated_and_say_so(tmp_path: Path) -> None:
     assert found.seed is not None
     assert found.additivity_error < 1e-9
     assert all(each.standard_error is not None for each in found.fields)
+
+
+def test_the_smallest_budget_gives_errors_too(tmp_path: Path) -> None:
+    train = classified()
+    project, ids = serve_two_rows(tmp_path, fitted(LogisticRegression(max_iter=1000), train), train)
+    found = attribute_prediction(project, ids[0], budget=1)
+    assert found.model_rows == 2 * 2 * (3 + 1)  # two orders of three fields, both directions
+    assert all(math.isfinite(each.standard_error or 0.0) for each in found.fields)
 
 
 def test_a_regression_is_explained_in_its_own_unit(tmp_path: Path) -> None:

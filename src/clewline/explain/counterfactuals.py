@@ -18,7 +18,7 @@ from clewline.explain.counterfactual_search import (
     CounterfactualSearch,
     Direction,
 )
-from clewline.explain.explained_row import ExplainedRow, read_explained_row
+from clewline.explain.explained_row import ExplainedRow, Explanation, read_explained_row
 from clewline.explain.leaf_boxes import LeafBoxes, build_leaf_boxes
 from clewline.model.runtime.outputs import Outputs
 from clewline.model_families import family_named
@@ -26,7 +26,6 @@ from clewline.project import Project
 from clewline.signature.columns import Columns
 from clewline.signature.field import label_name
 from clewline.signature.field_rules import value_in_kind
-from clewline.store.digest import Digest
 
 COUNT, BUDGET = 3, 20_000
 
@@ -51,13 +50,9 @@ class Counterfactual(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     distance: float  # a number counts in median absolute deviations, another level as 1
 
 
-class CounterfactualExplanation(msgspec.Struct, frozen=True, kw_only=True):
+class CounterfactualExplanation(Explanation, frozen=True, kw_only=True):
     """Counterfactuals of one prediction, the nearest first."""
 
-    prediction: str
-    model: str  # income@3
-    package: Digest
-    revision: str  # income#12
     kind: str = "counterfactuals"
     status: Literal["found", "none", "budget spent"]
     answer: Any  # label or value
@@ -114,13 +109,10 @@ def find_prediction_changes(
         results = _describe(row, found, boxes, predictor.predict)
     finally:
         predictor.close()
-    batch, answer = row.logged.batch, "value" if row.label_place is None else "label"
+    answer = "value" if row.label_place is None else "label"
     none: Literal["none", "budget spent"] = "budget spent" if found.is_budget_spent else "none"
     return CounterfactualExplanation(
-        prediction=row.logged.id,
-        model=row.package.manifest.ref,
-        package=row.package.digest,
-        revision=f"{batch.endpoint}#{batch.revision}",
+        **row.facts,
         status="found" if results else none,
         answer=msgspec.json.decode(row.logged.answer)[answer],
         wanted=wanted.text,

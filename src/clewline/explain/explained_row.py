@@ -20,9 +20,19 @@ from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_replay import recorded_revision
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature, label_name
+from clewline.store.digest import Digest
 from clewline.store.reader import FILE, CatalogReader
 
 EXPLAINED = ("binary", "multiclass", "regression")
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What every explanation says of its prediction."""
+
+    prediction: str
+    model: str  # income@3
+    package: Digest
+    revision: str  # income#12
 
 
 class ExplainedRow(msgspec.Struct, frozen=True):
@@ -38,6 +48,17 @@ class ExplainedRow(msgspec.Struct, frozen=True):
     def signature(self) -> Signature:
         """The model's fields and output."""
         return self.package.signature
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The fields of an `Explanation`."""
+        batch = self.logged.batch
+        return {
+            "prediction": self.logged.id,
+            "model": self.package.manifest.ref,
+            "package": self.package.digest,
+            "revision": f"{batch.endpoint}#{batch.revision}",
+        }
 
     @property
     def label_place(self) -> int | None:
@@ -76,19 +97,14 @@ def read_explained_row(project: Project, prediction: str) -> ExplainedRow:
             f"{path.model} is a {package.signature.output.task} model.",
             f"Explanations are of {format_list(EXPLAINED)} models.",
         )
-    reader_of_rows = json_reader_of(package.signature, revision.accepted, MAX_ROWS)
-    values = msgspec.json.decode(logged.input)
+    # The row was accepted when it was answered, so that only its kinds matter here.
+    json_reader = json_reader_of(package.signature, {}, MAX_ROWS)
+
+    def read(rows: bytes) -> Columns:
+        return json_reader.checker.columns(json_reader.read(b'{"rows":' + rows + b"}").rows).columns
+
     named = {field.name for field in package.signature.fields}
+    values = msgspec.json.decode(logged.input)
     own = {key: value for key, value in values.items() if key in named}
-    rows = reader_of_rows.read(msgspec.json.encode({"rows": [own]})).rows
-    background = json_reader_of(package.signature, {}, MAX_ROWS).read(
-        b'{"rows":' + package.files[BACKGROUND] + b"}"
-    )
-    checker = reader_of_rows.checker
-    return ExplainedRow(
-        logged,
-        package,
-        checker.columns(rows).columns,
-        checker.columns(background.rows).columns,
-        own,
-    )
+    row, background = read(msgspec.json.encode([own])), read(package.files[BACKGROUND])
+    return ExplainedRow(logged, package, row, background, own)

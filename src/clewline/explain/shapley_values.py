@@ -105,12 +105,12 @@ def sampled_shapley_values(
         row: One checked row.
         background: At least one checked row; unknown fields are taken from these.
         signature: Its fields are the players, in its order.
-        budget: Maximum number of rows that the model answers; at least one order in both
-            directions is used.
+        budget: Maximum number of rows that the model answers; at least two orders are used, in
+            both directions, because errors need two samples.
         seed: Of the orders, and of the order of the background rows.
     """
     players = len(signature.fields)
-    pairs = max(1, budget // (2 * (players + 1)))
+    pairs = max(2, budget // (2 * (players + 1)))
     random = np.random.default_rng(seed)
     backgrounds = np.resize(random.permutation(len(background)), pairs)
     samples = np.empty((pairs, players))  # of a pair the mean of both directions
@@ -128,7 +128,7 @@ def sampled_shapley_values(
         samples[at : at + len(behind)] = moved.mean(axis=1)
         base += float(answers[:, 0, 0].sum())
         total = float(answers[0, 0, -1])
-    errors = samples.std(axis=0, ddof=1) / np.sqrt(pairs) if pairs > 1 else np.full(players, np.nan)
+    errors = samples.std(axis=0, ddof=1) / np.sqrt(pairs)
     rows_asked = pairs * 2 * (players + 1)
     return ShapleyValues(base / pairs, samples.mean(axis=0), total, errors, rows_asked)
 
