@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -43,7 +44,11 @@ def classified(label_type: type = str) -> pl.DataFrame:
 
 
 def serve_two_rows(
-    root: Path, model: object, train: pl.DataFrame, graph: str = "model: m@1"
+    root: Path,
+    model: object,
+    train: pl.DataFrame,
+    graph: str = "model: m@1",
+    extra: Mapping[str, object] | None = None,
 ) -> tuple[Project, list[str]]:
     """Register a model, answer two rows by an endpoint, log them, and return their ids."""
     project = make_project(root)
@@ -59,7 +64,9 @@ def serve_two_rows(
         revision = revisions.require_live(store.catalog, "e")
     live = LoadedRevision.load(revision, SharedModels(project))
     fields = {field.name for field in live.signature.fields}
-    rows = [{name: row[name] for name in row if name in fields} for row in ROWS]
+    rows = [
+        {**{name: row[name] for name in row if name in fields}, **(extra or {})} for row in ROWS
+    ]
     body = msgspec.json.encode({"rows": rows})
     with closing(live), LogWriter(project.log) as log:
         answered = live.answer(live.json_reader.read(body).rows, [None] * len(rows))

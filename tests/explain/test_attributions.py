@@ -92,6 +92,20 @@ def test_a_regression_is_explained_in_its_own_unit(tmp_path: Path) -> None:
     assert found.total == pytest.approx(value)
 
 
+def test_of_several_labels_the_answered_one_is_explained(tmp_path: Path) -> None:
+    grade = pl.when(pl.col("age") > 60).then(pl.lit("old"))
+    grade = grade.when(pl.col("age") > 30).then(pl.lit("mid")).otherwise(pl.lit("young"))
+    train = people().with_columns(y=grade)
+    model = fitted(RandomForestClassifier(5, random_state=0), train)
+    project, ids = serve_two_rows(tmp_path, model, train)
+    for identifier, label in zip(ids, ("young", "old"), strict=True):
+        found = attribute_prediction(project, identifier)
+        with cl.open(project.root) as store:
+            answer = msgspec.json.decode(store.predictions.get(identifier).answer)
+        assert found.label == answer["label"] == label
+        assert found.total == pytest.approx(answer["probabilities"][label], abs=1e-9)
+
+
 def test_labels_that_are_booleans_are_explained(tmp_path: Path) -> None:
     train = classified(bool)
     project, ids = serve_two_rows(
@@ -106,6 +120,13 @@ def test_the_arm_that_answered_is_explained(tmp_path: Path) -> None:
     graph = "graph:\n  route: {kind: weights, weights: {a: 0.5, b: 0.5}}\n  arms: {a: m@1, b: m@1}"
     project, ids = serve_two_rows(tmp_path, model, train, graph)
     assert attribute_prediction(project, ids[0]).model == "m@1"
+
+
+def test_a_shadow_beside_the_model_changes_nothing(tmp_path: Path) -> None:
+    train = classified()
+    model = fitted(RandomForestClassifier(5, random_state=0), train)
+    project, ids = serve_two_rows(tmp_path, model, train, "model: m@1\nshadow: [m@1]")
+    assert attribute_prediction(project, ids[0]).status == "exact"
 
 
 def test_a_prediction_of_several_models_is_refused(tmp_path: Path) -> None:

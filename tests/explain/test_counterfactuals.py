@@ -19,14 +19,18 @@ from sklearn.linear_model import LogisticRegression
 
 from clewline.cli.main import status
 from clewline.errors import InvalidInput
-from clewline.explain.counterfactual_search import ChangeLimits
+from clewline.explain.counterfactual_search import ChangeLimits, CounterfactualSearch
 from clewline.explain.counterfactuals import CounterfactualExplanation, find_prediction_changes
 from clewline.explain.explained_row import read_explained_row
+from clewline.explain.leaf_boxes import build_leaf_boxes
 from clewline.model.runtime.outputs import Outputs
 from clewline.model_families import family_named
 from clewline.project import Project
 from clewline.serve.json_reader import JsonReader
 from clewline.signature.check import Checker
+from clewline.signature.columns import Columns
+from clewline.signature.field import Signature
+from clewline.signature.field_rules import value_in_kind
 
 Served = tuple[Project, list[str]]
 
@@ -157,6 +161,11 @@ def test_if_nothing_may_change_none_is_found(forest: Served) -> None:
     assert (found.status, found.counterfactuals) == ("none", [])
 
 
+def test_no_more_than_the_count_are_given(forest: Served) -> None:
+    project, ids = forest
+    assert len(find_prediction_changes(project, ids[0], count=1).counterfactuals) == 1
+
+
 def test_a_spent_budget_is_said(forest: Served) -> None:
     project, ids = forest
     found = find_prediction_changes(project, ids[0], to="yes", budget=10)
@@ -242,23 +251,59 @@ def test_null_may_become_a_value_and_back(tmp_path: Path) -> None:
     assert found.counterfactuals[0].changes[0].changed is None
 
 
-def test_constraints_hold_over_many_random_limits(forest: Served) -> None:
-    from clewline.explain.counterfactual_search import CounterfactualSearch
-    from clewline.explain.leaf_boxes import build_leaf_boxes
+def test_a_text_becomes_another_level(tmp_path: Path) -> None:
+    train = people().with_columns(y=pl.col("work"))
+    model = fitted(RandomForestClassifier(5, random_state=0), train)
+    project, ids = serve_two_rows(tmp_path, model, train)
+    change = find_prediction_changes(project, ids[0], to="state").counterfactuals[0].changes[0]
+    assert (change.field, change.value, change.changed) == ("work", "own", "state")
 
-    project, ids = forest
-    row = read_explained_row(project, ids[0])
+
+def test_a_boolean_stays_a_boolean(tmp_path: Path) -> None:
+    train = people().with_columns(member=pl.col("age") % 2 == 0)
+    train = train.with_columns(
+        y=pl.when(pl.col("member")).then(pl.lit("in")).otherwise(pl.lit("out"))
+    )
+    model = fitted(RandomForestClassifier(5, random_state=0), train)
+    project, ids = serve_two_rows(tmp_path, model, train, extra={"member": False})
+    change = find_prediction_changes(project, ids[0], to="in").counterfactuals[0].changes[0]
+    assert (change.field, change.changed) == ("member", True)
+    row, search = search_of(project, ids[0])
+    found = search.find(row, lambda found: np.equal(found.choices, 0), limits=ChangeLimits())
+    place = [field.name for field in read_explained_row(project, ids[0]).signature.numeric]
+    assert found.rows.numbers[:, place.index("member")].tolist() == [1.0] * len(found.rows)
+
+
+def value_of(rows: Columns, signature: Signature, name: str, row: int) -> Any:
+    numeric = [field.name for field in signature.numeric]
+    if name in numeric:
+        field = signature.numeric[numeric.index(name)]
+        return value_in_kind(field, float(rows.numbers[row, numeric.index(name)]))
+    return rows.texts[row, [field.name for field in signature.textual].index(name)]
+
+
+def search_of(project: Project, prediction: str) -> tuple[Columns, CounterfactualSearch]:
+    row = read_explained_row(project, prediction)
     family = family_named(row.package.manifest.runtime)
     trees = family.served_trees(row.package.files, row.signature)
     assert trees is not None
-    boxes = build_leaf_boxes(trees, row.signature)
     predictor = family.load(row.package.files, row.signature)
+    boxes = build_leaf_boxes(trees, row.signature)
+    return row.columns, CounterfactualSearch(
+        predictor.predict, row.background, row.signature, boxes
+    )
+
+
+def test_constraints_hold_over_many_random_limits(forest: Served) -> None:
+
+    project, ids = forest
+    row = read_explained_row(project, ids[0])
+    _, search = search_of(project, ids[0])
     random = np.random.default_rng(3)
 
     def wanted(answers: Outputs) -> Any:
         return np.equal(answers.choices, 1)
 
-    search = CounterfactualSearch(predictor.predict, row.background, row.signature, boxes)
     fields = [field.name for field in row.signature.fields]
     for _ in range(200):
         keep = frozenset(name for name in fields if random.random() < 0.3)
@@ -272,5 +317,8 @@ def test_constraints_hold_over_many_random_limits(forest: Served) -> None:
             assert "age" not in names or low <= age <= low + span
             assert "hours" not in names or hours > ROWS[0]["hours"]
             assert (found.rows.texts[at, 0] != row.columns.texts[0, 0]) == ("work" in names)
-        assert not len(found.rows) or wanted(predictor.predict(found.rows)).all()
-    predictor.close()
+        sent = [
+            {name: value_of(found.rows, row.signature, name, at) for name in fields}
+            for at in range(len(found.rows))
+        ]
+        assert not sent or set(labels_of(project, ids[0], sent)) == {"yes"}

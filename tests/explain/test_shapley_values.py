@@ -203,7 +203,10 @@ def test_categories_of_boosters_are_one_player_each(model: Any) -> None:
         else model.predict(test.drop(columns="y"), output_margin=True)
     )
     assert set(boxes.players) <= {*NUMBERS, *TEXTS}
-    for at in range(6):
+    for at in range(len(test)):
+        reached = boxes.contains(take_rows(rows, slice(at, at + 1))).all(axis=0)
+        assert boxes.value[reached].sum() == pytest.approx(margins[at], abs=1e-5)
+    for at in range(8):  # the first and the last have null texts
         row = take_rows(rows, slice(at, at + 1))
         found = tree_shapley_values(boxes, row)
         assert found.values == pytest.approx(brute_force(boxes, row, 0), abs=1e-10)
@@ -253,6 +256,23 @@ def test_every_row_lies_in_one_box_of_each_tree() -> None:
     for at in range(len(test)):
         reached = boxes.contains(take_rows(rows, slice(at, at + 1))).all(axis=0)
         assert np.bincount(boxes.target[reached]).tolist() == [trees] * boxes.trees.ensemble.targets
+
+
+def test_a_row_at_a_split_lies_in_the_box_that_the_model_takes() -> None:
+    train = people(400)[NUMBERS]
+    train["y"] = train["age"] * 2 + (train["gain"] > 2000) * 30
+    model = RandomForestRegressor(5, random_state=0).fit(train[NUMBERS], train["y"])
+    boxes, predictor, rows = boxes_of(model, train, train.head(20))
+    for place, column in enumerate(boxes.number_player.tolist()):
+        splits = boxes.high[place][np.isfinite(boxes.high[place])][:20]
+        for number in (*splits, *np.nextafter(splits, np.inf)):
+            row = take_rows(rows, slice(0, 1))
+            row.numbers[0, NUMBERS.index(boxes.players[column])] = number
+            total = tree_shapley_values(boxes, row).total / boxes.trees.ensemble.count
+            value = predictor.predict(row).values[0]
+            assert total == pytest.approx(value, rel=1e-9)
+            reached = boxes.value[boxes.reached(row)].sum() / boxes.trees.ensemble.count
+            assert reached == pytest.approx(value, rel=1e-9)
 
 
 def linear_case() -> tuple[Any, Columns, Any]:

@@ -141,42 +141,27 @@ def build_leaf_boxes(trees: ServedTrees, signature: Signature) -> LeafBoxes:
         trees: Of a compiled model.
         signature: Of the model.
     """
-    columns = trees.ensemble.columns
-    read = {column.field for column in columns}
-    players = tuple(field.name for field in signature.fields if field.name in read)
-    place_of = {name: place for place, name in enumerate(players)}
-    text_place = {text.field: place for place, text in enumerate(trees.codes)}
-    is_code = np.array([column.field in text_place for column in columns])
-    column_player = np.array([place_of[column.field] for column in columns])
-    groups: dict[int, int] = {}  # of the description → the first column of the group
-    for place, one in enumerate(columns):
-        if not is_code[place]:
-            groups.setdefault(one.group, place)
-    group_place = {group: place for place, group in enumerate(groups)}
-    column_group = np.array(
-        [0 if code else group_place[c.group] for c, code in zip(columns, is_code, strict=True)]
-    )
-    negated = np.array([column.negated for column in columns])
+    matrix = _matrix_columns(trees, signature)
     words = [-(-(len(text.levels) + 2) // 64) for text in trees.codes]
     code_word = np.cumsum([0, *words])[:-1].astype(np.int64)
-    node_is_code = is_code[trees.column]
+    node_is_code = matrix.is_code[trees.column]
     *code_sets, node_split = _code_masks(trees, signature, code_word, sum(words))
     shares = np.clip(trees.true_fraction, SMALLEST_SHARE, 1 - SMALLEST_SHARE)
 
     roots, everywhere = len(trees.roots), sum(words)
     front = _Boxes(
-        low=np.full((roots, len(groups)), -np.inf),
-        high=np.full((roots, len(groups)), np.inf),
-        null=np.ones((roots, len(groups)), dtype=bool),
+        low=np.full((roots, len(matrix.first)), -np.inf),
+        high=np.full((roots, len(matrix.first)), np.inf),
+        null=np.ones((roots, len(matrix.first)), dtype=bool),
         codes=np.full((roots, everywhere), ALL_CODES),
-        share=np.ones((roots, len(players))),
+        share=np.ones((roots, len(matrix.players))),
     )
     found = _Boxes(*(np.empty((len(trees.leaf_value), a.shape[1]), a.dtype) for a in front))
     node = trees.roots  # of one level of all trees; `front` has the box of each
     while len(node):
         column, split, nan_true = trees.column[node], trees.split[node], trees.nan_true[node]
         number, coded = np.flatnonzero(~node_is_code[node]), np.flatnonzero(node_is_code[node])
-        group, minus = column_group[column[number]], negated[column[number]]
+        group, minus = matrix.group[column[number]], matrix.negated[column[number]]
         # "-x is at most a split" is "x is above the number before minus the split".
         bound = np.where(minus, np.nextafter(-split[number], -np.inf), split[number])
         nodes, boxes = [], []
@@ -193,7 +178,7 @@ def build_leaf_boxes(trees: ServedTrees, signature: Signature) -> LeafBoxes:
             box.null[number, group] &= nan_true[number] if is_true else ~nan_true[number]
             box.codes[coded] &= code_sets[not is_true][node_split[node[coded]]]
             taken = shares[node] if is_true else 1 - shares[node]
-            box.share[np.arange(len(node)), column_player[column]] *= taken
+            box.share[np.arange(len(node)), matrix.player[column]] *= taken
             child, ends = branch[node], is_leaf[node]
             for leaf, array in zip(found, box, strict=True):
                 leaf[child[ends]] = array[ends]
@@ -201,23 +186,55 @@ def build_leaf_boxes(trees: ServedTrees, signature: Signature) -> LeafBoxes:
             boxes.append([array[~ends] for array in box])
         node = np.concatenate(nodes)
         front = _Boxes(*(np.concatenate(pair) for pair in zip(*boxes, strict=True)))
-    columns_read = list(groups.values())
+    first = matrix.first
     return LeafBoxes(
         trees=trees,
-        players=players,
+        players=matrix.players,
         low=np.ascontiguousarray(found.low.T),
         high=np.ascontiguousarray(found.high.T),
         null=np.ascontiguousarray(found.null.T),
-        number_player=column_player[columns_read],
-        number_column=np.array(columns_read, dtype=np.int64),
-        number_negated=negated[columns_read],
-        number_is_raw=np.array([columns[place].raw for place in columns_read], dtype=bool),
+        number_player=matrix.player[first],
+        number_column=first,
+        number_negated=matrix.negated[first],
+        number_is_raw=np.array([trees.ensemble.columns[place].raw for place in first], dtype=bool),
         codes=np.ascontiguousarray(found.codes.T),
-        code_player=np.array([place_of[text.field] for text in trees.codes], dtype=np.int64),
+        code_player=np.array(
+            [matrix.players.index(text.field) for text in trees.codes], dtype=np.int64
+        ),
         code_word=code_word,
         share=np.ascontiguousarray(found.share.T),
         value=trees.leaf_value,
         target=trees.leaf_target,
+    )
+
+
+class _MatrixColumns(NamedTuple):
+    """What the M columns are that the trees compare."""
+
+    players: tuple[str, ...]  # fields that the trees read, in the signature's order
+    player: NDArray[np.int64]  # (M,)
+    is_code: NDArray[np.bool_]  # (M,): whether it is computed from the codes of a text
+    group: NDArray[np.int64]  # (M,): of a number; columns of one group differ by their sign alone
+    negated: NDArray[np.bool_]  # (M,)
+    first: NDArray[np.int64]  # (G,): a column of each group
+
+
+def _matrix_columns(trees: ServedTrees, signature: Signature) -> _MatrixColumns:
+    columns, texts = trees.ensemble.columns, {text.field for text in trees.codes}
+    read = {column.field for column in columns}
+    players = tuple(field.name for field in signature.fields if field.name in read)
+    first: dict[int, int] = {}  # of the description's groups
+    for place, column in enumerate(columns):
+        if column.field not in texts:
+            first.setdefault(column.group, place)
+    group = {name: place for place, name in enumerate(first)}
+    return _MatrixColumns(
+        players,
+        np.array([players.index(column.field) for column in columns], dtype=np.int64),
+        np.array([column.field in texts for column in columns], dtype=bool),
+        np.array([group.get(column.group, 0) for column in columns], dtype=np.int64),
+        np.array([column.negated for column in columns], dtype=bool),
+        np.array(list(first.values()), dtype=np.int64),
     )
 
 
