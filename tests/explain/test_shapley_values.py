@@ -23,7 +23,7 @@ from sklearn.ensemble import (
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from xgboost import XGBClassifier
 
@@ -234,6 +234,21 @@ def test_the_sum_of_a_regression_is_its_value(model: Any) -> None:
         total = found.total / boxes.trees.ensemble.count
         assert total == pytest.approx(values[at], rel=1e-6)
         assert found.base + found.values.sum() == pytest.approx(found.total, abs=1e-9)
+
+
+def test_a_null_text_takes_the_branch_that_its_split_says() -> None:
+    train = people(400)[["age", "work"]]
+    train["y"] = train["age"] + (train["work"] == "own") * 40
+    missing = train.index % 4 == 0
+    train.loc[missing, "work"], train.loc[missing, "y"] = None, -50.0
+    encode = make_column_transformer((OrdinalEncoder(), ["work"]), remainder="passthrough")
+    model = make_pipeline(encode, RandomForestRegressor(6, random_state=0))
+    model.fit(train[["age", "work"]], train["y"])
+    boxes, predictor, rows = boxes_of(model, train, train.head(40))
+    for at in range(40):
+        row = take_rows(rows, slice(at, at + 1))
+        total = boxes.value[boxes.contains(row).all(axis=0)].sum() / boxes.trees.ensemble.count
+        assert total == pytest.approx(predictor.predict(row).values[0], rel=1e-9)
 
 
 def test_a_field_that_no_tree_reads_is_no_player() -> None:
