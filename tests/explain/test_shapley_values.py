@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from catboost import CatBoostRegressor
 from lightgbm import LGBMClassifier, LGBMRegressor
 from numpy.typing import NDArray
 from sklearn.compose import make_column_transformer
@@ -177,6 +178,25 @@ def test_unknown_fields_follow_the_training_rows_of_each_branch() -> None:
         found = tree_shapley_values(boxes, take_rows(rows, slice(at, at + 1)))
         assert found.base == pytest.approx(expected(values, set()))
         assert found.values == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LGBMRegressor(n_estimators=8, verbose=-1),
+        CatBoostRegressor(iterations=8, depth=4, verbose=False, allow_writing_files=False),
+        RandomForestRegressor(6, bootstrap=False, max_features=2, random_state=0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_what_is_expected_is_the_mean_over_the_training_rows(model: Any) -> None:
+    train = people(400)[NUMBERS]
+    train["y"] = train["age"] * 2 + (train["gain"] > 2000) * 30
+    model.fit(train[NUMBERS], train["y"])
+    boxes, _, rows = boxes_of(model, train, train.head(20))
+    found = tree_shapley_values(boxes, take_rows(rows, slice(0, 1)))
+    mean = float(np.mean(model.predict(train[NUMBERS])))
+    assert found.base / boxes.trees.ensemble.count == pytest.approx(mean, rel=1e-6)
 
 
 @pytest.mark.parametrize(

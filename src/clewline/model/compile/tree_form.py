@@ -50,7 +50,6 @@ from clewline.signature.columns import Columns
 
 ML_OPSET = 5  # TreeEnsemble, with sums and outputs in float64
 NAME = "trees on raw fields"
-SMALLEST_WEIGHT = 1e-300
 FLOAT32, NEGATED = ColumnOp("float32"), ColumnOp("mul", -1.0)
 
 INT_ATTRIBUTES = {
@@ -308,13 +307,21 @@ def _nodes(ensemble: TreeEnsemble, columns: list[ComparedColumn]) -> TreeNodes:
             true_leaf=tree.leaf[true],
             false=number[false],
             false_leaf=tree.leaf[false],
-            true_fraction=tree.weight[true] / np.maximum(tree.weight[is_inner], SMALLEST_WEIGHT),
+            true_fraction=_fraction(tree.weight[true], tree.weight[false]),
             weight=tree.value[tree.leaf],
             target=np.full(int(tree.leaf.sum()), target),
         )
         inners += int(is_inner.sum())
         leaves += int(tree.leaf.sum())
     return nodes
+
+
+def _fraction(weight: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of a branch; a half where no training row came by."""
+    total = weight + other
+    shares = np.full(len(total), 0.5)
+    np.divide(weight, total, out=shares, where=total > 0)
+    return shares
 
 
 def _both_signs(
