@@ -9,9 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from clewline import project as projects
 from clewline.errors import ClewlineError, IntegrityError, StoreFull
 from clewline.model import registry_chain
 from clewline.model.doctor import fix_models, model_findings, seal_models
+from clewline.model.package import PackageMetadata
 from clewline.model.promote import promote
 from clewline.model.registry import Registry
 from clewline.model.sealed_records import SEALED_KINDS, SealedRecords
@@ -38,6 +39,7 @@ from clewline.serve.log.seals import check_seals, closed_files, fix_seals
 from clewline.serve.predict import predict
 from clewline.serve.request.predict_request import PredictRequest, PredictResponse
 from clewline.serve.served_endpoint import ServedRevision
+from clewline.store.catalog import Catalog, Transaction
 from clewline.store.doctor import check_store, fix_store
 from clewline.store.records import (
     KINDS,
@@ -299,6 +301,33 @@ def test_a_token_from_elsewhere_or_revoked_no_more_does_not_count(project: Proje
         (project.root / "key").rename(project.private_key)
         access.revoke_token(project, store, other.id)
         assert accepted(project) == [other.id]  # known, as a revoked one
+
+
+def test_a_kill_between_any_two_transactions_leaves_nothing_unsealed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transaction, count = Catalog.transaction, 0
+
+    @contextmanager
+    def checked(catalog: Catalog, **how: Any) -> Iterator[Transaction]:
+        nonlocal count
+        with transaction(catalog, **how) as inside:
+            yield inside
+        count += 1
+        assert SealedRecords(project, catalog).problems() == []
+
+    monkeypatch.setattr(Catalog, "transaction", checked)
+    with Store.open(project.store_root) as store:
+        registry = Registry(project, store)
+        about = dict(runtime="onnx", task="binary", target="income", created=0.0)
+        files = {**registry.open("income@1").files, "note.txt": b"another"}
+        new = registry.add(files, PackageMetadata(name="income", number=0, **about))
+        promote(registry, new.ref, "champion")
+        apply(project, f"model: {new.ref}")
+        revision.rollback(project, store, "income")
+        token = access.add_token(project, store, ["predict"]).token
+        access.revoke_token(project, store, token.id)
+    assert count >= 6
 
 
 def test_what_a_broken_chain_no_longer_vouches_for_is_refused_until_it_is_applied_again(

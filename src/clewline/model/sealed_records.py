@@ -46,7 +46,8 @@ RESTORE = "Restore `catalog.db` from a backup."
 FIXES: dict[type[Record], str] = {
     Revision: "Apply the endpoint again, or restore `catalog.db` from a backup.",
     LiveRevision: "Apply the endpoint again, or restore `catalog.db` from a backup.",
-    Token: "Add another token and revoke this one, or restore `catalog.db` from a backup.",
+    Token: "Revoke it, again if that was done without the private key, and add another one. Or "
+    "restore `catalog.db` from a backup.",
 }
 _FILE = "file "
 

@@ -294,6 +294,8 @@ def revoke_token(project: Project, store: Store, identifier: str) -> Token:
     from clewline.model.seal import Sealer
     from clewline.model.sealed_records import SealedRecords
 
+    not_sealed: ClewlineError | None = None
+    # One transaction: a kill between two would leave a revocation that nothing vouches for.
     with store.catalog.transaction() as transaction:
         token = transaction.get(Token, identifier)
         if token is None:
@@ -302,11 +304,14 @@ def revoke_token(project: Project, store: Store, identifier: str) -> Token:
         if token.revoked is None:
             token = msgspec.structs.replace(token, revoked=time.time())
             transaction.replace(token)
-    if project.private_key.exists():
-        sealer = Sealer.of(project)
-        with store.catalog.transaction() as transaction:
-            if SealedRecords(project, transaction).problem(token) is not None:
-                append_link(transaction, TOKEN_REVOKED, {"token": token.id}, sealer, token)
+        try:
+            if project.private_key.exists() and SealedRecords(project, transaction).problem(token):
+                about = {"token": token.id}
+                append_link(transaction, TOKEN_REVOKED, about, Sealer.of(project), token)
+        except ClewlineError as error:
+            not_sealed = error
+    if not_sealed is not None:
+        raise not_sealed
     return token
 
 
