@@ -32,7 +32,7 @@ def test_a_star_import_shadows_no_builtin() -> None:
 
 
 def test_evaluate_stays_the_function_though_its_folder_is_imported() -> None:
-    from clewline.evaluation.report import evaluate
+    from clewline.evaluation.evaluate import evaluate
 
     assert cl.evaluate is evaluate
 

@@ -21,7 +21,7 @@ from clewline.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from clewline.api import open as open
-    from clewline.evaluation.report import evaluate as evaluate
+    from clewline.evaluation.evaluate import evaluate as evaluate
     from clewline.flow.pipeline import pipeline as pipeline
     from clewline.flow.step import step as step
     from clewline.flow.tracking import log_artifact as log_artifact
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "evaluate": "clewline.evaluation.report",
+    "evaluate": "clewline.evaluation.evaluate",
     "log_artifact": "clewline.flow.tracking",
     "log_figure": "clewline.flow.tracking",
     "log_metric": "clewline.flow.tracking",

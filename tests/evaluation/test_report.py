@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from clewline.errors import InvalidInput
-from clewline.evaluation.report import Report, evaluate
+from clewline.evaluation.evaluate import evaluate
+from clewline.evaluation.report import Report
 
 
 class Fixed:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
 import clewline as cl
-from clewline.errors import NotFound, NotSupported, UsageError
+from clewline.errors import IntegrityError, NotFound, NotSupported, UsageError
 from clewline.flow.replay import replay
 from clewline.flow.run import execute
+from clewline.model.evaluation_record import read_evaluation
 from clewline.model.registry import Registry, load_predictor
 from clewline.model.verify import verify
 from clewline.store.records import Artifact, Edge, Run, StepRun
+
+from .conftest import add
 
 TABLE = pl.DataFrame(
     {
@@ -59,6 +63,9 @@ def test_a_version_knows_the_run_data_code_and_report_that_made_it(registry: Reg
     assert manifest.code["snapshot"] == done.snapshot
     assert manifest.report is not None
     assert manifest.report["metrics"]["accuracy"]["value"] == version.metrics["accuracy"] == 1.0
+    whole = read_evaluation(package)
+    assert whole is not None
+    assert msgspec.json.encode(whole.small) == msgspec.json.encode(manifest.report)
     table = registry.store.catalog.get(Artifact, manifest.data["train"]["artifact"])
     assert table is not None
     assert table.rows == manifest.data["train"]["rows"] == 120
@@ -66,6 +73,20 @@ def test_a_version_knows_the_run_data_code_and_report_that_made_it(registry: Reg
     assert [(edge.source, edge.role) for edge in edges] == [
         (f"step:{version.step_run}", "registered")
     ]
+
+
+def test_a_version_that_was_registered_without_an_evaluation_has_no_record(
+    registry: Registry,
+) -> None:
+    package = registry.open(add(registry, b"model").ref)
+    assert read_evaluation(package) is None
+
+
+def test_an_evaluation_record_that_cannot_be_read_is_named(registry: Registry) -> None:
+    package = registry.open(add(registry, b"model").ref)
+    newer = msgspec.structs.replace(package, files={"evaluation.json": b'{"task": "dance"}'})
+    with pytest.raises(IntegrityError, match=r"evaluation.json of income@1 .* cannot read it"):
+        read_evaluation(newer)
 
 
 def test_the_same_model_is_the_same_version_in_any_run(registry: Registry) -> None:

@@ -319,7 +319,7 @@ def test_a_kill_between_any_two_transactions_leaves_nothing_unsealed(
     monkeypatch.setattr(Catalog, "transaction", checked)
     with Store.open(project.store_root) as store:
         registry = Registry(project, store)
-        about = dict(runtime="onnx", task="binary", target="income", created=0.0)
+        about = {"runtime": "onnx", "task": "binary", "target": "income", "created": 0.0}
         files = {**registry.open("income@1").files, "note.txt": b"another"}
         new = registry.add(files, PackageMetadata(name="income", number=0, **about))
         promote(registry, new.ref, "champion")

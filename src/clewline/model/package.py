@@ -7,6 +7,7 @@ The sealed package of a model version: one flat folder, written once.
     equality.json    how the compiled model was compared with the original
     profile.json     counts in fixed bins per field and output
     background.json  up to 256 training rows
+    evaluation.json  what `cl.evaluate` found out, if the model was evaluated
     seal.json        the project's signature on the manifest
     model.sig        the OMS bundle, for other tools
 
@@ -29,7 +30,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import Conflict, IntegrityError, NotFound
-from clewline.model.families.family import EQUALITY, SIGNATURE
+from clewline.model.families.family import EQUALITY, EVALUATION, SIGNATURE
 from clewline.model.oms_bundle import bundle_public_key, check_bundle, create_bundle
 from clewline.model.origin import Origin
 from clewline.model.seal import RESTORE, Sealer, check_seal
@@ -66,7 +67,7 @@ class PackageMetadata(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Any] = {}  # parameter → {"artifact": digest, "rows": n}
     code: dict[str, Any] = {}  # commit, changed, snapshot
     environment: Digest | None = None
-    report: dict[str, Any] | None = None  # metrics with intervals, baseline rule
+    report: dict[str, Any] | None = None  # the small part of evaluation.json
     encoding: dict[str, Any] = {}  # how nulls and texts reach the model
     equality: dict[str, Any] = {}  # summary; the whole record is equality.json
     versions: dict[str, str] = {}
@@ -208,7 +209,8 @@ def content_digest(
     """
     Return the digest of what a package answers with, whoever registered it and when.
 
-    Covers every file except the record of the equivalence check, which names versions.
+    Covers every file except the record of the equivalence check, which names versions, and
+    the evaluation, which says nothing that the model answers with.
 
     Args:
         files: The package's.
@@ -218,7 +220,7 @@ def content_digest(
     parts = {
         name: (logical or {}).get(name) or digest_bytes(data)
         for name, data in files.items()
-        if name != EQUALITY
+        if name not in (EQUALITY, EVALUATION)
     }
     return digest_bytes(b"clewline model content 1\n" + msgspec.json.encode(parts, order="sorted"))
 

@@ -18,7 +18,7 @@ from clewline.flow.context import StepContext, current_step
 from clewline.flow.pipeline import pipeline
 from clewline.flow.step import step
 from clewline.flow.tracking import log_value
-from clewline.model.families.family import PackageContents, RegistrationInputs
+from clewline.model.families.family import EVALUATION, PackageContents, RegistrationInputs
 from clewline.model.origin import Origin
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
@@ -97,7 +97,7 @@ def register(
         NotFound: There is no project, or its private key is missing.
     """
     require_model_name(name)
-    from clewline.evaluation.report import evaluate
+    from clewline.evaluation.evaluate import evaluate
 
     tables: dict[str, Any] = {"train": train, "test": test}
     options: dict[str, Any] = {"signature": signature, "origin": origin}
@@ -142,7 +142,7 @@ def register(
         },
         code={key: getattr(run, key) for key in ("commit", "changed", "snapshot")} if run else {},
         environment=run.environment if run else None,
-        report=None if report is None else msgspec.to_builtins(report),
+        report=None if report is None else report.small,
         encoding=compiled.encoding,
         equality={key: getattr(compiled.equality, key) for key in EQUALITY_FACTS},
         versions=versions,
@@ -150,7 +150,10 @@ def register(
     )
     unstable = [file for file in contents.unstable if file in contents.files]
     logical = {file: _input_digest(context, "model", model) for file in unstable}
-    version = Registry(context.project, context.store).add(contents.files, metadata, logical)
+    package_files = dict(contents.files)
+    if report is not None:
+        package_files[EVALUATION] = msgspec.json.encode(report)
+    version = Registry(context.project, context.store).add(package_files, metadata, logical)
     log_value("version", {"model": name, "content": version.content})
     lines = [*contents.notes, f"{version.ref}: {compiled.equality.sentence}"]
     if version.run != context.run_id:

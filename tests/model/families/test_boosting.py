@@ -15,7 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from support import TREES_IN_ONNX
 
 from clewline.errors import NotSupported
-from clewline.evaluation.report import evaluate
+from clewline.evaluation.evaluate import evaluate
 from clewline.model.families.family import PackageContents
 from clewline.model.register import convert_model
 from clewline.model_families import family_named

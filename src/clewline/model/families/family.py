@@ -41,6 +41,7 @@ READ_S, READ_BYTES = 60, 4 << 30
 """Limits of the process that reads a foreign file first, in seconds and bytes of memory."""
 SIGNATURE, EQUALITY = "signature.json", "equality.json"
 PROFILE, BACKGROUND = "profile.json", "background.json"
+EVALUATION = "evaluation.json"
 """Files of a package that describe its model."""
 
 

@@ -14,7 +14,13 @@ import msgspec
 
 from clewline.errors import IntegrityError, ModelFailed, NotFound
 from clewline.model import package as packages
-from clewline.model.families.family import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
+from clewline.model.families.family import (
+    BACKGROUND,
+    EQUALITY,
+    EVALUATION,
+    PROFILE,
+    SIGNATURE,
+)
 from clewline.model.isolation.isolated_predictor import (
     IsolatedPredictor,
     IsolatedTransformer,
@@ -28,7 +34,7 @@ from clewline.project import Project
 from clewline.signature.field import Signature
 from clewline.store.digest import Digest, digest_bytes
 
-ASIDE = frozenset({BACKGROUND, EQUALITY, PROFILE, SIGNATURE})
+ASIDE = frozenset({BACKGROUND, EQUALITY, EVALUATION, PROFILE, SIGNATURE})
 """Files of a package that do not belong to the model itself."""
 MODEL_BYTES = 96 << 10
 """Memory of a loaded model beside its files (measured: some 79 KiB)."""

@@ -24,7 +24,7 @@ from sklearn.preprocessing import OneHotEncoder
 from support import TREES_IN_ONNX
 
 from clewline.errors import ClewlineError, InvalidInput, NotSupported
-from clewline.evaluation.report import evaluate
+from clewline.evaluation.evaluate import evaluate
 from clewline.model.families.family import PackageContents
 from clewline.model.families.onnx import onnx_file
 from clewline.model.families.onnx.onnx_file import synthetic_columns

@@ -27,7 +27,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
 from clewline.errors import IntegrityError, InvalidInput
-from clewline.evaluation.report import evaluate
+from clewline.evaluation.evaluate import evaluate
 from clewline.model.families.family import PackageContents
 from clewline.model.families.linear_text_model.family import LinearTextFamily, term_splitter
 from clewline.model.families.sklearn.linear_text_form import linear_text_spec
