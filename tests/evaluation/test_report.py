@@ -62,6 +62,8 @@ def test_a_good_model_beats_the_rule(tumours: tuple[pl.DataFrame, pl.DataFrame])
     rule = report.baseline.metrics["accuracy"].value
     assert report.gain.value == pytest.approx(accuracy.value - rule)
     assert report.beats_baseline == (report.gain.low > 0)
+    assert report.calibration is not None
+    assert [curve.label for curve in report.calibration.curves] == ["malignant"]
 
 
 def test_a_report_survives_being_stored(tumours: tuple[pl.DataFrame, pl.DataFrame]) -> None:

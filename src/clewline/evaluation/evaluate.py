@@ -16,6 +16,7 @@ from clewline.evaluation.answers import (
     encode_quantities,
 )
 from clewline.evaluation.baseline import Baseline, cross_fit_rule, learn_rule, read_columns
+from clewline.evaluation.calibration import measure_calibration
 from clewline.evaluation.metrics import Interval, Measure
 from clewline.evaluation.report import Report
 from clewline.flow import context, tracking
@@ -100,6 +101,11 @@ def evaluate(
         verdict="better" if gain.low > 0 else "worse" if gain.high < 0 else "unclear",
         resamples=resamples,
         seed=seed,
+        calibration=None
+        if answers.probabilities is None
+        else measure_calibration(
+            task.truth.astype(np.int64), answers.probabilities, task.labels, seed=seed
+        ),
     )
     if context.current_step() is not None:
         tracking.log_metrics({name: interval.value for name, interval in report.metrics.items()})

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from clewline.evaluation.baseline import Baseline
+from clewline.evaluation.calibration import Calibration
 from clewline.evaluation.metrics import LEVEL, Interval
 from clewline.signature.field import Task
 from clewline.signature.infer import Label
@@ -36,6 +37,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
 
     # Sections, each in a module of its own.
+    calibration: Calibration | None = None  # of a classifier with probabilities
 
     @property
     def small(self) -> dict[str, Any]:
