@@ -45,7 +45,7 @@ class Probe:
     setup: Action | None = None  # makes files that are not text
     environ: Mapping[str, str] = field(default_factory=dict)  # of every run
     params: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()  # packages
+    needs: tuple[str, ...] = ()  # requirements, such as "pandas>=3"
     script: bool = False  # imported by the user's program, not by `clewline run`
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from flow.probes.corpus import PROBES
 from flow.probes.known import KNOWN
 from flow.probes.probe import Probe
+from packaging.requirements import Requirement
 
 RUNNER = Path(__file__).parent / "run_probes.py"
 JOBS = os.cpu_count() or 1
@@ -25,8 +26,15 @@ ENVIRON = {
 
 
 def is_missing(probe: Probe) -> list[str]:
-    """The packages of a probe that are not installed."""
-    return [name for name in probe.needs if importlib.util.find_spec(name) is None]
+    """The requirements of a probe that are not installed."""
+    return [each for each in probe.needs if not _is_installed(Requirement(each))]
+
+
+def _is_installed(needed: Requirement) -> bool:
+    try:
+        return needed.specifier.contains(metadata.version(needed.name))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 @pytest.fixture(scope="module")

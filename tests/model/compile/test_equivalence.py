@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from support import TREES_IN_ONNX
 
 from clewline.model.compile.candidate_forms import MODEL
 from clewline.model.compile.compiler import OriginalModel
@@ -24,6 +25,7 @@ SIGNATURE = Signature(
 )
 
 
+@TREES_IN_ONNX
 def test_a_split_that_is_off_by_one_ulp_is_found(loans):
     """The made rows at the thresholds tell, where the test table does not."""
     table = loans[["amount", "years"]]

@@ -313,7 +313,7 @@ def _load_pandas(data: bytes, meta: Mapping[str, Any]) -> pd.DataFrame:
     try:
         with pyarrow.ipc.open_stream(data) as reader:
             frame: pd.DataFrame = reader.read_all().to_pandas()
-    except (pyarrow.ArrowException, ValueError) as error:
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
         raise _unreadable(error) from error
     if (frequency := meta.get("frequency")) is not None:
         frame.index.freq = frequency  # type: ignore[attr-defined]

@@ -183,9 +183,12 @@ def _pandas_series(values: NDArray[Any], field: Field, layout: TableLayout, floa
     column = layout.columns[field.name]
     if field.kind == "datetime":
         dtype: Any = pd.api.types.pandas_dtype(column.dtype)
-        moments = pd.Series(pd.to_datetime(values, unit="us", utc=True))
+        missing = np.isnan(values)
+        ticks = np.where(missing, 0, values).astype(np.int64).astype("datetime64[us]")
+        ticks[missing] = np.datetime64("NaT")
+        moments = pd.Series(ticks)
         has_zone = getattr(dtype, "tz", None) is not None
-        return (moments if has_zone else moments.dt.tz_localize(None)).astype(dtype)
+        return (moments.dt.tz_localize("UTC") if has_zone else moments).astype(dtype)
     if field.kind in NUMERIC:
         typed: Any = "float64" if column.dtype == "object" else column.dtype
         if floats and field.kind != "boolean":

@@ -67,6 +67,7 @@ PROBES = [
         "query-at-an-attribute",
         'return len(df.query("age > @Config.low"))',
         "class Config:\n        low = MIN",
+        needs=("pandas>=3",),
     ),
     pandas_probe(
         "query-at-a-function",

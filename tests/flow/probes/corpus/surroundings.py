@@ -33,9 +33,9 @@ def step(name: str, expected: Any, body: str, head: str, change: Change, **optio
     return probe(expected, name, text, change, **options)
 
 
-def never(name: str, body: str, head: str = "") -> Probe:
+def never(name: str, body: str, head: str = "", **options: Any) -> Probe:
     """A step whose result is another one each time."""
-    return step(name, "never", body, head, nothing())
+    return step(name, "never", body, head, nothing(), **options)
 
 
 def variable(name: str, body: str, head: str = "", **options: Any) -> Probe:
@@ -265,6 +265,7 @@ NETWORK = [
         "requests-get",
         'return requests.get("http://127.0.0.1:PROBE_PORT/").text',
         "import requests",
+        needs=("requests",),
     ),
     never("httpx-get", 'return httpx.get("http://127.0.0.1:PROBE_PORT/").text', "import httpx"),
     never(

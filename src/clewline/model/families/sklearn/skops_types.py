@@ -17,8 +17,6 @@ from zipfile import BadZipFile
 
 from clewline.entry_points import install_command
 from clewline.errors import IntegrityError, NotStorable, NotSupported
-from clewline.flow.values.framing import type_name
-from clewline.flow.values.storage import WAYS_OUT
 from clewline.model.families.sklearn.skops_audit import unusual_parts
 from clewline.model_families import families
 
@@ -116,6 +114,9 @@ def dump_skops(value: Any) -> bytes:
         NotStorable: skops cannot write it, or it holds types that would not be loaded.
     """
     from skops.io import dumps
+
+    from clewline.flow.values.framing import type_name  # a server only reads
+    from clewline.flow.values.storage import WAYS_OUT
 
     name = type_name(type(value))
     try:
