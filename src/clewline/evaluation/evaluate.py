@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from clewline.evaluation import metrics
 from clewline.evaluation.answers import (
+    EvaluationTask,
     ModelPredictions,
     ask_model,
     encode_labels,
@@ -17,8 +18,11 @@ from clewline.evaluation.answers import (
 )
 from clewline.evaluation.baseline import Baseline, cross_fit_rule, learn_rule, read_columns
 from clewline.evaluation.calibration import measure_calibration
+from clewline.evaluation.confusion import count_confusion
+from clewline.evaluation.curves import measure_curves
 from clewline.evaluation.metrics import Interval, Measure
 from clewline.evaluation.report import Report
+from clewline.evaluation.residuals import measure_residuals
 from clewline.flow import context, tracking
 from clewline.flow.step import step
 from clewline.model_families import family_of
@@ -101,14 +105,24 @@ def evaluate(
         verdict="better" if gain.low > 0 else "worse" if gain.high < 0 else "unclear",
         resamples=resamples,
         seed=seed,
-        calibration=None
-        if answers.probabilities is None
-        else measure_calibration(
-            task.truth.astype(np.int64), answers.probabilities, task.labels, seed=seed
-        ),
+        **_sections(task, answers, seed),
     )
     if context.current_step() is not None:
         tracking.log_metrics({name: interval.value for name, interval in report.metrics.items()})
     if not report.beats_baseline:
         _log.warning("%s", report)
     return report
+
+
+def _sections(task: EvaluationTask, answers: ModelPredictions, seed: int) -> dict[str, Any]:
+    """Return the sections that need nothing but answers and truth."""
+    if task.task == "regression":
+        truth = task.truth.astype(np.float64)
+        return {"residuals": measure_residuals(truth, answers.choices, seed=seed)}
+    labels, chosen = task.truth.astype(np.int64), answers.choices.astype(np.int64)
+    found: dict[str, Any] = {"confusion": count_confusion(labels, chosen, task.labels)}
+    if answers.probabilities is not None:
+        scored = (labels, answers.probabilities, task.labels)
+        found["curves"] = measure_curves(*scored)
+        found["calibration"] = measure_calibration(*scored, seed=seed)
+    return found

@@ -14,7 +14,10 @@ import msgspec
 
 from clewline.evaluation.baseline import Baseline
 from clewline.evaluation.calibration import Calibration
+from clewline.evaluation.confusion import Confusion
+from clewline.evaluation.curves import ThresholdCurve
 from clewline.evaluation.metrics import LEVEL, Interval
+from clewline.evaluation.residuals import Residuals
 from clewline.signature.field import Task
 from clewline.signature.infer import Label
 
@@ -38,6 +41,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     # Sections, each in a module of its own.
     calibration: Calibration | None = None  # of a classifier with probabilities
+    confusion: Confusion | None = None  # of a classifier
+    curves: list[ThresholdCurve] | None = None  # of a classifier with probabilities
+    residuals: Residuals | None = None  # of a regression
 
     @property
     def small(self) -> dict[str, Any]:

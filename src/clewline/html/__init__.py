@@ -1,0 +1,1 @@
+"""Pages of one HTML file: markup, charts, the frame, and the reports that use them."""
