@@ -96,7 +96,7 @@ def test_a_hostile_text_stands_on_the_page_as_text(text: str) -> None:
 
 
 def test_a_long_text_does_not_make_a_large_page() -> None:
-    assert len(page_of("x" * 100_000, "y")) < 600_000
+    assert len(page_of("x" * 100_000, "y")) < 100_000
 
 
 def test_a_long_table_says_how_much_of_it_is_shown() -> None:
@@ -149,7 +149,7 @@ def test_every_colour_of_text_has_the_contrast_that_wcag_asks_for(colours: dict[
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (0, 1, [0, 0.25, 0.5, 0.75, 1]),
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
         (0.91, 0.99, [0.92, 0.94, 0.96, 0.98]),
         (-3, 50_000, [0, 10_000, 20_000, 30_000, 40_000, 50_000]),
         (2, 2, []),

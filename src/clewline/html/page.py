@@ -223,7 +223,7 @@ def write_page(
         Markup(f"<style>{STYLE}</style>"),
     )
     parts = [
-        element("section", element("h2", s.title), s.body, id=s.key, aria_label=s.title)
+        element("section", element("h2", s.title), s.body, id=s.key, aria_label=s.title[:120])
         for s in sections
     ]
     body = element(
