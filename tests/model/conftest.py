@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,21 @@ def report(**intervals: tuple[float, float, float]) -> dict[str, Any]:
     }
 
 
-def add(registry: Registry, content: bytes, name: str = "income", **about: Any) -> ModelVersion:
+def add(
+    registry: Registry,
+    content: bytes,
+    name: str = "income",
+    *,
+    extra: Mapping[str, bytes] | None = None,
+    **about: Any,
+) -> ModelVersion:
     """Register bytes as a version; they need not be a model until somebody loads them."""
     files = {
         "signature.json": msgspec.json.encode(SIGNATURE),
         "model.onnx": content,
         "equality.json": b"{}",
         "background.json": b'[{"age": 39}]',
+        **(extra or {}),
     }
     known = {"number": 0, "runtime": "onnx", "task": "binary", "target": "income", "created": 0.0}
     return registry.add(files, PackageMetadata(name=name, **(known | about)))

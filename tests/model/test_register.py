@@ -83,10 +83,9 @@ def test_a_version_that_was_registered_without_an_evaluation_has_no_record(
 
 
 def test_an_evaluation_record_that_cannot_be_read_is_named(registry: Registry) -> None:
-    package = registry.open(add(registry, b"model").ref)
-    newer = msgspec.structs.replace(package, files={"evaluation.json": b'{"task": "dance"}'})
+    newer = add(registry, b"model", extra={"evaluation.json": b'{"task": "dance"}'})
     with pytest.raises(IntegrityError, match=r"evaluation.json of income@1 .* cannot read it"):
-        read_evaluation(newer)
+        read_evaluation(registry.open(newer.ref))
 
 
 def test_the_same_model_is_the_same_version_in_any_run(registry: Registry) -> None:

@@ -63,6 +63,7 @@ class CounterfactualSearch:
         background: At least one checked row.
         signature: Of the model.
         boxes: Of an ensemble of trees; None for other models.
+        answers: Of the model to the background rows; it is asked if they are None.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class CounterfactualSearch:
         background: Columns,
         signature: Signature,
         boxes: LeafBoxes | None = None,
+        answers: Outputs | None = None,
     ) -> None:
         self._predict, self._signature, self._boxes = predict, signature, boxes
         self._background = background
-        self._answers = predict(background)
+        self._answers = predict(background) if answers is None else answers
         self._around = None if boxes is None else boxes.around(background)
 
     def find(

@@ -104,7 +104,10 @@ def find_prediction_changes(
     boxes = None if trees is None else build_leaf_boxes(trees, row.signature)
     predictor = family.load(row.package.files, row.signature)
     try:
-        search = CounterfactualSearch(predictor.predict, row.background, row.signature, boxes)
+        answers = None if row.sample is None else row.sample.answers
+        search = CounterfactualSearch(
+            predictor.predict, row.background, row.signature, boxes, answers
+        )
         found = search.find(row.columns, wanted.holds, limits=limits, count=count, budget=budget)
         results = _describe(row, found, boxes, predictor.predict)
     finally:
@@ -120,7 +123,9 @@ def find_prediction_changes(
         keep=sorted(limits.keep),
         one_way=dict(limits.one_way),
         background_rows=len(row.background),
-        model_rows=len(row.background) + found.model_rows + len(results),
+        model_rows=(
+            (len(row.background) if answers is None else 0) + found.model_rows + len(results)
+        ),
         budget=budget,
     )
 

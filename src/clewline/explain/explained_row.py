@@ -10,8 +10,10 @@ import msgspec
 from clewline.errors import NotSupported
 from clewline.formatting import format_list
 from clewline.model.families.family import BACKGROUND
+from clewline.model.families.sample_file import TrainingSample
 from clewline.model.package import Package
 from clewline.model.sealed_records import SealedRecords
+from clewline.model.training_sample import read_training_sample
 from clewline.project import Project
 from clewline.serve.graph import tree
 from clewline.serve.json_reader import MAX_ROWS, json_reader_of
@@ -41,8 +43,9 @@ class ExplainedRow(msgspec.Struct, frozen=True):
     logged: LoggedPrediction
     package: Package
     columns: Columns  # one row
-    background: Columns
+    background: Columns  # of the training sample, or else of `background.json`
     values: dict[str, Any]  # of the row, by field
+    sample: TrainingSample | None
 
     @property
     def signature(self) -> Signature:
@@ -91,7 +94,7 @@ def read_explained_row(project: Project, prediction: str) -> ExplainedRow:
         )
     pool = SharedModels(project)
     pool.pin(revision.packages)
-    _, package = pool.read_package(path.model)
+    package = pool.read_package(path.model)
     if package.signature.output.task not in EXPLAINED:
         raise NotSupported(
             f"{path.model} is a {package.signature.output.task} model.",
@@ -106,5 +109,6 @@ def read_explained_row(project: Project, prediction: str) -> ExplainedRow:
     named = {field.name for field in package.signature.fields}
     values = msgspec.json.decode(logged.input)
     own = {key: value for key, value in values.items() if key in named}
-    row, background = read(msgspec.json.encode([own])), read(package.files[BACKGROUND])
-    return ExplainedRow(logged, package, row, background, own)
+    sample = read_training_sample(package)
+    background = read(package.files[BACKGROUND]) if sample is None else sample.columns
+    return ExplainedRow(logged, package, read(msgspec.json.encode([own])), background, own, sample)

@@ -22,15 +22,14 @@ def read_evaluation(package: Package) -> Report | None:
     then its manifest may still hold the metrics.
 
     Raises:
-        IntegrityError: A newer clewline wrote it, and this one cannot read it.
+        IntegrityError: It was changed; or a newer clewline wrote it, and this one cannot read it.
     """
     from clewline.evaluation.report import Report
 
-    data = package.files.get(EVALUATION)
-    if data is None:
+    if EVALUATION not in package.manifest.files:
         return None
     try:
-        return msgspec.json.decode(data, type=Report)
+        return msgspec.json.decode(package.read_file(EVALUATION), type=Report)
     except msgspec.MsgspecError as error:
         raise IntegrityError(
             f"{EVALUATION} of {package.manifest.ref} is sealed, but this version cannot read it: "

@@ -8,12 +8,14 @@ The sealed package of a model version: one flat folder, written once.
     profile.json     counts in fixed bins per field and output
     background.json  up to 256 training rows
     evaluation.json  what `cl.evaluate` found out, if the model was evaluated
+    training_sample.parquet  up to 10,000 training rows, their truth and the model's answers
     seal.json        the project's signature on the manifest
     model.sig        the OMS bundle, for other tools
 
 The package's digest is that of `manifest.json`, which lists every other file: a tree of two
-levels. Opening reads each file once, and digests and returns those bytes. A file that is not
-listed, or not a plain file, is refused.
+levels. Opening reads each file once, and digests and returns those bytes; the training sample
+and the evaluation are read when they are needed. A file that is not listed, or not a plain file,
+is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from typing import Any
 import msgspec
 
 from clewline.errors import Conflict, IntegrityError, NotFound
-from clewline.model.families.family import EQUALITY, EVALUATION, SIGNATURE
+from clewline.model.families.family import EQUALITY, EVALUATION, ON_DEMAND, SIGNATURE
 from clewline.model.oms_bundle import bundle_public_key, check_bundle, create_bundle
 from clewline.model.origin import Origin
 from clewline.model.seal import RESTORE, Sealer, check_seal
@@ -89,17 +91,32 @@ class Manifest(PackageMetadata, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Package(msgspec.Struct, frozen=True):
-    """A package whose every byte has been checked."""
+    """A package whose bytes have been checked."""
 
+    folder: Path
     digest: Digest
     manifest: Manifest
     signature: Signature
-    files: dict[str, bytes]  # the listed ones: name → the bytes that were digested
+    files: dict[str, bytes]  # the listed ones but `ON_DEMAND`: name → the bytes that were digested
 
     @property
     def size_bytes(self) -> int:
         """Size of the listed files."""
         return sum(entry.size_bytes for entry in self.manifest.files.values())
+
+    def read_file(self, name: str) -> bytes:
+        """
+        Return the bytes of a listed file; if they are not at hand, read and check them.
+
+        Raises:
+            IntegrityError: It is missing, or its bytes are not those that were sealed.
+        """
+        if name in self.files:
+            return self.files[name]
+        data = _read(self.folder / name)
+        if not _is_sealed(data, self.manifest.files[name]):
+            raise IntegrityError(f"{name} of {self.manifest.ref} was changed.", RESTORE)
+        return data
 
 
 class PackageDraft:
@@ -226,7 +243,12 @@ def content_digest(
 
 
 def open_package(
-    folder: Path, public_key: str, expected: Digest | None = None, ref: str | None = None
+    folder: Path,
+    public_key: str,
+    expected: Digest | None = None,
+    ref: str | None = None,
+    *,
+    whole: bool = True,
 ) -> Package:
     """
     Read a package and check every byte of it.
@@ -236,13 +258,15 @@ def open_package(
         public_key: The project's, from `clewline.toml`.
         expected: The digest that the catalog or a revision holds; None accepts any.
         ref: The version that it must be, `name@number`; None accepts any.
+        whole: Whether to check the files that are read on demand, too. They must be there in
+            any case.
 
     Raises:
         NotFound: There is no such folder.
         IntegrityError: Something in it was changed, added or removed; names each path.
     """
     try:
-        package = _open(folder, public_key, expected)
+        package = _open(folder, public_key, expected, whole)
     except IntegrityError as error:
         raise IntegrityError(f"The package {folder}: {error.message}", error.fix) from error
     if ref is not None and package.manifest.ref != ref:
@@ -250,7 +274,7 @@ def open_package(
     return package
 
 
-def _open(folder: Path, public_key: str, expected: Digest | None) -> Package:
+def _open(folder: Path, public_key: str, expected: Digest | None, whole: bool) -> Package:
     try:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -279,15 +303,15 @@ def _open(folder: Path, public_key: str, expected: Digest | None) -> Package:
             "Use the clewline that wrote it, or a newer one.",
         ) from error
     listed = set(manifest.files)
-    files = {name: _read(folder / name) for name in sorted(listed & present)}
+    wanted = listed & present if whole else listed & present - ON_DEMAND
+    files = {name: _read(folder / name) for name in sorted(wanted)}
     problems = [
         *(f"{name} missing" for name in sorted(listed - present)),
         *(f"{name!r} not listed" for name in sorted(present - listed - UNLISTED)),
         *(
             f"{name} changed"
             for name, content in files.items()
-            if len(content) != manifest.files[name].size_bytes
-            or digest_bytes(content) != manifest.files[name].blake3
+            if not _is_sealed(content, manifest.files[name])
         ),
     ]
     if problems:
@@ -295,7 +319,12 @@ def _open(folder: Path, public_key: str, expected: Digest | None) -> Package:
     sha256 = _sha256_of_all(manifest, data, seal)
     check_bundle(_read(folder / BUNDLE), manifest.ref, sha256, manifest.bundle_key)
     signature = msgspec.json.decode(files[SIGNATURE], type=Signature)
-    return Package(digest, manifest, signature, files)
+    files = {name: data for name, data in files.items() if name not in ON_DEMAND}
+    return Package(folder, digest, manifest, signature, files)
+
+
+def _is_sealed(data: bytes, sealed: PackageFile) -> bool:
+    return len(data) == sealed.size_bytes and digest_bytes(data) == sealed.blake3
 
 
 def _read(path: Path) -> bytes:

@@ -18,7 +18,13 @@ from clewline.flow.context import StepContext, current_step
 from clewline.flow.pipeline import pipeline
 from clewline.flow.step import step
 from clewline.flow.tracking import log_value
-from clewline.model.families.family import EVALUATION, PackageContents, RegistrationInputs
+from clewline.model.families.family import (
+    EVALUATION,
+    TRAINING_SAMPLE,
+    PackageContents,
+    RegistrationInputs,
+)
+from clewline.model.families.sample_file import SAMPLE_ROWS, sample_digest
 from clewline.model.origin import Origin
 from clewline.model.package import PackageMetadata
 from clewline.model.registry import Registry
@@ -61,6 +67,7 @@ def register(
     files: Mapping[str, Path] | None = None,
     arguments: Mapping[str, Any] | None = None,
     origin: Mapping[str, Any] | None = None,
+    sample_rows: int = SAMPLE_ROWS,
 ) -> ModelVersion:
     """
     Register a model: convert it, verify the result, and seal it as the next version of its name.
@@ -86,6 +93,9 @@ def register(
             object that keeps them as attributes needs none.
         origin: For an imported file: the fields of `model.origin.Origin`. Its `sha256` is
             checked against the bytes that are registered.
+        sample_rows: Maximum number of training rows that the package holds for explanations,
+            with their truth and the model's answers; 0 for none. `background.json` holds up to
+            256 rows in any case.
 
     Returns:
         The version.
@@ -101,7 +111,7 @@ def register(
 
     tables: dict[str, Any] = {"train": train, "test": test}
     options: dict[str, Any] = {"signature": signature, "origin": origin}
-    options |= {"files": files, "arguments": arguments}
+    options |= {"files": files, "arguments": arguments, "sample_rows": sample_rows}
     context = current_step()
     if context is None:
         registered: list[Any] = []
@@ -150,6 +160,8 @@ def register(
     )
     unstable = [file for file in contents.unstable if file in contents.files]
     logical = {file: _input_digest(context, "model", model) for file in unstable}
+    if TRAINING_SAMPLE in contents.files:
+        logical[TRAINING_SAMPLE] = sample_digest(contents.files[TRAINING_SAMPLE])
     package_files = dict(contents.files)
     if report is not None:
         package_files[EVALUATION] = msgspec.json.encode(report)
@@ -181,6 +193,7 @@ def convert_model(
     test: Any | None = None,
     target: str | None = None,
     signature: Signature | None = None,
+    sample_rows: int = SAMPLE_ROWS,
     **options: Any,
 ) -> PackageContents:
     """
@@ -192,6 +205,7 @@ def convert_model(
         test: Rows that it has not seen, with the target or without.
         target: The column that it predicts.
         signature: What goes in and out, for families that do not infer it.
+        sample_rows: Maximum number of rows of the training sample; 0 for none.
         options: For single families.
 
     Raises:
@@ -200,7 +214,12 @@ def convert_model(
         NotSupported: No family knows the model, or it has no safe form.
     """
     inputs = RegistrationInputs(
-        train=train, test=test, target=target, signature=signature, options=options
+        train=train,
+        test=test,
+        target=target,
+        signature=signature,
+        sample_rows=sample_rows,
+        options=options,
     )
     from clewline.model.families import model_files
 

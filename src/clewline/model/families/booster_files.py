@@ -77,10 +77,10 @@ def convert(family: Any, model: Any, inputs: RegistrationInputs, name: str) -> P
     compiled = compile_model(model, signature, test=table, train=table, frame=frame)
     seen = Checker(signature).table(table).columns
     if inputs.train is not None:
-        described = packaging.describing_files(signature, compiled, seen, None)
+        described = packaging.describing_files(signature, compiled, seen, None, inputs)
         return PackageContents(compiled.files | described, signature, compiled, [])
     nothing = packaging.no_rows(signature)
-    described = packaging.describing_files(signature, compiled, nothing, None)
+    described = packaging.describing_files(signature, compiled, nothing, None, inputs)
     described[BACKGROUND] = packaging.json_of(background_rows(signature, seen))
     return PackageContents(compiled.files | described, signature, compiled, [NO_ROWS])
 

@@ -58,7 +58,8 @@ class EstimatorFamily(Family):
         elif fitted_names(model) is None:
             frame = "numpy"
         compiled = compile_model(model, signature, test=asked, train=train, frame=frame)
-        files = compiled.files | packaging.describing_files(signature, compiled, seen, unseen)
+        described = packaging.describing_files(signature, compiled, seen, unseen, inputs)
+        files = compiled.files | described
         # skops writes addresses and times.
         return PackageContents(files, signature, compiled, notes, unstable=(SKOPS_MODEL,))
 

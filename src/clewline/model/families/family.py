@@ -42,7 +42,11 @@ READ_S, READ_BYTES = 60, 4 << 30
 SIGNATURE, EQUALITY = "signature.json", "equality.json"
 PROFILE, BACKGROUND = "profile.json", "background.json"
 EVALUATION = "evaluation.json"
+TRAINING_SAMPLE = "training_sample.parquet"
 """Files of a package that describe its model."""
+
+ON_DEMAND = frozenset({EVALUATION, TRAINING_SAMPLE})
+"""Files that are not read with a package, but when they are needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,7 @@ class RegistrationInputs:
     test: Any | None = None  # rows that it has not seen
     target: str | None = None  # the column that it predicts
     signature: Signature | None = None  # stated rather than inferred, for families that take it
+    sample_rows: int = 10_000  # of the training sample, at most; 0: no sample
     options: dict[str, Any] = field(default_factory=dict)  # for single families
 
 

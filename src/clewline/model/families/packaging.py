@@ -20,9 +20,11 @@ from clewline.model.families.family import (
     EQUALITY,
     PROFILE,
     SIGNATURE,
+    TRAINING_SAMPLE,
     RegistrationInputs,
 )
 from clewline.model.families.profile import background_rows
+from clewline.model.families.sample_file import SAMPLED, encode_sample, truth_of
 from clewline.model.runtime.outputs import Outputs, Predictor
 from clewline.model_families import family_named, fitted_names
 from clewline.signature import dataframes
@@ -34,7 +36,11 @@ from clewline.signature.json_rows import NameSuggestions
 
 
 def describing_files(
-    signature: Signature, compiled: CompiledModel, train: Columns, test: Columns | None
+    signature: Signature,
+    compiled: CompiledModel,
+    train: Columns,
+    test: Columns | None,
+    inputs: RegistrationInputs,
 ) -> dict[str, bytes]:
     """
     Make the files of a package that describe its model.
@@ -44,16 +50,23 @@ def describing_files(
         compiled: The model as it will be served.
         train: Checked rows that it was trained on.
         test: Checked rows that it has not seen, or None.
+        inputs: Has the training table, with the target.
     """
+    found: dict[str, bytes] = {}
     if signature.output.task == "transform":  # nobody counts its output
         measured = profile.measure_profile(signature, train, None)
     else:
         predictor = family_named(compiled.runtime).load(compiled.files, signature)
         try:
             measured = profile.measure_profile(signature, train, predictor, test=test)
+            if len(train) and inputs.sample_rows and signature.output.task in SAMPLED:
+                truth = truth_of(inputs.train, inputs.target, signature.output)
+                found[TRAINING_SAMPLE] = encode_sample(
+                    signature, train, truth, predictor, rows=inputs.sample_rows
+                )
         finally:
             predictor.close()
-    return {
+    return found | {
         SIGNATURE: json_of(signature),
         EQUALITY: json_of(compiled.equality),
         PROFILE: json_of(measured),

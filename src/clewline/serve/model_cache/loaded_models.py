@@ -7,20 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import msgspec
 
-from clewline.errors import IntegrityError, ModelFailed, NotFound
+from clewline.errors import ModelFailed, NotFound
 from clewline.model import package as packages
-from clewline.model.families.family import (
-    BACKGROUND,
-    EQUALITY,
-    EVALUATION,
-    PROFILE,
-    SIGNATURE,
-)
+from clewline.model.families.family import BACKGROUND, EQUALITY, PROFILE, SIGNATURE
 from clewline.model.isolation.isolated_predictor import (
     IsolatedPredictor,
     IsolatedTransformer,
@@ -32,9 +25,9 @@ from clewline.model.seal import require_public_key
 from clewline.model_families import family_named
 from clewline.project import Project
 from clewline.signature.field import Signature
-from clewline.store.digest import Digest, digest_bytes
+from clewline.store.digest import Digest
 
-ASIDE = frozenset({BACKGROUND, EQUALITY, EVALUATION, PROFILE, SIGNATURE})
+ASIDE = frozenset({BACKGROUND, EQUALITY, PROFILE, SIGNATURE})
 """Files of a package that do not belong to the model itself."""
 MODEL_BYTES = 96 << 10
 """Memory of a loaded model beside its files (measured: some 79 KiB)."""
@@ -61,7 +54,6 @@ class LoadedModel:
     package: packages.Package  # without its files
     predictor: Predictor
     pool: SharedModels
-    folder: Path
     size_bytes: int  # of memory, estimated; of an isolated one what its process holds
     isolation: Isolation | None = None  # its own process, if it has one
     users: int = 0
@@ -80,13 +72,7 @@ class LoadedModel:
     @property
     def background(self) -> bytes:
         """Training rows, a JSON array; read from the package, because they are rarely needed."""
-        listed = self.package.manifest.files[BACKGROUND]
-        data = (self.folder / BACKGROUND).read_bytes()
-        if digest_bytes(data) != listed.blake3:
-            raise IntegrityError(
-                f"{BACKGROUND} of {self.ref} was changed.", "Restore the package from a backup."
-            )
-        return data
+        return self.package.read_file(BACKGROUND)
 
     @property
     def failure(self) -> ModelFailed | None:
@@ -199,13 +185,13 @@ class SharedModels:
             event.set()
 
     def _load(self, ref: str, isolation: Isolation | None) -> LoadedModel:
-        folder, package = self.read_package(ref)
+        package = self.read_package(ref)
         runtime = package.manifest.runtime
         if isolation is not None:  # its process reads the package again after a crash
             kept = [package.files]
 
             def files() -> Mapping[str, bytes]:
-                return kept.pop() if kept else self.read_package(ref)[1].files
+                return kept.pop() if kept else self.read_package(ref).files
 
             # A transformer is typed as a predictor, as everywhere in the pool.
             isolated = load_isolated(ref, runtime, package.signature, files, isolation.limits)
@@ -215,11 +201,11 @@ class SharedModels:
             predictor = family_named(runtime).load(package.files, package.signature)
             size = memory_bytes(package)
         package = msgspec.structs.replace(package, files={})  # only what was made of them stays
-        return LoadedModel(ref, package, predictor, self, folder, size, isolation)
+        return LoadedModel(ref, package, predictor, self, size, isolation)
 
-    def read_package(self, ref: str) -> tuple[Path, packages.Package]:
+    def read_package(self, ref: str) -> packages.Package:
         """
-        Read a pinned package, and check every byte of it.
+        Read a pinned package, and check its bytes, except those that are read on demand.
 
         Raises:
             NotFound, IntegrityError: As `take`.
@@ -228,10 +214,8 @@ class SharedModels:
         if ref not in self._pinned:
             raise NotFound(f"No package is pinned for {ref}.", "Apply the endpoint again.")
         folder = self.project.packages / name / number
-        package = packages.open_package(
-            folder, require_public_key(self.project), self._pinned[ref], ref
-        )
-        return folder, package
+        key = require_public_key(self.project)
+        return packages.open_package(folder, key, self._pinned[ref], ref, whole=False)
 
 
 def memory_bytes(package: packages.Package) -> int:

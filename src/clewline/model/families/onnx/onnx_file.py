@@ -102,7 +102,7 @@ def convert_file(data: bytes, inputs: RegistrationInputs) -> PackageContents:
         **batch_record(min(count, SAMPLED), CALLS, call.rows_per_call),
     )
     compiled = CompiledModel(files, "onnx", equality)
-    described = packaging.describing_files(signature, compiled, rows, test)
+    described = packaging.describing_files(signature, compiled, rows, test, inputs)
     if not len(rows):
         described[BACKGROUND] = packaging.json_of(background_rows(signature, synthetic))
     loaded: Any = load_onnx(files, signature)

@@ -114,7 +114,7 @@ def convert_python(model: Any, inputs: RegistrationInputs) -> PackageContents:
         "requirements": spec.requirements,
     }
     compiled = CompiledModel(files, "python_class", equality, encoding)
-    described = packaging.describing_files(signature, compiled, rows, test)
+    described = packaging.describing_files(signature, compiled, rows, test, inputs)
     evaluated = packaging.LoadedEstimator(
         load_python(files, signature), signature, lambda table: columns_of(table, signature)
     )

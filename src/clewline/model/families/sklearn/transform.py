@@ -50,7 +50,7 @@ def convert_transform(model: Any, inputs: RegistrationInputs) -> PackageContents
     signature = Signature(fields=fields, output=output)
     train, asked, rows, _, notes = packaging.split_rows(signature, inputs)
     compiled = compile_model(model, signature, test=asked, train=train, frame=frame)
-    files = compiled.files | packaging.describing_files(signature, compiled, rows, None)
+    files = compiled.files | packaging.describing_files(signature, compiled, rows, None, inputs)
     return PackageContents(files, signature, compiled, notes, unstable=(SKOPS_MODEL,))
 
 
