@@ -13,6 +13,7 @@ import os
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import argparse
+import pickle
 import secrets
 import signal
 import sys
@@ -20,12 +21,14 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -50,7 +53,11 @@ REGISTERED, ASKED = 30, 40
 UNDECIDED = 1e-9
 """Where a model's two best labels are closer than this, its own rounding chooses between them."""
 
+ULPS, NUDGED = 4, 24
+"""How far, and how often, numbers at a jump are moved to see whether rounding chooses the side."""
+
 Rows = pd.DataFrame
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -100,8 +107,8 @@ def main() -> int:
     places = range(given.pipelines) if given.only is None else [given.only]
     found = Hunt(seed)
     pieces = [places[at : at + CHUNK] for at in range(0, len(places), CHUNK)]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        for done, part in enumerate(pool.map(hunt, [seed] * len(pieces), pieces), start=1):
+    with ThreadPoolExecutor(given.processes) as pool:
+        for done, part in enumerate(pool.map(partial(hunt_apart, seed), pieces), start=1):
             found.add(part)
             print(min(done * CHUNK, len(places)), dict(found.served), file=sys.stderr, flush=True)
             print(*part.differing, sep="\n", end="", file=sys.stderr, flush=True)
@@ -124,6 +131,35 @@ def main() -> int:
         libraries = ("scikit-learn", "lightgbm", "xgboost-cpu", "catboost", "skl2onnx")
         keep("equivalence", figures, versions=("onnxruntime", "numpy", *libraries))
     return bool(found.differing)
+
+
+def hunt_apart(seed: int, places: Sequence[int]) -> Hunt:
+    """Try the models of some places in a process of their own; one may crash it."""
+    try:
+        return _in_process(hunt, seed, places)
+    except BrokenProcessPool:
+        found = Hunt(seed)
+    if len(places) > 1:
+        for place in places:
+            found.add(hunt_apart(seed, [place]))
+        return found
+    try:
+        _in_process(fit, seed, places)
+        found.differing.append(f"--seed {seed} --only {places[0]}: the process crashes")
+    except BrokenProcessPool:
+        found.refused["its library crashes when it is fitted"] += 1
+    return found
+
+
+def _in_process(function: Callable[[int, Sequence[int]], Found], *given: Any) -> Found:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *given).result()
+
+
+def fit(seed: int, places: Sequence[int]) -> None:
+    """Fit the model of a place and let it answer, without anything of clewline's."""
+    case = random_case(seed, places[0])
+    own_answer(case, case.rows)
 
 
 def hunt(seed: int, places: Sequence[int]) -> Hunt:
@@ -151,9 +187,13 @@ def _try(case: Case, found: Hunt, place: int) -> None:
     half = len(case.train) // 2
     test = case.train[half:] if place % 2 else None
     try:
-        made = convert_model(case.model, train=case.train, test=test, target=TARGET)
+        registered = case.model if case.bare is None else case.bare
+        made = convert_model(registered, train=case.train, test=test, target=TARGET)
     except ClewlineError as error:
         found.refused[f"{type(error).__name__}: {error.message[:70]}"] += 1
+        return
+    if case.several:
+        found.differing.append(f"--seed {found.seed} --only {place}: not refused: {case.title}")
         return
     form = made.compiled.equality.form
     found.served[f"{made.compiled.runtime}: {form}"] += 1
@@ -178,9 +218,10 @@ def differences(
     """
     Yield how served answers differ from the model's own.
 
-    The model is asked for all rows together; where that differs, also for each row alone, as its
-    own last bits depend on the rows beside it. With `either`, the answer on the other side of a
-    jump counts as its own: the second half of the rows are the neighbours of the first.
+    The model is asked for all rows together; where that differs, also for each row alone, and a
+    pickled copy of it, as its own bits depend on the rows beside a row and on the layout of its
+    arrays in memory. With `either`, the answer on the other side of a jump counts as its own: the
+    second half of the rows are the neighbours of the first.
     """
     if either:
         first, second = np.split(np.arange(len(rows)), 2)
@@ -202,7 +243,10 @@ def differences(
     decided = ~_undecided(case, asked)
     for at in np.flatnonzero(_differ(own, served, scale, decided)).tolist():
         sides = [kept[at], other[kept[at]]] if either else [kept[at]]
-        alone = [own_answer(case, rows.iloc[[side]]) for side in sides]
+        alone = [own_answer(each, rows.iloc[[s]]) for s in sides for each in (case, _copy(case))]
+        if either:
+            nudged = own_answer(case, _nudged(asked.iloc[[at]]))
+            alone += [nudged.row(place) for place in range(NUDGED)] if nudged else []
         said = served.row(at)
         if any(each and not _differ(each, said, scale, decided[[at]])[0] for each in alone):
             continue
@@ -211,6 +255,21 @@ def differences(
             f"served {served.numbers[at].tolist()} {served.labels[at].tolist()}"
         )
         return
+
+
+def _copy(case: Case) -> Case:
+    return replace(case, model=pickle.loads(pickle.dumps(case.model)))
+
+
+def _nudged(row: Rows) -> Rows:
+    """Move every number of a row by a few units in the last place, in many ways."""
+    draw = np.random.default_rng(0)
+    rows = row.iloc[np.zeros(NUDGED, dtype=int)].reset_index(drop=True)
+    for name in rows:
+        if rows[name].dtype.kind == "f":
+            values = rows[name].to_numpy()
+            rows[name] = values + draw.integers(-ULPS, ULPS + 1, NUDGED) * np.spacing(values)
+    return rows.astype(row.dtypes)
 
 
 def _differ(own: Answers, served: Answers, scale: Any, decided: Any) -> NDArray[np.bool_]:
@@ -334,8 +393,14 @@ def _answer_of(case: Case, prediction: dict[str, Any]) -> Answers:
         value = prediction["value"]
         return Answers(np.array([[np.nan if value is None else value]]), np.empty((1, 0), str))
     shares = prediction.get("probabilities") or {}
-    order = [shares[str(label)] for label in case.model.classes_] if shares else []
+    names = [_as_key(label) for label in case.model.classes_]
+    order = [shares[name] for name in names] if shares else []
     return Answers(np.array([order], np.float64), np.array([[str(prediction["label"])]]))
+
+
+def _as_key(label: Any) -> str:
+    """Return a label as the key of a JSON object."""
+    return str(label).lower() if isinstance(label, bool | np.bool_) else str(label)
 
 
 # ── where the model's own answer jumps ──────────────────────────────────────

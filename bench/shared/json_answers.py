@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,10 @@ def body(rows: pd.DataFrame) -> bytes:
 
 
 def _register(project: Path, name: str, case: Case) -> bool:
-    with chdir(project):
+    model = case.model if case.bare is None else case.bare
+    with chdir(project), warnings.catch_warnings(action="ignore"):
         try:
-            cl.register(name, case.model, train=case.train, target=TARGET)
+            cl.register(name, model, train=case.train, target=TARGET)
         except ClewlineError:
             return False
     (project / "endpoints").mkdir(exist_ok=True)

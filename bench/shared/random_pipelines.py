@@ -93,6 +93,8 @@ class Case:
     train: Any  # pandas or Polars, with the target
     rows: pd.DataFrame  # without it; of the column types of the training table
     frame: str  # what the model takes: pandas, polars, numpy, texts
+    bare: Any = None  # the booster of the model alone, if that is what is registered
+    several: bool = False  # whether it answers several targets, and must be refused
 
     @property
     def is_regression(self) -> bool:
@@ -363,7 +365,6 @@ class _Drawer:
             boost_from_average=(False,),
             path_smooth=(1.0,),
             sigmoid=(0.5, 2.0),
-            monotone_constraints_method=("advanced",),
             is_unbalance=(True,),
         )
         if shared.get("boosting_type") == "rf":
@@ -501,6 +502,10 @@ class _Drawer:
         """Draw a table, fit a model on it, and draw rows that it has not seen."""
         if self.chance(0.06):
             return self.text_case()
+        if self.chance(0.08):
+            return self.booster_case()
+        if self.chance(0.04):
+            return self.targets_case()
         makers = self.columns()
         rows = self.one(12, 40, 120, 120)
         table = pd.DataFrame({name: make(rows) for name, make in makers.items()})
@@ -516,8 +521,10 @@ class _Drawer:
         gaps = bool(table[numeric].isna().any().any())
         if len(others) == len(table.columns) and not numeric:
             raise ValueError("no numbers")
-        final, only = self.final(), self.chance(0.08)
+        final, only = self.final(), self.chance(0.1)
         steps = self.numeric_steps(gaps)
+        if self.chance(0.08):
+            steps = [*steps, self.sparse_transformer()]
         if others:
             steps = self.mixed(table, numeric, others, steps, frame, final)
         from sklearn.pipeline import make_pipeline
@@ -528,7 +535,8 @@ class _Drawer:
             model = make_pipeline(*steps, final) if steps else final
         case = Case("", model, table, unseen, frame)
         model.fit(case.given(table), target)
-        for method in ("predict", "predict_proba"):
+        # Some libraries see only here that they have no answer, or none for a single row.
+        for method in ("predict", "predict_proba") if hasattr(model, "predict") else ("transform",):
             if hasattr(model, method):
                 getattr(model, method)(case.given(table))
         train = table.assign(**{TARGET: target})
@@ -540,6 +548,88 @@ class _Drawer:
             self.rows(unseen, table),
             frame,
         )
+
+    def sparse_transformer(self) -> Any:
+        """Return a transformer that gives a sparse matrix."""
+        from sklearn import ensemble, preprocessing
+
+        return self.one(
+            lambda: preprocessing.OneHotEncoder(handle_unknown="ignore", min_frequency=3),
+            lambda: preprocessing.KBinsDiscretizer(n_bins=3, encode="onehot", subsample=None),
+            lambda: preprocessing.SplineTransformer(n_knots=3, sparse_output=True),
+            lambda: ensemble.RandomTreesEmbedding(n_estimators=3, max_depth=2, random_state=0),
+        )()
+
+    def booster_case(self) -> Case:
+        """Draw a booster that stands alone, with categories of its own; often the bare object."""
+        kinds = ["number", "skewed", "lattice", "float32", "integer", "gaps", "boolean"]
+        made = {f"f{i}": getattr(self, f"_{self.one(*kinds)}")() for i in range(self.one(2, 4))}
+        model = self.booster()
+        library = type(model).__module__.partition(".")[0]
+        categories = [f"c{i}" for i in range(self.one(0, 1, 2))]
+        for name in categories:
+            made[name] = self._category()
+        rows = self.one(40, 120, 400)
+        table = pd.DataFrame({name: make(rows) for name, make in made.items()})
+        unseen = pd.DataFrame({name: make(40) for name, make in made.items()})
+        target = self.target(table)
+        if self.task != "regression":
+            target = np.unique(target, return_inverse=True)[1]
+        given = {}
+        if library == "catboost":
+            as_text = dict.fromkeys(categories, "str")
+            table, unseen = table.astype(as_text), unseen.astype(as_text)
+            given = {"cat_features": categories}
+        model.fit(table, target, **given)
+        model.predict(table)
+        has_missing = getattr(model, "missing", None) == getattr(model, "missing", None)
+        bare = None
+        if self.chance(0.5) and not (library == "xgboost" and has_missing):
+            bare = self._bare(library, model)
+        train = table.assign(**{TARGET: target})
+        title = f"{'bare ' if bare is not None else ''}{' '.join(repr(model).split())}"
+        if library == "catboost":
+            title += f" {model.get_params()}"
+        return Case(title, model, train, self.rows(unseen, table), "pandas", bare)
+
+    def _bare(self, library: str, model: Any) -> Any:
+        if library == "lightgbm":
+            return model.booster_
+        if library == "xgboost":
+            return model.get_booster()
+        from catboost import CatBoost
+
+        return CatBoost().load_model(blob=model._serialize_model(), format="cbm")
+
+    def targets_case(self) -> Case:
+        """Draw a model that answers several targets at once: it must be refused."""
+        from sklearn import multioutput
+
+        numbers = [self._number(), self._lattice(), self._integer()]
+        table = pd.DataFrame({f"f{i}": make(60) for i, make in enumerate(numbers)})
+        first, second = self.target(table), self.target(table)
+        target = np.column_stack([first, second])
+        regression = self.task == "regression"
+        if not regression and self.chance(0.5):  # labels that may stand together
+            target = np.column_stack([first == first[0], second == second[0]]).astype(int)
+        end = "Regressor" if regression else "Classifier"
+        inner = self.common(end.lower())
+        wrapped = getattr(multioutput, f"MultiOutput{end}")
+        chain = getattr(multioutput, f"{end}Chain")
+        every = [cls for _, cls in estimators(end.lower())]
+        model = self.one(
+            lambda: inner,
+            lambda: wrapped(inner),
+            lambda: chain(inner),
+            lambda: self.build(self.one(*every)),
+            lambda: self.build(self.one(*every)),
+        )()
+        model.fit(table, target)
+        if np.asarray(model.predict(table)).ndim < 2:
+            raise ValueError("it answers one target")
+        train = table.assign(**{TARGET: first})
+        title = f"two targets: {' '.join(repr(model).split())}"
+        return Case(title, model, train, table, "pandas", several=True)
 
     def mixed(
         self, table: Any, numeric: Any, others: Any, steps: Any, frame: str, final: Any

@@ -20,10 +20,12 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestClassifier,
     RandomForestRegressor,
+    VotingRegressor,
 )
 from sklearn.impute import SimpleImputer
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsTransformer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -427,3 +429,24 @@ def test_one_row_is_answered_though_the_model_drops_a_dimension(cls):
         np.testing.assert_allclose(found.probabilities, model.predict_proba(frame)[:1], 1e-9)
     else:
         np.testing.assert_allclose(found.values, model.predict(frame)[:1], 1e-9)
+
+
+def test_a_model_that_fails_on_single_rows_is_refused_with_the_way_out():
+    """CatBoost takes the sparse matrix of distances of many rows, and not that of one."""
+    catboost = pytest.importorskip("catboost")
+    final = catboost.CatBoostClassifier(iterations=1, verbose=0, allow_writing_files=False)
+    with pytest.raises(NotSupported, match="not in smaller calls") as refused:
+        numbers_only(make_pipeline(RadiusNeighborsTransformer(), final), ROWS, SIGNS)
+    assert "single rows" in refused.value.fix
+
+
+@pytest.mark.parametrize("scoring", [None, "loss"])
+def test_an_estimator_that_refers_to_itself_is_refused_with_the_way_out(scoring):
+    boosted = HistGradientBoostingRegressor(max_iter=3, early_stopping=True, scoring=scoring)
+    model = VotingRegressor([("a", boosted), ("b", KernelRidge())])
+    if scoring:
+        assert numbers_only(model, ROWS, ROWS[:, 0])[0].runtime == "sklearn"
+        return
+    with pytest.raises(NotSupported, match="refers to itself") as refused:
+        numbers_only(model, ROWS, ROWS[:, 0])
+    assert 'scoring="loss"' in refused.value.fix

@@ -10,7 +10,7 @@ from support import TREES_IN_ONNX
 
 from clewline.model.compile.candidate_forms import MODEL
 from clewline.model.compile.compiler import OriginalModel
-from clewline.model.compile.equivalence import difference, same_bits
+from clewline.model.compile.equivalence import EquivalenceRecord, difference, same_bits
 from clewline.model.compile.synthetic_rows import synthetic_rows
 from clewline.model.compile.tree_form import TreesOnRawFields
 from clewline.model.families.onnx.family import OnnxFamily
@@ -99,3 +99,21 @@ def test_an_integer_field_gets_the_integers_on_both_sides_of_a_threshold() -> No
     rows = Columns(np.array([[7.0], [9.0]]), np.empty((2, 0), object))
     made = synthetic_rows(rows, signature, [(0, 2.5), (0, -1.0)], {})["split thresholds"]
     assert {2.0, 3.0, -1.0, 0.0} <= set(made.numbers[:, 0].tolist())
+
+
+def test_the_record_says_that_an_answer_depends_on_the_rows_beside_it():
+    said = {
+        "verified": False,
+        "form": "scikit-learn",
+        "rows": 9,
+        "synthetic_rows": 0,
+        "reason": "r",
+    }
+    for more, words in (
+        ({"rows_one_by_one": 9, "max_difference": 0.07}, "numbers differ by up to 0.07 between"),
+        ({"rows_one_by_one": 9, "flips": 2}, "2 labels differ between a row asked alone"),
+        ({"rows_one_by_one": 9, "max_difference": 1e-9}, None),
+        ({}, None),
+    ):
+        sentence = EquivalenceRecord(**said, **more).sentence
+        assert words in sentence if words else sentence == "served by scikit-learn itself: r"

@@ -275,11 +275,20 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, ClewlineError):
         return error.message
-    return f"it fails when it is run: {(str(error).strip().splitlines() or [repr(error)])[0]}"
+    return f"it fails when it is run: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0].rstrip(".")
 
 
 def _as_it_is(case: _Comparison, attempts: tuple[Attempt, ...]) -> CompiledModel:
-    """Store the model itself, and compare it with what is loaded again."""
+    """
+    Store the model itself, and compare it with what is loaded again.
+
+    Raises:
+        NotSupported: What is loaded answers otherwise, or fails on calls of fewer rows.
+    """
     own: OwnForm = case.original.family.own_form(case.original)
     family, signature = family_named(own.runtime), case.original.signature
     predict = predict_function(family.load(own.files(None), signature))
@@ -290,10 +299,17 @@ def _as_it_is(case: _Comparison, attempts: tuple[Attempt, ...]) -> CompiledModel
             "Does it hold state outside its library, or work on columns that are not fields?",
         )
     sample = take_rows(case.test, _places(len(case.test), SAMPLED))
-    size = None if same_bits(predict, sample, OWN_CALLS) else 1
-    if size is not None:
-        predict = predict_function(family.load(own.files(size), signature))
-        apart = _one_by_one(predict, case.test, case.answers, apart, OWN_CALLS)
+    try:
+        size = None if same_bits(predict, sample, OWN_CALLS) else 1
+        if size is not None:
+            predict = predict_function(family.load(own.files(size), signature))
+            apart = _one_by_one(predict, case.test, case.answers, apart, OWN_CALLS)
+    except Exception as error:  # a library may fail in any way on rows that it answered together
+        raise NotSupported(
+            f"The model answers the test rows together, but not in smaller calls: "
+            f"{_first_line(error)}.",
+            "An endpoint is asked single rows; leave out the step that needs several of them.",
+        ) from error
     equality = _record(
         case,
         apart,

@@ -68,15 +68,25 @@ class EquivalenceRecord(msgspec.Struct, frozen=True, kw_only=True):
         >>> record.sentence
         'served by scikit-learn itself: why'
         """
-        if not self.verified:
-            return f"served by {self.form} itself: {self.reason}"
         most = self.max_difference
+        if not self.verified:
+            return f"served by {self.form} itself: {self.reason}{self._unsteadiness}"
         apart = f"no label differs, no number by more than {most:.2g}" if most else "no difference"
         return (
             f"{self.executed_by} ({self.form}) verified equal on "
             f"{self.rows + self.synthetic_rows:,} rows ({self.rows:,} of the test table, "
             f"{self.synthetic_rows:,} synthetic): {apart}"
         )
+
+    @property
+    def _unsteadiness(self) -> str:
+        """Say that the model's own answers depend on the rows beside a row, if they do."""
+        if not self.rows_one_by_one or not (self.flips or self.max_difference > self.tolerance):
+            return ""
+        apart = f"{self.flips} labels differ"
+        if not self.flips:
+            apart = f"numbers differ by up to {self.max_difference:.2g}"
+        return f"; {apart} between a row asked alone and among others, so each is asked alone"
 
 
 @dataclass(frozen=True, slots=True)

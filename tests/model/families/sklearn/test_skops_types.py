@@ -27,7 +27,7 @@ from sklearn.model_selection import (
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, SplineTransformer
+from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, SplineTransformer
 from skops.io import dumps
 
 from clewline.errors import IntegrityError
@@ -47,6 +47,8 @@ class Stranger:
         RandomForestClassifier(3),
         GradientBoostingClassifier(n_estimators=3),
         KNeighborsClassifier(algorithm="kd_tree"),
+        KNeighborsClassifier(metric="hamming", algorithm="ball_tree"),
+        make_pipeline(KBinsDiscretizer(3, subsample=None), KNeighborsClassifier()),  # sparse rows
         MLPClassifier((3,), solver="lbfgs", max_iter=1000, random_state=0),
         GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, scoring="roc_auc"),
         RandomizedSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, n_iter=2, cv=ShuffleSplit(2)),

@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA, SparsePCA
+from sklearn.feature_selection import SelectFromModel
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
@@ -129,6 +131,10 @@ def test_the_model_behind_it_takes_its_outputs_as_fields() -> None:
     [
         (StandardScaler(), "was not fitted"),
         (FunctionTransformer(np.log).fit(FIELDS.select("age")), "does not name the features"),
+        (
+            SelectFromModel(KNeighborsClassifier()).fit(FIELDS.select("age"), TABLE["y"]),
+            "refuses the rows that it was fitted on",
+        ),
     ],
 )
 def test_what_cannot_be_packaged_is_refused(model: Any, says: str) -> None:

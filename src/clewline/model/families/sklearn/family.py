@@ -113,6 +113,12 @@ class SklearnFamily(EstimatorFamily):
             raise NotSupported(
                 f"skops cannot store the model: {error}", "Use another estimator in its place."
             ) from error
+        except RecursionError as error:
+            raise NotSupported(
+                "skops cannot store the model: it refers to itself, as histogram boosting does "
+                "after early stopping with scoring=None.",
+                'Use scoring="loss" there, or another estimator in its place.',
+            ) from error
         if refused := untrusted_parts(data):
             raise NotSupported(
                 f"{type(original.model).__name__} holds types that are not loaded from a file: "

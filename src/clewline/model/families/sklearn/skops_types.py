@@ -54,6 +54,8 @@ functools: partial
 numpy: dtype
 numpy.random.mtrand: RandomState
 scipy.interpolate._bsplines: BSpline _BSpline
+scipy.sparse._csc: csc_array csc_matrix
+scipy.sparse._csr: csr_array csr_matrix
 sklearn._loss.link: HalfLogitLink IdentityLink Interval LogLink LogitLink MultinomialLogit
 sklearn._loss.loss: AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss
     HalfMultinomialLoss HalfPoissonLoss HalfSquaredError HalfTweedieLoss
@@ -67,8 +69,10 @@ sklearn.gaussian_process.kernels: CompoundKernel ConstantKernel DotProduct ExpSi
     Exponentiation Matern PairwiseKernel Product RBF RationalQuadratic Sum WhiteKernel
 sklearn.linear_model._sgd_fast: EpsilonInsensitive Hinge Log ModifiedHuber
     SquaredEpsilonInsensitive SquaredHinge
-sklearn.metrics._dist_metrics: DistanceMetric64 EuclideanDistance64 ManhattanDistance64
-    MinkowskiDistance64
+sklearn.metrics._dist_metrics: BrayCurtisDistance64 CanberraDistance64 ChebyshevDistance64
+    DiceDistance64 DistanceMetric64 EuclideanDistance64 HammingDistance64 HaversineDistance64
+    JaccardDistance64 MahalanobisDistance64 ManhattanDistance64 MinkowskiDistance64
+    RogersTanimotoDistance64 RussellRaoDistance64 SEuclideanDistance64 SokalSneathDistance64
 sklearn.metrics._scorer: _CurveScorer _PassthroughScorer _Scorer
 sklearn.model_selection._classification_threshold: _CurveScorer
 sklearn.model_selection._split: GroupKFold GroupShuffleSplit KFold LeaveOneGroupOut

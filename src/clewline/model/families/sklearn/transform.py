@@ -45,7 +45,13 @@ def convert_transform(model: Any, inputs: RegistrationInputs) -> PackageContents
     frame: Any = packaging.frame_kind(inputs.train) if is_named else "numpy"
     fields = infer_fields(seen)
     bare = Signature(fields=fields, output=Output(name="", task="transform"))
-    features = features_of(model.transform(original_frame(seen, bare, frame)))
+    try:
+        features = features_of(model.transform(original_frame(seen, bare, frame)))
+    except ValueError as error:
+        raise NotSupported(
+            f"The preprocessing refuses the rows that it was fitted on: {error}",
+            "Fit steps whose transform() takes every row; scikit-learn checks some only then.",
+        ) from error
     output = Output(name="", task="transform", fields=_output_fields(model, features, fields))
     signature = Signature(fields=fields, output=output)
     train, asked, rows, _, notes = packaging.split_rows(signature, inputs)
