@@ -44,7 +44,7 @@ from clewline.model.register import convert_model
 from clewline.model_families import family_named
 from clewline.signature.check import Checker
 
-PIPELINES, LIMIT_S, CHUNK = 1500, 120, 25
+PIPELINES, LIMIT_S, CHUNK = 1500, 120, 50
 CALLS = 5
 """Calls at each batch size when bits are compared at registration; a hunt is about numbers."""
 PAIRS, HALVINGS = 12, 70

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support import wait_until
+from support import PATIENCE_S, wait_until
 
 from clewline.errors import DeadlineExceeded, IntegrityError, NotFound, Overloaded
 from clewline.model.registry_chain import APPLIED, append_link
@@ -426,6 +426,35 @@ def test_what_stands_still_is_left_behind(
             assert not await endpoints.close(0.05)
 
     asyncio.run(main())
+
+
+def test_a_start_does_not_wait_for_an_isolated_model_that_loads_slowly(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(project, "slow")
+    go, load = threading.Event(), LoadedRevision.load
+
+    def loaded(revision: Revision, *given: Any, **named: Any) -> LoadedRevision:
+        assert revision.endpoint != "slow" or go.wait(PATIENCE_S)
+        return load(revision, *given, **named)
+
+    monkeypatch.setattr(LoadedRevision, "load", loaded)
+    monkeypatch.setattr(endpoints_module, "ISOLATED_START_S", 0.0)
+    monkeypatch.setattr(
+        endpoints_module, "longest_isolated_s", lambda r: 9.0 if r.endpoint == "slow" else 0.0
+    )
+
+    async def test(endpoints: EndpointServer) -> None:
+        slow = endpoints.get("slow")
+        assert (slow.state, slow.ready, endpoints.ready) == ("loading", False, False)
+        assert endpoints.get("income").ready
+        assert "the server starts: slow" in caplog.text
+        answered = asked(endpoints, "slow")
+        go.set()
+        assert isinstance(await answered, PredictResponse)
+        assert endpoints.ready
+
+    run(project, test)
 
 
 def test_an_answered_request_leaves_nothing_for_the_garbage_collector(project: Project) -> None:

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -63,6 +63,8 @@ LOADERS = 2
 """Maximum revisions that are loaded at the same time."""
 HELD_S = 5.0
 """A server is not ready if no compute thread has taken new work for this long."""
+ISOLATED_START_S, START_POLL_S = 5.0, 0.1
+"""How long a start waits for isolated models, and how often it looks."""
 DRAIN_S = 30.0
 """How long a stopping server waits for requests under way."""
 MIN_CLOSE_S = 2.0
@@ -189,7 +191,7 @@ class EndpointServer:
         self._follower = CatalogFollower(self._store, self._names)
         self._states = LearnedStates(self._store.catalog)
         await self._catch_up()
-        await asyncio.gather(*[self._settled(e) for e in self.endpoints.values() if e.loading])
+        await self._first_loads()
         self._watcher = asyncio.create_task(self._watch())
 
     async def close(self, drain_s: float = DRAIN_S) -> bool:
@@ -225,7 +227,7 @@ class EndpointServer:
     @property
     def ready(self) -> bool:
         """Whether every endpoint answers with its live revision."""
-        return self.failure is None and all(e.trouble is None for e in self.endpoints.values())
+        return self.failure is None and all(e.ready for e in self.endpoints.values())
 
     @property
     def held_s(self) -> float:
@@ -328,6 +330,19 @@ class EndpointServer:
         found: asyncio.Future[ServedRevision | ClewlineError] = self.loop.create_future()
         self.when_loaded(endpoint, found.set_result)
         return found
+
+    async def _first_loads(self) -> None:
+        """Wait for the loads of the start; for isolated models only `ISOLATED_START_S`."""
+        until = time.monotonic() + ISOLATED_START_S
+        loads = [(self._settled(e), e) for e in self.endpoints.values() if e.loading]
+
+        def holds(load: asyncio.Future[Any], endpoint: ServedEndpoint) -> bool:
+            return not load.done() and not (endpoint.loads_apart and time.monotonic() >= until)
+
+        while held := [load for load, endpoint in loads if holds(load, endpoint)]:
+            await asyncio.wait(held, timeout=START_POLL_S)
+        if late := [endpoint.name for load, endpoint in loads if not load.done()]:
+            logger.warning("isolated models still load, the server starts: %s", ", ".join(late))
 
     # ---- following the catalog
 
@@ -475,6 +490,7 @@ class EndpointServer:
                 loading.set_result(loaded)
 
         if isolated_s:
+            self.endpoints[name].loads_apart = True
             threading.Thread(target=load, name="clewline-load-isolated", daemon=True).start()
         else:
             load()
@@ -483,7 +499,7 @@ class EndpointServer:
         self, endpoint: ServedEndpoint, number: int, start: float, loading: Future[LoadedRevision]
     ) -> None:
         """Put a loaded revision to work, or record why it could not be loaded."""
-        endpoint.loading = False
+        endpoint.loading = endpoint.loads_apart = False
         self.load_statistics.seconds.observe(time.perf_counter() - start)
         error = loading.exception()
         if self._stopping or endpoint.unloaded or number != endpoint.wanted or endpoint.given_up:

@@ -73,6 +73,7 @@ class ServedEndpoint:
         self.failure: ClewlineError | None = None  # why the wanted revision does not answer
         self.given_up = False  # the wanted revision must not be tried again
         self.loading = False
+        self.loads_apart = False  # in a process of its own, which may take long
         self.waiting: list[WhenServed] = []
         self._failures = 0  # in a row
         self._retry_at = 0.0
@@ -101,6 +102,11 @@ class ServedEndpoint:
         if self.failure is not None or self.serving is None:
             return self.failure
         return self.serving.failure
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call is answered: nothing failed, and no isolated model loads for the first."""
+        return self.trouble is None and (self.serving is not None or not self.loads_apart)
 
     @property
     def refusal(self) -> ClewlineError | None:

@@ -1,10 +1,11 @@
 """
 Asks shadows after an answer is computed, so that the answer never waits for them.
 
-    offer ─► small queue ─► one thread ─► compare with the answer ─► .clewline/shadow/
+    offer ─► small queue ─► a thread ─► compare with the answer ─► .clewline/shadow/
 
-One thread asks all shadows of a server. If the queue is full, rows are dropped and
-counted: under load shadows stop first. Their answers stand in their own log, under the
+Each endpoint has a queue and a thread of its own, so a shadow that hangs holds up no other
+endpoint's. If the queue is full, rows are dropped and counted: under load shadows stop first.
+Their answers stand in their own log, under the
 ids of the answered rows: for each row one JSON object, shadow → its prediction with
 `agrees`, `difference` and `us`.
 """
@@ -38,7 +39,7 @@ from clewline.store.ids import id_text
 from clewline.store.records import Revision
 
 QUEUE_ROWS = 1024
-"""Rows that may wait for the shadows, of all endpoints together."""
+"""Rows of one endpoint that may wait for its shadows."""
 PIECE_ROWS = 64
 """Rows that a shadow answers at once: it may hold a lock of a model that answers too."""
 DIFFERENCES = (0.0, 1e-9, 1e-6, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 10.0, 100.0)
@@ -73,15 +74,25 @@ class _Waiting(msgspec.Struct, frozen=True, eq=False):
     outputs: Outputs  # what was answered
 
 
+class _EndpointQueue:
+    """What waits for the shadows of one endpoint, and the thread that asks them."""
+
+    def __init__(self) -> None:
+        self.rows = 0  # that wait
+        # Rows to ask about, groups to close, and None at the end.
+        self.items: SimpleQueue[_Waiting | ShadowGroup | None] = SimpleQueue()
+        self.thread: threading.Thread
+
+
 class ShadowRunner:
     """
-    Asks the shadows of all endpoints of a server, on its own thread.
+    Asks the shadows of all endpoints of a server, each endpoint's on a thread of its own.
 
     `counts` holds, by endpoint and shadow, the counts since the start.
 
     Args:
         folder: Folder of their log; it is created when it is first needed.
-        queue_rows: Rows that may wait.
+        queue_rows: Rows of an endpoint that may wait.
         closed: Takes the closed files of the log, as `LogWriter` does.
     """
 
@@ -92,36 +103,34 @@ class ShadowRunner:
         self._folder = folder
         self._closed_files = closed
         self._queue_rows = queue_rows
-        self._rows = 0  # that wait
-        self._lock = threading.Lock()  # over rows and thread
-        # Rows to ask about, groups to close, and None at the end.
-        self._queue: SimpleQueue[_Waiting | ShadowGroup | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._queues: dict[str, _EndpointQueue] = {}
+        self._lock = threading.Lock()  # over the queues
         self._opened = ExitStack()
         self._log: LogWriter | None = None
+        self._log_lock = threading.Lock()
         self._warned = -WARN_S
         self._closed = False
 
     def offer(self, group: ShadowGroup, batch: Batch, answers: NodeAnswers) -> None:
         """Ask the shadows about an answered batch, or drop it; never waits."""
+        endpoint = group.revision.endpoint
         with self._lock:
-            is_taken = not self._closed and self._rows + len(batch.ids) <= self._queue_rows
+            queue = self._queues.get(endpoint)
+            waiting = 0 if queue is None else queue.rows
+            is_taken = not self._closed and waiting + len(batch.ids) <= self._queue_rows
             if is_taken:
-                self._rows += len(batch.ids)
-                self._queue.put(_Waiting(group, batch, answers.outputs))
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name="clewline-shadow", daemon=True
-                    )
-                    self._thread.start()
+                queue = queue or self._start(endpoint)
+                queue.rows += len(batch.ids)
+                queue.items.put(_Waiting(group, batch, answers.outputs))
         for name in () if is_taken else group.shadows:
-            self.counts_of(group.revision.endpoint, name).dropped += len(batch.ids)
+            self.counts_of(endpoint, name).dropped += len(batch.ids)
 
     def retire(self, group: ShadowGroup) -> None:
         """Close a group after its shadows have answered the rows that wait for them."""
         with self._lock:
-            if not self._closed and self._thread is not None:
-                self._queue.put(group)
+            queue = self._queues.get(group.revision.endpoint)
+            if not self._closed and queue is not None:
+                queue.items.put(group)
                 return
         group.close()
 
@@ -130,23 +139,36 @@ class ShadowRunner:
         return self.counts.setdefault((endpoint, shadow), ShadowCounts())
 
     def close(self) -> None:
-        """Ask about the waiting rows, then close the log and the thread."""
+        """Ask about the waiting rows, then close the log and the threads."""
         with self._lock:
             self._closed = True
-            thread = self._thread
-        if thread is not None:
-            self._queue.put(None)
-            thread.join()
+            queues = list(self._queues.values())
+        for queue in queues:
+            queue.items.put(None)
+        for queue in queues:
+            queue.thread.join()
         self._opened.close()
 
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+    def _start(self, endpoint: str) -> _EndpointQueue:
+        queue = self._queues[endpoint] = _EndpointQueue()
+        queue.thread = threading.Thread(
+            target=self._run, args=(endpoint, queue), name="clewline-shadow", daemon=True
+        )
+        queue.thread.start()
+        return queue
+
+    def _run(self, endpoint: str, queue: _EndpointQueue) -> None:
+        while (item := queue.items.get()) is not None:
             if isinstance(item, ShadowGroup):
                 item.close()
+                with self._lock:  # the endpoint may have no shadows any more
+                    if queue.items.empty() and not self._closed:
+                        del self._queues[endpoint]
+                        return
                 continue
             group, batch, rows = item.group, item.batch, len(item.batch.ids)
             with self._lock:
-                self._rows -= rows
+                queue.rows -= rows
             for first in range(0, rows, PIECE_ROWS):
                 piece = slice(first, min(first + PIECE_ROWS, rows))
                 columns = take_rows(batch.columns, piece)
@@ -203,14 +225,19 @@ class ShadowRunner:
                 self._warn("the answers of shadows could not be logged", error)
 
         try:
+            log = self._opened_log()
+            if not log.write_now(frame):
+                log.append(frame, "process", when_logged)
+        except ClewlineError as error:
+            when_logged(error)
+
+    def _opened_log(self) -> LogWriter:
+        with self._log_lock:
             if self._log is None:
                 self._log = self._opened.enter_context(
                     LogWriter(self._folder, closed=self._closed_files)
                 )
-            if not self._log.write_now(frame):
-                self._log.append(frame, "process", when_logged)
-        except ClewlineError as error:
-            when_logged(error)
+            return self._log
 
     def _warn(self, what: str, error: BaseException) -> None:
         """Say it in the server's log, once a minute at most: shadows may fail on every row."""

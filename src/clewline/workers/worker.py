@@ -135,6 +135,8 @@ class Worker:
             if endpoint.failure is not None:
                 wanted = f"{endpoint.name}#{endpoint.wanted}"
                 failures.append(f"{wanted} is not served: {endpoint.failure}")
+            elif not endpoint.ready:
+                failures.append(f"{endpoint.name}#{endpoint.wanted} is not served yet: it loads")
         known = len(self._endpoints.endpoints)
         _send(self._status, WorkerReady(served[:SHOWN], failures[:SHOWN], known))
 

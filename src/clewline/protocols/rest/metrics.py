@@ -155,7 +155,7 @@ def _add_endpoints(add: Add, endpoints: EndpointServer) -> None:
     )
     for endpoint in islice(needed, ENDPOINTS):
         name, serving = endpoint.name, endpoint.serving
-        add("clewline_endpoint_ready", endpoint.trouble is None, endpoint=name)
+        add("clewline_endpoint_ready", endpoint.ready, endpoint=name)
         if serving is not None:
             add("clewline_waiting_rows", serving.batcher.rows, endpoint=name)
             add("clewline_live_revision", serving.loaded.revision.number, endpoint=name)

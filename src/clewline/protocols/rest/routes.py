@@ -136,7 +136,11 @@ class RestRoutes:
         """Answer whether every endpoint, and every worker, is ready."""
         if self._health.draining:
             return coded_response("overloaded", "The server is stopping.", retry_after_s=1.0)
-        failing = [e.name for e in self.endpoints.endpoints.values() if e.trouble is not None]
+        failing = [
+            e.name if e.trouble is not None else f"{e.name} (it loads)"
+            for e in self.endpoints.endpoints.values()
+            if not e.ready
+        ]
         if failing:
             message = f"Not ready: {', '.join(sorted(failing))}. GET /v1/endpoints has the reasons."
             return coded_response("overloaded", message, retry_after_s=1.0)
@@ -230,7 +234,7 @@ def _read_route(name: str, role: Need | None, answer: Callable[[], HttpResponse]
 
 
 def _summary(endpoint: ServedEndpoint) -> dict[str, Any]:
-    is_ready = endpoint.trouble is None and endpoint.state != "unloaded"
+    is_ready = endpoint.ready and endpoint.state != "unloaded"
     summary: dict[str, Any] = {"endpoint": endpoint.name, "ready": is_ready}
     if endpoint.serving is not None:
         live = endpoint.serving.loaded.revision

@@ -78,7 +78,7 @@ def grow(tmp_path: Path) -> Iterator[Grow]:
 
     def make(tree: Tree, *, is_live: bool = True, **how: Any) -> Node:
         revision = Revision(
-            endpoint="demo",
+            endpoint=how.pop("endpoint", "demo"),
             number=1,
             spec={},
             models={},

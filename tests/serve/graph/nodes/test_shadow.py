@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from support import PATIENCE_S
+from support import PATIENCE_S, wait_for
 
 from clewline.model.runtime import Outputs
 from clewline.serve.graph.node import Batch, Node, NodeAnswers
@@ -117,6 +117,41 @@ def test_what_finds_the_queue_full_is_dropped_at_once_and_counted(
     assert shadows.counts_of("demo", "held").agreed == 5
     node.answer(batch([1.0]))  # after the end
     assert shadows.counts_of("demo", "held").dropped == 3
+
+
+def test_a_shadow_that_hangs_holds_up_no_other_endpoints(tmp_path: Path, grow: Grow) -> None:
+    shadows = ShadowRunner(tmp_path, queue_rows=2)
+    node: Any = grow(shadowed(held=score("a")), shadowing=shadows)
+    other = grow(shadowed(free=score("b")), shadowing=shadows, endpoint="other")
+    go = threading.Event()
+
+    def held(_: Batch) -> NodeAnswers:
+        assert go.wait(PATIENCE_S)
+        raise RuntimeError
+
+    node._group.shadows["held"].answer = held
+    for _ in range(4):
+        node.answer(batch([1.0, 2.0]))
+    try:
+        for rows in range(2, 12, 2):
+            other.answer(batch([1.0, 2.0]))
+            wait_for(lambda rows=rows: shadows.counts_of("other", "free").agreed == rows)
+    finally:
+        go.set()
+    shadows.close()
+    assert shadows.counts_of("other", "free").dropped == 0
+    assert shadows.counts_of("demo", "held").dropped >= 2
+
+
+def test_the_thread_of_an_endpoint_without_shadows_ends(tmp_path: Path, grow: Grow) -> None:
+    shadows = ShadowRunner(tmp_path)
+    for _ in range(2):  # the next revision gets another one
+        node = grow(shadowed(s=score("a")), shadowing=shadows)
+        node.answer(batch([1.0]))
+        node.close()
+        wait_for(lambda: "clewline-shadow" not in [t.name for t in threading.enumerate()])
+    shadows.close()
+    assert shadows.counts_of("demo", "s").agreed == 2
 
 
 def test_shadows_of_a_revision_that_is_closed_are_given_back_when_none_is_asked(
