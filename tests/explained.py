@@ -13,6 +13,11 @@ from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from clewline.explain.attributions import AttributionExplanation
+from clewline.explain.counterfactuals import CounterfactualExplanation
+from clewline.explain.explain_prediction import explain_prediction
+from clewline.explain.explained_row import ExplainedRow
+from clewline.explain.logged_rows import LoggedRows
 from clewline.model.package import PackageMetadata
 from clewline.model.register import convert_model
 from clewline.model.registry import Registry
@@ -85,3 +90,19 @@ def fitted(model: object, train: pl.DataFrame) -> object:
     pipeline = prepared(model)
     pipeline.fit(train.drop("y"), train["y"])  # type: ignore[attr-defined]
     return pipeline
+
+
+def attribute(project: Project, prediction: str, **options: object) -> AttributionExplanation:
+    found = explain_prediction(project, prediction, "attributions", options)
+    assert isinstance(found, AttributionExplanation)
+    return found
+
+
+def find_changes(project: Project, prediction: str, **options: object) -> CounterfactualExplanation:
+    found = explain_prediction(project, prediction, "counterfactuals", options)
+    assert isinstance(found, CounterfactualExplanation)
+    return found
+
+
+def row_of(project: Project, prediction: str) -> ExplainedRow:
+    return LoggedRows(project).read(prediction)

@@ -13,11 +13,7 @@ from clewline.store.records import Artifact, LiveRevision, ModelVersion, Revisio
 from clewline.store.ref import find_revision, find_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from clewline.explain.attributions import AttributionExplanation
-    from clewline.explain.counterfactual_search import Direction
-    from clewline.explain.counterfactuals import CounterfactualExplanation
+    from clewline.explain.explained_row import Explanation
     from clewline.serve.log.reader import LoggedPrediction
 
 
@@ -193,55 +189,30 @@ class PredictionReader:
 
         return get_prediction(self._project.log, prediction)
 
-    def explain(self, prediction: str, *, budget: int = 20_000) -> AttributionExplanation:
+    def explain(
+        self, prediction: str, kind: str | None = None, *, fresh: bool = False, **options: Any
+    ) -> Explanation:
         """
-        Explain a prediction under the version that answered: how much did each field move it?
+        Explain a prediction under the version that answered.
 
         Args:
             prediction: Its id.
-            budget: Maximum number of rows that the model answers, if the values are estimated.
+            kind: `attributions` (how much each field moved the answer), `counterfactuals` (small
+                changes that alter it) or a kind that a plug-in offers; by default the one that
+                suits the model best.
+            fresh: Compute it, even if it is stored.
+            options: Of the kind, such as `budget=5000`, or `to="<=50K", keep=["age"]`.
 
         Raises:
+            InvalidInput: There is no such option, or it does not fit the model.
             NotFound: The prediction or its package does not exist.
             IntegrityError: The log or a package was changed.
-            NotSupported: Not one model made the answer from the row as it came.
+            NotSupported: There is no such kind, or it cannot explain this prediction.
+            ModelFailed: The model raised on a changed row.
+
+        Example:
+            `store.predictions.explain(id, "counterfactuals", to="<=50K", keep=["age", "sex"])`
         """
-        from clewline.explain.attributions import attribute_prediction
+        from clewline.explain.explain_prediction import explain_prediction
 
-        return attribute_prediction(self._project, prediction, budget=budget)
-
-    def counterfactuals(
-        self,
-        prediction: str,
-        *,
-        to: str | None = None,
-        keep: Iterable[str] = (),
-        one_way: Mapping[str, Direction] | None = None,
-        ranges: Mapping[str, tuple[float, float]] | None = None,
-        count: int = 3,
-        budget: int = 20_000,
-    ) -> CounterfactualExplanation:
-        """
-        Find small changes of a row after which the version that answered answers otherwise.
-
-        Args:
-            prediction: Its id.
-            to: The wanted label, or the range of a regression as LOW..HIGH, where one end may be
-                missing; by default any other label.
-            keep: Fields that must not change.
-            one_way: Numeric fields that may only go "up" or "down".
-            ranges: Numeric fields, and the range of what they may become, both ends included.
-            count: Maximum number of counterfactuals.
-            budget: Maximum number of rows that the model answers.
-
-        Raises:
-            InvalidInput: There is no such label, range or field, or a number is below 1.
-            NotFound, IntegrityError, NotSupported: As `explain`.
-        """
-        from clewline.explain.counterfactual_search import ChangeLimits
-        from clewline.explain.counterfactuals import find_prediction_changes
-
-        limits = ChangeLimits(frozenset(keep), dict(one_way or {}), dict(ranges or {}))
-        return find_prediction_changes(
-            self._project, prediction, to=to, limits=limits, count=count, budget=budget
-        )
+        return explain_prediction(self._project, prediction, kind, options, fresh=fresh)

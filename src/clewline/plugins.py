@@ -7,16 +7,21 @@ Everything that the author of a plug-in imports.
     clewline.routers      a subclass of `Router`                router.RouterContract
     clewline.formats      an object like `BodyFormat`
     clewline.executors    a class like `Executor`               executor.ExecutorContract
+    clewline.explainers   a class like `Explainer`              explainer.ExplainerContract
 
 clewline's own kinds use the same entry points. Errors are in `clewline.errors`.
 """
 
 from __future__ import annotations
 
+from clewline.explain.explained_model import ExplainedModel
+from clewline.explain.explained_row import ExplainedRow, Explanation
+from clewline.explain.explainer import Explainer, ExplainerOptions
 from clewline.flow.executors import Executor
 from clewline.model.families.boosting import BoosterFamily
 from clewline.model.families.estimators import EstimatorFamily
 from clewline.model.families.family import Family, PackageContents, RegistrationInputs
+from clewline.model.families.sample_file import TrainingSample
 from clewline.model.runtime.outputs import Outputs, Predictor, Transformer
 from clewline.serve.formats.body_format import BodyFormat, RequestRows
 from clewline.serve.graph.builder import Builder
@@ -38,6 +43,11 @@ __all__ = [
     "DeclaredNode",
     "EstimatorFamily",
     "Executor",
+    "ExplainedModel",
+    "ExplainedRow",
+    "Explainer",
+    "ExplainerOptions",
+    "Explanation",
     "Family",
     "Field",
     "GraphParser",
@@ -55,6 +65,7 @@ __all__ = [
     "Router",
     "RouterState",
     "Signature",
+    "TrainingSample",
     "Transformer",
     "WrittenNode",
     "record_state",

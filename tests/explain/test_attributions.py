@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 import pytest
-from explained import classified, fitted, people, serve_two_rows
+from explained import attribute, classified, fitted, people, serve_two_rows
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
 
@@ -16,7 +16,7 @@ import clewline as cl
 from clewline.cli import explain as command
 from clewline.cli.main import status
 from clewline.errors import InvalidInput, NotFound, NotSupported
-from clewline.explain.attributions import AttributionExplanation, attribute_prediction
+from clewline.explain.attributions import AttributionExplanation
 from clewline.project import Project
 
 
@@ -34,6 +34,7 @@ def test_an_answer_of_a_forest_is_explained_exactly_in_probabilities(
     with cl.open(project.root) as store:
         for identifier, label in zip(ids, ("no", "yes"), strict=True):
             found = store.predictions.explain(identifier)
+            assert isinstance(found, AttributionExplanation)
             answer = msgspec.json.decode(store.predictions.get(identifier).answer)
             assert (found.status, found.scale, found.label) == ("exact", "probability", label)
             assert found.total == pytest.approx(answer["probabilities"][label], abs=1e-9)
@@ -46,7 +47,7 @@ def test_an_answer_of_a_forest_is_explained_exactly_in_probabilities(
 
 def test_attributions_of_the_two_labels_are_opposites(forest: tuple[Project, list[str]]) -> None:
     project, ids = forest
-    no, yes = (attribute_prediction(project, each) for each in ids)
+    no, yes = (attribute(project, each) for each in ids)
     assert no.base == pytest.approx(1 - yes.base)
 
 
@@ -56,14 +57,14 @@ def test_attributions_of_the_two_labels_are_opposites(forest: tuple[Project, lis
 def test_asked_again_it_gives_the_same_bytes(tmp_path: Path, model: object) -> None:
     train = classified()
     project, ids = serve_two_rows(tmp_path, fitted(model, train), train)
-    found = [attribute_prediction(project, ids[0], budget=400) for _ in range(2)]
+    found = [attribute(project, ids[0], budget=400) for _ in range(2)]
     assert msgspec.json.encode(found[0]) == msgspec.json.encode(found[1])
 
 
 def test_other_models_are_estimated_and_say_so(tmp_path: Path) -> None:
     train = classified()
     project, ids = serve_two_rows(tmp_path, fitted(LogisticRegression(max_iter=1000), train), train)
-    found = attribute_prediction(project, ids[1], budget=3000)
+    found = attribute(project, ids[1], budget=3000)
     assert (found.status, found.scale, found.label) == ("estimated", "probability", "yes")
     assert found.background_rows == 200
     assert 0 < found.model_rows <= 3000
@@ -75,7 +76,7 @@ def test_other_models_are_estimated_and_say_so(tmp_path: Path) -> None:
 def test_the_smallest_budget_gives_errors_too(tmp_path: Path) -> None:
     train = classified()
     project, ids = serve_two_rows(tmp_path, fitted(LogisticRegression(max_iter=1000), train), train)
-    found = attribute_prediction(project, ids[0], budget=1)
+    found = attribute(project, ids[0], budget=1)
     assert found.model_rows == 2 * 2 * (3 + 1)  # two orders of three fields, both directions
     assert all(math.isfinite(each.standard_error or 0.0) for each in found.fields)
 
@@ -85,7 +86,7 @@ def test_a_regression_is_explained_in_its_own_unit(tmp_path: Path) -> None:
     project, ids = serve_two_rows(
         tmp_path, fitted(RandomForestRegressor(5, random_state=0), train), train
     )
-    found = attribute_prediction(project, ids[1])
+    found = attribute(project, ids[1])
     with cl.open(project.root) as store:
         value = msgspec.json.decode(store.predictions.get(ids[1]).answer)["value"]
     assert (found.label, found.scale) == (None, "value")
@@ -99,7 +100,7 @@ def test_of_several_labels_the_answered_one_is_explained(tmp_path: Path) -> None
     model = fitted(RandomForestClassifier(5, random_state=0), train)
     project, ids = serve_two_rows(tmp_path, model, train)
     for identifier, label in zip(ids, ("young", "old"), strict=True):
-        found = attribute_prediction(project, identifier)
+        found = attribute(project, identifier)
         with cl.open(project.root) as store:
             answer = msgspec.json.decode(store.predictions.get(identifier).answer)
         assert found.label == answer["label"] == label
@@ -111,7 +112,7 @@ def test_labels_that_are_booleans_are_explained(tmp_path: Path) -> None:
     project, ids = serve_two_rows(
         tmp_path, fitted(RandomForestClassifier(5, random_state=0), train), train
     )
-    assert attribute_prediction(project, ids[1]).label is True
+    assert attribute(project, ids[1]).label is True
 
 
 def test_the_arm_that_answered_is_explained(tmp_path: Path) -> None:
@@ -119,14 +120,14 @@ def test_the_arm_that_answered_is_explained(tmp_path: Path) -> None:
     model = fitted(RandomForestClassifier(5, random_state=0), train)
     graph = "graph:\n  route: {kind: weights, weights: {a: 0.5, b: 0.5}}\n  arms: {a: m@1, b: m@1}"
     project, ids = serve_two_rows(tmp_path, model, train, graph)
-    assert attribute_prediction(project, ids[0]).model == "m@1"
+    assert attribute(project, ids[0]).model == "m@1"
 
 
 def test_a_shadow_beside_the_model_changes_nothing(tmp_path: Path) -> None:
     train = classified()
     model = fitted(RandomForestClassifier(5, random_state=0), train)
     project, ids = serve_two_rows(tmp_path, model, train, "model: m@1\nshadow: [m@1]")
-    assert attribute_prediction(project, ids[0]).status == "exact"
+    assert attribute(project, ids[0]).status == "exact"
 
 
 def test_a_prediction_of_several_models_is_refused(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_prediction_of_several_models_is_refused(tmp_path: Path) -> None:
         tmp_path, model, train, "graph:\n  combine: mean\n  branches: {a: m@1, b: m@1}"
     )
     with pytest.raises(NotSupported, match="combine"):
-        attribute_prediction(project, ids[0])
+        attribute(project, ids[0])
 
 
 def test_an_unknown_prediction_and_a_bad_budget_are_refused(
@@ -144,9 +145,9 @@ def test_an_unknown_prediction_and_a_bad_budget_are_refused(
 ) -> None:
     project, ids = forest
     with pytest.raises(NotFound):
-        attribute_prediction(project, "01a1fc0f-0000-7000-8000-000000000000")
+        attribute(project, "01a1fc0f-0000-7000-8000-000000000000")
     with pytest.raises(InvalidInput, match="0"):
-        attribute_prediction(project, ids[0], budget=0)
+        attribute(project, ids[0], budget=0)
 
 
 def test_the_command_prints_each_field_and_its_share(
@@ -172,7 +173,7 @@ def test_an_estimate_is_printed_with_its_errors(
 ) -> None:
     train = classified()
     project, ids = serve_two_rows(tmp_path, fitted(LogisticRegression(max_iter=1000), train), train)
-    command.show_attributions(attribute_prediction(project, ids[0], budget=400))
+    command.show_attributions(attribute(project, ids[0], budget=400))
     printed = capsys.readouterr().out
     assert "±" in printed
     assert "Estimated Shapley values" in printed

@@ -3,81 +3,66 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from clewline import project as projects
 from clewline.cli.output import emit, print_lines
-from clewline.errors import UsageError
-from clewline.formatting import format_count, format_list
+from clewline.formatting import format_count
 
 if TYPE_CHECKING:
     from clewline.explain.attributions import AttributionExplanation
     from clewline.explain.counterfactuals import CounterfactualExplanation
+    from clewline.explain.explained_row import Explanation
 
 SHOWN = 10  # fields
-BUDGET = 20_000  # as of the functions below, whose modules are imported when they are needed
 
 
 def explain(
     prediction: str,
     /,
     *,
-    kind: Literal["attributions", "counterfactuals"] = "attributions",
-    to: str | None = None,
-    keep: str = "",
-    up: str = "",
-    down: str = "",
-    count: int = 3,
-    budget: int = BUDGET,
+    kind: str | None = None,
+    fresh: Annotated[bool, Parameter(negative="")] = False,
+    **options: str,
 ) -> None:
     """
-    Explain a prediction: what moved the answer, or which changes would alter it.
+    Explain a prediction: what moved the answer, or which changes would alter it?
 
     Parameters
     ----------
     prediction
         Id of the prediction.
     kind
-        Show what each field added (attributions), or small changes that alter the answer.
-    to
-        Look for this label, or this range LOW..HIGH of a number (counterfactuals).
-    keep
-        Do not change these fields, separated by commas (counterfactuals).
-    up
-        Only increase these fields (counterfactuals).
-    down
-        Only decrease these fields (counterfactuals).
-    count
-        Maximum number of counterfactuals.
-    budget
-        Maximum number of rows that the model answers.
+        What to show: attributions, counterfactuals or an installed kind. Default: what suits best.
+    fresh
+        Compute it again, even if it is stored.
+    options
+        Set an option of the kind, such as --budget 5000, or --to LABEL --keep age,sex.
     """
-    project = projects.find()
-    if kind == "attributions":
-        from clewline.explain.attributions import attribute_prediction
+    from clewline.explain.explain_prediction import explain_prediction
 
-        given = {"to": to, "keep": keep, "up": up, "down": down}
-        if wrong := [f"--{name}" for name, value in given.items() if value]:
-            raise UsageError(
-                f"{format_list(wrong)} is for counterfactuals.", "Add --kind counterfactuals."
-            )
-        emit(attribute_prediction(project, prediction, budget=budget), show_attributions)
-        return
-    from clewline.explain.counterfactual_search import ChangeLimits
-    from clewline.explain.counterfactuals import find_prediction_changes
-
-    limits = ChangeLimits(
-        frozenset(_names(keep)),
-        {**dict.fromkeys(_names(up), "up"), **dict.fromkeys(_names(down), "down")},
-    )
-    found = find_prediction_changes(
-        project, prediction, to=to, limits=limits, count=count, budget=budget
-    )
-    emit(found, show_counterfactuals)
+    emit(explain_prediction(projects.find(), prediction, kind, options, fresh=fresh), show)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def show(found: Explanation) -> None:
+    """Print an explanation: those of our kinds in words, others as their fields."""
+    shown: dict[str, Callable[[Any], None]] = {
+        "attributions": show_attributions,
+        "counterfactuals": show_counterfactuals,
+    }
+    shown.get(found.kind, show_fields)(found)
+
+
+def show_fields(found: Explanation) -> None:
+    """Print the fields of an explanation that a plug-in made."""
+    import msgspec
+
+    fields = msgspec.to_builtins(found)
+    width = max(map(len, fields))
+    print_lines(f"{name:<{width}}  {_text(value)}" for name, value in fields.items())
 
 
 def show_attributions(found: AttributionExplanation) -> None:

@@ -1,11 +1,11 @@
-"""Counterfactuals of a logged prediction: after which small changes is the answer another?"""
+"""Counterfactuals: after which small changes of a row is the answer another?"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -16,18 +16,50 @@ from clewline.explain.counterfactual_search import (
     ChangeLimits,
     CounterfactualRows,
     CounterfactualSearch,
-    Direction,
 )
-from clewline.explain.explained_row import ExplainedRow, Explanation, read_explained_row
-from clewline.explain.leaf_boxes import LeafBoxes, build_leaf_boxes
+from clewline.explain.explained_model import ExplainedModel
+from clewline.explain.explained_row import ExplainedRow, Explanation
+from clewline.explain.explainer import ExplainerOptions
+from clewline.explain.leaf_boxes import LeafBoxes
+from clewline.formatting import format_list
 from clewline.model.runtime.outputs import Outputs
-from clewline.model_families import family_named
-from clewline.project import Project
 from clewline.signature.columns import Columns
 from clewline.signature.field import label_name
 from clewline.signature.field_rules import value_in_kind
 
-COUNT, BUDGET = 3, 20_000
+
+class CounterfactualOptions(ExplainerOptions, frozen=True, kw_only=True):
+    """Options of counterfactuals: which answer is wanted, and which changes are allowed."""
+
+    to: Annotated[
+        str | int | float | bool | None,
+        msgspec.Meta(description="the wanted label, or LOW..HIGH of a number; any other label"),
+    ] = None
+    keep: Annotated[frozenset[str], msgspec.Meta(description="fields that must not change")] = (
+        frozenset()
+    )
+    up: Annotated[frozenset[str], msgspec.Meta(description="numbers that only grow")] = frozenset()
+    down: Annotated[frozenset[str], msgspec.Meta(description="numbers that only shrink")] = (
+        frozenset()
+    )
+    ranges: Annotated[
+        dict[str, tuple[float | None, float | None]],
+        msgspec.Meta(description="numbers, and what they may become, both ends included"),
+    ] = msgspec.field(default_factory=dict)
+    count: Annotated[int, msgspec.Meta(ge=1, description="at most so many counterfactuals")] = 3
+    budget: Annotated[
+        int, msgspec.Meta(ge=1, description="rows that the model answers, beside the background")
+    ] = 20_000
+
+    @property
+    def limits(self) -> ChangeLimits:
+        """Which changes are allowed."""
+        ranges = {
+            name: (-math.inf if low is None else low, math.inf if high is None else high)
+            for name, (low, high) in self.ranges.items()
+        }
+        one_way = {**dict.fromkeys(self.up, "up"), **dict.fromkeys(self.down, "down")}
+        return ChangeLimits(self.keep, one_way, ranges)  # type: ignore[arg-type]
 
 
 class FieldChange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -58,76 +90,56 @@ class CounterfactualExplanation(Explanation, frozen=True, kw_only=True):
     answer: Any  # label or value
     wanted: str
     counterfactuals: list[Counterfactual]
-    keep: list[str]
-    one_way: dict[str, Direction]
-    background_rows: int
-    model_rows: int
-    budget: int
 
 
-def find_prediction_changes(
-    project: Project,
-    prediction: str,
-    *,
-    to: str | None = None,
-    limits: ChangeLimits | None = None,
-    count: int = COUNT,
-    budget: int = BUDGET,
-) -> CounterfactualExplanation:
-    """
-    Find small changes of a logged row after which the model that answered it answers otherwise.
+class CounterfactualExplainer:
+    """Finds small changes of a row after which its model answers otherwise."""
 
-    Args:
-        project: Holds the log, the catalog and the packages.
-        prediction: Its id.
-        to: The wanted label, or the range of a regression as LOW..HIGH, where one end may be
-            missing; by default any other label.
-        limits: Fields that must not change, or only in one direction.
-        count: Maximum number of counterfactuals; each changes another set of fields.
-        budget: Maximum number of rows that the model answers, besides the background.
+    kind = "counterfactuals"
+    options = CounterfactualOptions
+    explanation = CounterfactualExplanation
 
-    Raises:
-        InvalidInput: There is no such label, range or field, or a number is below 1.
-        NotFound: The prediction or a package does not exist.
-        IntegrityError: The logged batch or a package differs from what was recorded.
-        NotSupported: The answer is no label or number of one model.
-    """
-    for name, number in (("budget", budget), ("count", count)):
-        if number < 1:
-            raise InvalidInput(f"The {name} must be at least 1 (got {number}).")
-    limits = limits or ChangeLimits()
-    row = read_explained_row(project, prediction)
-    _check_fields(row, limits)
-    wanted = _WantedAnswer.read(row, to)
-    family = family_named(row.package.manifest.runtime)
-    trees = family.served_trees(row.package.files, row.signature)
-    boxes = None if trees is None else build_leaf_boxes(trees, row.signature)
-    predictor = family.load(row.package.files, row.signature)
-    try:
-        answers = None if row.sample is None else row.sample.answers
-        search = CounterfactualSearch(
-            predictor.predict, row.background, row.signature, boxes, answers
+    def preference(self, model: ExplainedModel) -> int:
+        """Suit a classifier roughly; of a regression a range must be named."""
+        return 0 if model.signature.output.labels is None else 1
+
+    def explain(
+        self, row: ExplainedRow, options: CounterfactualOptions
+    ) -> CounterfactualExplanation:
+        """
+        Find changes of the row, the smallest first.
+
+        Raises:
+            InvalidInput: The model has no such label, range or field, or answers so already.
+            ModelFailed: The model raised on a changed row.
+        """
+        _check_fields(row, options)
+        wanted = _WantedAnswer.read(row, None if options.to is None else label_name(options.to))
+        model, boxes = row.model, row.model.boxes
+        search = model.remember(
+            self.kind,
+            lambda: CounterfactualSearch(
+                model.predict, model.background, model.signature, boxes, model.sample.answers
+            ),
         )
-        found = search.find(row.columns, wanted.holds, limits=limits, count=count, budget=budget)
-        results = _describe(row, found, boxes, predictor.predict)
-    finally:
-        predictor.close()
-    answer = "value" if row.label_place is None else "label"
-    none: Literal["none", "budget spent"] = "budget spent" if found.is_budget_spent else "none"
-    return CounterfactualExplanation(
-        **row.facts,
-        status="found" if results else none,
-        answer=msgspec.json.decode(row.logged.answer)[answer],
-        wanted=wanted.text,
-        counterfactuals=results,
-        keep=sorted(limits.keep),
-        one_way=dict(limits.one_way),
-        background_rows=len(row.background),
-        model_rows=(
-            (len(row.background) if answers is None else 0) + found.model_rows + len(results)
-        ),
-        budget=budget,
-    )
+        found = search.find(
+            row.columns,
+            wanted.holds,
+            limits=options.limits,
+            count=options.count,
+            budget=options.budget,
+        )
+        results = _describe(row, found, boxes, model.predict)
+        asked = len(row.background) if model.sample.answers is None else 0
+        none: Literal["none", "budget spent"] = "budget spent" if found.is_budget_spent else "none"
+        return CounterfactualExplanation(
+            **row.facts(options),
+            status="found" if results else none,
+            answer=row.answer["value" if row.label_place is None else "label"],
+            wanted=wanted.text,
+            counterfactuals=results,
+            model_rows=asked + found.model_rows + len(results),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +158,7 @@ class _WantedAnswer:
         if to not in names:
             known = ", ".join(names)
             hint = did_you_mean(to, names) or f"The labels are {known}."
-            raise InvalidInput(f"{row.package.manifest.ref} has no label {to!r}.", hint)
+            raise InvalidInput(f"{row.model.ref} has no label {to!r}.", hint)
         other = names.index(to)
         if other == place:
             raise InvalidInput(
@@ -164,10 +176,10 @@ class _WantedAnswer:
         if not dots or not ends[0] <= ends[1] or ends == (-math.inf, math.inf):
             raise InvalidInput(
                 f"{to!r} is no range of values." if to else "No range of values is given.",
-                f"{row.package.manifest.ref} answers with a number: write --to LOW..HIGH, such as "
+                f"{row.model.ref} answers with a number: write --to LOW..HIGH, such as "
                 "--to 100..200, --to 100.. or --to ..200.",
             )
-        value = msgspec.json.decode(row.logged.answer)["value"]
+        value = row.answer["value"]
         if ends[0] <= value <= ends[1]:
             raise InvalidInput(f"The answer is {value:g}, which is in {to} already.")
 
@@ -183,20 +195,23 @@ def _choices(found: Outputs) -> NDArray[np.int64]:
     return found.choices
 
 
-def _check_fields(row: ExplainedRow, limits: ChangeLimits) -> None:
+def _check_fields(row: ExplainedRow, options: CounterfactualOptions) -> None:
     names = [field.name for field in row.signature.fields]
-    for name in (*limits.keep, *limits.one_way, *limits.ranges):
+    for name in sorted({*options.keep, *options.up, *options.down, *options.ranges}):
         if name not in names:
-            raise InvalidInput(
-                f"{row.package.manifest.ref} has no field {name!r}.", did_you_mean(name, names)
-            )
+            raise InvalidInput(f"{row.model.ref} has no field {name!r}.", did_you_mean(name, names))
     numeric = {field.name for field in row.signature.numeric}
-    for name in (*limits.one_way, *limits.ranges):
+    for name in sorted({*options.up, *options.down, *options.ranges}):
         if name not in numeric:
             raise InvalidInput(
-                f"The field {name!r} is no number, so it cannot be limited to one direction.",
+                f"The field {name!r} is no number, so it has no direction and no range.",
                 "Name it among the fields to keep instead.",
             )
+    if both := sorted(options.up & options.down):
+        raise InvalidInput(
+            f"{format_list(both)} is to grow only and to shrink only.",
+            "Name it once, or among the fields to keep.",
+        )
 
 
 def _describe(
