@@ -52,6 +52,17 @@ class EvaluationTask:
             return metrics.binary(truth, chosen, answers.probabilities)
         return metrics.multiclass(truth, chosen, len(self.labels), answers.probabilities)
 
+    def headline_measure(self, answers: ModelPredictions) -> Callable[[Floats], float]:
+        """Return the measure of the headline metric alone, NaN where it is not defined."""
+        if self.headline == "rmse":
+            squares = (self.truth.astype(np.float64) - answers.choices) ** 2
+            return lambda weights: float(np.sqrt((weights * squares).sum() / weights.sum()))
+        if self.headline == "accuracy":
+            hits = np.equal(self.truth, answers.choices).astype(np.float64)
+            return lambda weights: float((weights * hits).sum() / weights.sum())
+        measure = self.measure(answers)
+        return lambda weights: measure(weights).get(self.headline, float("nan"))
+
     def gain(self, answers: ModelPredictions, rule: ModelPredictions) -> Measure:
         """Return the measure of how much better answers are than a rule's, on the same rows."""
         ours, theirs = self.measure(answers), self.measure(rule)
@@ -87,13 +98,8 @@ def ask_model(
         )
     if classes is None or not len(classes):  # a pipeline may end in a regressor of CatBoost
         quantities = encode_quantities(targets, "test table")
-        values = _ask(model.predict, model, features, len(targets), flat=True).astype(np.float64)
-        if not (np.abs(values) <= LARGEST_TARGET).all():
-            raise InvalidInput(
-                f"The model answers with numbers that are not finite, or > {LARGEST_TARGET}."
-            )
         task = EvaluationTask("regression", quantities, (), "rmse", Objective())
-        return task, ModelPredictions(values)
+        return task, ask_rows(model, features, len(targets), ())
     known = tuple(classes.tolist() if hasattr(classes, "tolist") else classes)
     unseen = sorted({t for t in targets if t is not None} - set(known), key=repr)
     if not set(targets) & set(known):
@@ -103,25 +109,48 @@ def ask_model(
             "Evaluate on the target that the model was trained on.",
         )
     labels = (*known, *unseen)
-    chosen = _ask(model.predict, model, features, len(targets), flat=True).tolist()
-    choices = encode_labels(chosen, labels, "model's answers").astype(np.float64)
-    probabilities = None
-    if hasattr(model, "predict_proba"):
-        found = _ask(model.predict_proba, model, features, len(targets)).astype(np.float64)
-        # Labels of the test that the model has never seen have probability 0.
-        probabilities = np.pad(found, ((0, 0), (0, len(labels) - found.shape[1])))
+    answers = ask_rows(model, features, len(targets), labels)
     truth = encode_labels(targets, labels, "test table")
     kind: Task = "binary" if len(labels) == 2 else "multiclass"
     headline, objective = "accuracy", Objective(len(labels))
     counts = np.bincount(truth, minlength=len(labels)).astype(np.float64)
     present = counts > 0
     if counts.max() > DOMINANT_SHARE * counts.sum() and present.sum() > 1:
-        has_scores = kind == "binary" and probabilities is not None
+        has_scores = kind == "binary" and answers.probabilities is not None
         headline = "roc_auc" if has_scores else "balanced_accuracy"
         weights = np.divide(counts.sum(), counts, out=np.zeros_like(counts), where=present)
         objective = Objective(len(labels), weights / present.sum())
     task = EvaluationTask(kind, truth, labels, headline, objective)
-    return task, ModelPredictions(choices, probabilities)
+    return task, answers
+
+
+def ask_rows(model: Any, features: Any, rows: int, labels: tuple[Label, ...]) -> ModelPredictions:
+    """
+    Ask a model about a table.
+
+    Args:
+        model: As of `ask_model`.
+        features: A table without the target, n rows.
+        rows: n.
+        labels: Those that the model knows, then others; empty for a regression.
+
+    Raises:
+        InvalidInput: The model refuses the rows, or its answers do not fit.
+    """
+    if not labels:
+        values = _ask(model.predict, model, features, rows, flat=True).astype(np.float64)
+        if not (np.abs(values) <= LARGEST_TARGET).all():
+            raise InvalidInput(
+                f"The model answers with numbers that are not finite, or > {LARGEST_TARGET}."
+            )
+        return ModelPredictions(values)
+    chosen = _ask(model.predict, model, features, rows, flat=True).tolist()
+    choices = encode_labels(chosen, labels, "model's answers").astype(np.float64)
+    if not hasattr(model, "predict_proba"):
+        return ModelPredictions(choices)
+    found = _ask(model.predict_proba, model, features, rows).astype(np.float64)
+    # Labels of the test that the model has never seen have probability 0.
+    return ModelPredictions(choices, np.pad(found, ((0, 0), (0, len(labels) - found.shape[1]))))
 
 
 def _ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from clewline.evaluation.baseline import Baseline, cross_fit_rule, learn_rule, r
 from clewline.evaluation.calibration import measure_calibration
 from clewline.evaluation.confusion import count_confusion
 from clewline.evaluation.curves import measure_curves
+from clewline.evaluation.global_explanation import explain_globally
 from clewline.evaluation.metrics import Interval, Measure
 from clewline.evaluation.report import Report
 from clewline.evaluation.residuals import measure_residuals
@@ -40,6 +42,8 @@ def evaluate(
     train: Any = None,
     seed: int = 0,
     resamples: int | None = None,
+    explain: bool = False,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Report:
     """
     Measure a model on test rows that it has not seen, beside the best plain rule.
@@ -58,6 +62,11 @@ def evaluate(
             the test rows.
         seed: Seed of the bootstrap and of the cross-fit.
         resamples: Number of bootstrap resamples; by default 1,000, fewer above 20,000 rows.
+        explain: Also measure how important each field is, how the answer depends on it, and how
+            well a small tree imitates the model. The model answers some 10,000 to 50,000 rows
+            for each field.
+        groups: With `explain`, fields that are shuffled together, under any names; by default
+            groups of associated fields are found.
 
     Raises:
         InvalidInput: There is no such target, there are no rows, a target is null, or the
@@ -105,6 +114,9 @@ def evaluate(
         verdict="better" if gain.low > 0 else "worse" if gain.high < 0 else "unclear",
         resamples=resamples,
         seed=seed,
+        explanation=explain_globally(model, task, features, columns, groups=groups, seed=seed)
+        if explain
+        else None,
         **_sections(task, answers, seed),
     )
     if context.current_step() is not None:

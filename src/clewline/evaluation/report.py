@@ -16,6 +16,7 @@ from clewline.evaluation.baseline import Baseline
 from clewline.evaluation.calibration import Calibration
 from clewline.evaluation.confusion import Confusion
 from clewline.evaluation.curves import ThresholdCurve
+from clewline.evaluation.global_explanation import GlobalExplanation
 from clewline.evaluation.metrics import LEVEL, Interval
 from clewline.evaluation.residuals import Residuals
 from clewline.signature.field import Task
@@ -44,6 +45,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     confusion: Confusion | None = None  # of a classifier
     curves: list[ThresholdCurve] | None = None  # of a classifier with probabilities
     residuals: Residuals | None = None  # of a regression
+    explanation: GlobalExplanation | None = None  # if it was asked for
 
     @property
     def small(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput, NotSupported
 from clewline.model.families.family import Family, PackageContents, RegistrationInputs
@@ -87,6 +88,17 @@ class EstimatorFamily(Family):
             f"{name} is neither a regressor nor a classifier that was fitted.",
             "Fit it first; clusterers and transformers cannot be registered.",
         )
+
+    def own_importances(self, model: Any, table: Any) -> tuple[str, dict[str, float]] | None:
+        """Add up the estimator's importances for each field."""
+        from clewline.model.families.own_importances import own_importances
+
+        return own_importances(model, table)
+
+    def column_importances(self, model: Any) -> tuple[str, NDArray[np.float64]] | None:
+        """Return the mean decrease in impurity of each column; only trees have it."""
+        found = getattr(model, "feature_importances_", None)
+        return None if found is None else ("impurity", np.asarray(found, dtype=np.float64))
 
     def text_columns(self, model: Any) -> list[str]:
         """Name the columns of a table that a model reads as texts."""

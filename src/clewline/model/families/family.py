@@ -24,6 +24,8 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from clewline.entry_points import install_command
 from clewline.errors import IntegrityError, NotSupported
@@ -228,6 +230,20 @@ class Family:
             target: The column that it predicts.
         """
         return model
+
+    def own_importances(self, model: Any, table: Any) -> tuple[str, dict[str, float]] | None:
+        """
+        Return what a model says itself of its fields: the kind (impurity, gain, …) and shares.
+
+        Args:
+            model: Of this family.
+            table: Rows with its fields, as narwhals opens them.
+        """
+        return None
+
+    def column_importances(self, model: Any) -> tuple[str, NDArray[np.float64]] | None:
+        """Return the importance of each column that an estimator without transformers reads."""
+        return None
 
     def fitted_names(self, model: Any) -> Iterable[str] | None:
         """Return the columns that a model was fitted on; None if they had no names."""

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clewline.errors import NotSupported
 from clewline.model.compile.candidate_forms import NotConvertible
@@ -100,6 +101,11 @@ class CatBoostFamily(BoosterFamily):
         unnamed = names == [str(place) for place in range(len(names))]
         classes = list(booster.classes_) or self.classes_of(loss_of(booster), 0)
         return CatBoostEstimator(booster, classes, None if unnamed else names)
+
+    def column_importances(self, model: Any) -> tuple[str, NDArray[np.float64]]:
+        """Return how much the answer changes with each column."""
+        found = self.booster_of(model).get_feature_importance(type="PredictionValuesChange")
+        return "prediction change", np.asarray(found, dtype=np.float64)
 
     def parse(self, library: Any, data: bytes) -> Any:
         """Read the binary format, or JSON, which CatBoost reads from files alone."""

@@ -102,6 +102,11 @@ class LightGBMFamily(BoosterFamily):
         booster = self.booster_of(model)
         return _column_names(booster) if hasattr(booster, "feature_name") else None
 
+    def column_importances(self, model: Any) -> tuple[str, NDArray[np.float64]]:
+        """Return the total gain of each column."""
+        found = self.booster_of(model).feature_importance("gain")
+        return "gain", np.asarray(found, dtype=np.float64)
+
     def parse(self, library: Any, data: bytes) -> Any:
         """Read the text format."""
         if not self.recognizes(data):

@@ -12,6 +12,7 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clewline.model.compile.candidate_forms import NotConvertible
 from clewline.model.compile.trees import (
@@ -109,6 +110,13 @@ class XGBoostFamily(BoosterFamily):
         count = int(learner["learner_model_param"]["num_class"])
         classes = self.classes_of(learner["objective"]["name"], count)
         return XGBoostEstimator(booster, classes, booster.feature_names)
+
+    def column_importances(self, model: Any) -> tuple[str, NDArray[np.float64]]:
+        """Return the total gain of each column."""
+        booster = self.booster_of(model)
+        gains = booster.get_score(importance_type="total_gain")
+        names = booster.feature_names or [f"f{at}" for at in range(booster.num_features())]
+        return "gain", np.array([gains.get(name, 0.0) for name in names], dtype=np.float64)
 
     def parse(self, library: Any, data: bytes) -> Any:
         """Read UBJSON or JSON."""
