@@ -16,6 +16,7 @@ LINE = (
     "formatting",
     "entry_points",
     "model_families",
+    "explainer_kinds",
     "config",
     "signature",
     "store",

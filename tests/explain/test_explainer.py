@@ -15,7 +15,8 @@ from clewline.explain.attributions import AttributionExplainer, AttributionOptio
 from clewline.explain.counterfactuals import CounterfactualExplainer, CounterfactualOptions
 from clewline.explain.explained_model import ExplainedModel
 from clewline.explain.explained_row import ExplainedRow
-from clewline.explain.explainer import Explainer, best_explainer, explainer_of, read_options
+from clewline.explain.explainer import Explainer, best_explainer
+from clewline.explainer_kinds import explainer_of, kinds, read_options
 from clewline.model.families.sample_file import TrainingSample
 from clewline.model.runtime.outputs import FunctionPredictor, Outputs, take_rows
 from clewline.signature.columns import Columns
@@ -87,7 +88,7 @@ class TestCounterfactuals(Ours):
 
 
 def test_every_kind_that_is_installed_states_what_it_takes() -> None:
-    for kind in explainers.kinds():
+    for kind in kinds():
         found = explainer_of(kind)
         assert found.kind == kind
         info = msgspec.inspect.type_info(found.options)

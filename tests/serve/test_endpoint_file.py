@@ -153,7 +153,8 @@ GRAMMAR = [
     ("model: a@1\ntimeout_ms: 0", "timeout_ms is 0"),
     ("model: a@1\npin: 3", "pin is 3"),
     ("model: {model: a@1}", "Options of a model stand in a graph"),
-    ("graph: a@1\nexplain: anchors", "key explain is planned, but it is not built yet"),
+    ("graph: a@1\nexplain: 3", "explain is 3"),
+    ("graph: a@1\nexplain: attribution", r"Did you mean 'attributions'\?"),
 ]
 
 

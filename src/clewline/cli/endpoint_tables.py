@@ -11,6 +11,7 @@ from clewline.cli.lineage_text import limits_text
 from clewline.cli.output import console, make_table, print_message
 from clewline.formatting import format_list, format_time, short_digest
 from clewline.serve import revision as revisions
+from clewline.serve.explain_rules import explain_rules, rule_text
 from clewline.serve.graph.problems import Problem
 from clewline.serve.graph.tree import Tree, children, of_revision, title
 from clewline.serve.revision import RevisionChange
@@ -67,6 +68,7 @@ def show_list(listed: Sequence[EndpointRow]) -> None:
 def show_endpoint(live: Revision, state: LiveRevision, history: Sequence[Revision]) -> None:
     """Print an endpoint: its graph with pinned versions, and its revisions."""
     from rich.table import Table
+    from rich.text import Text
 
     out = console()
     timeout = revisions.timeout_ms(live)
@@ -85,6 +87,8 @@ def show_endpoint(live: Revision, state: LiveRevision, history: Sequence[Revisio
         pinned.add_row("", "[dim]code[/dim]", short_digest(live.code), "")
     for name, limits in live.accepted.get("fields", {}).items():
         pinned.add_row("", "[dim]accepted[/dim]", name, limits_text(limits))
+    for rule in explain_rules(live):
+        pinned.add_row("", "[dim]explain[/dim]", rule.kind, Text(rule_text(rule)))
     out.print(pinned)
     past = make_table("revision", "applied", "models")
     for item in history:

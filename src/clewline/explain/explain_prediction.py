@@ -7,8 +7,9 @@ from contextlib import closing
 from typing import Any
 
 from clewline.explain.explained_row import Explanation
-from clewline.explain.explainer import best_explainer, explainer_of, read_options
+from clewline.explain.explainer import Explainer, best_explainer
 from clewline.explain.logged_rows import LoggedRows
+from clewline.explainer_kinds import explainer_of, read_options
 from clewline.project import Project
 
 
@@ -37,7 +38,7 @@ def explain_prediction(
         NotSupported: There is no such kind, or it cannot explain this prediction.
         ModelFailed: The model raised on a changed row.
     """
-    explainer = None if kind is None else explainer_of(kind)
+    explainer: Explainer[Any] | None = None if kind is None else explainer_of(kind)
     with closing(LoggedRows(project)) as rows:
         row = rows.read(prediction)
         if explainer is None:

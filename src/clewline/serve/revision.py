@@ -19,6 +19,7 @@ from clewline.model.seal import Sealer
 from clewline.model.sealed_records import SealedRecords, unchecked
 from clewline.project import Project
 from clewline.serve.endpoint_file import EndpointSpec
+from clewline.serve.explain_rules import explain_rules, rule_text
 from clewline.serve.graph.functions import FunctionFiles
 from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.resolver import ImportedVersions, Resolver
@@ -79,7 +80,8 @@ def content(revision: Revision) -> tuple[Any, ...]:
     The way in which the file says it does not count: a comment or a written default is no change.
     """
     pinned = (of_revision(revision), revision.packages, revision.accepted, revision.code)
-    return (*pinned, durability(revision), timeout_ms(revision), is_pinned(revision))
+    options = (durability(revision), timeout_ms(revision), is_pinned(revision))
+    return (*pinned, *options, explain_rules(revision))
 
 
 # From a file to the live revision
@@ -298,6 +300,8 @@ def _facts(revision: Revision, code: Mapping[str, str]) -> Iterator[tuple[str, s
         bounds = limits.get("bounds")
         parts = [f"{bounds[0]} to {bounds[1]}"] if bounds else []
         yield f"accepted {name}", ", ".join([*parts, *(limits.get("levels") or [])])
+    for place, rule in enumerate(explain_rules(revision), 1):
+        yield f"explain {place}", f"{rule.kind} {rule_text(rule)}".strip()
     options = {key: revision.spec.get(key) for key in ("timeout_ms", "pin")}
     for key, value in {**options, "log.durability": durability(revision)}.items():
         if value is not None:

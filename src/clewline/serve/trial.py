@@ -14,6 +14,7 @@ import msgspec
 
 from clewline.errors import ClewlineError
 from clewline.flow.keys.file_access import watch_reads
+from clewline.serve.explain_rules import check_conditions
 from clewline.serve.graph.builder import isolation_of
 from clewline.serve.graph.functions import ProjectFunctions, functions_of
 from clewline.serve.graph.node_kind import fit_graph
@@ -129,6 +130,8 @@ class _Trial:
                 revision, self._pool, functions=self._functions, trial=False
             )
             with closing(loaded):
+                if revision is self._revision:
+                    check_conditions(revision, loaded.signature, self._problems)
                 return self._answer(loaded, node, part)
         except InvalidEndpoint:
             raise

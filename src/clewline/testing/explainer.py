@@ -17,7 +17,8 @@ import pytest
 
 from clewline.errors import InvalidInput
 from clewline.explain.explained_row import ExplainedRow, Explanation
-from clewline.explain.explainer import Explainer, ExplainerOptions, read_options
+from clewline.explain.explainer import Explainer, ExplainerOptions
+from clewline.explainer_kinds import read_options
 from clewline.signature.columns import Columns
 
 
@@ -42,7 +43,8 @@ class ExplainerContract:
     @pytest.fixture
     def options(self, explainer: Explainer[Any], given: dict[str, Any]) -> ExplainerOptions:
         """Read the options."""
-        return read_options(explainer, given)
+        found: ExplainerOptions = read_options(explainer, given)
+        return found
 
     def test_every_option_has_a_default_and_is_plain(self, explainer: Explainer[Any]) -> None:
         default = read_options(explainer, {})

@@ -97,6 +97,9 @@ SENTENCES: dict[str, tuple[str, str]] = {
         "A rule of {at} compares the {kind} {field!r}: {field} {operator} {value!r}.",
         "Write {wanted}.",
     ),
+    # what is explained
+    "when_field": ("{at} asks for {field!r}, but the endpoint has no such field.", "{nearest}"),
+    "when_answer": ("{at} asks for the {name}, which the endpoint does not answer.", "{nearest}"),
     # a trial
     "node_raised": (
         "endpoint {endpoint}: node {node!r} raised {error}.",
