@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA, MiniBatchSparsePCA
+from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
@@ -48,6 +49,7 @@ from clewline.model.compile.compiler import compile_model
 from clewline.model.compile.equivalence import BATCH_SIZES
 from clewline.model.families.onnx.family import OnnxFamily
 from clewline.model.families.sklearn.family import SklearnFamily
+from clewline.model.register import convert_model
 from clewline.model.runtime.frames import columns_of
 from clewline.model.runtime.outputs import FunctionPredictor, predict_in_batches, take_rows
 from clewline.model_families import family_named
@@ -450,3 +452,20 @@ def test_an_estimator_that_refers_to_itself_is_refused_with_the_way_out(scoring)
     with pytest.raises(NotSupported, match="refers to itself") as refused:
         numbers_only(model, ROWS, ROWS[:, 0])
     assert 'scoring="loss"' in refused.value.fix
+
+
+def test_a_model_that_gives_several_answers_for_a_row_is_refused():
+    """A classifier of labels that may stand together does not list the labels of each target."""
+    both = np.column_stack([ROWS[:, 0] > 3, ROWS[:, 1] > 3]).astype(int)
+    model = RidgeClassifier().fit(pd.DataFrame(ROWS, columns=["a", "b"]), both)
+    table = pd.DataFrame({"a": ROWS[:, 0], "b": ROWS[:, 1], "y": both[:, 0]})
+    with pytest.raises(NotSupported, match="400 answers for 200 rows") as refused:
+        convert_model(model, train=table, target="y")
+    assert refused.value.fix == "Register one model for each target."
+
+
+def test_a_model_that_gives_several_answers_for_a_row_alone_is_refused():
+    """MiniBatchSparsePCA makes a vector of one row, which the regressor takes for several rows."""
+    model = make_pipeline(MiniBatchSparsePCA(3, max_iter=5, random_state=0), DummyRegressor())
+    with pytest.raises(NotSupported, match="not in smaller calls"):
+        numbers_only(model, ROWS, ROWS[:, 0])

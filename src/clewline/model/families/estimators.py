@@ -123,20 +123,22 @@ class EstimatorFamily(Family):
         return alone.set_params(**jobs) if jobs else alone
 
     def predict(self, model: Any, frame: Any, signature: Signature) -> Outputs:
-        """Answer a frame by an estimator, labels as indices into the signature's."""
+        """
+        Answer a frame by an estimator, labels as indices into the signature's.
+
+        Raises:
+            NotSupported: It gives several answers for a row, or none.
+        """
         output = signature.output
         if output.task == "regression":
-            values = np.atleast_1d(np.asarray(model.predict(frame), dtype=np.float64))
-            if values.size != len(values):
-                raise NotSupported(
-                    f"The model gives {values.shape[1]} numbers for each row.",
-                    "Register one model for each target.",
-                )
-            return Outputs(values=values.reshape(-1))
+            values = np.asarray(model.predict(frame), dtype=np.float64).reshape(-1)
+            _require_one_each(values, frame)
+            return Outputs(values=values)
         order = label_order(model.classes_, output)
         places = {plain_label(label): place for place, label in enumerate(output.labels or ())}
         labels, shares = self.labels_and_probabilities(model, frame)
         labels = np.asarray(labels).reshape(-1)
+        _require_one_each(labels, frame)
         choices = np.array([places[plain_label(label)] for label in labels], dtype=np.int64)
         if shares is None:
             return Outputs(choices=choices)
@@ -182,3 +184,11 @@ class EstimatorFamily(Family):
                 "Pass the table with that column and the target alone.",
             )
         return msgspec.structs.replace(signature, fields=fields)
+
+
+def _require_one_each(answers: NDArray[Any], frame: Any) -> None:
+    if len(answers) != len(frame):
+        raise NotSupported(
+            f"The model gives {len(answers)} answers for {len(frame)} rows.",
+            "Register one model for each target.",
+        )
