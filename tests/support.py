@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -29,6 +31,9 @@ def needs(distribution: str, version: str) -> pytest.MarkDecorator:
 TREES_IN_ONNX = needs("onnxruntime", "1.21")
 """ONNX Runtime 1.20 has no trees in float64: models of trees are served by their own library."""
 
+NOBODY = 65534
+"""A user who may enter no folder of a test."""
+
 PATIENCE_S = 60.0
 """How long a test waits before it fails; long enough for a machine that is busy elsewhere."""
 
@@ -49,6 +54,34 @@ async def wait_until(condition: Callable[[], T], seconds: float = PATIENCE_S) ->
         assert time.monotonic() < give_up, f"waited {seconds} s for {condition}"
         await asyncio.sleep(0.002)
     return found
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Let this process open no more files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def forbidden(folder: Path) -> Iterator[None]:
+    """Let this process enter a folder no more; root, who may enter any, becomes nobody."""
+    user, mode = os.geteuid(), folder.stat().st_mode
+    folder.chmod(0o700 if user == 0 else 0)
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(0)
+        folder.chmod(mode)
 
 
 @contextmanager

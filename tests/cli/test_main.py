@@ -24,6 +24,7 @@ SOURCE = Path(doctor.__file__).parent.parent
         (errno.ENOSPC, "store_full", "is full"),
         (errno.EACCES, "store_read_only", "This user cannot use /data/x"),
         (errno.EROFS, "store_read_only", "cannot be written"),
+        (errno.EMFILE, "overloaded", "ulimit -n"),
         (errno.ENOTDIR, "fault", "This is a bug in clewline"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from clewline.cli.output import Mode, print_error, print_message
 from clewline.errors import ClewlineError, Fault, UsageError, did_you_mean
@@ -136,17 +135,13 @@ def _call(words: list[str]) -> int:
 
 def _as_known_error(error: Exception) -> ClewlineError:
     """Return an error of ours; a full or forbidden disk is no mistake of clewline's."""
-    if isinstance(error, ClewlineError):
-        return error
-    if isinstance(error, OSError):
-        from clewline.store.disk import disk_error, is_disk_error
+    from clewline.store.disk import known_error
 
-        if is_disk_error(error):
-            return disk_error(error, Path(error.filename or os.getcwd()))
-    return Fault(
+    fault = Fault(
         f"{type(error).__name__}: {error}",
         "This is a bug in clewline. Run the command again with --debug and report the output.",
     )
+    return known_error(error, fault)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from clewline.serve.log.frame import LoggedBatch, LoggedRequest, RoutePath
 from clewline.serve.log.writer import Done, Durability
 from clewline.serve.metrics.request_statistics import EndpointStatistics
 from clewline.serve.request.predict_request import RequestTimings
+from clewline.store.disk import known_error
 from clewline.store.ids import id_bytes, id_text, prediction_ids
 
 logger = logging.getLogger(__name__)
@@ -543,12 +544,13 @@ def late() -> DeadlineExceeded:
     )
 
 
-def unanswered(error: BaseException) -> Fault:
-    """Return the error for a caller whose rows met a bug on their way to the answer."""
-    return Fault(
+def unanswered(error: BaseException) -> ClewlineError:
+    """Return the error for a caller whose rows met a bug, or the disk's error, on their way."""
+    fault = Fault(
         f"The rows could not be answered: {type(error).__name__}.",
         "The server's log has the reason; the request is not the cause.",
     )
+    return known_error(error, fault)
 
 
 FORGET = 0.98

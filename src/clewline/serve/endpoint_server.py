@@ -47,6 +47,7 @@ from clewline.serve.request.deadlines import Deadlines
 from clewline.serve.request.predict_request import RequestTracer
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision, WhenServed
 from clewline.serve.shadow_runner import ShadowRunner
+from clewline.store.disk import known_error
 from clewline.store.records import LiveRevision, Revision
 from clewline.store.rows import UnreadableRecord
 from clewline.store.store import Store
@@ -611,12 +612,11 @@ def load_error(error: BaseException) -> ClewlineError:
     """Return the reason why a revision could not be loaded as one of our errors."""
     if isinstance(error, NotFound):  # the endpoint exists: what it needs is lost
         return IntegrityError(error.message, error.fix)
-    if isinstance(error, ClewlineError):
-        return error
-    return Fault(
+    fault = Fault(
         f"The revision could not be loaded: {type(error).__name__}: {error}.",
         "The server's log has the traceback.",
     )
+    return known_error(error, fault)
 
 
 def _persist_unloaded(project: Project, name: str, unloaded: bool) -> LiveRevision:

@@ -139,7 +139,7 @@ class FileBlobStore:
     def put(self, data: bytes) -> Digest:
         """Store bytes; see `BlobStore`."""
         digest = digest_bytes(data)
-        with self._lock:
+        with self._lock, disk_errors(self.root):
             if self._is_sound(digest, data):
                 return digest
             if len(data) <= LARGE_OVER:
@@ -155,14 +155,17 @@ class FileBlobStore:
 
     def put_file(self, path: Path) -> Digest:
         """Store a file; see `BlobStore`."""
-        if path.stat().st_size <= LARGE_OVER:
-            return self.put(path.read_bytes())
-        digest = digest_file(path)
+        with disk_errors(path):
+            if path.stat().st_size <= LARGE_OVER:
+                return self.put(path.read_bytes())
+            digest = digest_file(path)
         with self._lock:
             if digest in self._aside:
                 return digest
         stored = self._large.path(digest)
-        if stored.exists() and digest_file(stored) == digest:
+        with disk_errors(stored):
+            is_stored = stored.exists() and digest_file(stored) == digest
+        if is_stored:
             with self._lock:
                 self._foreign.add(stored)
             return digest
@@ -172,18 +175,19 @@ class FileBlobStore:
         """Read a blob; see `BlobStore`."""
         damaged = False
         for attempt in range(2):  # again when those known did not do: others may have written
-            if attempt:
-                with self._lock:
-                    self._packs.refresh()
-            for data in self._known_copies(digest):
-                if digest_bytes(data) == digest:
-                    return data
-                damaged = True
+            with disk_errors(self.root):
+                if attempt:
+                    with self._lock:
+                        self._packs.refresh()
+                for data in self._known_copies(digest):
+                    if digest_bytes(data) == digest:
+                        return data
+                    damaged = True
         raise self._corrupt(digest) if damaged else self._missing(digest)
 
     def has(self, digest: Digest) -> bool:
         """Return whether there is a blob; see `BlobStore`."""
-        with self._lock:
+        with self._lock, disk_errors(self.root):
             if self._knows(digest):
                 return True
             self._packs.refresh()
@@ -231,7 +235,7 @@ class FileBlobStore:
 
     def digests(self) -> Iterator[Digest]:
         """Yield every digest; see `BlobStore`."""
-        with self._lock:
+        with self._lock, disk_errors(self.root):
             self._packs.refresh()
             known = {Digest(entry.digest.hex()) for pack in self._packs for entry in pack}
             known.update(self._large, self._buffer, self._aside)

@@ -6,14 +6,15 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from clewline.errors import Fault, StoreFull, StoreReadOnly
+from clewline.errors import ClewlineError, Fault, Overloaded, StoreFull, StoreReadOnly
 
 # EFBIG is what a limit on the size of files gives.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM)
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
 class NotDurable(OSError):
@@ -28,6 +29,7 @@ def disk_errors(place: Path) -> Iterator[None]:
     Raises:
         StoreFull: No space, quota or file size is left.
         StoreReadOnly: The place cannot be written, or this user may not use it.
+        Overloaded: Too many files are open.
         Fault: The disk failed.
     """
     try:
@@ -39,12 +41,12 @@ def disk_errors(place: Path) -> Iterator[None]:
 
 
 def is_disk_error(error: OSError) -> bool:
-    """Return whether an error comes from a full, unwritable or failing disk."""
-    return error.errno in (*_FULL, *_DENIED, errno.EROFS, errno.EIO)
+    """Return whether an error comes from a disk, or from too many open files; not from a bug."""
+    return error.errno in (*_FULL, *_DENIED, *_TOO_MANY, errno.EROFS, errno.EIO)
 
 
 def disk_error(error: OSError, place: Path) -> Fault:
-    """Return what a disk error means: a `StoreFull`, `StoreReadOnly` or `Fault`."""
+    """Return what a disk error means: a `StoreFull`, `StoreReadOnly`, `Overloaded` or `Fault`."""
     reason = error.strerror
     if error.errno in _FULL:
         return StoreFull(
@@ -60,7 +62,38 @@ def disk_error(error: OSError, place: Path) -> Fault:
             f"This user cannot use {error.filename or place} ({reason}).",
             "Give this user the right to read and write there, or run as its owner.",
         )
+    if error.errno in _TOO_MANY:
+        return Overloaded(
+            f"{error.filename or place} cannot be opened ({reason}).",
+            "Raise the limit of open files (`ulimit -n`), or do less at once.",
+        )
     return Fault(f"The disk under {place} failed ({reason}).", "Check the disk and run it again.")
+
+
+def known_error(error: BaseException, otherwise: Fault) -> ClewlineError:
+    """Return what an unexpected error means: ours as it is, the disk's, or else `otherwise`."""
+    if isinstance(error, ClewlineError):
+        return error
+    if isinstance(error, OSError) and is_disk_error(error):
+        return disk_error(error, Path(error.filename or os.curdir))
+    return otherwise
+
+
+def open_error(path: Path) -> OSError:
+    """
+    Return why a file that was just tried cannot be opened: for SQLite, which does not say it.
+
+    Asks without opening the file: closing it would drop the locks of this process.
+    """
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return OSError(error.errno, error.strerror, str(path))
+    code = errno.EACCES
+    with suppress(OSError):
+        if os.statvfs(path if path.exists() else path.parent).f_flag & os.ST_RDONLY:
+            code = errno.EROFS
+    return OSError(code, os.strerror(code), str(path))
 
 
 def write_all(file: int, data: bytes | bytearray | memoryview) -> None:

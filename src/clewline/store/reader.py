@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from clewline.errors import Conflict, Fault, NotFound, StoreFull, StoreNewer, StoreReadOnly
+from clewline.store.disk import disk_error, open_error
 from clewline.store.rows import R, UnreadableRecord, decode, table
 
 FILE = "catalog.db"
@@ -261,6 +262,8 @@ def translated(error: sqlite3.Error, path: Path) -> Exception:
             f"The disk under {path} is full; nothing of this write was recorded.",
             "Free some space and run it again.",
         )
+    if code == sqlite3.SQLITE_CANTOPEN and path.parent.is_dir():
+        return disk_error(open_error(path), path)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StoreReadOnly(
             f"The catalog {path} cannot be written: {error}.",

@@ -65,7 +65,9 @@ class Store:
             StoreReadOnly: It is to be written and cannot be, or is older and cannot be upgraded.
         """
         path = root / FILE
-        if not path.is_file():
+        with disk_errors(path):
+            is_there = path.is_file()
+        if not is_there:
             raise NotFound(
                 f"There is no store at {root}.",
                 "`clewline init` makes a project, or completes a clone.",

@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from support import PATIENCE_S, process
+from support import PATIENCE_S, forbidden, no_more_files, process
 
-from clewline.errors import ClewlineError, Conflict, Fault, Overloaded, StoreFull
+from clewline.errors import ClewlineError, Conflict, Fault, Overloaded, StoreFull, StoreReadOnly
 from clewline.serve.idempotency.claim_thread import body_digest
 from clewline.serve.idempotency.idempotency import Idempotency
 from clewline.serve.idempotency.key_claims import KeyClaims
@@ -337,3 +337,20 @@ def test_the_oldest_keys_are_forgotten_first_and_files_of_dead_processes_are_rem
     (tmp_path / "claims" / "1-dead.alive").touch()
     KeyClaims(tmp_path / "claims").close()
     assert not list((tmp_path / "claims").glob("*.alive"))
+
+
+@pytest.mark.parametrize("is_limit", [True, False])
+@in_loop
+async def test_claims_that_are_not_opened_are_reported_as_what_the_system_says(
+    servers: Callable[[], Server], tmp_path: Path, is_limit: bool
+) -> None:
+    server = servers()
+    with no_more_files() if is_limit else forbidden(tmp_path):
+        refused = await asyncio.wait_for(server.ask(), PATIENCE_S)
+    assert isinstance(refused, Overloaded if is_limit else StoreReadOnly)
+    assert ("Too many open files" if is_limit else "ermission denied") in str(refused)
+    answered = server.ask()
+    await asyncio.wait_for(server.came.get(), PATIENCE_S)
+    server.begun[0](server.log())
+    assert isinstance(await answered, PredictResponse)
+    server.close()

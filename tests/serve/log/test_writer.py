@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import PATIENCE_S, start_process, tmpfs
+from support import PATIENCE_S, forbidden, no_more_files, start_process, tmpfs
 
-from clewline.errors import Fault, IntegrityError, NotFound, StoreFull, StoreReadOnly
+from clewline.errors import Fault, IntegrityError, NotFound, Overloaded, StoreFull, StoreReadOnly
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest, key_hash
 from clewline.serve.log.reader import (
     find_prediction,
@@ -419,3 +419,26 @@ def test_a_read_only_log_is_refused_when_it_is_opened(read_only_disk: Path) -> N
         LogWriter(read_only_disk)
     with pytest.raises(StoreReadOnly):
         LogWriter(read_only_disk / "log")
+
+
+@pytest.mark.parametrize("is_limit", [True, False])
+def test_a_segment_that_is_not_opened_is_reported_as_what_the_system_says(
+    tmp_path: Path, frame: MakeFrame, is_limit: bool
+) -> None:
+    folder = tmp_path / "log"
+    kind, says = (Overloaded, "Too many") if is_limit else (StoreReadOnly, "ermission denied")
+    with LogWriter(folder) as first:  # what is imported late is there then
+        assert write(first, frame(1)) is None
+        known = frame(1)
+        assert write(first, known) is None
+    log = LogWriter(folder)
+    with no_more_files() if is_limit else forbidden(tmp_path):
+        with pytest.raises(kind, match=says):
+            log.write_now(frame(1))
+        assert isinstance(write(log, frame(1)), kind)
+        with pytest.raises(kind, match=says):
+            LogWriter(folder)
+        with pytest.raises(kind, match=says):
+            find_prediction(folder, texts(known)[0])
+    assert write(log, frame(1)) is None
+    log.close()

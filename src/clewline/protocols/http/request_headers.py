@@ -32,6 +32,7 @@ from clewline.errors import (
 from clewline.protocols.http.request import HttpLimits, HttpRequest
 from clewline.serve.formats.body_format import JSON
 from clewline.serve.request.predict_request import PredictRequest
+from clewline.store.disk import known_error
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +122,10 @@ def run_on_thread(
             then(done.result())
         except ClewlineError as error:
             then(error)
-        except Exception:  # of the work, or of what follows it: the caller is told in any case
+        except Exception as error:  # of the work or what follows it: the caller is told in any case
             logger.exception("a part of a request failed")
-            then(Fault("The server failed on this request.", "Its log has the reason."))
+            fault = Fault("The server failed on this request.", "Its log has the reason.")
+            then(known_error(error, fault))
 
     asyncio.get_running_loop().run_in_executor(threads, work).add_done_callback(finish)
 

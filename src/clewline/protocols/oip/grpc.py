@@ -38,6 +38,7 @@ from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.predict import predict
 from clewline.serve.request.predict_request import PredictRequest
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
+from clewline.store.disk import known_error
 
 logger = logging.getLogger(__name__)
 
@@ -215,9 +216,10 @@ class OipGrpcServer:
             except asyncio.CancelledError:
                 self._note(call, GONE)
                 raise
-            except Exception:
+            except Exception as error:
                 logger.exception("%s failed", name)
-                failure = Fault("The server failed on this call.", "Its log has the reason.")
+                fault = Fault("The server failed on this call.", "Its log has the reason.")
+                failure = known_error(error, fault)
             else:
                 self._note(call, 200, len(answer))
                 return answer

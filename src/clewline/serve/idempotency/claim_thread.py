@@ -23,7 +23,7 @@ from clewline.serve.log import reader as log_reader
 from clewline.serve.log.frame import ID_BYTES, LoggedBatch
 from clewline.serve.log.reader import LogLocation
 from clewline.serve.request.predict_request import PredictResponse
-from clewline.store.disk import disk_error
+from clewline.store.disk import disk_error, known_error, open_error
 
 logger = logging.getLogger(__name__)
 
@@ -185,10 +185,11 @@ class ClaimThread:
             return error
         except Exception as error:  # its segment was removed, or the disk fails
             logger.exception("the first response to an idempotency key could not be read")
-            return Fault(
+            fault = Fault(
                 f"The first response could not be read: {type(error).__name__}.",
                 "The server's log has the reason. A new key gets a new response.",
             )
+            return known_error(error, fault)
 
     def _explain(self, error: Exception) -> ClewlineError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind
@@ -196,6 +197,8 @@ class ClaimThread:
             return Overloaded("Another process holds the idempotency keys.", "Try again in 1 s.")
         if code in _ERRNO:
             error = OSError(_ERRNO[code], str(error))
+        elif code == sqlite3.SQLITE_CANTOPEN:
+            error = open_error(self._folder)
         if isinstance(error, OSError):
             return disk_error(error, self._folder)
         return Fault(

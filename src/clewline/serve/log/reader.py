@@ -46,6 +46,7 @@ from clewline.serve.log.windowed_file import (
     WALK_BYTES,
     open_windowed,
 )
+from clewline.store.disk import disk_errors
 from clewline.store.ids import id_bytes, id_text
 
 ATTEMPTS = 5
@@ -129,7 +130,7 @@ def find_prediction(log: Path, identifier: str | bytes) -> LoggedPrediction | No
         IntegrityError: It was logged, and its frame is damaged.
     """
     raw = id_bytes(identifier) if isinstance(identifier, str) else identifier
-    return _try_again(lambda: _find(log, raw))
+    return _try_again(log, lambda: _find(log, raw))
 
 
 def get_prediction(log: Path, identifier: str) -> LoggedPrediction:
@@ -169,7 +170,7 @@ def latest_predictions(
             that an endpoint with few predictions does not make us read all others.
     """
     bound = id_bytes(before) if before else b"\xff" * 16
-    return _try_again(lambda: _page(log, bound, limit, endpoint, look_at))
+    return _try_again(log, lambda: _page(log, bound, limit, endpoint, look_at))
 
 
 def read_batch(location: LogLocation) -> LoggedBatch:
@@ -179,7 +180,7 @@ def read_batch(location: LogLocation) -> LoggedBatch:
     Raises:
         IntegrityError: It is damaged.
     """
-    with open_windowed(location.segment) as frames:
+    with disk_errors(location.segment), open_windowed(location.segment) as frames:
         span = find_frame(frames, location.offset)
         if span is None:
             raise _damaged(location.segment, location.offset)
@@ -200,15 +201,16 @@ def logged_keys(log: Path, since_s: float) -> dict[bytes, LogLocation]:
     """
     found: dict[bytes, LogLocation] = {}
     oldest = int(since_s * 1000) // HOUR_MS
-    for hour in sorted(hour for hour in hours(log) if hour >= oldest - 1):
-        for segment in segments(log, hour):
-            if segment.index is not None and not segment.keys.exists():
-                continue
-            ids = read_if_there(segment.ids)
-            with open_windowed(segment.frames) as frames:
-                keys = read_keys(segment, ids, frames)
-            for mark, offset, position in ENTRY.iter_unpack(keys):
-                found.setdefault(mark, LogLocation(segment.frames, offset, position))
+    with disk_errors(log):
+        for hour in sorted(hour for hour in hours(log) if hour >= oldest - 1):
+            for segment in segments(log, hour):
+                if segment.index is not None and not segment.keys.exists():
+                    continue
+                ids = read_if_there(segment.ids)
+                with open_windowed(segment.frames) as frames:
+                    keys = read_keys(segment, ids, frames)
+                for mark, offset, position in ENTRY.iter_unpack(keys):
+                    found.setdefault(mark, LogLocation(segment.frames, offset, position))
     return found
 
 
@@ -368,12 +370,13 @@ def _entries_before(segment: Segment, bound: bytes) -> list[IndexEntry] | None:
         return [index[place] for place in range(last - 1, max(-1, last - 1 - ENTRIES_READ), -1)]
 
 
-def _try_again(look: Callable[[], T]) -> T:
-    """Look again if a writer has renamed a file meanwhile."""
-    for _ in range(ATTEMPTS - 1):
-        with suppress(FileNotFoundError):
-            return look()
-    return look()
+def _try_again(log: Path, look: Callable[[], T]) -> T:
+    """Look again if a writer has renamed a file meanwhile; raises what `disk_errors` does."""
+    with disk_errors(log):
+        for _ in range(ATTEMPTS - 1):
+            with suppress(FileNotFoundError):
+                return look()
+        return look()
 
 
 def _damaged(segment: Path, offset: int, identifier: str | None = None) -> IntegrityError:

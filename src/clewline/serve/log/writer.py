@@ -46,7 +46,7 @@ from clewline.errors import Fault
 from clewline.serve.log.frame import COUNTS, HEADER, ID_BYTES, MAGIC, LoggedBatch
 from clewline.serve.log.segment import HOUR_MS, Segment, hour_folder, id_entries, key_entries
 from clewline.serve.log.segment_index import close_orphans, close_segment
-from clewline.store.disk import disk_error, sync_folder
+from clewline.store.disk import disk_error, open_error, sync_folder
 
 Durability = Literal["process", "fsync"]
 Done = Callable[[BaseException | None], None]
@@ -81,6 +81,7 @@ class LogWriter:
     Raises:
         StoreReadOnly: The folder cannot be written.
         StoreFull: The disk is full.
+        Overloaded: Too many files are open.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class LogWriter:
         try:
             log.mkdir(0o700, parents=True, exist_ok=True)
             if not os.access(log, os.W_OK | os.X_OK):
-                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+                raise open_error(log)
             self._closed_files += close_orphans(log)
         except OSError as error:
             raise disk_error(error, log) from error
