@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -18,9 +19,11 @@ from clewline.explain.counterfactuals import CounterfactualExplanation
 from clewline.explain.explain_prediction import explain_prediction
 from clewline.explain.explained_row import ExplainedRow
 from clewline.explain.logged_rows import LoggedRows
+from clewline.model.families.python_class.spec import PackagedFile, PythonSpec, with_spec
 from clewline.model.package import PackageMetadata
 from clewline.model.register import convert_model
 from clewline.model.registry import Registry
+from clewline.model.runtime.frames import ColumnLayout, TableLayout
 from clewline.project import Project
 from clewline.serve import revision as revisions
 from clewline.serve.endpoint_file import parse_endpoint
@@ -28,6 +31,8 @@ from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedRequest
 from clewline.serve.log.writer import LogWriter
 from clewline.serve.model_cache.loaded_models import SharedModels
+from clewline.signature.field import Field, Output, Signature
+from clewline.store.digest import digest_bytes
 from clewline.store.ids import id_text
 from clewline.store.store import Store
 
@@ -66,18 +71,48 @@ def serve_two_rows(
         Registry(project, store).add(dict(contents.files), about)
         spec = parse_endpoint(f"endpoint: e\n{graph}\n".encode(), Path("endpoints/e.yaml"))
         revisions.apply(project, store, spec)
-        revision = revisions.require_live(store.catalog, "e")
-    live = LoadedRevision.load(revision, SharedModels(project))
-    fields = {field.name for field in live.signature.fields}
+        fields = {field.name for field in contents.signature.fields}
     rows = [
         {**{name: row[name] for name in row if name in fields}, **(extra or {})} for row in ROWS
     ]
+    return project, answer_rows(project, "e", rows)
+
+
+def answer_rows(project: Project, endpoint: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Answer rows by the live revision of an endpoint, log them, and return their ids."""
+    with Store.open(project.store_root) as store:
+        revision = revisions.require_live(store.catalog, endpoint)
+    live = LoadedRevision.load(revision, SharedModels(project))
     body = msgspec.json.encode({"rows": rows})
     with closing(live), LogWriter(project.log) as log:
         answered = live.answer(live.json_reader.read(body).rows, [None] * len(rows))
         frame = live.frame(answered, [LoggedRequest("json", body, len(rows), None)])
         assert log.write_now(frame)
-    return project, [id_text(frame.ids[at : at + 16]) for at in range(0, len(frame.ids), 16)]
+    return [id_text(frame.ids[at : at + 16]) for at in range(0, len(frame.ids), 16)]
+
+
+def add_python_model(project: Project, name: str, source: str) -> None:
+    """Register a Python model that answers a number for the number `x`."""
+    part = PackagedFile("code.model.py", digest_bytes(source.encode()))
+    layout = TableLayout("polars", {"x": ColumnLayout("Float64")})
+    spec = PythonSpec(
+        module="model.py", name="Model", arguments={}, frame="rows", layout=layout,
+        code={"model.py": part},
+    )  # fmt: skip
+    signature = Signature(
+        fields=(Field(name="x", kind="number"),), output=Output(name="y", task="regression")
+    )
+    files = {
+        **with_spec(spec, {part.file: source.encode()}),
+        "signature.json": msgspec.json.encode(signature),
+        "background.json": b'[{"x": 0.5}]',
+        "equality.json": b"{}",
+    }
+    about = PackageMetadata(
+        name=name, number=0, runtime="python_class", task="regression", target="y", created=0.0
+    )
+    with Store.open(project.store_root) as store:
+        Registry(project, store).add(files, about)
 
 
 def prepared(model: object) -> object:

@@ -128,6 +128,16 @@ def test_a_prediction_is_read_back_with_its_line(client):
     assert logged.line
 
 
+def test_a_prediction_is_explained(client):
+    id = client.predict("income", {"age": 39, "hours": 40.5, "job": "nurse"})[0].id
+    found = client.explain(id, "counterfactuals", count=1, keep=["job"])
+    assert found["prediction"] == id
+    assert found["terms"]["keep"] == ["job"]
+    assert client.explain(id)["kind"] == "attributions"
+    with pytest.raises(InvalidInput, match="budget"):
+        client.explain(id, "attributions", budgt=3)
+
+
 def test_endpoints_are_described(client):
     (listed,) = client.endpoints()
     assert (listed.endpoint, listed.ready, listed.revision) == ("income", True, "income#1")

@@ -18,22 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import psutil
 import pytest
+from explained import add_python_model
 from support import PATIENCE_S, start_process, tmpfs, wait_for
 
 from clewline.errors import Conflict
-from clewline.model.families.python_class.spec import PackagedFile, PythonSpec, with_spec
-from clewline.model.package import PackageMetadata
-from clewline.model.registry import Registry
-from clewline.model.runtime.frames import ColumnLayout, TableLayout
 from clewline.protocols.http import listener
 from clewline.serve import revision
 from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.log import reader as log_reader
-from clewline.signature.field import Field, Output, Signature
-from clewline.store.digest import digest_bytes
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
@@ -186,30 +180,6 @@ def apply(loans: Loans, name: str, text: str) -> None:
     (loans.project.endpoints / f"{name}.yaml").write_text(text)
     with Store.open(loans.project.store_root) as store:
         revision.apply(loans.project, store, read_endpoint(loans.project, name))
-
-
-def add_python_model(loans: Loans, name: str, source: str) -> None:
-    """Register a Python model that answers a number for the number `x`."""
-    part = PackagedFile("code.model.py", digest_bytes(source.encode()))
-    layout = TableLayout("polars", {"x": ColumnLayout("Float64")})
-    spec = PythonSpec(
-        module="model.py", name="Model", arguments={}, frame="rows", layout=layout,
-        code={"model.py": part},
-    )  # fmt: skip
-    signature = Signature(
-        fields=(Field(name="x", kind="number"),), output=Output(name="y", task="regression")
-    )
-    files = {
-        **with_spec(spec, {part.file: source.encode()}),
-        "signature.json": msgspec.json.encode(signature),
-        "background.json": b'[{"x": 0.5}]',
-        "equality.json": b"{}",
-    }
-    about = PackageMetadata(
-        name=name, number=0, runtime="python_class", task="regression", target="y", created=0.0
-    )
-    with Store.open(loans.project.store_root) as store:
-        Registry(loans.project, store).add(files, about)
 
 
 def is_alive(pid: int) -> bool:
@@ -541,7 +511,7 @@ def test_the_supervisor_imports_neither_models_nor_the_catalog() -> None:
 def test_isolated_models_that_hang_stall_nobody_else(
     serve: Callable[..., Server], project: Path, loans: Loans
 ) -> None:
-    add_python_model(loans, "apart", APART)
+    add_python_model(loans.project, "apart", APART)
     names = [f"apart{at}" for at in range((os.cpu_count() or 1) + 4)]  # more than compute threads
     text = "endpoint: NAME\ntimeout_ms: 5000\ngraph: {model: apart@1, isolate: true}\n"
     for name in names:
@@ -583,7 +553,7 @@ def test_isolated_models_that_hang_stall_nobody_else(
 def test_nothing_of_an_isolated_model_outlives_a_killed_worker(
     serve: Callable[..., Server], project: Path, loans: Loans
 ) -> None:
-    add_python_model(loans, "apart", APART)
+    add_python_model(loans.project, "apart", APART)
     apply(loans, "apart", "endpoint: apart\ngraph: {model: apart@1, isolate: true}\n")
     server = serve(project)
     _, answer = server.ask("POST", "/v1/endpoints/apart/predict", {"x": 2})

@@ -50,6 +50,10 @@ class ServeFlags:
         Record OpenTelemetry spans (see OTEL_*).
     connections
         Maximum number of open connections per worker.
+    explain_timeout
+        Maximum number of seconds that one explanation takes.
+    explain_memory
+        Memory of the process that explains, such as 2GiB.
     """
 
     port: int = 8470
@@ -64,6 +68,8 @@ class ServeFlags:
     access_log: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     otel: bool = False
     connections: int = 16_384
+    explain_timeout: float = 60.0
+    explain_memory: str = "2GiB"
 
 
 Flags = Annotated[ServeFlags | None, Parameter()]
@@ -80,17 +86,22 @@ def serve(*names: str, flags: Flags = None) -> None:
     """
     from clewline.serve.access import parse_address
     from clewline.workers import server_log
-    from clewline.workers.messages import ServerOptions
+    from clewline.workers.messages import ExplainLimits, ServerOptions
     from clewline.workers.supervisor import Supervisor
 
     flags = flags or ServeFlags()
     _check(flags)
     settings = asdict(flags) | {"host": str(parse_address(flags.host))}
     memory = settings.pop("model_memory")
+    limits = ExplainLimits(
+        seconds=settings.pop("explain_timeout"),
+        memory_bytes=parse_size(settings.pop("explain_memory")),
+    )
     options = ServerOptions(
         project=str(projects.find().root),
         names=list(names) or None,
         model_bytes=None if memory is None else parse_size(memory),
+        explain=limits,
         **settings,
     )
     server_log.configure_logging()
@@ -110,6 +121,8 @@ def _check(flags: ServeFlags) -> None:
         "--workers": (flags.workers, 1, WORKERS),
         "--connections": (flags.connections, 1, None),
     }
+    if not flags.explain_timeout > 0:
+        raise UsageError(f"--explain-timeout must be above 0 (got {flags.explain_timeout:g}).")
     for name, (value, least, most) in limits.items():
         if value < least or (most is not None and value > most):
             allowed = f"at least {least}" if most is None or value < least else f"at most {most}"

@@ -115,6 +115,27 @@ class ApiCalls:
         """Read a prediction."""
         return self._get(f"/v1/predictions/{_segment(id)}", PredictionRecord)
 
+    def explain(
+        self,
+        id: str,
+        kind: str | None,
+        options: dict[str, Any],
+        fresh: bool,
+        timeout_ms: float | None,
+    ) -> CallSteps[dict[str, Any]]:
+        """Explain a prediction."""
+        headers = {"content-type": "application/json"}
+        if timeout_ms is not None:
+            headers["timeout-ms"] = f"{timeout_ms:.15g}"
+        request = ApiRequest(
+            "POST",
+            f"/v1/predictions/{_segment(id)}/explain",
+            msgspec.json.encode({"kind": kind, "options": options, "fresh": fresh}),
+            headers,
+            has_deadline=timeout_ms is not None,
+        )
+        return _decoded((yield from self._send(request)), dict[str, Any])
+
     def endpoints(self) -> CallSteps[list[EndpointInfo]]:
         """List the endpoints."""
         found = yield from self._get("/v1/endpoints", dict[str, list[EndpointInfo]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
@@ -56,6 +56,18 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     async def prediction(self, id: str) -> PredictionRecord:
         """Read a prediction from the log, as `Client.prediction`."""
         return await self._run(self._calls.prediction(id))
+
+    async def explain(
+        self,
+        id: str,
+        kind: str | None = None,
+        *,
+        fresh: bool = False,
+        timeout_ms: float | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Explain a logged prediction, as `Client.explain`."""
+        return await self._run(self._calls.explain(id, kind, options, fresh, timeout_ms))
 
     async def endpoints(self) -> list[EndpointInfo]:
         """List the endpoints of the server."""

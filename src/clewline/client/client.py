@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
@@ -98,6 +98,34 @@ class Client(Connection[httpx.Client]):
     def prediction(self, id: str) -> PredictionRecord:
         """Read a prediction from the log, with its lineage."""
         return self._run(self._calls.prediction(id))
+
+    def explain(
+        self,
+        id: str,
+        kind: str | None = None,
+        *,
+        fresh: bool = False,
+        timeout_ms: float | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """
+        Explain a logged prediction under the version that answered it.
+
+        Args:
+            id: Of the prediction.
+            kind: Of explanation, such as `attributions`; the server chooses if it is None.
+            fresh: Compute it, even if it is stored.
+            timeout_ms: Milliseconds that the server may take before it answers
+                `DeadlineExceeded`; it goes on, and whoever asks later gets what it has found.
+            options: Of the kind, such as `keep=["age"]` of `counterfactuals`.
+
+        Raises:
+            NotFound: There is no such prediction.
+            InvalidInput: There is no such option, or it does not fit the model.
+            NotSupported: There is no such kind, or it cannot explain this prediction.
+            Overloaded: Too many explanations are wanted at once.
+        """
+        return self._run(self._calls.explain(id, kind, options, fresh, timeout_ms))
 
     def endpoints(self) -> list[EndpointInfo]:
         """List the endpoints of the server."""

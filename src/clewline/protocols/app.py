@@ -10,12 +10,15 @@ without access does not learn which names exist.
 from __future__ import annotations
 
 import ipaddress
+import socket
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from urllib.parse import unquote_to_bytes
 
 from clewline.errors import ClewlineError, NotFound
+from clewline.explain.requests import ExplanationRequests
+from clewline.protocols.http.access import check_token
 from clewline.protocols.http.access_log import AccessLog
 from clewline.protocols.http.error_responses import coded_response, error_response, refusal_response
 from clewline.protocols.http.health import ServerHealth
@@ -37,6 +40,7 @@ def make_app(
     endpoints: EndpointServer,
     token_checker: TokenChecker,
     *,
+    asking: socket.socket | None = None,
     log: AccessLog | None = None,
     behind_proxy: bool = False,
     is_loopback: bool = True,
@@ -47,15 +51,19 @@ def make_app(
     Args:
         endpoints: Answers the requests to predict.
         token_checker: Checks the caller's access.
+        asking: The end of the channel on which the explaining process is asked; None: there is
+            no such process.
         log: Gets a line for each request.
         behind_proxy: Whether to trust the last address in X-Forwarded-For.
         is_loopback: Whether the server is bound to loopback.
     """
     health = ServerHealth()
+    if asking is not None:
+        health.explanations = ExplanationRequests(asking, endpoints.under_way)
     rest = RestRoutes(endpoints, health, (oip.DOCUMENTED, mlflow.DOCUMENTED))
     protocols: tuple[RouteFinder, ...] = (
         rest,
-        oip.OipRestRoutes(endpoints, rest.ready),
+        oip.OipRestRoutes(endpoints, rest.ready, token_checker, health.explanations),
         mlflow.MlflowRoutes(endpoints, rest.ready),
     )
     hosts = HostCheck(endpoints.project.allowed_hosts, is_loopback=is_loopback)
@@ -173,9 +181,7 @@ class HttpApp:
 
     def _check_access(self, request: HttpRequest, route: HttpRoute) -> None:
         if route.role is not None:
-            header = request.headers.get(b"authorization")
-            presented = None if header is None else header.decode("latin-1")
-            request.identity = self.token_checker.check(presented, request.peer_address, route.role)
+            request.identity = check_token(self.token_checker, request, route.role)
 
     def _refusal_by_head(self, request: HttpRequest, *, is_whole: bool) -> HttpResponse | None:
         """Return why a request is refused by its head; `is_whole`: for more than missing access."""

@@ -6,6 +6,17 @@ from pathlib import Path
 
 import msgspec
 
+LIMIT_STATUS = 3
+"""Exit status of an explaining process whose explanation took too much time or memory."""
+
+
+class ExplainLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one explanation may take, and how long the explaining process waits for the next."""
+
+    seconds: float = 60.0  # time in which it waits for a CPU does not count
+    memory_bytes: int = 2 << 30
+    idle_s: float = 60.0
+
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a server; every worker gets the same."""
@@ -25,6 +36,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     model_bytes: int | None = None  # memory for loaded models, of each worker
     connections: int = 16_384  # open connections of each worker
     drain_s: float = 30.0  # how long a stopping worker goes on to answer
+    explain: ExplainLimits = ExplainLimits()
 
     @property
     def certificate_files(self) -> tuple[Path, Path] | None:
@@ -71,11 +83,24 @@ class WorkerOrders(msgspec.Struct, frozen=True, kw_only=True):
     forbidden: list[ForbidRevision]
     # Descriptors that it has inherited.
     listen: int
+    asking: int  # of the channel to the explaining process
     table: int
     metrics: list[int]
     bells: list[int]
     status: int
     dump: int  # of the file to which its stacks are written if it crashes
+
+
+class ExplainingOrders(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the explaining process needs to start."""
+
+    project: str  # its folder
+    limits: ExplainLimits
+    generation: int
+    # Descriptors that it has inherited.
+    taking: int  # of the channel
+    metrics: int
+    lifeline: int
 
 
 class ReadyEndpoint(msgspec.Struct, frozen=True):

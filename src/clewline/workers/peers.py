@@ -9,6 +9,7 @@ from collections.abc import Callable
 from clewline.protocols.http.health import Readiness
 from clewline.serve.metrics.metric_families import MetricFamily, MetricSample, merge_families
 from clewline.serve.metrics.shared_metrics import MetricsSnapshot, SharedMetrics
+from clewline.workers.explaining_metrics import before_any_process
 from clewline.workers.work_monitor import WorkMonitor
 from clewline.workers.worker_table import WorkerState
 
@@ -87,7 +88,8 @@ class Peers:
                 asyncio.get_running_loop().call_later(POLL_S, wait)
             else:
                 counts = self._worker_counts()
-                then(lambda: [*merge_families([*self._shared.all(), [exits()]]), *counts])
+                unseen = [[exits()], before_any_process()]
+                then(lambda: [*merge_families([*self._shared.all(), *unseen]), *counts])
 
         for number in missing():
             self._shared.ring(number)

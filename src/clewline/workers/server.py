@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import os
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +29,8 @@ from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker, parse_address, tokens_required
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.metrics.metric_families import MetricFamily
+from clewline.serve.metrics.shared_metrics import SharedMetrics
+from clewline.workers.explaining_process import ExplainingProcess
 from clewline.workers.messages import ServerOptions
 from clewline.workers.peers import Peers
 from clewline.workers.worker_table import WorkerState
@@ -44,6 +48,8 @@ LAST_WORDS_S = 2.0
 """How long before the end of draining all waiting callers learn that the server stops."""
 CLOSE_S = 1.0
 """How long closing may take when something hangs."""
+LOOK_S = 0.1
+"""Time between two looks at the explaining process of a server without a supervisor."""
 BEAT_S = 0.25
 """Time between two heartbeats of a worker's loop."""
 
@@ -75,8 +81,34 @@ async def serve(
     # Taken before anything is loaded, so that a conflict shows at once.
     with listening_socket(host, port) as listening:
         options = msgspec.structs.replace(options, port=listening.getsockname()[1])
-        server = PredictionServer(endpoints, options, limits)
-        await server.run(listening.dup(), lambda: ready(endpoints, options.url), stop)
+        async with _explaining_process(options) as process:
+            server = PredictionServer(endpoints, options, process.channel.asking, limits)
+            server.explaining = process.metrics
+            await server.run(listening.dup(), lambda: ready(endpoints, options.url), stop)
+
+
+@asynccontextmanager
+async def _explaining_process(options: ServerOptions) -> AsyncIterator[ExplainingProcess]:
+    """Look after an explaining process, from the loop of this process."""
+    shared = SharedMetrics.create(1)
+    generations = count(1)
+    process = ExplainingProcess(
+        options.project, options.explain, shared, 0, lambda: next(generations)
+    )
+
+    async def look_after() -> None:
+        while True:
+            process.look_after(time.monotonic())
+            await asyncio.sleep(LOOK_S)
+
+    looking = asyncio.create_task(look_after())
+    try:
+        yield process
+    finally:
+        looking.cancel()
+        await asyncio.to_thread(process.close)
+        for file in (*shared.files, *shared.bells):
+            os.close(file)
 
 
 class PredictionServer:
@@ -86,6 +118,7 @@ class PredictionServer:
     Args:
         endpoints: Answers the requests; opened and closed by `run`.
         options: The settings of the server.
+        asking: The end of the channel on which the explaining process is asked.
         limits: Limits for callers.
         peers: The other workers, if there is a supervisor.
     """
@@ -94,12 +127,15 @@ class PredictionServer:
         self,
         endpoints: EndpointServer,
         options: ServerOptions,
+        asking: socket.socket,
         limits: HttpLimits | None = None,
         peers: Peers | None = None,
     ) -> None:
         self.endpoints = endpoints
         self.options = options
         self.hands_over = False  # whether another process goes on with the same socket
+        self.explaining: Callable[[], list[list[MetricFamily]]] = list  # metrics, if it is ours
+        self._asking = asking
         self.left_behind = False  # whether something hangs, so that its threads do not end
         self._limits = limits or HttpLimits(
             connections=options.connections, drain_s=options.drain_s
@@ -186,11 +222,12 @@ class PredictionServer:
         app = make_app(
             self.endpoints,
             token_checker,
+            asking=self._asking,
             log=log,
             behind_proxy=options.behind_proxy,
             is_loopback=parse_address(options.host).is_loopback,
         )
-        app.health.peers = self._peers
+        app.health.peers, app.health.explaining = self._peers, self.explaining
         if options.otel:
             try:
                 from clewline.protocols.tracing import RequestTracing

@@ -16,15 +16,15 @@ INFORMATIVE = ("clewline.protocols", "clewline.serve", "clewline.workers")
 """Loggers of which INFO is shown too: swaps, certificates."""
 
 
-def configure_logging(worker: int | None = None) -> None:
+def configure_logging(process: str = "") -> None:
     """
     Write messages to stderr.
 
     Args:
-        worker: The seat of this worker, if there are several.
+        process: Which one of several it is: `worker 1`, `explaining`.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(_UtcFormatter("" if worker is None else f" [worker {worker}]"))
+    handler.setFormatter(_UtcFormatter(f" [{process}]" if process else ""))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in INFORMATIVE:
         logging.getLogger(name).setLevel(logging.INFO)
@@ -37,5 +37,5 @@ class _UtcFormatter(logging.Formatter):
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
-    def __init__(self, worker: str) -> None:
-        super().__init__(f"%(asctime)s %(levelname)s{worker} %(name)s: %(message)s")
+    def __init__(self, process: str) -> None:
+        super().__init__(f"%(asctime)s %(levelname)s{process} %(name)s: %(message)s")

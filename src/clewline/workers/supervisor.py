@@ -31,6 +31,7 @@ from clewline import errors
 from clewline.errors import ClewlineError, Fault, Overloaded
 from clewline.protocols.http.listener import listening_sockets, reserve_port
 from clewline.serve.metrics.shared_metrics import SharedMetrics
+from clewline.workers.explaining_process import ExplainingProcess
 from clewline.workers.messages import (
     ForbidRevision,
     ServerOptions,
@@ -135,9 +136,16 @@ class Supervisor:
         self._announced = False
         self._first_ready: WorkerReady | None = None
         self._table, self._table_file = WorkerTable.create(options.workers)
-        self._metrics = SharedMetrics.create(2 * options.workers)
+        self._metrics = SharedMetrics.create(2 * options.workers + 1)
         self._seats: list[_Seat] = []
         self._generation = 0
+        self._explaining = ExplainingProcess(
+            options.project,
+            options.explain,
+            self._metrics,
+            2 * options.workers,
+            self._next_generation,
+        )
         self._crashes: dict[tuple[str, int], list[float]] = {}
         self._forbidden: list[ForbidRevision] = []
         self._rolling: list[_Seat] = []  # seats whose worker is still to be replaced
@@ -168,6 +176,7 @@ class Supervisor:
                 worker.process.kill()
                 worker.process.wait()
                 worker.close()
+            self._explaining.close()
             for seat in self._seats:
                 seat.port.close()
             for each in (*(s.listening for s in self._seats), self._waker, self._wakes):
@@ -180,7 +189,8 @@ class Supervisor:
     def _turn(self) -> None:
         """Wait for an event, then look after every worker."""
         statuses = [each.status for each in self._workers() if each.unread is not None]
-        readable, _, _ = select.select([*statuses, self._wakes.fileno()], [], [], TICK_S)
+        waited = [*statuses, *self._explaining.waits_on(self._ticked_at), self._wakes.fileno()]
+        readable, _, _ = select.select(waited, [], [], TICK_S)
         if self._wakes.fileno() in readable:
             self._handle_signals(self._wakes.recv(4096))
         now = time.monotonic()
@@ -194,6 +204,7 @@ class Supervisor:
             self._look_after(seat, now)
             if not self._stopping:
                 seat.port.answer(seat.failure, now)
+        self._explaining.look_after(now)
         self._roll()
         ready = all(seat.worker and seat.worker.ready_at is not None for seat in self._seats)
         if not self._announced and ready and self._first_ready is not None:
@@ -226,8 +237,7 @@ class Supervisor:
         number = seat.number
         if seat.worker is not None and seat.worker.number == number:
             number += len(self._seats)
-        self._generation += 1
-        self._table.slot(number).clear(self._generation)
+        self._table.slot(number).clear(self._next_generation())
         with ExitStack() as opened:  # closed again if no process can be started
 
             def take(*files: int) -> tuple[int, ...]:
@@ -245,6 +255,7 @@ class Supervisor:
                 slot=number,
                 forbidden=self._forbidden,
                 listen=seat.listening.fileno(),
+                asking=self._explaining.channel.asking.fileno(),
                 table=self._table_file,
                 metrics=list(self._metrics.files),
                 bells=list(self._metrics.bells),
@@ -252,7 +263,8 @@ class Supervisor:
                 dump=dump,
             )
             os.write(written, msgspec.json.encode(orders))
-            handed = [written, control_end, status_end, dump, orders.listen, orders.table]
+            handed = [written, control_end, status_end, dump]
+            handed += [orders.listen, orders.asking, orders.table]
             # -P: a module in the current folder, which is a user's, must not be imported.
             words = [sys.executable, "-P", "-m", "clewline.workers.worker"]
             process = subprocess.Popen(
@@ -265,6 +277,10 @@ class Supervisor:
             os.close(file)
         worker = _Worker(process, self._table.slot(number), number, control, status, dump)
         seat.retiring, seat.worker = seat.worker, worker
+
+    def _next_generation(self) -> int:
+        self._generation += 1
+        return self._generation
 
     def _read_status(self, worker: _Worker) -> None:
         data = os.read(worker.status, 1 << 16)

@@ -61,7 +61,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all processes
         signal.signal(number, signal.SIG_IGN)
     workers = orders.options.workers
-    server_log.configure_logging(orders.slot % workers if workers > 1 else None)
+    server_log.configure_logging(f"worker {orders.slot % workers}" if workers > 1 else "")
     sys.setswitchinterval(SWITCH_S)
     try:
         uvloop.run(Worker(orders, control, status).run())
@@ -107,7 +107,10 @@ class Worker:
         limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
         self._endpoints = EndpointServer(project, options.names, **limits)
         self._endpoints.work_observer = self._monitor
-        server = self._server = PredictionServer(self._endpoints, options, peers=self._peers)
+        asking = socket.socket(fileno=self._orders.asking)
+        server = self._server = PredictionServer(
+            self._endpoints, options, asking, peers=self._peers
+        )
         self._beat(loop, server)
         bell = self._orders.bells[self._orders.slot]
         loop.add_reader(bell, self._peers.answer_bell)

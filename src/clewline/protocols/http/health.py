@@ -14,6 +14,7 @@ from clewline.errors import NotFound, Overloaded
 from clewline.serve.metrics.metric_families import MetricFamily
 
 if TYPE_CHECKING:
+    from clewline.explain.requests import ExplanationRequests
     from clewline.protocols.http.access_log import AccessLog
     from clewline.protocols.http.tls import Certificate
     from clewline.serve.served_endpoint import ServedEndpoint
@@ -65,6 +66,8 @@ class ServerHealth:
         self.statuses: Counter[tuple[str, int]] = Counter()  # (route, status) → requests
         self.refused: Counter[str] = Counter()  # code of the error → callers without access
         self.peers: PeerWorkers | None = None  # all workers, if there is a supervisor
+        self.explanations: ExplanationRequests | None = None
+        self.explaining: Callable[[], list[list[MetricFamily]]] = list  # without a supervisor
         self.access_log: AccessLog | None = None
         self.certificate: Certificate | None = None
         self.connections: Callable[[], int] = int  # number of open connections

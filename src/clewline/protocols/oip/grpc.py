@@ -32,7 +32,7 @@ from clewline.protocols.http.request_headers import checked_key
 from clewline.protocols.oip import grpc_messages, infer_response, model_metadata
 from clewline.protocols.oip.body_format import OIP_BINARY
 from clewline.protocols.oip.grpc_messages import SERVICE, read_message, write_message
-from clewline.protocols.oip.rest import LARGE_BYTES
+from clewline.protocols.oip.inference import LARGE_BYTES
 from clewline.serve.access import Need, TokenChecker
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.predict import predict

@@ -60,6 +60,7 @@ HELP = {
     "clewline_shadow_rows_total": "Rows sent to a shadow, by outcome.",
     "clewline_shadow_difference": "Difference between a shadow's answer and the one sent.",
     "clewline_shadow_seconds": "Time of a shadow for up to 64 rows.",
+    "clewline_explain_requests_waiting": "Requests to explain that wait for their reply.",
     "clewline_http_requests_total": "Requests and gRPC calls by route and HTTP status.",
     "clewline_connections": "Open connections.",
     "clewline_replays_total": "Requests whose idempotency key had an answer already.",
@@ -184,6 +185,8 @@ def _add_server(add: Add, endpoints: EndpointServer, health: ServerHealth) -> No
     for (route, status), count in health.statuses.items():
         add("clewline_http_requests_total", count, route=route, code=str(status))
     add("clewline_connections", health.connections())
+    waiting = health.explanations
+    add("clewline_explain_requests_waiting", 0 if waiting is None else waiting.waiting)
     add("clewline_replays_total", endpoints.idempotency.replays)
     for code in {**dict.fromkeys(REFUSALS), **health.refused}:
         add("clewline_refused_callers_total", health.refused[code], reason=code)

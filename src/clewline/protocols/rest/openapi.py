@@ -50,15 +50,17 @@ REFUSALS = {
     "422": "Rows do not fit the signature; every bad row and field is named.",
     "429": "Too many wrong tokens came from this address.",
     "500": "A node of the endpoint raised, or a file of the server is damaged.",
+    "501": "There is no such kind of explanation, or it cannot explain this prediction.",
     "503": "The queue is full; Retry-After says when to try again.",
     "504": "The time that the caller allowed is over.",
     "507": "The disk is full; nothing is answered that cannot be logged.",
 }
 ACCESS = ("401", "403", "421", "429")
 """Statuses that every route may answer."""
-PREDICT = tuple(REFUSALS)
+PREDICT = tuple(status for status in REFUSALS if status != "501")
 
 _MOVE = ("404", "500", "503", "507")
+_EXPLAIN = ("400", "404", "413", "422", "500", "501", "503", "504", "507")
 _ROUTES = (
     ("endpoints", "get", "/v1/endpoints", "List the endpoints.", ()),
     ("endpoints", "get", "/v1/endpoints/{name}", "Show one endpoint.", ("404",)),
@@ -67,6 +69,7 @@ _ROUTES = (
     ("endpoints", "post", "/v1/endpoints/{name}/unload", "Stop an endpoint's answers.", _MOVE),
     ("predictions", "get", "/v1/predictions", "List predictions.", ("400", "404", "500")),
     ("predictions", "get", "/v1/predictions/{id}", "Show one and its lineage.", ("404", "500")),
+    ("predictions", "post", "/v1/predictions/{id}/explain", "Explain one.", _EXPLAIN),
     ("health", "get", "/health/live", "Return 200 while the process lives.", ()),
     ("health", "get", "/health/ready", "Return 200 if every endpoint answers.", ("503",)),
     ("health", "get", "/metrics", "Return the metrics for Prometheus.", ("500",)),
@@ -111,6 +114,9 @@ def document(endpoints: Iterable[ServedEndpoint], groups: Sequence[RouteGroup] =
         responses = {"200": {"description": summary, "content": content}, **_refused(statuses)}
         paths[path] = {method: _operation(tag, summary, path, responses)}
     paths["/v1/predictions"]["get"]["parameters"] += _PAGE
+    explain = paths["/v1/predictions/{id}/explain"]["post"]
+    explain["parameters"].append(_TIMEOUT)
+    explain["requestBody"] = {"content": {"application/json": {"schema": _EXPLAIN_BODY}}}
     for group in groups:
         for route in group.routes:
             responses = {"200": {"description": route.summary}, "default": OTHER_ERROR}
@@ -328,6 +334,23 @@ _PAGE = [
     ),
     _parameter("query", "before", "Only predictions older than this id.", **_UUID),
 ]
+_EXPLAIN_BODY = _object(
+    {},
+    {
+        "kind": {"type": "string", "examples": ["anchors"]},
+        "options": {"type": "object", "description": "Options of the kind."},
+        "fresh": {"type": "boolean", "description": "Whether to compute it though it is stored."},
+    },
+    additionalProperties=False,
+)
+_TIMEOUT = _parameter(
+    "header",
+    "Timeout-Ms",
+    "How long the caller waits.",
+    type="number",
+    exclusiveMinimum=0,
+    maximum=86_400_000,
+)
 _HEADERS = [
     _parameter(
         "header",
@@ -337,13 +360,6 @@ _HEADERS = [
         minLength=1,
         maxLength=255,
     ),
-    _parameter(
-        "header",
-        "Timeout-Ms",
-        "How long the caller waits.",
-        type="number",
-        exclusiveMinimum=0,
-        maximum=86_400_000,
-    ),
+    _TIMEOUT,
     _parameter("query", "entities", "The column of a table with the entities.", type="string"),
 ]

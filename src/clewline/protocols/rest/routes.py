@@ -23,12 +23,17 @@ from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.http.request_headers import run_on_thread
 from clewline.protocols.http.route import POST, READ, HttpRoute, RouteGroup
 from clewline.protocols.rest import metrics
+from clewline.protocols.rest.explanations import handle_explain
 from clewline.protocols.rest.openapi import OpenApiDocuments
 from clewline.protocols.rest.predict import admit, handle_predict
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import HELD_S, EndpointServer
 from clewline.serve.log import reader as log_reader
-from clewline.serve.metrics.metric_families import MetricFamily, exposition_text
+from clewline.serve.metrics.metric_families import (
+    MetricFamily,
+    exposition_text,
+    merge_families,
+)
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 from clewline.signature.field_rules import printable_text
 from clewline.signature.json_rows import NameSuggestions
@@ -75,9 +80,8 @@ class RestRoutes:
         name, _, verb = rest.partition("/")
         if not path.startswith(b"/v1/") or not name:
             return None
-        if root == "predictions" and not verb:
-            read = partial(self._read_prediction, name)
-            return HttpRoute("prediction", "review", READ, read, keep=False)
+        if root == "predictions":
+            return self._prediction_route(name, verb)
         if root != "endpoints" or verb not in ("", "predict", "load", "unload", "openapi.json"):
             return None
         endpoint = self.endpoints.get(name)
@@ -89,6 +93,15 @@ class RestRoutes:
         if verb:
             return HttpRoute(verb, "operate", POST, partial(self._load_or_unload, endpoint, verb))
         return _read_route("endpoint", "any", partial(self._show, endpoint))
+
+    def _prediction_route(self, identifier: str, verb: str) -> HttpRoute | None:
+        if not verb:
+            read = partial(self._read_prediction, identifier)
+            return HttpRoute("prediction", "review", READ, read, keep=False)
+        if verb == "explain":
+            explain = partial(handle_explain, self._health.explanations, identifier)
+            return HttpRoute("explain", "review", POST, explain, keep=False)
+        return None
 
     def _load_or_unload(self, endpoint: ServedEndpoint, verb: str, request: HttpRequest) -> None:
         change = self.endpoints.load if verb == "load" else self.endpoints.unload
@@ -166,7 +179,7 @@ class RestRoutes:
 
         own = metrics.collect(self.endpoints, self._health)
         if self._health.peers is None:
-            write(lambda: own)
+            write(lambda: merge_families([own, *self._health.explaining()]))
         else:
             self._health.peers.gather(own, write)
 
