@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from clewline import project as projects
+from clewline.cli.neighbours_text import show_neighbours
 from clewline.cli.output import emit, print_lines
 from clewline.formatting import format_count
 
@@ -52,6 +53,7 @@ def show(found: Explanation) -> None:
     shown: dict[str, Callable[[Any], None]] = {
         "attributions": show_attributions,
         "counterfactuals": show_counterfactuals,
+        "neighbours": show_neighbours,
     }
     shown.get(found.kind, show_fields)(found)
 

@@ -32,7 +32,7 @@ BIN_ROWS = 200
 
 LEAST_BINS = 5
 POINTS = 20
-"""Values of a partial dependence, and levels of a field, the most frequent ones."""
+"""Quantiles of a partial dependence, and levels of a field, the most frequent ones."""
 
 RESAMPLES = 200
 
@@ -168,8 +168,11 @@ def partial_dependence(
     if column.is_numeric:
         distinct, first, counts = np.unique(values, return_index=True, return_counts=True)
         if len(distinct) > POINTS:
-            quantiles = np.quantile(values, np.linspace(0, 1, POINTS), method="lower")
-            chosen = np.searchsorted(distinct, np.unique(quantiles))
+            # Quantiles of the rows, and of the distinct values where most rows have one value.
+            shares = np.linspace(0, 1, POINTS)
+            quantiles = np.quantile(values, shares, method="lower")
+            spread = np.quantile(distinct, shares[::4], method="lower")
+            chosen = np.searchsorted(distinct, np.unique([*quantiles, *spread]))
             first, counts = first[chosen], np.add.reduceat(counts, chosen)
     else:
         codes = level_codes(column)[known]

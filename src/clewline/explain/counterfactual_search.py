@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.explain.leaf_boxes import FieldBoxes, LeafBoxes
+from clewline.explain.row_distances import RowDistances
 from clewline.model.runtime.outputs import Outputs, take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
@@ -91,8 +92,7 @@ class CounterfactualSearch:
         """
         Find rows near one row that have a wanted answer; no two change the same set of fields.
 
-        The distance of a number is in units of its median absolute deviation among the
-        background rows; another level, or null in place of a value, counts as 1.
+        Distances are those of `RowDistances`.
 
         Args:
             row: One checked row.
@@ -175,23 +175,10 @@ class _Change:
         self._tensors = [place[each.name] for each in signature.tensors]
         self._kept = np.array([each.name in limits.keep for each in signature.fields])
         self._limits = limits
-        with np.errstate(all="ignore"):
-            spread = np.abs(background.numbers - _median(background.numbers))
-            scale = _median(spread)
-            mean = np.nanmean(np.where(np.isnan(spread).all(axis=0), 1.0, spread), axis=0)
-        scale = np.where(scale > 0, scale, mean)
-        self._scale = np.where(scale > 0, scale, 1.0)
+        self._metric = RowDistances(background, signature)
 
     def distances(self, rows: Columns) -> NDArray[np.float64]:
-        found = np.zeros((len(rows), len(self._signature.fields)))
-        apart = np.abs(rows.numbers - self._row.numbers) / self._scale
-        nulls = np.isnan(rows.numbers) != np.isnan(self._row.numbers)
-        found[:, self._numbers] = np.where(nulls, 1.0, np.nan_to_num(apart))
-        found[:, self._texts] = rows.texts != self._row.texts
-        for at, each in zip(self._tensors, self._signature.tensors, strict=True):
-            same = rows.tensors[each.name] == self._row.tensors[each.name]
-            found[:, at] = ~same.reshape(len(rows), -1).all(axis=1)
-        return found
+        return self._metric.between(rows, self._row)
 
     def allowed(self, rows: Columns, distances: NDArray[np.float64]) -> NDArray[np.bool_]:
         changed = distances > 0
@@ -245,12 +232,6 @@ def _shortest(value: float, was: float) -> float:
         if abs(found - value) <= 0.01 * abs(value - was) and (found >= value) == (value > was):
             return found
     return value
-
-
-def _median(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.where(np.isnan(values).all(axis=0), 0.0, values)
-    found: NDArray[np.float64] = np.nanmedian(known, axis=0)
-    return found
 
 
 def _nearest_points(
