@@ -128,13 +128,13 @@ def fitted(model: object, train: pl.DataFrame) -> object:
 
 
 def attribute(project: Project, prediction: str, **options: object) -> AttributionExplanation:
-    found = explain_prediction(project, prediction, "attributions", options)
+    found = explain_prediction(project, prediction, "attributions", options).explanation
     assert isinstance(found, AttributionExplanation)
     return found
 
 
 def find_changes(project: Project, prediction: str, **options: object) -> CounterfactualExplanation:
-    found = explain_prediction(project, prediction, "counterfactuals", options)
+    found = explain_prediction(project, prediction, "counterfactuals", options).explanation
     assert isinstance(found, CounterfactualExplanation)
     return found
 

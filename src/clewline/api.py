@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 from clewline.errors import NotFound
 from clewline.project import Project, find
 from clewline.store import Store
-from clewline.store.records import Artifact, LiveRevision, ModelVersion, Revision, Run, StepRun
+from clewline.store.records import (
+    Artifact,
+    ExplanationRecord,
+    LiveRevision,
+    ModelVersion,
+    Revision,
+    Run,
+    StepRun,
+)
 from clewline.store.ref import find_revision, find_version
 
 if TYPE_CHECKING:
@@ -198,9 +206,9 @@ class PredictionReader:
         Args:
             prediction: Its id.
             kind: `attributions` (how much each field moved the answer), `counterfactuals` (small
-                changes that alter it) or a kind that a plug-in offers; by default the one that
-                suits the model best.
-            fresh: Compute it, even if it is stored.
+                changes that alter it) or a kind that a plug-in offers; by default the endpoint's
+                own, else the one that suits the model best.
+            fresh: Compute it, even if the answer to the same question is stored.
             options: Of the kind, such as `budget=5000`, or `to="<=50K", keep=["age"]`.
 
         Raises:
@@ -209,10 +217,22 @@ class PredictionReader:
             IntegrityError: The log or a package was changed.
             NotSupported: There is no such kind, or it cannot explain this prediction.
             ModelFailed: The model raised on a changed row.
+            ExplanationDiffers: With `fresh`, it is not the stored one.
 
         Example:
             `store.predictions.explain(id, "counterfactuals", to="<=50K", keep=["age", "sex"])`
         """
         from clewline.explain.explain_prediction import explain_prediction
 
-        return explain_prediction(self._project, prediction, kind, options, fresh=fresh)
+        return explain_prediction(self._project, prediction, kind, options, fresh=fresh).explanation
+
+    def explanations(self, prediction: str) -> builtins.list[ExplanationRecord]:
+        """
+        List the stored explanations of a prediction, the oldest first.
+
+        Raises:
+            NotFound: The text is no prediction id.
+        """
+        from clewline.explain.explain_prediction import stored_explanations
+
+        return stored_explanations(self._project, prediction)

@@ -7,6 +7,7 @@ command line, REST, an endpoint's YAML and Python, has them read here.
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -37,6 +38,12 @@ def explainer_of(kind: str) -> Any:
             did_you_mean(kind, known, f"The kinds are {format_list(known)}."),
         )
     return load_entry_point(GROUP, kind)()
+
+
+def maker_of(kind: str) -> str:
+    """Return the distribution that offers a kind, with its version."""
+    found = next(iter(importlib.metadata.entry_points(group=GROUP, name=kind))).dist
+    return f"{found.name} {found.version}" if found is not None else kind
 
 
 def kinds() -> tuple[str, ...]:

@@ -61,6 +61,7 @@ NOT_SEALED = {
     "CacheEntry": "the step cache; only a run that a person starts reads it",
     "ChainEntry": "the chain itself: it seals itself, which the tests of the chain show",
     "RouterState": "learned by servers without the private key; it chooses among sealed arms",
+    "ExplanationRecord": "made again from what is sealed; its digest tells a change from that",
     "Edge": "history, as Run",
     "ArtifactUse": "history, as Run",
     "SeenFile": "history, as Run",

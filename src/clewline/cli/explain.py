@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from clewline import project as projects
 from clewline.cli.neighbours_text import show_neighbours
-from clewline.cli.output import emit, print_lines
-from clewline.formatting import format_count
+from clewline.cli.output import Mode, emit, print_lines, print_message
+from clewline.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from clewline.explain.attributions import AttributionExplanation
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clewline.explain.explained_row import Explanation
 
 SHOWN = 10  # fields
+SLOW_S = 3.0  # that the model took before a person is told
 
 
 def explain(
@@ -39,13 +40,39 @@ def explain(
     kind
         What to show: attributions, counterfactuals or an installed kind. Default: what suits best.
     fresh
-        Compute it again, even if it is stored.
+        Compute it, and compare it with the stored one.
     options
         Set an option of the kind, such as --budget 5000, or --to LABEL --keep age,sex.
     """
     from clewline.explain.explain_prediction import explain_prediction
 
-    emit(explain_prediction(projects.find(), prediction, kind, options, fresh=fresh), show)
+    found = explain_prediction(
+        projects.find(), prediction, kind, options, fresh=fresh, watch=SlowModelNote()
+    )
+    if found.note:
+        print_message(found.note)
+    emit(found.explanation, show)
+    if not Mode.json and found.is_kept:
+        print_lines([f"Explanation {found.explanation.id}."])
+
+
+class SlowModelNote:
+    """Says once that a model is slow, so that a person can stop it or ask for less."""
+
+    def __init__(self) -> None:
+        self._rows, self._seconds, self._is_said = 0, 0.0, False
+
+    def __call__(self, rows: int, seconds: float) -> None:
+        self._rows += rows
+        self._seconds += seconds
+        if self._is_said or self._seconds < SLOW_S:
+            return
+        self._is_said = True
+        each = format_duration(self._seconds / self._rows)
+        print_message(
+            f"The model takes {each} a row, so this may take long. Ctrl-C stops it; a smaller "
+            "--budget asks it about fewer rows."
+        )
 
 
 def show(found: Explanation) -> None:

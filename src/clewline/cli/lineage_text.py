@@ -19,7 +19,7 @@ from clewline.formatting import (
     short_digest,
 )
 from clewline.store.lineage import LineageNode
-from clewline.store.records import Artifact, ModelVersion, Revision, Run, StepRun
+from clewline.store.records import Artifact, ExplanationRecord, ModelVersion, Revision, Run, StepRun
 
 if TYPE_CHECKING:
     from clewline.serve.log.frame import RouteChoice
@@ -50,8 +50,10 @@ def node_text(node: LineageNode, *, forward: bool = False, full: bool = False) -
     """
     record, facts = node.record, node.facts
     match node.kind:
+        case "explanation":
+            return _explanation(record, facts)
         case "prediction":
-            return _prediction(record, full)
+            return _prediction(record, facts, full)
         case "revision":
             return NodeText(node.ref, _revision(record, facts, forward))
         case "model":
@@ -120,7 +122,17 @@ def graph_parts(tree: dict[str, Any]) -> list[str]:
     return own + [part for value in below for part in graph_parts(value)]
 
 
-def _prediction(record: PredictionDetails, full: bool) -> NodeText:
+def _explanation(record: ExplanationRecord, facts: Facts) -> NodeText:
+    texts = [("id", record.id), ("options", format_values(record.options) or "none")]
+    texts.append(("of", f"{record.model} in {record.revision}"))
+    took = f"in {format_duration(record.seconds)}"
+    texts.append(("made", f"{format_time(record.created)} by {record.made_by}, {took}"))
+    if (missing := facts.get("missing")) is not None:
+        texts.append(("prediction", f"{record.prediction}: {missing}"))
+    return NodeText(f"{record.kind}, {record.status}", texts)
+
+
+def _prediction(record: PredictionDetails, facts: Facts, full: bool) -> NodeText:
     answer, row = msgspec.json.decode(record.answer), msgspec.json.decode(record.input)
     texts = [("row", format_values(row, len(row) if full else FIELDS_SHOWN))]
     if shares := answer.get("probabilities"):
@@ -134,6 +146,10 @@ def _prediction(record: PredictionDetails, full: bool) -> NodeText:
     place = "alone" if is_alone else f"row {record.batch_row + 1} of {record.batch_rows}"
     texts.append(("batch", f"{place}, {path_text(record.path)}"))
     texts += [("shadow", shadow_text(*each)) for each in record.shadows.items()]
+    texts += [
+        ("explained", f"{each.kind}, {each.status}, {format_time(each.created)}: {each.id}")
+        for each in facts.get("explanations", ())
+    ]
     return NodeText(answer_text(answer), texts)
 
 
@@ -164,7 +180,12 @@ def _revision(revision: Revision, facts: Facts, forward: bool) -> FactTexts:
         texts.append(("accepted", format_list(limits)))
     if forward:
         texts.append(("answers", f"`clewline predictions list --endpoint {revision.endpoint}`"))
-    return texts
+    return texts + _explained(facts)
+
+
+def _explained(facts: Facts) -> FactTexts:
+    count = facts.get("explanations")
+    return [("explained", format_count(count, "explanation"))] if count else []
 
 
 def limits_text(accepted: dict[str, Any]) -> str:
@@ -189,7 +210,7 @@ def _model(version: ModelVersion, facts: Facts) -> FactTexts:
     ]
     if tables:
         texts.append(("tables", ", ".join(tables)))
-    return texts
+    return texts + _explained(facts)
 
 
 def _equality(record: dict[str, Any]) -> str:

@@ -15,8 +15,8 @@ from clewline.cli.output import console, emit
 from clewline.formatting import format_count
 from clewline.store import lineage
 from clewline.store.lineage import LineageNode
-from clewline.store.reader import FILE, CatalogReader
 from clewline.store.ref import resolve
+from clewline.store.store import Store
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -28,6 +28,7 @@ GUIDE = 4  # columns of a tree's guide
 NARROWEST = 30  # columns of text; deeper in, the terminal folds
 
 _COLOURS = {
+    "explanation": "bold magenta",
     "prediction": "bold magenta",
     "revision": "bold blue",
     "model": "bold green",
@@ -46,7 +47,8 @@ def why(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False) -
     Parameters
     ----------
     ref
-        Prediction, run, step, version (income@3), revision (income#12), digest, name or path.
+        Prediction, explanation, run, step, version (income@3), revision (income#12), digest,
+        name or path.
     full
         Show every step, not only runs, code and data.
     """
@@ -60,7 +62,8 @@ def impact(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False
     Parameters
     ----------
     ref
-        Prediction, run, step, version (income@3), revision (income#12), digest, name or path.
+        Prediction, explanation, run, step, version (income@3), revision (income#12), digest,
+        name or path.
     full
         Show every step and every run.
     """
@@ -69,15 +72,20 @@ def impact(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False
 
 def _follow(ref: str, *, forward: bool, full: bool) -> None:
     here = project.find()
+    catalog = Store.open(here.store_root, write=False).catalog.reader
     if _PREDICTION.fullmatch(ref):
-        from clewline.serve.prediction_lineage import prediction_node, why_prediction
+        from clewline.serve.prediction_lineage import impact_prediction, why_prediction
 
-        node = prediction_node(here, ref) if forward else why_prediction(here, ref, full=full)
+        node = impact_prediction(here, ref) if forward else why_prediction(here, ref, full=full)
     else:
-        catalog = CatalogReader(here.store_root / FILE)
         found = resolve(catalog, ref, prefer="model" if forward else "endpoint")
-        follow = lineage.impact if forward else lineage.why
-        node = follow(catalog, found, full=full)
+        if found.kind == "explanation" and not forward:
+            from clewline.serve.prediction_lineage import why_explanation
+
+            node = why_explanation(here, found.id, full=full)
+        else:
+            follow = lineage.impact if forward else lineage.why
+            node = follow(catalog, found, full=full)
     emit(node, lambda node: show(node, forward=forward, full=full))
 
 

@@ -18,6 +18,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     It holds no time, so that the same question gives the same bytes.
     """
 
+    id: str | None = None  # of its record; None if it has none
     kind: str
     prediction: str | None  # its id; None if a row was explained that no log has
     model: str  # income@3

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from clewline.errors import IntegrityError, NotFound
 from clewline.project import Project
 from clewline.serve.log.frame import RouteChoice
 from clewline.serve.log.reader import LoggedPrediction, find_prediction, get_prediction
@@ -14,6 +15,7 @@ from clewline.store import lineage
 from clewline.store.ids import id_time_s
 from clewline.store.lineage import LineageNode
 from clewline.store.reader import FILE, CatalogReader
+from clewline.store.records import ExplanationRecord
 from clewline.store.ref import RecordRef
 
 
@@ -39,6 +41,36 @@ class PredictionDetails(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     shadows: dict[str, dict[str, Any]] = {}  # name → what it answered beside
 
 
+class ExplanationSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored explanation of a prediction, without what it says."""
+
+    id: str
+    kind: str
+    status: str
+    created: float
+
+
+def why_explanation(project: Project, explanation: str, *, full: bool = False) -> LineageNode:
+    """
+    Follow an explanation back: the prediction that it explains, and what made that.
+
+    Args:
+        project: Holds the log and the catalog.
+        explanation: Its id.
+        full: Show every step run.
+
+    Raises:
+        NotFound: There is no such explanation.
+    """
+    with closing(CatalogReader(project.store_root / FILE)) as reader:
+        node = lineage.why(reader, RecordRef("explanation", explanation), full=full)
+    try:
+        node.children = [why_prediction(project, node.record.prediction, full=full)]
+    except (NotFound, IntegrityError) as error:  # the explanation outlives its prediction
+        node.facts["missing"] = error.message
+    return node
+
+
 def why_prediction(project: Project, prediction: str, *, full: bool = False) -> LineageNode:
     """
     Follow a prediction back: answer, revision, model version, run, code, data.
@@ -59,6 +91,22 @@ def why_prediction(project: Project, prediction: str, *, full: bool = False) -> 
     return node
 
 
+def impact_prediction(project: Project, prediction: str) -> LineageNode:
+    """
+    Follow a prediction forward, to its explanations.
+
+    Raises:
+        NotFound, IntegrityError: As `why_prediction`.
+    """
+    node = prediction_node(project, prediction)
+    with closing(CatalogReader(project.store_root / FILE)) as reader:
+        node.children = [
+            lineage.impact(reader, RecordRef("explanation", each.id))
+            for each in node.facts.pop("explanations", ())
+        ]
+    return node
+
+
 def prediction_node(project: Project, prediction: str) -> LineageNode:
     """
     Read the node of a prediction, without what it leads to.
@@ -67,7 +115,15 @@ def prediction_node(project: Project, prediction: str) -> LineageNode:
         NotFound, IntegrityError: As `why_prediction`.
     """
     record = read_prediction(project, prediction)
-    return LineageNode(kind="prediction", ref=record.id, record=record)
+    with closing(CatalogReader(project.store_root / FILE)) as reader:
+        stored = reader.find(ExplanationRecord, prediction=record.id, order="created", limit=None)
+    node = LineageNode(kind="prediction", ref=record.id, record=record)
+    if stored:
+        node.facts["explanations"] = [
+            ExplanationSummary(id=each.id, kind=each.kind, status=each.status, created=each.created)
+            for each in stored
+        ]
+    return node
 
 
 def read_prediction(project: Project, prediction: str) -> PredictionDetails:

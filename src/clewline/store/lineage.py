@@ -30,6 +30,7 @@ from clewline.store.records import (
     Alias,
     Artifact,
     ArtifactUse,
+    ExplanationRecord,
     LiveRevision,
     ModelVersion,
     Revision,
@@ -40,7 +41,9 @@ from clewline.store.records import (
 from clewline.store.ref import RecordRef, find_revision, find_version
 from clewline.store.rows import R
 
-NodeKind = Literal["prediction", "revision", "model", "run", "step", "code", "data", "artifact"]
+NodeKind = Literal[
+    "explanation", "prediction", "revision", "model", "run", "step", "code", "data", "artifact"
+]
 """A `data` node is an artifact that began a lineage: a file, a folder, or made without inputs."""
 
 RUNS_SHOWN = 20
@@ -51,13 +54,14 @@ class LineageNode(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
     One thing of a lineage, and what it leads to.
 
-    `facts` holds what the record does not say. Of a revision: `live` (the revision that answers
-    now) and `live_since`. Of a model: `aliases`, and `train` and `test` as digest and rows. Of a
-    run: `steps`, `cached_steps` and `same_metrics` (as its version). Of a step: `repeated`, where
-    it stands elsewhere with its children. Of code: `snapshot`, `commit`, `changed` (files that
-    differ from the commit), `functions`, `runs` and `first_run`. Of data and artifacts: `paths`
-    from which runs read it, `made_by`, `taken_by` (how many steps) and `read` (how a path led to
-    it).
+    `facts` holds what the record does not say. Of an explanation: `missing`, why its prediction
+    cannot be read. Of a prediction: `explanations`. Of a revision: `live` (the revision that
+    answers now) and `live_since`. Of a model: `aliases`, and `train` and `test` as digest and
+    rows. Of revision and model, forward: `explanations` (how many). Of a run: `steps`,
+    `cached_steps` and `same_metrics` (as its version). Of a step: `repeated`, where it stands
+    elsewhere with its children. Of code: `snapshot`, `commit`, `changed` (files that differ from
+    the commit), `functions`, `runs` and `first_run`. Of data and artifacts: `paths` from which
+    runs read it, `made_by`, `taken_by` (how many steps) and `read` (how a path led to it).
     """
 
     kind: NodeKind
@@ -141,6 +145,16 @@ class _Nodes:
         cached = self.reader.count(StepRun, run=run.id, status="cached")
         facts = {"steps": self.reader.count(StepRun, run=run.id), "cached_steps": cached}
         return LineageNode(kind="run", ref=run.id, record=run, facts=facts)
+
+    def explanation(self, explanation: str) -> LineageNode:
+        """Its prediction stands in the log, which `serve.prediction_lineage` reads."""
+        record = self.record(ExplanationRecord, explanation)
+        return LineageNode(kind="explanation", ref=record.id, record=record)
+
+    def count_explanations(self, node: LineageNode, **of: Any) -> LineageNode:
+        if count := self.reader.count(ExplanationRecord, **of):
+            node.facts["explanations"] = count
+        return node
 
     def step_node(self, step: str) -> LineageNode:
         return LineageNode(kind="step", ref=step, record=self.record(StepRun, step))
@@ -318,10 +332,12 @@ class _Forward(_Nodes):
 
     def revision(self, ref: str) -> LineageNode:
         # Its answers are rows of the log, too many to be nodes.
-        return self.revision_node(find_revision(self.reader, ref))
+        node = self.revision_node(find_revision(self.reader, ref))
+        return self.count_explanations(node, revision=node.ref)
 
     def model(self, ref: str) -> LineageNode:
         node = self.model_node(find_version(self.reader, ref))
+        self.count_explanations(node, model=node.ref)
         for name in targets(self.reader, f"{MODEL}{ref}"):
             if name.startswith(REVISION):
                 node.children.append(self.revision(name.removeprefix(REVISION)))

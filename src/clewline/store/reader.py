@@ -20,7 +20,7 @@ from clewline.store.disk import disk_error, open_error
 from clewline.store.rows import R, UnreadableRecord, decode, table
 
 FILE = "catalog.db"
-VERSIONS = ("0001",)
+VERSIONS = ("0001", "0002")
 """Every version of the schema, oldest first; the last is ours."""
 
 BUSY_S = 600.0

@@ -251,6 +251,31 @@ class RouterState(Record, frozen=True, kw_only=True):
     created: float
 
 
+class ExplanationRecord(Record, frozen=True, kw_only=True):
+    """
+    An explanation of a prediction. Never changes.
+
+    Its id is a digest of the question, so that whoever is second finds it there.
+    """
+
+    INDEXES = (("prediction",), ("model",), ("revision",), ("created",))
+    ON_CONFLICT = "ignore"
+
+    id: str
+    prediction: str
+    kind: str  # attributions, counterfactuals, …
+    options: dict[str, Any] = {}  # every option of the kind
+    model: str  # income@3
+    package: str  # its digest
+    revision: str  # income#12
+    status: str  # such as exact or found
+    content: Digest  # of the body
+    body: dict[str, Any]  # the explanation, without any time
+    made_by: str  # clewline 1.0: the distribution of the explainer
+    created: float
+    seconds: float  # that it took
+
+
 class Edge(Record, frozen=True, kw_only=True):
     """`source` took part in making `target`; both are nodes as `store.edges` writes them."""
 

@@ -7,7 +7,8 @@ References: the texts by which people name records, and the records that they me
     income           the live revision of an endpoint, or the newest version of a model
     4f9a2c81d0be     a run
     4f9a2c81d0be/03  a step run
-    9f0c62d1e2ab     a digest of an artifact, a blob, a code snapshot or a package
+    9f0c62d1e2ab     a digest of an artifact, a blob, a code snapshot or a package, or the id of
+                     an explanation
     data/adult.csv   a file or folder that a run has read
 
 Any unique beginning of an id (4 characters) or a digest (8 characters) is enough.
@@ -29,6 +30,7 @@ from clewline.store.records import (
     Alias,
     Artifact,
     Edge,
+    ExplanationRecord,
     LiveRevision,
     ModelVersion,
     Revision,
@@ -38,7 +40,7 @@ from clewline.store.records import (
 )
 from clewline.store.rows import R
 
-RefKind = Literal["run", "step", "artifact", "code", "model", "revision"]
+RefKind = Literal["run", "step", "artifact", "code", "model", "revision", "explanation"]
 
 RUN_CHARACTERS = 4
 DIGEST_CHARACTERS = 8
@@ -341,6 +343,8 @@ def _digest(records: RecordSource, text: str) -> RecordRef | None:
             found[code] = RecordRef("code", code)
     for version in records.find(ModelVersion, prefix={"package": text}, limit=5):
         found[version.ref] = RecordRef("model", version.ref)
+    for explanation in records.find(ExplanationRecord, prefix={"id": text}, limit=5):
+        found[explanation.id] = RecordRef("explanation", explanation.id)
     _require_one(text, sorted(found), "digests")
     return next(iter(found.values()), None)
 
