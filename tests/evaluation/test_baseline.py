@@ -12,11 +12,10 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from clewline.evaluation.baseline import (
     FittedRule,
     Objective,
-    RuleColumn,
     cross_fit_rule,
     learn_rule,
-    read_columns,
 )
+from clewline.evaluation.columns import EvaluatedColumn, read_columns
 
 LABELS = ("no", "yes")
 
@@ -41,7 +40,9 @@ def test_a_threshold_lies_in_the_middle_between_two_values() -> None:
 def test_null_gets_the_answer_of_else() -> None:
     fitted = learned(table(age=[None] * 60 + [9.0] * 60 + [1.0] * 80))
     assert fitted.describe(LABELS) == "age <= 5 → yes, else no"
-    answers, shares = fitted.predict({"age": RuleColumn("age", np.array([np.nan, 1.0, 9.0]))}, 3)
+    answers, shares = fitted.predict(
+        {"age": EvaluatedColumn("age", np.array([np.nan, 1.0, 9.0]))}, 3
+    )
     assert answers.tolist() == [0, 1, 0]
     assert shares[1].tolist() == [1 / 82, 81 / 82]
 

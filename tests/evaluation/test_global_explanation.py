@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from clewline.errors import InvalidInput
-from clewline.evaluation.baseline import read_columns
+from clewline.evaluation.columns import read_columns
 from clewline.evaluation.evaluate import evaluate
 from clewline.evaluation.field_effects import FieldEffect
 from clewline.evaluation.field_groups import associations, group_fields

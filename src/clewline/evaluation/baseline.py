@@ -13,7 +13,6 @@ Source:
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,8 +21,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from clewline.evaluation.columns import EvaluatedColumn, EvaluatedColumns, level_name
 from clewline.evaluation.metrics import Floats, Integers, Interval
-from clewline.signature import dataframes, timestamps
+from clewline.signature import timestamps
 
 FOLDS = 5
 LEARNED_ROWS = 100_000
@@ -43,49 +43,6 @@ class Baseline(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class RuleColumn:
-    """A column that a rule may ask about."""
-
-    name: str
-    values: NDArray[Any]  # shape (n,): float64, null NaN; or str and bool objects, null None
-    is_datetime: bool = False  # then in microseconds since the epoch, UTC
-
-    @property
-    def is_numeric(self) -> bool:
-        """Whether the values are numbers or date-times."""
-        return self.values.dtype != object
-
-    def take(self, rows: Integers) -> RuleColumn:
-        """Return some of the rows."""
-        return RuleColumn(self.name, self.values[rows], self.is_datetime)
-
-
-RuleColumns = dict[str, RuleColumn]
-
-
-def read_columns(frame: Any, *, target: str) -> RuleColumns:
-    """Read every column of numbers, date-times, strings or booleans except the target."""
-    table = dataframes.open_table(frame)
-    found: RuleColumns = {}
-    for name in table.columns:
-        series = table[name]
-        if name == target:
-            continue
-        if series.dtype.is_integer() or series.dtype.is_float():
-            found[name] = RuleColumn(name, dataframes.column_floats(series))
-            continue
-        cells = dataframes.cell_values(series)
-        present = [value for value in cells if value is not None]
-        if present and all(isinstance(value, dt.date) for value in present):
-            count = timestamps.to_microseconds
-            values = [np.nan if value is None else float(count(value)) for value in cells]
-            found[name] = RuleColumn(name, np.array(values), is_datetime=True)
-        elif present and all(isinstance(value, str | bool) for value in present):
-            found[name] = RuleColumn(name, np.array(cells, dtype=object))
-    return found
-
-
-@dataclass(frozen=True, slots=True)
 class SimpleRule:
     """
     A rule that sorts rows into groups, each of which gets one answer.
@@ -101,7 +58,7 @@ class SimpleRule:
     is_datetime: bool = False
     level_sets: tuple[tuple[Any, ...], ...] = ()
 
-    def groups(self, columns: RuleColumns, rows: int) -> Integers:
+    def groups(self, columns: EvaluatedColumns, rows: int) -> Integers:
         """Return the group of each row, shape (n,); all 0 if the column is missing."""
         column = columns.get(self.field)
         if column is None or column.is_numeric != (self.threshold is not None):
@@ -109,8 +66,10 @@ class SimpleRule:
         if self.threshold is not None:
             compare = np.greater if self.above else np.less_equal
             return np.asarray(compare(column.values, self.threshold)).astype(np.int64)
-        group = {level: n for n, levels in enumerate(self.level_sets, 1) for level in levels}
-        return np.array([group.get(value, 0) for value in column.values.tolist()], dtype=np.int64)
+        group = np.zeros(len(column.levels or ()) + 1, dtype=np.int64)  # null, -1, is the last
+        for number, levels in enumerate(self.level_sets, 1):
+            group[column.codes_of(levels)] = number
+        return np.asarray(group[column.values])
 
     def describe(self, answers: list[str]) -> str:
         """Write the rule with one answer per group."""
@@ -223,7 +182,7 @@ class FittedRule:
     answers: Floats  # per group: label index or mean
     probabilities: Floats  # shape (groups, labels); empty for a regression
 
-    def predict(self, columns: RuleColumns, rows: int) -> tuple[Floats, Floats]:
+    def predict(self, columns: EvaluatedColumns, rows: int) -> tuple[Floats, Floats]:
         """Return answers, shape (n,), and probabilities, shape (n, labels)."""
         groups = self.rule.groups(columns, rows)
         return self.answers[groups], self.probabilities[groups]
@@ -236,7 +195,7 @@ class FittedRule:
 
 
 def learn_rule(
-    columns: RuleColumns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
+    columns: EvaluatedColumns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
 ) -> FittedRule:
     """
     Learn the best rule.
@@ -274,7 +233,7 @@ def learn_rule(
 
 
 def cross_fit_rule(
-    columns: RuleColumns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
+    columns: EvaluatedColumns, truth: NDArray[np.generic], objective: Objective, *, seed: int = 0
 ) -> tuple[Floats, Floats]:
     """
     Answer each row by a rule that was learned without its fifth of the rows.
@@ -304,7 +263,7 @@ def cross_fit_rule(
 
 
 def _threshold_rules(
-    column: RuleColumn, terms: Floats, objective: Objective
+    column: EvaluatedColumn, terms: Floats, objective: Objective
 ) -> Iterator[CandidateRule]:
     known = ~np.isnan(column.values)
     order = np.flatnonzero(known)[np.argsort(column.values[known], kind="stable")]
@@ -330,47 +289,49 @@ def _threshold_rules(
 
 
 def _level_rules(
-    column: RuleColumn, terms: Floats, objective: Objective
+    column: EvaluatedColumn, terms: Floats, objective: Objective
 ) -> Iterator[CandidateRule]:
-    rows: dict[object, list[int]] = {}
-    for row, level in enumerate(column.values.tolist()):
-        if level is not None:
-            rows.setdefault(level, []).append(row)
-    levels = [level for level in sorted(rows, key=str) if len(rows[level]) >= _LEAST_ROWS]
-    if not levels:
+    known, names = column.values >= 0, column.levels or ()
+    counts = np.bincount(column.values[known], minlength=len(names)).astype(np.float64)
+    used = np.flatnonzero(counts >= _LEAST_ROWS)
+    if not used.size:
         return
-    sums = np.stack([terms[rows[level]].sum(axis=0) for level in levels])
-    counts = np.array([float(len(rows[level])) for level in levels])
+    codes = column.values[known]
+    by_level = [np.bincount(codes, term[known], minlength=len(names))[used] for term in terms.T]
+    sums: Floats = np.stack(by_level, axis=1).astype(np.float64)
+    counts, levels = counts[used], [names[code] for code in used]
+    total = terms.sum(axis=0)
     if objective.labels is None:
         # The highest mean, the two highest, and so on; the best set is among them.
-        order = sorted(range(len(levels)), key=lambda n: float(-sums[n, 0] / counts[n]))
-        choices = [[[levels[n] for n in order[:size]]] for size in range(1, len(levels))]
+        order = np.argsort(-sums[:, 0] / counts, kind="stable")
+        upto, sizes = sums[order].cumsum(axis=0)[:-1], counts[order].cumsum()[:-1]
+        worth = objective.worth(upto, sizes) + objective.worth(total - upto, len(terms) - sizes)
+        level_sets = [order[: int(worth.argmax()) + 1]] if worth.size else []
     else:
         # Levels whose most frequent label is not that of all rows, by label.
-        usual = terms.sum(axis=0).argmax()
-        by_label: dict[int, list[object]] = {}
-        for level, label in zip(levels, sums.argmax(axis=1).tolist(), strict=True):
-            if label != usual:
-                by_label.setdefault(label, []).append(level)
-        choices = [[by_label[label] for label in sorted(by_label)]] if by_label else []
-    if other_count := len(terms) - counts.sum():
-        other_sums = terms.sum(axis=0) - sums.sum(axis=0)
-        sums, counts = np.vstack([sums, other_sums]), np.append(counts, other_count)
-    p_value = objective.p_value(sums, counts)
-    for choice in choices:
-        rule = SimpleRule(column.name, level_sets=tuple(map(tuple, choice)))
-        groups = rule.groups({column.name: column}, len(terms))
-        sizes = np.bincount(groups).astype(np.float64)
-        group_sums = np.stack([terms[groups == n].sum(axis=0) for n in range(len(sizes))])
-        yield CandidateRule(float(objective.worth(group_sums, sizes).sum()), p_value, rule)
+        labels = sums.argmax(axis=1)
+        level_sets = [np.flatnonzero(labels == n) for n in np.unique(labels) if n != total.argmax()]
+    if not level_sets:
+        return
+    group_sums = np.stack([sums[members].sum(axis=0) for members in level_sets])
+    sizes = np.array([counts[members].sum() for members in level_sets])
+    group_sums = np.vstack([group_sums, total - group_sums.sum(axis=0)])
+    worth = objective.worth(group_sums, np.append(sizes, len(terms) - sizes.sum()))
+    if rest := float(len(terms) - counts.sum()):
+        sums = np.vstack([sums, total - sums.sum(axis=0)])
+        counts = np.append(counts, rest)
+    rule = SimpleRule(
+        column.name, level_sets=tuple(tuple(levels[n] for n in each) for each in level_sets)
+    )
+    yield CandidateRule(float(worth.sum()), objective.p_value(sums, counts), rule)
 
 
-def _take(columns: RuleColumns, rows: Integers) -> RuleColumns:
+def _take(columns: EvaluatedColumns, rows: Integers) -> EvaluatedColumns:
     return {name: column.take(rows) for name, column in columns.items()}
 
 
 def _describe_levels(levels: tuple[Any, ...]) -> str:
-    names = [str(level).lower() if isinstance(level, bool) else str(level) for level in levels]
+    names = [level_name(level) for level in levels]
     if len(names) == 1:
         return f"is {names[0]}"
     more = f", … {len(names)} in all" if len(names) > _LISTED_LEVELS else ""

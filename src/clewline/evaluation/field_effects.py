@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.evaluation.asked_model import AskedModel
-from clewline.evaluation.baseline import RuleColumn, RuleColumns
+from clewline.evaluation.columns import EvaluatedColumn, EvaluatedColumns
 from clewline.evaluation.field_groups import level_codes
 from clewline.evaluation.metrics import LEVEL, Floats, Integers, Interval
 from clewline.signature import timestamps
@@ -68,7 +68,7 @@ class _Steps(NamedTuple):
 
 def accumulated_local_effects(
     asked: AskedModel,
-    columns: RuleColumns,
+    columns: EvaluatedColumns,
     field: str,
     rows: Integers,
     labels: list[tuple[int, Label | None]],
@@ -92,7 +92,7 @@ def accumulated_local_effects(
         A curve for each label; none if the field has fewer than two values.
     """
     column = columns[field]
-    known = rows[~_is_null(column.values[rows])]
+    known = rows[~column.is_null[rows]]
     if column.is_numeric:
         edges, sources = _edges(column.values[known], known)
         if len(edges) < 2:
@@ -115,7 +115,7 @@ def accumulated_local_effects(
         up, down = np.flatnonzero(level < len(order) - 1), np.flatnonzero(level > 0)
         places, step = np.concatenate([up, down]), np.concatenate([level[up], level[down] - 1])
         counts = np.bincount(level, minlength=len(order))
-        shown = [_shown(column, column.values[source]) for source in sources.tolist()]
+        shown = [_shown(column, value) for value in column.cells(sources)]
         steps = _steps(asked, field, known, places, step, sources)
     weights = _weights(len(known), seed)
     found = []
@@ -136,7 +136,7 @@ def accumulated_local_effects(
                 is_numeric=column.is_numeric,
                 points=_points(shown, counts, curves),
                 rows=len(known),
-                nulls=len(rows) - int((~_is_null(column.values[rows])).sum()),
+                nulls=len(rows) - int((~column.is_null[rows]).sum()),
             )
         )
     return found
@@ -144,7 +144,7 @@ def accumulated_local_effects(
 
 def partial_dependence(
     asked: AskedModel,
-    column: RuleColumn,
+    column: EvaluatedColumn,
     rows: Integers,
     sources: Integers,
     labels: list[tuple[int, Label | None]],
@@ -162,7 +162,7 @@ def partial_dependence(
         labels: As of `accumulated_local_effects`.
         seed: Of the bootstrap.
     """
-    missing = _is_null(column.values[sources])
+    missing = column.is_null[sources]
     known = sources[~missing]
     values = column.values[known]
     if column.is_numeric:
@@ -187,7 +187,7 @@ def partial_dependence(
     tiled, replaced = np.tile(rows, len(from_row)), np.repeat(from_row, len(rows))
     scores = asked.scores(tiled, [column.name], replaced).reshape(len(from_row), len(rows), -1)
     weights = _weights(len(rows), seed)
-    shown = [_shown(column, value) for value in column.values[from_row].tolist()]
+    shown = [_shown(column, value) for value in column.cells(from_row)]
     return [
         FieldEffect(
             field=column.name,
@@ -272,7 +272,7 @@ def _points(shown: list[Any], counts: Any, curves: Floats) -> list[EffectPoint]:
 
 
 def _similarity_order(
-    codes: Integers, rows: Integers, field: str, columns: RuleColumns
+    codes: Integers, rows: Integers, field: str, columns: EvaluatedColumns
 ) -> NDArray[np.intp]:
     """
     Order levels so that neighbours have similar rows: the first axis of a scaling of distances.
@@ -307,13 +307,7 @@ def _similarity_order(
     return np.argsort(axis, kind="stable")
 
 
-def _is_null(values: NDArray[Any]) -> NDArray[np.bool_]:
-    if values.dtype == object:
-        return np.array([value is None for value in values.tolist()], dtype=bool)
-    return np.asarray(np.isnan(values))
-
-
-def _shown(column: RuleColumn, value: Any) -> Any:
+def _shown(column: EvaluatedColumn, value: Any) -> Any:
     """Return a value as a person reads it."""
     if isinstance(value, float):
         if np.isnan(value):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clewline.evaluation.baseline import RuleColumn, RuleColumns
+from clewline.evaluation.columns import EvaluatedColumn, EvaluatedColumns
 from clewline.evaluation.metrics import Floats, Integers
 
 LINKED = 0.5
@@ -22,7 +22,7 @@ LEVELS = 100
 """Levels of a field that are told apart, the most frequent ones."""
 
 
-def group_fields(columns: RuleColumns) -> list[tuple[str, ...]]:
+def group_fields(columns: EvaluatedColumns) -> list[tuple[str, ...]]:
     """
     Find groups of two or more associated fields: average linkage, cut at `LINKED`.
 
@@ -44,7 +44,7 @@ def group_fields(columns: RuleColumns) -> list[tuple[str, ...]]:
     return [tuple(group) for group in found.values() if len(group) > 1]
 
 
-def associations(columns: list[RuleColumn]) -> Floats:
+def associations(columns: list[EvaluatedColumn]) -> Floats:
     """
     Measure how strongly each two columns are associated, in [0, 1], shape (fields, fields).
 
@@ -67,10 +67,12 @@ def associations(columns: list[RuleColumn]) -> Floats:
     return found
 
 
-def level_codes(column: RuleColumn) -> Integers:
+def level_codes(column: EvaluatedColumn) -> Integers:
     """Number the levels of a column from the most frequent, 0; null, and rare ones, are last."""
-    texts = np.array([repr(value) for value in column.values.tolist()])
-    _, codes, counts = np.unique(texts, return_inverse=True, return_counts=True)
+    null = len(column.levels or ())
+    _, codes, counts = np.unique(
+        np.where(column.is_null, null, column.values), return_inverse=True, return_counts=True
+    )
     order = np.argsort(-counts, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

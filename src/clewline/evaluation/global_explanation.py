@@ -11,7 +11,7 @@ import numpy as np
 from clewline.errors import InvalidInput, did_you_mean
 from clewline.evaluation.answers import EvaluationTask
 from clewline.evaluation.asked_model import AskedModel
-from clewline.evaluation.baseline import RuleColumns
+from clewline.evaluation.columns import EvaluatedColumns
 from clewline.evaluation.field_effects import (
     FieldEffect,
     accumulated_local_effects,
@@ -62,7 +62,7 @@ def explain_globally(
     model: Any,
     task: EvaluationTask,
     features: Any,
-    columns: RuleColumns,
+    columns: EvaluatedColumns,
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,

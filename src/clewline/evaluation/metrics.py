@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Measure = Callable[[Floats], dict[str, float]]
 
+SMALLER_IS_BETTER = frozenset({"log_loss", "brier", "mae", "rmse", "median_absolute_error"})
+
 LEVEL = 0.95
 RESAMPLES = 1000
 _DRAWN_ROWS = 20_000_000  # in all, which takes seconds

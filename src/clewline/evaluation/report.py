@@ -12,21 +12,26 @@ from typing import Any, Literal
 
 import msgspec
 
+from clewline.evaluation.answers import EvaluatedTask
 from clewline.evaluation.baseline import Baseline
 from clewline.evaluation.calibration import Calibration
 from clewline.evaluation.confusion import Confusion
 from clewline.evaluation.curves import ThresholdCurve
+from clewline.evaluation.fairness import Fairness
 from clewline.evaluation.global_explanation import GlobalExplanation
+from clewline.evaluation.label_errors import LabelErrors
 from clewline.evaluation.metrics import LEVEL, Interval
 from clewline.evaluation.residuals import Residuals
-from clewline.signature.field import Task
+from clewline.evaluation.slices import Slices
+from clewline.evaluation.time_and_groups import TimeAndGroups
+from clewline.evaluation.value import BusinessValue
 from clewline.signature.infer import Label
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The metrics of a model on the test rows, beside those of a plain rule."""
 
-    task: Task
+    task: EvaluatedTask
     target: str
     rows: int
     labels: tuple[Label, ...] | None = None  # in the order of the model's probabilities
@@ -46,6 +51,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     curves: list[ThresholdCurve] | None = None  # of a classifier with probabilities
     residuals: Residuals | None = None  # of a regression
     explanation: GlobalExplanation | None = None  # if it was asked for
+    value: BusinessValue | None = None
+    slices: Slices | None = None
+    fairness: Fairness | None = None
+    time_and_groups: TimeAndGroups | None = None
+    label_errors: LabelErrors | None = None
 
     @property
     def small(self) -> dict[str, Any]:

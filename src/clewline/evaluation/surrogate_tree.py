@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from clewline.evaluation.answers import EvaluationTask, ModelPredictions
-from clewline.evaluation.baseline import RuleColumns
+from clewline.evaluation.columns import EvaluatedColumns
 from clewline.evaluation.field_groups import level_codes
 from clewline.evaluation.metrics import Floats, Interval, bootstrap_intervals
 from clewline.signature import timestamps
@@ -61,7 +61,7 @@ class _Question(msgspec.Struct, frozen=True):
 def grow_surrogate(
     task: EvaluationTask,
     answers: ModelPredictions,
-    columns: RuleColumns,
+    columns: EvaluatedColumns,
     *,
     seed: int = 0,
 ) -> SurrogateTree | None:
@@ -115,7 +115,7 @@ def grow_surrogate(
     )
 
 
-def _matrix(columns: RuleColumns, rows: int) -> tuple[Floats, list[_Question]]:
+def _matrix(columns: EvaluatedColumns, rows: int) -> tuple[Floats, list[_Question]]:
     """Return numbers as they are, and a column of 0 and 1 for each frequent level."""
     parts: list[Floats] = []
     questions: list[_Question] = []
@@ -128,7 +128,9 @@ def _matrix(columns: RuleColumns, rows: int) -> tuple[Floats, list[_Question]]:
         for code in range(min(int(codes.max()) + 1, LEVELS) if rows else 0):
             is_level = codes == code
             parts.append(is_level.astype(np.float64))
-            questions.append(_Question(name, column.values[np.argmax(is_level)], is_level=True))
+            questions.append(
+                _Question(name, column.cells(np.flatnonzero(is_level)[:1])[0], is_level=True)
+            )
     return (np.stack(parts, axis=1) if parts else np.empty((rows, 0))), questions
 
 

@@ -22,9 +22,7 @@ import yaml
 
 from clewline import config
 from clewline.errors import InvalidConfig, did_you_mean
-from clewline.evaluation.metrics import Interval, format_figure
-
-SMALLER_IS_BETTER = frozenset({"log_loss", "brier", "mae", "rmse", "median_absolute_error"})
+from clewline.evaluation.metrics import SMALLER_IS_BETTER, Interval, format_figure
 
 
 class GateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
