@@ -42,7 +42,7 @@ LEAST_STEP = 1.1
 LARGEST_SHARE = 0.5
 """A slice is at most this part of the rows: with more, the other rows are the special ones."""
 MOST_CANDIDATES = 10
-LEAST_NEW_SHARE = 0.5
+LEAST_NEW_SHARE = 0.25
 """Part of the rows of a candidate that belong to none of the better candidates."""
 LEAST_NEW = 4.0
 """Standard errors by which a candidate is worse without the rows of the better candidates."""
