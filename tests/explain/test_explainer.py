@@ -11,6 +11,7 @@ import pytest
 
 from clewline.errors import InvalidInput, ModelFailed, NotSupported
 from clewline.explain import explainer as explainers
+from clewline.explain.anchors import AnchorExplainer
 from clewline.explain.attributions import AttributionExplainer, AttributionOptions
 from clewline.explain.counterfactuals import CounterfactualExplainer, CounterfactualOptions
 from clewline.explain.explained_model import ExplainedModel
@@ -65,6 +66,16 @@ class Ours(ExplainerContract):
 
     def test_it_is_installed_under_its_kind(self, explainer: Explainer[Any]) -> None:
         assert type(explainer_of(explainer.kind)) is type(explainer)
+
+
+class TestAnchors(Ours):
+    @pytest.fixture
+    def explainer(self) -> Explainer[Any]:
+        return AnchorExplainer()
+
+    @pytest.fixture
+    def given(self) -> dict[str, Any]:
+        return {"precision": 0.9, "budget": 5000}
 
 
 class TestAttributions(Ours):
@@ -148,7 +159,7 @@ def test_the_explainer_that_suits_a_model_best_is_the_default(
         kind, options = "better", Options  # type: ignore[assignment]
 
         def preference(self, model: ExplainedModel) -> int:
-            return 2
+            return 3
 
     class Unable(Better):
         def preference(self, model: ExplainedModel) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -14,6 +15,7 @@ from clewline.cli.output import Mode, emit, print_lines, print_message
 from clewline.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
+    from clewline.explain.anchors import AnchorCondition, AnchorExplanation
     from clewline.explain.attributions import AttributionExplanation
     from clewline.explain.counterfactuals import CounterfactualExplanation
     from clewline.explain.explained_row import Explanation
@@ -31,14 +33,15 @@ def explain(
     **options: str,
 ) -> None:
     """
-    Explain a prediction: what moved the answer, or which changes would alter it?
+    Explain a prediction: what moved the answer, holds it, or would alter it?
 
     Parameters
     ----------
     prediction
         Id of the prediction.
     kind
-        What to show: attributions, counterfactuals or an installed kind. Default: what suits best.
+        What to show: anchors, attributions, counterfactuals or an installed kind. Default: the
+        kind that suits the model best.
     fresh
         Compute it, and compare it with the stored one.
     options
@@ -78,6 +81,7 @@ class SlowModelNote:
 def show(found: Explanation) -> None:
     """Print an explanation: those of our kinds in words, others as their fields."""
     shown: dict[str, Callable[[Any], None]] = {
+        "anchors": show_anchor,
         "attributions": show_attributions,
         "counterfactuals": show_counterfactuals,
         "neighbours": show_neighbours,
@@ -134,6 +138,61 @@ def show_attributions(found: AttributionExplanation) -> None:
             f"Unknown fields are taken from {rows}: {found.background}.",
         ]
     print_lines(lines)
+
+
+def show_anchor(found: AnchorExplanation) -> None:
+    """Print the rule that holds an answer, and how sure that is."""
+    near = found.terms["tolerance"]
+    answer = f"{found.answer}" if near is None else f"{found.answer:.6g} ± {near:g}"
+    lines = [
+        f"prediction  {found.prediction}",
+        f"answered    {answer} by {found.model} in {found.revision}",
+        "",
+    ]
+    if found.conditions:
+        lines += ["  if    " + _condition(found.conditions[0])]
+        lines += ["  and   " + _condition(each) for each in found.conditions[1:]]
+        lines += [f"  then  {answer}", ""]
+    else:
+        lines += [f"  always  {answer}", ""]
+    confidence = f"{found.terms['confidence']:.4g}"
+    if found.precision_rows:
+        rows = format_count(found.precision_rows, "perturbed row")
+        lines.append(
+            f"precision   {found.precision:.4g}, at least {found.precision_bound:.4g} with "
+            f"confidence {confidence} ({rows})"
+        )
+    else:
+        lines.append(f"precision   {found.precision:.4g}, counted on all training rows here")
+    rows = format_count(found.background_rows, "training row")
+    lines.append(f"coverage    {found.coverage:.4g} of {rows}")
+    asked = format_count(found.model_rows, "model row")
+    wanted = f"{found.terms['precision']:.4g}"
+    if found.status == "met":
+        lines.append(f"status      met: the wanted precision is {wanted} ({asked})")
+    elif found.status == "best effort":
+        lines.append(f"status      best effort: no rule with precision {wanted} found ({asked})")
+    else:
+        lines.append(
+            f"status      budget spent: no rule with precision {wanted} within {asked}; "
+            "try a larger --budget"
+        )
+    print_lines([*lines, "", *wrap(found.perturbation, 100)])
+
+
+def _condition(condition: AnchorCondition) -> str:
+    name, unit = condition.field, f" {condition.unit}" if condition.unit else ""
+    if condition.word is not None:
+        places = [f"{start}–{end}" for start, end in (condition.positions or [])[:3]]
+        more = ", …" if len(condition.positions or ()) > 3 else ""
+        return f"{name} contains {condition.word!r} (characters {', '.join(places)}{more})"
+    if condition.above is not None and condition.at_most is not None:
+        return f"{condition.above} < {name} ≤ {condition.at_most}{unit}"
+    if condition.above is not None:
+        return f"{name} > {condition.above}{unit}"
+    if condition.at_most is not None:
+        return f"{name} ≤ {condition.at_most}{unit}"
+    return f"{name} is {'null' if condition.is_null else condition.value}{unit}"
 
 
 def show_counterfactuals(found: CounterfactualExplanation) -> None:

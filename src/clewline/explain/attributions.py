@@ -70,8 +70,10 @@ class AttributionExplainer:
     explanation = AttributionExplanation
 
     def preference(self, model: ExplainedModel) -> int:
-        """Suit trees best; an estimate is rough."""
-        return 1 if model.trees is None else 3
+        """Suit trees best; of a single field there is nothing to compare."""
+        if model.trees is not None:
+            return 3
+        return 1 if len(model.signature.fields) == 1 else 2
 
     def explain(self, row: ExplainedRow, options: AttributionOptions) -> AttributionExplanation:
         """

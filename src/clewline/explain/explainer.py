@@ -36,8 +36,8 @@ class Explainer(Protocol[OptionsT]):
     Answers one kind of question about a row: why this answer?
 
     It has no state: any thread may call it, for different models at once. The same row and
-    options give an equal explanation, on any machine: what is drawn comes from `row.seed`, and
-    a limit is a number of model rows, never of seconds.
+    options give an equal explanation, on any machine: what is drawn comes from `row.seed`, or
+    from the version and the row, and a limit is a number of model rows, never of seconds.
     """
 
     kind: ClassVar[str]  # the name of its entry point
