@@ -4,7 +4,7 @@ clewline takes a model from training run to production decision, and keeps its l
     import clewline as cl
 
     @cl.step, @cl.pipeline                    record the executions of functions
-    cl.evaluate, cl.register                  measure a model; register it as a version
+    cl.calibrate, cl.evaluate, cl.register    calibrate a model; measure it; register a version
     cl.log_metric, cl.log_metrics,
     cl.log_figure, cl.log_artifact            record onto the running step
     cl.open                                   read the store from Python
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from clewline.flow.tracking import log_figure as log_figure
     from clewline.flow.tracking import log_metric as log_metric
     from clewline.flow.tracking import log_metrics as log_metrics
+    from clewline.model.families.calibrated_model.calibrate import calibrate as calibrate
     from clewline.model.register import register as register
 
 # `open` is not here: `from clewline import *` must not shadow the builtin.
 __all__ = [
+    "calibrate",
     "evaluate",
     "log_artifact",
     "log_figure",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "calibrate": "clewline.model.families.calibrated_model.calibrate",
     "evaluate": "clewline.evaluation.evaluate",
     "log_artifact": "clewline.flow.tracking",
     "log_figure": "clewline.flow.tracking",

@@ -66,7 +66,8 @@ def fitted_names(model: Any) -> list[str] | None:
 
 def value_family_of(value: Any) -> Any | None:
     """Return the family that stores a value between steps; None if it is no model of a library."""
-    found = family_of_class(type(value))
+    named = getattr(type(value), "model_family", None)
+    found = family_of_class(type(value)) if named is None else family_named(named)
     return found if found is not None and found.stores(value) else None
 
 

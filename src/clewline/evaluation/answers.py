@@ -318,17 +318,17 @@ def ask_rows(model: Any, features: Any, rows: int, labels: tuple[Label, ...]) ->
         InvalidInput: The model refuses the rows, or its answers do not fit.
     """
     if not labels:
-        values = _ask(model.predict, model, features, rows, flat=True).astype(np.float64)
+        values = ask(model.predict, model, features, rows, flat=True).astype(np.float64)
         if not (np.abs(values) <= LARGEST_TARGET).all():
             raise InvalidInput(
                 f"The model answers with numbers that are not finite, or > {LARGEST_TARGET}."
             )
         return ModelPredictions(values)
-    chosen = _ask(model.predict, model, features, rows, flat=True).tolist()
+    chosen = ask(model.predict, model, features, rows, flat=True).tolist()
     choices = encode_labels(chosen, labels, "model's answers").astype(np.float64)
     if not hasattr(model, "predict_proba"):
         return ModelPredictions(choices)
-    found = _ask(model.predict_proba, model, features, rows).astype(np.float64)
+    found = ask(model.predict_proba, model, features, rows).astype(np.float64)
     if bad := int((~np.isfinite(found).reshape(rows, -1).all(axis=1)).sum()):
         raise InvalidInput(f"The model's probabilities of {bad} of {rows} rows are not finite.")
     # Labels of the test that the model has never seen have probability 0.
@@ -345,10 +345,22 @@ def _without(model: Any, features: Any, aside: Sequence[str]) -> Any:
     return table.select(kept).to_native() if len(kept) == taken else features
 
 
-def _ask(
+def ask(
     predict: Callable[[Any], Any], model: Any, features: Any, rows: int, *, flat: bool = False
 ) -> NDArray[np.generic]:
-    """Return the answers to all rows; `flat` requires one per row, possibly as a column."""
+    """
+    Ask one method of a model about all rows of a table.
+
+    Args:
+        predict: The method.
+        model: Says what it takes.
+        features: The table without the target.
+        rows: Its rows.
+        flat: Requires one answer per row, possibly as a column.
+
+    Raises:
+        InvalidInput: The model refuses rows, or the answers do not fit.
+    """
     table, family = dataframes.open_table(features), family_of(model)
     # The columns that the model was fitted on; an array if those had no names.
     names = fitted_names(model)

@@ -25,7 +25,7 @@ LEAST_BIN_ROWS = 10
 RESAMPLES = 1000
 CLIPPED = 1e-9
 """Probabilities are at least this far from 0 and 1 before their log-odds are taken."""
-_NEWTON_STEPS = 50
+_NEWTON_STEPS, _PENALTY = 100, 1e-9
 
 
 class ReliabilityBin(msgspec.Struct, frozen=True):
@@ -243,25 +243,64 @@ def calibration_slope(
     if hit.all() or not hit.any() or np.ptp(probability) == 0:
         return None
     clipped = np.clip(probability, CLIPPED, 1 - CLIPPED)
-    design = np.column_stack([np.log(clipped / (1 - clipped)), np.ones(len(hit))])
-    fit = np.array([1.0, 0.0])
-    for _ in range(_NEWTON_STEPS):
-        share = 1 / (1 + np.exp(-np.clip(design @ fit, -500, 500)))
-        information = (design * (share * (1 - share))[:, None]).T @ design
-        if not np.isfinite(information).all() or np.linalg.cond(information) > 1e12:
-            return None
-        step = np.linalg.solve(information, design.T @ (hit - share))
-        fit = fit + np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-10:
-            break
-    else:
+    log_odds = np.log(clipped / (1 - clipped))[:, None]
+    score = log_odds[:, 0]
+    if score[hit].min() >= score[~hit].max() or score[hit].max() <= score[~hit].min():
         return None
+    fit = fit_logistic(log_odds, hit.astype(np.float64))
+    design = np.column_stack([log_odds, np.ones(len(hit))])
+    share = 1 / (1 + np.exp(-np.clip(design @ fit, -700, 700)))
+    information = (design * (share * (1 - share))[:, None]).T @ design
     width = _quantile_of_normal() * np.sqrt(np.diag(np.linalg.inv(information)))
     slope, intercept = (
         Interval(float(value), float(value - each), float(value + each))
         for value, each in zip(fit, width, strict=True)
     )
     return slope, intercept
+
+
+def fit_logistic(features: Floats, targets: Floats) -> Floats:
+    """
+    Fit a logistic regression by Newton's method with step halving.
+
+    A penalty of 1e-9 for each row keeps the result unique and finite where the features
+    determine each other or separate the targets.
+
+    Args:
+        features: Shape (n, k). A column that never differs gets the coefficient 0.
+        targets: Shape (n,), in [0, 1].
+
+    Returns:
+        The k coefficients, then the intercept.
+    """
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    constant = scale <= 1e-12 * np.maximum(np.abs(mean), 1e-300)
+    scale = np.where(constant, 1.0, scale)
+    scaled = np.where(constant, 0.0, (features - mean) / scale)
+    design = np.column_stack([scaled, np.ones(len(targets))])
+    penalty = np.append(np.full(scaled.shape[1], _PENALTY), 0.0)
+
+    def loss(fit: Floats) -> float:
+        score = design @ fit
+        losses = np.logaddexp(0.0, score) - targets * score
+        return float(losses.mean() + (penalty * fit**2).sum() / 2)
+
+    fit = np.zeros(design.shape[1])
+    now = loss(fit)
+    for _ in range(_NEWTON_STEPS):
+        share = 1 / (1 + np.exp(-np.clip(design @ fit, -700, 700)))
+        slope = design.T @ (targets - share) / len(targets) - penalty * fit
+        if np.abs(slope).max() < 1e-13:
+            break
+        curvature = (design * (share * (1 - share))[:, None]).T @ design / len(targets)
+        step = np.linalg.solve(curvature + np.diag(penalty + 1e-15), slope)
+        while (found := loss(fit + step)) > now and np.abs(step).max() > 1e-12:
+            step = step / 2
+        if found > now:
+            break  # rounding allows no better one
+        fit, now = fit + step, found
+    coefficients = fit[:-1] / scale
+    return np.append(coefficients, fit[-1] - (coefficients * mean).sum())
 
 
 def wilson_interval(hits: float, rows: float) -> Interval:

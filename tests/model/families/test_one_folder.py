@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[3] / "src" / "clewline"
 FAMILIES = SOURCE / "model" / "families"
 
 WORDS = {
+    "calibrated_model": r"calibrated_?model",
     "catboost": r"catboost",
     "lightgbm": r"lightgbm|lgbm",
     "linear_text_model": r"linear_?text",
@@ -23,8 +24,11 @@ WORDS = {
 }
 
 ALLOWED = {
+    ("__init__.py", "calibrated_model"): "`cl.calibrate` loads on first use",
     ("model/compile", "onnx"): "compiled models are ONNX graphs: this folder writes them",
     ("model/compile", "sklearn"): "the versions of what converts are part of the record",
+    ("model/families/calibrated_model", "onnx"): "it appends nodes to ONNX graphs",
+    ("model/families/calibrated_model", "sklearn"): "scikit-learn fits isotonic regressions",
     ("model/families/boosting.py", "sklearn"): "boosters are stored as scikit-learn's models are",
     ("model/families/estimators.py", "sklearn"): "estimators speak scikit-learn's language",
     ("model/families/sklearn", "onnx"): "it converts to ONNX",

@@ -126,6 +126,23 @@ class OnnxGraph:
             pieces.append(value)
         return self.add("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
 
+    def lane_wise(self, op: str, value: str, width: int = 1) -> str:
+        """
+        Apply a function to numbers, shape (n, width), so that a row gives the same bits always.
+
+        ONNX Runtime computes whole vectors by another formula than the rest of the
+        array, so each number is repeated until it fills vectors of any width.
+        """
+        if width > 1:
+            value = self.add("Reshape", value, self.constant(np.array([-1, 1])))
+        lanes = self.add("Expand", value, self.constant(np.array([1, 8])))
+        start, end = (self.constant(np.array([column])) for column in (0, 1))
+        axis = self.constant(np.array([1]))
+        found = self.add("Slice", self.add(op, lanes), start, end, axis)
+        if width > 1:
+            found = self.add("Reshape", found, self.constant(np.array([-1, width])))
+        return found
+
     def cast(self, value: str, kind: int = TensorProto.DOUBLE) -> str:
         """Cast to an element type."""
         return self.add("Cast", value, to=kind)

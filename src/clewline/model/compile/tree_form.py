@@ -411,25 +411,12 @@ def _linked(graph: OnnxGraph, sums: str, ensemble: TreeEnsemble) -> str:
         case "mean" if ensemble.count > 1:
             return graph.add("Div", sums, graph.constant(np.array(float(ensemble.count))))
         case "exp":
-            return _lane_wise(graph, "Exp", sums)
+            return graph.lane_wise("Exp", sums)
         case "sigmoid":
-            return _lane_wise(graph, "Sigmoid", sums)
+            return graph.lane_wise("Sigmoid", sums)
         case "half sigmoid":
             doubled = graph.add("Mul", sums, graph.constant(np.array(2.0)))
-            return _lane_wise(graph, "Sigmoid", doubled)
+            return graph.lane_wise("Sigmoid", doubled)
         case "softmax":
             return graph.add("Softmax", sums, axis=1)
     return sums
-
-
-def _lane_wise(graph: OnnxGraph, op: str, sums: str) -> str:
-    """
-    Apply a function so that a row gives the same bits in every batch.
-
-    ONNX Runtime computes whole vectors by another formula than the rest of the
-    array, so each number is repeated until it fills vectors of any width.
-    """
-    lanes = graph.add("Expand", sums, graph.constant(np.array([1, 8])))
-    start, end = (graph.constant(np.array([column])) for column in (0, 1))
-    axis = graph.constant(np.array([1]))
-    return graph.add("Slice", graph.add(op, lanes), start, end, axis)

@@ -1,0 +1,1 @@
+"""Classifiers whose probabilities are mapped to calibrated ones."""
