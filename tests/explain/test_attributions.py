@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 import clewline as cl
 from clewline.cli import explain as command
 from clewline.cli.main import status
-from clewline.errors import InvalidInput, NotFound, NotSupported
+from clewline.errors import InvalidInput, NotFound
 from clewline.explain.attributions import AttributionExplanation
 from clewline.project import Project
 
@@ -128,16 +128,6 @@ def test_a_shadow_beside_the_model_changes_nothing(tmp_path: Path) -> None:
     model = fitted(RandomForestClassifier(5, random_state=0), train)
     project, ids = serve_two_rows(tmp_path, model, train, "model: m@1\nshadow: [m@1]")
     assert attribute(project, ids[0]).status == "exact"
-
-
-def test_a_prediction_of_several_models_is_refused(tmp_path: Path) -> None:
-    train = classified()
-    model = fitted(RandomForestClassifier(5, random_state=0), train)
-    project, ids = serve_two_rows(
-        tmp_path, model, train, "graph:\n  combine: mean\n  branches: {a: m@1, b: m@1}"
-    )
-    with pytest.raises(NotSupported, match="combine"):
-        attribute(project, ids[0])
 
 
 def test_an_unknown_prediction_and_a_bad_budget_are_refused(

@@ -199,7 +199,7 @@ def test_a_logged_prediction_is_shown_beside_rows_of_its_package(
     train = classified()
     model = fitted(RandomForestClassifier(10, max_depth=4, random_state=0), train)
     project, ids = serve_two_rows(tmp_path, model, train)
-    found = explain_prediction(project, ids[0], "neighbours", {"count": 2})
+    found = explain_prediction(project, ids[0], "neighbours", {"count": 2}).explanation
     assert isinstance(found, NeighbourExplanation)
     assert (found.background_rows, found.model_rows) == (200, 0)
     show(found)

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from clewline import project as projects
 from clewline.cli.neighbours_text import show_neighbours
 from clewline.cli.output import Mode, emit, print_lines, print_message
-from clewline.formatting import format_count, format_duration
+from clewline.formatting import format_count, format_duration, format_list
 
 if TYPE_CHECKING:
     from clewline.explain.anchors import AnchorCondition, AnchorExplanation
@@ -104,7 +104,7 @@ def show_attributions(found: AttributionExplanation) -> None:
     print_lines(
         [
             f"prediction  {found.prediction}",
-            f"answered    by {found.model} in {found.revision}",
+            f"answered    by {answerer(found)}",
             f"explained   {found.scale}{of} = {found.total:.4g}",
             "",
         ]
@@ -199,7 +199,7 @@ def show_counterfactuals(found: CounterfactualExplanation) -> None:
     """Print counterfactuals: of each the changed fields and the new answer."""
     lines = [
         f"prediction  {found.prediction}",
-        f"answered    {_text(found.answer)} by {found.model} in {found.revision}",
+        f"answered    {_text(found.answer)} by {answerer(found)}",
         f"wanted      {found.wanted}",
     ]
     for number, each in enumerate(found.counterfactuals, 1):
@@ -223,6 +223,17 @@ def show_counterfactuals(found: CounterfactualExplanation) -> None:
     else:
         lines += ["", f"None found within {asked}. Try again with a larger --budget."]
     print_lines(lines)
+
+
+def answerer(found: Explanation) -> str:
+    """Say who answered: the model, the revision, the arm, and the nodes around it."""
+    parts = [found.model]
+    parts += [f"in {found.revision}"] if found.revision else []
+    parts += [f"by arm {found.arm}"] if found.arm else []
+    if found.nodes:
+        before = "and" if found.scope == "graph" else "after"
+        parts.append(f"{before} {format_list(found.nodes)}")
+    return " ".join(parts)
 
 
 def _text(value: Any) -> str:

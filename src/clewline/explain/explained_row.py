@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from clewline.explain.explained_model import ExplainedModel
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature, label_name
+
+Scope = Literal["model", "graph"]
+"""What is explained: one model on the row that it read, or the graph on the row as it came."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +28,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     package: str | None  # its digest
     revision: str | None  # income#12
     arm: str | None = None  # that a route chose
-    nodes: list[str] = []  # of the graph, that changed the row before the model read it
+    scope: Scope = "model"
+    nodes: list[str] = []  # of the graph, that changed the row or the answer
     terms: dict[str, Any]  # every option, with its value
     background: str  # where unknown fields come from
     background_rows: int
@@ -42,8 +46,10 @@ class ExplainedRow(msgspec.Struct, frozen=True, kw_only=True):
     answer: dict[str, Any]  # "label", perhaps with "probabilities", or "value"
     seed: int  # for everything that is drawn: the same for the same prediction
     prediction: str | None = None
+    package: str | None = None
     revision: str | None = None
     arm: str | None = None
+    scope: Scope = "model"
     nodes: tuple[str, ...] = ()
 
     @property
@@ -73,13 +79,13 @@ class ExplainedRow(msgspec.Struct, frozen=True, kw_only=True):
             options: That the row is explained with.
             background: Where unknown fields come from; by default from the model's sample.
         """
-        package = self.model.package
         return {
             "prediction": self.prediction,
             "model": self.model.ref,
-            "package": None if package is None else package.digest,
+            "package": self.package,
             "revision": self.revision,
             "arm": self.arm,
+            "scope": self.scope,
             "nodes": list(self.nodes),
             "terms": msgspec.to_builtins(options, order="sorted"),
             "background": background or self.model.source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from clewline.errors import NotSupported
 from clewline.explain.explained_model import ExplainedModel
 from clewline.explain.explained_row import ExplainedRow
+from clewline.explain.logged_graph import LoggedGraph
 from clewline.formatting import format_list
 from clewline.model.families.family import BACKGROUND
 from clewline.model.families.sample_file import TrainingSample
@@ -25,6 +27,7 @@ from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_replay import recorded_revision
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
+from clewline.signature.field_rules import value_in_kind
 from clewline.store.ids import id_bytes
 from clewline.store.reader import FILE, CatalogReader
 from clewline.store.records import Revision
@@ -43,6 +46,7 @@ class LoggedRows:
     def __init__(self, project: Project) -> None:
         self.project = project
         self._models: dict[str, ExplainedModel] = {}  # by package, the latest last
+        self._loaded: tuple[str, LoggedGraph] | None = None  # of the latest revision with nodes
 
     def read(self, prediction: str) -> ExplainedRow:
         """
@@ -50,8 +54,9 @@ class LoggedRows:
 
         Raises:
             NotFound: The prediction or a package does not exist.
-            IntegrityError: The logged batch or a package differs from what was recorded.
-            NotSupported: The answer is no label or number of one model.
+            IntegrityError: The logged batch, a package or the answer of a transform differs from
+                what was recorded.
+            NotSupported: The answer is neither a label nor a number.
         """
         logged = get_prediction(self.project.log, prediction)
         return self.row_of(logged, self.revision_of(logged))
@@ -67,29 +72,52 @@ class LoggedRows:
             return recorded_revision(SealedRecords(self.project, reader), logged.batch)
 
     def row_of(self, logged: LoggedPrediction, revision: Revision) -> ExplainedRow:
-        """Read the row of a logged prediction; raises as `read`."""
+        """
+        Read the row of a logged prediction; raises as `read`.
+
+        Behind a transform, the transform is done again and the model's own row is explained. An
+        answer that several models made together, or that was changed afterwards, is explained
+        as that of the whole graph, on the row as it came.
+        """
         path = logged.route_path
         kinds = {node["name"]: node["kind"] for node in tree.walk(tree.of_revision(revision))}
-        passed = [(name, kinds.get(name, "model")) for name, _ in path.path]
-        if computed := [name for name, kind in passed if kind not in ("model", "route")]:
+        passed = {name: kinds.get(name, "model") for name, _ in path.path}
+        changing = tuple(name for name, kind in passed.items() if kind not in ("model", "route"))
+        facts = {
+            "answer": msgspec.json.decode(logged.answer),
+            "seed": int.from_bytes(id_bytes(logged.id)[8:], "big"),
+            "prediction": logged.id,
+            "package": logged.package,
+            "revision": revision.ref,
+            "arm": path.arm or None,
+            "nodes": changing,
+        }
+        if "error" in facts["answer"]:
             raise NotSupported(
-                f"{logged.id} was answered through the nodes {', '.join(computed)}, which change "
-                "the row or the answer.",
-                "Explanations are of predictions that one model made from the row as it came.",
+                f"{logged.id} has no answer: {facts['answer']['error']['message']}",
+                "Explanations are of answers.",
             )
-        model = self._model(path.model, revision)
-        named = {field.name for field in model.signature.fields}
-        values = msgspec.json.decode(logged.input)
-        own = {key: value for key, value in values.items() if key in named}
+        if not changing:
+            model = self._model(path.model, revision)
+            named = {field.name for field in model.signature.fields}
+            values = msgspec.json.decode(logged.input)
+            own = {key: value for key, value in values.items() if key in named}
+            columns = read_rows(model.signature, msgspec.json.encode([own]))
+            return ExplainedRow(model=model, columns=columns, values=own, **facts)
+        graph = self._graph(revision)
+        if {passed[name] for name in changing} == {"transform"}:
+            model = self._model(path.model, revision)
+            columns = graph.columns_of(logged)[path.model]
+            values = row_values(model.signature, columns)
+            return ExplainedRow(model=model, columns=columns, values=values, **facts)
+        model = graph.model_of(logged)
+        require_explained(model)
         return ExplainedRow(
             model=model,
-            columns=read_rows(model.signature, msgspec.json.encode([own])),
-            values=own,
-            answer=msgspec.json.decode(logged.answer),
-            seed=int.from_bytes(id_bytes(logged.id)[8:], "big"),
-            prediction=logged.id,
-            revision=revision.ref,
-            arm=path.arm or None,
+            columns=graph.row_of(logged),
+            values=msgspec.json.decode(logged.input),
+            scope="graph",
+            **facts,
         )
 
     def close(self) -> None:
@@ -97,6 +125,17 @@ class LoggedRows:
         for model in self._models.values():
             model.close()
         self._models.clear()
+        if self._loaded is not None:
+            self._loaded[1].close()
+            self._loaded = None
+
+    def _graph(self, revision: Revision) -> LoggedGraph:
+        if self._loaded is None or self._loaded[0] != revision.ref:
+            before, self._loaded = self._loaded, None
+            if before is not None:
+                before[1].close()
+            self._loaded = revision.ref, LoggedGraph(self.project, revision)
+        return self._loaded[1]
 
     def _model(self, ref: str, revision: Revision) -> ExplainedModel:
         digest = revision.packages[ref]
@@ -119,11 +158,6 @@ def model_of_package(package: Package) -> ExplainedModel:
         NotSupported: It answers neither with labels nor with a number.
     """
     ref, signature = package.manifest.ref, package.signature
-    if signature.output.task not in EXPLAINED:
-        raise NotSupported(
-            f"{ref} is a {signature.output.task} model.",
-            f"Explanations are of {format_list(EXPLAINED)} models.",
-        )
 
     def load() -> Any:
         return family_named(package.manifest.runtime).load(package.files, signature)
@@ -140,7 +174,35 @@ def model_of_package(package: Package) -> ExplainedModel:
             )
         return found
 
-    return ExplainedModel(ref, signature, load, read_sample, package=package)
+    found = ExplainedModel(ref, signature, load, read_sample, package=package)
+    require_explained(found)
+    return found
+
+
+def require_explained(model: ExplainedModel) -> None:
+    """
+    Check that a model answers with what explainers explain.
+
+    Raises:
+        NotSupported: It answers neither with labels nor with a number.
+    """
+    if (task := model.signature.output.task) not in EXPLAINED:
+        raise NotSupported(
+            f"{model.ref} is a {task} model.",
+            f"Explanations are of {format_list(EXPLAINED)} models.",
+        )
+
+
+def row_values(signature: Signature, columns: Columns) -> dict[str, Any]:
+    """Return the values of the first row as its caller would send them."""
+    values: dict[str, Any] = {}
+    for field, number in zip(signature.numeric, columns.numbers[0].tolist(), strict=True):
+        values[field.name] = None if math.isnan(number) else value_in_kind(field, number)
+    for field, text in zip(signature.textual, columns.texts[0].tolist(), strict=True):
+        values[field.name] = text
+    for field in signature.tensors:
+        values[field.name] = columns.tensors[field.name][0].tolist()
+    return {field.name: values[field.name] for field in signature.fields}
 
 
 def read_rows(signature: Signature, rows: bytes) -> Columns:

@@ -171,6 +171,10 @@ class LoadedRevision:
         counted = tuple((path, rows) for path, rows in zip(paths, counts, strict=True) if rows)
         return BatchAnswer(ids, answers, traces, counted)
 
+    def compute(self, batch: Batch) -> NodeAnswers:
+        """Answer a batch without writing the answers; errors are raised as they are."""
+        return self._node.compute(batch)
+
     def failed(self, error: ModelFailed) -> BatchAnswer:
         """Return the answers to log for rows on which a node raised, under the error's ids."""
         ids = [id_bytes(text) for text in error.ids]
