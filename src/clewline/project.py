@@ -45,6 +45,11 @@ class Project:
         return self.store_root / "shadow"
 
     @property
+    def explain_queue(self) -> Path:
+        """The database of the predictions that wait to be explained in the background."""
+        return self.store_root / "explain" / "queue.db"
+
+    @property
     def private_key(self) -> Path:
         """The file of the project's private key, mode 0600."""
         return self.store_root / "keys" / "seal.key"

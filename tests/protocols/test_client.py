@@ -134,6 +134,9 @@ def test_a_prediction_is_explained(client):
     assert found["prediction"] == id
     assert found["terms"]["keep"] == ["job"]
     assert client.explain(id)["kind"] == "attributions"
+    stored = client.explanations(id)
+    assert [each.kind for each in stored.explanations] == ["counterfactuals", "attributions"]
+    assert stored.explanations[0].explanation == found
     with pytest.raises(InvalidInput, match="budget"):
         client.explain(id, "attributions", budgt=3)
 

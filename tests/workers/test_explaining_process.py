@@ -22,7 +22,9 @@ from support import PATIENCE_S, wait_for
 
 from clewline.errors import ClewlineError, Fault
 from clewline.explain import channel
+from clewline.explain.background import failed_explanations
 from clewline.explain.channel import ExplainReply, ExplainRequest
+from clewline.explain.explain_prediction import stored_explanations
 from clewline.project import Project
 from clewline.serve import revision
 from clewline.serve.endpoint_file import parse_endpoint
@@ -95,10 +97,14 @@ class Explaining:
     def explain(self, prediction: str, **options: Any) -> Any:
         return result(self.ask(prediction, **options))
 
-    def exits(self, reason: str) -> float:
+    def counts(self, name: str) -> dict[tuple[str, ...], float]:
+        """Read a counter, by the values of its labels."""
         families = merge_families(self.process.metrics())
-        found = next(each for each in families if each.name == "clewline_explaining_exits_total")
-        return sum(each.values[0] for each in found.samples if each.labels[0][1] == reason)
+        found = next(each for each in families if each.name == name)
+        return {tuple(v for _, v in each.labels): each.values[0] for each in found.samples}
+
+    def exits(self, reason: str) -> float:
+        return self.counts("clewline_explaining_exits_total")[reason,]
 
     @property
     def pid(self) -> int | None:
@@ -243,6 +249,37 @@ def test_it_ends_itself_when_it_has_nothing_to_do_and_is_started_again(
     assert result(hung) is None
 
 
+def test_in_the_background_each_prediction_is_explained_once_or_fails_with_its_reason(
+    odd: tuple[Project, list[str]],
+) -> None:
+    project, _ = odd
+    with Store.open(project.store_root) as store:
+        spec = b'endpoint: e\nmodel: odd@1\nexplain: {kind: attributions, when: "x >= 0"}\n'
+        revision.apply(project, store, parse_endpoint(spec, Path("endpoints/e.yaml")))
+    rows = [{"x": float(x)} for x in (GOOD, HANGS, CRASHES, RAISES, GOOD, -1)]
+    good, hangs, crashes, raises, last, unmatched = answer_rows(project, "e", rows)
+    running = Explaining(project, ExplainLimits(seconds=1.5))
+    try:
+        channel.ring(running.process.channel.bell)
+        wait_for(lambda: stored_explanations(project, last))  # the newest first
+        os.kill(wait_for(running.computing), signal.SIGKILL)  # it explains another meanwhile
+        wait_for(lambda: stored_explanations(project, good))
+        assert running.explain(good)["prediction"] == good  # who asks is not kept waiting
+        wait_for(lambda: all(failed_explanations(project, each) for each in (hangs, crashes)))
+        counts = running.counts("clewline_explanations_total")
+    finally:
+        running.close()
+    for each in (hangs, crashes):
+        assert "ended 2 times" in failed_explanations(project, each)[0].reason
+    assert "ValueError" in failed_explanations(project, raises)[0].reason
+    for each in (good, last):
+        assert len(stored_explanations(project, each)) == 1
+        assert failed_explanations(project, each) == []
+    assert stored_explanations(project, unmatched) == []
+    assert counts["background", "attributions", "failed"] >= 1
+    assert counts["request", "attributions", "stored"] == 1
+
+
 def test_a_full_channel_refuses_and_closing_it_tells_everybody_who_waits(
     odd: tuple[Project, list[str]],
 ) -> None:
@@ -253,7 +290,6 @@ def test_a_full_channel_refuses_and_closing_it_tells_everybody_who_waits(
         waiting.append(asked)
         assert len(waiting) < 10_000
     assert len(waiting) > 64
-    assert not channel.wake(pair.asking)
     pair.close()
     for each in waiting:
         each.settimeout(PATIENCE_S)

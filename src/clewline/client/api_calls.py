@@ -26,7 +26,12 @@ import msgspec
 
 from clewline.client.request_body import EncodedRows, RowsLike, encode_rows, rows_of
 from clewline.client.responses import ApiResponse, ConnectionFailure, trusted_authorities
-from clewline.client.results import EndpointInfo, PredictionRecord, PredictResult
+from clewline.client.results import (
+    EndpointInfo,
+    PredictionExplanations,
+    PredictionRecord,
+    PredictResult,
+)
 from clewline.errors import Fault, UsageError
 
 T = TypeVar("T")
@@ -135,6 +140,10 @@ class ApiCalls:
             has_deadline=timeout_ms is not None,
         )
         return _decoded((yield from self._send(request)), dict[str, Any])
+
+    def explanations(self, id: str) -> CallSteps[PredictionExplanations]:
+        """List the stored explanations of a prediction."""
+        return self._get(f"/v1/predictions/{_segment(id)}/explanations", PredictionExplanations)
 
     def endpoints(self) -> CallSteps[list[EndpointInfo]]:
         """List the endpoints."""

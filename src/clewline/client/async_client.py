@@ -11,7 +11,13 @@ import httpx
 from clewline.client.api_calls import CallSteps, Connection, RetryPause, StepResult, T
 from clewline.client.request_body import RowsLike
 from clewline.client.responses import ApiResponse, ConnectionFailure
-from clewline.client.results import EndpointInfo, Prediction, PredictionRecord, PredictResult
+from clewline.client.results import (
+    EndpointInfo,
+    Prediction,
+    PredictionExplanations,
+    PredictionRecord,
+    PredictResult,
+)
 
 
 class AsyncClient(Connection[httpx.AsyncClient]):
@@ -68,6 +74,10 @@ class AsyncClient(Connection[httpx.AsyncClient]):
     ) -> dict[str, Any]:
         """Explain a logged prediction, as `Client.explain`."""
         return await self._run(self._calls.explain(id, kind, options, fresh, timeout_ms))
+
+    async def explanations(self, id: str) -> PredictionExplanations:
+        """List the stored explanations of a prediction, as `Client.explanations`."""
+        return await self._run(self._calls.explanations(id))
 
     async def endpoints(self) -> list[EndpointInfo]:
         """List the endpoints of the server."""

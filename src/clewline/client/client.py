@@ -11,7 +11,13 @@ import httpx
 from clewline.client.api_calls import CallSteps, Connection, RetryPause, StepResult, T
 from clewline.client.request_body import RowsLike
 from clewline.client.responses import ApiResponse, ConnectionFailure
-from clewline.client.results import EndpointInfo, Prediction, PredictionRecord, PredictResult
+from clewline.client.results import (
+    EndpointInfo,
+    Prediction,
+    PredictionExplanations,
+    PredictionRecord,
+    PredictResult,
+)
 
 
 class Client(Connection[httpx.Client]):
@@ -126,6 +132,15 @@ class Client(Connection[httpx.Client]):
             Overloaded: Too many explanations are wanted at once.
         """
         return self._run(self._calls.explain(id, kind, options, fresh, timeout_ms))
+
+    def explanations(self, id: str) -> PredictionExplanations:
+        """
+        List the stored explanations of a prediction, and what failed in the background.
+
+        Raises:
+            NotFound: There is no such prediction.
+        """
+        return self._run(self._calls.explanations(id))
 
     def endpoints(self) -> list[EndpointInfo]:
         """List the endpoints of the server."""

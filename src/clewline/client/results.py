@@ -57,6 +57,31 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True):
     line: Any = None  # as `clewline why ID --json` prints it
 
 
+class StoredExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """An explanation in the catalog."""
+
+    id: str  # a digest of the question
+    kind: str
+    created: float  # seconds since the epoch
+    seconds: float  # that it took
+    explanation: dict[str, Any]  # as `Client.explain` returns it
+
+
+class FailedBackgroundExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a prediction was not explained in the background."""
+
+    kind: str
+    reason: str
+    time: float  # seconds since the epoch
+
+
+class PredictionExplanations(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored about why a prediction was answered so."""
+
+    explanations: list[StoredExplanation]  # the oldest first
+    failed: list[FailedBackgroundExplanation] = []
+
+
 class EndpointFailure(msgspec.Struct, frozen=True):
     """Why the revision that should answer does not."""
 

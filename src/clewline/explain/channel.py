@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,8 +49,9 @@ class ExplainReply(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of_error(cls, error: ClewlineError) -> ExplainReply:
-        """Return the reply that an error means."""
-        return cls(error=type(error).__name__, message=error.message, fix=error.fix)
+        """Return the reply that an error means: its class, or the nearest that all know."""
+        name = next(each.__name__ for each in type(error).__mro__ if hasattr(errors, each.__name__))
+        return cls(error=name, message=error.message, fix=error.fix)
 
     def result(self) -> bytes | ClewlineError:
         """Return the explanation as JSON, or the error."""
@@ -82,23 +84,25 @@ class TakenRequest(NamedTuple):
 
 
 class ExplainChannel(NamedTuple):
-    """Both ends of the channel of one server."""
+    """The channel of one server: both ends, and a bell (eventfd) that needs no answer."""
 
     asking: socket.socket
     taking: socket.socket
+    bell: int
 
     @classmethod
     def create(cls) -> ExplainChannel:
         """Create a channel on which nothing waits."""
-        channel = cls(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        for end in channel:
+        asking, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (asking, taking):
             end.setblocking(False)
-        return channel
+        return cls(asking, taking, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
 
     def close(self) -> None:
         """Close both ends: whoever waits is told that there is no answer."""
         self.asking.close()
         self.taking.close()
+        os.close(self.bell)
 
 
 def ask(asking: socket.socket, request: ExplainRequest) -> socket.socket | None:
@@ -125,31 +129,29 @@ def ask(asking: socket.socket, request: ExplainRequest) -> socket.socket | None:
     return ours
 
 
-def wake(asking: socket.socket) -> bool:
-    """Have an explaining process started, if there is none; False if the channel is full."""
-    try:
-        asking.send(b"{}")
-    except BlockingIOError:
-        return False
-    return True
+def ring(bell: int) -> None:
+    """Have the explaining process look at the log; it is started if there is none."""
+    with suppress(BlockingIOError):  # it was rung 2⁶⁴ times and nobody has heard it
+        os.eventfd_write(bell, 1)
 
 
-def take(taking: socket.socket, timeout_s: float | None) -> TakenRequest | bool:
+def take(taking: socket.socket, bell: int, timeout_s: float) -> TakenRequest | bool:
     """
     Take the next request.
 
     Returns:
-        The request; True if somebody wants the process to look around; False if nothing came
-        within `timeout_s` seconds.
+        The request; True if the bell was rung; False if nothing came within `timeout_s` seconds.
     """
-    if not select.select([taking], [], [], timeout_s)[0]:
-        return False
+    readable, _, _ = select.select([taking.fileno(), bell], [], [], timeout_s)
+    if bell in readable:
+        with suppress(BlockingIOError):  # another process of the same server was quicker
+            os.eventfd_read(bell)
+    if taking.fileno() not in readable:
+        return bool(readable)
     try:
         data, descriptors, _, _ = socket.recv_fds(taking, MESSAGE_BYTES, 1)
     except BlockingIOError:  # another process of the same server was quicker
         return False
-    if not descriptors:
-        return True
     caller = socket.socket(fileno=descriptors[0])
     os.set_inheritable(descriptors[0], False)
     return TakenRequest(msgspec.json.decode(data, type=ExplainRequest), caller)

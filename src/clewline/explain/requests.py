@@ -82,10 +82,6 @@ class ExplanationRequests:
         if self._check is None:
             self._check = loop.call_later(CHECK_S, self._look_after_callers)
 
-    def wake(self) -> bool:
-        """Have the explaining process look at the log; False if so many wait that it runs."""
-        return channel.wake(self._asking)
-
     def _look_after_callers(self) -> None:
         """Take back the requests whose callers have left."""
         for waiting in list(self._waiting):

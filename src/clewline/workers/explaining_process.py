@@ -72,7 +72,7 @@ class ExplainingProcess:
     def waits_on(self, now: float) -> list[int]:
         """Return the descriptors that are readable as soon as the process has to be started."""
         is_waiting = self._process is None and now >= self._start_at
-        return [self.channel.taking.fileno()] if is_waiting else []
+        return self._wanted() if is_waiting else []
 
     def metrics(self) -> list[list[MetricFamily]]:
         """Read the metrics of the process and of those before it."""
@@ -101,7 +101,10 @@ class ExplainingProcess:
         self.channel.close()
 
     def _is_asked(self) -> bool:
-        return bool(select.select([self.channel.taking], [], [], 0)[0])
+        return bool(select.select(self._wanted(), [], [], 0)[0])
+
+    def _wanted(self) -> list[int]:
+        return [self.channel.taking.fileno(), self.channel.bell]
 
     def _start(self) -> None:
         self._generation = self._next_generation()
@@ -112,6 +115,7 @@ class ExplainingProcess:
             limits=self._limits,
             generation=self._generation,
             taking=taking,
+            bell=self.channel.bell,
             metrics=metrics,
             lifeline=lifeline,
         )
@@ -120,7 +124,7 @@ class ExplainingProcess:
             self._process = subprocess.Popen(
                 [*words, msgspec.json.encode(orders).decode()],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[taking, metrics, lifeline],
+                pass_fds=[taking, orders.bell, metrics, lifeline],
                 env={**os.environ, **dict.fromkeys(THREAD_COUNTS, "1")},
                 start_new_session=True,  # a Ctrl-C at the server's terminal is the server's
             )
@@ -156,7 +160,7 @@ class ExplainingProcess:
         """Tell everybody who waits that there is no explaining process."""
         error: ClewlineError = Overloaded(message, "The server's log has more.")
         with suppress(BlockingIOError):
-            while request := take(self.channel.taking, 0):
+            while request := take(self.channel.taking, self.channel.bell, 0):
                 if not isinstance(request, bool):
                     request.reply(ExplainReply.of_error(error))
 

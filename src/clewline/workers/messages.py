@@ -84,6 +84,7 @@ class WorkerOrders(msgspec.Struct, frozen=True, kw_only=True):
     # Descriptors that it has inherited.
     listen: int
     asking: int  # of the channel to the explaining process
+    explain_bell: int
     table: int
     metrics: list[int]
     bells: list[int]
@@ -99,6 +100,7 @@ class ExplainingOrders(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     # Descriptors that it has inherited.
     taking: int  # of the channel
+    bell: int
     metrics: int
     lifeline: int
 

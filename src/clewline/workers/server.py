@@ -12,12 +12,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from clewline.entry_points import install_command
 from clewline.errors import NotSupported
+from clewline.explain.background import explains_in_background
+from clewline.explain.channel import ring
 from clewline.protocols.app import HttpApp, make_app
 from clewline.protocols.http.access_log import AccessLog
 from clewline.protocols.http.listener import listening_socket
@@ -48,6 +50,8 @@ LAST_WORDS_S = 2.0
 """How long before the end of draining all waiting callers learn that the server stops."""
 CLOSE_S = 1.0
 """How long closing may take when something hangs."""
+RING_S = 1.0
+"""Time between two looks whether there are rows to be explained in the background."""
 LOOK_S = 0.1
 """Time between two looks at the explaining process of a server without a supervisor."""
 BEAT_S = 0.25
@@ -82,8 +86,9 @@ async def serve(
     with listening_socket(host, port) as listening:
         options = msgspec.structs.replace(options, port=listening.getsockname()[1])
         async with _explaining_process(options) as process:
-            server = PredictionServer(endpoints, options, process.channel.asking, limits)
-            server.explaining = process.metrics
+            asked = AskedProcess(process.channel.asking, process.channel.bell)
+            server = PredictionServer(endpoints, options, asked, limits)
+            server.explaining_metrics = process.metrics
             await server.run(listening.dup(), lambda: ready(endpoints, options.url), stop)
 
 
@@ -111,6 +116,13 @@ async def _explaining_process(options: ServerOptions) -> AsyncIterator[Explainin
             os.close(file)
 
 
+class AskedProcess(NamedTuple):
+    """How the explaining process of a server is asked."""
+
+    asking: socket.socket
+    bell: int
+
+
 class PredictionServer:
     """
     Endpoints behind HTTP and gRPC, in one process.
@@ -118,7 +130,7 @@ class PredictionServer:
     Args:
         endpoints: Answers the requests; opened and closed by `run`.
         options: The settings of the server.
-        asking: The end of the channel on which the explaining process is asked.
+        explaining: How the explaining process is asked.
         limits: Limits for callers.
         peers: The other workers, if there is a supervisor.
     """
@@ -127,15 +139,15 @@ class PredictionServer:
         self,
         endpoints: EndpointServer,
         options: ServerOptions,
-        asking: socket.socket,
+        explaining: AskedProcess,
         limits: HttpLimits | None = None,
         peers: Peers | None = None,
     ) -> None:
         self.endpoints = endpoints
         self.options = options
         self.hands_over = False  # whether another process goes on with the same socket
-        self.explaining: Callable[[], list[list[MetricFamily]]] = list  # metrics, if it is ours
-        self._asking = asking
+        self.explaining_metrics: Callable[[], list[list[MetricFamily]]] = list  # if it is ours
+        self._explaining = explaining
         self.left_behind = False  # whether something hangs, so that its threads do not end
         self._limits = limits or HttpLimits(
             connections=options.connections, drain_s=options.drain_s
@@ -178,7 +190,9 @@ class PredictionServer:
             gc.set_threshold(GARBAGE)
             self._set_state(WorkerState.READY)
             ready()
+            following = asyncio.create_task(self._ring_when_answered())
             await stop.wait()
+            following.cancel()
             self._set_state(WorkerState.STOPPING)
             if self.hands_over:
                 await http.hand_over(HAND_OVER_S)
@@ -187,6 +201,23 @@ class PredictionServer:
         finally:
             http.close()
             await self._close()
+
+    async def _ring_when_answered(self) -> None:
+        """Wake the explaining process when an endpoint with rules for it has answered rows."""
+        answered: dict[str, int] = {}  # revision → rows
+        explains: dict[str, bool] = {}
+        while True:
+            for endpoint in self.endpoints.endpoints.values():
+                statistics, serving = endpoint.opened_statistics, endpoint.serving
+                if serving is None or statistics is None:
+                    continue
+                ref = serving.loaded.ref
+                if ref not in explains:
+                    explains[ref] = explains_in_background(serving.loaded.revision)
+                if explains[ref] and answered.get(ref) != statistics.rows:
+                    answered[ref] = statistics.rows
+                    ring(self._explaining.bell)
+            await asyncio.sleep(RING_S)
 
     async def _drain(self, http: HttpServer, grpc: OipGrpcServer | None) -> None:
         """Answer the requests that were taken; near the end, send callers elsewhere."""
@@ -222,12 +253,12 @@ class PredictionServer:
         app = make_app(
             self.endpoints,
             token_checker,
-            asking=self._asking,
+            asking=self._explaining.asking,
             log=log,
             behind_proxy=options.behind_proxy,
             is_loopback=parse_address(options.host).is_loopback,
         )
-        app.health.peers, app.health.explaining = self._peers, self.explaining
+        app.health.peers, app.health.explaining = self._peers, self.explaining_metrics
         if options.otel:
             try:
                 from clewline.protocols.tracing import RequestTracing

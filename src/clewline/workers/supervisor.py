@@ -256,6 +256,7 @@ class Supervisor:
                 forbidden=self._forbidden,
                 listen=seat.listening.fileno(),
                 asking=self._explaining.channel.asking.fileno(),
+                explain_bell=self._explaining.channel.bell,
                 table=self._table_file,
                 metrics=list(self._metrics.files),
                 bells=list(self._metrics.bells),
@@ -264,7 +265,7 @@ class Supervisor:
             )
             os.write(written, msgspec.json.encode(orders))
             handed = [written, control_end, status_end, dump]
-            handed += [orders.listen, orders.asking, orders.table]
+            handed += [orders.listen, orders.asking, orders.explain_bell, orders.table]
             # -P: a module in the current folder, which is a user's, must not be imported.
             words = [sys.executable, "-P", "-m", "clewline.workers.worker"]
             process = subprocess.Popen(

@@ -39,7 +39,7 @@ from clewline.workers.messages import (
     WorkerReady,
 )
 from clewline.workers.peers import Peers
-from clewline.workers.server import BEAT_S, SWITCH_S, PredictionServer
+from clewline.workers.server import BEAT_S, SWITCH_S, AskedProcess, PredictionServer
 from clewline.workers.work_monitor import WorkMonitor
 from clewline.workers.worker_table import START_S, WorkerTable
 
@@ -107,10 +107,8 @@ class Worker:
         limits = {} if options.model_bytes is None else {"model_bytes": options.model_bytes}
         self._endpoints = EndpointServer(project, options.names, **limits)
         self._endpoints.work_observer = self._monitor
-        asking = socket.socket(fileno=self._orders.asking)
-        server = self._server = PredictionServer(
-            self._endpoints, options, asking, peers=self._peers
-        )
+        asked = AskedProcess(socket.socket(fileno=self._orders.asking), self._orders.explain_bell)
+        server = self._server = PredictionServer(self._endpoints, options, asked, peers=self._peers)
         self._beat(loop, server)
         bell = self._orders.bells[self._orders.slot]
         loop.add_reader(bell, self._peers.answer_bell)

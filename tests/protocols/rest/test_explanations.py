@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import http.client
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from support import wait_for
 
 from clewline.explain.requests import WAITING
+from clewline.serve import revision
+from clewline.serve.endpoint_file import parse_endpoint
+from clewline.store.store import Store
 
 ROW = {"age": 39, "hours": 40.5, "job": "nurse"}
 UNKNOWN = "01a1fc0f-da59-7789-becf-2d0773e288df"
@@ -46,6 +51,21 @@ def test_the_same_request_has_the_same_bytes(income, predicted):
     first, second = (explain(income, predicted, asked) for _ in range(2))
     assert first == second
     assert first[1]["terms"]["keep"] == ["job"]
+
+
+def test_stored_explanations_are_listed(income):
+    id_ = income.predict(ROW)[1]["predictions"][0]["id"]
+    path = f"/v1/predictions/{id_}/explanations"
+    assert income.ask("GET", path)[1] == {"explanations": [], "failed": []}
+    status, first = explain(income, id_)
+    assert status == 200
+    assert explain(income, id_, {"fresh": True}) == (200, first)
+    explain(income, id_, {"kind": "counterfactuals"})
+    found = income.ask("GET", path)[1]["explanations"]
+    assert [each["kind"] for each in found] == [first["kind"], "counterfactuals"]
+    assert found[0]["explanation"] == first
+    assert income.ask("GET", f"/v1/predictions/{UNKNOWN}/explanations")[0] == 404
+    assert income.ask("GET", "/v1/predictions/x/explanations")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -135,11 +155,33 @@ def test_the_open_inference_protocol_refuses_in_its_own_shape(income, body, stat
     assert isinstance(found[1]["error"], str)
 
 
+def test_predictions_that_a_rule_matches_are_explained_by_themselves(income):
+    text = b"endpoint: watched\nmodel: income@1\n"
+    text += b'explain: {kind: counterfactuals, count: 1, when: "age > 60"}\n'
+    with Store.open(income.project.store_root) as store:
+        revision.apply(income.project, store, parse_endpoint(text, Path("endpoints/watched.yaml")))
+    wait_for(lambda: income.ask("GET", "/v1/endpoints/watched")[0] == 200)
+    answer = income.predict({"rows": [ROW, ROW | {"age": 80}]}, "watched")[1]
+    young, old = (each["id"] for each in answer["predictions"])
+
+    def stored(prediction: str) -> list[Any]:
+        path = f"/v1/predictions/{prediction}/explanations"
+        return income.ask("GET", path)[1]["explanations"]
+
+    wait_for(lambda: stored(old))
+    assert [each["kind"] for each in stored(old)] == ["counterfactuals"]
+    assert stored(young) == []
+    text = income.ask("GET", "/metrics")[1]
+    labels = 'trigger="background",kind="counterfactuals",outcome="made"'
+    assert f"clewline_explanations_total{{{labels}}} 1.0" in text
+
+
 def test_the_routes_are_described_and_counted(income, predicted):
     explain(income, predicted)
     paths = income.ask("GET", "/openapi.json")[1]["paths"]
     assert "post" in paths["/v1/predictions/{id}/explain"]
     assert "post" in paths["/v2/models/{name}/explain"]
     text = income.ask("GET", "/metrics")[1]
-    assert 'clewline_explanations_total{kind="attributions",outcome="made"}' in text
+    labels = 'trigger="request",kind="attributions",outcome="made"'
+    assert f"clewline_explanations_total{{{labels}}}" in text
     assert "clewline_explain_requests_waiting 0.0" in text

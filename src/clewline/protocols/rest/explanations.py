@@ -1,4 +1,9 @@
-"""POST /v1/predictions/ID/explain: the explaining process explains a logged prediction."""
+"""
+Explanations of logged predictions.
+
+    POST /v1/predictions/ID/explain         the explaining process explains it
+    GET  /v1/predictions/ID/explanations    those that are stored, and why others failed
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,11 @@ import msgspec
 from clewline.errors import BodyTooLarge, ClewlineError, MalformedInput
 from clewline.explain.channel import ExplainRequest
 from clewline.explain.requests import ExplanationRequests, require_requests
+from clewline.project import Project
 from clewline.protocols.http.error_responses import error_response
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.http.request_headers import QUICK_BYTES, deadline
+from clewline.serve.log.reader import get_prediction
 from clewline.store.ids import id_bytes
 
 WAIT_S = 20.0
@@ -43,6 +50,32 @@ def handle_explain(
     waiting.explain(
         wanted, wait_s(deadline(request)), request.is_abandoned, partial(_answer, request)
     )
+
+
+def list_explanations(project: Project, identifier: str) -> HttpResponse:
+    """
+    Answer with the stored explanations of a prediction, the oldest first. Reads the catalog.
+
+    Raises:
+        NotFound: There is neither an explanation nor such a prediction.
+    """
+    from clewline.explain.background import failed_explanations
+    from clewline.explain.explain_prediction import stored_explanations
+
+    stored = [
+        {
+            "id": each.id,
+            "kind": each.kind,
+            "created": each.created,
+            "seconds": each.seconds,
+            "explanation": each.body,
+        }
+        for each in stored_explanations(project, identifier)
+    ]
+    failed = failed_explanations(project, identifier)
+    if not stored and not failed:
+        get_prediction(project.log, identifier)
+    return HttpResponse(200, msgspec.json.encode({"explanations": stored, "failed": failed}))
 
 
 def wait_s(deadline: float) -> float:

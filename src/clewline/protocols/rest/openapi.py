@@ -70,6 +70,13 @@ _ROUTES = (
     ("predictions", "get", "/v1/predictions", "List predictions.", ("400", "404", "500")),
     ("predictions", "get", "/v1/predictions/{id}", "Show one and its lineage.", ("404", "500")),
     ("predictions", "post", "/v1/predictions/{id}/explain", "Explain one.", _EXPLAIN),
+    (
+        "predictions",
+        "get",
+        "/v1/predictions/{id}/explanations",
+        "List its stored explanations.",
+        ("404", "500"),
+    ),
     ("health", "get", "/health/live", "Return 200 while the process lives.", ()),
     ("health", "get", "/health/ready", "Return 200 if every endpoint answers.", ("503",)),
     ("health", "get", "/metrics", "Return the metrics for Prometheus.", ("500",)),

@@ -3,6 +3,7 @@ The REST routes: from a request to the endpoints, and from their answers to JSON
 
     POST /v1/endpoints/NAME/predict    POST /v1/endpoints/NAME/load   …/unload
     GET  /v1/endpoints[/NAME]          GET  /v1/predictions[/ID]
+    POST /v1/predictions/ID/explain    GET  /v1/predictions/ID/explanations
     GET  /health/live   /health/ready  GET  /metrics
     GET  /openapi.json                 GET  /v1/endpoints/NAME/openapi.json
 """
@@ -23,7 +24,7 @@ from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.http.request_headers import run_on_thread
 from clewline.protocols.http.route import POST, READ, HttpRoute, RouteGroup
 from clewline.protocols.rest import metrics
-from clewline.protocols.rest.explanations import handle_explain
+from clewline.protocols.rest.explanations import handle_explain, list_explanations
 from clewline.protocols.rest.openapi import OpenApiDocuments
 from clewline.protocols.rest.predict import admit, handle_predict
 from clewline.serve.access import Need
@@ -98,6 +99,9 @@ class RestRoutes:
         if not verb:
             read = partial(self._read_prediction, identifier)
             return HttpRoute("prediction", "review", READ, read, keep=False)
+        if verb == "explanations":
+            read = partial(self._read_explanations, identifier)
+            return HttpRoute("explanations", "review", READ, read, keep=False)
         if verb == "explain":
             explain = partial(handle_explain, self._health.explanations, identifier)
             return HttpRoute("explain", "review", POST, explain, keep=False)
@@ -206,6 +210,10 @@ class RestRoutes:
             why = why_prediction(self.endpoints.project, identifier)
             return HttpResponse(200, _encode(_shown(logged) | {"line": why}))
 
+        self._answer_from_thread(request, read)
+
+    def _read_explanations(self, identifier: str, request: HttpRequest) -> None:
+        read = partial(list_explanations, self.endpoints.project, identifier)
         self._answer_from_thread(request, read)
 
     def _answer_from_thread(self, request: HttpRequest, work: Callable[[], HttpResponse]) -> None:
