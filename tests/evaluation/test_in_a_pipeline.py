@@ -29,10 +29,17 @@ def fit(table: pl.DataFrame) -> LogisticRegression:
     return LogisticRegression().fit(table.drop("y"), table["y"])
 
 
+def worth(answer, truth):
+    return 3 if answer == truth else -1
+
+
 @cl.pipeline
 def measured():
     data = table()
-    cl.evaluate(fit(data), data, target="y", resamples=20)
+    cl.evaluate(
+        fit(data), data, target="y", resamples=20, value=worth, unit="points",
+        slices={"old": "age > 30"}, protected=["age"],
+    )
 """
 
 
@@ -56,5 +63,8 @@ def test_its_metrics_and_its_report_are_recorded_and_it_is_remembered(
             report = values.load(artifact, store.blobs)
             assert isinstance(report, Report)
             assert report.metrics["accuracy"].value == run.metrics["accuracy"]
+            assert report.value.unit == "points"
+            assert report.slices.given[0].name == "old"
+            assert set(report.fairness.fields) == {"age"}
     assert statuses == ["done", "cached"]
     sys.modules.pop("pipelines", None)  # other tests have projects of their own

@@ -196,7 +196,8 @@ def _check_split(
         known = _joint_codes(require_column(train, names.group), column)
         shared = np.isin(known[1], known[0])
         some = np.unique(known[1][shared], return_index=True)[1]
-        examples = [_write(column, row) for row in np.flatnonzero(shared)[some[:_EXAMPLES]]]
+        firsts = np.sort(np.flatnonzero(shared)[some])[:_EXAMPLES]
+        examples = [_write(column, row) for row in firsts]
         found = msgspec.structs.replace(
             found,
             shared_groups=len(some),
@@ -280,11 +281,11 @@ def _changing_labels(
         contradictory = contradictory_rows(inverse, starts, ends, label, closed=len(names.time) < 2)
         marked = contradictory if contradictory.any() else marked
     # Examples are named by their first row.
-    firsts = np.flatnonzero(marked)[np.unique(inverse[marked], return_index=True)[1][:_EXAMPLES]]
+    firsts = np.flatnonzero(marked)[np.unique(inverse[marked], return_index=True)[1]]
     before = len(label) - evaluated.rows
     examples = [
         _write(parts[0] if row < before else parts[-1], row if row < before else row - before)
-        for row in firsts.tolist()
+        for row in np.sort(firsts)[:_EXAMPLES].tolist()
     ]
     return ChangingLabels(
         groups=total,
