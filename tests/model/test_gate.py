@@ -27,7 +27,10 @@ income:
 """
 GOOD = GateCandidate(
     ref="income@2",
-    metrics={"accuracy": Interval(0.95, 0.93, 0.97), "log_loss": Interval(0.2, 0.1, 0.3)},
+    figures={
+        "metrics.accuracy": Interval(0.95, 0.93, 0.97),
+        "metrics.log_loss": Interval(0.2, 0.1, 0.3),
+    },
     headline="accuracy",
     size_bytes=1_000_000,
     latency_ms=3.0,
@@ -78,7 +81,10 @@ def test_every_line_is_judged_with_its_number(asked: gate.Gate) -> None:
 
 def test_a_refusal_names_the_line_with_value_and_bound(asked: gate.Gate) -> None:
     weak = candidate(
-        metrics={"accuracy": Interval(0.871, 0.85, 0.89), "log_loss": Interval(0.31, 0.3, 0.33)},
+        figures={
+            "metrics.accuracy": Interval(0.871, 0.85, 0.89),
+            "metrics.log_loss": Interval(0.31, 0.3, 0.33),
+        },
         size_bytes=30_000_000,
         latency_ms=60.25,
         beats_baseline=False,
@@ -97,7 +103,7 @@ def test_a_refusal_names_the_line_with_value_and_bound(asked: gate.Gate) -> None
 
 
 def test_a_metric_that_was_not_measured_does_not_pass(asked: gate.Gate) -> None:
-    bare = candidate(metrics={}, headline=None, beats_baseline=None, latency_ms=None)
+    bare = candidate(figures={}, headline=None, beats_baseline=None, latency_ms=None)
     failed = failures(asked, bare, candidate(ref="income@1"))
     assert len(failed) == 5  # all but the size
     assert "not measured (nothing was)" in failed[0]
@@ -105,14 +111,14 @@ def test_a_metric_that_was_not_measured_does_not_pass(asked: gate.Gate) -> None:
 
 def test_nan_passes_no_line(asked: gate.Gate) -> None:
     nan = Interval(float("nan"), float("nan"), float("nan"))
-    mine = candidate(metrics={"accuracy": nan, "log_loss": nan})
+    mine = candidate(figures={"metrics.accuracy": nan, "metrics.log_loss": nan})
     assert len(failures(asked, mine, candidate(ref="income@1"))) == 3
 
 
 def test_a_difference_inside_the_champions_interval_may_be_chance(asked: gate.Gate) -> None:
     champion = candidate(ref="income@1")  # 0.95 [0.93, 0.97]
-    inside = candidate(metrics={**GOOD.metrics, "accuracy": Interval(0.931, 0.91, 0.95)})
-    below = candidate(metrics={**GOOD.metrics, "accuracy": Interval(0.929, 0.91, 0.95)})
+    inside = candidate(figures={**GOOD.figures, "metrics.accuracy": Interval(0.931, 0.91, 0.95)})
+    below = candidate(figures={**GOOD.figures, "metrics.accuracy": Interval(0.929, 0.91, 0.95)})
     assert failures(asked, inside, champion) == []
     assert len(failures(asked, below, champion)) == 1
 
@@ -168,3 +174,83 @@ def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, says:
     with pytest.raises(InvalidConfig) as caught:
         read(tmp_path, text)
     assert says in str(caught.value)
+
+
+SECTIONS = """\
+income:
+  value:
+    gain: {min: 0}
+  slices:
+    women: {accuracy: {min: 0.8}}
+    over 3.5 hours:
+      recall: {min: 0.5}
+  calibration:
+    ece: {max: 0.05}
+  fairness:
+    sex: {selection_rate_ratio: {min: 0.8}}
+"""
+MEASURED = candidate(
+    figures={
+        **GOOD.figures,
+        "value.gain": Interval(2.0, 1.0, 3.0),
+        "slices.women.accuracy": Interval(0.81, 0.7, 0.9),
+        "slices.over 3.5 hours.recall": Interval(0.6, 0.5, 0.7),
+        "calibration.ece": Interval(0.04, 0.04, 0.04),
+        "fairness.sex.selection_rate_ratio": Interval(0.85, 0.8, 0.9),
+    }
+)
+
+
+def test_figures_of_every_section_are_judged(tmp_path: Path) -> None:
+    asked = read(tmp_path, SECTIONS)
+    verdicts = gate.judge_version(asked, MEASURED, None)
+    assert [(verdict.rule, verdict.line, verdict.passed) for verdict in verdicts] == [
+        ("value.gain", 3, True),
+        ("calibration.ece", 9, True),
+        ("slices.women.accuracy", 5, True),
+        ("slices.over 3.5 hours.recall", 7, True),
+        ("fairness.sex.selection_rate_ratio", 11, True),
+    ]
+    unfair = Interval(0.31, 0.28, 0.35)
+    worse = candidate(figures={**MEASURED.figures, "fairness.sex.selection_rate_ratio": unfair})
+    assert failures(asked, worse) == [
+        "gate.yaml:11: fairness.sex.selection_rate_ratio: at least 0.8; found 0.31 [0.28, 0.35]"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("slices: {wimen: {accuracy: {min: 0}}}", "women was). Did you mean 'women'"),
+        ("slices: {women: {acuracy: {min: 0}}}", "(accuracy was). Did you mean 'accuracy'"),
+        ("fairness: {sex: {precision_ratio: {min: 0}}}", "(selection_rate_ratio was)"),
+        ("calibration: {ecee: {max: 1}}", "(ece was). Did you mean 'ece'"),
+        ("metrics: {accurracy: {min: 0}}", "Did you mean 'accuracy'"),
+    ],
+)  # fmt: skip
+def test_a_figure_that_was_not_measured_fails_and_the_nearest_is_named(
+    tmp_path: Path, text: str, found: str
+) -> None:
+    [failure] = failures(read(tmp_path, f"income:\n  {text}\n"), MEASURED)
+    assert "not measured" in failure
+    assert found in failure
+
+
+def test_a_section_that_the_evaluation_lacks_is_said(tmp_path: Path) -> None:
+    [failure] = failures(read(tmp_path, "income:\n  value: {gain: {min: 0}}\n"), GOOD)
+    assert failure.endswith("found not measured (the evaluation has no value)")
+
+
+def test_a_limit_inside_a_section_that_states_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match=r"line 3: slices.women.accuracy states no limit"):
+        read(tmp_path, "income:\n  slices:\n    women: {accuracy: {}}\n")
+
+
+def test_a_mistyped_name_of_a_model_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "gate.yaml"
+    path.write_text("incme: {size_bytes: {max: 1}}\nother: {size_bytes: {max: 1}}\n")
+    with pytest.raises(InvalidConfig, match="asks something of 'incme', and no model") as raised:
+        gate.read_gate(path, "income", ["income", "other"])
+    assert raised.value.fix == "Did you mean 'income'?"
+    assert gate.read_gate(path, "income", ["income", "other", "incme"]) is None
+    assert gate.read_gate(path, "weather", ["weather", "other"]) is None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from clewline.errors import IntegrityError
+from clewline.evaluation.metrics import Interval
 from clewline.model.families.family import EVALUATION
 
 if TYPE_CHECKING:
@@ -36,3 +37,43 @@ def read_evaluation(package: Package) -> Report | None:
             f"{error}.",
             "Use the clewline that wrote it, or a newer one.",
         ) from error
+
+
+def report_figures(report: Report) -> dict[str, Interval]:
+    """
+    Return the figures of a report that the gate can ask for, by their names in `gate.yaml`.
+
+    `metrics.accuracy`, `value.gain`, `slices.women.accuracy`, `calibration.ece`,
+    `fairness.sex.selection_rate_ratio`; a figure without an interval has both ends at its value.
+    """
+    found = {f"metrics.{name}": interval for name, interval in report.metrics.items()}
+    if value := report.value:
+        found |= {
+            "value.per_row": value.per_row,
+            "value.total": _exactly(value.total),
+            "value.gain": value.gain,
+        }
+    for part in report.slices.given if report.slices else ():
+        found |= {f"slices.{part.name}.{name}": each for name, each in part.metrics.items()}
+    if report.calibration and report.calibration.curves:
+        curve = report.calibration.curves[0]
+        found |= {
+            "calibration.ece": _exactly(curve.ece),
+            "calibration.ece_debiased": curve.ece_debiased,
+            "calibration.rms_debiased": _exactly(curve.rms_debiased),
+        }
+        for name in ("classwise_ece", "slope", "intercept"):
+            figure = getattr(report.calibration, name)
+            if figure is not None:
+                exact = figure if isinstance(figure, Interval) else _exactly(figure)
+                found[f"calibration.{name}"] = exact
+    for field, groups in (report.fairness.fields if report.fairness else {}).items():
+        for rate, disparity in groups.disparities.items():
+            found[f"fairness.{field}.{rate}_difference"] = disparity.difference
+            if disparity.ratio is not None:
+                found[f"fairness.{field}.{rate}_ratio"] = disparity.ratio
+    return found
+
+
+def _exactly(value: float) -> Interval:
+    return Interval(value, value, value)

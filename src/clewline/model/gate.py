@@ -4,6 +4,12 @@ The gate: what `gate.yaml` asks of a version before an alias moves to it.
     income:                             # the model's name
       metrics:
         accuracy: {min: 0.85}           # min, max or both, of the measured value
+      value: {gain: {min: 0}}           # per_row, total, gain over the plain rule
+      slices:
+        women: {accuracy: {min: 0.8}}   # the slice's name in `cl.evaluate`, and the metric
+      calibration: {ece: {max: 0.05}}
+      fairness:
+        sex: {selection_rate_ratio: {min: 0.8}}  # or …_difference, of the groups of a field
       size_bytes: {max: 20_000_000}     # of the package
       latency_ms: {max: 50}             # median over background rows, one at a time
       not_worse_than: champion          # the headline metric, against that alias
@@ -14,7 +20,8 @@ Every line is judged, and each verdict says what was asked and what was found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
@@ -46,10 +53,27 @@ class GateRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is asked of one model's versions."""
 
     metrics: dict[str, GateLimit] = {}
+    value: dict[str, GateLimit] = {}
+    slices: dict[str, dict[str, GateLimit]] = {}
+    calibration: dict[str, GateLimit] = {}
+    fairness: dict[str, dict[str, GateLimit]] = {}
     size_bytes: GateLimit | None = None
     latency_ms: GateLimit | None = None
     not_worse_than: str | None = None  # an alias
     better_than_baseline: bool = False
+
+    @property
+    def figure_limits(self) -> dict[str, GateLimit]:
+        """The limits of figures that an evaluation measures: rule → limit."""
+        found = {f"metrics.{name}": limit for name, limit in self.metrics.items()}
+        for section in ("value", "calibration"):
+            for name, limit in getattr(self, section).items():
+                found[f"{section}.{name}"] = limit
+        for section in ("slices", "fairness"):
+            for part, limits in getattr(self, section).items():
+                for name, limit in limits.items():
+                    found[f"{section}.{part}.{name}"] = limit
+        return found
 
 
 class Gate(msgspec.Struct, frozen=True):
@@ -64,7 +88,7 @@ class GateCandidate(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a version when it is judged."""
 
     ref: str  # name@number
-    metrics: dict[str, Interval] = {}
+    figures: dict[str, Interval] = {}  # rule, such as metrics.accuracy → what was measured
     headline: str | None = None  # the metric that versions are compared by
     size_bytes: int = 0
     latency_ms: float | None = None  # None if it was not measured
@@ -73,6 +97,11 @@ class GateCandidate(msgspec.Struct, frozen=True, kw_only=True):
     gain: Interval | None = None  # how much better than the rule, in the headline metric
     test: str | None = None  # digest of the rows it was measured on
     problem: str | None = None  # why its package could not be read
+
+    @property
+    def headline_score(self) -> Interval | None:
+        """What was measured of the headline metric."""
+        return self.figures.get(f"metrics.{self.headline}")
 
 
 class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,12 +118,18 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
         return f"{where}{self.rule}: {self.asked}; found {self.found}"
 
 
-def read_gate(path: Path, model: str) -> Gate | None:
+def read_gate(path: Path, model: str, models: Iterable[str] = ()) -> Gate | None:
     """
     Read what `gate.yaml` asks of a model; None if it asks nothing.
 
+    Args:
+        path: The file.
+        model: The name of the model.
+        models: The names of all models.
+
     Raises:
-        InvalidConfig: The file cannot be read, or asks something unknown.
+        InvalidConfig: The file cannot be read, asks something unknown, or asks it of a name
+            like the model's that no model has.
     """
     try:
         text = path.read_bytes()
@@ -104,6 +139,13 @@ def read_gate(path: Path, model: str) -> Gate | None:
     if not isinstance(content or {}, dict):
         raise InvalidConfig(f"{path} names no model.", f"Begin it with `{model}:`.")
     if not content or model not in content:
+        unknown = [str(name) for name in content or () if name not in {*models, model}]
+        if near := get_close_matches(model, unknown, n=1):
+            raise InvalidConfig(
+                f"{path} asks nothing of {model!r}, but asks something of {near[0]!r}, and no "
+                "model has this name.",
+                f"Did you mean {model!r}?",
+            )
         return None
     lines = dict(_key_lines(yaml.compose(text, Loader=yaml.SafeLoader), ""))
     asked = content[model] or {}
@@ -117,7 +159,7 @@ def read_gate(path: Path, model: str) -> Gate | None:
             f"{path}, under {model} (line {lines.get(model)}): {error}.",
             f"{hint}The keys are {', '.join(known)}; a limit is {{min: …, max: …}}.".lstrip(),
         ) from error
-    limits: dict[str, GateLimit | None] = {f"metrics.{k}": v for k, v in rules.metrics.items()}
+    limits: dict[str, GateLimit | None] = {**rules.figure_limits}
     limits |= {"size_bytes": rules.size_bytes, "latency_ms": rules.latency_ms}
     for rule, limit in limits.items():
         if limit == GateLimit():
@@ -156,11 +198,10 @@ def judge_version(
         )
         verdicts.append(verdict)
 
-    for name, limit in rules.metrics.items():
-        score = candidate.metrics.get(name)
-        measured = ", ".join(sorted(candidate.metrics)) or "nothing"
-        found = str(score) if score else f"not measured ({measured} was)"
-        judge(f"metrics.{name}", limit, found, score is not None and limit.allows(score.value))
+    for rule, limit in rules.figure_limits.items():
+        figure = candidate.figures.get(rule)
+        found = _name_measured(rule, candidate) if figure is None else str(figure)
+        judge(rule, limit, found, figure is not None and limit.allows(figure.value))
     if size := rules.size_bytes:
         found = f"{format_figure(candidate.size_bytes)} bytes"
         judge("size_bytes", f"{size} bytes", found, size.allows(candidate.size_bytes))
@@ -176,9 +217,24 @@ def judge_version(
         judge("better_than_baseline", "true", f"{candidate.ref} has no report", False)
     elif rules.better_than_baseline:
         gain = f", better by {candidate.gain}" if candidate.gain else ""
-        found = f"{candidate.headline} {candidate.metrics.get(candidate.headline or '')}{gain}"
+        found = f"{candidate.headline} {candidate.headline_score}{gain}"
         judge("better_than_baseline", candidate.baseline, found, bool(candidate.beats_baseline))
     return verdicts
+
+
+def _name_measured(rule: str, candidate: GateCandidate) -> str:
+    """Say that a figure was not measured, and which ones like it were."""
+    section, (part, _, name) = rule.partition(".")[0], rule.rpartition(".")
+    of_section = [key for key in candidate.figures if key.startswith(f"{section}.")]
+    if not of_section:
+        why = f"the evaluation has no {section}" if candidate.figures else "nothing was"
+        return f"not measured ({why})"
+    names = sorted(k.rpartition(".")[2] for k in of_section if k.rpartition(".")[0] == part)
+    if not names:  # no such slice or field
+        names = sorted({key.rpartition(".")[0].partition(".")[2] for key in of_section})
+        name = part.partition(".")[2]
+    near = did_you_mean(name, names, "")
+    return f"not measured ({', '.join(names)} was). {near}".rstrip(" .")
 
 
 def _compare(
@@ -192,7 +248,7 @@ def _compare(
     asked, metric = f"{alias} {holder.ref}", candidate.headline
     if holder.problem:
         return asked, f"not compared: {holder.problem}", False
-    mine, theirs = candidate.metrics.get(metric or ""), holder.metrics.get(metric or "")
+    mine, theirs = candidate.headline_score, holder.figures.get(f"metrics.{metric}")
     if metric is None or mine is None:
         return asked, f"{candidate.ref} has no report", False
     if theirs is None:

@@ -12,6 +12,7 @@ import msgspec
 from clewline.errors import CheckFailed, Conflict, Fault, GateRefused, NotFound, UsageError
 from clewline.evaluation.metrics import Interval
 from clewline.model import registry_chain
+from clewline.model.evaluation_record import read_evaluation, report_figures
 from clewline.model.families.family import BACKGROUND
 from clewline.model.gate import Gate, GateCandidate, GateVerdict, judge_version, read_gate
 from clewline.model.package import Package
@@ -60,7 +61,8 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
         raise UsageError("The reason to overrule the gate is empty.", "Say why, in words.")
     version, sealer = registry.get(ref), registry.sealer()
     catalog, name = registry.store.catalog, version.name
-    gate = read_gate(registry.project.gate, name)
+    names = {each.name for each in catalog.find(ModelVersion, limit=None)}
+    gate = read_gate(registry.project.gate, name, names)
     rival_alias = gate.rules.not_worse_than if gate else None
     for _ in range(ATTEMPTS):
         rival = _holder(SealedRecords(registry.project, catalog), name, rival_alias)
@@ -152,9 +154,13 @@ def _gate_candidate(package: Package, latency_ms: float | None = None) -> GateCa
     report: dict[str, Any] = manifest.report or {}
     baseline, headline = report.get("baseline") or {}, report.get("headline")
     score = report_metrics(baseline).get(headline or "")
+    evaluation = read_evaluation(package)
+    figures = {f"metrics.{name}": each for name, each in report_metrics(report).items()}
+    if evaluation is not None:
+        figures = report_figures(evaluation)
     return GateCandidate(
         ref=manifest.ref,
-        metrics=report_metrics(report),
+        figures=figures,
         headline=headline,
         size_bytes=package.size_bytes,
         latency_ms=latency_ms,
