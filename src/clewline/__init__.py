@@ -4,6 +4,7 @@ clewline takes a model from training run to production decision, and keeps its l
     import clewline as cl
 
     @cl.step, @cl.pipeline                    record the executions of functions
+    cl.assess                                 find what in a table may harm a model
     cl.calibrate, cl.evaluate, cl.register    calibrate a model; measure it; register a version
     cl.log_metric, cl.log_metrics,
     cl.log_figure, cl.log_artifact            record onto the running step
@@ -21,6 +22,7 @@ from clewline.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from clewline.api import open as open
+    from clewline.data.assess import assess as assess
     from clewline.evaluation.evaluate import evaluate as evaluate
     from clewline.flow.pipeline import pipeline as pipeline
     from clewline.flow.step import step as step
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 # `open` is not here: `from clewline import *` must not shadow the builtin.
 __all__ = [
+    "assess",
     "calibrate",
     "evaluate",
     "log_artifact",
@@ -45,6 +48,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "assess": "clewline.data.assess",
     "calibrate": "clewline.model.families.calibrated_model.calibrate",
     "evaluate": "clewline.evaluation.evaluate",
     "log_artifact": "clewline.flow.tracking",

@@ -114,14 +114,17 @@ def import_(
     max_size
         The largest file to accept.
     """
+    from clewline.data.table_files import read_table
     from clewline.hub.download import DownloadLimits
-    from clewline.hub.import_model import ModelImport, import_model, read_rows
+    from clewline.hub.import_model import ModelImport, import_model
 
     if train is not None and sample is not None:
         raise UsageError("--train and --sample are both given.", "Leave --sample out.")
     tables: dict[str, Any] = {} if target is None else {"target": target}
     tables |= {
-        key: read_rows(path) for key, path in (("train", train), ("test", test)) if path is not None
+        key: read_table(path)
+        for key, path in (("train", train), ("test", test))
+        if path is not None
     }
     project = find()
     wanted = ModelImport(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from clewline.errors import ClewlineError, InvalidInput
+from clewline.errors import ClewlineError, InvalidInput, UsageError
+from clewline.formatting import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,3 +90,19 @@ def print_error(error: ClewlineError) -> None:
         )
     if error.fix:
         print_message(f"  {error.fix}")
+
+
+def write_page(path: Path, page: str) -> None:
+    """
+    Write a page to a file, and say where.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
+    data = page.encode("utf-8")
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f"{path} cannot be written: {reason}.", "Name another file.") from error
+    print_message(f"The page is in {path} ({format_size(len(data))}); open it with a browser.")

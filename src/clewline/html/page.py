@@ -116,14 +116,16 @@ section>h2{padding-top:1rem;border-top:1px solid var(--line)}
 figure{margin:0;display:grid;gap:.5rem;min-width:0}
 figcaption{display:grid;gap:.2rem}
 figcaption p{font-size:.9375rem;color:var(--muted)}
-figure.square{max-width:26rem}
+.charts>figure:only-child{max-width:44rem}
+.charts>figure.square{max-width:26rem}
 svg{display:block;overflow:visible;font:12.5px system-ui,-apple-system,"Segoe UI",Roboto,
  "Noto Sans",sans-serif;font-variant-numeric:tabular-nums}
 svg.stretched{overflow:hidden}
 svg text{fill:var(--text);unicode-bidi:isolate}
 svg .number{font-weight:600}
 svg .tick,svg .axis-name{fill:var(--muted);font-size:11.5px}
-svg .halo{paint-order:stroke;stroke:var(--ground);stroke-width:3px;stroke-linejoin:round}
+svg .halo,svg .label,svg .number{paint-order:stroke;stroke:var(--ground);stroke-width:3px;
+ stroke-linejoin:round}
 svg .fill{fill:var(--tone)}
 svg .point{fill:var(--tone);fill-opacity:.45}
 svg .stroke{fill:none;stroke:var(--tone);stroke-width:2;vector-effect:non-scaling-stroke;

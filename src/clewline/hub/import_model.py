@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 
 from clewline import config
+from clewline.data.table_files import read_table
 from clewline.errors import ClewlineError, IntegrityError, InvalidInput, NotFound
 from clewline.formatting import format_size
 from clewline.hub import huggingface
@@ -251,7 +251,7 @@ def _register(
     if wanted.signature is not None:
         inputs["signature"] = _read_signature(wanted.signature)
     if wanted.sample is not None:
-        inputs["train"] = read_rows(wanted.sample)
+        inputs["train"] = read_table(wanted.sample)
     origin = msgspec.structs.replace(file.origin, **_description(wanted))
     registered: list[Any] = []
     params = {"source": origin.source, "digest": f"sha256:{origin.sha256}"}
@@ -297,26 +297,6 @@ def _read_signature(path: Path) -> Signature:
         return msgspec.json.decode(data, type=Signature)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} is not a signature: {error}.", SIGNATURE_EXAMPLE) from error
-
-
-def read_rows(path: Path) -> Any:
-    """
-    Read a Polars table from CSV or Parquet.
-
-    Raises:
-        InvalidInput: It is neither, or cannot be read.
-    """
-    import polars as pl
-
-    readers: dict[str, Any] = {".parquet": pl.read_parquet, ".csv": pl.read_csv}
-    if path.suffix not in readers:
-        raise InvalidInput(
-            f"{path} is neither .csv nor .parquet.", "Save the table as one of them."
-        )
-    try:
-        return readers[path.suffix](io.BytesIO(_read_bytes(path)))
-    except pl.exceptions.PolarsError as error:
-        raise InvalidInput(f"{path} cannot be read: {error}.") from error
 
 
 def _read_bytes(path: Path) -> bytes:
