@@ -14,7 +14,7 @@ import numpy as np
 from clewline.data.assessment import (
     Assessment,
     GroupRate,
-    ProtectedField,
+    ProtectedGroups,
     TargetSummary,
     TimeOrder,
 )
@@ -279,7 +279,7 @@ def _inspect_protected(
     label_names: list[str],
     summaries: dict[str, FieldSummary],
     seed: int,
-) -> ProtectedField:
+) -> ProtectedGroups:
     groups, titles = _groups_of(table.columns[name])
     positive = label_names[-1] if labels is not None and len(label_names) == 2 else None
     values = None
@@ -311,7 +311,7 @@ def _inspect_protected(
     found = None
     if len(known):
         found = discriminate([each.take(known) for each in others], sampled[known], seed=seed)
-    return ProtectedField(field=name, positive=positive, groups=rates, from_others=found)
+    return ProtectedGroups(field=name, positive=positive, groups=rates, from_others=found)
 
 
 def _groups_of(column: PreparedColumn) -> tuple[Codes, list[str]]:

@@ -36,7 +36,7 @@ class GroupRate(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None = None
 
 
-class ProtectedField(msgspec.Struct, frozen=True, kw_only=True):
+class ProtectedGroups(msgspec.Struct, frozen=True, kw_only=True):
     """The groups of a protected field, and how well the other fields tell them."""
 
     field: str
@@ -84,7 +84,7 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     overlap: TableOverlap | None = None  # with the test table
     times: list[TimeOrder] = []
     associations: Associations | None = None
-    protected: list[ProtectedField] = []
+    protected: list[ProtectedGroups] = []
     against: TableComparison | None = None
     findings: list[DataFinding]
     sampled_rows: int  # rows that powers, associations and models use

@@ -67,7 +67,8 @@ def find_duplicates(
     """
     import polars as pl
 
-    rows = len((fields[0] if fields else target).values) if fields or target else 0
+    every = [*fields, *([] if target is None else [target])]
+    rows = len(every[0].values) if every else 0
     exact = _sum([hash_values(column) for column in fields], rows)
     distinct = _count_distinct(exact)
     repeated = rows - distinct

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clewline.data.assessment import Assessment, ProtectedField, TableComparison
+from clewline.data.assessment import Assessment, ProtectedGroups, TableComparison
 from clewline.data.finding_text import METRICS, describe_finding
 from clewline.data.findings import DataFinding
 from clewline.data.table_summary import FieldSummary
@@ -247,7 +247,7 @@ def _duplicates(found: Assessment) -> Section:
     return Section("duplicates", "Duplicates", join(parts))
 
 
-def _protected(each: ProtectedField) -> Markup:
+def _protected(each: ProtectedGroups) -> Markup:
     name, charts = shorten(each.field, 40), []
     rated = [group for group in each.groups if group.rate is not None]
     if rated:
