@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from rich.markup import escape
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from clewline.formatting import (
 from clewline.store.records import ModelVersion, Run
 
 if TYPE_CHECKING:
+    from clewline.html.model_report import PairedDifference, ReportedVersion
     from clewline.model.gate import GateVerdict
     from clewline.model.package import Package
     from clewline.model.promote import Promotion
@@ -80,8 +82,6 @@ def print_version(package: Package, aliases: list[str], run: Run | None) -> None
 
 
 def _facts(package: Package, run: Run | None) -> Iterator[tuple[str, str]]:
-    import msgspec
-
     from clewline.model.compile.equivalence import EquivalenceRecord
 
     manifest, code = package.manifest, package.manifest.code
@@ -131,6 +131,27 @@ def _metrics(report: dict[str, Any]) -> Table:
     table.caption = f"baseline: {baseline.get('rule', 'none')}"
     table.caption_justify = "left"
     return table
+
+
+def print_report(
+    version: ReportedVersion, other: ReportedVersion | None, differences: Sequence[PairedDifference]
+) -> None:
+    """Print the verdict and the metrics, or the differences from another version."""
+    out, report = console(), version.report
+    if report is None:
+        print_message(f"{version.ref} was not evaluated. Register it with test=.")
+    else:
+        out.print(escape(str(report)))
+    if other is not None:
+        table = make_table("metric", version.ref, other.ref, "difference")
+        for each in differences:
+            found = format_number(each.ours - each.theirs)
+            if each.difference is not None:
+                found = escape(str(each.difference))
+            table.add_row(each.metric, format_number(each.ours), format_number(each.theirs), found)
+        out.print(table)
+    elif report is not None:
+        out.print(_metrics(msgspec.to_builtins(report)))
 
 
 def compare_versions(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
 
-from clewline.cli.output import emit, print_message
+from clewline.cli.output import emit, print_message, write_page
 from clewline.cli.parameters import Limit, Offset, parse_size
 from clewline.errors import GateRefused, UsageError
 from clewline.model.registry import Registry
@@ -19,6 +19,7 @@ from clewline.store.records import Run
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
+    from clewline.html.model_report import ReportedVersion
     from clewline.model.package import Package
 
 app = App(name="models", help="List, show, compare, import, verify and promote model versions.")
@@ -71,6 +72,42 @@ def show(ref: str, /) -> None:
         "equality": msgspec.Raw(package.files["equality.json"]),
     }
     emit(data, lambda _: print_version(package, aliases, run))
+
+
+@app.command
+def report(ref: str, /, *, against: str | None = None, out: Path | None = None) -> None:
+    """
+    Report how good a version is, where not, and how sure that is.
+
+    Without --out the metrics and the verdict are printed; the page has every section.
+
+    Parameters
+    ----------
+    ref
+        The version: income@3, income@champion, or income for the newest.
+    against
+        Another version to compare it with.
+    out
+        Write a page to this file (HTML).
+    """
+    from clewline.cli.model_tables import print_report
+    from clewline.html.model_report import compare_metrics, write_model_report
+    from clewline.version import __version__
+
+    with _open_registry() as registry:
+        version = _reported(registry, ref)
+        other = None if against is None else _reported(registry, against)
+    differences = [] if other is None else compare_metrics(version, other)
+    data = {
+        "model": version.ref,
+        "evaluation": version.report,
+        "against": None if other is None else other.ref,
+        "differences": [each._asdict() for each in differences],
+    }
+    emit(data, lambda _: print_report(version, other, differences))
+    if out is not None:
+        page = write_model_report(version, __version__, against=other, differences=differences)
+        write_page(out, page)
 
 
 @app.command(name="import")
@@ -223,3 +260,18 @@ def _aliases(registry: Registry) -> dict[str, list[str]]:
 def _find_run(registry: Registry, package: Package) -> Run | None:
     run = package.manifest.run
     return registry.store.catalog.get(Run, run) if run else None
+
+
+def _reported(registry: Registry, ref: str) -> ReportedVersion:
+    """Open a version with its evaluation, which older packages hold in the manifest alone."""
+    from clewline.evaluation.report import Report
+    from clewline.html.model_report import ReportedVersion
+    from clewline.model.evaluation_record import read_evaluation
+
+    package = registry.open(ref)
+    found = read_evaluation(package)
+    if found is None and package.manifest.report is not None:
+        with suppress(msgspec.ValidationError):  # written by hand, or by a much older clewline
+            found = msgspec.convert(package.manifest.report, Report)
+    aliases = _aliases(registry).get(package.manifest.ref, [])
+    return ReportedVersion(package, found, aliases, _find_run(registry, package))

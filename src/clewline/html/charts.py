@@ -47,6 +47,7 @@ class Bar(NamedTuple):
     high: float | None = None
     tone: Tone = "model"
     text: str | None = None  # instead of the value as it is written by default
+    beside: float | None = None  # another value, drawn as a ring (by `draw_intervals`)
 
 
 class Line(NamedTuple):
@@ -178,9 +179,19 @@ def draw_intervals(
     scale: Scale | None = None,
     reference: float | None = None,
     reference_name: str = "",
+    beside: str = "",
 ) -> Chart:
-    """Draw values as dots with intervals, on a scale that need not hold zero; see `draw_bars`."""
-    ends = [each for bar in bars for each in (bar.value, bar.low, bar.high) if each is not None]
+    """
+    Draw values as dots with intervals, on a scale that need not hold zero; see `draw_bars`.
+
+    `beside` is what the rings stand for, and the head of their column in the table.
+    """
+    ends = [
+        each
+        for bar in bars
+        for each in (bar.value, bar.low, bar.high, bar.beside)
+        if each is not None
+    ]
     marked = [] if reference is None else [reference]
     scale = scale or scale_of([*ends, *marked])
     height = _ROW * len(bars) + 22
@@ -194,6 +205,9 @@ def draw_intervals(
     for place, bar in enumerate(bars):
         top = place * _ROW
         parts += _label(bar, top)
+        if bar.beside is not None:
+            ring = {"cx": _percent(scale.share(bar.beside)), "cy": top + 23, "r": 4.5}
+            parts.append(element("circle", class_="ring tone-plain", **ring))
         parts += [
             *_whisker(scale, bar, top + 23),
             element(
@@ -207,7 +221,12 @@ def draw_intervals(
         ]
     legend: list[tuple[Tone, str]] = [("plain", reference_name)] if reference_name else []
     drawing = _svg(title, sentence, height, parts)
-    return Chart(title, sentence, drawing, *_bar_table(bars, what, value), legend)
+    header, rows = _bar_table(bars, what, value)
+    if beside:
+        legend = [("model", value), ("plain", beside), *legend]
+        header = (*header, beside)
+        rows = [[*row, bar.beside] for row, bar in zip(rows, bars, strict=True)]
+    return Chart(title, sentence, drawing, header, rows, legend)
 
 
 def draw_lines(

@@ -127,6 +127,7 @@ svg .tick,svg .axis-name{fill:var(--muted);font-size:11.5px}
 svg .halo,svg .label,svg .number{paint-order:stroke;stroke:var(--ground);stroke-width:3px;
  stroke-linejoin:round}
 svg .fill{fill:var(--tone)}
+svg .ring{fill:var(--ground);stroke:var(--tone);stroke-width:2}
 svg .point{fill:var(--tone);fill-opacity:.45}
 svg .stroke{fill:none;stroke:var(--tone);stroke-width:2;vector-effect:non-scaling-stroke;
  stroke-linejoin:round}
