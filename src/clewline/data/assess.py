@@ -370,7 +370,8 @@ def _describe_rule(
     field: str,
 ) -> str | None:
     """Write the best rule that asks about one field; None if no question about it helps."""
-    from clewline.evaluation.baseline import Objective, learn_rule, read_columns
+    from clewline.evaluation.baseline import Objective, learn_rule
+    from clewline.evaluation.columns import read_columns
     from clewline.signature import dataframes
 
     if aim is None:
@@ -382,6 +383,6 @@ def _describe_rule(
         return None
     part = dataframes.open_table(table).select(field)[drawn[known].tolist()].to_native()
     objective = Objective(None if labels is None else len(names))
-    rule = learn_rule(read_columns(part, target=""), truth[known], objective, seed=seed)
+    rule = learn_rule(read_columns(part), truth[known], objective, seed=seed)
     text = rule.describe(names)
     return None if text.startswith("always ") else text
