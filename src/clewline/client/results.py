@@ -24,6 +24,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     label: str | int | float | bool | None = None
     probabilities: dict[str, float] | None = None  # by label
     value: Any = None  # a number; or nested lists of numbers, of which None is not finite
+    set: tuple[Any, ...] | None = None  # conformal: labels of which one is true as often as stated
+    interval: tuple[float, float] | None = None  # conformal: holds the true value so often
     action: str | None = None  # the decision of the endpoint's policy
     flags: tuple[Flag, ...] = ()  # values outside the range of the training data
 

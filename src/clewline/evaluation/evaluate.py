@@ -25,6 +25,7 @@ from clewline.evaluation.baseline import Baseline, FittedRule, cross_fit_rule, l
 from clewline.evaluation.bootstrap import plan_bootstrap
 from clewline.evaluation.calibration import measure_calibration
 from clewline.evaluation.columns import EvaluatedColumns, read_columns
+from clewline.evaluation.conformal import measure_label_sets, measure_value_intervals
 from clewline.evaluation.confusion import count_confusion
 from clewline.evaluation.curves import measure_curves
 from clewline.evaluation.fairness import fairness, require_protected
@@ -225,13 +226,17 @@ def _plain_sections(task: EvaluationTask, answers: ModelPredictions, seed: int) 
     """Return the sections that need nothing but answers and truth."""
     if not task.labels:
         truth = task.truth.astype(np.float64)
-        return {"residuals": measure_residuals(truth, answers.choices, seed=seed)}
+        return {
+            "residuals": measure_residuals(truth, answers.choices, seed=seed),
+            "conformal": measure_value_intervals(truth, answers.choices, seed=seed),
+        }
     labels, chosen = task.truth.astype(np.int64), answers.choices.astype(np.int64)
     found: dict[str, Any] = {"confusion": count_confusion(labels, chosen, task.labels)}
     if answers.probabilities is not None:
         scored = (labels, answers.probabilities, task.labels)
         found["curves"] = measure_curves(*scored)
         found["calibration"] = measure_calibration(*scored, seed=seed)
+        found["conformal"] = measure_label_sets(labels, answers.probabilities, seed=seed)
     return found
 
 

@@ -15,6 +15,7 @@ import msgspec
 from clewline.evaluation.answers import EvaluatedTask
 from clewline.evaluation.baseline import Baseline
 from clewline.evaluation.calibration import Calibration
+from clewline.evaluation.conformal import Conformal
 from clewline.evaluation.confusion import Confusion
 from clewline.evaluation.curves import ThresholdCurve
 from clewline.evaluation.fairness import Fairness
@@ -47,6 +48,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     # Sections, each in a module of its own.
     calibration: Calibration | None = None  # of a classifier with probabilities
+    conformal: Conformal | None = None  # of such a classifier, or of a regression
     confusion: Confusion | None = None  # of a classifier
     curves: list[ThresholdCurve] | None = None  # of a classifier with probabilities
     residuals: Residuals | None = None  # of a regression

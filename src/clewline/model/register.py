@@ -18,7 +18,9 @@ from clewline.flow.context import StepContext, current_step
 from clewline.flow.pipeline import pipeline
 from clewline.flow.step import step
 from clewline.flow.tracking import log_value
+from clewline.model.conformal_scores import score_test_rows
 from clewline.model.families.family import (
+    CONFORMAL,
     EVALUATION,
     TRAINING_SAMPLE,
     PackageContents,
@@ -163,6 +165,8 @@ def register(
     if TRAINING_SAMPLE in contents.files:
         logical[TRAINING_SAMPLE] = sample_digest(contents.files[TRAINING_SAMPLE])
     package_files = dict(contents.files)
+    if (scores := score_test_rows(contents, test, target)) is not None:
+        package_files[CONFORMAL] = scores
     if report is not None:
         package_files[EVALUATION] = msgspec.json.encode(report)
     version = Registry(context.project, context.store).add(package_files, metadata, logical)

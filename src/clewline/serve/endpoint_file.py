@@ -11,13 +11,17 @@ import msgspec
 from clewline import config
 from clewline.errors import InvalidConfig, NotFound, did_you_mean
 from clewline.project import Project
+from clewline.serve.conformal_sets import check_option as check_conformal
 from clewline.serve.explain_rules import check_explain_rules
 from clewline.serve.graph.parser import DeclaredNode, GraphParser
 from clewline.serve.graph.problems import Problem, Problems
 
 Durability = Literal["process", "fsync"]
 
-KEYS = ("endpoint", "model", "graph", "nodes", "shadow", "timeout_ms", "pin", "log", "explain")
+KEYS = (
+    *("endpoint", "model", "graph", "nodes", "shadow"),
+    *("timeout_ms", "pin", "log", "explain", "conformal"),
+)
 LOG_KEYS = ("durability",)
 PLANNED = ("log.drop", "log.hash", "log.keep", "policy", "slo")
 """Known keys that are not built yet; they are refused, so that nobody relies on them."""
@@ -165,6 +169,7 @@ def _check_options(document: dict[str, Any], problems: Problems) -> None:
         fix = "Write true to keep its models in memory."
         problems.add_wrong_value("pin", document["pin"], fix)
     check_explain_rules(document.get("explain"), problems)
+    check_conformal(document.get("conformal"), problems)
     if not isinstance(log, dict):
         problems.add_wrong_value("log", log, "Write log: {durability: process}.")
         return

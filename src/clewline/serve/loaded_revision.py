@@ -14,6 +14,7 @@ import numpy as np
 
 from clewline.errors import Fault, InvalidInput, ModelFailed
 from clewline.serve.batcher import BatchAnswer, BatchCost
+from clewline.serve.conformal_sets import ConformalWriter, option_of
 from clewline.serve.graph.builder import Builder, RouterStates, Shadowing, longest_isolated_s
 from clewline.serve.graph.functions import ProjectFunctions, load_functions
 from clewline.serve.graph.node import Batch, BuiltNode, NodeAnswers, node_failure
@@ -62,7 +63,7 @@ class LoadedRevision:
         self.threads = threads  # its own, on which nobody else waits
         self._build = build
         self._node = node
-        self._writer = AnswerWriter(node.signature.output)
+        self._writer = AnswerWriter(node.signature.output, _conformal_writer(revision, build, node))
         # A graph's nodes are called by one thread at a time; a single model has its lock.
         self._is_graph = of_revision(revision)["kind"] != "model"
         self.concurrent = not self._is_graph
@@ -245,19 +246,30 @@ class LoadedRevision:
         self._build.close()
 
 
+def _conformal_writer(
+    revision: Revision, build: Builder, node: BuiltNode
+) -> ConformalWriter | None:
+    option = option_of(revision)
+    if option is None:
+        return None
+    packages = {model.ref: model.package for model in build.models}
+    return ConformalWriter(option, of_revision(revision), packages, node.signature.output)
+
+
 class AnswerWriter:
     """
     Writes predictions as JSON objects, once for the log and the caller alike.
 
     A classifier's prediction is `{"id", "model", "label", "probabilities"}`, a regressor's
     `{"id", "model", "value"}`; `"arm"` follows the model if the row passed a route, and
-    `"flags"` come last if there are any. Numbers are written as the shortest text that reads
+    `"flags"` come last if there are any. If the endpoint asks for it, `"set"` or `"interval"`
+    stands before them. Numbers are written as the shortest text that reads
     back as the same bits. They are finite, but for elements of an array, which are null if they
     are not.
     """
 
-    def __init__(self, output: Output) -> None:
-        self._labels = output.labels
+    def __init__(self, output: Output, conformal: ConformalWriter | None = None) -> None:
+        self._labels, self._conformal = output.labels, conformal
         self._templates: dict[tuple[str, str], list[bytes]] = {}
 
     def write(
@@ -277,6 +289,10 @@ class AnswerWriter:
         else:
             per_row = [of_path[index] for index in answered.path_of_row.tolist()]
         written = _fill_templates(per_row, texts, answered)
+        if self._conformal is not None:
+            members = self._conformal.write(answered)
+            pairs = zip(written, members, strict=True)
+            written = [answer[:-1] + member + b"}" for answer, member in pairs]
         if flags:
             of_row: dict[int, list[Flag]] = {}
             for row, flag in flags:

@@ -18,6 +18,7 @@ from clewline.model.registry_chain import APPLIED, ROLLED_BACK, append_link
 from clewline.model.seal import Sealer
 from clewline.model.sealed_records import SealedRecords, unchecked
 from clewline.project import Project
+from clewline.serve.conformal_sets import option_of as conformal_option
 from clewline.serve.endpoint_file import EndpointSpec
 from clewline.serve.explain_rules import explain_rules, rule_text
 from clewline.serve.graph.functions import FunctionFiles
@@ -81,7 +82,7 @@ def content(revision: Revision) -> tuple[Any, ...]:
     """
     pinned = (of_revision(revision), revision.packages, revision.accepted, revision.code)
     options = (durability(revision), timeout_ms(revision), is_pinned(revision))
-    return (*pinned, *options, explain_rules(revision))
+    return (*pinned, *options, explain_rules(revision), conformal_option(revision))
 
 
 # From a file to the live revision
@@ -300,6 +301,8 @@ def _facts(revision: Revision, code: Mapping[str, str]) -> Iterator[tuple[str, s
         bounds = limits.get("bounds")
         parts = [f"{bounds[0]} to {bounds[1]}"] if bounds else []
         yield f"accepted {name}", ", ".join([*parts, *(limits.get("levels") or [])])
+    if (option := conformal_option(revision)) is not None:
+        yield "conformal", option.text
     for place, rule in enumerate(explain_rules(revision), 1):
         yield f"explain {place}", f"{rule.kind} {rule_text(rule)}".strip()
     options = {key: revision.spec.get(key) for key in ("timeout_ms", "pin")}

@@ -14,6 +14,7 @@ import msgspec
 
 from clewline.errors import ClewlineError
 from clewline.flow.keys.file_access import watch_reads
+from clewline.serve.conformal_sets import KEY as CONFORMAL
 from clewline.serve.explain_rules import check_conditions
 from clewline.serve.graph.builder import isolation_of
 from clewline.serve.graph.functions import ProjectFunctions, functions_of
@@ -110,12 +111,13 @@ class _Trial:
                 signatures = {model.ref: model.signature for model in models}
                 fit_graph(revision.graph, signatures, self._problems)
                 self._problems.require_none(source)
+                spec = {key: revision.spec[key] for key in revision.spec if key != CONFORMAL}
                 for tree in _parts(revision.graph):
                     name = tree["name"]
                     if any(child["name"] in self._failed for _, child in children(tree)):
                         self._failed.add(name)
                         continue
-                    part = msgspec.structs.replace(revision, graph=tree, accepted={})
+                    part = msgspec.structs.replace(revision, graph=tree, accepted={}, spec=spec)
                     self._try(part, name, f"The node {name}")
                 self._problems.require_none(source)
             trial = self._try(revision, of_revision(revision)["name"], revision.endpoint)

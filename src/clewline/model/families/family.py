@@ -45,9 +45,10 @@ SIGNATURE, EQUALITY = "signature.json", "equality.json"
 PROFILE, BACKGROUND = "profile.json", "background.json"
 EVALUATION = "evaluation.json"
 TRAINING_SAMPLE = "training_sample.parquet"
+CONFORMAL = "conformal.msgpack"
 """Files of a package that describe its model."""
 
-ON_DEMAND = frozenset({EVALUATION, TRAINING_SAMPLE})
+ON_DEMAND = frozenset({CONFORMAL, EVALUATION, TRAINING_SAMPLE})
 """Files that are not read with a package, but when they are needed."""
 
 

@@ -182,6 +182,8 @@ class _Prediction(msgspec.Struct, gc=False):
     arm: str = ""
     label: msgspec.Raw = msgspec.Raw()
     value: msgspec.Raw = msgspec.Raw()
+    set: msgspec.Raw = msgspec.Raw()
+    interval: msgspec.Raw = msgspec.Raw()
     flags: list[dict[str, Any]] | None = None
 
 
@@ -208,6 +210,10 @@ def write_answer(answer: PredictResponse) -> bytes:
         content["arms"] = [row.arm for row in rows]
     else:
         content["model"] = rows[0].model
+    for key in ("set", "interval"):  # one for each row
+        found = [getattr(row, key) for row in rows]
+        if all(map(bytes, found)):
+            content[f"{key}s"] = found
     flags = [{"row": number} | flag for number, row in enumerate(rows) for flag in row.flags or ()]
     if flags:
         content["flags"] = flags

@@ -61,6 +61,8 @@ class _Prediction(msgspec.Struct, gc=False):
     label: Any = None
     value: Any = msgspec.UNSET  # a number, or nested lists of them
     probabilities: dict[str, float] | None = None
+    set: msgspec.Raw = msgspec.Raw()
+    interval: msgspec.Raw = msgspec.Raw()
     flags: list[dict[str, Any]] | None = None
 
 
@@ -133,6 +135,10 @@ def infer_response(answer: PredictResponse, output: Output, options: InferOption
         texts = [getattr(row, key) for row in rows]
         if key == "model" or any(texts):  # a string that all rows have stands once
             parameters[key] = texts[0] if len(set(texts)) == 1 else ",".join(texts)
+    for key in ("set", "interval"):  # a JSON array of one for each row
+        found = [bytes(getattr(row, key)) for row in rows]
+        if all(found):
+            parameters[f"{key}s"] = f"[{b','.join(found).decode()}]"
     flags = [{"row": number} | flag for number, row in enumerate(rows) for flag in row.flags or ()]
     if flags:
         parameters["flags"] = msgspec.json.encode(flags).decode()

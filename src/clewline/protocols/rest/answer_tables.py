@@ -22,7 +22,8 @@ def table_of(answer: PredictResponse, content_type: bytes) -> bytes:
     Write predictions as a table; this takes long, so call it on a thread.
 
     The columns are id, revision, model, arm (if rows have one), label and a probability for
-    each label, or value; and flags as JSON, null if there are none.
+    each label, or value; set as JSON, or interval_low and interval_high, if the endpoint asks for
+    them; and flags as JSON, null if there are none.
     """
     predictions = [_decode(each) for each in answer.predictions]
     columns: dict[str, list[Any]] = {
@@ -35,6 +36,12 @@ def table_of(answer: PredictResponse, content_type: bytes) -> bytes:
     shares = [each.get("probabilities") or {} for each in predictions]
     for label in dict.fromkeys(label for share in shares for label in share):
         columns[PROBABILITY + label] = [share.get(label) for share in shares]
+    if any("set" in each for each in predictions):
+        sets = [each.get("set") for each in predictions]
+        columns["set"] = [None if s is None else msgspec.json.encode(s).decode() for s in sets]
+    if any("interval" in each for each in predictions):
+        ends = [each.get("interval") or (None, None) for each in predictions]
+        columns["interval_low"], columns["interval_high"] = map(list, zip(*ends, strict=True))
     flags = [each.get("flags") for each in predictions]
     columns["flags"] = [msgspec.json.encode(each).decode() if each else None for each in flags]
     if content_type != ARROW_TYPE:
@@ -49,7 +56,7 @@ def table_of(answer: PredictResponse, content_type: bytes) -> bytes:
         return text.getvalue().encode()
     import polars as pl
 
-    strings = ("id", "revision", "model", "arm", "flags")
+    strings = ("id", "revision", "model", "arm", "set", "flags")
     series = [
         pl.Series(name, values, pl.String if name in strings else None, strict=False)
         for name, values in columns.items()

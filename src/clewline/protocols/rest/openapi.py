@@ -18,6 +18,7 @@ from clewline.protocols.rest.content_types import (
     READ,
     WRITTEN,
 )
+from clewline.serve.conformal_sets import option_of
 from clewline.serve.json_reader import MAX_ROWS
 from clewline.serve.served_endpoint import ServedEndpoint
 from clewline.signature import timestamps
@@ -140,7 +141,9 @@ def document(endpoints: Iterable[ServedEndpoint], groups: Sequence[RouteGroup] =
         name, loaded = endpoint.name, endpoint.serving.loaded
         schemas[f"{name}.row"] = row(loaded.signature, loaded.checker.rules)
         schemas[f"{name}.columns"] = columns(loaded.signature, loaded.checker.rules)
-        schemas[f"{name}.prediction"] = prediction(loaded.signature.output)
+        schemas[f"{name}.prediction"] = prediction(
+            loaded.signature.output, is_conformal=option_of(loaded.revision) is not None
+        )
         paths[f"/v1/endpoints/{name}/predict"] = {"post": _predict(name)}
     tags = TAGS | {group.tag: group.about for group in groups}
     return {
@@ -170,8 +173,8 @@ def row(signature: Signature, rules: Iterable[FieldRule]) -> Schema:
     return _object(fields, additionalProperties=False)
 
 
-def prediction(output: Output) -> Schema:
-    """Describe one prediction."""
+def prediction(output: Output, *, is_conformal: bool = False) -> Schema:
+    """Describe one prediction; `is_conformal` if it has a set of labels or an interval."""
     properties = dict(_ANY_PREDICTION["properties"])
     if output.task == "tensor":
         value: Schema = {"type": ["number", "boolean", "null"]}
@@ -183,6 +186,10 @@ def prediction(output: Output) -> Schema:
         if output.has_probabilities:
             shares = {label_name(label): {"type": "number"} for label in output.labels}
             properties["probabilities"] = _object(shares)
+    if is_conformal and output.labels is not None:
+        properties["set"] = _array({"enum": list(output.labels)})
+    elif is_conformal:
+        properties["interval"] = _array({"type": "number"}, minItems=2, maxItems=2)
     return _object(properties, {"flags": _array(_ref("flag"))})
 
 
