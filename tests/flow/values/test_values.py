@@ -228,6 +228,8 @@ def test_a_numpy_scalar_comes_back_the_same(blobs, scalar):
 
 
 FOREIGN = [pl.Extension] if hasattr(pl, "Extension") else []  # types of plug-ins: refused
+if pl.Decimal(None, 0).precision is None:  # an old Polars reads the largest precision back
+    FOREIGN.append(pl.Decimal)
 FEW = settings(QUIET, max_examples=25)
 
 

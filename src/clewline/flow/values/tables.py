@@ -84,6 +84,8 @@ def _dtype_text(dtype: pl.DataType) -> bytes:
 
     if isinstance(dtype, pl.Categorical):
         return b"Categorical"
+    if isinstance(dtype, pl.Decimal):  # an old Polars says None for the largest precision
+        return b"Decimal(precision=%d, scale=%d)" % (dtype.precision or 38, dtype.scale)
     if isinstance(dtype, pl.List | pl.Array):
         inner = dtype.inner() if isinstance(dtype.inner, type) else dtype.inner
         size = b",%d" % dtype.size if isinstance(dtype, pl.Array) else b""
