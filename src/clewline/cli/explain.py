@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from clewline import project as projects
 from clewline.cli.neighbours_text import show_neighbours
 from clewline.cli.output import Mode, emit, print_lines, print_message
+from clewline.cli.what_if_text import show_what_if
 from clewline.formatting import format_count, format_duration, format_list
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def show(found: Explanation) -> None:
         "attributions": show_attributions,
         "counterfactuals": show_counterfactuals,
         "neighbours": show_neighbours,
+        "what-if": show_what_if,
     }
     shown.get(found.kind, show_fields)(found)
 

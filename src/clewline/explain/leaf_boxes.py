@@ -76,6 +76,43 @@ class LeafBoxes:
             found[player] &= (shifted & np.uint64(1)).astype(bool)
         return found
 
+    def holding(self, columns: Columns, free: int | None = None, row: int = 0) -> NDArray[np.intp]:
+        """
+        Return the leaves whose boxes hold a row, whatever the value of one player is.
+
+        Args:
+            columns: Checked rows.
+            free: The player; None for none.
+            row: Which of the rows.
+        """
+        matrix, codes = self.trees.encode(columns)
+        left: NDArray[np.intp] | None = None  # those that hold so far: few after the first fields
+        for place, player in enumerate(self.code_player):
+            if player != free:
+                word, bit = divmod(int(codes[place, row]), 64)
+                mask = self.codes[self.code_word[place] + word]
+                mask = mask if left is None else mask[left]
+                holds = (mask & (np.uint64(1) << np.uint64(bit))) != 0
+                left = np.flatnonzero(holds) if left is None else left[holds]
+        for place, player in enumerate(self.number_player):
+            if player != free:
+                value = matrix[row, self.number_column[place]]
+                value = -value if self.number_negated[place] else value
+                at = slice(None) if left is None else left
+                if np.isnan(value):
+                    holds = self.null[place][at]
+                else:
+                    holds = (self.low[place][at] < value) & (value <= self.high[place][at])
+                left = np.flatnonzero(holds) if left is None else left[holds]
+        return np.arange(len(self.value)) if left is None else left
+
+    def code_bits(self, place: int, leaves: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Return for each leaf which codes of a text field it holds, (leaves, 64 · words)."""
+        after = np.append(self.code_word, len(self.codes))[place + 1]
+        words = np.ascontiguousarray(self.codes[self.code_word[place] : after][:, leaves].T)
+        bits = np.unpackbits(words.astype("<u8").view(np.uint8), axis=1, bitorder="little")
+        return bits.astype(bool)
+
     def reached(self, columns: Columns) -> NDArray[np.int64]:
         """Return the leaf of each tree that each row reaches, (n, trees)."""
         trees = self.trees
