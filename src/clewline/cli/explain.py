@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ from clewline import project as projects
 from clewline.cli.neighbours_text import show_neighbours
 from clewline.cli.output import Mode, emit, print_lines, print_message
 from clewline.cli.what_if_text import show_what_if
+from clewline.errors import UsageError
 from clewline.formatting import format_count, format_duration, format_list
 
 if TYPE_CHECKING:
@@ -26,11 +29,17 @@ SLOW_S = 3.0  # that the model took before a person is told
 
 
 def explain(
-    prediction: str,
+    prediction: str | None = None,
     /,
     *,
     kind: str | None = None,
     fresh: Annotated[bool, Parameter(negative="")] = False,
+    remote: str | None = None,
+    row: Path | None = None,
+    background: Path | None = None,
+    output: str | None = None,
+    timeout: float = 10.0,
+    token_from: str | None = None,
     **options: str,
 ) -> None:
     """
@@ -45,9 +54,38 @@ def explain(
         kind that suits the model best.
     fresh
         Compute it, and compare it with the stored one.
+    remote
+        Explain a row of this model: http://HOST:PORT/v2/models/NAME. Nothing is stored.
+    row
+        File with the row, a JSON object (--remote).
+    background
+        Table of rows like it: Parquet, CSV or JSON (--remote).
+    output
+        Tensor of the answer to explain (--remote).
+    timeout
+        Seconds that one call may take (--remote).
+    token_from
+        Environment variable that holds a bearer token (--remote).
     options
         Set an option of the kind, such as --budget 5000, or --to LABEL --keep age,sex.
     """
+    if remote is not None:
+        if prediction is not None or row is None or background is None:
+            raise UsageError(
+                "--remote needs --row and --background, and no prediction.",
+                "Write --remote URL --row row.json --background rows.parquet.",
+            )
+        found_there = _ask_remote(
+            remote, row, background, kind, options, output, timeout, token_from
+        )
+        emit(found_there, show)
+        return
+    given = {"--row": row, "--background": background, "--output": output}
+    if prediction is None or any(value is not None for value in given.values()):
+        raise UsageError(
+            "An id of a prediction is needed, or --remote with --row and --background.",
+            "`clewline predictions list` shows the latest predictions.",
+        )
     from clewline.explain.explain_prediction import explain_prediction
 
     found = explain_prediction(
@@ -58,6 +96,41 @@ def explain(
     emit(found.explanation, show)
     if not Mode.json and found.is_kept:
         print_lines([f"Explanation {found.explanation.id}."])
+
+
+def _ask_remote(
+    url: str,
+    row: Path,
+    background: Path,
+    kind: str | None,
+    options: dict[str, str],
+    output: str | None,
+    timeout: float,
+    token_from: str | None,
+) -> Explanation:
+    import msgspec
+
+    from clewline.explain.explain_remote import explain_remote, read_background
+
+    try:
+        values = msgspec.json.decode(row.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(f"{row} holds no row: {error}.", "Write a JSON object in it.") from error
+    if token_from is not None and token_from not in os.environ:
+        raise UsageError(f"The environment has no variable {token_from!r}.", "Set it.")
+    if not 0 < timeout < 86_400:
+        raise UsageError(f"--timeout is {timeout:g}.", "Write seconds, more than 0.")
+    return explain_remote(
+        url,
+        values,
+        read_background(background),
+        kind,
+        options,
+        output=output,
+        timeout_s=timeout,
+        token=None if token_from is None else os.environ[token_from],
+        watch=SlowModelNote(),
+    )
 
 
 class SlowModelNote:
@@ -105,7 +178,7 @@ def show_attributions(found: AttributionExplanation) -> None:
     of = "" if found.label is None else f" of {found.label}"
     print_lines(
         [
-            f"prediction  {found.prediction}",
+            f"prediction  {found.prediction or 'not logged'}",
             f"answered    by {answerer(found)}",
             f"explained   {found.scale}{of} = {found.total:.4g}",
             "",
@@ -147,8 +220,8 @@ def show_anchor(found: AnchorExplanation) -> None:
     near = found.terms["tolerance"]
     answer = f"{found.answer}" if near is None else f"{found.answer:.6g} ± {near:g}"
     lines = [
-        f"prediction  {found.prediction}",
-        f"answered    {answer} by {found.model} in {found.revision}",
+        f"prediction  {found.prediction or 'not logged'}",
+        f"answered    {answer} by {answerer(found)}",
         "",
     ]
     if found.conditions:
@@ -200,7 +273,7 @@ def _condition(condition: AnchorCondition) -> str:
 def show_counterfactuals(found: CounterfactualExplanation) -> None:
     """Print counterfactuals: of each the changed fields and the new answer."""
     lines = [
-        f"prediction  {found.prediction}",
+        f"prediction  {found.prediction or 'not logged'}",
         f"answered    {_text(found.answer)} by {answerer(found)}",
         f"wanted      {found.wanted}",
     ]

@@ -18,8 +18,9 @@ def show_neighbours(found: NeighbourExplanation) -> None:
     """Print training rows: in what each differs, then the model's error around the row."""
     rows = format_count(found.background_rows, "row")
     lines = [
-        f"prediction  {found.prediction}",
-        f"answered    {_text(found.answer)} by {found.model} in {found.revision}",
+        f"prediction  {found.prediction or 'not logged'}",
+        f"answered    {_text(found.answer)} by {found.model}"
+        + (f" in {found.revision}" if found.revision else ""),
         f"compared    with {rows}: {found.background}",
     ]
     for number, each in enumerate(found.neighbours, 1):
