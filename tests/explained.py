@@ -141,3 +141,37 @@ def find_changes(project: Project, prediction: str, **options: object) -> Counte
 
 def row_of(project: Project, prediction: str) -> ExplainedRow:
     return LoggedRows(project).read(prediction)
+
+
+ODD = """
+import ctypes, os, subprocess, time
+
+class Model:
+    def predict(self, rows):
+        return [self.one(row["x"]) for row in rows]
+
+    def one(self, x):
+        if os.nice(0) < 19:
+            return 2 * x  # it answers well, and only fails where it is explained
+        if x == 1:
+            subprocess.Popen(["sleep", "601"], start_new_session=True)
+            time.sleep(600)
+        if x == 2:
+            ctypes.string_at(0)
+        if x == 3:
+            bytearray(1 << 40)
+        if x == 4:
+            raise ValueError("four is odd")
+        return 2 * x
+"""
+GOOD, HANGS, CRASHES, HUNGRY, RAISES = range(5)
+
+
+def odd_project(root: Path) -> tuple[Project, list[str]]:
+    """Make a project with a Python model that fails when some of its predictions are explained."""
+    project = make_project(root)
+    add_python_model(project, "odd", ODD)
+    with Store.open(project.store_root) as store:
+        spec = parse_endpoint(b"endpoint: e\nmodel: odd@1\n", Path("endpoints/e.yaml"))
+        revisions.apply(project, store, spec)
+    return project, answer_rows(project, "e", [{"x": float(x)} for x in range(5)])

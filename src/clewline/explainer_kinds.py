@@ -40,6 +40,7 @@ def explainer_of(kind: str) -> Any:
     return load_entry_point(GROUP, kind)()
 
 
+@cache
 def maker_of(kind: str) -> str:
     """Return the distribution that offers a kind, with its version."""
     found = next(iter(importlib.metadata.entry_points(group=GROUP, name=kind))).dist

@@ -16,15 +16,14 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
-from explained import add_python_model, answer_rows
-from projects import make_project
+from explained import CRASHES, GOOD, HANGS, HUNGRY, RAISES, answer_rows, odd_project
 from support import PATIENCE_S, wait_for
 
 from clewline.errors import ClewlineError, Fault
 from clewline.explain import channel
 from clewline.explain.background import failed_explanations
 from clewline.explain.channel import ExplainReply, ExplainRequest
-from clewline.explain.explain_prediction import stored_explanations
+from clewline.explain.explain_prediction import explain_prediction, stored_explanations
 from clewline.project import Project
 from clewline.serve import revision
 from clewline.serve.endpoint_file import parse_endpoint
@@ -34,40 +33,12 @@ from clewline.store.store import Store
 from clewline.workers.explaining_process import ExplainingProcess
 from clewline.workers.messages import ExplainLimits
 
-ODD = """
-import ctypes, os, subprocess, time
-
-class Model:
-    def predict(self, rows):
-        return [self.one(row["x"]) for row in rows]
-
-    def one(self, x):
-        if os.nice(0) < 19:
-            return 2 * x  # it answers well, and only fails where it is explained
-        if x == 1:
-            subprocess.Popen(["sleep", "601"], start_new_session=True)
-            time.sleep(600)
-        if x == 2:
-            ctypes.string_at(0)
-        if x == 3:
-            bytearray(1 << 40)
-        if x == 4:
-            raise ValueError("four is odd")
-        return 2 * x
-"""
-GOOD, HANGS, CRASHES, HUNGRY, RAISES = range(5)
 LIMITS = ExplainLimits(seconds=3.0, memory_bytes=3 << 30)
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, list[str]]:
-    """A project with a Python model that fails when some of its predictions are explained."""
-    project = make_project(tmp_path_factory.mktemp("odd"))
-    add_python_model(project, "odd", ODD)
-    with Store.open(project.store_root) as store:
-        spec = parse_endpoint(b"endpoint: e\nmodel: odd@1\n", Path("endpoints/e.yaml"))
-        revision.apply(project, store, spec)
-    return project, answer_rows(project, "e", [{"x": float(x)} for x in range(5)])
+    return odd_project(tmp_path_factory.mktemp("odd"))
 
 
 class Explaining:
@@ -278,6 +249,24 @@ def test_in_the_background_each_prediction_is_explained_once_or_fails_with_its_r
     assert stored_explanations(project, unmatched) == []
     assert counts["background", "attributions", "failed"] >= 1
     assert counts["request", "attributions", "stored"] == 1
+
+
+def test_a_package_that_is_gone_is_an_error_and_the_stored_explanation_is_still_there(
+    odd: tuple[Project, list[str]],
+) -> None:
+    project, ids = odd
+    explain_prediction(project, ids[GOOD])
+    package = project.packages / "odd" / "1"
+    package.rename(project.packages / "elsewhere")
+    running = Explaining(project)
+    try:
+        assert running.explain(ids[GOOD])["prediction"] == ids[GOOD]
+        gone = running.explain(ids[GOOD], options={"budget": 33})
+        assert isinstance(gone, ClewlineError)
+        assert "odd" in str(gone)
+    finally:
+        running.close()
+        (project.packages / "elsewhere").rename(package)
 
 
 def test_a_full_channel_refuses_and_closing_it_tells_everybody_who_waits(
