@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ class AskedModel:
     """
     Test rows, and the model that answers them after a change.
 
-    A replaced value is always the value of another row, so that columns keep their types.
+    Columns keep their types: a replaced value is the value of another row, null, or a sum.
 
     Args:
         model: Has `predict`; may have `predict_proba`.
@@ -43,13 +43,71 @@ class AskedModel:
         Returns:
             `ModelPredictions` of m rows.
         """
+        sources = {} if source is None else dict.fromkeys(names, source)
+        return self.ask_mixed(rows, sources)
+
+    def ask_mixed(self, rows: Integers, sources: Mapping[str, Integers]) -> ModelPredictions:
+        """
+        Ask the model about rows whose columns come from several others.
+
+        Args:
+            rows: Which rows to ask about, shape (m,).
+            sources: Column → of each asked row the row that its value comes from, shape (m,).
+        """
+
+        def change(table: Any, piece: slice) -> Any:
+            columns = (self._table[name][from_[piece].tolist()] for name, from_ in sources.items())
+            return table.with_columns(*columns)
+
+        return self._ask(rows, change)
+
+    def ask_noisy(self, rows: Integers, noise: Mapping[str, Floats]) -> ModelPredictions:
+        """
+        Ask the model about rows to whose numbers something is added; integers stay integers.
+
+        Args:
+            rows: Which rows to ask about, shape (m,).
+            noise: Column of numbers → what is added, shape (m,).
+        """
+        import narwhals as nw
+
+        def change(table: Any, piece: slice) -> Any:
+            changed = []
+            for name, added in noise.items():
+                column, extra = table[name], added[piece]
+                if column.dtype.is_integer():
+                    extra = np.round(extra)
+                values = nw.new_series(
+                    name, extra.astype(np.float64), nw.Float64, backend=table.implementation
+                )
+                if hasattr(table.to_native(), "index"):  # pandas adds by index
+                    values = nw.maybe_set_index(values, index=nw.maybe_get_index(table))
+                kind = nw.Int64 if column.dtype.is_integer() else column.dtype
+                changed.append((column + values).cast(kind).alias(name))
+            return table.with_columns(*changed)
+
+        return self._ask(rows, change)
+
+    def ask_without(self, rows: Integers, name: str) -> ModelPredictions:
+        """
+        Ask the model about rows in which a column is null.
+
+        Raises:
+            InvalidInput: The model refuses null.
+        """
+        import narwhals as nw
+
+        def change(table: Any, _: slice) -> Any:
+            nothing = nw.col(name).is_null() & ~nw.col(name).is_null()
+            return table.with_columns(nw.when(nothing).then(nw.col(name)).alias(name))
+
+        return self._ask(rows, change)
+
+    def _ask(self, rows: Integers, change: Callable[[Any, slice], Any]) -> ModelPredictions:
         parts = []
         for at in range(0, len(rows), ROWS_PER_CALL):
             piece = slice(at, at + ROWS_PER_CALL)
-            table = self._table[rows[piece].tolist(), :]
-            if source is not None and names:
-                other = self._table.select(names)[source[piece].tolist(), :]
-                table = table.with_columns(*(other[name] for name in names))
+            table = change(self._table[rows[piece].tolist(), :], piece)
             parts.append(ask_rows(self._model, table.to_native(), len(table), self._task.labels))
         self.model_rows += len(rows)
         shares = [part.probabilities for part in parts]

@@ -33,6 +33,7 @@ from clewline.evaluation.global_explanation import explain_globally
 from clewline.evaluation.label_errors import find_label_errors
 from clewline.evaluation.report import Report
 from clewline.evaluation.residuals import measure_residuals
+from clewline.evaluation.robustness import measure_robustness
 from clewline.evaluation.slices import SliceNames, Slices, given_slices
 from clewline.evaluation.time_and_groups import (
     TimeAndGroupNames,
@@ -71,6 +72,7 @@ def evaluate(
     resamples: int | None = None,
     explain: bool = False,
     groups: Mapping[str, Sequence[str]] | None = None,
+    robustness: bool = False,
 ) -> Report:
     """
     Measure a model on test rows that it has not seen, beside the best plain rule.
@@ -110,6 +112,9 @@ def evaluate(
             for each field.
         groups: With `explain`, fields that are shuffled together, under any names; by default
             groups of associated fields are found.
+        robustness: Also measure how small a plausible change flips an answer, what noise and
+            missing values cost, and how few queries rebuild the model. The model answers some
+            10,000 to 50,000 rows.
 
     Raises:
         InvalidInput: There is no such column, there are no rows, a target is null, the model's
@@ -178,6 +183,11 @@ def evaluate(
         explanation=(
             explain_globally(model, stated, features, columns, groups=groups, seed=seed)
             if explain
+            else None
+        ),
+        robustness=(
+            measure_robustness(model, stated, features, columns, answers, seed=seed)
+            if robustness
             else None
         ),
         **_plain_sections(stated, answers, seed),

@@ -80,7 +80,7 @@ def permutation_importance(
     for names in dict.fromkeys([*((name,) for name in fields), *(tuple(g) for g in groups)]):
         shuffled = np.concatenate([random.permutation(rows) for _ in range(repeats)])
         after: ModelPredictions = asked.ask(np.tile(rows, repeats), names, shuffled)
-        found[names] = _loss(truth, before, after, repeats, seed)
+        found[names] = headline_loss(truth, before, after, repeats, seed)
     listed = [FieldImportance(names, interval) for names, interval in found.items()]
     listed.sort(key=lambda each: -each.importance.value)
     single = {(name,) for name in fields}
@@ -98,7 +98,7 @@ def _task_of(task: EvaluationTask, rows: Integers) -> EvaluationTask:
     return EvaluationTask(task.task, task.truth[rows], task.labels, task.headline, task.objective)
 
 
-def _loss(
+def headline_loss(
     task: EvaluationTask,
     before: ModelPredictions,
     after: ModelPredictions,

@@ -23,6 +23,7 @@ from clewline.evaluation.global_explanation import GlobalExplanation
 from clewline.evaluation.label_errors import LabelErrors
 from clewline.evaluation.metrics import LEVEL, Interval
 from clewline.evaluation.residuals import Residuals
+from clewline.evaluation.robustness import Robustness
 from clewline.evaluation.slices import Slices
 from clewline.evaluation.time_and_groups import TimeAndGroups
 from clewline.evaluation.value import BusinessValue
@@ -49,6 +50,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     # Sections, each in a module of its own.
     calibration: Calibration | None = None  # of a classifier with probabilities
     conformal: Conformal | None = None  # of such a classifier, or of a regression
+    robustness: Robustness | None = None
     confusion: Confusion | None = None  # of a classifier
     curves: list[ThresholdCurve] | None = None  # of a classifier with probabilities
     residuals: Residuals | None = None  # of a regression

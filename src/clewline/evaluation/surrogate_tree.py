@@ -78,7 +78,7 @@ def grow_surrogate(
         None if there are fewer than 20 rows or no columns.
     """
     rows = len(answers.choices)
-    matrix, questions = _matrix(columns, rows)
+    matrix, questions = tree_matrix(columns, rows)
     if rows < 20 or not questions:
         return None
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
@@ -115,8 +115,8 @@ def grow_surrogate(
     )
 
 
-def _matrix(columns: EvaluatedColumns, rows: int) -> tuple[Floats, list[_Question]]:
-    """Return numbers as they are, and a column of 0 and 1 for each frequent level."""
+def tree_matrix(columns: EvaluatedColumns, rows: int) -> tuple[Floats, list[_Question]]:
+    """Return numbers as they are, and a column of 0 and 1 for each frequent level, for a tree."""
     parts: list[Floats] = []
     questions: list[_Question] = []
     for name, column in columns.items():
