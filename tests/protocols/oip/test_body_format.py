@@ -21,8 +21,9 @@ from clewline.errors import (
     MalformedInput,
     TooManyRows,
 )
+from clewline.protocols.oip import infer_request
 from clewline.protocols.oip.body_format import OIP, OIP_BINARY
-from clewline.protocols.oip.infer_request import MOST_INPUTS
+from clewline.protocols.oip.infer_request import MOST_INPUTS, MOST_KEYS, MOST_PARAMETERS
 from clewline.protocols.oip.tensor_data import DTYPES, pack_strings
 from clewline.serve.formats.body_format import load_format
 from clewline.serve.json_reader import JsonReader
@@ -497,12 +498,31 @@ def test_a_raw_number_has_the_bytes_of_its_datatype_and_no_others(
         assert f"{len(raw)} bytes for {rows} elements" in caught.value.fields[0].expected
 
 
+def with_parameters(count: int, colon: bytes = b'":') -> bytes:
+    keys = b",".join(b'"k%d%b0' % (number, colon) for number in range(count))
+    one = b'{"name":"a","shape":[1],"datatype":"FP64","data":[1]}'
+    return b'{"inputs":[%b],"parameters":{%b}}' % (one, keys)
+
+
+def test_texts_with_quotes_and_colons_are_no_keys():
+    text = '{"a": "b", "c":"d"}' * 8
+    texts = [text] * (MOST_KEYS // 8)
+    one = {"name": "t", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
+    body = msgspec.json.encode({"inputs": [one]})
+    assert body.count(b'":') > MOST_KEYS
+    assert infer_request.decode_exactly(body, None).request.inputs[0].data == texts
+
+
 def test_work_without_end_is_refused_before_it_is_begun():
     nested = b'{"inputs":[{"name":"a","shape":[4000000,1],"datatype":"FP64","data":[%b]}]}'
     inputs = [{"name": "", "shape": [], "datatype": "", "data": []}] * (MOST_INPUTS + 1)
     for body, message in (
         (nested % b",".join([b"[1]"] * 4_000_000), "8000009 values"),
         (msgspec.json.encode({"inputs": inputs}), f"may have {MOST_INPUTS}"),
+        (with_parameters(MOST_PARAMETERS + 1), f"more than {MOST_PARAMETERS} parameters"),
+        (with_parameters(MOST_KEYS), f"{MOST_KEYS + 6} keys"),
+        (with_parameters(MOST_KEYS, b'": '), f"{MOST_KEYS + 6} keys"),
+        (with_parameters(MOST_KEYS, b'"\t\n:'), f"{MOST_KEYS + 6} keys"),
     ):
         with pytest.raises(BodyTooLarge, match=message):
             read(body)
@@ -511,6 +531,6 @@ def test_work_without_end_is_refused_before_it_is_begun():
 def test_many_inputs_and_many_keys_that_stand_twice_are_refused_in_linear_time():
     inputs = [{"name": f"x{n}", "shape": [1], "datatype": "FP64", "data": [1]} for n in range(9999)]
     assert len(problems({"inputs": inputs})) == len(inputs) + len(DATATYPES)
-    keys = b",".join(b'"k%d":1' % (n // 2) for n in range(200_000))
+    keys = b",".join(b'"k%d":1' % (n // 2) for n in range(100_000))
     with pytest.raises(MalformedInput, match="'k0' stands twice"):
         read(b'{"inputs":[],"parameters":{%b}}' % keys)

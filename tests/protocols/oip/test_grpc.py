@@ -24,11 +24,10 @@ from clewline.protocols.oip.grpc import OipGrpcServer
 from clewline.protocols.oip.grpc_messages import (
     CLASSES,
     MOST_ELEMENTS,
-    MOST_PARAMETERS,
     SERVICE,
     read_inference,
 )
-from clewline.protocols.oip.infer_request import MOST_INPUTS
+from clewline.protocols.oip.infer_request import MOST_INPUTS, MOST_PARAMETERS
 from clewline.protocols.oip.tensor_data import pack_strings
 from clewline.protocols.rest.routes import RestRoutes
 from clewline.serve.access import TokenChecker

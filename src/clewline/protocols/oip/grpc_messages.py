@@ -48,8 +48,6 @@ CONTENTS: dict[str, str] = {
     BYTES: "bytes_contents",
 }
 """Datatype → where its elements stand in typed contents; FP16 and BF16 have no such place."""
-MOST_PARAMETERS = 1024
-"""Parameters of one request or tensor."""
 MOST_ELEMENTS = 4 << 20
 """Elements of one tensor in typed contents; raw contents hold more."""
 
@@ -174,8 +172,7 @@ def write_inference(name: str, request: GrpcInference, answer: InferResponse) ->
 
 def _read_parameters(found: Any) -> dict[str, Any]:
     """Read the parameters of a message; one without a value is left out."""
-    if len(found) > MOST_PARAMETERS:
-        raise BodyTooLarge(f"There are more than {MOST_PARAMETERS} parameters.", "Send fewer.")
+    infer_request.require_few_parameters(found)
     chosen = {name: each.WhichOneof("parameter_choice") for name, each in found.items()}
     return {name: getattr(found[name], choice) for name, choice in chosen.items() if choice}
 

@@ -9,7 +9,7 @@ Source: Open Inference Protocol v2 and its extension for binary tensor data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -24,6 +24,10 @@ SHAPE = 'Send {"inputs": [{"name": …, "shape": […], "datatype": …, "data":
 SIZE = "binary_data_size"
 MOST_INPUTS = 16_384
 """Inputs of one request: as many as a CSV may have columns."""
+MOST_KEYS = 8 * MOST_INPUTS
+"""Keys of one request: four for each input, and as many for its parameters."""
+MOST_PARAMETERS = 1024
+"""Parameters of a request, an input or an output."""
 Parameters = dict[str, Any]
 
 
@@ -79,7 +83,7 @@ def decode_quickly(body: bytes, json_bytes: int | None) -> ParsedInferRequest | 
         json_bytes: The length of the JSON; None if the whole body is JSON.
 
     Raises:
-        BodyTooLarge: There are more than `MOST_VALUES` values or `MOST_INPUTS` inputs.
+        BodyTooLarge: It has more values, keys, inputs or parameters than one request may have.
         MalformedInput: The raw data is more or less than the inputs say.
     """
     text = _json_part(body, json_bytes)
@@ -191,13 +195,29 @@ def too_many_inputs(count: int) -> BodyTooLarge:
 def _json_part(body: bytes, json_bytes: int | None) -> bytes:
     text = body if json_bytes is None else body[:json_bytes]
     require_few_values(text)
+    if len(text) > 4 * MOST_KEYS and (keys := _count_quoted_keys(text)) > MOST_KEYS:
+        raise BodyTooLarge(f"The JSON has {keys} keys; the limit is {MOST_KEYS}.", "Send fewer.")
     return text
+
+
+def _count_quoted_keys(text: bytes) -> int:
+    """Count the quotes before a colon; within a string each stands behind a backslash."""
+    close = text.translate(None, b" \t\r\n")
+    return close.count(b'":') - close.count(b'\\":')
 
 
 def _checked(request: InferRequest) -> InferRequest:
     if len(request.inputs) > MOST_INPUTS:
         raise too_many_inputs(len(request.inputs))
+    for each in (request, *request.inputs, *(request.outputs or ())):
+        require_few_parameters(each.parameters)
     return request
+
+
+def require_few_parameters(parameters: Sized | None) -> None:
+    """Raise BodyTooLarge if there are more than `MOST_PARAMETERS`."""
+    if parameters is not None and len(parameters) > MOST_PARAMETERS:
+        raise BodyTooLarge(f"There are more than {MOST_PARAMETERS} parameters.", "Send fewer.")
 
 
 def _count_keys(request: InferRequest) -> int:
