@@ -61,7 +61,11 @@ WhenServed = Callable[[ServedRevision | ClewlineError], None]
 
 
 class ServedEndpoint:
-    """The state of one endpoint. Lives on the loop's thread; only `EndpointServer` changes it."""
+    """
+    The state of one endpoint. Lives on the loop's thread, where `EndpointServer` changes it.
+
+    Any thread may read its properties.
+    """
 
     def __init__(self, name: str, statistics: RequestStatistics) -> None:
         self.name = name
@@ -90,8 +94,8 @@ class ServedEndpoint:
         """Whether a call is answered ("ready"), waits for a load ("cold", "loading"), or fails."""
         if self.unloaded:
             return "unloaded"
-        if self.serving is not None:
-            return "ready" if self.serving.failure is None else "failed"
+        if (serving := self.serving) is not None:
+            return "ready" if serving.failure is None else "failed"
         if self.loading:
             return "loading"
         return "cold" if self.failure is None else "failed"
@@ -99,9 +103,10 @@ class ServedEndpoint:
     @property
     def trouble(self) -> ClewlineError | None:
         """Why the wanted revision does not answer: it could not be loaded, or broke since."""
-        if self.failure is not None or self.serving is None:
+        serving = self.serving
+        if self.failure is not None or serving is None:
             return self.failure
-        return self.serving.failure
+        return serving.failure
 
     @property
     def ready(self) -> bool:

@@ -420,3 +420,20 @@ def test_what_a_memoised_function_has_read_before_counts_again(root, asking):
         asking.remembered(root / "data" / "in.csv")
         reads.note_memoised([memoised])
     assert "read data/in.csv" in reads.undeclared()
+
+
+def test_what_a_memoised_function_reads_is_remembered_up_to_a_limit(root, asking, monkeypatch):
+    monkeypatch.setattr(file_access, "MOST_REMEMBERED", 3)
+    memoised = MemoisedCode(asking.__file__, "remembered")
+    for number in range(9):
+        (root / "data" / str(number)).write_text("x")
+    undeclared = []
+    for number in range(9):
+        asking.remembered(root / "data" / str(number))
+        with watch_reads(root) as reads:
+            reads.note_memoised([memoised])
+        undeclared.append(reads.undeclared([root / "data"]))
+    assert undeclared[:3] == [None] * 3
+    assert "remembered in asking_code.py has read more than 3 files" in undeclared[3]
+    assert undeclared[3:] == [undeclared[3]] * 6
+    assert len(file_access._remembered[memoised]) == 4

@@ -78,6 +78,9 @@ class MemoisedCode(NamedTuple):
     name: str  # `<module>`, or the qualified name of a function
 
 
+MOST_REMEMBERED = 1000
+"""Files of one such code that are remembered; a step that uses it after more is not cached."""
+
 CLOCK_REALTIME_COARSE = 5
 """Linux's number of the clock that the times of files are taken from."""
 
@@ -112,8 +115,14 @@ class FileReads:
     def note_memoised(self, memoised: Iterable[MemoisedCode]) -> None:
         """Note what code has read before, in this process."""
         for each in memoised:
-            for path in _remembered.get(each, ()):
+            paths = _remembered.get(each, {})
+            for path in paths:
                 self.note(path, False)
+            if len(paths) > MOST_REMEMBERED:
+                self.problem = (
+                    f"{each.name} in {self.relative_path(each.file)} has read more than "
+                    f"{MOST_REMEMBERED} files in this process, and may keep what it read"
+                )
 
     def note_reader(self, path: str) -> None:
         """Note that a reader in compiled code was asked for a file."""
@@ -403,7 +412,9 @@ def _remember(path: Any) -> None:
         code = walked.f_code
         if not code.co_filename.startswith("<") and of_file(code.co_filename) == "own":
             memoised = MemoisedCode(code.co_filename, code.co_qualname)
-            _remembered.setdefault(memoised, {})[full] = None
+            paths = _remembered.setdefault(memoised, {})
+            if len(paths) <= MOST_REMEMBERED:
+                paths[full] = None
         walked = walked.f_back
 
 

@@ -119,6 +119,9 @@ class OipGrpcServer:
         self._hosts = hosts
         self._limits = limits or HttpLimits()
         self._log = log
+        self._lists = model_metadata.shared_lists(
+            endpoints, lambda models: write_message("RepositoryIndexResponse", {"models": models})
+        )
         self._server: grpc.aio.Server
 
     def listen(
@@ -271,8 +274,7 @@ class OipGrpcServer:
 
     async def _index(self, data: bytes, call: _Call) -> bytes:
         request = read_message("RepositoryIndexRequest", data)
-        models = model_metadata.list_models(self.endpoints, ready=request.ready)
-        return write_message("RepositoryIndexResponse", {"models": models})
+        return await _awaited(self._lists[request.ready].ask)
 
     async def _load(self, data: bytes, call: _Call) -> bytes:
         request = read_message("RepositoryModelLoadRequest", data)

@@ -9,8 +9,10 @@ Source: Open Inference Protocol v2, and Triton's extension for model repositorie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,12 +20,14 @@ from clewline.errors import NotFound, NotSupported
 from clewline.protocols.oip.body_format import MATRIX, takes_matrix
 from clewline.protocols.oip.tensor_data import BYTES
 from clewline.protocols.oip.tensor_reader import datatype_of
+from clewline.protocols.shared_answer import LARGE, SharedAnswer
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 from clewline.signature.field import Field, Output
 from clewline.signature.field_rules import printable_text
 from clewline.version import __version__
 
+T = TypeVar("T")
 NAME = "clewline"
 SERVER_METADATA = {
     "name": NAME,
@@ -92,14 +96,15 @@ def label_datatype(labels: Sequence[Any]) -> str:
 
 
 def list_models(endpoints: EndpointServer, *, ready: bool) -> list[dict[str, str]]:
-    """List the endpoints, or only those that answer, with their states and the reasons."""
+    """List the endpoints, or only those that answer, with states and reasons; on any thread."""
     found = []
     states = {"ready": "READY", "cold": "READY", "loading": "LOADING"}
-    for name, endpoint in sorted(endpoints.endpoints.items()):
-        state = states.get(endpoint.state, "UNAVAILABLE")
-        reason: str = "" if endpoint.state == "ready" else endpoint.state
-        if endpoint.state == "failed" and endpoint.trouble is not None:
-            reason = str(endpoint.trouble)
+    for endpoint in sorted(endpoints.endpoints.values(), key=attrgetter("name")):
+        name, now, trouble = endpoint.name, endpoint.state, endpoint.trouble
+        state = states.get(now, "UNAVAILABLE")
+        reason: str = "" if now == "ready" else now
+        if now == "failed" and trouble is not None:
+            reason = str(trouble)
         if state == "READY" or not ready:
             version = live_version(endpoint)
             found.append({"name": name, "version": version, "state": state, "reason": reason})
@@ -113,9 +118,26 @@ def is_ready(endpoint: ServedEndpoint) -> bool:
 
 def live_version(endpoint: ServedEndpoint) -> str:
     """Return the number of the revision that answers, or that would."""
-    if endpoint.serving is not None:
-        return str(endpoint.serving.loaded.revision.number)
+    if (serving := endpoint.serving) is not None:
+        return str(serving.loaded.revision.number)
     return str(endpoint.wanted)
+
+
+def shared_lists(
+    endpoints: EndpointServer, write: Callable[[list[dict[str, str]]], T]
+) -> dict[bool, SharedAnswer[T]]:
+    """Write `list_models` for all who ask, by whether only those are listed that answer."""
+
+    def takes_long() -> bool:
+        return len(endpoints.endpoints) > LARGE
+
+    def make(ready: bool) -> T:
+        return write(list_models(endpoints, ready=ready))
+
+    return {
+        ready: SharedAnswer(endpoints.threads, partial(make, ready), takes_long)
+        for ready in (False, True)
+    }
 
 
 def check_version(endpoint: ServedEndpoint, version: str) -> None:

@@ -87,6 +87,7 @@ class OipRestRoutes:
         self._token_checker, self._explanations = token_checker, explanations
         self._is_ready = ready
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lists = model_metadata.shared_lists(endpoints, _json)
         server = _read("oip.server", "any", lambda: _json(model_metadata.SERVER_METADATA))
         self._fixed = {
             b"/v2": server,
@@ -161,7 +162,7 @@ class OipRestRoutes:
 
     def _index(self, request: HttpRequest) -> None:
         ready = _object(request.body).get("ready") is True
-        request.answer(_json(model_metadata.list_models(self.endpoints, ready=ready)))
+        self._lists[ready].ask(unless_error(request, as_oip_error, request.answer))
 
     def _move(
         self, move: Callable[[str], Coroutine[Any, Any, None]], name: str, request: HttpRequest

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,6 +28,7 @@ from clewline.protocols.rest import metrics
 from clewline.protocols.rest.explanations import handle_explain, list_explanations
 from clewline.protocols.rest.openapi import OpenApiDocuments
 from clewline.protocols.rest.predict import admit, handle_predict
+from clewline.protocols.shared_answer import LARGE, SharedAnswer
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import HELD_S, EndpointServer
 from clewline.serve.log import reader as log_reader
@@ -60,9 +62,12 @@ class RestRoutes:
         self._documents = OpenApiDocuments(documented)
         self._health = health
         self._tasks: set[asyncio.Task[None]] = set()
+        self._summaries = SharedAnswer(
+            endpoints.threads, self._summarize, lambda: len(endpoints.endpoints) > LARGE
+        )
         self._fixed = {
             b"/v1/predictions": HttpRoute("predictions", "review", READ, self._read_page),
-            b"/v1/endpoints": _read_route("endpoints", "any", self._list),
+            b"/v1/endpoints": HttpRoute("endpoints", "any", READ, self._list),
             b"/health/live": _read_route(
                 "live", None, lambda: HttpResponse(200, b'{"status":"live"}')
             ),
@@ -122,11 +127,12 @@ class RestRoutes:
         self._tasks.add(task)  # the loop alone would let it be collected
         task.add_done_callback(self._tasks.discard)
 
-    def _list(self) -> HttpResponse:
-        endpoints = self.endpoints.endpoints
-        return HttpResponse(
-            200, _encode({"endpoints": [_summary(endpoints[name]) for name in sorted(endpoints)]})
-        )
+    def _list(self, request: HttpRequest) -> None:
+        self._summaries.ask(unless_error(request, None, request.answer))
+
+    def _summarize(self) -> HttpResponse:
+        endpoints = sorted(self.endpoints.endpoints.values(), key=attrgetter("name"))
+        return HttpResponse(200, _encode({"endpoints": [_summary(each) for each in endpoints]}))
 
     def _show(self, endpoint: ServedEndpoint) -> HttpResponse:
         summary = _summary(endpoint)
@@ -255,15 +261,16 @@ def _read_route(name: str, role: Need | None, answer: Callable[[], HttpResponse]
 
 
 def _summary(endpoint: ServedEndpoint) -> dict[str, Any]:
+    """Describe an endpoint; on any thread."""
     is_ready = endpoint.ready and endpoint.state != "unloaded"
     summary: dict[str, Any] = {"endpoint": endpoint.name, "ready": is_ready}
-    if endpoint.serving is not None:
-        live = endpoint.serving.loaded.revision
+    if (serving := endpoint.serving) is not None:
+        live = serving.loaded.revision
         summary |= {"revision": live.ref, "models": live.models}
-        summary |= {"waiting_rows": endpoint.serving.batcher.rows}
-    if endpoint.trouble is not None:
+        summary |= {"waiting_rows": serving.batcher.rows}
+    if (trouble := endpoint.trouble) is not None:
         wanted = f"{endpoint.name}#{endpoint.wanted}"
-        summary["failure"] = {"revision": wanted, "message": str(endpoint.trouble)}
+        summary["failure"] = {"revision": wanted, "message": str(trouble)}
     return summary
 
 
