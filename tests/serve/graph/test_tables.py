@@ -175,6 +175,37 @@ def test_a_value_that_float64_does_not_hold_is_not_made_a_number(value: Any) -> 
         outputs_of([{"label": True, "probabilities": shares}], LABELS, 1)
 
 
+@pytest.mark.parametrize("value", ["1.5", True, None, 2**53 + 1, np.int64(2**53 + 1), [1.5]])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: pl.DataFrame({"value": [value]}),
+        lambda value: pd.DataFrame({"value": [value]}),
+        lambda value: pd.DataFrame({"value": pd.Series([value], dtype=object)}),
+        lambda value: np.array([value]) if not isinstance(value, list) else None,
+        lambda value: np.array([value, 1.5], dtype=object)[:1],
+    ],
+)
+def test_tables_and_arrays_follow_the_rule_of_rows(make: Any, value: Any) -> None:
+    if (made := make(value)) is not None:
+        with pytest.raises(InvalidInput):
+            outputs_of(made, NUMBER, 1)
+
+
+@pytest.mark.parametrize("value", [3, 1.5, 2**53])
+def test_tables_and_arrays_of_integers_and_objects_are_numbers(value: Any) -> None:
+    column = pd.Series([value], dtype=object)
+    for made in (
+        pl.DataFrame({"value": [value]}),
+        pd.DataFrame({"value": column}),
+        np.array([value]),
+        column.to_numpy(),
+    ):
+        found = outputs_of(made, NUMBER, 1).values
+        assert found is not None
+        assert (found.dtype, found.tolist()) == (np.float64, [value])
+
+
 @pytest.mark.parametrize("value", [1.5, 3, np.float32(0.1), np.int64(7), 5e-324, -0.0])
 def test_a_number_of_any_type_is_kept(value: Any) -> None:
     found = outputs_of([{"value": value}], NUMBER, 1)

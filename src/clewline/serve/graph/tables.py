@@ -270,7 +270,9 @@ def outputs_of(result: Any, output: Output, rows: int, *, with_shares: bool = Tr
             fix = 'Give {"label"} for each row.'
             raise MalformedInput("Its rows have no label.", fix) from error
     elif isinstance(result, np.ndarray):
-        numbers = np.asarray(result, dtype=np.float64)
+        is_float = result.dtype.kind == "f"
+        cells = result if is_float else _numbers(result.ravel().tolist()).reshape(result.shape)
+        numbers = np.asarray(cells, dtype=np.float64)
     elif isinstance(result, list):
         labels, numbers = _of_rows(result, output)
     else:
@@ -311,6 +313,14 @@ def _of_rows(rows: list[Any], output: Output) -> tuple[list[Any] | None, NDArray
         ) from error
 
 
+def _numbers(cells: list[Any]) -> NDArray[np.float64]:
+    """Return the cells of an array or column as they are; raises MalformedInput as for rows."""
+    try:
+        return np.array([_number(cell) for cell in cells], dtype=np.float64)
+    except ValueError as error:
+        raise MalformedInput(f"{error}.", "Give numbers.") from error
+
+
 def _number(cell: Any) -> float:
     """Return a number as it is; NumPy would also take a text, a boolean and any integer."""
     if type(cell) is float:
@@ -327,7 +337,12 @@ def _of_table(table: Any, output: Output) -> tuple[list[Any] | None, NDArray[np.
     missing = [name for name in wanted if name not in opened.columns]
     if missing:
         raise MalformedInput(f"The column {missing[0]!r} is missing.", f"It has {opened.columns}.")
-    columns = [np.asarray(dataframes.column_floats(opened[name]), np.float64) for name in wanted]
+    columns = [
+        dataframes.column_floats(opened[name])
+        if opened[name].dtype.is_float()
+        else _numbers(opened[name].to_list())
+        for name in wanted
+    ]
     if output.labels is None:
         return None, columns[0]
     labels = dataframes.cell_values(opened["label"]) if "label" in opened.columns else None
