@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from clewline.errors import NotFound, NotSupported
+from clewline.protocols.http.shared_answer import LARGE, SharedAnswer
 from clewline.protocols.oip.body_format import MATRIX, takes_matrix
 from clewline.protocols.oip.tensor_data import BYTES
 from clewline.protocols.oip.tensor_reader import datatype_of
-from clewline.protocols.shared_answer import LARGE, SharedAnswer
 from clewline.serve.endpoint_server import EndpointServer
 from clewline.serve.served_endpoint import ServedEndpoint, ServedRevision
 from clewline.signature.field import Field, Output

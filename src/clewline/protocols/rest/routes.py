@@ -24,11 +24,11 @@ from clewline.protocols.http.health import ServerHealth
 from clewline.protocols.http.request import HttpRequest, HttpResponse
 from clewline.protocols.http.request_headers import run_on_thread
 from clewline.protocols.http.route import POST, READ, HttpRoute, RouteGroup
+from clewline.protocols.http.shared_answer import LARGE, SharedAnswer
 from clewline.protocols.rest import metrics
 from clewline.protocols.rest.explanations import handle_explain, list_explanations
 from clewline.protocols.rest.openapi import OpenApiDocuments
 from clewline.protocols.rest.predict import admit, handle_predict
-from clewline.protocols.shared_answer import LARGE, SharedAnswer
 from clewline.serve.access import Need
 from clewline.serve.endpoint_server import HELD_S, EndpointServer
 from clewline.serve.log import reader as log_reader

@@ -12,7 +12,7 @@ import pytest
 from support import PATIENCE_S, wait_until
 
 from clewline.errors import Fault, Overloaded
-from clewline.protocols.shared_answer import SharedAnswer
+from clewline.protocols.http.shared_answer import SharedAnswer
 
 
 @pytest.fixture
