@@ -150,8 +150,9 @@ def compile_model(
     """
     if len(test) == 0:
         raise InvalidInput("The test table has no rows.", "Pass rows to compare the model on.")
-    layout = layout_of(train, signature, frame)
     family: Any = family_of(model)
+    layout = layout_of(train, signature, frame)
+    layout = layout.with_levels(family.category_levels(model, layout.levels))
     original = OriginalModel(family.single_threaded(model), signature, layout)
     try:
         answers = original.answer(original_frame(test, signature, frame))
@@ -188,8 +189,7 @@ def _verified(
     signature, family = case.original.signature, family_named(form.runtime)
     synthetic: dict[str, Columns] = {}
     answers = {"test": case.answers}
-    layout = case.original.layout.columns
-    declared = {name: column.levels for name, column in layout.items() if column.levels}
+    declared = case.original.layout.levels
     for kind, rows in synthetic_rows(case.test, signature, form.thresholds, declared).items():
         found, kept = case.original.answer_rows(rows)
         if found is not None:

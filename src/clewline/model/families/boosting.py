@@ -21,6 +21,7 @@ from clewline.model.families.family import (
     REGISTER_AGAIN,
     FileFields,
     FormBuilder,
+    Levels,
     PackageContents,
     RegistrationInputs,
     decode_file,
@@ -144,6 +145,10 @@ class BoosterFamily(EstimatorFamily):
         """Return the fields that a booster's file describes."""
         raise NotImplementedError
 
+    def known_categories(self, booster: Any, columns: list[str]) -> dict[str, list[Any]]:
+        """Return the categories that a booster has numbers for, by column of `columns`."""
+        return {}
+
     # ── what they share ─────────────────────────────────────────────────────
 
     def classes_of(self, objective: str, count: int) -> list[int] | None:
@@ -197,6 +202,15 @@ class BoosterFamily(EstimatorFamily):
             return super().labels_and_probabilities(model, frame)
         shares = model.predict_proba(frame)
         return model.labels_of(shares), shares
+
+    def category_levels(self, model: Any, declared: Levels) -> Levels:
+        """Return the levels that the booster has numbers for, and then those declared besides."""
+        known = self.known_categories(self.booster_of(model), list(declared)) if declared else {}
+        return {
+            name: (*texts, *(level for level in levels if level not in texts))
+            for name, levels in declared.items()
+            for texts in [[each for each in known.get(name, ()) if isinstance(each, str)]]
+        }
 
     def form_builders(self, original: Any) -> list[tuple[str, FormBuilder]]:
         """Return the one form: the trees on raw fields."""

@@ -37,6 +37,9 @@ from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature
 
 Decoded = TypeVar("Decoded")
+Levels = dict[str, tuple[str, ...]]
+"""Column → its levels, in the order of their numbers."""
+
 FormBuilder = Callable[[Any, Columns], Iterator[CandidateForm]]
 REGISTER_AGAIN = "Register the model again."
 READ_S, READ_BYTES = 60, 4 << 30
@@ -249,6 +252,18 @@ class Family:
     def fitted_names(self, model: Any) -> Iterable[str] | None:
         """Return the columns that a model was fitted on; None if they had no names."""
         return getattr(model, "feature_names_in_", None)
+
+    def category_levels(self, model: Any, declared: Levels) -> Levels:
+        """
+        Return the levels of category columns as the model knows them.
+
+        The training table may declare fewer: it may be a part of what the model was fitted on.
+
+        Args:
+            model: A fitted model.
+            declared: Column of the training table → the levels that its type declares.
+        """
+        return declared
 
     def takes_texts(self, model: Any) -> bool:
         """Say whether a model takes a list of strings instead of a table."""

@@ -7,6 +7,7 @@ An estimator sees the frame library and the column types of its training table;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -33,6 +34,19 @@ class TableLayout(msgspec.Struct, frozen=True):
 
     frame: FrameKind
     columns: dict[str, ColumnLayout]
+
+    @property
+    def levels(self) -> dict[str, tuple[str, ...]]:
+        """The levels that column types declare, by column, in the order of the table."""
+        return {name: each.levels for name, each in self.columns.items() if each.levels}
+
+    def with_levels(self, levels: Mapping[str, tuple[str, ...]]) -> TableLayout:
+        """Return the layout with other levels of some columns."""
+        changed = {
+            name: msgspec.structs.replace(self.columns[name], levels=found)
+            for name, found in levels.items()
+        }
+        return TableLayout(self.frame, self.columns | changed)
 
     def null_of(self, name: str) -> float | None:
         """Return the value that stands for null in a text column."""

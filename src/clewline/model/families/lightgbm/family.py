@@ -118,6 +118,11 @@ class LightGBMFamily(BoosterFamily):
         text: str = booster.model_to_string()
         return text.encode()
 
+    def known_categories(self, booster: Any, columns: list[str]) -> dict[str, list[Any]]:
+        """Return the categories of pandas columns, which it keeps without their names."""
+        known = booster.pandas_categorical or []
+        return dict(zip(columns, known, strict=True)) if len(known) == len(columns) else {}
+
     def tree_ensemble(self, model: Any, *, exact_ties: bool, from_arrow: bool) -> Any:
         """Read the trees; from Arrow tables LightGBM compares tiny numbers as they are."""
         dump = self.booster_of(model).dump_model()

@@ -13,6 +13,7 @@ from clewline.flow.code import origin
 from clewline.model.families.estimators import CALL, SKOPS_MODEL, EstimatorCall, EstimatorFamily
 from clewline.model.families.family import (
     FormBuilder,
+    Levels,
     PackageContents,
     RegistrationInputs,
     decode_file,
@@ -22,6 +23,7 @@ from clewline.model.families.family import (
 from clewline.model.families.sklearn import lowering, pipelines, trees
 from clewline.model.runtime.frames import frame_of
 from clewline.model.runtime.outputs import FunctionTransformer, Outputs, columns_as_outputs
+from clewline.model_families import family_of
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -132,6 +134,20 @@ class SklearnFamily(EstimatorFamily):
             return {SKOPS_MODEL: data, CALL: msgspec.json.encode(call)}
 
         return OwnForm(self.title, self.name, files, ("scikit-learn", "skops"))
+
+    def category_levels(self, model: Any, declared: Levels) -> Levels:
+        """Return the levels as declared or as a booster numbers them, and what encoders know."""
+        if not declared:
+            return declared
+        final, steps = pipelines.final_and_steps(model)
+        family: Any = family_of(final)
+        if family not in (None, self):
+            declared = family.category_levels(final, declared)
+        known = sorted(lowering.known_texts([final, *steps]))
+        return {
+            name: (*levels, *(text for text in known if text not in levels))
+            for name, levels in declared.items()
+        }
 
     def final_and_steps(self, model: Any) -> tuple[Any, list[Any]]:
         """Take a pipeline apart."""

@@ -65,6 +65,9 @@ def known_texts(steps: list[Any]) -> set[str]:
         found |= {value for value in values if isinstance(value, str)}
         for name in ("steps", "transformers_", "transformer_list"):
             found |= known_texts([part[1] for part in getattr(step, name, ())])
+        inner = [getattr(step, name, None) for name in ("best_estimator_", "_preprocessor")]
+        inner += [getattr(step, "estimator_", None), *getattr(step, "estimators_", ())]
+        found |= known_texts([each for each in inner if each is not None])
     return found
 
 

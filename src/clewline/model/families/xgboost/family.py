@@ -128,6 +128,13 @@ class XGBoostFamily(BoosterFamily):
         """Write UBJSON."""
         return bytes(booster.save_raw("ubj"))
 
+    def known_categories(self, booster: Any, columns: list[str]) -> dict[str, list[Any]]:
+        """Return the categories that it keeps; before XGBoost 3.1 it knows their numbers only."""
+        if not hasattr(booster, "get_categories"):
+            return {}
+        found = booster.get_categories(export_to_arrow=True).to_arrow()
+        return {name: list(known.to_pylist()) for name, known in found if known is not None}
+
     def tree_ensemble(self, model: Any, *, exact_ties: bool, from_arrow: bool) -> Any:
         """Read the trees; as `Family.tree_ensemble`."""
         if (missing := self.missing_of(model)) is not None:
