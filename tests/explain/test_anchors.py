@@ -282,6 +282,20 @@ def test_a_field_of_ten_thousand_levels() -> None:
     assert {each.field for each in found.conditions} == {"age", "work"}
 
 
+def test_a_row_of_two_thousand_numbers() -> None:
+    random = np.random.default_rng(0)
+    background = Columns(random.random((400, 2000)), np.empty((400, 0), object))
+    fields = tuple(Field(name=f"x{at}", kind="number") for at in range(2000))
+
+    def high(columns: Columns) -> NDArray[np.bool_]:
+        return columns.numbers[:, 1234] > 0.45
+
+    values = take_rows(background, np.flatnonzero(background.numbers[:, 1234] > 0.9)[:1])
+    found = explain(row_of(values, background, high, fields=fields))
+    (only,) = found.conditions
+    assert (found.status, only.field) == ("met", "x1234")
+
+
 def test_booleans_and_dates_are_written_as_such() -> None:
     random = np.random.default_rng(0)
     day = 86_400e6
@@ -452,10 +466,11 @@ def test_a_text_of_a_hundred_thousand_words_takes_a_bounded_number_of_rows() -> 
 def test_a_rule_of_a_logged_prediction(tmp_path: Path) -> None:
     train = classified()
     project, ids = serve_two_rows(tmp_path, fitted(LogisticRegression(), train), train)
-    found = explain_prediction(project, ids[0], "anchors", {"precision": "0.9"})
+    given = {"precision": "0.9"}
+    found = explain_prediction(project, ids[0], "anchors", given).explanation
     assert isinstance(found, AnchorExplanation)
     assert (found.status, found.answer) == ("met", "no")
     assert found.terms["precision"] == 0.9
     assert any(each.field == "age" for each in found.conditions)
-    again = explain_prediction(project, ids[0], "anchors", {"precision": "0.9"}, fresh=True)
+    again = explain_prediction(project, ids[0], "anchors", given, fresh=True).explanation
     assert again == found

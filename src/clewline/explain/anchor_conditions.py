@@ -15,10 +15,12 @@ from clewline.signature.field import Signature
 
 QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975)
 """Of the training rows; a condition on a number compares it with one of these."""
+MOST_THRESHOLDS = 2000
+"""Of all numbers together: where there are many numbers, each has fewer."""
 
 
 @dataclass(frozen=True, slots=True)
-class FieldCondition:
+class RuleCondition:
     """A condition on one field: above a number, at most a number, or this very value."""
 
     field: int  # place among the signature's fields
@@ -48,10 +50,15 @@ class TrainingFields:
         self.thresholds: list[NDArray[np.float64]] = []
         self.at_most: list[NDArray[np.bool_]] = []  # of each number (n, thresholds)
         self.known = ~np.isnan(rows.numbers)
-        for column in range(rows.numbers.shape[1]):
+        columns = rows.numbers.shape[1]
+        each = max(1, MOST_THRESHOLDS // max(1, columns))
+        levels = np.array(QUANTILES)
+        if each < len(levels):
+            levels = np.arange(1, each + 1) / (each + 1)
+        for column in range(columns):
             values = rows.numbers[:, column]
             known = np.sort(values[self.known[:, column]])
-            places = np.ceil(np.array(QUANTILES) * len(known)).astype(np.int64) - 1
+            places = np.ceil(levels * len(known)).astype(np.int64) - 1
             found = np.unique(known[np.maximum(places, 0)]) if len(known) else known
             found = found[found < known[-1]] if len(known) else found
             self.thresholds.append(found)
@@ -90,31 +97,31 @@ class FieldConditions:
 
     def __init__(self, training: TrainingFields, row: Columns) -> None:
         self._training, self._row = training, row
-        self.conditions: list[FieldCondition] = []
+        self.conditions: list[RuleCondition] = []
         truth: list[NDArray[np.bool_]] = []
         signature, places = training.signature, training.places
         for column, each in enumerate(signature.numeric):
             value, place = float(row.numbers[0, column]), places[each.name]
             known, at_most = training.known[:, column], training.at_most[column]
             if np.isnan(value):
-                self.conditions.append(FieldCondition(place))
+                self.conditions.append(RuleCondition(place))
                 truth.append(~known)
                 continue
             for at, threshold in enumerate(training.thresholds[column].tolist()):
                 if value <= threshold:
-                    self.conditions.append(FieldCondition(place, at_most=threshold))
+                    self.conditions.append(RuleCondition(place, at_most=threshold))
                     truth.append(at_most[:, at])
                 else:
-                    self.conditions.append(FieldCondition(place, above=threshold))
+                    self.conditions.append(RuleCondition(place, above=threshold))
                     truth.append(known & ~at_most[:, at])
         for column, each in enumerate(signature.textual):
             text = row.texts[0, column]
-            self.conditions.append(FieldCondition(places[each.name], value=text))
+            self.conditions.append(RuleCondition(places[each.name], value=text))
             code = training.code_of[column].get(text, -1)
             truth.append(training.codes[:, column] == code)
         for each in signature.tensors:
             own, all_ = row.tensors[each.name], training.rows.tensors[each.name]
-            self.conditions.append(FieldCondition(places[each.name], value=own[0]))
+            self.conditions.append(RuleCondition(places[each.name], value=own[0]))
             truth.append((all_ == own).reshape(len(all_), -1).all(axis=1))
         self.truth = np.stack(truth, axis=1)
         self.sides: list[tuple[object, ...]] = [

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clewline.errors import InvalidInput
-from clewline.explain.anchor_conditions import FieldCondition, FieldConditions, TrainingFields
+from clewline.explain.anchor_conditions import FieldConditions, RuleCondition, TrainingFields
 from clewline.explain.anchor_search import (
     MIN_BUDGET,
     AnchorSearch,
@@ -214,7 +214,7 @@ def _conditions(row: ExplainedRow, holds: NDArray[np.bool_]) -> Conditions:
 
 def _seed(model: ExplainedModel, answer: Any) -> bytes:
     """Return the seed of all samples under a version that belong to an answer."""
-    version = model.ref if model.package is None else model.package.digest
+    version = model.ref if model.package is None else model.package.manifest.content
     said = msgspec.json.encode(["anchors", version, len(model.background), answer])
     return hashlib.blake2b(said, digest_size=16).digest()
 
@@ -233,13 +233,13 @@ def _describe(
             for word in words
         ]
     assert isinstance(conditions, FieldConditions), "conditions are on fields or on words"
-    by_field: dict[int, list[FieldCondition]] = {}
+    by_field: dict[int, list[RuleCondition]] = {}
     for at in found.rule:
         by_field.setdefault(conditions.conditions[at].field, []).append(conditions.conditions[at])
     return [_describe_field(signature.fields[place], by_field[place]) for place in sorted(by_field)]
 
 
-def _describe_field(field: Field, conditions: list[FieldCondition]) -> AnchorCondition:
+def _describe_field(field: Field, conditions: list[RuleCondition]) -> AnchorCondition:
     above = next((each.above for each in conditions if each.above is not None), None)
     at_most = next((each.at_most for each in conditions if each.at_most is not None), None)
     unit = field.unit
