@@ -16,6 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from support import start_process
 
 import clewline as cl
+from clewline.cli import explain as command
 from clewline.cli.main import status
 from clewline.errors import IntegrityError, NotFound
 from clewline.explain import explain_prediction as explaining
@@ -245,4 +246,42 @@ def test_on_a_full_disk_the_explanation_is_shown_and_not_kept(
     assert "Exact Shapley values" in printed.out
     assert "not kept: The disk is full" in printed.err
     assert "Explanation" not in printed.out
+    assert stored_explanations(project, ids[0]) == []
+
+
+def test_a_row_that_todays_limits_refuse_is_explained_as_it_was_answered(
+    served: tuple[Project, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, ids = served
+    (project.signatures).mkdir(exist_ok=True)
+    (project.signatures / "m.yaml").write_text(
+        "fields:\n  age: {bounds: [30, 60]}\n  work: {levels: [state]}\n"
+    )
+    (project.root / "endpoints" / "e.yaml").write_text("endpoint: e\nmodel: m@1\n")
+    assert status(["endpoints", "apply", "e"]) == 0
+    assert "accepted age" in capsys.readouterr().out
+    found = explain_prediction(project, ids[0]).explanation
+    assert (found.revision, getattr(found, "label", None)) == ("e#1", "no")
+
+
+def test_a_slow_model_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    note = command.SlowModelNote()
+    note(1000, 0.5)
+    assert capsys.readouterr().err == ""
+    note(1, 3.5)
+    note(1, 9.0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("The model takes 4 ms a row, so this may take long. Ctrl-C stops it")
+
+
+def test_a_person_who_stops_it_leaves_nothing_behind(
+    served: tuple[Project, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, ids = served
+
+    def stop(*given: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(explainer_of("attributions")), "explain", stop)
+    assert status(["explain", ids[0], "--kind", "attributions"]) == 130
     assert stored_explanations(project, ids[0]) == []
