@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from clewline.errors import IntegrityError, NotFound
 from clewline.explain import explain_prediction as explaining
 from clewline.explain.explain_prediction import (
     ExplanationDiffers,
+    PredictionExplainer,
     explain_prediction,
     stored_explanations,
 )
@@ -112,6 +114,9 @@ def test_the_endpoints_own_explainer_is_taken_with_its_options(
     named = explain_prediction(project, ids[0], "counterfactuals", {"to": "yes"}).explanation
     assert (named.terms["keep"], named.terms["to"]) == (["work"], "yes")
     assert explain_prediction(project, ids[0], "attributions").explanation.kind == "attributions"
+    with closing(PredictionExplainer(project)) as explainer:
+        of_a_rule = explainer.explain(ids[0], "counterfactuals", {"count": 1}, only_given=True)
+    assert (of_a_rule.explanation.terms["keep"], of_a_rule.explanation.terms["count"]) == ([], 1)
 
 
 def test_why_and_impact_follow_explanations(

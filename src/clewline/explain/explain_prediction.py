@@ -9,7 +9,7 @@ two who ask at once store it once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from clewline.explain.logged_rows import LoggedRows
 from clewline.explainer_kinds import explainer_of, maker_of, read_options
 from clewline.formatting import format_list
 from clewline.project import Project
-from clewline.serve.explain_rules import explain_rules
+from clewline.serve.explain_rules import ExplainRule, explain_rules
 from clewline.serve.log.reader import LoggedPrediction, get_prediction
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.ids import id_bytes, id_text
@@ -93,6 +93,7 @@ class PredictionExplainer:
         options: Mapping[str, Any] | None = None,
         *,
         fresh: bool = False,
+        only_given: bool = False,
     ) -> ExplainedPrediction:
         """
         Explain a logged prediction, or return the stored answer to the same question.
@@ -103,6 +104,7 @@ class PredictionExplainer:
                 answered, else the one that suits the model best.
             options: Of that kind, on top of those that the revision states for the kind.
             fresh: Compute it, even if it is stored.
+            only_given: Take these options alone, such as those of one rule among several.
 
         Raises:
             InvalidInput: There is no such option, or it does not fit the model.
@@ -119,7 +121,8 @@ class PredictionExplainer:
         try:
             logged = get_prediction(self._project.log, prediction)
             revision = self._rows.revision_of(logged)
-            explainer, chosen, row = self._choose(logged, revision, kind, given)
+            rules = () if only_given else explain_rules(revision)
+            explainer, chosen, row = self._choose(logged, revision, rules, kind, given)
             id_ = explanation_id(logged.id, explainer.kind, chosen, logged.package)
             stored = self._stored(id_)
             if stored is not None and not fresh:
@@ -146,15 +149,16 @@ class PredictionExplainer:
         self,
         logged: LoggedPrediction,
         revision: Revision,
+        rules: Sequence[ExplainRule],
         kind: str | None,
         given: dict[str, Any],
     ) -> tuple[Explainer[Any], Any, ExplainedRow | None]:
         """Return the explainer, its options, and the row if it had to be read for that."""
-        rules = [rule for rule in explain_rules(revision) if kind in (None, rule.kind)]
+        own = next((rule for rule in rules if kind in (None, rule.kind)), None)
         row = None
         explainer: Explainer[Any]
-        if rules:
-            explainer, given = explainer_of(rules[0].kind), {**rules[0].options, **given}
+        if own is not None:
+            explainer, given = explainer_of(own.kind), {**own.options, **given}
         elif kind is not None:
             explainer = explainer_of(kind)
         else:

@@ -130,7 +130,7 @@ class BackgroundExplainer:
             queue.begin(one)
             try:
                 with self._watcher.watch(one.id):
-                    found = self._explainer.explain(one.id, one.kind, one.options)
+                    found = self._explainer.explain(one.id, one.kind, one.options, only_given=True)
             except (StoreFull, StoreReadOnly, Overloaded):
                 queue.postpone(one)
                 raise
