@@ -14,8 +14,8 @@ from clewline.explain.explainer import ExplainerOptions
 from clewline.explain.leaf_boxes import LeafBoxes
 from clewline.explain.shapley_values import (
     ShapleyValues,
+    TreeShapleyValues,
     sampled_shapley_values,
-    tree_shapley_values,
 )
 from clewline.model.compile.trees import Link
 from clewline.signature.columns import Columns
@@ -119,7 +119,9 @@ def _attribute_trees(row: ExplainedRow, boxes: LeafBoxes) -> tuple[ShapleyValues
     target = 0 if label is None else ensemble.classes[label]
     # One sum is of the second class; the first has the rest of the probability, or the negative.
     is_rest = label is not None and ensemble.targets == 1 and target == 0
-    found = tree_shapley_values(boxes, row.columns, 0 if ensemble.targets == 1 else target)
+    target = 0 if ensemble.targets == 1 else target
+    key = f"attributions of {target}"
+    found = row.model.remember(key, lambda: TreeShapleyValues(boxes, target)).of(row.columns)
     factor = {"mean": 1 / ensemble.count, "half sigmoid": 2.0}.get(ensemble.link, 1.0)
     rest = 0.0
     if is_rest:

@@ -14,7 +14,7 @@ Source:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +58,19 @@ class LeafBoxes:
     share: NDArray[np.float64]  # (P, L)
     value: NDArray[np.float64]  # (L,)
     target: NDArray[np.int64]  # (L,)
+
+    def take(self, leaves: NDArray[np.intp]) -> LeafBoxes:
+        """Return the boxes of some leaves."""
+        return replace(
+            self,
+            low=np.take(self.low, leaves, axis=1),
+            high=np.take(self.high, leaves, axis=1),
+            null=np.take(self.null, leaves, axis=1),
+            codes=np.take(self.codes, leaves, axis=1),
+            share=np.take(self.share, leaves, axis=1),
+            value=self.value[leaves],
+            target=self.target[leaves],
+        )
 
     def contains(self, columns: Columns, row: int = 0) -> NDArray[np.bool_]:
         """Return for each player and leaf whether a row's field lies in the box, (P, L)."""
@@ -117,17 +130,18 @@ class LeafBoxes:
         """Return the leaf of each tree that each row reaches, (n, trees)."""
         trees = self.trees
         matrix, _ = trees.encode(columns)
-        rows = np.arange(len(columns))[:, None]
-        node = np.tile(trees.roots, (len(columns), 1))
-        leaf = np.full(node.shape, -1)
-        while (going := leaf < 0).any():
-            value = matrix[rows, trees.column[node]]
+        count = len(trees.roots)
+        found = np.empty(len(columns) * count, dtype=np.int64)
+        going = np.arange(len(found))  # a place for each row and tree that has not reached a leaf
+        node = np.tile(trees.roots, len(columns))
+        while len(going):
+            value = matrix[going // count, trees.column[node]]
             taken = (value <= trees.split[node]) | (np.isnan(value) & trees.nan_true[node])
             child = np.where(taken, trees.true[node], trees.false[node])
             ends = np.where(taken, trees.true_is_leaf[node], trees.false_is_leaf[node])
-            leaf = np.where(going & ends, child, leaf)
-            node = np.where(going & ~ends, child, node)
-        return leaf
+            found[going[ends]] = child[ends]
+            going, node = going[~ends], child[~ends]
+        return found.reshape(len(columns), count)
 
     def around(self, columns: Columns) -> FieldBoxes:
         """Return for each row the box in which all trees answer as they do for the row."""

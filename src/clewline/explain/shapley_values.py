@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,44 +45,65 @@ class ShapleyValues:
     model_rows: int = 0  # that the model answered
 
 
-def tree_shapley_values(boxes: LeafBoxes, row: Columns, target: int = 0) -> ShapleyValues:
+class TreeShapleyValues:
     """
-    Compute the Shapley values of a row of an ensemble of trees, exactly.
+    Computes the Shapley values of rows of an ensemble of trees, exactly.
+
+    Leaves of value 0 are left out, and the others sorted by the number of fields on their path:
+    fewer fields need fewer points.
 
     Args:
         boxes: Of the ensemble; their players are the players.
-        row: One checked row.
         target: The sum of the ensemble that is explained.
-
-    Returns:
-        Values on the scale of the trees' sums: log-odds for a boosted classifier, a probability
-        times the number of trees for a forest.
-
-    Raises:
-        InvalidInput: The model refuses the row.
     """
-    inside, share, value = boxes.contains(row), boxes.share, boxes.value
-    if boxes.trees.ensemble.targets > 1:
-        mine = np.flatnonzero(boxes.target == target)
-        inside, share, value = inside[:, mine], share[:, mine], value[mine]
-    points, weights = np.polynomial.legendre.leggauss(max(1, -(-len(boxes.players) // 2)))
-    points, weights = (points + 1) / 2, weights / 2
-    values = np.zeros(len(boxes.players))
-    base = total = 0.0
-    for at in range(0, len(value), CHUNK):
-        s, w, v = inside[:, at : at + CHUNK], share[:, at : at + CHUNK], value[at : at + CHUNK]
-        base += float(w.prod(axis=0) @ v)
-        total += float(s.all(axis=0) @ v)
-        difference = s - w
-        factor = np.empty_like(difference)
-        for point, weight in zip(points, weights, strict=True):
-            np.multiply(difference, point, out=factor)
-            factor += w
-            product = factor.prod(axis=0)
-            product *= v
-            np.divide(difference, factor, out=factor)
-            values += weight * (factor @ product)
-    return ShapleyValues(base, values, total)
+
+    def __init__(self, boxes: LeafBoxes, target: int = 0) -> None:
+        counts = boxes.value != 0
+        if boxes.trees.ensemble.targets > 1:
+            counts &= boxes.target == target
+        leaves = np.flatnonzero(counts)
+        points = np.maximum(1, -(-(boxes.share[:, leaves] != 1).sum(axis=0) // 2))
+        self._boxes = boxes.take(leaves[np.argsort(points, kind="stable")])
+        most = max(1, -(-len(boxes.players) // 2))
+        self._ends = np.searchsorted(np.sort(points), np.arange(1, most + 2))
+        self._base = float(self._boxes.share.prod(axis=0) @ self._boxes.value)
+
+    def of(self, row: Columns) -> ShapleyValues:
+        """
+        Compute the values of one checked row.
+
+        Returns:
+            Values on the scale of the trees' sums: log-odds for a boosted classifier, a
+            probability times the number of trees for a forest.
+
+        Raises:
+            InvalidInput: The model refuses the row.
+        """
+        boxes = self._boxes
+        inside, total = boxes.contains(row), 0.0
+        values = np.zeros(len(boxes.players))
+        for count, (start, end) in enumerate(pairwise(self._ends.tolist()), 1):
+            points, weights = np.polynomial.legendre.leggauss(count)
+            points, weights = (points + 1) / 2, weights / 2
+            for at in range(start, end, CHUNK):
+                chunk = slice(at, min(at + CHUNK, end))
+                s, w, v = inside[:, chunk], boxes.share[:, chunk], boxes.value[chunk]
+                total += float(s.all(axis=0) @ v)
+                difference = s - w
+                factor = np.empty_like(difference)
+                for point, weight in zip(points, weights, strict=True):
+                    np.multiply(difference, point, out=factor)
+                    factor += w
+                    product = factor.prod(axis=0)
+                    product *= v
+                    np.divide(difference, factor, out=factor)
+                    values += weight * (factor @ product)
+        return ShapleyValues(self._base, values, total)
+
+
+def tree_shapley_values(boxes: LeafBoxes, row: Columns, target: int = 0) -> ShapleyValues:
+    """Compute the Shapley values of a single row; as `TreeShapleyValues`."""
+    return TreeShapleyValues(boxes, target).of(row)
 
 
 def sampled_shapley_values(
