@@ -152,6 +152,7 @@ def test_a_file_with_problems_is_named_in_full_and_nothing_is_applied(
     status, said = typed("endpoints", "check", "nope")
     assert status == 2
     assert "There is no file" in said
+    assert "Did you mean 'price'?" in typed("endpoints", "check", "endpoints/price.yaml")[1]
 
 
 def test_why_impact_and_doctor_follow_all_models_and_the_code(typed: Type) -> None:

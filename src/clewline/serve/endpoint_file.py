@@ -71,7 +71,7 @@ def read_endpoint(project: Project, name: str, *, refuse: bool = True) -> Endpoi
     path = project.endpoints / f"{name}.yaml"
     if not path.is_file():
         otherwise = "Create it: `endpoint:` and `model:` are enough."
-        hint = did_you_mean(name, endpoint_names(project), otherwise)
+        hint = did_you_mean(Path(name).stem, endpoint_names(project), otherwise)
         raise NotFound(f"There is no file {path}.", hint)
     spec = parse_endpoint(path.read_bytes(), path, refuse=refuse)
     if spec.endpoint != name and not spec.problems:
