@@ -46,7 +46,10 @@ SAMPLE_ROWS = 100_000
 """Rows of which the power of single fields is measured."""
 
 MODEL_ROWS = 20_000
-"""Rows that associations and models use."""
+"""Rows of which associations are measured."""
+
+PROTECTED_ROWS = 10_000
+"""Rows on which protected fields are told from the others."""
 
 ASSOCIATED_FIELDS = 24
 MOST_LABELS = 20
@@ -309,6 +312,8 @@ def _inspect_protected(
     sampled, _ = _groups_of(sample.columns[name])
     known = np.flatnonzero(sampled >= 0)
     found = None
+    if len(known) > PROTECTED_ROWS:
+        known = known[draw_rows(len(known), PROTECTED_ROWS, seed)]
     if len(known):
         found = discriminate([each.take(known) for each in others], sampled[known], seed=seed)
     return ProtectedGroups(field=name, positive=positive, groups=rates, from_others=found)

@@ -60,6 +60,7 @@ def discriminate(
     Returns:
         None if there are fewer than two groups of 30 rows, or no column.
     """
+    import sklearn.ensemble  # noqa: F401 - loads OpenMP, which is limited only once it is there
     from threadpoolctl import threadpool_limits
 
     sizes = np.bincount(groups)
@@ -78,7 +79,7 @@ def discriminate(
         for number in range(FOLDS):
             here = np.flatnonzero(fold == number)
             there = fold != number
-            model = _boosted_trees(categorical, seed).fit(inputs[there], labels[there])
+            model = _boosted_trees(categorical, len(kept), seed).fit(inputs[there], labels[there])
             scores[here] = model.predict_proba(inputs[here])
             some = random.permutation(here)[: _PERMUTED_ROWS // FOLDS]
             drops[number] = _importances(model, inputs[some], labels[some], random)
@@ -97,11 +98,11 @@ def discriminate(
     )
 
 
-def _boosted_trees(categorical: list[bool], seed: int) -> Any:
+def _boosted_trees(categorical: list[bool], groups: int, seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return HistGradientBoostingClassifier(
-        max_iter=60,
+        max_iter=60 if groups == 2 else 30,  # a tree for each group
         max_leaf_nodes=15,
         learning_rate=0.15,
         min_samples_leaf=20,

@@ -221,9 +221,12 @@ def _plain(texts: pl.Series) -> pl.Series:
 
 
 def _is_repeated(values: Hashes) -> NDArray[np.bool_]:
-    import polars as pl
-
-    return np.asarray(pl.Series(values).is_duplicated().to_numpy()).copy()
+    ordered = np.sort(values)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice):
+        return np.zeros(len(values), dtype=np.bool_)
+    places = np.searchsorted(twice, values).clip(max=len(twice) - 1)
+    return np.asarray(twice[places] == values)
 
 
 def _is_in(values: Hashes, known: Hashes) -> NDArray[np.bool_]:

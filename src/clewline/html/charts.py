@@ -18,11 +18,12 @@ from clewline.html.markup import Markup, element, shorten
 
 Tone = Literal["model", "other", "plain", "good", "bad", "third", "fourth"]
 
-LABEL = 34
-"""Columns of a label above a bar; its value stands at the other end of the line."""
+LABEL = 46
+"""Columns of a label above a bar and of its value at the other end of the line."""
 
 _ROW = 36
-_TOP, _BOTTOM = 12, 30
+_TOP, _BOTTOM = 32, 30
+_ABOVE = 6
 _INNER = 1000
 
 
@@ -379,7 +380,9 @@ def draw_columns(
     heights = [[max(values[place], 0.0) for _, _, values in series] for place in range(len(bins))]
     tops = [sum(each) if stacked else max(each, default=0.0) for each in heights]
     largest = max(tops, default=0.0) or 1.0
-    parts = [element("line", x1="0%", x2="100%", y1=height + _TOP, y2=height + _TOP, class_="axis")]
+    parts = [
+        element("line", x1="0%", x2="100%", y1=height + _ABOVE, y2=height + _ABOVE, class_="axis")
+    ]
     for place, values in enumerate(heights):
         left, width, below = place / count, 0.86 / count, 0.0
         for number, (value, (name, tone, _)) in enumerate(zip(values, series, strict=True)):
@@ -392,7 +395,7 @@ def draw_columns(
                     "rect",
                     element("title", f"{bins[place]}: {name} {write(value)}"),
                     x=_percent(left + 0.07 / count + shift),
-                    y=f"{_TOP + height - below - tall:.1f}",
+                    y=f"{_ABOVE + height - below - tall:.1f}",
                     width=_percent(width if stacked else width / len(series)),
                     height=f"{max(tall, 0.75):.1f}",
                     class_=f"fill tone-{tone}",
@@ -400,13 +403,13 @@ def draw_columns(
             )
             below += tall if stacked else 0.0
     first, last = ends or ((bins[0], bins[-1]) if bins else ("", ""))
-    parts.append(_across_text(0.0, height + _TOP + 16, shorten(first, 20), "tick"))
+    parts.append(_across_text(0.0, height + _ABOVE + 16, shorten(first, 20), "tick"))
     if len(bins) > 1 or ends:
-        parts.append(_across_text(1.0, height + _TOP + 16, shorten(last, 20), "tick"))
+        parts.append(_across_text(1.0, height + _ABOVE + 16, shorten(last, 20), "tick"))
     rows = [[name, *(values[place] for _, _, values in series)] for place, name in enumerate(bins)]
     header = (what, *(name for name, _, _ in series))
     legend = [(tone, name) for name, tone, _ in series] if len(series) > 1 else ()
-    drawing = _svg(title, sentence, height + _TOP + 22, parts)
+    drawing = _svg(title, sentence, height + _ABOVE + 22, parts)
     return Chart(title, sentence, drawing, header, rows, legend)
 
 
@@ -460,7 +463,7 @@ def _frame(
     places = x_ticks or [(tick, write(round(tick, 10))) for tick in ticks_of(x_scale, 5)]
     for at, name in places:
         parts.append(_across_text(x_scale.share(at), bottom + 15, shorten(name, 16), "tick"))
-    parts.append(element("text", shorten(y, 40), x=2, y=_TOP - 1, class_="axis-name halo"))
+    parts.append(element("text", shorten(y, 40), x=0, y=10, class_="axis-name"))
     parts.append(
         element(
             "text",
@@ -476,7 +479,7 @@ def _frame(
 
 def _label(bar: Bar, top: float) -> list[Markup]:
     text = write(bar.value) if bar.text is None else bar.text
-    room = max(12, LABEL + 8 - len(text))
+    room = max(12, LABEL - len(text))
     return [
         element("text", shorten(bar.label, room), x=0, y=top + 13, class_="label"),
         element("text", text, x="100%", y=top + 13, text_anchor="end", class_="number"),

@@ -267,7 +267,7 @@ def _protected(each: ProtectedGroups) -> Markup:
             f"It is highest for {shorten(high.group, 30)} ({_rate_text(high.rate, each.positive)}) "
             f"and lowest for {shorten(low.group, 30)} ({_rate_text(low.rate, each.positive)})."
         )
-        title = f"{what.capitalize()} by {name}"
+        title = f"{what[0].upper()}{what[1:]} by {name}"
         charts.append(show_chart(draw_bars(title, sentence, bars, what="group", value=what)))
     else:
         bars = [Bar(group.group, group.rows) for group in each.groups]

@@ -528,7 +528,12 @@ def _is_classifier(report: Report) -> bool:
     return report.task in ("binary", "multiclass")
 
 
+def _is_regression(report: Report) -> bool:
+    return report.task == "regression"
+
+
 _AGAIN = "evaluate and register again; the record was made by an older clewline."
+_SCORES = "evaluate a model with `predict_proba`."
 
 SECTIONS = (
     ReportSection(
@@ -537,29 +542,24 @@ SECTIONS = (
     ReportSection(
         "confusion", "confusion", "Right and wrong answers", _confusion, _AGAIN, _is_classifier
     ),
+    ReportSection("curves", "curves", "Thresholds", _curves, _SCORES, _is_classifier),
     ReportSection(
-        "curves",
-        "curves",
-        "Thresholds",
-        _curves,
-        "evaluate a model with `predict_proba`.",
-        _is_classifier,
+        "calibration", "calibration", "Calibration", _calibration, _SCORES, _is_classifier
+    ),
+    ReportSection("residuals", "errors", "Errors", _residuals, _AGAIN, _is_regression),
+    ReportSection("slices", "slices", "Slices", _slices, "call `cl.evaluate(…, slices=…)`."),
+    ReportSection(
+        "fairness", "fairness", "Fairness", _fairness, "call `cl.evaluate(…, protected=[…])`."
     ),
     ReportSection(
-        "calibration",
-        "calibration",
-        "Calibration",
-        _calibration,
-        "evaluate a model with `predict_proba`.",
-        _is_classifier,
+        "time_and_groups",
+        "time",
+        "Time and entities",
+        _time_and_groups,
+        "call `cl.evaluate(…, time=…, group=…)`.",
     ),
     ReportSection(
-        "residuals",
-        "errors",
-        "Errors",
-        _residuals,
-        _AGAIN,
-        lambda report: report.task == "regression",
+        "label_errors", "labels", "Label quality", _label_errors, _SCORES, _is_classifier
     ),
     ReportSection(
         "explanation",

@@ -43,6 +43,18 @@ def show_explanation(found: GlobalExplanation, report: Report) -> Markup:
                 value=f"loss of {importance.metric}",
             )
         )
+    own = importance.own
+    if own is not None and own.shares:
+        bars = [Bar(name, share) for name, share in list(own.shares.items())[:BARS]]
+        agree = (
+            ""
+            if own.rank_correlation is None
+            else f" Its rank correlation with the shuffles is {own.rank_correlation:.2f}."
+        )
+        sentence = f"The model's own importances ({own.kind}), from its training.{agree}"
+        charts.append(
+            draw_bars("What the model says itself", sentence, bars, what="field", value="share")
+        )
     if importance.groups:
         bars = [
             Bar(" + ".join(g.fields), g.importance.value, g.importance.low, g.importance.high)
@@ -58,18 +70,6 @@ def show_explanation(found: GlobalExplanation, report: Report) -> Markup:
                 what="fields",
                 value=f"loss of {importance.metric}",
             )
-        )
-    own = importance.own
-    if own is not None and own.shares:
-        bars = [Bar(name, share) for name, share in list(own.shares.items())[:BARS]]
-        agree = (
-            ""
-            if own.rank_correlation is None
-            else f" Its rank correlation with the shuffles is {own.rank_correlation:.2f}."
-        )
-        sentence = f"The model's own importances ({own.kind}), from its training.{agree}"
-        charts.append(
-            draw_bars("What the model says itself", sentence, bars, what="field", value="share")
         )
     parts: list[Content] = [show_charts([show_chart(chart) for chart in charts])]
     for kind, title in (

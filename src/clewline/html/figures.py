@@ -12,5 +12,4 @@ def write_interval(found: Interval) -> str:
 
 def bar_of(name: str, found: Interval, beside: float | None = None) -> Bar:
     """Return the bar of a metric, and what is drawn beside it."""
-    text = write_interval(found)
-    return Bar(name, found.value, found.low, found.high, text=text, beside=beside)
+    return Bar(name, found.value, found.low, found.high, beside=beside)

@@ -132,7 +132,9 @@ def _lead(version: ReportedVersion) -> Markup:
             element("code", rule),
             f"; gain {report.gain} on the same {report.rows:,} test rows.",
         )
-    about = f"{version.ref}{named}: {report.task} of {shorten(report.target, 60)}."
+    tasks = {"binary": "two labels", "multiclass": f"{len(report.labels or ())} labels"}
+    kind = tasks.get(report.task, report.task)
+    about = f"{version.ref}{named}: {kind} of {shorten(report.target, 60)}."
     return show_verdict(
         tones[report.verdict], head, figures, element("span", about, class_="muted")
     )

@@ -85,7 +85,7 @@ nav ol{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:.25rem
 nav a{color:var(--muted);text-decoration:none}
 nav a:hover{color:var(--text);text-decoration:underline}
 main{min-width:0;display:grid;gap:3.5rem;padding-top:2rem}
-section{display:grid;gap:1rem;min-width:0;scroll-margin-top:1rem}
+section{display:grid;grid-template-columns:minmax(0,1fr);gap:1rem;min-width:0;scroll-margin-top:1rem}
 section>h2{padding-top:1rem;border-top:1px solid var(--line)}
 @media (min-width:64rem){
  .body{display:grid;grid-template-columns:11.5rem minmax(0,1fr);gap:3rem;
@@ -152,7 +152,7 @@ caption{text-align:left;color:var(--muted);padding-bottom:.35rem}
 th,td{padding:.35rem .9rem .35rem 0;text-align:left;vertical-align:baseline;
  border-bottom:1px solid var(--line)}
 thead th{color:var(--muted);font-weight:500;font-size:.8125rem;white-space:nowrap}
-tbody th{font-weight:500;overflow-wrap:anywhere;max-width:22rem}
+tbody th{font-weight:500;overflow-wrap:anywhere;min-width:8.5em;max-width:22rem}
 td{max-width:34rem;overflow-wrap:anywhere}
 th.n,td.n{text-align:right;white-space:nowrap}
 td.n:last-child,th.n:last-child{padding-right:0}
@@ -167,7 +167,7 @@ td.n:last-child,th.n:last-child{padding-right:0}
 .findings{list-style:none;margin:0;padding:0;display:grid;gap:.75rem}
 .findings>li{border:1px solid var(--line);border-left:4px solid var(--tone);border-radius:8px;
  padding:.8rem 1rem;display:grid;gap:.3rem;min-width:0}
-.findings h3{display:flex;flex-wrap:wrap;gap:.25rem .6rem;align-items:baseline}
+.findings h3{text-wrap:wrap;display:flex;flex-wrap:wrap;gap:.25rem .6rem;align-items:baseline}
 .absent{font-size:.9375rem;color:var(--muted);margin:0;padding-left:1.1rem;display:grid;gap:.3rem}
 .absent b{color:var(--text);font-weight:500}
 footer{margin-top:3rem;padding-top:1rem;border-top:1px solid var(--line);color:var(--muted);
@@ -328,8 +328,20 @@ def show_heat_table(
     high: float = 1.0,
     digits: int = 2,
 ) -> Markup:
-    """Write a table of numbers whose cells are shaded from `low` to `high`; None stays empty."""
-    heads = [element("th", isolated(name, 24), scope="col") for name in header]
+    """
+    Write a table of numbers whose cells are shaded from `low` to `high`.
+
+    Args:
+        header: What stands in the corner, and the names of the columns.
+        rows: Name and numbers of each; None stays empty.
+        label: What the table holds, for readers that do not see it.
+        low: The number without shade.
+        high: The number with the deepest shade.
+        digits: Decimals.
+    """
+    corner, *names = header
+    heads = [element("th", corner, scope="col")]
+    heads += [element("th", isolated(name, 24), scope="col") for name in names]
     body = []
     for name, values in rows:
         cells = []
