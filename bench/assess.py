@@ -51,12 +51,11 @@ def make_table(rows: int, seed: int) -> pl.DataFrame:
         columns[f"c{n}"] = names[random.integers(0, count, rows)]
     columns["sex"] = np.array(["f", "m"])[random.integers(0, 2, rows)]
     columns["race"] = np.array(list("abcde"))[random.integers(0, 5, rows)]
-    table = pl.DataFrame(columns).with_columns(
+    return pl.DataFrame(columns).with_columns(
         at=pl.datetime(2024, 1, 1) + pl.duration(seconds=pl.int_range(pl.len())),
         gap=pl.when(pl.int_range(pl.len()) % 7 > 0).then(pl.col("n1")),
         y=pl.when(pl.col("n1") + pl.col("n2") > 3).then(pl.lit("yes")).otherwise(pl.lit("no")),
     )
-    return table
 
 
 def memory_mib() -> int:

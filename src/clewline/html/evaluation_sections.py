@@ -44,6 +44,7 @@ from clewline.html.page import (
     show_table,
     show_tiles,
 )
+from clewline.html.robustness_sections import show_conformal, show_robustness
 
 BARS = 20
 CURVES = 4
@@ -560,6 +561,16 @@ SECTIONS = (
     ),
     ReportSection(
         "label_errors", "labels", "Label quality", _label_errors, _SCORES, _is_classifier
+    ),
+    ReportSection(
+        "conformal", "conformal", "Answers at a stated coverage", show_conformal, _SCORES
+    ),
+    ReportSection(
+        "robustness",
+        "robustness",
+        "Changed rows",
+        show_robustness,
+        "call `cl.evaluate(…, robustness=True)`.",
     ),
     ReportSection(
         "explanation",
