@@ -136,7 +136,9 @@ def test_every_section_of_the_record_is_shown(page: Page) -> None:
     shown = headings(page("two@1"))
     for title in ("Metrics", "Right and wrong answers", "Thresholds", "Calibration", "Fairness"):
         assert title in shown
-    for title in ("Value", "Slices", "What the model looks at", "The version", "Fields"):
+    for title in ("Value", "Slices", "Changed rows", "What the model looks at", "Fields"):
+        assert title in shown
+    for title in ("Label quality", "Answers at a stated coverage", "The version"):
         assert title in shown
     assert "Errors" not in shown
 

@@ -98,8 +98,8 @@ def _flip_fields(found: FlipDistances) -> Chart:
     bars = [Bar(each.field, each.share) for each in found.fields[:BARS]]
     one = dict(found.changed_fields).get(1, 0.0)
     sentence = (
-        f"{shorten(bars[0].label, 40)} changes most often ({bars[0].value:.0%}). One field is enough "
-        f"for {one:.0%} of the flips."
+        f"{shorten(bars[0].label, 40)} changes most often ({bars[0].value:.0%}). One field is "
+        f"enough for {one:.0%} of the flips."
     )
     return draw_bars("Fields that flip answers", sentence, bars, what="field", value="share")
 
