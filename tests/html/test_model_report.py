@@ -86,6 +86,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
                 target="two",
                 resamples=50,
                 explain=True,
+                robustness=True,
                 slices=["sex"],
                 protected=["sex"],
                 costs={"high <b>": {"low": 5}, "low": {"high <b>": 1}},

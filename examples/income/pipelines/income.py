@@ -94,5 +94,5 @@ def fit(train: pl.DataFrame, *, trees: int = 100, seed: int = 0) -> Pipeline:
 def income(data: Path, trees: int = 100, seed: int = 0):
     train, test = load(data)
     model = fit(train, trees=trees, seed=seed)
-    report = cl.evaluate(model, test, target=TARGET)
+    report = cl.evaluate(model, test, target=TARGET, protected=["sex", "race"])
     cl.register("income", model, train=train, test=test, target=TARGET, report=report)
