@@ -14,7 +14,9 @@ import clewline as cl
 from clewline.errors import IntegrityError, NotFound, NotSupported, UsageError
 from clewline.flow.replay import replay
 from clewline.flow.run import execute
+from clewline.model.conformal_scores import read_conformal_scores
 from clewline.model.evaluation_record import read_evaluation
+from clewline.model.families.family import CONFORMAL
 from clewline.model.registry import Registry, load_predictor
 from clewline.model.verify import verify
 from clewline.store.records import Artifact, Edge, Run, StepRun
@@ -152,3 +154,27 @@ def test_a_model_without_onnx_form_is_the_same_version_again(registry: Registry)
     version = registry.get("odd")
     assert (version.runtime, version.number) == ("sklearn", 1)
     assert (version.equality["verified"], version.equality["form"]) == (False, "scikit-learn")
+
+
+@cl.pipeline
+def parted(same: bool = False) -> None:
+    table = load().value()
+    train, hold, test = table[:60], table[60:90], table[93:]
+    model = cl.calibrate(fit(train, depth=1), hold, target="y", kind="sigmoid")
+    tested = hold if same else test
+    cl.register("ages", model, train=train, test=tested, target="y")
+
+
+def test_rows_that_a_model_was_fitted_on_give_no_conformal_scores(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(registry)
+    assert CONFORMAL not in registry.open("ages@1").manifest.files
+    assert "no conformal scores" in capsys.readouterr().err
+    run(registry, parted)
+    assert CONFORMAL in registry.open("ages@2").manifest.files
+    scores = read_conformal_scores(registry.open("ages@2"))
+    assert scores is not None
+    assert scores.rows == 27
+    run(registry, parted, same=True)
+    assert CONFORMAL not in registry.open("ages@3").manifest.files

@@ -165,17 +165,27 @@ def register(
     if TRAINING_SAMPLE in contents.files:
         logical[TRAINING_SAMPLE] = sample_digest(contents.files[TRAINING_SAMPLE])
     package_files = dict(contents.files)
-    if (scores := score_test_rows(contents, test, target)) is not None:
+    notes = list(contents.notes)
+    data = {key: described["artifact"] for key, described in metadata.data.items()}
+    if "test" in data and data["test"] in {data.get("train"), *_fitted_tables(model)}:
+        notes.append("The model was fitted on the test rows, so it has no conformal scores.")
+    elif (scores := score_test_rows(contents, test, target)) is not None:
         package_files[CONFORMAL] = scores
     if report is not None:
         package_files[EVALUATION] = msgspec.json.encode(report)
     version = Registry(context.project, context.store).add(package_files, metadata, logical)
     log_value("version", {"model": name, "content": version.content})
-    lines = [*contents.notes, f"{version.ref}: {compiled.equality.sentence}"]
+    lines = [*notes, f"{version.ref}: {compiled.equality.sentence}"]
     if version.run != context.run_id:
         lines.append(f"{version.ref} of run {version.run} has the same content; no new version")
     sys.stderr.write("".join(f"{line}\n" for line in lines))
     return version
+
+
+def _fitted_tables(model: Any) -> tuple[Digest, ...]:
+    """Return digests of tables that a model was fitted on besides the training table."""
+    family = family_of(model)
+    return () if family is None else family.fitted_tables(model)
 
 
 def _input_digest(context: StepContext, name: str, value: Any) -> Digest:

@@ -35,6 +35,7 @@ from clewline.model.compile.trees import ServedTrees
 from clewline.model.runtime.outputs import Outputs, Predictor, Transformer
 from clewline.signature.columns import Columns
 from clewline.signature.field import Field, Signature
+from clewline.store.digest import Digest
 
 Decoded = TypeVar("Decoded")
 Levels = dict[str, tuple[str, ...]]
@@ -221,6 +222,10 @@ class Family:
             IntegrityError: The files do not fit each other.
         """
         return None
+
+    def fitted_tables(self, model: Any) -> tuple[Digest, ...]:
+        """Return digests of the tables that a model was fitted on besides the training table."""
+        return ()
 
     # ── for evaluating, and for values between steps ────────────────────────
 

@@ -126,6 +126,10 @@ class CalibratedFamily(EstimatorFamily):
         found: tuple[Any, list[Any]] = model.family.final_and_steps(model.estimator)
         return found
 
+    def fitted_tables(self, model: Any) -> tuple[Digest, ...]:
+        """Return the digest of the table that the map was fitted on."""
+        return (model.table,)
+
     # ── values between steps ────────────────────────────────────────────────
 
     def stores(self, value: Any) -> bool:
