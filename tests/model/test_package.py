@@ -228,3 +228,32 @@ def test_content_is_equal_whenever_model_signature_and_profile_are() -> None:
     assert package.content_digest(same) == package.content_digest(FILES)
     for name in set(FILES) - {"equality.json"}:
         assert package.content_digest({**FILES, name: b"x"}) != package.content_digest(FILES)
+
+
+def test_a_package_is_durable_before_it_has_its_name_and_its_name_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a loss of power leaves a version whose files are empty."""
+    events: list[tuple[str, str]] = []
+    sync, rename = os.fsync, Path.rename
+
+    def synced(file: int) -> None:
+        events.append(("sync", os.readlink(f"/proc/self/fd/{file}")))
+        sync(file)
+
+    def renamed(self: Path, target: Path) -> Path:
+        events.append(("rename", str(target)))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    made = Sealed(tmp_path)
+    at = events.index(("rename", str(made.folder)))
+    before = [path for kind, path in events[:at] if kind == "sync"]
+    draft = Path(before[-1])
+    assert draft.parent == made.folder.parent.parent or draft.parent == made.folder.parent
+    for name in every_name(made):
+        assert str(draft / name) in before
+        assert before.index(str(draft / name)) < len(before) - 1  # the folder comes last
+    after = {path for kind, path in events[at:] if kind == "sync"}
+    assert {str(made.folder.parent), str(made.folder.parent.parent)} <= after

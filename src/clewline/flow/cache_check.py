@@ -60,7 +60,8 @@ def check_cache(
     as it is now, with the parameters, the seed, the hash seed and the thread counts of
     its record. A step whose key has changed is not compared: the cache would not be
     asked for it. One that differs is run a second time, which tells a step that is not
-    deterministic from a false hit. The store is only read.
+    deterministic from a false hit. The store is only read. The copy holds every file of the
+    project, because a false hit comes of a read that no record has.
 
     Args:
         share: The part of the cached steps to run, in (0, 1]; at least one is run.

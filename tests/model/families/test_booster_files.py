@@ -107,6 +107,22 @@ def test_a_signature_names_the_labels_and_must_have_the_fields(tmp_path: Path) -
         convert_model(path, signature=Signature(fields=fields, output=three))
 
 
+def test_a_table_with_the_target_is_compared_and_a_signature_beside_it_counts(
+    tmp_path: Path,
+) -> None:
+    data, _ = lightgbm_text(ROWS)
+    path = tmp_path / "model.txt"
+    path.write_bytes(data)
+    train = ROWS.assign(y=LABELS)
+    compared = convert_model(path, train=train, target="y")
+    assert compared.compiled.equality.form == "trees on raw fields"
+    assert not any("made from the signature" in note for note in compared.notes)
+    fields = tuple(Field(name=name, kind="number") for name in ("a", "b"))
+    stated = Signature(fields=fields, output=Output(name="y", task="binary", labels=("no", "yes")))
+    for more in ({"train": train, "target": "y"}, {"train": ROWS}):
+        assert convert_model(path, signature=stated, **more).signature.output == stated.output
+
+
 def test_a_file_without_names_says_what_to_write(tmp_path: Path) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     data = lightgbm.Dataset(ROWS.to_numpy(), LABELS)

@@ -166,6 +166,19 @@ async def test_a_full_disk_at_the_first_key_leaves_nothing_behind(
 
 
 @in_loop
+async def test_retries_at_the_same_server_share_the_answer_and_are_counted(
+    servers: Callable[[], Server],
+) -> None:
+    one = servers()
+    asked = [one.ask() for _ in range(3)]
+    await one.came.get()
+    one.begun[0](answer := one.log())
+    assert [await asyncio.wait_for(each, PATIENCE_S) for each in asked] == [answer] * 3
+    assert (len(one.begun), one.idempotency.replays) == (1, 2)
+    one.close()
+
+
+@in_loop
 async def test_another_body_under_the_same_key_is_refused_by_every_server(
     servers: Callable[[], Server],
 ) -> None:
@@ -181,6 +194,7 @@ async def test_another_body_under_the_same_key_is_refused_by_every_server(
         Conflict,
         Conflict,
     ]
+    assert one.idempotency.replays == other.idempotency.replays == 0
     one.close()
     other.close()
 
