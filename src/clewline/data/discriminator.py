@@ -94,7 +94,8 @@ def discriminate(
         low=max(auc - 1.96 * error, 0.0),
         high=min(auc + 1.96 * error, 1.0),
         rows=len(rows),
-        fields=sorted(weights, key=lambda weight: -weight.drop),
+        # If the groups are not told apart, the fields that the model used are chance.
+        fields=sorted(weights, key=lambda weight: -weight.drop) if auc - 1.96 * error > 0.5 else [],
     )
 
 

@@ -124,9 +124,9 @@ def _shift_of_numbers(one: PreparedColumn, other: PreparedColumn) -> FieldShift:
         elif one.kind == "datetime":
             texts.append(f"median {timestamps.format_microseconds(float(np.median(known)))}")
         elif one.kind == "text":
-            texts.append(f"mean length {format_number(float(known.mean()))}")
+            texts.append(f"mean length {_write(float(known.mean()))}")
         else:
-            texts.append(f"mean {format_number(float(known.mean()))}")
+            texts.append(f"mean {_write(float(known.mean()))}")
     gaps = [float(np.isneginf(side).mean()) for side in sides]
     if abs(gaps[0] - gaps[1]) > 0.01:
         texts = [f"{text}, null {gap:.1%}" for text, gap in zip(texts, gaps, strict=True)]
@@ -160,3 +160,7 @@ def _shift_of_levels(one: PreparedColumn, other: PreparedColumn) -> FieldShift:
         unseen_rows=int(unseen["after"].sum()),
         unseen=[str(each)[:60] for each in unseen["level"].head(_LISTED_LEVELS)],
     )
+
+
+def _write(value: float) -> str:
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else format_number(value)

@@ -156,11 +156,11 @@ tbody th{font-weight:500;overflow-wrap:anywhere;min-width:8.5em;max-width:22rem}
 td{max-width:34rem;overflow-wrap:anywhere}
 th.n,td.n{text-align:right;white-space:nowrap}
 td.n:last-child,th.n:last-child{padding-right:0}
-.heat td{padding:.35rem .6rem;text-align:right;border:1px solid var(--ground);
+.heat td{padding:.35rem .6rem;text-align:right;white-space:nowrap;border:1px solid var(--ground);
  background:color-mix(in oklab,var(--model) calc(var(--share)*38%),var(--raised));
  print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .heat th{padding:.35rem .6rem;border-color:transparent}
-.heat thead th{text-align:right;white-space:normal;overflow-wrap:anywhere}
+.heat thead th{text-align:right;white-space:normal;min-width:4.2em;overflow-wrap:anywhere}
 .heat thead th:first-child{text-align:left}
 .badge{display:inline-block;font-size:.75rem;font-weight:600;color:var(--tone);
  border:1px solid var(--tone);border-radius:99px;padding:0 .6em;white-space:nowrap}
