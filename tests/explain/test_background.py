@@ -19,6 +19,9 @@ from clewline.explain.background import (
 from clewline.project import Project
 from clewline.serve import revision
 from clewline.serve.endpoint_file import parse_endpoint
+from clewline.serve.log.frame import LoggedBatch, LoggedRequest
+from clewline.serve.log.writer import LogWriter
+from clewline.store.ids import prediction_ids
 from clewline.store.store import Store
 
 OLD = """
@@ -125,6 +128,33 @@ def test_a_failure_keeps_its_reason_until_it_is_explained(project: Project) -> N
         assert [(each.kind, each.reason) for each in found] == [("counterfactuals", "it is broken")]
         queue.finish(one)
         assert failed_explanations(project, id_) == []
+    finally:
+        queue.close()
+
+
+def test_a_frame_that_cannot_be_read_is_passed_over(project: Project) -> None:
+    with Store.open(project.store_root) as store:
+        number = revision.require_live(store.catalog, "e").number
+    ids = prediction_ids(3)
+    with LogWriter(project.log) as log:
+        for body, count in ((b"[[", 1), (b'[{"age": 90}]', 2)):
+            broken = LoggedBatch(
+                ids=b"".join(ids.pop() for _ in range(count)),
+                endpoint="e",
+                revision=number,
+                model="m@1",
+                package="0" * 64,
+                time=0.0,
+                requests=[LoggedRequest("json-rows", body, 1)],
+                answers=[b"{}"] * count,
+                path=[],
+            )
+            assert log.write_now(broken)
+    after = answer_rows(project, "e", rows(77))
+    queue, follower = opened(project)
+    try:
+        assert follower.look() == 3
+        assert drain(queue) == after
     finally:
         queue.close()
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clewline.errors import ClewlineError, IntegrityError
+from clewline.errors import ClewlineError
 from clewline.project import Project
 from clewline.serve.explain_rules import ExplainRule, explain_rules
 from clewline.serve.log.frame import ID_BYTES, LoggedBatch, decode_frame, scan_frames
@@ -254,7 +254,7 @@ class LogFollower:
             for span in scan_frames(frames, offset):
                 try:
                     found += self._matches(decode_frame(frames, span))
-                except (IntegrityError, msgspec.MsgspecError) as error:
+                except (ClewlineError, msgspec.MsgspecError, ValueError) as error:
                     logger.error("a frame of %s is passed over: %s", segment.frames, error)
                 offset, count = span.end, count + 1
                 if count >= most:

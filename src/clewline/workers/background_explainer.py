@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable
 
-from clewline.errors import Overloaded, StoreFull, StoreReadOnly
+from clewline.errors import ClewlineError, Overloaded, StoreFull, StoreReadOnly
 from clewline.explain.background import (
     ATTEMPTS,
     BackgroundQueue,
@@ -74,7 +75,7 @@ class BackgroundExplainer:
             if one is not None:
                 self._explain(self._queue, one)
             return frames > 0 or one is not None
-        except (sqlite3.Error, OSError, StoreFull, StoreReadOnly, Overloaded) as error:
+        except (sqlite3.Error, OSError, ClewlineError) as error:
             logger.warning("explaining in the background pauses for %.0f s: %s", PAUSE_S, error)
             self._pause()
             return False
@@ -83,7 +84,7 @@ class BackgroundExplainer:
         """Open the queue, if there is something to follow and no other process does."""
         first = first_hour(self._project)
         if first is None and not self._project.explain_queue.exists():
-            self._pause()
+            self._paused_until = math.inf  # until a worker rings, because a rule has gone live
             return False
         try:
             self._queue = BackgroundQueue(self._project)

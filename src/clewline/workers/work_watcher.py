@@ -25,8 +25,9 @@ logger = logging.getLogger("clewline.workers.explaining")
 
 WATCH_S = 0.25
 """Time between two looks at the work under way."""
-LAST_S = 30.0
-"""If a model holds the interpreter for so long, the kernel ends the process."""
+LAST_S = 120.0
+"""If a model holds the interpreter for so long, the kernel ends the process; long enough for this
+thread to get a CPU on a busy machine."""
 
 
 class CallerGone(BaseException):
