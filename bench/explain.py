@@ -1,4 +1,4 @@
-"""Attributions and counterfactuals of a forest of 100 trees on Adult, beside `shap`."""
+"""Explanations of rows by a forest of 100 trees on Adult; attributions beside `shap`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ from shared.keep import keep
 from shared.peers import PEERS, make_environment
 
 from clewline.explain.counterfactual_search import ChangeLimits, CounterfactualSearch
+from clewline.explain.explained_model import ExplainedModel
+from clewline.explain.explained_row import ExplainedRow
+from clewline.explain.explainer import Explainer
 from clewline.explain.leaf_boxes import build_leaf_boxes
-from clewline.explain.shapley_values import tree_shapley_values
+from clewline.explain.neighbours import NeighbourExplainer
+from clewline.explain.shapley_values import TreeShapleyValues
+from clewline.explain.what_if import WhatIfExplainer, WhatIfOptions
+from clewline.model.families.family import TRAINING_SAMPLE
+from clewline.model.families.sample_file import decode_sample
 from clewline.model.register import convert_model
 from clewline.model.runtime.outputs import take_rows
 from clewline.model_families import family_named
@@ -60,6 +67,7 @@ def forest(depth: int | None, rows: list[dict[str, Any]], beside: int, rounds: i
     trees = family.served_trees(files, signature)
     assert trees is not None, contents.compiled.equality.sentence
     boxes = build_leaf_boxes(trees, signature)
+    shapley = TreeShapleyValues(boxes)
     build_s = time.perf_counter() - started
     reader = JsonReader(Checker(signature))
     columns = columns_of_rows(reader, rows)
@@ -75,7 +83,7 @@ def forest(depth: int | None, rows: list[dict[str, Any]], beside: int, rounds: i
             for at in range(len(columns)):
                 row = take_rows(columns, slice(at, at + 1))
                 started = time.perf_counter()
-                values = tree_shapley_values(boxes, row)
+                values = shapley.of(row)
                 ours.append(time.perf_counter() - started)
                 sum_ = values.base + float(values.values.sum())
                 worst = max(worst, abs(sum_ - values.total) / trees.ensemble.count)
@@ -92,11 +100,40 @@ def forest(depth: int | None, rows: list[dict[str, Any]], beside: int, rounds: i
             peer = json.loads(done.stdout)
             theirs += peer["seconds"]
             peer_worst = max(peer_worst, peer["additivity"])
-    search = CounterfactualSearch(predictor.predict, background, signature, boxes)
-    changes = []
-    for at in range(len(columns)):
-        row = take_rows(columns, slice(at, at + 1))
-        changes.append(counterfactual(row, search, predictor))
+    sample = decode_sample(contents.files[TRAINING_SAMPLE], signature, len(train))
+    changes: dict[str, Any] = {}
+    for name, start, answers in (
+        ("", sample.columns, sample.answers),
+        (" of 256 rows", background, None),
+    ):
+        search = CounterfactualSearch(predictor.predict, start, signature, boxes, answers)
+        each = [
+            counterfactual(take_rows(columns, slice(at, at + 1)), search, predictor)
+            for at in range(len(columns))
+        ]
+        found = [one for one in each if one[1]]
+        changes |= {
+            f"counterfactuals{name}, ms a row, median": milliseconds([one[0] for one in each]),
+            f"counterfactuals{name}, found of": f"{len(found)} of {len(each)}",
+            f"counterfactuals{name}, changed fields, mean": round(
+                float(np.mean([one[2] for one in found])), 2
+            ),
+            f"counterfactuals{name}, distance, mean": round(
+                float(np.mean([one[3] for one in found])), 2
+            ),
+        }
+    asked = ExplainedModel("income", signature, lambda: predictor, lambda: sample)
+    asked.__dict__ |= {"trees": trees, "boxes": boxes}  # of no package
+    logged = [
+        explained_row(asked, take_rows(columns, slice(at, at + 1)), rows[at])
+        for at in range(len(columns))
+    ]
+    others = {
+        "neighbours, ms a row, median": milliseconds(timed(NeighbourExplainer(), logged)),
+        "what-if over age, ms a row, median": milliseconds(
+            timed(WhatIfExplainer(), logged, WhatIfOptions(field="age"))
+        ),
+    }
     return {
         "leaves": int(boxes.value.size),
         "players": len(boxes.players),
@@ -107,9 +144,8 @@ def forest(depth: int | None, rows: list[dict[str, Any]], beside: int, rounds: i
         "shap, ms a row, median": round(median(theirs) * 1e3, 2),
         "shap, additivity error": peer_worst,
         "times as fast as shap": round(median(theirs) / median(ours), 1),
-        "counterfactuals, ms a row, median": round(median(c[0] for c in changes) * 1e3, 2),
-        "counterfactuals, found of": f"{sum(c[1] > 0 for c in changes)} of {len(changes)}",
-        "counterfactuals, changed fields, median": median(c[2] for c in changes if c[1]),
+        **changes,
+        **others,
     }
 
 
@@ -121,8 +157,8 @@ def columns_of_rows(reader: JsonReader, rows: list[dict[str, Any]]) -> Columns:
 
 def counterfactual(
     row: Columns, search: CounterfactualSearch, predictor: Any
-) -> tuple[float, int, int]:
-    """Find changes that give the other label: seconds, how many were found, changed fields."""
+) -> tuple[float, int, int, float]:
+    """Find changes that give the other label: seconds, how many, changed fields, distance."""
     answered = int(predictor.predict(row).choices[0])
     started = time.perf_counter()
     found = search.find(
@@ -131,7 +167,32 @@ def counterfactual(
     spent = time.perf_counter() - started
     if len(found.rows):
         assert (predictor.predict(found.rows).choices != answered).all()
-    return spent, len(found.rows), int(found.changed[0].sum()) if len(found.rows) else 0
+    if not len(found.rows):
+        return spent, 0, 0, 0.0
+    return spent, len(found.rows), int(found.changed[0].sum()), float(found.distances[0])
+
+
+def explained_row(model: ExplainedModel, columns: Columns, values: dict[str, Any]) -> ExplainedRow:
+    """Return a row with its answer, as it is read from the log."""
+    labels, choices = model.signature.output.labels, model.predict(columns).choices
+    assert labels is not None
+    assert choices is not None
+    answer = {"label": labels[int(choices[0])]}
+    return ExplainedRow(model=model, columns=columns, values=values, answer=answer, seed=0)
+
+
+def timed(explainer: Explainer[Any], rows: list[ExplainedRow], options: Any = None) -> list[float]:
+    """Explain rows: seconds of each."""
+    spent = []
+    for row in rows:
+        started = time.perf_counter()
+        explainer.explain(row, options or explainer.options())
+        spent.append(time.perf_counter() - started)
+    return spent
+
+
+def milliseconds(seconds: list[float]) -> float:
+    return round(median(seconds) * 1e3, 2)
 
 
 if __name__ == "__main__":

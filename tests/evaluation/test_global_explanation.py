@@ -16,7 +16,7 @@ from sklearn.inspection import permutation_importance as sklearn_importance
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from clewline.errors import InvalidInput
+from clewline.errors import InvalidInput, ModelFailed
 from clewline.evaluation.columns import read_columns
 from clewline.evaluation.evaluate import evaluate
 from clewline.evaluation.field_effects import FieldEffect
@@ -286,7 +286,7 @@ def test_hard_columns_are_bounded_or_left_out() -> None:
         {
             "constant": [1.0] * rows,
             "nothing": pl.Series([None] * rows, dtype=pl.Float64),
-            "id": [f"id {at}" for at in range(rows)],
+            "id": [f"id {at}" for at in range(rows)],  # levels are bounded
             "half": [None if at % 2 else float(at) for at in range(rows)],
             "day": pd.date_range("2024-01-01", periods=rows),
             "y": ["a", "b"] * (rows // 2),
@@ -343,3 +343,17 @@ def test_association_is_1_for_the_same_information_and_0_for_none() -> None:
     assert found[0, 3] < 0.06
     assert found[2, 4] < 0.06
     assert group_fields(columns) == [("x", "cubed", "sign"), ("word", "WORD")]
+
+
+def test_a_model_that_raises_on_a_changed_row_is_named_with_its_error() -> None:
+    def picky(columns: dict[str, list[float]]) -> Any:
+        if any(one + two != 1 for one, two in zip(columns["a"], columns["b"], strict=True)):
+            raise RuntimeError("a and b must add up")
+        return np.array(columns["a"])
+
+    a = np.arange(100) / 128
+    table = pl.DataFrame({"a": a, "b": 1 - a, "y": a})
+    model = Formula(picky, ["a", "b"])
+    assert evaluate(model, table, target="y", resamples=20).metrics["rmse"].value == 0
+    with pytest.raises(ModelFailed, match=r"raised RuntimeError .* a and b must add up"):
+        evaluate(model, table, target="y", resamples=20, explain=True)

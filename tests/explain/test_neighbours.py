@@ -14,6 +14,7 @@ from explained import classified, fitted, serve_two_rows
 from sklearn.ensemble import RandomForestClassifier
 
 from clewline.cli.explain import show
+from clewline.errors import ModelFailed
 from clewline.explain.explain_prediction import explain_prediction
 from clewline.explain.explained_model import ExplainedModel
 from clewline.explain.explained_row import ExplainedRow
@@ -191,6 +192,41 @@ def test_texts_are_compared_by_words_and_arrays_by_their_elements() -> None:
     assert found.local_error is not None
     assert found.local_error.measure == "mean absolute error"
     assert (found.local_error.error.value, found.local_error.rows) == (0.5, 2)
+
+
+def test_constant_and_empty_fields_and_ten_thousand_levels_tell_nothing_apart() -> None:
+    fields = (
+        Field(name="constant", kind="number"),
+        Field(name="nothing", kind="number", nullable=True),
+        Field(name="id", kind="category"),
+    )
+    signature = Signature(fields=fields, output=SIGNATURE.output)
+    rows = 10_000
+    columns = Columns(
+        np.stack([np.full(rows, 3.0), np.full(rows, np.nan)], axis=1),
+        np.array([[f"id {at}"] for at in range(rows)], dtype=object),
+    )
+    answers = Outputs(np.zeros(rows, dtype=np.int64))
+    sample = TrainingSample(columns, np.zeros(rows, dtype=np.int64), answers, of_rows=rows)
+    model = ExplainedModel("m@1", signature, lambda: None, lambda: sample)  # type: ignore[arg-type,return-value]
+    mine = Columns(np.array([[4.0, 1.0]]), np.array([["id 17"]], dtype=object))
+    found = explain(
+        ExplainedRow(model=model, columns=mine, values={}, answer={"label": "no"}, seed=1)
+    )
+    assert found.neighbours[0].values["id"] == "id 17"
+    assert found.neighbours[0].distance == 2.0  # another constant, and null
+    assert found.neighbours[1].distance == 3.0
+
+
+def test_a_model_that_raises_on_a_training_row_is_named() -> None:
+    def broken(columns: Columns) -> Outputs:
+        if len(columns) > 1:
+            raise RuntimeError("one at a time")
+        return old(columns)
+
+    asked = row(answers=False, predict=broken)
+    with pytest.raises(ModelFailed, match=r"m@1 raised RuntimeError .* one at a time"):
+        explain(asked)
 
 
 def test_a_logged_prediction_is_shown_beside_rows_of_its_package(

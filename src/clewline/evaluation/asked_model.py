@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from clewline.errors import ModelFailed
 from clewline.evaluation.answers import EvaluationTask, ModelPredictions, ask_rows
 from clewline.evaluation.metrics import Floats, Integers
 from clewline.signature import dataframes
@@ -42,6 +43,9 @@ class AskedModel:
 
         Returns:
             `ModelPredictions` of m rows.
+
+        Raises:
+            ModelFailed: The model raised, or refused a row that was made of two.
         """
         sources = {} if source is None else dict.fromkeys(names, source)
         return self.ask_mixed(rows, sources)
@@ -108,13 +112,24 @@ class AskedModel:
         for at in range(0, len(rows), ROWS_PER_CALL):
             piece = slice(at, at + ROWS_PER_CALL)
             table = change(self._table[rows[piece].tolist(), :], piece)
-            parts.append(ask_rows(self._model, table.to_native(), len(table), self._task.labels))
+            parts.append(self._answers(table))
         self.model_rows += len(rows)
         shares = [part.probabilities for part in parts]
         return ModelPredictions(
             np.concatenate([part.choices for part in parts]),
             None if any(each is None for each in shares) else np.concatenate(shares),  # type: ignore[arg-type]
         )
+
+    def _answers(self, table: Any) -> ModelPredictions:
+        try:
+            return ask_rows(self._model, table.to_native(), len(table), self._task.labels)
+        except Exception as error:  # code of a person, on rows that were made of two
+            raise ModelFailed(
+                f"The model raised {type(error).__name__} on test rows with values of other "
+                f"rows: {error}",
+                "An explanation asks about such rows; let the model answer them, or leave "
+                "explain=True out.",
+            ) from error
 
     def scores(
         self, rows: Integers, names: Sequence[str] = (), source: Integers | None = None

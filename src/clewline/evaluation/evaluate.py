@@ -119,6 +119,7 @@ def evaluate(
     Raises:
         InvalidInput: There is no such column, there are no rows, a target is null, the model's
             answers do not fit the target, `value` fails, or rows leak that `split` forbids.
+        ModelFailed: With `explain`, the model raised on rows with changed fields.
     """
     if costs is not None and value is not None:
         raise InvalidInput("Both costs= and value= are given.", "Pass one of them.")

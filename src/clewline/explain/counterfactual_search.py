@@ -76,7 +76,7 @@ class CounterfactualSearch:
         answers: Outputs | None = None,
     ) -> None:
         self._predict, self._signature, self._boxes = predict, signature, boxes
-        self._background = background
+        self._background, self._metric = background, RowDistances(background, signature)
         self._answers = predict(background) if answers is None else answers
         self._around = None if boxes is None else boxes.around(background)
 
@@ -102,7 +102,7 @@ class CounterfactualSearch:
             budget: Maximum number of rows that the model answers, besides the background.
         """
         ask = _Budget(lambda rows: wanted(self._predict(rows)), budget)
-        change = _Change(row, self._background, self._signature, limits)
+        change = _Change(row, self._metric, self._signature, limits)
         fitting = np.flatnonzero(wanted(self._answers))
         candidates = take_rows(self._background, fitting)
         if self._boxes is not None and self._around is not None:
@@ -166,16 +166,15 @@ class _Change:
     """Distances between a row and others, and what may change. Arrays are (n, fields)."""
 
     def __init__(
-        self, row: Columns, background: Columns, signature: Signature, limits: ChangeLimits
+        self, row: Columns, metric: RowDistances, signature: Signature, limits: ChangeLimits
     ) -> None:
-        self._row, self._signature = row, signature
+        self._row, self._metric, self._signature = row, metric, signature
         place = {each.name: at for at, each in enumerate(signature.fields)}
         self._numbers = [place[each.name] for each in signature.numeric]
         self._texts = [place[each.name] for each in signature.textual]
         self._tensors = [place[each.name] for each in signature.tensors]
         self._kept = np.array([each.name in limits.keep for each in signature.fields])
         self._limits = limits
-        self._metric = RowDistances(background, signature)
 
     def distances(self, rows: Columns) -> NDArray[np.float64]:
         return self._metric.between(rows, self._row)
