@@ -356,6 +356,32 @@ def noise(columns: Columns) -> NDArray[np.bool_]:
     return spread * 43758.5453 % 1 > 0.5
 
 
+def mostly_old(columns: Columns) -> NDArray[np.bool_]:
+    """Say yes above 40, but for 6 % of the rows the other way."""
+    spread = np.sin(columns.numbers[:, 0] * 12.9898 + np.nan_to_num(columns.numbers[:, 1]) * 78.233)
+    return (columns.numbers[:, 0] > 40) ^ (spread * 43758.5453 % 1 > 0.94)
+
+
+def test_attempts_share_the_error_and_look_at_samples_that_no_choice_has_seen() -> None:
+    rows = people()
+    row = take_rows(rows, slice(3, 4))
+    (answer,) = mostly_old(row).tolist()
+    conditions = FieldConditions(TrainingFields(rows, Signature(fields=PEOPLE, output=BINARY)), row)
+    search = AnchorSearch(
+        conditions,
+        mostly_old(rows) == answer,
+        lambda columns: mostly_old(columns) == answer,
+        AnchorTerms(),
+        seed=b"1",
+    )
+    found = search.find()
+    tried = [each for each in search._known.values() if each.delta is not None]
+    assert len(tried) == found.attempts > 1
+    assert sum(each.delta or 0 for each in tried) <= 0.05
+    searched, fresh = (search._draw(tried[0], purpose, 0) for purpose in ("search", "certify"))
+    assert (searched.others != fresh.others).any()
+
+
 def test_a_row_that_no_rule_holds_gets_the_best_one_within_the_budget() -> None:
     rows = people()
     row = row_of(take_rows(rows, slice(3, 4)), rows, noise)
@@ -439,6 +465,15 @@ def test_words_hold_the_answer_about_a_text(capsys: pytest.CaptureFixture[str]) 
     assert "if    review contains 'awful' (characters" in capsys.readouterr().out
 
 
+def test_what_the_model_said_of_another_text_is_not_taken_for_this_one() -> None:
+    texts = ["bad film", "good bad plot was bad", "the end of it: bad bad bad"]
+    alone = [explain(review(text)) for text in texts]
+    model = review(texts[0]).model
+    for text, expected in zip(texts, alone, strict=True):
+        row = msgspec.structs.replace(review(text), model=model)
+        assert explain(row) == expected
+
+
 def test_the_words_of_a_text_that_is_kept() -> None:
     """Nothing in it speaks for "no" but the absence of words: training texts bring them in."""
     found = explain(review("good film"))
@@ -456,11 +491,18 @@ def test_a_text_of_one_word_or_none(text: str | None, words: list[list[str]]) ->
     assert [each.word for each in found.conditions] in words
 
 
-def test_a_text_of_a_hundred_thousand_words_takes_a_bounded_number_of_rows() -> None:
-    found = explain(review("the film was " * 33_333 + "awful"), budget=12_000)
+def test_a_text_of_a_hundred_thousand_words_takes_a_bounded_number_of_rows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = review("the film was " * 33_333 + "awful")
+    found = explain(row, budget=12_000)
     assert 0 < found.model_rows <= 12_000 / 50
     assert found.status == "budget spent"
     assert 0 < found.precision_bound < found.precision
+    found = explain(row, budget=1024)
+    assert (found.model_rows, found.precision_bound, found.precision_rows) == (0, 0.0, 0)
+    show(found)
+    assert "not known: the budget does not reach" in capsys.readouterr().out
 
 
 def test_a_rule_of_a_logged_prediction(tmp_path: Path) -> None:

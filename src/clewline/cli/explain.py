@@ -237,8 +237,10 @@ def show_anchor(found: AnchorExplanation) -> None:
             f"precision   {found.precision:.4g}, at least {found.precision_bound:.4g} with "
             f"confidence {confidence} ({rows})"
         )
-    else:
+    elif found.is_counted:
         lines.append(f"precision   {found.precision:.4g}, counted on all training rows here")
+    else:
+        lines.append("precision   not known: the budget does not reach for one try")
     rows = format_count(found.background_rows, "training row")
     lines.append(f"coverage    {found.coverage:.4g} of {rows}")
     asked = format_count(found.model_rows, "model row")

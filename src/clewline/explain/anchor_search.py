@@ -67,7 +67,7 @@ class RuleMemory:
     It is bounded: the rules that came first leave first.
     """
 
-    def __init__(self, most: int = 200_000) -> None:
+    def __init__(self, most: int = 100_000) -> None:
         self._most = most
         self._outcomes: dict[bytes, bytes] = {}
 
@@ -204,7 +204,7 @@ class AnchorSearch:
         self._shifts = _log_odds(alone) - _log_odds(precision)
 
     def find(self) -> FoundAnchor:
-        """Look for a rule of the wanted precision that as many training rows as possible fulfil."""
+        """Look for a rule of the wanted precision that many training rows fulfil."""
         root, terms = self._root, self._terms
         if not self._conditions.are_training_rows:
             if not self._sample([(root, "search", 3)]):

@@ -84,7 +84,8 @@ class AnchorExplanation(Explanation, frozen=True, kw_only=True):
     conditions: list[AnchorCondition]  # all of them; none: the answer is always this
     precision: float  # of the rule: share of perturbed rows with the answer
     precision_bound: float  # it is at least this, with the confidence of the terms
-    precision_rows: int  # perturbed rows that certify this; 0: all training rows were counted
+    precision_rows: int  # perturbed rows that certify this
+    is_counted: bool  # no rule: the precision is that of all training rows here
     coverage: float  # share of the background rows that fulfil the rule
     attempts: int  # rules that were to be certified; they share the allowed error
     perturbation: str  # what a perturbed row is
@@ -143,6 +144,7 @@ class AnchorExplainer:
             precision=found.precision,
             precision_bound=found.bound,
             precision_rows=found.samples,
+            is_counted=found.is_exact,
             coverage=found.coverage / len(holds),
             attempts=found.attempts,
             perturbation=WORDS_PERTURBED
