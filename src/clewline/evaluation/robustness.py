@@ -328,7 +328,7 @@ def _extraction(
     mixed: Integers,
     seed: int,
 ) -> Extraction:
-    """Train forests on answers to made rows, and compare them with the model on test rows."""
+    """Train forests on answers to synthetic rows, and compare them with the model on test rows."""
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
     random, most = np.random.default_rng(seed), max(QUERIES)
