@@ -19,8 +19,13 @@ from clewline.evaluation.conformal import (
     measure_value_intervals,
     rows_needed,
     true_scores,
+    uniforms_of,
     value_edges,
 )
+from clewline.store.ids import prediction_ids
+
+NONE = np.zeros(0)
+"""What sets of "lac" need of random numbers."""
 
 
 def too_sure(rows: int, seed: int = 7):
@@ -39,7 +44,7 @@ def test_sets_are_those_of_mapie(coverage: float, found: float, labels: int) -> 
     """MAPIE 1.6.0: SplitConformalClassifier(conformity_score="lac", prefit=True), same rows."""
     truth, shares, _ = too_sure(3000)
     scores = true_scores(lac_scores(shares[:1000]), truth[:1000])
-    inside = label_sets("lac", shares[1000:], conformal_quantile(scores, coverage))
+    inside = label_sets("lac", shares[1000:], conformal_quantile(scores, coverage), NONE)
     assert inside[np.arange(2000), truth[1000:]].mean() == pytest.approx(found, abs=1e-12)
     assert inside.sum() == labels
 
@@ -70,14 +75,17 @@ def test_sets_hold_the_truth_as_often_as_stated(method: str, coverage: float) ->
 
     Sets of "aps" always hold the most probable label, which adds some.
     """
-    found = []
+    found, sizes = [], []
     for seed in range(150):
-        truth, shares, _ = too_sure(299, seed)
-        scores = true_scores(label_scores(method, shares[:99]), truth[:99])  # type: ignore[arg-type]
-        threshold = conformal_quantile(scores, coverage)
-        inside = label_sets(method, shares[99:], threshold)  # type: ignore[arg-type]
+        truth, shares, random = too_sure(299, seed)
+        uniforms = random.random(299)
+        scores = label_scores(method, shares[:99], uniforms[:99])  # type: ignore[arg-type]
+        threshold = conformal_quantile(true_scores(scores, truth[:99]), coverage)
+        inside = label_sets(method, shares[99:], threshold, uniforms[99:])  # type: ignore[arg-type]
+        sizes.append(inside.sum(axis=1).mean())
         found.append(inside[np.arange(200), truth[99:]].mean())
     assert coverage - 0.012 < np.mean(found) < coverage + (0.03 if method == "lac" else 0.08)
+    assert np.mean(sizes) < 2.6
 
 
 def test_thresholds_by_class_cover_each_class() -> None:
@@ -86,9 +94,9 @@ def test_thresholds_by_class_cover_each_class() -> None:
     shares = shares * np.array([1, 1, 0.3])  # the model doubts the last label
     shares /= shares.sum(axis=1, keepdims=True)
     scores = true_scores(lac_scores(shares[:3000]), truth[:3000])
-    one = label_sets("lac", shares[3000:], conformal_quantile(scores, 0.9))
+    one = label_sets("lac", shares[3000:], conformal_quantile(scores, 0.9), NONE)
     each, rows = group_quantiles(scores, truth[:3000], 3, 0.9)
-    several = label_sets("lac", shares[3000:], each[None])
+    several = label_sets("lac", shares[3000:], each[None], NONE)
     last = truth[3000:] == 2
     assert rows.sum() == 3000
     assert one[last, 2].mean() < 0.8
@@ -114,8 +122,22 @@ def test_so_many_rows_are_needed_and_no_fewer(coverage: float) -> None:
 
 def test_cumulative_scores_begin_with_the_most_probable_label() -> None:
     shares = np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
-    assert aps_scores(shares) == pytest.approx(np.array([[1.0, 0.5, 0.8], [0.4, 0.8, 1.0]]))
-    assert label_sets("aps", shares, 0.1).tolist() == [[False, True, False], [True, False, False]]
+    whole = np.array([[1.0, 0.5, 0.8], [0.4, 0.8, 1.0]])
+    assert aps_scores(shares, np.zeros(2)) == pytest.approx(whole)
+    assert aps_scores(shares, np.array([0.5, 1.0])) == pytest.approx(
+        np.array([[0.9, 0.25, 0.65], [0.0, 0.4, 0.8]])
+    )
+    sets = label_sets("aps", shares, -1.0, np.zeros(2))
+    assert sets.tolist() == [[False, True, False], [True, False, False]]
+
+
+def test_the_number_of_an_id_is_uniform_and_always_the_same() -> None:
+    ids = prediction_ids(4000)
+    found = uniforms_of(ids)
+    assert np.array_equal(found, uniforms_of(ids))
+    assert found.min() >= 0
+    assert found.max() < 1
+    assert np.abs(np.sort(found) - np.linspace(0, 1, 4000)).max() < 0.035  # Kolmogorov, p < 1e-4
 
 
 def test_a_label_that_the_model_does_not_know_is_in_no_set() -> None:

@@ -15,7 +15,12 @@ from projects import make_project
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from clewline.errors import InvalidConfig
-from clewline.evaluation.conformal import aps_scores, conformal_quantile, group_quantiles
+from clewline.evaluation.conformal import (
+    aps_scores,
+    conformal_quantile,
+    group_quantiles,
+    uniforms_of,
+)
 from clewline.model.conformal_scores import ConformalScores, score_test_rows
 from clewline.model.families.family import CONFORMAL
 from clewline.model.package import PackageMetadata
@@ -37,6 +42,7 @@ from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_replay import replay_prediction
 from clewline.serve.request.predict_request import PredictResponse
 from clewline.serve.trial import try_graph
+from clewline.store.ids import id_bytes
 from clewline.store.store import Store
 
 ROWS = [{"x": x / 4, "z": 0.5} for x in range(-10, 12, 2)]
@@ -133,11 +139,14 @@ def test_cumulative_sets_and_thresholds_by_class(project: Project) -> None:
     of_class, _ = group_quantiles(scores.of("lac"), scores.true_labels, 3, 0.8)
     assert len(set(of_class.tolist())) == 3
     text = "model: labels@1\nconformal: {coverage: 0.8, method: aps}"
-    for answer in answers(project, text, "aps")[0]:
+    found, ids = answers(project, text, "aps")
+    for answer in found:
         labels = list(answer["probabilities"])
         shares = np.array([list(answer["probabilities"].values())])
-        inside = (aps_scores(shares)[0] <= of_sums) | (np.array(labels) == answer["label"])
+        sums = aps_scores(shares, uniforms_of([id_bytes(answer["id"])]))[0]
+        inside = (sums <= of_sums) | (np.array(labels) == answer["label"])
         assert answer["set"] == [labels[place] for place in np.flatnonzero(inside)]
+    assert all(replay_prediction(project, identifier).equal for identifier in ids)
     text = "model: labels@1\nconformal: {coverage: 0.8, by: class}"
     for answer in answers(project, text, "by")[0]:
         pairs = zip(answer["probabilities"].items(), of_class.tolist(), strict=True)

@@ -70,27 +70,48 @@ def lac_scores(probabilities: Floats) -> Floats:
     return np.asarray(1 - probabilities)
 
 
-def aps_scores(probabilities: Floats) -> Floats:
+def aps_scores(probabilities: Floats, uniforms: Floats) -> Floats:
     """
-    Return the sum of all probabilities from the largest down to the label's own, for every label.
+    Return the sum of all larger probabilities and a random part of the label's own.
 
     Sets differ more in size than those of `lac_scores`: small for clear rows, large for doubtful
-    ones. Nothing is drawn at random, so that a replay gives the same set.
+    ones. Without the random part the last label of every row would have the same score, and sets
+    would hold all labels as soon as the truth is the last one too often.
+
+    Args:
+        probabilities: Shape (n, labels).
+        uniforms: A number in [0, 1] for each row, shape (n,). An endpoint makes it of the
+            prediction's id, so that a replay gives the same set.
 
     Source:
-        Romano, Sesia, Candès, Classification with valid and adaptive coverage (NeurIPS 2020),
-        without the random term.
+        Romano, Sesia, Candès, Classification with valid and adaptive coverage (NeurIPS 2020).
     """
     order = np.argsort(-probabilities, axis=1, kind="stable")
     sums = np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1)
     found = np.empty_like(probabilities)
     np.put_along_axis(found, order, sums, axis=1)
-    return found
+    return np.asarray(found - uniforms[:, None] * probabilities)
 
 
-def label_scores(method: Method, probabilities: Floats) -> Floats:
-    """Return the score of every label, shape (n, labels)."""
-    return lac_scores(probabilities) if method == "lac" else aps_scores(probabilities)
+def label_scores(method: Method, probabilities: Floats, uniforms: Floats) -> Floats:
+    """Return the score of every label, shape (n, labels); "lac" needs no `uniforms`."""
+    return lac_scores(probabilities) if method == "lac" else aps_scores(probabilities, uniforms)
+
+
+def uniforms_of(ids: Sequence[bytes]) -> Floats:
+    """
+    Return a number in [0, 1] for each id of 16 bytes, shape (n,); the same for the same id.
+
+    Source:
+        Steele, Lea, Flood, Fast splittable pseudorandom number generators (OOPSLA 2014): the
+        finalizer of SplitMix64.
+    """
+    words = np.frombuffer(b"".join(ids), dtype=">u8").astype(np.uint64).reshape(-1, 2)
+    mixed = words[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ words[:, 1]
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return np.asarray((mixed >> np.uint64(11)) / 2.0**53)
 
 
 def true_scores(scores: Floats, truth: Integers) -> Floats:
@@ -166,7 +187,7 @@ def value_edges(values: Floats, bins: int = VALUE_BINS) -> Floats:
 
 
 def label_sets(
-    method: Method, probabilities: Floats, thresholds: Floats | float
+    method: Method, probabilities: Floats, thresholds: Floats | float, uniforms: Floats
 ) -> NDArray[np.bool_]:
     """
     Say for every label whether it is in the row's set, shape (n, labels).
@@ -175,8 +196,9 @@ def label_sets(
         method: "lac" or "aps". A set of "aps" always holds the most probable label.
         probabilities: Shape (n, labels).
         thresholds: One for all, for each label, or for each row (n, 1).
+        uniforms: As of `aps_scores`.
     """
-    inside = label_scores(method, probabilities) <= thresholds
+    inside = label_scores(method, probabilities, uniforms) <= thresholds
     if method == "aps":
         inside[np.arange(len(inside)), probabilities.argmax(axis=1)] = True
     return np.asarray(inside)
@@ -197,7 +219,8 @@ def measure_label_sets(
         seed: Of the halves.
         method: Kind of score.
     """
-    scores = true_scores(label_scores(method, probabilities), truth)
+    uniforms = np.random.default_rng(seed).random(len(truth))
+    scores = true_scores(label_scores(method, probabilities, uniforms), truth)
     levels = []
     for coverage in COVERAGES:
         inside = np.zeros(probabilities.shape, dtype=bool)
@@ -205,7 +228,7 @@ def measure_label_sets(
         for here, other in _halves(len(truth), seed):
             threshold = conformal_quantile(scores[other], coverage)
             enough &= math.isfinite(threshold)
-            inside[here] = label_sets(method, probabilities[here], threshold)
+            inside[here] = label_sets(method, probabilities[here], threshold, uniforms[here])
         needed = rows_needed(coverage)
         if not enough:
             levels.append(ConformalLevel(coverage=coverage, rows_needed=needed))

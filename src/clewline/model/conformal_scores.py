@@ -133,12 +133,13 @@ def _scores(
     places = {plain_label(label): place for place, label in enumerate(labels)}
     indices = np.array([places.get(plain_label(truth[place]), len(labels)) for place in known])
     shares = answered.probabilities[known]
+    uniforms = np.random.default_rng(0).random(len(known))
     return ConformalScores(
         rows=len(known),
         of_rows=of_rows,
         scores={
             "lac": _floats(true_scores(lac_scores(shares), indices)),
-            "aps": _floats(true_scores(aps_scores(shares), indices)),
+            "aps": _floats(true_scores(aps_scores(shares, uniforms), indices)),
         },
         labels=indices.astype("<i4").tobytes(),
     )

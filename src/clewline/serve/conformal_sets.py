@@ -10,7 +10,7 @@ models that answer. The scores are sealed, so a replay gives the same sets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +24,7 @@ from clewline.evaluation.conformal import (
     group_quantiles,
     label_sets,
     rows_needed,
+    uniforms_of,
     value_edges,
 )
 from clewline.model.conformal_scores import ConformalScores, read_conformal_scores
@@ -136,27 +137,30 @@ class ConformalWriter:
                 for code in range(1 << len(labels))
             ]
 
-    def write(self, answered: NodeAnswers) -> list[bytes]:
+    def write(self, ids: Sequence[bytes], answered: NodeAnswers) -> list[bytes]:
         """Return a member of a JSON object for each row: `,"set":[…]` or `,"interval":[…]`."""
         outputs, paths, of_row = answered.outputs, answered.paths, answered.path_of_row
         numbers = outputs.values if self._is_regression else outputs.probabilities
         assert numbers is not None, "the models were checked"
         if of_row is None or len(paths) == 1:
-            return self._texts_of(numbers, self._limits[paths[0].model])
+            return self._texts_of(ids, numbers, self._limits[paths[0].model])
         found: list[bytes] = [b""] * len(numbers)
         for place, path in enumerate(paths):
             rows = np.flatnonzero(of_row == place)
-            texts = self._texts_of(numbers[rows], self._limits[path.model])
+            some = [ids[row] for row in rows.tolist()]
+            texts = self._texts_of(some, numbers[rows], self._limits[path.model])
             for row, text in zip(rows.tolist(), texts, strict=True):
                 found[row] = text
         return found
 
-    def _texts_of(self, numbers: NDArray[np.float64], limit: _Limit) -> list[bytes]:
+    def _texts_of(
+        self, ids: Sequence[bytes], numbers: NDArray[np.float64], limit: _Limit
+    ) -> list[bytes]:
         if self._is_regression:
             width = limit.of_values(numbers)
             ends = np.column_stack([numbers - width, numbers + width])
             return [b',"interval":%b' % msgspec.json.encode(pair) for pair in ends.tolist()]
-        inside = label_sets(self._option.method, numbers, limit.thresholds)
+        inside = label_sets(self._option.method, numbers, limit.thresholds, uniforms_of(ids))
         if self._texts:
             codes = (inside @ (1 << np.arange(len(self._labels)))).tolist()
             return [b',"set":[%b]' % self._texts[code] for code in codes]

@@ -290,7 +290,7 @@ class AnswerWriter:
             per_row = [of_path[index] for index in answered.path_of_row.tolist()]
         written = _fill_templates(per_row, texts, answered)
         if self._conformal is not None:
-            members = self._conformal.write(answered)
+            members = self._conformal.write(ids, answered)
             pairs = zip(written, members, strict=True)
             written = [answer[:-1] + member + b"}" for answer, member in pairs]
         if flags:
