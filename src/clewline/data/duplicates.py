@@ -34,7 +34,7 @@ class Duplicates(msgspec.Struct, frozen=True, kw_only=True):
     repeated: int  # rows that equal an earlier one in every field and the target
     repeated_fields: int  # rows that equal an earlier one in every field
     near: int | None  # different rows that nearly equal another; None: too many fields
-    near_by_chance: int | None = None  # the same, if each field's values are shuffled
+    near_by_chance: int | None = None  # the same, if the fields are moved against each other
     near_fields: dict[str, int]  # field → rows that agree with another in all other fields
     contradictory: int | None  # rows whose fields equal those of a row with another label
     unavoidable: int | None  # of these, rows that any model must get wrong
@@ -47,7 +47,7 @@ class TableOverlap(msgspec.Struct, frozen=True, kw_only=True):
     rows: int  # of the test table
     exact: int  # whose fields equal those of a training row
     near: int | None  # besides these, that nearly equal one; None: too many fields
-    near_by_chance: int | None = None  # the same, if each field's values are shuffled
+    near_by_chance: int | None = None  # the same, if the fields are moved against each other
 
 
 def find_duplicates(
@@ -58,7 +58,8 @@ def find_duplicates(
 
     Rows are near duplicates if, with strings in lower case and without punctuation, they agree in
     all fields but one, or in all once numbers are rounded to a hundredth of their standard
-    deviation. Coarse fields agree by chance, so the same is counted after a shuffle.
+    deviation. Coarse fields agree by chance, so the same is counted after the fields were moved
+    against each other.
 
     Args:
         fields: All columns but the target, of n values.
@@ -121,7 +122,7 @@ def find_overlap(train: Sequence[PreparedColumn], test: Sequence[PreparedColumn]
     pairs = [(_plain_hash(a), _plain_hash(b)) for a, b in zip(train, test, strict=True)]
     near |= _agree_but_one(pairs)
     random = np.random.default_rng(0)
-    by_chance = _agree_but_one([(random.permutation(a), b) for a, b in pairs])
+    by_chance = _agree_but_one([(_shift(a, random), b) for a, b in pairs])
     return TableOverlap(
         rows=rows,
         exact=int(exact.sum()),
@@ -173,10 +174,10 @@ def _find_near(fields: Sequence[PreparedColumn], exact: Hashes) -> dict[str, Any
     parts = [_plain_hash(column)[first] for column in fields]
     found: dict[str, int] = {}
     random = np.random.default_rng(0)
-    shuffled = [random.permutation(part) for part in parts]
+    shuffled = [_shift(part, random) for part in parts]
     total, chance = _sum(parts, len(first)), _sum(shuffled, len(first))
     near |= _is_repeated(total)
-    by_chance = _is_repeated(_sum([random.permutation(part) for part in rounded], len(first)))
+    by_chance = _is_repeated(_sum([_shift(part, random) for part in rounded], len(first)))
     for place, column in enumerate(fields if len(fields) > 1 else ()):
         here = _is_repeated(total - parts[place])
         if count := int(here.sum()):
@@ -218,6 +219,11 @@ def _plain_hash(column: PreparedColumn) -> Hashes:
 
 def _plain(texts: pl.Series) -> pl.Series:
     return texts.str.to_lowercase().str.replace_all(r"[^\pL\pN]+", " ").str.strip_chars()
+
+
+def _shift(part: Hashes, random: np.random.Generator) -> Hashes:
+    """Move a field against the others, each by a number of rows of its own."""
+    return np.roll(part, int(random.integers(max(len(part), 1))))
 
 
 def _is_repeated(values: Hashes) -> NDArray[np.bool_]:
