@@ -50,8 +50,7 @@ def explain(
     prediction
         Id of the prediction.
     kind
-        What to show: anchors, attributions, counterfactuals or an installed kind. Default: the
-        kind that suits the model best.
+        What to show, such as anchors or attributions. Default: what suits the model best.
     fresh
         Compute it, and compare it with the stored one.
     remote
