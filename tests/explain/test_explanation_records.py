@@ -277,6 +277,8 @@ def test_a_slow_model_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
     note(1, 9.0)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("The model takes 4 ms a row, so this may take long. Ctrl-C stops it")
+    command.SlowModelNote()(1, 1.0)
+    assert "takes 1.0 s a row" in capsys.readouterr().err
 
 
 def test_a_person_who_stops_it_leaves_nothing_behind(

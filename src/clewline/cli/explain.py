@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # fields
 SLOW_S = 3.0  # that the model took before a person is told
+SLOW_ROW_S = 0.5  # for one row, after which a person is told at once
 
 
 def explain(
@@ -141,7 +142,7 @@ class SlowModelNote:
     def __call__(self, rows: int, seconds: float) -> None:
         self._rows += rows
         self._seconds += seconds
-        if self._is_said or self._seconds < SLOW_S:
+        if self._is_said or (self._seconds < SLOW_S and seconds < SLOW_ROW_S * rows):
             return
         self._is_said = True
         each = format_duration(self._seconds / self._rows)
