@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clewline.html.model_report import PairedDifference, ReportedVersion
     from clewline.model.gate import GateVerdict
     from clewline.model.package import Package
+    from clewline.model.paired_comparison import PairedComparison
     from clewline.model.promote import Promotion
     from clewline.model.verify import Verification
     from clewline.signature.field import Output
@@ -72,6 +73,7 @@ def print_version(package: Package, aliases: list[str], run: Run | None) -> None
     out.print(facts)
     if report:
         out.print(_metrics(report))
+        _print_sections(package)
     fields = make_table("field", "kind", "null", "bounds or levels")
     for field in package.signature.fields:
         limits = " to ".join(field.bound_texts()) or format_list(field.levels or ())
@@ -79,6 +81,21 @@ def print_version(package: Package, aliases: list[str], run: Run | None) -> None
             limits = f"{field.dtype} of shape {list(field.shape)}"
         fields.add_row(field.name, field.kind, "yes" if field.nullable else "", escape(limits))
     out.print(fields)
+
+
+def _print_sections(package: Package) -> None:
+    from clewline.cli.evaluation_text import evaluation_lines
+    from clewline.model.evaluation_record import read_evaluation
+
+    evaluation = read_evaluation(package)
+    if evaluation is None:
+        print_message("Its metrics are all that is known: it was registered without a record.")
+        return
+    lines = Table.grid(padding=(0, 2))
+    for name, text in evaluation_lines(evaluation):
+        lines.add_row(f"[dim]{escape(name)}[/dim]", escape(text))
+    if lines.row_count:
+        console().print(lines)
 
 
 def _facts(package: Package, run: Run | None) -> Iterator[tuple[str, str]]:
@@ -213,6 +230,25 @@ def print_differences(left: str, right: str, found: Sequence[dict[str, str]]) ->
     for item in found:
         table.add_row(*(escape(text) for text in item.values()))
     console().print(table)
+
+
+def print_paired(found: PairedComparison) -> None:
+    """Print two versions on the same test rows."""
+    rows = f"the same {format_count(found.rows, 'row')}"
+    grouped = f" (drawn by {found.group})" if found.group else ""
+    table = make_table(f"on {rows}", found.left, found.right, "difference", "better")
+    names = {"left": found.left, "right": found.right, None: ""}
+    for name, metric in found.metrics.items():
+        figures = (format_number(metric.left.value), format_number(metric.right.value))
+        table.add_row(name, *figures, escape(str(metric.difference)), names[metric.better])
+    console().print(table)
+    same = f"{found.same_answers:,} of {found.rows:,} rows have the same answer{grouped}"
+    if found.only_left_right is not None and found.only_right_right is not None:
+        same += (
+            f"; only {found.left} is right on {found.only_left_right:,}, only {found.right} on "
+            f"{found.only_right_right:,}"
+        )
+    print_message(f"{same}.")
 
 
 def print_verification(found: Verification) -> None:

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 
 from clewline.cli.output import emit, print_message, write_page
 from clewline.cli.parameters import Limit, Offset, parse_size
-from clewline.errors import GateRefused, UsageError
+from clewline.errors import GateRefused, InvalidInput, NotFound, NotSupported, UsageError
 from clewline.model.registry import Registry
 from clewline.project import find
 from clewline.store.records import Run
@@ -59,6 +59,7 @@ def show(ref: str, /) -> None:
         The version: income@3, income@champion, or income for the newest.
     """
     from clewline.cli.model_tables import print_version
+    from clewline.model.evaluation_record import read_evaluation
 
     with _open_registry() as registry:
         package = registry.open(ref)
@@ -70,6 +71,7 @@ def show(ref: str, /) -> None:
         "manifest": package.manifest,
         "signature": package.signature,
         "equality": msgspec.Raw(package.files["equality.json"]),
+        "evaluation": read_evaluation(package),
     }
     emit(data, lambda _: print_version(package, aliases, run))
 
@@ -174,9 +176,9 @@ def import_(
 
 
 @app.command
-def diff(left: str, right: str, /) -> None:
+def diff(left: str, right: str, /, *, test: Path | None = None) -> None:
     """
-    Show what differs between two versions.
+    Show what differs between two versions, and compare them on the same test rows.
 
     Parameters
     ----------
@@ -184,13 +186,36 @@ def diff(left: str, right: str, /) -> None:
         One version, such as income@2.
     right
         The other, such as income@3.
+    test
+        Rows with the target (CSV or Parquet); by default the test table that both share.
     """
-    from clewline.cli.model_tables import compare_versions, print_differences
+    from clewline.cli.model_tables import compare_versions, print_differences, print_paired
+    from clewline.hub.import_model import read_rows
+    from clewline.model.paired_comparison import compare_on_test_rows
 
+    rows, name = (None, "") if test is None else (read_rows(test), str(test))
+    paired, problem = None, None
     with _open_registry() as registry:
         one, two = registry.open(left), registry.open(right)
         found = compare_versions(one, two, _find_run(registry, one), _find_run(registry, two))
-    emit(found, lambda _: print_differences(one.manifest.ref, two.manifest.ref, found))
+        if one.digest != two.digest:
+            try:
+                paired = compare_on_test_rows(registry.store, one, two, rows, name=name)
+            except (InvalidInput, NotFound, NotSupported) as error:
+                if test is not None:
+                    raise
+                problem = error
+
+    def render(_: object) -> None:
+        print_differences(one.manifest.ref, two.manifest.ref, found)
+        if paired is not None:
+            print_paired(paired)
+        if problem is not None:
+            print_message(f"The versions were not compared on the same rows: {problem.message}")
+            print_message(f"  {problem.fix}" if problem.fix else "")
+
+    not_compared = None if problem is None else problem.message
+    emit({"differences": found, "paired": paired, "not_compared": not_compared}, render)
 
 
 @app.command

@@ -48,6 +48,7 @@ LEAST_NEW = 4.0
 """Standard errors by which a candidate is worse without the rows of the better candidates."""
 LARGEST_P = 0.05
 RESAMPLES = 400
+EXACT_ROWS = 1000
 _KEPT, _KEPT_OF_TABLE = 2000, 3
 _FEW_ROWS = 10_000
 _LENGTH_COST = 1.0  # standard errors by which another condition must be better
@@ -331,10 +332,15 @@ def _p_value(mask: Mask, losses: Floats, groups: Integers | None) -> float:
     """
     Return the probability that chance makes a slice lose so much more than the other rows.
 
-    One-sided, normal; the rows of a group count as one observation.
+    One-sided; exact for wrong answers in at most `EXACT_ROWS` rows (Fisher), else normal. The
+    rows of a group count as one observation.
     """
-    from scipy import special
+    from scipy import special, stats
 
+    inside = int(mask.sum())
+    if groups is None and inside <= EXACT_ROWS and np.isin(losses, (0.0, 1.0)).all():
+        wrong = int(losses.sum()), int(losses[mask].sum())
+        return float(stats.hypergeom.sf(wrong[1] - 1, len(losses), wrong[0], inside))
     return float(special.ndtr(-_standard_errors(losses, mask, groups)))
 
 
