@@ -190,10 +190,10 @@ def diff(left: str, right: str, /, *, test: Path | None = None) -> None:
         Rows with the target (CSV or Parquet); by default the test table that both share.
     """
     from clewline.cli.model_tables import compare_versions, print_differences, print_paired
-    from clewline.hub.import_model import read_rows
+    from clewline.data.table_files import read_table
     from clewline.model.paired_comparison import compare_on_test_rows
 
-    rows, name = (None, "") if test is None else (read_rows(test), str(test))
+    rows, name = (None, "") if test is None else (read_table(test), str(test))
     paired, problem = None, None
     with _open_registry() as registry:
         one, two = registry.open(left), registry.open(right)
