@@ -80,7 +80,7 @@ class WeakSlices(msgspec.Struct, frozen=True, kw_only=True):
     largest_p: float = LARGEST_P
 
 
-class FieldCondition(NamedTuple):
+class CodedCondition(NamedTuple):
     """One condition on one field."""
 
     text: str
@@ -92,7 +92,7 @@ class _CodedField:
     name: str
     codes: Integers  # of all rows
     size: int
-    conditions: tuple[FieldCondition, ...]
+    conditions: tuple[CodedCondition, ...]
 
     @property
     def members(self) -> Floats:
@@ -152,7 +152,7 @@ def find_weak_slices(evaluated: EvaluatedRows, ignored: Sequence[str] = ()) -> W
 def _code_field(column: EvaluatedColumn, search: Integers, least: int) -> Iterator[_CodedField]:
     """Code a column; nothing if no condition on it has enough rows."""
     name = column.name if column.name.isidentifier() else f"`{column.name}`"
-    conditions: list[FieldCondition] = []
+    conditions: list[CodedCondition] = []
     seen = column.values[search]
     if column.is_numeric:
         known = seen[~np.isnan(seen)]
@@ -167,9 +167,9 @@ def _code_field(column: EvaluatedColumn, search: Integers, least: int) -> Iterat
         codes[column.is_null] = null
         for place, edge in enumerate(edges.tolist()):
             number = repr(column.format_number(edge)) if column.is_datetime else f"{edge:.15g}"
-            conditions.append(FieldCondition(f"{name} <= {number}", tuple(range(place + 1))))
+            conditions.append(CodedCondition(f"{name} <= {number}", tuple(range(place + 1))))
             above = tuple(range(place + 1, len(edges) + 1))
-            conditions.append(FieldCondition(f"{name} > {number}", above))
+            conditions.append(CodedCondition(f"{name} > {number}", above))
     else:
         levels = column.levels or ()
         counts = np.bincount(seen[seen >= 0], minlength=len(levels))
@@ -179,8 +179,8 @@ def _code_field(column: EvaluatedColumn, search: Integers, least: int) -> Iterat
         place_of[-1] = null
         codes = place_of[column.values]
         for code, level in enumerate(used, 1):
-            conditions.append(FieldCondition(f"{name} == {levels[level]!r}", (code,)))
-    conditions.append(FieldCondition(f"{name} is None", (null,)))
+            conditions.append(CodedCondition(f"{name} == {levels[level]!r}", (code,)))
+    conditions.append(CodedCondition(f"{name} is None", (null,)))
     sizes = np.bincount(codes[search], minlength=null + 1)
     enough = [each for each in conditions if least <= sizes[list(each.codes)].sum() < len(search)]
     if enough:
