@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clewline.errors import InvalidInput
+from clewline.errors import InvalidInput, ModelFailed
 from clewline.evaluation.answers import EvaluationTask, ModelPredictions
 from clewline.evaluation.asked_model import AskedModel
 from clewline.evaluation.calibration import wilson_interval
@@ -289,7 +289,7 @@ class _Disturbed:
     def missing(self, name: str) -> MissingLoss:
         """Leave a field null, and replace it."""
         null = None
-        with suppress(InvalidInput):  # the model takes no null there
+        with suppress(InvalidInput, ModelFailed):  # the model takes no null there
             null = self._loss(self._asked.ask_without(self._rows, name))
         other = np.random.default_rng(self._seed).permutation(self._rows)
         replaced = self._loss(self._asked.ask_mixed(self._rows, {name: other}))
