@@ -17,8 +17,14 @@ from sklearn.linear_model import LogisticRegression
 
 from clewline.cli.main import status
 from clewline.evaluation.evaluate import evaluate
+from clewline.evaluation.metrics import Interval
 from clewline.evaluation.report import Report
-from clewline.html.model_report import ReportedVersion, compare_metrics, write_model_report
+from clewline.html.model_report import (
+    PairedDifference,
+    ReportedVersion,
+    compare_metrics,
+    write_model_report,
+)
 from clewline.model.families.family import EVALUATION
 from clewline.model.package import Package, PackageMetadata
 from clewline.model.register import convert_model
@@ -172,7 +178,29 @@ def test_hostile_names_are_text(page: Page) -> None:
 def test_another_version_is_compared(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
     found = page("two@1", "--against", "two@2")
     assert "Against two@2" in headings(found)
+    # No step returned the test rows, so that both cannot be asked about them again.
+    assert "The differences have no intervals. The store does not hold the test rows" in found.text
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_paired_differences_are_drawn_by_what_is_better(project: Project) -> None:
+    with Store.open(project.store_root, write=False) as store:
+        registry = Registry(project, store)
+        one, other = (registry.open(ref) for ref in ("two@1", "two@2"))
+    report = msgspec.convert(one.manifest.report, Report)
+    differences = [
+        PairedDifference("accuracy", 0.9, 0.8, Interval(0.1, 0.05, 0.15)),
+        PairedDifference("log_loss", 0.3, 0.4, Interval(-0.1, -0.3, 0.1)),
+    ]
+    text = write_model_report(
+        ReportedVersion(one, report),
+        "1",
+        against=ReportedVersion(other, report),
+        differences=differences,
+    )
+    found = check_page(text)
+    assert "Above 0 two@1 is better. 1 difference is clear of 0" in found.text
+    assert "Below 0 two@1 is better. 0 differences are clear of 0" in found.text
 
 
 def test_json_prints_the_whole_record(page: Page, capsys: pytest.CaptureFixture[str]) -> None:

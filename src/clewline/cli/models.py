@@ -19,7 +19,7 @@ from clewline.store.records import Run
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
-    from clewline.html.model_report import ReportedVersion
+    from clewline.html.model_report import PairedDifference, ReportedVersion
     from clewline.model.package import Package
 
 app = App(name="models", help="List, show, compare, import, verify and promote model versions.")
@@ -93,22 +93,27 @@ def report(ref: str, /, *, against: str | None = None, out: Path | None = None) 
         Write a page to this file (HTML).
     """
     from clewline.cli.model_tables import print_report
-    from clewline.html.model_report import compare_metrics, write_model_report
+    from clewline.html.model_report import write_model_report
     from clewline.version import __version__
 
     with _open_registry() as registry:
         version = _reported(registry, ref)
         other = None if against is None else _reported(registry, against)
-    differences = [] if other is None else compare_metrics(version, other)
+        differences, unpaired = [], ""
+        if other is not None:
+            differences, unpaired = _compare(registry, version, other)
     data = {
         "model": version.ref,
         "evaluation": version.report,
         "against": None if other is None else other.ref,
         "differences": [each._asdict() for each in differences],
+        "not_paired": unpaired or None,
     }
     emit(data, lambda _: print_report(version, other, differences))
     if out is not None:
-        page = write_model_report(version, __version__, against=other, differences=differences)
+        page = write_model_report(
+            version, __version__, against=other, differences=differences, unpaired=unpaired
+        )
         write_page(out, page)
 
 
@@ -300,3 +305,20 @@ def _reported(registry: Registry, ref: str) -> ReportedVersion:
             found = msgspec.convert(package.manifest.report, Report)
     aliases = _aliases(registry).get(package.manifest.ref, [])
     return ReportedVersion(package, found, aliases, _find_run(registry, package))
+
+
+def _compare(
+    registry: Registry, version: ReportedVersion, other: ReportedVersion
+) -> tuple[list[PairedDifference], str]:
+    """Return the differences, paired if both can answer the same rows, or why they are not."""
+    from clewline.html.model_report import PairedDifference, compare_metrics
+    from clewline.model.paired_comparison import compare_on_test_rows
+
+    try:
+        found = compare_on_test_rows(registry.store, other.package, version.package)
+    except (InvalidInput, NotFound, NotSupported) as error:
+        return compare_metrics(version, other), error.message
+    return [
+        PairedDifference(name, each.right.value, each.left.value, each.difference)
+        for name, each in found.metrics.items()
+    ], ""

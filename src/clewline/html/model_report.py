@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from clewline.evaluation.metrics import Interval
+from clewline.evaluation.metrics import SMALLER_IS_BETTER, Interval
 from clewline.evaluation.report import SMALL, Report
 from clewline.formatting import format_count, format_list, format_size, format_time, short_digest
-from clewline.html.charts import Bar, Scale, Tone, draw_intervals
+from clewline.html.charts import Scale, Tone, draw_intervals
 from clewline.html.evaluation_sections import SECTIONS, show_plain
 from clewline.html.figures import bar_of, write_interval
 from clewline.html.markup import Content, Markup, element, isolated, join, shorten
@@ -28,11 +28,6 @@ from clewline.html.page import (
 from clewline.model.compile.equivalence import EquivalenceRecord
 from clewline.model.package import Package
 from clewline.store.records import Run
-
-ERRORS = frozenset(
-    {"log_loss", "brier", "mae", "rmse", "median_absolute_error", "mean_absolute_error"}
-)
-"""Metrics that are better the smaller they are, or have no upper end."""
 
 
 class ReportedVersion(NamedTuple):
@@ -76,6 +71,7 @@ def write_model_report(
     *,
     against: ReportedVersion | None = None,
     differences: Sequence[PairedDifference] = (),
+    unpaired: str = "",
 ) -> str:
     """
     Write the page of a version.
@@ -85,11 +81,12 @@ def write_model_report(
         clewline: Version of clewline.
         against: Another version of the same task.
         differences: Of both, by metric.
+        unpaired: Why they have no intervals.
     """
     report = version.report
     sections = []
     if against is not None:
-        body = _against(version, against, differences)
+        body = _against(version, against, differences, unpaired)
         sections.append(Section("against", f"Against {against.ref}", body))
     absent: list[tuple[str, str]] = []
     if report is None:
@@ -159,7 +156,9 @@ def _sections(report: Report, absent: list[tuple[str, str]]) -> Iterator[Section
 
 def _metrics(report: Report) -> Markup:
     rule = report.baseline.metrics
-    bounded = {n: v for n, v in report.metrics.items() if n not in ERRORS and 0 <= v.value <= 1}
+    bounded = {
+        n: v for n, v in report.metrics.items() if n not in SMALLER_IS_BETTER and 0 <= v.value <= 1
+    }
     charts = []
     if bounded:
         bars = [
@@ -211,20 +210,15 @@ def _against(
     version: ReportedVersion,
     other: ReportedVersion,
     differences: Sequence[PairedDifference],
+    unpaired: str,
 ) -> Markup:
     parts: list[Content] = []
     paired = [each for each in differences if each.difference is not None]
     for smaller in (False, True):
         bars = [
-            Bar(
-                d.metric,
-                d.difference.value,
-                d.difference.low,
-                d.difference.high,
-                text=write_interval(d.difference),
-            )
+            bar_of(d.metric, d.difference)
             for d in paired
-            if d.difference is not None and (d.metric in ERRORS) == smaller
+            if d.difference is not None and (d.metric in SMALLER_IS_BETTER) == smaller
         ]
         if bars:
             clear = [bar for bar in bars if (bar.low or 0) > 0 or (bar.high or 0) < 0]
@@ -247,20 +241,20 @@ def _against(
         body.append(element("p", "Only one of the two was evaluated, so nothing is compared."))
         return join(body)
     if not paired:
-        body.append(element("p", _why_unpaired(version, other), class_="muted"))
-    rows = [[d.metric, d.ours, d.theirs, d.ours - d.theirs] for d in differences]
+        text = f"The differences have no intervals. {unpaired}"
+        body.append(element("p", text, class_="muted"))
+    rows = [
+        [
+            d.metric,
+            d.ours,
+            d.theirs,
+            d.ours - d.theirs if d.difference is None else write_interval(d.difference),
+        ]
+        for d in differences
+    ]
     header = ("metric", version.ref, other.ref, "difference")
     body.append(show_table(header, rows, label=f"Metrics of {version.ref} and {other.ref}"))
     return join(body)
-
-
-def _why_unpaired(version: ReportedVersion, other: ReportedVersion) -> str:
-    ours, theirs = (
-        (each.package.manifest.data.get("test") or {}).get("artifact") for each in (version, other)
-    )
-    if ours is None or ours != theirs:
-        return "They were tested on different rows, so that differences may come from the rows."
-    return "They were tested on the same rows. The records hold no answers by row to be paired."
 
 
 def _facts(version: ReportedVersion) -> Markup:
