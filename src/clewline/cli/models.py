@@ -99,7 +99,8 @@ def report(ref: str, /, *, against: str | None = None, out: Path | None = None) 
     with _open_registry() as registry:
         version = _reported(registry, ref)
         other = None if against is None else _reported(registry, against)
-        differences, unpaired = [], ""
+        differences: list[PairedDifference] = []
+        unpaired = ""
         if other is not None:
             differences, unpaired = _compare(registry, version, other)
     data = {
