@@ -258,6 +258,13 @@ def test_levels_stand_beside_similar_ones_and_their_effects_are_the_answers() ->
     for point in found.points:
         assert point.effect.value == pytest.approx(effect[point.value] - mean, abs=1e-9)
     assert not found.is_numeric
+    tree = report.explanation.surrogate
+    assert tree is not None
+    assert any(node.level is not None for node in tree.nodes)
+    for level, kilos in zip(["s", "m", "l", "xl"], [0.0, 1.0, 2.0, 3.0], strict=True):
+        assert follow_surrogate(tree, {"size": level, "kilos": kilos}) == pytest.approx(
+            effect[level]
+        )
 
 
 def test_several_labels_have_a_curve_each_and_a_surrogate_of_labels() -> None:
