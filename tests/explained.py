@@ -59,9 +59,13 @@ def serve_two_rows(
     train: pl.DataFrame,
     graph: str = "model: m@1",
     extra: Mapping[str, object] | None = None,
+    accepted: str = "",
 ) -> tuple[Project, list[str]]:
     """Register a model, answer two rows by an endpoint, log them, and return their ids."""
     project = make_project(root)
+    if accepted:
+        project.signatures.mkdir(exist_ok=True)
+        (project.signatures / "m.yaml").write_text(accepted)
     with Store.open(project.store_root) as store:
         contents = convert_model(model, train=train, test=train.head(50), target="y")
         compiled, output = contents.compiled, contents.signature.output

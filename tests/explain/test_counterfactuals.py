@@ -18,7 +18,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression
 
 from clewline.cli.main import status
-from clewline.errors import InvalidInput
+from clewline.errors import ClewlineError, InvalidInput
 from clewline.explain.counterfactual_search import ChangeLimits, CounterfactualSearch
 from clewline.explain.counterfactuals import CounterfactualExplanation
 from clewline.model.runtime.outputs import Outputs
@@ -311,3 +311,59 @@ def test_constraints_hold_over_many_random_limits(forest: Served) -> None:
             for at in range(len(found.rows))
         ]
         assert not sent or set(labels_of(project, ids[0], sent)) == {"yes"}
+
+
+def changes_of(found: CounterfactualExplanation) -> list[dict[str, Any]]:
+    return [{each.field: each.changed for each in one.changes} for one in found.counterfactuals]
+
+
+def test_what_a_person_cannot_change_stands_in_the_signatures_and_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The label is age's and work's; a revision pins what may change, whatever is asked for."""
+    train = classified()
+    label = pl.when((pl.col("age") > 45) | (pl.col("work") == "state"))
+    train = train.with_columns(y=label.then(pl.lit("yes")).otherwise(pl.lit("no")))
+    model = fitted(RandomForestClassifier(15, random_state=0), train)
+    kept = "fields: {work: {mutable: false}, age: {mutable: up, bounds: [0, 80]}}"
+    project, ids = serve_two_rows(tmp_path, model, train, accepted=kept)
+    found = find_changes(project, ids[0], to="yes", count=9)
+    assert found.accepted["work"] == {"mutable": False}
+    assert found.counterfactuals
+    for changed in changes_of(found):
+        assert "work" not in changed
+        assert 25 < changed["age"] <= 80
+    assert find_changes(project, ids[0], to="yes", down=["age"]).status == "none"
+    call = ["--project", str(project.root), "explain", ids[0], "--kind", "counterfactuals"]
+    assert status(call) == 0
+    assert "Not to change, by the endpoint's signatures: work." in capsys.readouterr().out
+
+
+def test_a_field_that_depends_on_others_occurs_with_them_in_a_training_row(tmp_path: Path) -> None:
+    train = classified().with_columns(y=pl.when(pl.col("hours") > 30).then(1).otherwise(0))
+    model = fitted(RandomForestClassifier(15, random_state=0), train)
+    accepted = "fields: {hours: {depends_on: [work]}}"
+    project, ids = serve_two_rows(tmp_path, model, train, accepted=accepted)
+    free = find_changes(project, ids[0], to="0", count=9)
+    assert free.counterfactuals
+    known = set(train.select("hours", "work").iter_rows())
+    for row in rows_of(project, free):
+        assert (row["hours"], row["work"]) in known
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{work: {mutable: up}}", "'work' is a category, so it cannot go up"),
+        ("{work: {depends_on: [agee]}}", "'work' cannot depend on 'agee'.*age"),
+        ("{work: {depends_on: [work]}}", "'work' cannot depend on 'work'"),
+        ("{work: {mutable: sideways}}", "mutable"),
+    ],
+)
+def test_what_cannot_be_accepted_is_refused_when_it_is_applied(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    train = classified()
+    model = fitted(LogisticRegression(max_iter=1000), train)
+    with pytest.raises(ClewlineError, match=said):
+        serve_two_rows(tmp_path, model, train, accepted=f"fields: {text}")

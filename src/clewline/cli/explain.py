@@ -21,7 +21,7 @@ from clewline.formatting import format_count, format_duration, format_list
 if TYPE_CHECKING:
     from clewline.explain.anchors import AnchorCondition, AnchorExplanation
     from clewline.explain.attributions import AttributionExplanation
-    from clewline.explain.counterfactuals import CounterfactualExplanation
+    from clewline.explain.counterfactuals import CounterfactualExplanation, FieldChange
     from clewline.explain.explained_row import Explanation
 
 SHOWN = 10  # fields
@@ -272,6 +272,24 @@ def _condition(condition: AnchorCondition) -> str:
     return f"{name} is {'null' if condition.is_null else condition.value}{unit}"
 
 
+def _same_answer(change: FieldChange) -> str:
+    """Say between which ends of a changed number the answer stays."""
+    above, at_most = change.above, change.at_most
+    if isinstance(change.changed, int):  # the integers between the ends
+        above = None if above is None else math.floor(above) + 1
+        at_most = None if at_most is None else math.floor(at_most)
+    if above is not None and above == at_most:
+        return f"  (the same answer at {_number(above)} only)"
+    word = "from" if isinstance(change.changed, int) else "above"
+    ends = [] if above is None else [f"{word} {_number(above)}"]
+    ends += [] if at_most is None else [f"up to {_number(at_most)}"]
+    return f"  (the same answer {' '.join(ends)})" if ends else ""
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def show_counterfactuals(found: CounterfactualExplanation) -> None:
     """Print counterfactuals: of each the changed fields and the new answer."""
     lines = [
@@ -286,11 +304,10 @@ def show_counterfactuals(found: CounterfactualExplanation) -> None:
         lines += ["", f"{number}. {answer}, distance {each.distance:.3g}"]
         width = max(len(change.field) for change in each.changes)
         for change in each.changes:
-            ends = [f"above {_text(change.above)}"] if change.above is not None else []
-            ends += [f"up to {_text(change.at_most)}"] if change.at_most is not None else []
-            stays = f"  (the same answer {' and '.join(ends)})" if ends else ""
             moved = f"{_text(change.value)} → {_text(change.changed)}"
-            lines.append(f"   {change.field:<{width}}  {moved}{stays}")
+            lines.append(f"   {change.field:<{width}}  {moved}{_same_answer(change)}")
+    if fixed := [name for name, each in found.accepted.items() if each.get("mutable") is False]:
+        lines += ["", f"Not to change, by the endpoint's signatures: {format_list(fixed)}."]
     rows = format_count(found.background_rows, "training row")
     asked = format_count(found.model_rows, "model row")
     if found.status == "found":

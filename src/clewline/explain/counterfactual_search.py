@@ -14,9 +14,9 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ class ChangeLimits:
     keep: frozenset[str] = frozenset()  # fields that must not change
     one_way: Mapping[str, Direction] = field(default_factory=dict)  # of numbers
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # both ends included
+    levels: Mapping[str, frozenset[str]] = field(default_factory=dict)  # of texts
+    together: tuple[frozenset[str], ...] = ()  # if one of them changes, a background row has them
 
 
 class CounterfactualRows(NamedTuple):
@@ -102,12 +104,14 @@ class CounterfactualSearch:
             budget: Maximum number of rows that the model answers, besides the background.
         """
         ask = _Budget(lambda rows: wanted(self._predict(rows)), budget)
-        change = _Change(row, self._metric, self._signature, limits)
+        change = _Change(row, self._background, self._metric, self._signature, limits)
         fitting = np.flatnonzero(wanted(self._answers))
         candidates = take_rows(self._background, fitting)
         if self._boxes is not None and self._around is not None:
             around = self._around.take(fitting)
-            candidates = _nearest_points(self._boxes, around, row, candidates, self._signature)
+            moved = _nearest_points(self._boxes, around, row, candidates, self._signature)
+            # Dependent fields stay as the background row has them together.
+            candidates = change.apply_dependent(moved, candidates)
         distances = change.distances(candidates)
         allowed = change.allowed(candidates, distances)
         order = np.argsort(distances.sum(axis=1), kind="stable")
@@ -120,7 +124,8 @@ class CounterfactualSearch:
             tried, places = np.nonzero(changed & going[:, None])
             without = changed[tried].copy()
             without[np.arange(len(tried)), places] = False
-            holds = ask(change.apply(take_rows(candidates, tried), without))
+            rows = change.apply(take_rows(candidates, tried), without)
+            holds = ask(rows) & change.occurs(rows, without)
             going[:] = False
             # Of each candidate the largest change that is not needed is taken back.
             for at in np.argsort(-distances[tried, places], kind="stable").tolist():
@@ -166,7 +171,12 @@ class _Change:
     """Distances between a row and others, and what may change. Arrays are (n, fields)."""
 
     def __init__(
-        self, row: Columns, metric: RowDistances, signature: Signature, limits: ChangeLimits
+        self,
+        row: Columns,
+        background: Columns,
+        metric: RowDistances,
+        signature: Signature,
+        limits: ChangeLimits,
     ) -> None:
         self._row, self._metric, self._signature = row, metric, signature
         place = {each.name: at for at, each in enumerate(signature.fields)}
@@ -175,6 +185,15 @@ class _Change:
         self._tensors = [place[each.name] for each in signature.tensors]
         self._kept = np.array([each.name in limits.keep for each in signature.fields])
         self._limits = limits
+        names = {each.name for each in signature.fields}
+        self._together = [
+            (sorted(place[name] for name in group & names), group & names)
+            for group in limits.together
+        ]
+        self._dependent = np.array(
+            [any(each.name in group for group in limits.together) for each in signature.fields]
+        )
+        self._known = [set(_combinations(background, signature, g)) for _, g in self._together]
 
     def distances(self, rows: Columns) -> NDArray[np.float64]:
         return self._metric.between(rows, self._row)
@@ -189,7 +208,27 @@ class _Change:
                 found &= ~moved | (value > was if direction == "up" else value < was)
             if ends := self._limits.ranges.get(each.name):
                 found &= ~moved | ((ends[0] <= value) & (value <= ends[1]))
+        for column, each in enumerate(self._signature.textual):
+            if (levels := self._limits.levels.get(each.name)) is not None:
+                known = [text in levels for text in rows.texts[:, column].tolist()]
+                found &= ~changed[:, self._texts[column]] | np.array(known, dtype=bool)
+        return found & self.occurs(rows, changed)
+
+    def occurs(self, rows: Columns, changed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Tell of which rows every combination of dependent fields is a background row's."""
+        found = np.ones(len(rows), dtype=bool)
+        for (places, group), known in zip(self._together, self._known, strict=True):
+            moved = changed[:, places].any(axis=1)
+            if moved.any():
+                seen = [each in known for each in _combinations(rows, self._signature, group)]
+                found &= ~moved | np.array(seen, dtype=bool)
         return found
+
+    def apply_dependent(self, rows: Columns, others: Columns) -> Columns:
+        """Return the rows with the dependent fields of others."""
+        numbers = np.where(self._dependent[self._numbers], others.numbers, rows.numbers)
+        texts = np.where(self._dependent[self._texts], others.texts, rows.texts)
+        return Columns(numbers, texts, rows.tensors)
 
     def apply(self, rows: Columns, changed: NDArray[np.bool_]) -> Columns:
         """Return the row with the changed fields of other rows."""
@@ -213,6 +252,19 @@ class _Change:
                 if np.isfinite(was) and np.isfinite(value) and value != was:
                     numbers[at, column] = _shortest(value, was)
         return Columns(numbers, rows.texts, rows.tensors)
+
+
+def _combinations(rows: Columns, signature: Signature, group: frozenset[str]) -> Iterator[Any]:
+    """Yield the values of a group of fields, row by row; tensors depend on nothing."""
+    columns: list[list[Any]] = []
+    for at, each in enumerate(signature.numeric):
+        if each.name in group:
+            numbers = rows.numbers[:, at]
+            columns.append([None if number != number else number for number in numbers.tolist()])
+    for at, each in enumerate(signature.textual):
+        if each.name in group:
+            columns.append(rows.texts[:, at].tolist())
+    return zip(*columns, strict=True)
 
 
 def _shortest(value: float, was: float) -> float:

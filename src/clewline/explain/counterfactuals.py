@@ -16,6 +16,7 @@ from clewline.explain.counterfactual_search import (
     ChangeLimits,
     CounterfactualRows,
     CounterfactualSearch,
+    Direction,
 )
 from clewline.explain.explained_model import ExplainedModel
 from clewline.explain.explained_row import ExplainedRow, Explanation
@@ -23,8 +24,9 @@ from clewline.explain.explainer import ExplainerOptions
 from clewline.explain.leaf_boxes import LeafBoxes
 from clewline.formatting import format_list
 from clewline.model.runtime.outputs import Outputs
+from clewline.signature.accepted_limits import AcceptedLimits, field_rules
 from clewline.signature.columns import Columns
-from clewline.signature.field import label_name
+from clewline.signature.field import Signature, label_name
 from clewline.signature.field_rules import value_in_kind
 
 
@@ -51,15 +53,38 @@ class CounterfactualOptions(ExplainerOptions, frozen=True, kw_only=True):
         int, msgspec.Meta(ge=1, description="rows that the model answers, beside the background")
     ] = 20_000
 
-    @property
-    def limits(self) -> ChangeLimits:
-        """Which changes are allowed."""
+    def limits(self, signature: Signature, accepted: AcceptedLimits) -> ChangeLimits:
+        """Join the options with what a person has accepted for the fields: both hold."""
+        keep = set(self.keep)
+        one_way: dict[str, Direction] = {}
+        for name in self.up:
+            one_way[name] = "up"
+        for name in self.down:
+            one_way[name] = "down"
         ranges = {
             name: (-math.inf if low is None else low, math.inf if high is None else high)
             for name, (low, high) in self.ranges.items()
         }
-        one_way = {**dict.fromkeys(self.up, "up"), **dict.fromkeys(self.down, "down")}
-        return ChangeLimits(self.keep, one_way, ranges)  # type: ignore[arg-type]
+        levels: dict[str, frozenset[str]] = {}
+        together = []
+        for rule in field_rules(signature, accepted):
+            name = rule.field.name
+            if (limits := accepted.fields.get(name)) is None:
+                continue
+            if limits.mutable is False:
+                keep.add(name)
+            elif limits.mutable is not True and limits.mutable != one_way.setdefault(
+                name, limits.mutable
+            ):
+                keep.add(name)  # it may only grow and only shrink
+            if rule.bounds is not None:
+                low, high = ranges.get(name, (-math.inf, math.inf))
+                ranges[name] = max(low, rule.bounds[0]), min(high, rule.bounds[1])
+            if rule.levels is not None:
+                levels[name] = frozenset(rule.levels)
+            if limits.depends_on:
+                together.append(frozenset({name, *limits.depends_on}))
+        return ChangeLimits(frozenset(keep), one_way, ranges, levels, tuple(together))
 
 
 class FieldChange(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -89,6 +114,7 @@ class CounterfactualExplanation(Explanation, frozen=True, kw_only=True):
     status: Literal["found", "none", "budget spent"]
     answer: Any  # label or value
     wanted: str
+    accepted: dict[str, Any]  # by field: what the revision's `signatures/NAME.yaml` lets change
     counterfactuals: list[Counterfactual]
 
 
@@ -114,6 +140,7 @@ class CounterfactualExplainer:
             ModelFailed: The model raised on a changed row.
         """
         _check_fields(row, options)
+        accepted = _accepted_of(row)
         wanted = _WantedAnswer.read(row, None if options.to is None else label_name(options.to))
         model, boxes = row.model, row.model.boxes
         search = model.remember(
@@ -125,7 +152,7 @@ class CounterfactualExplainer:
         found = search.find(
             row.columns,
             wanted.holds,
-            limits=options.limits,
+            limits=options.limits(row.signature, accepted),
             count=options.count,
             budget=options.budget,
         )
@@ -137,6 +164,7 @@ class CounterfactualExplainer:
             status="found" if results else none,
             answer=row.answer["value" if row.label_place is None else "label"],
             wanted=wanted.text,
+            accepted=msgspec.to_builtins(accepted).get("fields", {}),
             counterfactuals=results,
             model_rows=asked + found.model_rows + len(results),
         )
@@ -193,6 +221,20 @@ class _WantedAnswer:
 def _choices(found: Outputs) -> NDArray[np.int64]:
     assert found.choices is not None, "a classifier answers with choices"
     return found.choices
+
+
+def _accepted_of(row: ExplainedRow) -> AcceptedLimits:
+    """Return what was accepted for fields that the model has; an arm of a route may lack some."""
+    names = {field.name for field in row.signature.fields}
+    return AcceptedLimits(
+        {
+            name: msgspec.structs.replace(
+                limits, depends_on=tuple(other for other in limits.depends_on if other in names)
+            )
+            for name, limits in row.accepted.fields.items()
+            if name in names
+        }
+    )
 
 
 def _check_fields(row: ExplainedRow, options: CounterfactualOptions) -> None:

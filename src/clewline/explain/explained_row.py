@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from clewline.explain.explained_model import ExplainedModel
+from clewline.signature.accepted_limits import AcceptedLimits
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature, label_name
 
@@ -45,6 +46,7 @@ class ExplainedRow(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, Any]  # of the row, by field
     answer: dict[str, Any]  # "label", perhaps with "probabilities", or "value"
     seed: int  # for everything that is drawn: the same for the same prediction
+    accepted: AcceptedLimits = AcceptedLimits()  # by the revision that answered
     prediction: str | None = None
     package: str | None = None
     revision: str | None = None

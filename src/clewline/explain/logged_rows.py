@@ -25,6 +25,7 @@ from clewline.serve.json_reader import MAX_ROWS, json_reader_of
 from clewline.serve.log.reader import LoggedPrediction, get_prediction
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.serve.prediction_replay import recorded_revision
+from clewline.signature.accepted_limits import accepted_from_builtins
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 from clewline.signature.field_rules import value_in_kind
@@ -97,12 +98,14 @@ class LoggedRows:
                 f"{logged.id} has no answer: {facts['answer']['error']['message']}",
                 "Explanations are of answers.",
             )
+        accepted = accepted_from_builtins(revision.accepted)  # of the row as it came
         if not changing:
             model = self._model(path.model, revision)
             named = {field.name for field in model.signature.fields}
             values = msgspec.json.decode(logged.input)
             own = {key: value for key, value in values.items() if key in named}
             columns = read_rows(model.signature, msgspec.json.encode([own]))
+            facts["accepted"] = accepted
             return ExplainedRow(model=model, columns=columns, values=own, **facts)
         graph = self._graph(revision)
         if {passed[name] for name in changing} == {"transform"}:
@@ -117,6 +120,7 @@ class LoggedRows:
             columns=graph.row_of(logged),
             values=msgspec.json.decode(logged.input),
             scope="graph",
+            accepted=accepted,
             **facts,
         )
 

@@ -300,7 +300,12 @@ def _facts(revision: Revision, code: Mapping[str, str]) -> Iterator[tuple[str, s
     for name, limits in revision.accepted.get("fields", {}).items():
         bounds = limits.get("bounds")
         parts = [f"{bounds[0]} to {bounds[1]}"] if bounds else []
-        yield f"accepted {name}", ", ".join([*parts, *(limits.get("levels") or [])])
+        parts += limits.get("levels") or []
+        if (way := limits.get("mutable")) is not None:
+            parts.append(f"only goes {way}" if way else "does not change")
+        if others := limits.get("depends_on"):
+            parts.append(f"depends on {', '.join(others)}")
+        yield f"accepted {name}", ", ".join(parts)
     if (option := conformal_option(revision)) is not None:
         yield "conformal", option.text
     for place, rule in enumerate(explain_rules(revision), 1):

@@ -1,19 +1,22 @@
 """
-The bounds and levels that a person has accepted, in `signatures/NAME.yaml`.
+What a person has accepted for the fields of a model, in `signatures/NAME.yaml`.
 
     fields:
-      age: {bounds: [17, 90]}
+      age: {bounds: [17, 90], mutable: up}
       workclass: {levels: [Private, Self-emp-inc]}
+      sex: {mutable: false}
+      relationship: {depends_on: [marital-status, sex]}
 
-A value outside them is refused. The endpoint's revision pins them, so a package never changes
-when a person accepts a bound.
+A value outside the bounds and levels is refused. `mutable` and `depends_on` say what a
+counterfactual may change. The endpoint's revision pins all of it, so a package never changes when
+a person accepts a bound.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -35,6 +38,8 @@ class AcceptedFieldLimits(
 
     bounds: tuple[Any, Any] | None = None  # numbers; for a date-time RFC 3339 or a YAML date
     levels: tuple[str, ...] | None = None
+    mutable: bool | Literal["up", "down"] = True  # what a counterfactual may do with it
+    depends_on: tuple[str, ...] = ()  # fields that it must occur together with, once it changes
 
 
 class AcceptedLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -103,6 +108,15 @@ def field_rules(signature: Signature, accepted: AcceptedLimits) -> tuple[FieldRu
             if not levels:
                 raise InvalidConfig(f"The levels of {field.name!r} are empty; no value would pass.")
             levels = tuple(dict.fromkeys(levels))
+        if isinstance(limits.mutable, str) and field.kind not in NUMERIC - {"boolean"}:
+            raise InvalidConfig(
+                f"{field.name!r} is a {field.kind}, so it cannot go {limits.mutable}.",
+                "Write mutable: false, or leave it out.",
+            )
+        for name in limits.depends_on:
+            if name not in names or name == field.name:
+                hint = NameSuggestions(names - {field.name}).hint(name)
+                raise InvalidConfig(f"{field.name!r} cannot depend on {name!r}{hint}.")
         rules.append(FieldRule(field, bounds, levels))
     return tuple(rules)
 

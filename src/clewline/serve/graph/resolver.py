@@ -207,6 +207,11 @@ def _intersection(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] 
     if one == other:
         return one
     joined = {**one, **other}
+    ways = {each["mutable"] for each in (one, other) if "mutable" in each}
+    if len(ways) > 1:  # up and down, or one of them and not at all
+        joined["mutable"] = False
+    if "depends_on" in one:
+        joined["depends_on"] = [*dict.fromkeys([*one["depends_on"], *other.get("depends_on", [])])]
     if "levels" in one and "levels" in other:
         joined["levels"] = [level for level in one["levels"] if level in other["levels"]]
         if not joined["levels"]:
