@@ -20,7 +20,6 @@ from clewline.model_families import family_of, fitted_names, refusal_errors
 from clewline.signature import dataframes
 from clewline.signature.infer import Label
 
-RANKERS = ("LGBMRanker", "XGBRanker", "CatBoostRanker")
 DOMINANT_SHARE = 0.9
 """If one label holds a larger share of the rows, accuracy says little about a classifier."""
 
@@ -225,9 +224,9 @@ class EvaluatedRows:
 
 
 def is_ranker(model: Any) -> bool:
-    """Return whether a model says that it ranks, as LightGBM's and XGBoost's rankers do."""
+    """Return whether a model says that it ranks: the rankers of all libraries are named so."""
     last = model.steps[-1][1] if isinstance(getattr(model, "steps", None), list) else model
-    return type(last).__name__ in RANKERS
+    return type(last).__name__.endswith("Ranker")
 
 
 def ranking_task(task: EvaluationTask, queries: Integers | None) -> EvaluationTask:
@@ -276,7 +275,7 @@ def ask_model(
         raise InvalidInput(
             f"The model predicts {len(classes)} targets at once.", "Evaluate one model per target."
         )
-    if classes is None or not len(classes):  # a pipeline may end in a regressor of CatBoost
+    if classes is None or not len(classes):  # or a regressor that has them empty
         quantities = encode_quantities(targets, "test table")
         task = EvaluationTask("regression", quantities, (), "rmse", Objective())
         return task, ask_rows(model, features, len(targets), ())
