@@ -67,11 +67,18 @@ def check_store(
         NotFound: There is no store.
         StoreNewer: A newer clewline wrote it.
     """
-    catalog = CatalogReader(root / FILE)
-    # The blobs first: a record that comes meanwhile finds its blobs among them.
-    found = _StoredBlobs(root / "blobs", deep)
+    with closing(CatalogReader(root / FILE)) as catalog:
+        # The blobs first: a record that comes meanwhile finds its blobs among them.
+        blobs = _StoredBlobs(root / "blobs", deep)
+        with closing(blobs.store):
+            return _check_store(root, catalog, blobs, inside or {})
+
+
+def _check_store(
+    root: Path, catalog: CatalogReader, found: _StoredBlobs, inside: BlobsInside
+) -> list[Finding]:
     findings = [*found.findings, *_catalog_findings(root / FILE)]
-    needs = _NeededBlobs(catalog, found.store, inside or {})
+    needs = _NeededBlobs(catalog, found.store, inside)
     findings += [
         Finding("damaged_record", {"message": error.message, "fix": error.fix})
         for error in needs.unreadable

@@ -146,6 +146,8 @@ def _name_of(value: Any) -> str:
         return name
     if name == "BaseContext.cpu_count":
         return name
+    if module == "pathlib._abc":  # of Python 3.13
+        name = name.replace("PathBase.", "Path.")
     if module.startswith(("numpy.random.", "pathlib.")):
         module = ".".join(module.split(".")[: 2 if module.startswith("numpy") else 1])
     return f"{_HOMES.get(module, module)}.{name}"

@@ -199,7 +199,7 @@ def _pandas_series(values: NDArray[Any], field: Field, layout: TableLayout, floa
         dtype: Any = pd.api.types.pandas_dtype(column.dtype)
         missing = np.isnan(values)
         ticks = np.where(missing, 0, values).astype(np.int64).astype("datetime64[us]")
-        ticks[missing] = np.datetime64("NaT")
+        ticks[missing] = np.datetime64("NaT", "us")
         moments = pd.Series(ticks)
         has_zone = getattr(dtype, "tz", None) is not None
         return (moments.dt.tz_localize("UTC") if has_zone else moments).astype(dtype)
