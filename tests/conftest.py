@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ settings.load_profile("clewline")
 # A shell starts background jobs with Ctrl-C ignored, and every child would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_project_chosen() -> Iterator[None]:
+    """Forget the project that a test chose by `--project`, which holds for the whole process."""
+    yield
+    os.environ.pop("CLEWLINE_PROJECT", None)
 
 
 @pytest.fixture(scope="session")

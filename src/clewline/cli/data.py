@@ -30,7 +30,7 @@ def assess(
     seed: int = 0,
 ) -> None:
     """
-    Assess a table: balance, gaps, duplicates, leaks, proxies, differences.
+    Assess a table before a model is trained on it.
 
     Parameters
     ----------

@@ -184,7 +184,7 @@ def import_(
 @app.command
 def diff(left: str, right: str, /, *, test: Path | None = None) -> None:
     """
-    Show what differs between two versions, and compare them on the same test rows.
+    Compare two versions: what differs, and how well each answers.
 
     Parameters
     ----------
