@@ -113,7 +113,8 @@ def _require_unseen_rows(model: Any, table: Any) -> None:
     artifact = running.inputs.get("table", {}).get("artifact")
     if made_by is None or artifact is None:
         return
-    maker = running.store.catalog.get(StepRun, str(made_by).partition("#")[0])
+    with running.store.catalog.transaction() as transaction:  # waits for records on their way
+        maker = transaction.get(StepRun, str(made_by).partition("#")[0])
     if maker is None:
         return
     taken = [use.role for use in artifact_uses(maker) if use.artifact == artifact]
