@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from support import TREES_IN_ONNX
 
 from clewline.errors import InvalidInput, NotSupported
 from clewline.model.families.family import PackageContents, RegistrationInputs
@@ -107,6 +108,7 @@ def test_a_signature_names_the_labels_and_must_have_the_fields(tmp_path: Path) -
         convert_model(path, signature=Signature(fields=fields, output=three))
 
 
+@TREES_IN_ONNX
 def test_a_table_with_the_target_is_compared_and_a_signature_beside_it_counts(
     tmp_path: Path,
 ) -> None:

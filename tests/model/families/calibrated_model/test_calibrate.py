@@ -11,13 +11,12 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from support import TREES_IN_ONNX
+from support import TREES_IN_ONNX, needs
 
 import clewline as cl
 from clewline.errors import InvalidInput, NotSupported
@@ -36,6 +35,7 @@ from clewline.model.register import convert_model
 from clewline.model_families import value_family_of
 from clewline.testing.family import FamilyContract, FamilyExample
 
+TEMPERATURE = needs("scikit-learn", "1.8")
 KINDS = ("isotonic", "sigmoid", "temperature", "beta")
 
 
@@ -70,8 +70,9 @@ def logistic_model(labels: int = 2) -> Any:
 
 
 def reference(model: Any, method: str, labels: int = 2) -> Any:
+    frozen = pytest.importorskip("sklearn.frozen", reason="needs scikit-learn 1.6")
     hold = tables(labels)[1]
-    found = CalibratedClassifierCV(FrozenEstimator(model), method=method)
+    found = CalibratedClassifierCV(frozen.FrozenEstimator(model), method=method)
     return found.fit(features(hold), hold["y"].to_numpy())
 
 
@@ -99,6 +100,7 @@ def test_a_sigmoid_takes_log_odds_where_scikit_learn_does(model: Any) -> None:
     assert np.abs(ours.predict_proba(features(test)) - wanted).max() < 1e-6
 
 
+@TEMPERATURE
 @pytest.mark.parametrize("labels", [2, 3])
 def test_a_temperature_is_that_of_scikit_learn(labels: int) -> None:
     _, hold, test = tables(labels)
@@ -337,7 +339,9 @@ def test_separated_labels_have_finite_fits() -> None:
 # scikit-learn's own
 
 
-@pytest.mark.parametrize("method", ["sigmoid", "isotonic", "temperature"])
+@pytest.mark.parametrize(
+    "method", ["sigmoid", "isotonic", pytest.param("temperature", marks=TEMPERATURE)]
+)
 def test_scikit_learns_own_calibrated_classifiers_register(method: str) -> None:
     train, _, test = tables(3)
     model = CalibratedClassifierCV(LinearSVC(), method=method, cv=2)
