@@ -79,8 +79,8 @@ async def measure(
         "rate": rate,
         "explanations_s": round(explained / (rounds * seconds), 1),
         "p50_ms": {
-            "quiet": round(median(np.median(each) for each in quiet) * 1e3, 3),
-            "beside": round(median(np.median(each) for each in beside) * 1e3, 3),
+            "quiet": round(median(float(np.median(each)) for each in quiet) * 1e3, 3),
+            "beside": round(median(float(np.median(each)) for each in beside) * 1e3, 3),
         },
         "p99_ms": {"quiet": round(before, 3), "beside": round(after, 3)},
         "p99_grows_by_ms": round(after - before, 3),
