@@ -26,6 +26,7 @@ from sklearn.ensemble import (
 from sklearn.impute import SimpleImputer
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsTransformer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -251,6 +252,7 @@ def test_other_estimators_go_through_skl2onnx_behind_our_own_lowering(final, loa
             marks=needs("scikit-learn", "1.6"),  # an older one warns of its own default
         ),
         BaggingClassifier(n_estimators=3, random_state=0),
+        GaussianNB(),
         KNeighborsClassifier(),
         SVC(),
         make_pipeline(PCA(2), RandomForestClassifier(15, random_state=0)),
