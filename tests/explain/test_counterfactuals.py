@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,27 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression
 
+from clewline.cli.explain import show_counterfactuals
 from clewline.cli.main import status
 from clewline.errors import ClewlineError, InvalidInput
 from clewline.explain.counterfactual_search import ChangeLimits, CounterfactualSearch
-from clewline.explain.counterfactuals import CounterfactualExplanation
-from clewline.model.runtime.outputs import Outputs
+from clewline.explain.counterfactuals import (
+    CounterfactualExplainer,
+    CounterfactualExplanation,
+    CounterfactualOptions,
+    FieldChange,
+)
+from clewline.explain.explained_model import ExplainedModel
+from clewline.explain.explained_row import ExplainedRow
+from clewline.model.families.sample_file import TrainingSample
+from clewline.model.runtime.outputs import FunctionPredictor, Outputs
 from clewline.model_families import family_named
 from clewline.project import Project
 from clewline.serve.json_reader import JsonReader
+from clewline.signature.accepted_limits import AcceptedFieldLimits, AcceptedLimits
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
-from clewline.signature.field import Signature
+from clewline.signature.field import Field, Output, Signature
 from clewline.signature.field_rules import value_in_kind
 
 Served = tuple[Project, list[str]]
@@ -328,7 +339,7 @@ def test_what_a_person_cannot_change_stands_in_the_signatures_and_is_kept(
     kept = "fields: {work: {mutable: false}, age: {mutable: up, bounds: [0, 80]}}"
     project, ids = serve_two_rows(tmp_path, model, train, accepted=kept)
     found = find_changes(project, ids[0], to="yes", count=9)
-    assert found.accepted["work"] == {"mutable": False}
+    assert found.accepted["work"] == AcceptedFieldLimits(mutable=False)
     assert found.counterfactuals
     for changed in changes_of(found):
         assert "work" not in changed
@@ -349,6 +360,103 @@ def test_a_field_that_depends_on_others_occurs_with_them_in_a_training_row(tmp_p
     known = set(train.select("hours", "work").iter_rows())
     for row in rows_of(project, free):
         assert (row["hours"], row["work"]) in known
+
+
+SIGNATURE = Signature(
+    fields=(
+        Field(name="age", kind="integer"),
+        Field(name="hours", kind="number"),
+        Field(name="work", kind="category", nullable=True),
+    ),
+    output=Output(name="rich", task="binary", labels=("no", "yes")),
+)
+PEOPLE = Columns(
+    np.stack([np.arange(300) % 63 + 17.0, np.random.default_rng(1).uniform(1, 80, 300)], axis=1),
+    np.array([["own"], ["state"], [None], ["self"]] * 75, dtype=object),
+)
+
+
+def explained(wanted: Callable[[Columns], Any], **accepted: AcceptedFieldLimits) -> Any:
+    """Ask for counterfactuals of one row of a model that answers by a formula."""
+
+    def answer(rows: Columns) -> Outputs:
+        return Outputs(choices=np.asarray(wanted(rows)).astype(np.int64))
+
+    def sample() -> TrainingSample:
+        return TrainingSample(PEOPLE, truth=None, answers=None, of_rows=len(PEOPLE))
+
+    row = ExplainedRow(
+        model=ExplainedModel("m@1", SIGNATURE, lambda: FunctionPredictor(answer), sample),
+        columns=Columns(np.array([[30.0, 40.0]]), np.array([["state"]], dtype=object)),
+        values={"age": 30, "hours": 40.0, "work": "state"},
+        answer={"label": "no"},
+        seed=7,
+        accepted=AcceptedLimits(accepted),
+    )
+    return CounterfactualExplainer().explain(row, CounterfactualOptions(count=9))
+
+
+def test_accepted_levels_and_bounds_hold_for_changed_values() -> None:
+    levels = AcceptedFieldLimits(levels=("self", "state"))
+    found = explained(lambda rows: rows.texts[:, 0] != "state", work=levels)
+    assert {each.field: each.changed for each in found.counterfactuals[0].changes} == {
+        "work": "self"
+    }
+    assert found.accepted == {"work": levels}
+    bounds = AcceptedFieldLimits(bounds=(18, 50))
+    found = explained(lambda rows: rows.numbers[:, 0] > 45, age=bounds)
+    assert found.counterfactuals
+    assert all(45 < each["age"] <= 50 for each in changes_of(found))
+
+
+def test_dependent_numbers_are_those_of_one_training_row_to_the_last_digit() -> None:
+    known = set(map(tuple, PEOPLE.numbers.tolist()))
+    depends = AcceptedFieldLimits(depends_on=("age",))
+    free = explained(lambda rows: rows.numbers[:, 1] > 60)
+    found = explained(lambda rows: rows.numbers[:, 1] > 60, hours=depends)
+    for each, is_known in ((free, False), (found, True)):
+        pairs = [({"age": 30.0, "hours": 40.0} | changed) for changed in changes_of(each)]
+        assert pairs
+        assert all(((pair["age"], pair["hours"]) in known) is is_known for pair in pairs)
+
+
+def test_what_was_accepted_for_fields_of_other_arms_is_left_out() -> None:
+    work = AcceptedFieldLimits(depends_on=("visits", "age"))
+    other = AcceptedFieldLimits(mutable=False, depends_on=("work",))
+    found = explained(lambda rows: rows.texts[:, 0] != "state", work=work, visits=other)
+    assert found.accepted == {"work": AcceptedFieldLimits(depends_on=("age",))}
+
+
+def test_options_add_to_what_was_accepted_and_take_nothing_away() -> None:
+    accepted = AcceptedLimits(
+        {
+            "age": AcceptedFieldLimits(mutable="up", bounds=(18, 65)),
+            "hours": AcceptedFieldLimits(mutable="up"),
+            "work": AcceptedFieldLimits(levels=("own",), depends_on=("age",)),
+        }
+    )
+    options = CounterfactualOptions(down=frozenset({"hours"}), ranges={"age": (20, None)})
+    assert options.limits(SIGNATURE, accepted) == ChangeLimits(
+        keep=frozenset({"hours"}),  # it may only grow and only shrink
+        one_way={"age": "up", "hours": "down"},
+        ranges={"age": (20.0, 65.0)},
+        levels={"work": frozenset({"own"})},
+        together=(frozenset({"age", "work"}),),
+    )
+
+
+def test_the_ends_of_an_integer_are_printed_as_integers(capsys: pytest.CaptureFixture[str]) -> None:
+    found = explained(lambda rows: rows.numbers[:, 0] > 45)
+    for ends, said in (
+        ((45.5, 60.25), "(the same answer from 46 up to 60)"),
+        ((45.5, 46.5), "(the same answer at 46 only)"),
+        ((45.5, None), "(the same answer from 46)"),
+        ((None, 60.0), "(the same answer up to 60)"),
+    ):
+        change = FieldChange(field="age", value=30, changed=46, above=ends[0], at_most=ends[1])
+        one = msgspec.structs.replace(found.counterfactuals[0], changes=[change])
+        show_counterfactuals(msgspec.structs.replace(found, counterfactuals=[one]))
+        assert f"30 → 46  {said}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,23 @@ def test_what_was_accepted_for_the_models_at_the_door_is_joined(project: Project
         resolved(project, text % behind)
 
 
+def test_what_may_change_is_joined_to_what_every_model_lets_change(project: Project) -> None:
+    signatures = project.signatures
+    signatures.mkdir()
+    (signatures / "income.yaml").write_text(
+        "fields: {age: {mutable: up, depends_on: [hours]}, hours: {mutable: down}}\n"
+    )
+    (signatures / "visits.yaml").write_text(
+        "fields: {age: {mutable: down, depends_on: [visits]}, visits: {mutable: false}}\n"
+    )
+    text = "endpoint: g\ngraph: {route: sticky, arms: {a: income@1, b: visits@1}}\n"
+    assert resolved(project, text).revision.accepted["fields"] == {
+        "age": {"mutable": False, "depends_on": ["hours", "visits"]},
+        "hours": {"mutable": "down"},
+        "visits": {"mutable": False},
+    }
+
+
 def test_a_rollback_goes_back_with_the_code(project: Project) -> None:
     first = applied(project, GRAPH).revision
     applied(project, GRAPH.replace("0.9", "0.8").replace("0.1}", "0.2}"))

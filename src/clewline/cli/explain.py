@@ -306,7 +306,7 @@ def show_counterfactuals(found: CounterfactualExplanation) -> None:
         for change in each.changes:
             moved = f"{_text(change.value)} → {_text(change.changed)}"
             lines.append(f"   {change.field:<{width}}  {moved}{_same_answer(change)}")
-    if fixed := [name for name, each in found.accepted.items() if each.get("mutable") is False]:
+    if fixed := [name for name, each in found.accepted.items() if each.mutable is False]:
         lines += ["", f"Not to change, by the endpoint's signatures: {format_list(fixed)}."]
     rows = format_count(found.background_rows, "training row")
     asked = format_count(found.model_rows, "model row")

@@ -24,7 +24,11 @@ from clewline.explain.explainer import ExplainerOptions
 from clewline.explain.leaf_boxes import LeafBoxes
 from clewline.formatting import format_list
 from clewline.model.runtime.outputs import Outputs
-from clewline.signature.accepted_limits import AcceptedLimits, field_rules
+from clewline.signature.accepted_limits import (
+    AcceptedFieldLimits,
+    AcceptedLimits,
+    field_rules,
+)
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature, label_name
 from clewline.signature.field_rules import value_in_kind
@@ -114,7 +118,9 @@ class CounterfactualExplanation(Explanation, frozen=True, kw_only=True):
     status: Literal["found", "none", "budget spent"]
     answer: Any  # label or value
     wanted: str
-    accepted: dict[str, Any]  # by field: what the revision's `signatures/NAME.yaml` lets change
+    accepted: dict[
+        str, AcceptedFieldLimits
+    ]  # by field: what the revision's `signatures/NAME.yaml` lets change
     counterfactuals: list[Counterfactual]
 
 
@@ -164,7 +170,7 @@ class CounterfactualExplainer:
             status="found" if results else none,
             answer=row.answer["value" if row.label_place is None else "label"],
             wanted=wanted.text,
-            accepted=msgspec.to_builtins(accepted).get("fields", {}),
+            accepted=accepted.fields,
             counterfactuals=results,
             model_rows=asked + found.model_rows + len(results),
         )
