@@ -397,12 +397,11 @@ def explained(wanted: Callable[[Columns], Any], **accepted: AcceptedFieldLimits)
 
 
 def test_accepted_levels_and_bounds_hold_for_changed_values() -> None:
-    levels = AcceptedFieldLimits(levels=("self", "state"))
-    found = explained(lambda rows: rows.texts[:, 0] != "state", work=levels)
-    assert {each.field: each.changed for each in found.counterfactuals[0].changes} == {
-        "work": "self"
-    }
-    assert found.accepted == {"work": levels}
+    for level in ("own", "self"):
+        levels = AcceptedFieldLimits(levels=(level, "state"))
+        found = explained(lambda rows: rows.texts[:, 0] != "state", work=levels)
+        assert {each["work"] for each in changes_of(found)} == {level}
+        assert found.accepted == {"work": levels}
     bounds = AcceptedFieldLimits(bounds=(18, 50))
     found = explained(lambda rows: rows.numbers[:, 0] > 45, age=bounds)
     assert found.counterfactuals
