@@ -34,6 +34,7 @@ LINE = (
     "client",
     "protocols",
     "workers",
+    "console",
     "cli",
     "plugins",
     "testing",
@@ -55,10 +56,14 @@ HOMES = {
     "catboost": {"model"},
     "lightgbm": {"model"},
     "xgboost": {"model"},
-    "http": {"hub", "protocols"},
-    "httpx": {"client"},
+    "http": {"console", "hub", "protocols"},
+    "httpx": {"client", "console"},  # OpenID Connect
     "opentelemetry": {"protocols"},
-    "starlette": set(),
+    "starlette": {"console"},
+    "uvicorn": {"console"},
+    "jinja2": {"console"},
+    "authlib": {"console"},
+    "mcp": {"protocols"},
     "argparse": set(),
 }
 

@@ -29,6 +29,10 @@ class Markup(str):
 
     __slots__ = ()
 
+    def __html__(self) -> Markup:
+        """Tell a template engine that this is escaped already."""
+        return self
+
 
 def element(tag: str, *children: Content, **attributes: Any) -> Markup:
     """

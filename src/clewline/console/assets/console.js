@@ -1,0 +1,1 @@
+// The script of the console. Every page reads without it.
