@@ -100,6 +100,18 @@ def test_apply_shows_what_changed_and_makes_nothing_when_nothing_did(
     assert "~ timeout_ms: 80" in said
 
 
+def test_a_rollback_says_that_the_file_would_undo_it(project: Project, typed: Type) -> None:
+    assert typed("endpoints", "apply", "income")[0] == 0
+    (project.endpoints / "income.yaml").write_text(
+        GRAPH.replace("0.9", "0.8").replace("0.1", "0.2")
+    )
+    assert typed("endpoints", "apply", "income")[0] == 0
+    status, said = typed("endpoints", "rollback", "income")
+    assert status == 0
+    assert "income#1 is live" in said
+    assert "the next `clewline endpoints apply income` would make income#2 or newer live" in said
+
+
 def test_show_draws_the_graph_with_pinned_versions(typed: Type) -> None:
     typed("endpoints", "apply")
     status, said = typed("endpoints", "show", "income")
@@ -208,7 +220,6 @@ def test_a_machine_without_the_key_is_told_what_it_cannot_do(project: Project, t
     status, said = typed("endpoints", "apply")
     assert status == 2
     assert "nothing can be sealed" in said
-    assert typed("predictions", "compact") == (
-        0,
-        f"No closed segment of {project.log} is left to compact.\n",
-    )
+    status, said = typed("predictions", "compact")
+    assert status == 0
+    assert said.startswith(f"No closed segment of {project.log} is left to compact. A segment ")

@@ -32,6 +32,14 @@ def test_it_suggests_a_run_with_each_parameter_that_has_no_default(
     assert "clewline run sales data=DATA year=YEAR region=REGION\n" in said
 
 
+def test_the_folder_that_it_suggests_is_quoted_for_a_shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status(["init", "--template", "empty", "my project"]) == 0
+    assert "cd 'my project'\n" in capsys.readouterr().out
+
+
 def test_the_example_becomes_a_project_and_the_checkout_stays_clean(tmp_path: Path) -> None:
     def git(*words: str) -> str:
         named = ["-c", "user.name=a", "-c", "user.email=a@example.org"]

@@ -127,6 +127,7 @@ def test_a_failing_run_exits_with_1_and_shows_no_traceback(
         (["run", "main", "rows=x"], "rows='x' is not of type int"),
         (["runs", "show", "ffffff"], "no run 'ffffff'"),
         (["replay", "ffffff"], "no run 'ffffff'"),
+        (["replay", "wine@1"], "wine"),
         (["cache", "explain", "mian"], "Did you mean 'main'"),
     ],
 )

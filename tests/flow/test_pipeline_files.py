@@ -54,3 +54,21 @@ def test_an_edited_helper_is_imported_anew(bench: Any) -> None:
     assert find_pipeline(bench.project, "main").fn.__globals__["SIZE"] == 1
     bench.write("helper.py", "SIZE = 22\n")
     assert find_pipeline(bench.project, "main").fn.__globals__["SIZE"] == 22
+
+
+def test_what_a_file_raises_when_it_is_imported_is_named_with_its_line(bench: Any) -> None:
+    bench.write("helper.py", "\n\nLIMIT = 1 / 0\n")
+    bench.write("pipelines.py", "import helper\n" + ONE.format(name="main"))
+    with pytest.raises(InvalidConfig, match=r"helper\.py:\d+: ZeroDivisionError while") as raised:
+        find_pipeline(bench.project, "main")
+    assert "Correct helper.py" in str(raised.value.fix)
+
+
+def test_a_library_that_is_missing_is_named_with_the_command_that_installs_it(bench: Any) -> None:
+    bench.write("pipelines.py", "import notthere.part\n" + ONE.format(name="main"))
+    with pytest.raises(InvalidConfig, match=r"pipelines\.py:\d+: ModuleNotFoundError") as raised:
+        find_pipeline(bench.project, "main")
+    assert "install" in str(raised.value.fix)
+    assert "'notthere'" in str(raised.value.fix)
+    bench.write("pipelines.py", ONE.format(name="main"))
+    assert find_pipeline(bench.project, "main").name == "main"

@@ -52,6 +52,13 @@ def test_a_version_that_passes_takes_the_alias(gated: Registry) -> None:
     ]
 
 
+def test_a_name_without_a_number_moves_no_alias(gated: Registry) -> None:
+    with pytest.raises(UsageError, match="names a model and no version") as raised:
+        promote(gated, "income", "champion")
+    assert "income@3" in str(raised.value.fix)
+    assert not gated.aliases()
+
+
 def test_a_refused_version_changes_nothing(gated: Registry) -> None:
     promote(gated, "income@1", "champion")
     with pytest.raises(GateRefused) as caught:

@@ -75,7 +75,7 @@ def test_a_version_is_found_by_number_alias_and_name(registry: Registry) -> None
 )
 def test_an_unknown_version_gets_the_nearest_name(registry: Registry, ref: str, says: str) -> None:
     add(registry, b"a")
-    promote(registry, "income", "champion")
+    promote(registry, "income@1", "champion")
     with pytest.raises(NotFound, match=says):
         registry.get(ref)
 

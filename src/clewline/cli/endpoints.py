@@ -8,7 +8,7 @@ from cyclopts import App
 
 from clewline.cli import endpoint_tables as tables
 from clewline.cli.endpoint_tables import EndpointCheck, EndpointRow
-from clewline.cli.output import Mode, console, emit
+from clewline.cli.output import Mode, console, emit, print_message
 from clewline.cli.parameters import Limit
 from clewline.errors import InvalidConfig, NotFound
 from clewline.formatting import format_count
@@ -157,6 +157,10 @@ def rollback(name: str, /, *, to: int | None = None) -> None:
         back = revisions.rollback(project, store, name, to)
         changes = _changes(store, before, RevisionDraft(back, None))
     emit({"live": back, "changes": changes}, lambda _: tables.show_applied(back, True, changes))
+    print_message(
+        f"endpoints/{name}.yaml is as it was, so the next `clewline endpoints apply {name}` would "
+        f"make {before.ref} or newer live again. Change it back in Git as well."
+    )
 
 
 def _row(store: Store, name: str, live: LiveRevision | None, has_file: bool) -> EndpointRow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +51,8 @@ def _show(data: dict[str, Any]) -> None:
         print("  Models cannot be registered here without the private key. Copy it to")
         print("  .clewline/keys/seal.key, or create a new one with `clewline init --new-key`.")
     if root != here:
-        print(f"  cd {root.relative_to(here) if root.is_relative_to(here) else root}")
+        folder = root.relative_to(here) if root.is_relative_to(here) else root
+        print(f"  cd {shlex.quote(str(folder))}")
     for name in data["pipelines"]:
         values = _needed(root / "pipelines" / f"{name}.py")
         print(" ".join(["  clewline run", name, *values]))

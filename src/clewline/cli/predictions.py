@@ -129,7 +129,12 @@ def show_one(item: PredictionDetails) -> None:
 def show_compacted(done: CompactionResult, files: int, log: str) -> None:
     """Print what a compaction did."""
     if not done.segments:
-        print_lines([f"No closed segment of {log} is left to compact."])
+        print_lines(
+            [
+                f"No closed segment of {log} is left to compact. A segment closes when the "
+                "next hour's predictions begin, when it is full, or when the server stops."
+            ]
+        )
         return
     segments = format_count(done.segments, "segment")
     predictions = format_count(done.predictions, "prediction")

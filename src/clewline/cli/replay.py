@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from clewline.cli.change_text import change_text
 from clewline.cli.output import emit, print_lines, print_message
+from clewline.errors import NotFound
 
 if TYPE_CHECKING:
     from clewline.flow.replay import ReplayCause, RunReplay
@@ -25,16 +26,35 @@ def replay(target: str, /, *, keep: bool = False) -> None:
     Parameters
     ----------
     target
-        Id of a run or of a prediction.
+        Id of a run or of a prediction, or a model version, whose run is repeated.
     keep
         Keep the folder in which a run was repeated.
     """
+    if "@" in target:
+        _replay_run(_run_of_version(target), keep=keep)
+        return
     # Prediction ids are UUIDs; run ids are 12 hexadecimal characters, or the first of them.
     is_long = "-" in target or len(target) > 12
     if is_long and "/" not in target and not target.startswith("run:"):
         _replay_prediction(target)
     else:
         _replay_run(target, keep=keep)
+
+
+def _run_of_version(ref: str) -> str:
+    """Return the run that registered a version."""
+    from clewline import project as projects
+    from clewline.store import Store
+    from clewline.store.ref import find_version
+
+    with Store.open(projects.find().store_root, write=False) as store:
+        version = find_version(store.catalog, ref)
+    if version.run is None:
+        raise NotFound(
+            f"No run registered {version.ref}: it was imported, or registered by hand.",
+            "Replay one of its predictions instead: `clewline predictions list` lists them.",
+        )
+    return version.run
 
 
 def _replay_run(run: str, *, keep: bool) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clewline.errors import InvalidConfig, NotFound
+from clewline.entry_points import install_line
+from clewline.errors import ClewlineError, InvalidConfig, NotFound
 from clewline.flow.code.import_closure import parse
 from clewline.flow.code.origin import is_in_project
 from clewline.flow.code.source_code import stamp_of
+from clewline.flow.error_report import describe
 from clewline.flow.keys.file_access import install_hooks
 from clewline.flow.pipeline import Pipeline
 from clewline.project import Project
@@ -27,7 +29,8 @@ def find_pipeline(project: Project, name: str) -> Pipeline[..., Any]:
 
     Raises:
         NotFound: No file defines it; the error names the nearest.
-        InvalidConfig: Two files define it, or the file is not valid Python.
+        InvalidConfig: Two files define it, or its file is not valid Python or raises when
+            it is imported.
     """
     defined = pipelines_of(project)
     homes = [path for path, names in defined.items() if name in names]
@@ -90,6 +93,25 @@ def _defined(root: Path, path: Path) -> Iterator[str]:
                 yield names[0] if names else node.name
 
 
+def _import_problem(root: Path, path: Path, error: Exception) -> InvalidConfig:
+    """Say where the project's code failed, and what to do about a library that is missing."""
+    described = describe(error, root)
+    frame = described["frames"][-1] if described["frames"] else {"file": path.name, "line": 1}
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    fix = f"Correct {frame['file']}. `clewline --debug run …` shows the whole traceback."
+    if missing is not None:
+        package = missing.partition(".")[0]
+        fix = (
+            f"Install the library that has it, often `{install_line([package])}`; "
+            "or correct the name of the module."
+        )
+    return InvalidConfig(
+        f"{frame['file']}:{frame['line']}: {type(error).__name__} while the file was imported: "
+        f"{described['message']}.",
+        fix,
+    )
+
+
 # A long-lived process (a notebook, a test session) may edit files between two
 # runs, or move from one project to another with modules of the same names.
 _sources: dict[str, tuple[Path, str, tuple[int, int] | None]] = {}  # module → root, file, stamp
@@ -116,7 +138,13 @@ def _import(root: Path, path: Path) -> Any:
     if known is not None and Path(known) != path:
         for name in (module, "pipelines"):  # of another project, imported by other code
             sys.modules.pop(name, None)
-    loaded = importlib.import_module(module)
+    try:
+        loaded = importlib.import_module(module)
+    except ClewlineError:
+        raise
+    except Exception as error:
+        sys.modules.pop(module, None)
+        raise _import_problem(root, path, error) from error
     for name, each in list(sys.modules.items()):
         file = getattr(each, "__file__", None)
         if file and name not in _sources and is_in_project(Path(file), root):

@@ -21,7 +21,6 @@ Every line is judged, and each verdict says what was asked and what was found.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
@@ -118,18 +117,18 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
         return f"{where}{self.rule}: {self.asked}; found {self.found}"
 
 
-def read_gate(path: Path, model: str, models: Iterable[str] = ()) -> Gate | None:
+def read_gate(path: Path, model: str, models: Iterable[str] | None = None) -> Gate | None:
     """
     Read what `gate.yaml` asks of a model; None if it asks nothing.
 
     Args:
         path: The file.
         model: The name of the model.
-        models: The names of all models.
+        models: The names of all models; None leaves the names in the file unchecked.
 
     Raises:
-        InvalidConfig: The file cannot be read, asks something unknown, or asks it of a name
-            like the model's that no model has.
+        InvalidConfig: The file cannot be read, asks something unknown, or has rules under a
+            name that no model has.
     """
     try:
         text = path.read_bytes()
@@ -138,16 +137,19 @@ def read_gate(path: Path, model: str, models: Iterable[str] = ()) -> Gate | None
     content = config.parse(text, path, "Fix the line that the message names.")
     if not isinstance(content or {}, dict):
         raise InvalidConfig(f"{path} names no model.", f"Begin it with `{model}:`.")
-    if not content or model not in content:
-        unknown = [str(name) for name in content or () if name not in {*models, model}]
-        if near := get_close_matches(model, unknown, n=1):
-            raise InvalidConfig(
-                f"{path} asks nothing of {model!r}, but asks something of {near[0]!r}, and no "
-                "model has this name.",
-                f"Did you mean {model!r}?",
-            )
+    if not content:
         return None
     lines = dict(_key_lines(yaml.compose(text, Loader=yaml.SafeLoader), ""))
+    known_models = {model, *(content if models is None else models)}
+    for name in content:
+        if name not in known_models:
+            raise InvalidConfig(
+                f"{path}, line {lines.get(str(name))}: no model has the name {str(name)!r}, so "
+                "these rules would hold for none.",
+                did_you_mean(name, known_models, "Remove them until such a model is registered."),
+            )
+    if model not in content:
+        return None
     asked = content[model] or {}
     try:
         rules = msgspec.convert(asked, GateRules, strict=False)

@@ -19,7 +19,7 @@ from clewline.model.package import Package
 from clewline.model.registry import Registry, load_predictor
 from clewline.model.sealed_records import SealedRecords
 from clewline.store.records import Alias, ModelVersion
-from clewline.store.ref import RecordSource, require_alias_name
+from clewline.store.ref import RecordSource, Ref, require_alias_name
 
 LATENCY_ROWS = 64
 """Background rows that are timed, one at a time."""
@@ -59,6 +59,12 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
     require_alias_name(alias)
     if force is not None and not force.strip():
         raise UsageError("The reason to overrule the gate is empty.", "Say why, in words.")
+    if not Ref.parse(ref).mark:
+        newest = registry.get(ref).ref
+        raise UsageError(
+            f"{ref!r} names a model and no version of it.",
+            f"Write the version that is to be {alias}, such as {newest}, its newest.",
+        )
     version, sealer = registry.get(ref), registry.sealer()
     catalog, name = registry.store.catalog, version.name
     names = {each.name for each in catalog.find(ModelVersion, limit=None)}
