@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from clewline.cli import predictions as command
-from clewline.cli.lineage_text import node_text
 from clewline.errors import IntegrityError, NotFound
 from clewline.project import Project
 from clewline.serve import revision as revisions
+from clewline.serve.lineage_text import node_text
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
 from clewline.serve.log.writer import LogWriter

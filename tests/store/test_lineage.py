@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clewline.cli.lineage_text import node_text
 from clewline.errors import NotFound, UsageError
+from clewline.serve.lineage_text import node_text
 from clewline.store.digest import Digest, digest_bytes
 from clewline.store.lineage import LineageNode, impact, why
 from clewline.store.records import (

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from clewline.cli.lineage_text import limits_text
 from clewline.cli.output import console, make_table, print_message
 from clewline.formatting import format_list, format_time, short_digest
 from clewline.serve import revision as revisions
 from clewline.serve.explain_rules import explain_rules, rule_text
 from clewline.serve.graph.problems import Problem
 from clewline.serve.graph.tree import Tree, children, of_revision, title
+from clewline.serve.lineage_text import limits_text
 from clewline.serve.revision import RevisionChange
 
 if TYPE_CHECKING:

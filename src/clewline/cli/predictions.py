@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import msgspec
 from cyclopts import App
 
-from clewline.cli.lineage_text import (
+from clewline.cli.output import emit, print_lines, print_message
+from clewline.cli.parameters import Limit
+from clewline.formatting import format_count, format_list, format_time_ms, format_values
+from clewline.project import find as find_project
+from clewline.serve.lineage_text import (
     FIELDS_SHOWN,
     answer_text,
     choice_text,
     path_text,
     shadow_text,
 )
-from clewline.cli.output import emit, print_lines, print_message
-from clewline.cli.parameters import Limit
-from clewline.formatting import format_count, format_list, format_time_ms, format_values
-from clewline.project import find as find_project
 from clewline.serve.log.reader import latest_predictions
 from clewline.serve.prediction_lineage import (
     PredictionDetails,

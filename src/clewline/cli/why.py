@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from clewline import project
-from clewline.cli.lineage_text import node_text
 from clewline.cli.output import console, emit
 from clewline.formatting import format_count
+from clewline.serve.lineage_text import node_text
 from clewline.store import lineage
 from clewline.store.lineage import LineageNode
 from clewline.store.ref import resolve

@@ -1,7 +1,7 @@
 """
 The lineage: `why` goes back to what made a thing, `impact` goes forward to what came of it.
 
-A lineage is a tree of nodes that hold records and values; `clewline.cli.lineage_text` writes them
+A lineage is a tree of nodes that hold records and values; `clewline.serve.lineage_text` writes them
 for people. By default a step is not shown for its own sake: a version leads to its run, the run
 to its code and its data. `full=True` shows every step.
 """

@@ -12,12 +12,12 @@ import polars as pl
 import pytest
 
 from clewline.cli import predictions as command
-from clewline.cli.lineage_text import node_text
 from clewline.errors import Fault, ModelFailed
 from clewline.project import Project
 from clewline.serve import revision as revisions
 from clewline.serve.endpoint_file import read_endpoint
 from clewline.serve.graph.routers.router import LearnedStates, record_state
+from clewline.serve.lineage_text import node_text
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log import compact as compaction
 from clewline.serve.log.frame import LoggedBatch, LoggedRequest
