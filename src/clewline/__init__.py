@@ -6,6 +6,7 @@ clewline takes a model from training run to production decision, and keeps its l
     @cl.step, @cl.pipeline                    record the executions of functions
     cl.assess                                 find what in a table may harm a model
     cl.calibrate, cl.evaluate, cl.register    calibrate a model; measure it; register a version
+    cl.load                                   ask a registered version in Python
     cl.log_metric, cl.log_metrics,
     cl.log_figure, cl.log_artifact            record onto the running step
     cl.open                                   read the store from Python
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from clewline.flow.tracking import log_metrics as log_metrics
     from clewline.model.families.calibrated_model.calibrate import calibrate as calibrate
     from clewline.model.register import register as register
+    from clewline.model.registered_model import load as load
 
 # `open` is not here: `from clewline import *` must not shadow the builtin.
 __all__ = [
     "assess",
     "calibrate",
     "evaluate",
+    "load",
     "log_artifact",
     "log_figure",
     "log_metric",
@@ -51,6 +54,7 @@ _HOMES = {
     "assess": "clewline.data.assess",
     "calibrate": "clewline.model.families.calibrated_model.calibrate",
     "evaluate": "clewline.evaluation.evaluate",
+    "load": "clewline.model.registered_model",
     "log_artifact": "clewline.flow.tracking",
     "log_figure": "clewline.flow.tracking",
     "log_metric": "clewline.flow.tracking",

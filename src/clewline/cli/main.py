@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "cache": ("cache:app", "Show which steps are cached, and why others are not.", WORK),
     "runs": ("runs:app", "List, show and compare runs.", WORK),
     "models": ("models:app", "List, show, compare, verify and promote model versions.", WORK),
+    "predict": ("predict:predict", "Answer the rows of a file with a model version.", WORK),
     "data": ("data:app", "Assess tables before a model is trained on them.", WORK),
     "endpoints": ("endpoints:app", "List, show, check and apply endpoints.", SERVE),
     "serve": ("serve:serve", "Start the prediction server.", SERVE),

@@ -58,6 +58,35 @@ def read_table(path: Path) -> pl.DataFrame:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
+def write_table(table: pl.DataFrame, path: Path) -> None:
+    """
+    Write a table to a file of the kind that its name says.
+
+    Args:
+        table: The table.
+        path: Ends in .csv or .parquet. A file that is there is replaced.
+
+    Raises:
+        InvalidInput: It is neither, or cannot be written.
+    """
+    writers: dict[str, Callable[[io.BytesIO], object]] = {
+        ".csv": table.write_csv,
+        ".parquet": table.write_parquet,
+    }
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise InvalidInput(
+            f"{path} does not say by its name what kind of table it is.",
+            f"Name a file that ends in {' or '.join(writers)}.",
+        )
+    data = io.BytesIO()
+    writer(data)
+    try:
+        path.write_bytes(data.getvalue())
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
 def _read_csv(data: bytes) -> pl.DataFrame:
     import polars as pl
 

@@ -14,7 +14,7 @@ from clewline.evaluation.columns import read_columns
 from clewline.evaluation.metrics import SMALLER_IS_BETTER, Floats, Integers, Interval, Measure
 from clewline.evaluation.time_and_groups import read_groups
 from clewline.model.evaluation_record import read_evaluation
-from clewline.model.registry import load_predictor
+from clewline.model.registered_model import RegisteredModel
 from clewline.signature import dataframes
 from clewline.store.records import Artifact
 
@@ -143,43 +143,14 @@ def _shared_test(store: Store, left: Package, right: Package) -> tuple[str, Any]
     return tables[0], values.load(artifact, store.blobs)
 
 
-class _ServedModel:
-    """A package that answers tables, as `cl.evaluate` asks models."""
+class _AnsweringOnce(RegisteredModel):
+    """A version that is asked about one table, first for labels and then for probabilities."""
 
-    def __init__(self, package: Package) -> None:
-        from clewline.signature.check import Checker
+    outputs: Outputs | None = None
 
-        self.package, self.checker = package, Checker(package.signature)
-        output = package.signature.output
-        self.fields = [field.name for field in package.signature.fields]
-        self.labels = output.labels
-        if output.labels is not None:
-            self.classes_ = np.array(output.labels, dtype=object)
-        if output.labels is not None and output.has_probabilities:
-            self.predict_proba = self._probabilities
-        self.outputs: Outputs | None = None
-
-    def predict(self, frame: Any) -> Any:
-        outputs = self._answer(frame)
-        if self.labels is None:
-            return outputs.values
-        assert outputs.choices is not None
-        return self.classes_[outputs.choices]
-
-    def _probabilities(self, frame: Any) -> Any:
-        return self._answer(frame).probabilities
-
-    def _answer(self, frame: Any) -> Outputs:
+    def answer(self, frame: Any) -> Outputs:
         if self.outputs is None:
-            table = dataframes.open_table(frame)
-            for name in self.fields:
-                dataframes.require_column(table, name)
-            columns = self.checker.table(table.select(self.fields).to_native()).columns
-            model = load_predictor(self.package)
-            try:
-                self.outputs = model.predict(columns)
-            finally:
-                model.close()
+            self.outputs = super().answer(frame)
         return self.outputs
 
 
@@ -187,7 +158,8 @@ def _ask(
     package: Package, test: Any, target: str, targets: list[Any]
 ) -> tuple[EvaluationTask, ModelPredictions]:
     try:
-        return ask_model(_ServedModel(package), dataframes.drop_column(test, target), targets)
+        with _AnsweringOnce(package) as model:
+            return ask_model(model, dataframes.drop_column(test, target), targets)
     except InvalidInput as error:
         raise InvalidInput(f"{package.manifest.ref}: {error.message}", error.fix) from error
 
