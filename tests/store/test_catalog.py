@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import start_process
@@ -65,6 +66,7 @@ def test_a_writer_waits_for_one_that_pauses_and_never_shows_a_locked_database(
 WRITER = """
 import sys
 from pathlib import Path
+from typing import Any
 from clewline.store.records import Run
 from clewline.store.store import Store
 with Store.open(Path(sys.argv[1])) as store:
@@ -112,6 +114,7 @@ def test_a_forked_child_reads_over_a_connection_of_its_own(store: Store) -> None
     script = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from clewline.store.records import Run
 from clewline.store.store import Store
 store = Store.open(Path(sys.argv[1]))
@@ -169,3 +172,34 @@ def test_a_lock_is_free_when_its_holder_gives_it_back_whatever_was_forked_meanwh
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from typing import Any
+from clewline.store.records import Run
+from clewline.store.store import Store
+store = Store.open(Path(sys.argv[1]))
+with store.catalog.transaction(durability="process") as transaction:
+    transaction.add(Run(id="a" * 12, pipeline="p", status="done", started=1.0))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_transaction_wrote_without_a_sync_survives_kill_9(store: Store) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(store.root)])
+    assert killed.returncode == -signal.SIGKILL
+    assert store.catalog.get(Run, "a" * 12) is not None
+
+
+def test_a_transaction_syncs_as_it_says_and_by_default_always(store: Store) -> None:
+    normal, full = 1, 2
+
+    def synchronous(**how: Any) -> Any:
+        with store.catalog.transaction(**how) as transaction:
+            return transaction.connection().execute("PRAGMA synchronous").fetchone()[0]
+
+    assert synchronous() == full
+    assert synchronous(durability="process") == normal
+    assert synchronous() == full

@@ -211,9 +211,13 @@ class PredictionExplainer:
     def _store(self, found: Explanation, record: ExplanationRecord) -> ExplainedPrediction:
         """Store an explanation; on a disk that cannot be written it is returned with a note."""
         try:
-            with Store.open(self._project.store_root) as store:
-                store.record(record)
-                there = store.catalog.get(ExplanationRecord, record.id)
+            with (
+                Store.open(self._project.store_root) as store,
+                # It can be computed again, and a sync would hold up the prediction log.
+                store.catalog.transaction(durability="process") as transaction,
+            ):
+                transaction.record(record)
+                there = transaction.get(ExplanationRecord, record.id)
         except (StoreReadOnly, StoreFull) as error:
             note = f"The explanation is not kept: {error.message}"
             return ExplainedPrediction(found, is_new=True, is_kept=False, note=note)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from clewline.errors import Conflict, NotFound
 from clewline.store.disk import disk_errors
@@ -29,6 +30,9 @@ from clewline.store.reader import (
 )
 from clewline.store.records import Edge, Record, StepRun
 from clewline.store.rows import describe, encode, key_of, table
+
+SYNCHRONOUS = {"process": "NORMAL", "fsync": "FULL"}
+"""How SQLite syncs its write-ahead log: when it is moved into the file, or at each commit too."""
 
 
 class Transaction(RecordQueries):
@@ -138,12 +142,16 @@ class Catalog(RecordQueries):
         return self.reader.connection()
 
     @contextmanager
-    def transaction(self, *, settle: bool = True) -> Iterator[Transaction]:
+    def transaction(
+        self, *, settle: bool = True, durability: Literal["process", "fsync"] = "fsync"
+    ) -> Iterator[Transaction]:
         """
         Read, then write, as one: all of it is durable at the end, or none of it happened.
 
         Args:
             settle: First wait for what this process's recorders still hold.
+            durability: "process" survives kill -9; "fsync" survives a power failure too, and
+                makes durable what was written before it.
 
         Raises:
             Conflict: Keys are taken, or another process held the catalog for ten minutes.
@@ -163,6 +171,7 @@ class Catalog(RecordQueries):
                 self._writer, self._pid = connect_to_write(self.path), os.getpid()
             self._writing = threading.get_ident()
             try:
+                self._writer.execute(f"PRAGMA synchronous = {SYNCHRONOUS[durability]}")
                 # A transaction that begins as a reader cannot always become a writer.
                 self._writer.execute("BEGIN IMMEDIATE")
                 yield Transaction(self._writer)

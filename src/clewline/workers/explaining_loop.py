@@ -30,7 +30,8 @@ logger = logging.getLogger("clewline.workers.explaining")
 
 def run(orders: ExplainingOrders) -> None:
     """Explain until there is nothing to do for a while, or the server ends."""
-    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all processes
+    # A terminal sends them to all processes, or to those that write to it from behind.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     server_log.configure_logging("explaining")
     lower_priority()

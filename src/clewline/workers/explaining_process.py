@@ -126,7 +126,7 @@ class ExplainingProcess:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[taking, orders.bell, metrics, lifeline],
                 env={**os.environ, **dict.fromkeys(THREAD_COUNTS, "1")},
-                start_new_session=True,  # a Ctrl-C at the server's terminal is the server's
+                process_group=0,  # a Ctrl-C at the server's terminal is the server's
             )
         except OSError:
             os.close(held)

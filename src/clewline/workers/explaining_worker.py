@@ -5,7 +5,8 @@ The explaining process of a server: takes one request after another, and explain
      (subreaper)            watching thread: ends the process at its limits
 
 Its priority is the lowest that the system has (SCHED_IDLE), so that it takes only the time that
-predictions leave. The subreaper ends it, and what a model has started in it, when the server ends.
+predictions leave. It stays in the session of the server, because Linux may group processes by
+session, and then compares priorities only within a group. The subreaper ends it, and what a model has started in it, when the server ends.
 """
 
 from __future__ import annotations
