@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,16 +12,12 @@ from clewline import project
 from clewline.cli.output import console, emit
 from clewline.formatting import format_count
 from clewline.serve.lineage_text import node_text
-from clewline.store import lineage
 from clewline.store.lineage import LineageNode
-from clewline.store.ref import resolve
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
-
-_PREDICTION = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 GUIDE = 4  # columns of a tree's guide
 NARROWEST = 30  # columns of text; deeper in, the terminal folds
@@ -71,21 +66,11 @@ def impact(ref: str, /, *, full: Annotated[bool, Parameter(negative="")] = False
 
 
 def _follow(ref: str, *, forward: bool, full: bool) -> None:
+    from clewline.serve.prediction_lineage import follow_line
+
     here = project.find()
     catalog = Store.open(here.store_root, write=False).catalog.reader
-    if _PREDICTION.fullmatch(ref):
-        from clewline.serve.prediction_lineage import impact_prediction, why_prediction
-
-        node = impact_prediction(here, ref) if forward else why_prediction(here, ref, full=full)
-    else:
-        found = resolve(catalog, ref, prefer="model" if forward else "endpoint")
-        if found.kind == "explanation" and not forward:
-            from clewline.serve.prediction_lineage import why_explanation
-
-            node = why_explanation(here, found.id, full=full)
-        else:
-            follow = lineage.impact if forward else lineage.why
-            node = follow(catalog, found, full=full)
+    node = follow_line(here, catalog, ref, forward=forward, full=full)
     emit(node, lambda node: show(node, forward=forward, full=full))
 
 

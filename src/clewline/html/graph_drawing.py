@@ -48,6 +48,7 @@ class DrawnNode:
         tone: Colour of its edge; nodes of one kind have one tone.
         is_dashed: Draw a dashed outline: what did not run, or does not answer.
         is_asked: Draw it as the one that the page is about.
+        details: What the table says of it; by default its notes.
     """
 
     key: str
@@ -58,6 +59,7 @@ class DrawnNode:
     tone: Tone = "plain"
     is_dashed: bool = False
     is_asked: bool = False
+    details: str = ""
 
 
 class DrawnEdge(NamedTuple):
@@ -138,7 +140,9 @@ def _node_table(
         name = isolated(node.label)
         if node.address is not None:
             name = element("a", name, href=node.address)
-        rows.append([name, node.kind, "; ".join(node.notes), ", ".join(targets[node.key])])
+        rows.append(
+            [name, node.kind, node.details or "; ".join(node.notes), ", ".join(targets[node.key])]
+        )
     return ("node", "kind", "what is known", "leads to"), rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from typing import Any
 
@@ -10,13 +11,24 @@ import msgspec
 from clewline.errors import IntegrityError, NotFound
 from clewline.project import Project
 from clewline.serve.log.frame import RouteChoice
-from clewline.serve.log.reader import LoggedPrediction, find_prediction, get_prediction
+from clewline.serve.log.reader import (
+    LoggedPrediction,
+    find_prediction,
+    get_prediction,
+    latest_predictions,
+)
 from clewline.store import lineage
 from clewline.store.ids import id_time_s
-from clewline.store.lineage import LineageNode
+from clewline.store.lineage import RUNS_SHOWN, LineageNode
 from clewline.store.reader import FILE, CatalogReader
 from clewline.store.records import ExplanationRecord
-from clewline.store.ref import RecordRef
+from clewline.store.ref import RecordRef, resolve
+
+PREDICTIONS_SHOWN = 3
+PREDICTIONS_LOOKED_AT = 1_000
+"""The newest ones of the whole log, among which `add_predictions` looks."""
+
+_PREDICTION = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 
 class PredictionDetails(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -48,6 +60,72 @@ class ExplanationSummary(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     status: str
     created: float
+
+
+def follow_line(
+    project: Project,
+    reader: CatalogReader,
+    text: str,
+    *,
+    forward: bool = False,
+    full: bool = False,
+    runs_shown: int = RUNS_SHOWN,
+) -> LineageNode:
+    """
+    Follow the line of anything back, or forward.
+
+    Args:
+        project: Holds the log.
+        reader: Its catalog.
+        text: A prediction's id, or a reference as `store.ref` lists them.
+        forward: To what came of it.
+        full: Show every step run.
+        runs_shown: How many runs stand beneath a thing at most, forward.
+
+    Raises:
+        NotFound: Nothing is called so.
+        UsageError: Several things are.
+        IntegrityError: The prediction's frame is damaged.
+    """
+    if _PREDICTION.fullmatch(text):
+        return (
+            impact_prediction(project, text)
+            if forward
+            else why_prediction(project, text, full=full)
+        )
+    ref = resolve(reader, text, prefer="model" if forward else "endpoint")
+    if forward:
+        return lineage.impact(reader, ref, full=full, runs_shown=runs_shown)
+    if ref.kind == "explanation":
+        return why_explanation(project, ref.id, full=full)
+    return lineage.why(reader, ref, full=full)
+
+
+def add_predictions(project: Project, node: LineageNode) -> None:
+    """
+    Add the newest predictions of each revision in a lineage to its children.
+
+    Looks at the newest 1,000 predictions of the log. A revision's facts then hold
+    `predictions` (how many of those are its own) and `looked_at` (how many there were).
+    """
+    waiting, revisions = [node], list[LineageNode]()
+    while waiting:
+        each = waiting.pop()
+        waiting.extend(each.children)
+        if each.kind == "revision":
+            revisions.append(each)
+    newest = latest_predictions(project.log, limit=PREDICTIONS_LOOKED_AT).items if revisions else []
+    of_revision: dict[str, list[LoggedPrediction]] = {}
+    for logged in newest:
+        ref = f"{logged.batch.endpoint}#{logged.batch.revision}"
+        of_revision.setdefault(ref, []).append(logged)
+    for each in revisions:
+        found = of_revision.get(each.ref, [])
+        each.facts |= {"predictions": len(found), "looked_at": len(newest)}
+        each.children += [
+            LineageNode(kind="prediction", ref=logged.id, record=prediction_details(logged))
+            for logged in found[:PREDICTIONS_SHOWN]
+        ]
 
 
 def why_explanation(project: Project, explanation: str, *, full: bool = False) -> LineageNode:

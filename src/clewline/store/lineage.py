@@ -90,7 +90,9 @@ def why(reader: CatalogReader, ref: RecordRef, *, full: bool = False) -> Lineage
     return _Back(reader, full).node(ref)
 
 
-def impact(reader: CatalogReader, ref: RecordRef, *, full: bool = False) -> LineageNode:
+def impact(
+    reader: CatalogReader, ref: RecordRef, *, full: bool = False, runs_shown: int = RUNS_SHOWN
+) -> LineageNode:
     """
     Follow the lineage forward.
 
@@ -98,6 +100,7 @@ def impact(reader: CatalogReader, ref: RecordRef, *, full: bool = False) -> Line
         reader: The catalog.
         ref: Where to begin, from `resolve`.
         full: Show every step run, and every run.
+        runs_shown: How many runs stand beneath a thing at most, without `full`.
 
     Returns:
         The thing itself; its children are what was made of it.
@@ -105,14 +108,14 @@ def impact(reader: CatalogReader, ref: RecordRef, *, full: bool = False) -> Line
     Raises:
         NotFound: There is no such record.
     """
-    return _Forward(reader, full).node(ref)
+    return _Forward(reader, full, runs_shown).node(ref)
 
 
 class _Nodes:
     """Makes the nodes of records; the two ways along the lineage build on it."""
 
-    def __init__(self, reader: CatalogReader, full: bool) -> None:
-        self.reader, self.full = reader, full
+    def __init__(self, reader: CatalogReader, full: bool, runs_shown: int = RUNS_SHOWN) -> None:
+        self.reader, self.full, self.runs_shown = reader, full, runs_shown
         self._drawn: set[str] = set()  # step runs that stand in the tree with their children
 
     def node(self, ref: RecordRef) -> LineageNode:
@@ -395,7 +398,7 @@ class _Forward(_Nodes):
                 others.append(self.run_node(run))
                 others[-1].children = versions
         nodes = own + sorted(others, key=lambda child: not child.children)
-        shown = len(nodes) if self.full else RUNS_SHOWN
+        shown = len(nodes) if self.full else self.runs_shown
         node.children += nodes[:shown]
         node.omitted = len(nodes[shown:])
 
