@@ -6,7 +6,8 @@ The explaining process of a server: takes one request after another, and explain
 
 Its priority is the lowest that the system has (SCHED_IDLE), so that it takes only the time that
 predictions leave. It stays in the session of the server, because Linux may group processes by
-session, and then compares priorities only within a group. The subreaper ends it, and what a model has started in it, when the server ends.
+session, and compares priorities only within a group. The subreaper ends it, and what a model has
+started in it, when the server ends.
 """
 
 from __future__ import annotations
