@@ -291,6 +291,8 @@ def test_every_row_lies_in_one_box_of_each_tree() -> None:
     for at in range(len(test)):
         reached = boxes.contains(take_rows(rows, slice(at, at + 1))).all(axis=0)
         assert np.bincount(boxes.target[reached]).tolist() == [trees] * boxes.trees.ensemble.targets
+        of_trees = boxes.reached(take_rows(rows, slice(at, at + 1)))[0]
+        assert sorted(of_trees) == np.flatnonzero(reached).tolist()
 
 
 def test_a_row_at_a_split_lies_in_the_box_that_the_model_takes() -> None:

@@ -182,7 +182,7 @@ class FieldBoxes(NamedTuple):
 
 
 class _Boxes(NamedTuple):
-    """Boxes of nodes, a row each; columns as of `LeafBoxes`."""
+    """Boxes of nodes, a column each; rows as of `LeafBoxes`."""
 
     low: NDArray[Any]
     high: NDArray[Any]
@@ -190,10 +190,30 @@ class _Boxes(NamedTuple):
     codes: NDArray[Any]
     share: NDArray[Any]
 
+    @classmethod
+    def empty(cls, numbers: int, words: int, players: int, nodes: int) -> _Boxes:
+        """Return boxes that hold nothing yet."""
+        low, high = np.empty((numbers, nodes)), np.empty((numbers, nodes))
+        null, codes = np.empty((numbers, nodes), bool), np.empty((words, nodes), np.uint64)
+        return cls(low, high, null, codes, np.empty((players, nodes)))
+
+    def columns(self, start: int, end: int) -> _Boxes:
+        """Return a view of some boxes."""
+        return _Boxes(*(array[:, start:end] for array in self))
+
+    def copy_from(self, boxes: _Boxes, places: NDArray[np.intp]) -> None:
+        """Copy the boxes at some places of others."""
+        for array, source in zip(self, boxes, strict=True):
+            for row, source_row in zip(array, source, strict=True):
+                np.take(source_row, places, out=row, mode="clip")  # "raise" would copy twice
+
 
 def build_leaf_boxes(trees: ServedTrees, signature: Signature) -> LeafBoxes:
     """
     Build the boxes of every leaf, level by level over all trees at once.
+
+    The leaves get numbers in the order in which they are found, here and in the trees of the
+    result.
 
     Args:
         trees: Of a compiled model.
@@ -202,68 +222,124 @@ def build_leaf_boxes(trees: ServedTrees, signature: Signature) -> LeafBoxes:
     matrix = _matrix_columns(trees, signature)
     words = [-(-(len(text.levels) + 2) // 64) for text in trees.codes]
     code_word = np.cumsum([0, *words])[:-1].astype(np.int64)
-    node_is_code = matrix.is_code[trees.column]
-    *code_sets, node_split = _code_masks(trees, signature, code_word, sum(words))
-    shares = np.clip(trees.true_fraction, SMALLEST_SHARE, 1 - SMALLEST_SHARE)
-
-    roots, everywhere = len(trees.roots), sum(words)
-    front = _Boxes(
-        low=np.full((roots, len(matrix.first)), -np.inf),
-        high=np.full((roots, len(matrix.first)), np.inf),
-        null=np.ones((roots, len(matrix.first)), dtype=bool),
-        codes=np.full((roots, everywhere), ALL_CODES),
-        share=np.ones((roots, len(matrix.players))),
-    )
-    found = _Boxes(*(np.empty((len(trees.leaf_value), a.shape[1]), a.dtype) for a in front))
-    node = trees.roots  # of one level of all trees; `front` has the box of each
+    splits = _Splits.of(trees, signature, matrix, code_word, sum(words))
+    numbers, players = len(matrix.first), len(matrix.players)
+    front = _Boxes.empty(numbers, sum(words), players, len(trees.roots))
+    for array, whole in zip(front, (-np.inf, np.inf, True, ALL_CODES, 1.0), strict=True):
+        array.fill(whole)
+    found = _Boxes.empty(numbers, sum(words), players, len(trees.leaf_value))
+    place = np.empty(len(trees.leaf_value), dtype=np.int64)  # of each leaf in `found`
+    node, count = trees.roots, 0  # the nodes of a level of all trees; `front` has their boxes
     while len(node):
-        column, split, nan_true = trees.column[node], trees.split[node], trees.nan_true[node]
-        number, coded = np.flatnonzero(~node_is_code[node]), np.flatnonzero(node_is_code[node])
-        group, minus = matrix.group[column[number]], matrix.negated[column[number]]
-        # "-x is at most a split" is "x is above the number before minus the split".
-        bound = np.where(minus, np.nextafter(-split[number], -np.inf), split[number])
-        nodes, boxes = [], []
+        nodes, sources, fronts = [], [], []
         for is_true, branch, is_leaf in (
             (True, trees.true, trees.true_is_leaf),
             (False, trees.false, trees.false_is_leaf),
         ):
-            box = _Boxes(*(array.copy() for array in front))
-            is_upper = minus != is_true
-            at = number[is_upper], group[is_upper]
-            box.high[at] = np.minimum(box.high[at], bound[is_upper])
-            at = number[~is_upper], group[~is_upper]
-            box.low[at] = np.maximum(box.low[at], bound[~is_upper])
-            box.null[number, group] &= nan_true[number] if is_true else ~nan_true[number]
-            box.codes[coded] &= code_sets[not is_true][node_split[node[coded]]]
-            taken = shares[node] if is_true else 1 - shares[node]
-            box.share[np.arange(len(node)), matrix.player[column]] *= taken
-            child, ends = branch[node], is_leaf[node]
-            for leaf, array in zip(found, box, strict=True):
-                leaf[child[ends]] = array[ends]
-            nodes.append(child[~ends])
-            boxes.append([array[~ends] for array in box])
-        node = np.concatenate(nodes)
-        front = _Boxes(*(np.concatenate(pair) for pair in zip(*boxes, strict=True)))
+            ends = is_leaf[node]
+            at, on = np.flatnonzero(ends), np.flatnonzero(~ends)
+            box = found.columns(count, count + len(at))
+            box.copy_from(front, at)
+            splits.narrow(box, node[at], is_true)
+            place[branch[node[at]]] = np.arange(count, count + len(at))
+            count += len(at)
+            nodes.append(branch[node[on]])
+            sources.append(on)
+            fronts.append((node[on], is_true))
+        below = _Boxes.empty(numbers, sum(words), players, sum(map(len, nodes)))
+        below.copy_from(front, np.concatenate(sources))
+        start = 0
+        for parents, is_true in fronts:
+            box = below.columns(start, start + len(parents))
+            splits.narrow(box, parents, is_true)
+            start += len(parents)
+        node, front = np.concatenate(nodes), below
+    trees = _renumbered(trees, place)
     first = matrix.first
     return LeafBoxes(
         trees=trees,
         players=matrix.players,
-        low=np.ascontiguousarray(found.low.T),
-        high=np.ascontiguousarray(found.high.T),
-        null=np.ascontiguousarray(found.null.T),
+        low=found.low,
+        high=found.high,
+        null=found.null,
         number_player=matrix.player[first],
         number_column=first,
         number_negated=matrix.negated[first],
         number_is_raw=np.array([trees.ensemble.columns[place].raw for place in first], dtype=bool),
-        codes=np.ascontiguousarray(found.codes.T),
+        codes=found.codes,
         code_player=np.array(
             [matrix.players.index(text.field) for text in trees.codes], dtype=np.int64
         ),
         code_word=code_word,
-        share=np.ascontiguousarray(found.share.T),
+        share=found.share,
         value=trees.leaf_value,
         target=trees.leaf_target,
     )
+
+
+def _renumbered(trees: ServedTrees, place: NDArray[np.int64]) -> ServedTrees:
+    """Give each leaf another number."""
+    true, false, order = trees.true.copy(), trees.false.copy(), np.argsort(place)
+    true[trees.true_is_leaf] = place[true[trees.true_is_leaf]]
+    false[trees.false_is_leaf] = place[false[trees.false_is_leaf]]
+    value, target = trees.leaf_value[order], trees.leaf_target[order]
+    return replace(trees, true=true, false=false, leaf_value=value, leaf_target=target)
+
+
+class _Splits(NamedTuple):
+    """What the splits of N nodes do to a box: on the true branch at 1, on the other at 0."""
+
+    is_code: NDArray[np.bool_]  # (N,)
+    group: NDArray[np.int64]  # (N,): of a number
+    is_upper: NDArray[np.bool_]  # (2, N): whether the branch bounds the number from above
+    bound: NDArray[np.float64]  # (N,)
+    null: NDArray[np.bool_]  # (2, N)
+    code_split: NDArray[np.int64]  # (N,): which of the sets
+    code_sets: tuple[NDArray[np.uint64], NDArray[np.uint64]]  # (W, sets) each
+    player: NDArray[np.int64]  # (N,)
+    share: NDArray[np.float64]  # (2, N)
+
+    @classmethod
+    def of(
+        cls,
+        trees: ServedTrees,
+        signature: Signature,
+        matrix: _MatrixColumns,
+        code_word: NDArray[np.int64],
+        words: int,
+    ) -> _Splits:
+        """Read the splits of trees."""
+        true, false, code_split = _code_masks(trees, signature, code_word, words)
+        minus = matrix.negated[trees.column]
+        share = np.clip(trees.true_fraction, SMALLEST_SHARE, 1 - SMALLEST_SHARE)
+        return cls(
+            matrix.is_code[trees.column],
+            matrix.group[trees.column],
+            np.stack([minus, ~minus]),
+            # "-x is at most a split" is "x is above the number before minus the split".
+            np.where(minus, np.nextafter(-trees.split, -np.inf), trees.split),
+            np.stack([~trees.nan_true, trees.nan_true]),
+            code_split,
+            (np.ascontiguousarray(false.T), np.ascontiguousarray(true.T)),
+            matrix.player[trees.column],
+            np.stack([1 - share, share]),
+        )
+
+    def narrow(self, box: _Boxes, nodes: NDArray[np.int64], is_true: bool) -> None:
+        """Narrow boxes of nodes to those of a branch of each."""
+        branch, coded = int(is_true), self.is_code[nodes]
+        is_upper = self.is_upper[branch][nodes]
+        for bounds, chosen, nearer in (
+            (box.high, ~coded & is_upper, np.minimum),
+            (box.low, ~coded & ~is_upper, np.maximum),
+        ):
+            at = np.flatnonzero(chosen)
+            cell = self.group[nodes[at]], at
+            bounds[cell] = nearer(bounds[cell], self.bound[nodes[at]])
+            box.null[cell] &= self.null[branch][nodes[at]]
+        at = np.flatnonzero(coded)
+        box.codes[:, at] &= self.code_sets[branch][:, self.code_split[nodes[at]]]
+        box.share[self.player[nodes], np.arange(len(nodes))] *= self.share[branch][nodes]
 
 
 class _MatrixColumns(NamedTuple):
@@ -308,17 +384,19 @@ def _code_masks(
     place_of = {text.field: place for place, text in enumerate(trees.codes)}
     fields = np.array([place_of.get(column.field, -1) for column in trees.ensemble.columns])
     coded = np.flatnonzero(fields[trees.column] >= 0)
-    keys = np.stack([trees.column[coded], trees.split[coded], trees.nan_true[coded]], axis=1)
-    splits, places = np.unique(keys, axis=0, return_inverse=True)
+    bounds, bound = np.unique(trees.split[coded], return_inverse=True)
+    keys = (trees.column[coded] * 2 + trees.nan_true[coded]) * len(bounds) + bound
+    _, first, places = np.unique(keys, return_index=True, return_inverse=True)
     node_split = np.zeros(len(trees.column), dtype=np.int64)
-    node_split[coded] = places.reshape(-1)
-    true, false = (np.full((len(splits), words), ALL_CODES) for _ in range(2))
-    split_column = splits[:, 0].astype(np.int64)
+    node_split[coded] = places
+    one = coded[first]  # a node of each different split
+    split_column, split, nan_true = trees.column[one], trees.split[one], trees.nan_true[one]
+    true, false = (np.full((len(one), words), ALL_CODES) for _ in range(2))
     for place, text in enumerate(trees.codes):
         mine = np.flatnonzero(fields[split_column] == place)
         known = [c for c in range(text.unseen + 1) if c not in text.refused]
         values = _values_of_codes(trees, signature, place, known)[:, split_column[mine]]
-        left = (values <= splits[mine, 1]) | (np.isnan(values) & (splits[mine, 2] == 1))
+        left = (values <= split[mine]) | (np.isnan(values) & nan_true[mine])
         count = -(-(text.unseen + 1) // 64)
         for found, holds in ((true, left), (false, ~left)):
             bits = np.zeros((len(mine), count * 64), dtype=bool)

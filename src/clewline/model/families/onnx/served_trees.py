@@ -47,6 +47,9 @@ def read_served_trees(files: Mapping[str, bytes], signature: Signature) -> Serve
     node = model.graph.node[place]
     parts: dict[str, NDArray[Any]] = {}
     for attribute in node.attribute:
+        if attribute.ints:  # millions of them, which a list in between would slow down
+            parts[attribute.name] = np.fromiter(attribute.ints, np.int64, len(attribute.ints))
+            continue
         value = helper.get_attribute_value(attribute)
         is_tensor = attribute.type == onnx.AttributeProto.TENSOR
         parts[attribute.name] = numpy_helper.to_array(value) if is_tensor else np.asarray(value)
