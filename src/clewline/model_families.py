@@ -8,6 +8,7 @@ before a model of that library is there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -62,6 +63,22 @@ def fitted_names(model: Any) -> list[str] | None:
     plain = getattr(model, "feature_names_in_", None)
     found = plain if family is None else family.fitted_names(model)
     return None if found is None else [str(name) for name in found]
+
+
+def fitted_names_among(model: Any, columns: Sequence[str]) -> list[str] | None:
+    """
+    Return the columns of a table that an estimator was fitted on; None if they had no names.
+
+    LightGBM keeps names with `_` for each space, so `hours worked` is found for `hours_worked`.
+    A name that no column has is returned as it is.
+    """
+    names = fitted_names(model)
+    if names is None or set(names) <= set(columns):
+        return names
+    written = {column.replace(" ", "_"): column for column in columns}
+    if len(written) < len(columns):  # two columns have one name there
+        return names
+    return [name if name in columns else written.get(name, name) for name in names]
 
 
 def value_family_of(value: Any) -> Any | None:

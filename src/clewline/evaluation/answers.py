@@ -16,7 +16,7 @@ from clewline.evaluation.bootstrap import Bootstrap, RowCells, cells_of, plan_bo
 from clewline.evaluation.columns import EvaluatedColumns
 from clewline.evaluation.metrics import SMALLER_IS_BETTER, Floats, Integers, Interval, Measure
 from clewline.evaluation.ranking import ranking
-from clewline.model_families import family_of, fitted_names, refusal_errors
+from clewline.model_families import family_of, fitted_names, fitted_names_among, refusal_errors
 from clewline.signature import dataframes
 from clewline.signature.infer import Label
 
@@ -362,7 +362,7 @@ def ask(
     """
     table, family = dataframes.open_table(features), family_of(model)
     # The columns that the model was fitted on; an array if those had no names.
-    names = fitted_names(model)
+    names = fitted_names_among(model, table.columns)
     inputs = features
     if family is not None and family.takes_texts(model) and len(table.columns) == 1:
         inputs = table[table.columns[0]].to_list()

@@ -123,9 +123,9 @@ def explain_globally(
 
 def _used_fields(model: Any, names: Sequence[str]) -> list[str]:
     """Return the columns that a model reads; all if it does not say which."""
-    from clewline.model_families import fitted_names
+    from clewline.model_families import fitted_names_among
 
-    known = fitted_names(model)
+    known = fitted_names_among(model, names)
     return list(names) if known is None else [name for name in known if name in names]
 
 

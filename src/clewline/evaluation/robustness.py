@@ -137,9 +137,9 @@ def measure_robustness(
         answers: Of the model to the rows as they are.
         seed: Of every draw.
     """
-    from clewline.model_families import fitted_names
+    from clewline.model_families import fitted_names_among
 
-    known = fitted_names(model)
+    known = fitted_names_among(model, list(columns))
     used = {name: column for name, column in columns.items() if known is None or name in known}
     used = dict(list(used.items())[:FIELDS])
     asked = AskedModel(model, task, features)

@@ -316,6 +316,9 @@ PANDAS = {
     "numbers": pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan]}),
     "texts": pd.DataFrame({"a": ["x", None, "z"]}),
     "object texts": pd.DataFrame({"a": np.array(["x", None], object)}),
+    "a column of objects": pd.DataFrame(
+        {"a": pd.Series(["x", None], dtype=object), "b": ["p", "q"]}
+    ),
     "categories": pd.DataFrame(
         {"c": pd.Categorical(["b", None, "a"], ["b", "a", "unused"], ordered=True)}
     ),

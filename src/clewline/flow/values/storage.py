@@ -268,6 +268,16 @@ class _ValueWalk(CanonicalWalk):
 class _ModelWalk(CanonicalWalk):
     """Canonical pieces of an estimator's parts: its settings and its fitted state."""
 
+    def _library(self, value: Any) -> bytes:
+        name = type_name(type(value))
+        if name.startswith("pandas.") and name.endswith("Index"):  # names of columns
+            return self.piece(value.tolist())
+        return (
+            self.piece(int(value))
+            if name in ("numpy.bool", "numpy.bool_")
+            else super()._library(value)
+        )
+
     def other(self, value: Any) -> bytes:
         if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
             home = getattr(value, "__module__", "builtins")  # `str.split` has none

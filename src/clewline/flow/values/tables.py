@@ -247,6 +247,10 @@ def table_form(value: Any) -> StoredForm | None:
             frame = frame.copy(deep=False)
             frame.attrs = {}  # which Arrow would keep as JSON
         data = _pandas_stream(frame)
+        # Arrow has one type for strings, and pandas 3 reads it as `str`.
+        texts = [at for at, dtype in enumerate(frame.dtypes) if str(dtype) == "object"]
+        if texts:
+            meta["object_columns"] = texts
         if kind == "Series":
             meta["name"] = json_values.packed(value.name, _refuse_name)
     return StoredForm(
@@ -317,6 +321,11 @@ def _load_pandas(data: bytes, meta: Mapping[str, Any]) -> pd.DataFrame:
             frame: pd.DataFrame = reader.read_all().to_pandas()
     except (pyarrow.ArrowException, TypeError, ValueError) as error:
         raise _unreadable(error) from error
+    for at in meta.get("object_columns", ()):
+        series = frame.iloc[:, at]
+        if series.dtype != object:
+            as_objects = series.astype(object)
+            frame.isetitem(at, as_objects.where(series.notna(), None))
     if (frequency := meta.get("frequency")) is not None:
         frame.index.freq = frequency  # type: ignore[attr-defined]
     frame.attrs = json_values.unpacked(meta.get("attrs", {}), _refuse_attribute)

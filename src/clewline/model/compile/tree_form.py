@@ -45,7 +45,7 @@ from clewline.model.compile.trees import (
     tree_of_rows,
 )
 from clewline.model.runtime.outputs import label_order
-from clewline.model_families import family_of, fitted_names
+from clewline.model_families import family_of, fitted_names_among
 from clewline.signature.columns import Columns
 
 ML_OPSET = 5  # TreeEnsemble, with sums and outputs in float64
@@ -88,7 +88,9 @@ def tree_forms(original: OriginalModel, train: Columns) -> Iterator[CandidateFor
             original.signature,
             original.layout,
             train,
-            names=fitted_names([*steps, final][0]),
+            names=fitted_names_among(
+                [*steps, final][0], [f.name for f in original.signature.fields]
+            ),
             known_texts=family.known_texts(steps),
         )
         for step in steps:

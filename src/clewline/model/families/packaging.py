@@ -26,7 +26,7 @@ from clewline.model.families.family import (
 from clewline.model.families.profile import background_rows
 from clewline.model.families.sample_file import SAMPLED, encode_sample, truth_of
 from clewline.model.runtime.outputs import Outputs, Predictor
-from clewline.model_families import family_named, fitted_names
+from clewline.model_families import family_named, fitted_names_among
 from clewline.signature import dataframes
 from clewline.signature.check import Checker
 from clewline.signature.columns import Columns
@@ -104,7 +104,7 @@ def fitted_columns(model: Any, table: Any, target: str | None) -> list[str]:
         InvalidInput: The table does not have just these columns besides the target.
     """
     present = [column for column in dataframes.open_table(table).columns if column != target]
-    names = fitted_names(model)
+    names = fitted_names_among(model, present)
     if names is None:
         count = getattr(model, "n_features_in_", len(present))
         if count != len(present):

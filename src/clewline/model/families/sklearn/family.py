@@ -107,10 +107,11 @@ class SklearnFamily(EstimatorFamily):
         from skops.io.exceptions import UnsupportedTypeException
 
         from clewline.model.compile.compiler import OwnForm
-        from clewline.model.families.sklearn.skops_types import untrusted_parts
+        from clewline.model.families.sklearn.skops_types import untrusted_parts, with_plain_parts
 
+        model = with_plain_parts(original.model)
         try:
-            data: Any = dumps(original.model, compression=ZIP_DEFLATED, compresslevel=1)
+            data: Any = dumps(model, compression=ZIP_DEFLATED, compresslevel=1)
         except UnsupportedTypeException as error:
             raise NotSupported(
                 f"skops cannot store the model: {error}", "Use another estimator in its place."

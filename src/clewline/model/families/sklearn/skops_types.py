@@ -11,9 +11,13 @@ estimators, whose trees stand in the file as bytes that their own readers check.
 
 from __future__ import annotations
 
+import sys
+from copy import copy
 from functools import cache
 from typing import Any
 from zipfile import BadZipFile
+
+import numpy as np
 
 from clewline.entry_points import install_command
 from clewline.errors import IntegrityError, NotStorable, NotSupported
@@ -110,6 +114,39 @@ def untrusted_parts(data: bytes) -> list[str]:
     return unusual_parts(data, FUNCTIONS)
 
 
+def with_plain_parts(value: Any) -> Any:
+    """
+    Return an estimator with lists for pandas indexes, and with 0 and 1 for False and True as keys.
+
+    `ColumnTransformer` keeps `X.columns` as it was given, and LightGBM the labels of a bool
+    target as keys; skops writes neither rightly. Python finds True under the key 1. What holds
+    none of them is returned as it is.
+    """
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, pandas.Index):
+        return value.tolist()
+    if type(value) in (list, tuple):
+        parts = [with_plain_parts(part) for part in value]
+        changed = any(new is not old for new, old in zip(parts, value, strict=True))
+        return type(value)(parts) if changed else value
+    if type(value) is dict:
+        plain = {
+            int(key) if isinstance(key, bool | np.bool_) else key: with_plain_parts(part)
+            for key, part in value.items()
+        }
+        changed = any(
+            new is not old
+            for new, old in zip((*plain, *plain.values()), (*value, *value.values()), strict=True)
+        )
+        return plain if changed else value
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        state = with_plain_parts(vars(value))
+        if state is not vars(value):
+            value = copy(value)
+            vars(value).update(state)
+    return value
+
+
 def dump_skops(value: Any) -> bytes:
     """
     Write an estimator as a skops file.
@@ -124,7 +161,7 @@ def dump_skops(value: Any) -> bytes:
 
     name = type_name(type(value))
     try:
-        data: bytes = dumps(value)
+        data: bytes = dumps(with_plain_parts(value))
         refused = untrusted_parts(data)
     except Exception as error:  # skops passes on any error of an estimator's attributes
         raise NotStorable(f"The {name} cannot be stored: {error}.", WAYS_OUT) from error
