@@ -17,6 +17,7 @@ from starlette.routing import Route
 from clewline.console.assets import Assets
 from clewline.console.page import (
     GROUP,
+    THEMES,
     ConsolePage,
     Download,
     EventStream,
@@ -32,15 +33,27 @@ from clewline.console.rendering import render
 from clewline.console.server_connection import ServerConnection
 from clewline.console.table import table_of
 from clewline.entry_points import load_entry_point, names
-from clewline.errors import BodyTooLarge, ClewlineError, Fault, Forbidden, NotFound, UsageError
+from clewline.errors import (
+    BodyTooLarge,
+    ClewlineError,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    UsageError,
+)
 from clewline.project import Project
 from clewline.protocols.http.error_responses import STATUS
 from clewline.store.store import Store
 
 logger = logging.getLogger(__name__)
 
+YEAR_S = 365 * 86_400
 FORM_BYTES = 1 << 20
 """Most bytes of a form."""
+
+KINDS = {401: "Log in", 403: "Not allowed", 404: "Not found", 409: "It has changed"}
+"""Status → the heading of a page that says why there is no other."""
 
 POLICY = "; ".join(
     (
@@ -193,6 +206,8 @@ class Console:
             form={},
             location=request.url.path,
             lists=lists,
+            theme=theme if (theme := request.cookies.get("clewline-theme", "")) in THEMES else "",
+            pages=self.pages,
             is_fragment=request.headers.get("hx-request") == "true",
         )
 
@@ -205,7 +220,10 @@ class Console:
         if isinstance(answer, Fragment):
             return HTMLResponse(str(answer.markup), 200, HEADERS)
         if isinstance(answer, Redirect):
-            return RedirectResponse(answer.address, 303, HEADERS)
+            response = RedirectResponse(answer.address, 303, HEADERS)
+            for name, value in answer.cookies.items():
+                response.set_cookie(name, value, max_age=YEAR_S, httponly=True, samesite="lax")
+            return response
         if isinstance(answer, EventStream):
             return StreamingResponse(
                 _event_lines(answer), media_type="text/event-stream", headers=HEADERS
@@ -216,8 +234,13 @@ class Console:
         self, page: ConsolePage | None, error: ClewlineError, request: PageRequest
     ) -> Response:
         status = STATUS.get(error.code, 500)
-        values = {"message": error.message, "fix": error.fix, "code": error.code}
-        view = View("error.html", title=error.message, values=values, status=status)
+        values = {
+            "kind": KINDS.get(status, "It failed" if status >= 500 else "Not accepted"),
+            "message": error.message,
+            "fix": error.fix,
+            "problems": error.fields[:20] if isinstance(error, InvalidInput) else (),
+        }
+        view = View("error.html", title=str(values["kind"]), values=values, status=status)
         text = render(None, view, request, self.navigation, self.assets.links)
         return HTMLResponse(text, status, HEADERS)
 

@@ -25,6 +25,7 @@ GROUP = "clewline.pages"
 ConsoleRole = Literal["view", "review", "operate"]
 """What a person may do: look; also judge; also change what runs."""
 ROLES: tuple[ConsoleRole, ...] = ("view", "review", "operate")
+THEMES = ("light", "dark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class PageRequest:
     location: str = "/"  # the path of the address
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)  # query values that repeat
     csrf_token: str = ""
+    theme: str = ""  # one of THEMES; empty as the reader's system is set
+    pages: Sequence[ConsolePage] = ()  # all that are installed
     is_fragment: bool = False  # htmx asked, and takes a part of the answer
 
     def address(self, **changes: str | int | None) -> str:
@@ -86,6 +89,7 @@ class Redirect:
     """Another address of the console, to be asked for with GET."""
 
     address: str
+    cookies: Mapping[str, str] = field(default_factory=dict)  # to be set, for a year
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,30 @@
+"""Light or dark, by choice; otherwise as the system is set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clewline.console.page import THEMES, PageAnswer, PageRequest, PageRoute, Redirect
+from clewline.errors import InvalidInput
+
+
+class AppearancePage:
+    """Light or dark, by choice."""
+
+    name = "appearance"
+    title = "Appearance"
+    place = None
+
+    def routes(self) -> Sequence[PageRoute]:
+        """Return the address of the form in the frame."""
+        return (PageRoute("/appearance", choose_theme, method="POST"),)
+
+
+def choose_theme(request: PageRequest) -> PageAnswer:
+    """Keep the choice in a cookie, and go back to where it was made."""
+    theme, back = request.form.get("theme", ""), request.form.get("back", "/")
+    if theme not in THEMES:
+        raise InvalidInput(f"There is no appearance {theme!r}.", f"Choose {' or '.join(THEMES)}.")
+    if not back.startswith("/") or back.startswith(("//", "/\\")):  # of another site
+        back = "/"
+    return Redirect(back, cookies={"clewline-theme": theme})
