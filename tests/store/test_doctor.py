@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clewline.cli.doctor import finding_text
 from clewline.errors import NotFound
+from clewline.serve.doctor import finding_text
 from clewline.store.blobs import LARGE_OVER
 from clewline.store.digest import Digest
 from clewline.store.doctor import Finding, check_store, fix_store

@@ -39,7 +39,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """
     A thing that is not as it should be.
 
-    The sentences for people stand in `clewline.cli.doctor`, by `code`.
+    The sentences for people stand in `clewline.serve.doctor`, by `code`.
     """
 
     code: str  # such as "missing_blob"
