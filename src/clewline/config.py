@@ -44,6 +44,13 @@ def parse(text: bytes, path: Path, fix: str) -> Any:
         raise InvalidConfig(f"{path} is not YAML: {error}.", fix) from error
 
 
+def write(document: Any) -> str:
+    """Write plain values as YAML, keys in their order."""
+    import yaml
+
+    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
 def _check(root: yaml.Node, size: int, path: Path) -> None:
     """
     Refuse two things that YAML accepts silently.

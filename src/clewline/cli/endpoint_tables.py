@@ -10,6 +10,7 @@ import msgspec
 from clewline.cli.output import console, make_table, print_message
 from clewline.formatting import format_list, format_time, short_digest
 from clewline.serve import revision as revisions
+from clewline.serve.endpoint_list import EndpointRow
 from clewline.serve.explain_rules import explain_rules, rule_text
 from clewline.serve.graph.problems import Problem
 from clewline.serve.graph.tree import Tree, children, of_revision, title
@@ -21,17 +22,6 @@ if TYPE_CHECKING:
 
     from clewline.serve.trial import GraphTrial
     from clewline.store.records import LiveRevision, Revision
-
-
-class EndpointRow(msgspec.Struct, frozen=True):
-    """An endpoint in a list."""
-
-    endpoint: str
-    revision: str | None  # the live one
-    models: list[str]
-    file: bool  # whether endpoints/NAME.yaml is there
-    state: str
-    since: float | None
 
 
 class EndpointCheck(msgspec.Struct, frozen=True, kw_only=True):

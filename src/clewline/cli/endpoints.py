@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from cyclopts import App
 
 from clewline.cli import endpoint_tables as tables
-from clewline.cli.endpoint_tables import EndpointCheck, EndpointRow
+from clewline.cli.endpoint_tables import EndpointCheck
 from clewline.cli.output import Mode, console, emit, print_message
 from clewline.cli.parameters import Limit
 from clewline.errors import InvalidConfig, NotFound
@@ -16,6 +16,7 @@ from clewline.model.sealed_records import SealedRecords
 from clewline.project import Project, find
 from clewline.serve import revision as revisions
 from clewline.serve.endpoint_file import endpoint_names, read_endpoint
+from clewline.serve.endpoint_list import endpoint_rows, listed_endpoints
 from clewline.serve.graph.functions import file_digests
 from clewline.serve.graph.problems import InvalidEndpoint
 from clewline.serve.revision import RevisionChange, RevisionDraft
@@ -33,11 +34,8 @@ def list_() -> None:
     """List endpoints that have a file or are live."""
     project = find()
     with Store.open(project.store_root, write=False) as store:
-        live = {found.endpoint: found for found in store.catalog.find(LiveRevision, limit=None)}
-        files = set(endpoint_names(project))
-        rows = [
-            _row(store, name, live.get(name), name in files) for name in sorted(files | {*live})
-        ]
+        names = listed_endpoints(project, store.catalog)
+        rows = endpoint_rows(project, store.catalog, names)
     emit(rows, tables.show_list)
 
 
@@ -163,16 +161,6 @@ def rollback(name: str, /, *, to: int | None = None) -> None:
     )
 
 
-def _row(store: Store, name: str, live: LiveRevision | None, has_file: bool) -> EndpointRow:
-    if live is None:
-        return EndpointRow(name, None, [], has_file, "not applied", None)
-    revision = store.catalog.get(Revision, name, live.number)
-    assert revision is not None, "the catalog keeps the live revision"
-    state = "unloaded" if live.unloaded else "live" if has_file else "live, its file is gone"
-    models = list(revision.models.values())
-    return EndpointRow(name, revision.ref, models, has_file, state, live.moved)
-
-
 def _draft(project: Project, store: Store, records: SealedRecords, name: str) -> RevisionDraft:
     """Read and resolve a file; models from elsewhere are imported first."""
     spec = read_endpoint(project, name, refuse=False)
@@ -206,10 +194,10 @@ def _check(project: Project, store: Store, name: str) -> EndpointCheck:
 
 def _changes(store: Store, live: Revision | None, draft: RevisionDraft) -> list[RevisionChange]:
     """List what differs from the live revision."""
+    if draft.code is None:
+        return revisions.stored_changes(store.blobs, live, draft.revision)
     before = file_digests(store.blobs, None if live is None else live.code)
-    code = draft.code
-    after = code.digests() if code else file_digests(store.blobs, draft.revision.code)
-    return revisions.revision_changes(live, draft.revision, before, after)
+    return revisions.revision_changes(live, draft.revision, before, draft.code.digests())
 
 
 def _tried_drafts(project: Project, store: Store, names: Iterable[str]) -> list[RevisionDraft]:

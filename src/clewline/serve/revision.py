@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clewline.errors import IntegrityError, NotFound, did_you_mean
+from clewline.flow.code.snapshot import BlobSource
 from clewline.model.registry_chain import APPLIED, ROLLED_BACK, append_link
 from clewline.model.seal import Sealer
 from clewline.model.sealed_records import SealedRecords, unchecked
@@ -21,7 +22,7 @@ from clewline.project import Project
 from clewline.serve.conformal_sets import option_of as conformal_option
 from clewline.serve.endpoint_file import EndpointSpec
 from clewline.serve.explain_rules import explain_rules, rule_text
-from clewline.serve.graph.functions import FunctionFiles
+from clewline.serve.graph.functions import FunctionFiles, file_digests
 from clewline.serve.graph.problems import Problems
 from clewline.serve.graph.resolver import ImportedVersions, Resolver
 from clewline.serve.graph.tree import children, of_revision, title, walk
@@ -288,6 +289,14 @@ def revision_changes(
         for what in {**new, **old}
         if old.get(what) != new.get(what)
     ]
+
+
+def stored_changes(
+    blobs: BlobSource, before: Revision | None, after: Revision
+) -> list[RevisionChange]:
+    """List what differs between two revisions whose code is stored."""
+    code = [file_digests(blobs, each.code if each else None) for each in (before, after)]
+    return revision_changes(before, after, *code)
 
 
 def _facts(revision: Revision, code: Mapping[str, str]) -> Iterator[tuple[str, str]]:
