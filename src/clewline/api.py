@@ -171,7 +171,12 @@ class PredictionReader:
         self._project = project
 
     def list(
-        self, *, endpoint: str | None = None, limit: int = 50, before: str | None = None
+        self,
+        *,
+        endpoint: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+        tried: bool | None = None,
     ) -> builtins.list[LoggedPrediction]:
         """
         List predictions, newest first.
@@ -180,10 +185,14 @@ class PredictionReader:
             endpoint: List only the predictions of this endpoint.
             limit: Maximum number of predictions.
             before: List only predictions older than this one, for the next page.
+            tried: List only rows that somebody made up to see the answer (True), or leave
+                them out (False).
         """
         from clewline.serve.log.reader import latest_predictions
 
-        page = latest_predictions(self._project.log, endpoint=endpoint, limit=limit, before=before)
+        page = latest_predictions(
+            self._project.log, endpoint=endpoint, limit=limit, before=before, tried=tried
+        )
         return page.items
 
     def get(self, prediction: str) -> LoggedPrediction:

@@ -82,8 +82,8 @@ class Bench:
         )
         self.done: list[PredictCall] = []
 
-    def call(self, *rows: int, **settings: Any) -> PredictCall:
-        part = LoggedRequest("json", b"[]", len(rows))
+    def call(self, *rows: int, tried: bool = False, **settings: Any) -> PredictCall:
+        part = LoggedRequest("json", b"[]", len(rows), tried=tried)
         call = PredictCall(list(rows), part, self.done.append, **settings)
         self.batcher.submit(call)
         return call
@@ -119,6 +119,38 @@ def test_all_calls_of_a_turn_go_through_one_batch_and_one_frame(run: Run, tmp_pa
     assert doubler.batches == [[1, 2, 3, 4]]
     items = log_reader.latest_predictions(tmp_path, limit=10).items
     assert len({item.location.offset for item in items}) == 1
+
+
+def test_a_tried_call_is_answered_and_logged_and_counted_apart(run: Run, tmp_path: Path) -> None:
+    class Routed(Doubler):
+        """Doubles odd numbers on one path and even ones on another."""
+
+        def answer(
+            self, rows: list[Any], entities: list[str | None], ids: list[bytes] | None = None
+        ) -> BatchAnswer:
+            found = super().answer(rows, entities, ids)
+            paths = [RoutePath("double@1", (("model", 1.0),), arm) for arm in ("even", "odd")]
+            traces = [RowTrace(paths[row % 2]) for row in rows]
+            counted = tuple((path, sum(t.path is path for t in traces)) for path in paths)
+            return BatchAnswer(found.ids, found.answers, traces, counted)
+
+    async def test(log: LogWriter) -> None:
+        bench = Bench(log, Routed())
+        calls = [bench.call(1, 2), bench.call(3, 4, 5, tried=True), bench.call(7)]
+        await bench.finish()
+        assert [call.answers[0] for call in calls] == [b"2", b"6", b"14"]
+        counted = bench.batcher._statistics
+        assert (counted.rows, counted.tried_rows) == (3, 3)
+        assert {arm: found.rows for (arm, _), found in counted.arms.items()} == {
+            "even": 1,
+            "odd": 2,
+        }
+
+    run(test)
+    for tried, expected in ((None, 6), (True, 3), (False, 3)):
+        items = log_reader.latest_predictions(tmp_path, limit=10, tried=tried).items
+        assert len(items) == expected
+        assert tried is None or {item.tried for item in items} == {tried}
 
 
 def test_what_cannot_be_logged_fails_and_the_batcher_goes_on(run: Run) -> None:

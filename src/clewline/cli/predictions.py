@@ -42,7 +42,13 @@ class PredictionList(msgspec.Struct, frozen=True):
 
 
 @app.command(name="list")
-def list_(*, endpoint: str | None = None, limit: Limit = 20, before: str | None = None) -> None:
+def list_(
+    *,
+    endpoint: str | None = None,
+    limit: Limit = 20,
+    before: str | None = None,
+    tried: bool | None = None,
+) -> None:
     """
     List predictions, newest first.
 
@@ -54,9 +60,13 @@ def list_(*, endpoint: str | None = None, limit: Limit = 20, before: str | None 
         Maximum number of predictions.
     before
         List only predictions older than this one, for the next page.
+    tried
+        List only rows that somebody made up to see the answer, or leave them out.
     """
     project = find_project()
-    page = latest_predictions(project.log, endpoint=endpoint, limit=limit, before=before)
+    page = latest_predictions(
+        project.log, endpoint=endpoint, limit=limit, before=before, tried=tried
+    )
     found = PredictionList([prediction_details(item) for item in page.items], page.next)
     emit(found, lambda found: show_page(found, endpoint))
 
@@ -117,6 +127,7 @@ def show_one(item: PredictionDetails) -> None:
         ("model", f"{item.model}, package {_short(item.package)}"),
         ("arm", format_list(map(choice_text, item.choices))),
         ("about", item.entity),
+        ("tried", "by a person, so no statistic counts it" if item.tried else ""),
         ("batch", f"row {item.batch_row + 1} of {item.batch_rows}, {path_text(item.path)}"),
         ("logged", f"{item.segment}, byte {item.offset}"),
         ("row", _json(item.input)),

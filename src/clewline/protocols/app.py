@@ -130,7 +130,7 @@ class HttpApp:
         """Count a request that has its answer, and leave its line in the access log."""
         route, reply = request.route, request.reply
         assert reply is not None
-        if request.is_handled and route.endpoint is not None:
+        if request.is_handled and route.endpoint is not None and not request.tried:
             seconds = time.perf_counter() - request.started
             endpoint = route.endpoint
             (endpoint.opened_statistics or endpoint.statistics).record_request(

@@ -188,6 +188,7 @@ class Batcher:
     ) -> None:
         self.cost = cost or BatchCost()
         self.rows = 0  # taken, and not yet answered
+        self._tried_calls = 0  # of these, which statistics leave out
         self._predictor = predictor
         self._log = log
         self._durability = durability
@@ -223,6 +224,8 @@ class Batcher:
                 retry_after_s=wait_s,
             )
         self.rows += rows
+        if call.part.tried:
+            self._tried_calls += 1
         is_large = rows >= LARGE_ROWS or len(call.part.body) > LARGE_BYTES
         queue = self._large if is_large else self._small
         queue.append(_Piece(call, 0, rows))
@@ -387,6 +390,7 @@ class Batcher:
 
     def _deliver(self, rows: int, outcomes: list[_Outcome], spent_s: float) -> None:
         """Log each call that is complete, and answer it."""
+        has_tried = self._tried_calls > 0  # logging ends calls
         for pieces, result in outcomes:
             if isinstance(result, Exception):
                 self._fail_pieces(pieces, result)
@@ -414,7 +418,8 @@ class Batcher:
                 first = last
             if whole:
                 self._log_calls(whole)
-            self._statistics.record_paths(result.paths)
+            paths = _counted_paths(pieces, result) if has_tried else result.paths
+            self._statistics.record_paths(paths)
         self.cost.observe(rows, spent_s)
         # The cost forgets slowly; a model that has become slow stalls the loop once.
         left = self._slow_left - 1
@@ -499,7 +504,8 @@ class Batcher:
     ) -> None:
         """Log all rows of a call as failed, because none of them is answered."""
         call.closed = True
-        self._statistics.failed_rows += len(call.rows)
+        if not call.part.tried:
+            self._statistics.failed_rows += len(call.rows)
         all_ids = list(map(id_text, prediction_ids(len(call.rows))))
         all_ids[piece.start : piece.stop] = ids
         for start, answered in call.partial:
@@ -524,7 +530,11 @@ class Batcher:
             return
         call.over, call.error = True, error
         self.rows -= len(call.rows)
-        if error is None:
+        if call.part.tried:
+            self._tried_calls -= 1
+            if error is None:
+                self._statistics.tried_rows += len(call.rows)
+        elif error is None:
             self._statistics.rows += len(call.rows)
         try:
             call.done(call)
@@ -535,6 +545,19 @@ class Batcher:
                 call.done(call)
             except Exception:
                 logger.exception("%s: nor could the error", self._ref)
+
+
+def _counted_paths(pieces: list[_Piece], result: BatchAnswer) -> tuple[tuple[RoutePath, int], ...]:
+    """Return the paths of a batch with their rows, without those of tried calls."""
+    rows: dict[int, int] = {}  # by the identity of a path, which rows share
+    first = 0
+    for piece in pieces:
+        last = first + len(piece)
+        if not piece.call.part.tried:
+            for trace in result.traces[first:last]:
+                rows[id(trace.path)] = rows.get(id(trace.path), 0) + 1
+        first = last
+    return tuple((path, rows[id(path)]) for path, _ in result.paths if id(path) in rows)
 
 
 def late() -> DeadlineExceeded:

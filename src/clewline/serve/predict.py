@@ -232,6 +232,7 @@ class PendingPrediction(WaitingCaller):
                 rows.entities,
                 request.key,
                 request.detail,
+                request.tried,
             ),
             self._answered,
             self._abandoned,

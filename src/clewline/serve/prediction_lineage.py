@@ -45,6 +45,7 @@ class PredictionDetails(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     input: msgspec.Raw  # the row as it came, JSON
     answer: msgspec.Raw  # as it was sent, JSON
     entity: str | None = None
+    tried: bool = False  # the row was made up to see the answer
     batch_rows: int
     batch_row: int  # from 0
     path: list[tuple[str, float]]  # nodes, with microseconds
@@ -234,6 +235,7 @@ def prediction_details(logged: LoggedPrediction) -> PredictionDetails:
         input=logged.input,
         answer=msgspec.Raw(logged.answer),
         entity=logged.entity,
+        tried=logged.tried,
         batch_rows=len(batch.answers),
         batch_row=logged.row,
         path=list(path.path),

@@ -43,6 +43,43 @@ def test_rows_are_answered_in_order_with_ids_labels_and_probabilities(income):
     assert list(young) == ["id", "model", "label", "probabilities"]
 
 
+def test_tried_rows_are_logged_as_such_and_no_statistic_counts_them(income):
+    kept = income.predict(ROW)[1]["predictions"][0]["id"]
+
+    def counted(text: str) -> list[str]:
+        lines = income.ask("GET", "/metrics")[1].splitlines()
+        return [line for line in lines if line.startswith(text)]
+
+    before = counted("clewline_requests_total"), counted("clewline_arm_rows_total")
+    status, answer, _ = income.predict(ROW, clewline_tried="true")
+    assert status == 200
+    tried = answer["predictions"][0]["id"]
+    income.predict({"age": "x"}, clewline_tried="true")
+
+    def listed(query: str) -> list[str]:
+        page = income.ask("GET", f"/v1/predictions?endpoint=income&limit=2{query}")[1]
+        return [each["id"] for each in page["predictions"]]
+
+    assert listed("") == [tried, kept]
+    assert listed("&tried=true") == [tried]
+    assert kept in listed("&tried=false")
+    assert tried not in listed("&tried=false")
+    assert counted("clewline_tried_rows_total") == [
+        'clewline_tried_rows_total{endpoint="income"} 1.0'
+    ]
+    assert before == (counted("clewline_requests_total"), counted("clewline_arm_rows_total"))
+    status, answer, _ = income.predict(ROW, clewline_tried="perhaps")
+    assert (status, answer["error"]["code"]) == (400, "bad_request")
+    assert income.ask("GET", "/v1/predictions?tried=perhaps")[0] == 400
+
+
+def test_a_retry_under_a_key_has_the_same_mark(income):
+    mark = {"idempotency_key": "mark-1"}
+    first = income.predict(ROW, **mark, clewline_tried="true")
+    assert income.predict(ROW, **mark, clewline_tried="true")[1] == first[1]
+    assert income.predict(ROW, **mark)[0] == 409
+
+
 def test_a_bare_row_gets_the_same_answer_as_an_envelope(income):
     bare = income.predict(ROW)[1]["predictions"][0]
     enveloped = income.predict({"rows": [ROW]})[1]["predictions"][0]

@@ -34,6 +34,7 @@ def test_every_prediction_has_one_row_sorted_by_id(tmp_path: Path, frame: MakeFr
     assert table["id"].to_list() == [
         id_text(f.ids[i : i + 16]) for f in frames for i in range(0, 48, 16)
     ]
+    assert not table["tried"].any()
     row = table.row(4, named=True)
     logged = get_prediction(tmp_path, row["id"])
     assert (row["row"], row["answer"]) == (bytes(logged.input).decode(), logged.answer.decode())

@@ -96,6 +96,7 @@ class HttpRequest(msgspec.Struct, eq=False, kw_only=True):
     first_id: bytes = b""  # of the first prediction, 16 bytes
     route: Any = None  # set by `HttpApplication.handle`
     is_handled: bool = False  # the route got it: access and method were right
+    tried: bool = False  # its rows were made up to see the answer: statistics leave it out
     parsed_query: dict[str, str] | None = None
 
     @property

@@ -2,7 +2,7 @@
 What all HTTP protocols read alike: the headers of a request, and the coding of its body.
 
     Idempotency-Key    Timeout-Ms (or ?timeout_ms=)    Content-Encoding: gzip | zstd
-    traceparent, tracestate
+    Clewline-Tried: true       traceparent, tracestate
 
 A body is decompressed here, because the log keeps it decompressed. The result has a size
 limit, and a large body is decompressed on a thread.
@@ -70,7 +70,7 @@ def when_read(
     Args:
         request: The request over HTTP.
         threads: Decompress large bodies.
-        then: Gets BadRequest for a wrong key or timeout, UnknownFormat for an unknown coding,
+        then: Gets BadRequest for a wrong key, timeout or mark, UnknownFormat for an unknown coding,
             BodyTooLarge for more than `BODY_BYTES`, MalformedInput for a body that its coding
             cannot decode.
         format: Name of the body's format.
@@ -85,6 +85,7 @@ def when_read(
             deadline(request),
             request.is_abandoned,
             trace_context(request),
+            tried=is_tried(request),
         )
         coding = content_coding(request)
         if coding is not None:
@@ -166,6 +167,27 @@ def checked_key(key: str) -> str:
             f"The Idempotency-Key has {len(key)} characters.", f"Send 1 to {KEY_CHARACTERS}."
         )
     return key
+
+
+def is_tried(request: HttpRequest) -> bool:
+    """
+    Return whether the caller made the rows up to see the answer; notes it in the request.
+
+    Such rows are answered and logged as others are, so that each answer has its line. Whoever
+    may predict may say so: it hides nothing from the log.
+
+    Raises:
+        BadRequest: The header `Clewline-Tried` is neither true nor false.
+    """
+    header = request.headers.get(b"clewline-tried")
+    if header is None:
+        return False
+    if header not in (b"true", b"false"):
+        raise BadRequest(
+            f"Clewline-Tried is {header.decode('latin-1')!r}.", "Send true, false, or no header."
+        )
+    request.tried = header == b"true"
+    return request.tried
 
 
 def deadline(request: HttpRequest) -> float:

@@ -34,6 +34,7 @@ HELP = {
     "clewline_requests_total": "Requests to predict that were answered, by HTTP status.",
     "clewline_request_seconds": "Time from a whole request to predict to its answer.",
     "clewline_predictions_total": "Rows that were logged and answered.",
+    "clewline_tried_rows_total": "Rows that were answered as tried, in no other count of rows.",
     "clewline_failed_rows_total": "Rows that were logged with an error because a node raised.",
     "clewline_log_failures_total": "Batches that could not be logged, and were not answered.",
     "clewline_queue_seconds": "Time from a request's rows to the start of their batch.",
@@ -130,6 +131,7 @@ def _add_requests(add: Add, endpoint: str, counted: EndpointStatistics) -> None:
         if requests is not None:
             add("clewline_request_seconds", requests, endpoint=endpoint, code=str(status))
     add("clewline_predictions_total", counted.rows, endpoint=endpoint)
+    add("clewline_tried_rows_total", counted.tried_rows, endpoint=endpoint)
     add("clewline_failed_rows_total", counted.failed_rows, endpoint=endpoint)
     add("clewline_log_failures_total", counted.unlogged, endpoint=endpoint)
     add("clewline_queue_seconds", counted.queue, endpoint=endpoint)

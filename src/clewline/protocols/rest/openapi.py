@@ -347,6 +347,7 @@ _PAGE = [
         "query", "limit", "Maximum number of predictions.", type="integer", minimum=1, maximum=1000
     ),
     _parameter("query", "before", "Only predictions older than this id.", **_UUID),
+    _parameter("query", "tried", "Only tried rows, or only the others.", type="boolean"),
 ]
 _EXPLAIN_BODY = _object(
     {},
@@ -375,5 +376,11 @@ _HEADERS = [
         maxLength=255,
     ),
     _TIMEOUT,
+    _parameter(
+        "header",
+        "Clewline-Tried",
+        "Whether the rows were made up to see the answer, so that statistics leave them out.",
+        type="boolean",
+    ),
     _parameter("query", "entities", "The column of a table with the entities.", type="string"),
 ]

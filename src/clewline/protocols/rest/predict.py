@@ -25,7 +25,9 @@ from clewline.serve.predict import predict
 from clewline.serve.request.predict_request import PredictRequest, PredictResponse, Reply
 from clewline.serve.served_endpoint import ServedEndpoint
 
-SPECIAL = frozenset({b"content-encoding", b"idempotency-key", b"timeout-ms", b"traceparent"})
+SPECIAL = frozenset(
+    {b"clewline-tried", b"content-encoding", b"idempotency-key", b"timeout-ms", b"traceparent"}
+)
 """Headers that say more of a request than its content type."""
 
 

@@ -202,6 +202,7 @@ class RestRoutes:
                 limit=query.limit,
                 before=query.before,
                 endpoint=query.endpoint,
+                tried=query.tried,
             )
             shown = {"predictions": [_shown(each) for each in page.items], "next": page.next}
             return HttpResponse(200, _encode(shown))
@@ -232,6 +233,7 @@ class PredictionQuery(NamedTuple):
     endpoint: str | None
     limit: int
     before: str | None
+    tried: bool | None = None
 
 
 def prediction_query(parameters: dict[str, str]) -> PredictionQuery:
@@ -239,7 +241,7 @@ def prediction_query(parameters: dict[str, str]) -> PredictionQuery:
     Read which page of predictions a request asks for.
 
     Raises:
-        BadRequest: A parameter is unknown, or the limit is not valid.
+        BadRequest: A parameter is unknown, or the limit or `tried` is not valid.
     """
     known = PredictionQuery._fields
     for name in parameters:
@@ -253,7 +255,15 @@ def prediction_query(parameters: dict[str, str]) -> PredictionQuery:
     limit = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
     if not 0 < limit <= MAX_PAGE_ROWS:
         raise BadRequest(f"The limit is {printable_text(text)!r}.", f"Send 1 to {MAX_PAGE_ROWS}.")
-    return PredictionQuery(parameters.get("endpoint"), limit, parameters.get("before"))
+    tried = parameters.get("tried")
+    if tried not in (None, "true", "false"):
+        raise BadRequest(f"tried is {printable_text(tried)!r}.", "Send true or false.")
+    return PredictionQuery(
+        parameters.get("endpoint"),
+        limit,
+        parameters.get("before"),
+        None if tried is None else tried == "true",
+    )
 
 
 def _read_route(name: str, role: Need | None, answer: Callable[[], HttpResponse]) -> HttpRoute:
@@ -281,6 +291,7 @@ def _shown(logged: log_reader.LoggedPrediction) -> dict[str, Any]:
         "endpoint": logged.batch.endpoint,
         "revision": f"{logged.batch.endpoint}#{logged.batch.revision}",
         "entity": logged.entity,
+        "tried": logged.tried,
         "row": logged.input,
         "answer": msgspec.Raw(logged.answer),
     }

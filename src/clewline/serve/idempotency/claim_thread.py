@@ -215,7 +215,7 @@ class _Failure(msgspec.Struct):
 def _response(batch: LoggedBatch, index: int, body: bytes) -> PredictResponse | Conflict | None:
     """Return the response to a request of a batch; None if the model failed on it."""
     request = batch.requests[index]
-    if body_digest(request.format, request.detail, request.body) != body:
+    if body_digest(request.format, request.detail, request.body, request.tried) != body:
         return _other_body()
     first = sum(earlier.count for earlier in batch.requests[:index])
     answers = batch.answers[first : first + request.count]
@@ -225,8 +225,10 @@ def _response(batch: LoggedBatch, index: int, body: bytes) -> PredictResponse | 
     return PredictResponse(f"{batch.endpoint}#{batch.revision}", answers, first_id)
 
 
-def body_digest(format: str, detail: str, body: bytes) -> bytes:
+def body_digest(format: str, detail: str, body: bytes, tried: bool = False) -> bytes:
     """Return the digest that distinguishes a request from others under the same key."""
+    if tried:
+        format = f"{format} tried"
     return blake3(b"%b\0%b\0%b" % (format.encode(), detail.encode(), body)).digest(16)
 
 

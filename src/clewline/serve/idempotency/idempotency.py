@@ -77,7 +77,7 @@ class Idempotency:
         """
         assert request.key is not None
         mark = key_hash(endpoint, request.key)
-        body = body_digest(request.format, request.detail, request.body)
+        body = body_digest(request.format, request.detail, request.body, request.tried)
         in_progress = self._in_progress.get(mark)
         if in_progress is None:
             self._in_progress[mark] = _InProgress(body, [reply])

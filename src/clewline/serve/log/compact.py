@@ -115,6 +115,7 @@ def _compact(log: Path, segment: Segment, unreadable: list[str], files: list[Pat
         "batch_row": pl.Int64,
         "segment": pl.String,
         "offset": pl.Int64,
+        "tried": pl.Boolean,
     }
     of_hour: dict[int, list[tuple[Any, ...]]] = {}
     with open_windowed(segment.frames, WALK_BYTES) as frames:
@@ -138,7 +139,9 @@ def _batch_rows(
 ) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
     inputs: list[str | None] = []
     entities: list[str | None] = []
+    tried: list[bool] = []
     for request in batch.requests:
+        tried += [request.tried] * request.count
         entities += request.entities or [None] * request.count
         try:
             inputs += [bytes(row).decode() for row in request_rows(request)]
@@ -173,5 +176,6 @@ def _batch_rows(
                 len(batch.answers),
                 row,
                 *where,
+                tried[row],
             ),
         )

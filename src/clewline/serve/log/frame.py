@@ -32,7 +32,8 @@ class LoggedRequest(msgspec.Struct, array_like=True, frozen=True):
 
     `format` and `detail` say how `body` is read (`clewline.serve.formats`): "json" is the
     request's body as it came, "json-rows" a JSON array of rows. There are `count` rows and
-    as many `entities`, if any.
+    as many `entities`, if any. `tried` rows were made up to see the answer: statistics leave
+    them out.
     """
 
     format: str
@@ -41,6 +42,7 @@ class LoggedRequest(msgspec.Struct, array_like=True, frozen=True):
     entities: list[str] | None = None
     idempotency_key: str | None = None
     detail: str = ""
+    tried: bool = False
 
 
 class RouteChoice(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -108,6 +108,11 @@ class LoggedPrediction(NamedTuple):
         return entities[row] if entities else None
 
     @property
+    def tried(self) -> bool:
+        """Whether the row was made up to see the answer."""
+        return self.batch.requests[self.request[0]].tried
+
+    @property
     def input(self) -> msgspec.Raw:
         """The row as it came, JSON."""
         index, row = self.request
@@ -156,6 +161,7 @@ def latest_predictions(
     limit: int = 50,
     before: str | None = None,
     endpoint: str | None = None,
+    tried: bool | None = None,
     look_at: int = 20_000,
 ) -> PredictionPage:
     """
@@ -166,11 +172,12 @@ def latest_predictions(
         limit: Maximum number of predictions.
         before: Only those older than this id: the `next` of the page before.
         endpoint: Only those of this endpoint.
+        tried: Only those that somebody tried out, or only the others; by default both.
         look_at: Predictions to look at before an unfinished page is returned, so
             that an endpoint with few predictions does not make us read all others.
     """
     bound = id_bytes(before) if before else b"\xff" * 16
-    return _try_again(log, lambda: _page(log, bound, limit, endpoint, look_at))
+    return _try_again(log, lambda: _page(log, bound, limit, endpoint, tried, look_at))
 
 
 def read_batch(location: LogLocation) -> LoggedBatch:
@@ -292,7 +299,12 @@ def _logged(segment: Segment, entry: IndexEntry, batch: LoggedBatch) -> LoggedPr
 
 
 def _page(
-    log: Path, bound: bytes, limit: int, endpoint: str | None, look_at: int
+    log: Path,
+    bound: bytes,
+    limit: int,
+    endpoint: str | None,
+    tried: bool | None,
+    look_at: int,
 ) -> PredictionPage:
     items: list[LoggedPrediction] = []
     batches: dict[tuple[Path, int], LoggedBatch] = {}
@@ -302,8 +314,9 @@ def _page(
             if len(batches) > FRAMES_KEPT:
                 del batches[next(iter(batches))]
             batches[place] = read_batch(LogLocation(*place, 0))
-        if endpoint is None or batches[place].endpoint == endpoint:
-            items.append(_logged(segment, entry, batches[place]))
+        found = _logged(segment, entry, batches[place])
+        if endpoint in (None, found.batch.endpoint) and (tried is None or found.tried == tried):
+            items.append(found)
         if len(items) == limit or looked == look_at:
             return PredictionPage(items, id_text(entry.id))
     return PredictionPage(items, None)

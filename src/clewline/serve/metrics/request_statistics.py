@@ -91,6 +91,7 @@ class EndpointStatistics:
         "record_request",
         "rows",
         "shared",
+        "tried_rows",
         "unlogged",
     )
 
@@ -102,6 +103,7 @@ class EndpointStatistics:
         self.batch_rows = BucketHistogram(ROWS)
         self.rows = 0  # predictions answered
         self.failed_rows = 0  # rows for which a node raised
+        self.tried_rows = 0  # answered beside these, made up by somebody to see the answer
         self.unlogged = 0  # batches that could not be logged
         self._statuses: dict[int, BucketHistogram] = {}
         self._nodes: dict[str, BucketHistogram] = {}

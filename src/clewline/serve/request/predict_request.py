@@ -47,6 +47,7 @@ class PredictRequest(msgspec.Struct, eq=False):
     abandoned: Callable[[], bool] | None = None  # returns whether the caller has gone
     trace: Any = None  # the caller's trace context, if it sent one
     timings: RequestTimings | None = None  # set if the request is traced
+    tried: bool = False  # the rows were made up to see the answer: statistics leave them out
 
 
 class PredictResponse(msgspec.Struct, frozen=True, gc=False):
