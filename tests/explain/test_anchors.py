@@ -372,14 +372,15 @@ def test_attempts_share_the_error_and_look_at_samples_that_no_choice_has_seen() 
         mostly_old(rows) == answer,
         lambda columns: mostly_old(columns) == answer,
         AnchorTerms(),
-        seed=b"1",
+        seed=b"3",
     )
     found = search.find()
     tried = [each for each in search._known.values() if each.delta is not None]
     assert len(tried) == found.attempts > 1
     assert sum(each.delta or 0 for each in tried) <= 0.05
-    searched, fresh = (search._draw(tried[0], purpose, 0) for purpose in ("search", "certify"))
-    assert (searched.others != fresh.others).any()
+    rule = tried[0]
+    searched, fresh = (search._draw(rule, each, 0) for each in (rule.search, rule.certify))
+    assert (searched.others != fresh.others[: len(searched.others)]).any()
 
 
 def test_a_row_that_no_rule_holds_gets_the_best_one_within_the_budget() -> None:
@@ -495,8 +496,8 @@ def test_a_text_of_a_hundred_thousand_words_takes_a_bounded_number_of_rows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     row = review("the film was " * 33_333 + "awful")
-    found = explain(row, budget=12_000)
-    assert 0 < found.model_rows <= 12_000 / 50
+    found = explain(row, budget=10_000)
+    assert 0 < found.model_rows <= 10_000 / 50
     assert found.status == "budget spent"
     assert 0 < found.precision_bound < found.precision
     found = explain(row, budget=1024)

@@ -32,17 +32,17 @@ from numpy.typing import NDArray
 from clewline.explain.confidence_sequence import log_wealth, lower_bound
 from clewline.signature.columns import Columns
 
-BLOCK = 64
-"""Samples of a rule are drawn in blocks of so many rows."""
+BLOCK = {"search": 32, "certify": 64}
+"""Samples of a rule are drawn in blocks of so many rows, for each purpose."""
 PARENTS, TRIED, FOLLOWED = 2, 6, 2
 """A round extends so many rules, asks about so many extensions, and asks more about the best."""
-CONFIRMING = 4
-"""Blocks that speak for a rule before it is certified."""
+CONFIRMING = 6
+"""Blocks of the search that speak for a rule before it is certified."""
 MOST_PER_ATTEMPT = 3072
 """Rows that one attempt to certify a rule may take."""
 ENOUGH = 0.35
 """A rule is certified if its errors seem fewer than allowed, by this share."""
-RESERVE = 8 * BLOCK
+RESERVE = 512
 """Rows of the budget that are kept for the bound of a best effort."""
 MIN_BUDGET = 2 * RESERVE
 FEW = 10.0
@@ -144,24 +144,42 @@ class FoundAnchor:
 
 
 @dataclass(slots=True, eq=False)
+class _Samples:
+    """What was drawn of a rule for a purpose, and what the model said, a block each."""
+
+    purpose: Purpose
+    outcomes: list[NDArray[np.bool_]] = field(default_factory=list)
+    seen: int = 0  # rows
+    held: int = 0  # of these
+    random: np.random.Generator | None = None
+    drawn: list[Any] = field(default_factory=list)  # not of blocks that are remembered
+
+    def add(self, outcomes: NDArray[np.bool_]) -> None:
+        """Add what the model said of a block."""
+        self.outcomes.append(outcomes)
+        self.seen += len(outcomes)
+        self.held += int(np.count_nonzero(outcomes))
+
+
+@dataclass(slots=True, eq=False)
 class _Candidate:
     rule: Rule
     key: bytes
     bits: NDArray[np.uint64]
     count: int  # training rows that fulfil it
     guess: float  # of its precision, before the model was asked
-    search: list[NDArray[np.bool_]] = field(default_factory=list)  # outcomes, a block each
-    certify: list[NDArray[np.bool_]] = field(default_factory=list)
+    search: _Samples = field(default_factory=lambda: _Samples("search"))
+    certify: _Samples = field(default_factory=lambda: _Samples("certify"))
     is_extended: bool = False
+    fulfilling: NDArray[np.intp] | None = None  # training rows; found when they are needed
     delta: float | None = None  # of the attempt to certify it
     bound: float = 0.0
 
     @property
     def estimate(self) -> float:
         """The precision after all samples."""
-        blocks = self.search + self.certify
-        seen = sum(map(len, blocks))
-        return (sum(int(block.sum()) for block in blocks) + PRIOR * self.guess) / (seen + PRIOR)
+        held, seen = self.search.held + self.certify.held, self.search.seen + self.certify.seen
+        return (held + PRIOR * self.guess) / (seen + PRIOR)
 
 
 class AnchorSearch:
@@ -192,7 +210,7 @@ class AnchorSearch:
         self._rows = len(holds)
         self._holds = pack_bits(holds[:, None])[0]
         self._bits = pack_bits(conditions.truth)
-        self._reserve = max(RESERVE, 2 * BLOCK * conditions.row_cost)
+        self._reserve = max(RESERVE, 2 * BLOCK["certify"] * conditions.row_cost)
         self._left, self._attempts, self._price = terms.budget - self._reserve, 0, 1.0
         self._spent = 0
         precision = float(holds.sum()) / self._rows
@@ -220,7 +238,7 @@ class AnchorSearch:
                 self._price *= 1.4  # no progress: precision is dearer than it seemed
             nearest, is_first = min(nearest, distance), False
             added = self._extend(front)
-            affordable = self._left // (BLOCK * self._conditions.row_cost)
+            affordable = self._left // (BLOCK["search"] * self._conditions.row_cost)
             if added and not affordable:
                 return self._best("budget spent")
             added = added[:affordable]
@@ -292,11 +310,12 @@ class AnchorSearch:
         expected = 1 / (1 + np.exp(-odds))
         held = count_bits(fulfilling & self._holds)
         guesses = (held + FEW * expected) / (counts + FEW)
-        if not parent.search:
+        outcomes = parent.search.outcomes
+        if not outcomes:
             return guesses, counts
-        draws = [self._draw(parent, "search", at) for at in range(len(parent.search))]
+        draws = [self._draw(parent, parent.search, at) for at in range(len(outcomes))]
         truth = np.concatenate([self._conditions.fulfilled(draw) for draw in draws])
-        held = np.concatenate(parent.search)
+        held = np.concatenate(outcomes)
         fulfil, hold = truth.sum(axis=0), truth[held].sum(axis=0)
         return (hold + PRIOR * guesses) / (fulfil + PRIOR), counts
 
@@ -313,43 +332,50 @@ class AnchorSearch:
         key = hashlib.blake2b(says, key=self._seed[:64], digest_size=16).digest()
         return _Candidate(rule, key, bits, int(count_bits(bits)), guess)
 
-    def _draw(self, candidate: _Candidate, purpose: Purpose, block: int) -> Any:
+    def _draw(self, candidate: _Candidate, samples: _Samples, block: int) -> Any:
         """Draw a block of perturbed rows of a rule; the same every time."""
-        entropy = [int.from_bytes(candidate.key), purpose == "certify", block]
-        unpacked = np.unpackbits(candidate.bits.view(np.uint8), count=self._rows)
-        return self._conditions.draw(
-            candidate.rule, np.flatnonzero(unpacked), np.random.default_rng(entropy), BLOCK
-        )
+        if samples.random is None:
+            entropy = [int.from_bytes(candidate.key), samples.purpose == "certify"]
+            samples.random = np.random.default_rng(entropy)
+        if candidate.fulfilling is None:
+            unpacked = np.unpackbits(candidate.bits.view(np.uint8), count=self._rows)
+            candidate.fulfilling = np.flatnonzero(unpacked)
+        while len(samples.drawn) <= block:
+            size = BLOCK[samples.purpose]
+            draw = self._conditions.draw
+            samples.drawn.append(draw(candidate.rule, candidate.fulfilling, samples.random, size))
+        return samples.drawn[block]
 
     def _sample(self, wanted: Iterable[tuple[_Candidate, Purpose, int]]) -> bool:
         """Take more blocks of several rules, in one call of the model; False: over budget."""
-        wanted = list(wanted)
-        rows = BLOCK * sum(count for _, _, count in wanted)
+        taken = [(each, getattr(each, purpose), count) for each, purpose, count in wanted]
+        rows = sum(BLOCK[samples.purpose] * count for _, samples, count in taken)
         if rows * self._conditions.row_cost > self._left:
             return False
         self._left -= rows * self._conditions.row_cost
         self._spent += rows
         parts: list[Any] = []
-        places: list[tuple[list[NDArray[np.bool_]], int]] = []
-        for candidate, purpose, count in wanted:
-            outcomes = getattr(candidate, purpose)
-            known = self._memory.get(purpose.encode() + candidate.key)
-            for block in range(len(outcomes), len(outcomes) + count):
-                if (block + 1) * BLOCK <= len(known):
-                    outcomes.append(known[block * BLOCK : (block + 1) * BLOCK])
+        asked: list[_Samples] = []  # of each part
+        for candidate, samples, count in taken:
+            size, start = BLOCK[samples.purpose], len(samples.outcomes)
+            known = self._memory.get(samples.purpose.encode() + candidate.key)
+            for block in range(start, start + count):
+                if (block + 1) * size <= len(known):
+                    samples.add(known[block * size : (block + 1) * size])
                 else:
-                    parts.append(self._draw(candidate, purpose, block))
-                    places.append((outcomes, block))
-                    outcomes.append(np.empty(0, dtype=bool))
+                    parts.append(self._draw(candidate, samples, block))
+                    asked.append(samples)
         if parts:
-            answers = self._ask(self._conditions.perturb(parts)).reshape(-1, BLOCK)
-            for (outcomes, block), answer in zip(places, answers, strict=True):
-                outcomes[block] = answer
-        for candidate, purpose, _ in wanted:
+            answers, start = self._ask(self._conditions.perturb(parts)), 0
+            for samples in asked:
+                end = start + BLOCK[samples.purpose]
+                samples.add(answers[start:end])
+                start = end
+        for candidate, samples, _ in taken:
             # Of a rule that no training row fulfils, the samples depend on the explained row.
             if self._conditions.is_of_version and candidate.count:
-                outcomes = np.concatenate(getattr(candidate, purpose))
-                self._memory.put(purpose.encode() + candidate.key, outcomes)
+                outcomes = np.concatenate(samples.outcomes)
+                self._memory.put(samples.purpose.encode() + candidate.key, outcomes)
         return True
 
     def _certify(self) -> FoundAnchor | None:
@@ -368,12 +394,12 @@ class AnchorSearch:
             ]
             if max(others, default=-math.inf) > self._score(best) + LENIENCE:
                 return None
-            if len(best.search) < CONFIRMING:
+            if (confirmed := len(best.search.outcomes)) < CONFIRMING:
                 shorter = self._shorten(best)
                 more: list[tuple[_Candidate, Purpose, int]] = [
                     (each, "search", 1) for each in shorter
                 ]
-                more.append((best, "search", CONFIRMING - len(best.search)))
+                more.append((best, "search", CONFIRMING - confirmed))
                 if not self._sample(more):
                     return self._best("budget spent")
             elif self._attempt(best):
@@ -392,14 +418,14 @@ class AnchorSearch:
         candidate.delta = (1 - terms.confidence) * share
         needed = -math.log(candidate.delta)
         while samples < MOST_PER_ATTEMPT and self._sample([(candidate, "certify", 2)]):
-            for block in candidate.certify[-2:]:
-                successes, samples = successes + int(block.sum()), samples + BLOCK
+            for block in candidate.certify.outcomes[-2:]:
+                successes, samples = successes + int(block.sum()), samples + len(block)
                 if successes <= terms.precision * samples:
                     continue
                 if log_wealth(successes, samples, terms.precision, terms.aim) >= needed:
                     candidate.bound = lower_bound(successes, samples, candidate.delta, terms.aim)
                     return True
-            if samples >= 4 * BLOCK and not _may_succeed(
+            if samples >= 4 * BLOCK["certify"] and not _may_succeed(
                 successes / samples, terms.precision, needed
             ):
                 break
@@ -409,7 +435,7 @@ class AnchorSearch:
 
     def _best(self, status: Literal["best effort", "budget spent"]) -> FoundAnchor:
         """Return the rule with the highest bound; if none was tried, try the most likely one."""
-        tried = [each for each in self._known.values() if each.certify]
+        tried = [each for each in self._known.values() if each.certify.seen]
         if not tried:
             likely = max(self._known.values(), key=lambda each: (each.estimate, each.count))
             self._left += self._reserve
@@ -421,13 +447,12 @@ class AnchorSearch:
     def _found(
         self, status: Literal["met", "best effort", "budget spent"], candidate: _Candidate
     ) -> FoundAnchor:
-        samples = sum(map(len, candidate.certify))
+        samples = candidate.certify.seen
         is_exact = not candidate.rule and self._conditions.are_training_rows
-        held = sum(int(block.sum()) for block in candidate.certify)
         return FoundAnchor(
             status,
             candidate.rule,
-            precision=held / samples if samples else candidate.guess,
+            precision=candidate.certify.held / samples if samples else candidate.guess,
             bound=candidate.guess if is_exact else candidate.bound,
             is_exact=is_exact,
             coverage=candidate.count,
