@@ -75,8 +75,9 @@ class RunReader:
     ) -> builtins.list[Run]:
         """List runs, newest first."""
         from clewline.flow.runs import list_runs
+        from clewline.store.run_search import RunFilter
 
-        return list_runs(self._store, pipeline=pipeline, limit=limit, offset=offset)
+        return list_runs(self._store, RunFilter(pipeline=pipeline), limit=limit, offset=offset)
 
     def get(self, run: str) -> Run:
         """

@@ -134,3 +134,27 @@ def parse_duration(text: str) -> float | None:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     return float(found[1]) * _SECONDS[found[2]] if found else None
+
+
+def parse_moment(text: str, now_s: float) -> float | None:
+    """
+    Read a moment: a date, a date with a time (UTC unless it says), or a span before now.
+
+    Args:
+        text: Such as `2026-11-30`, `2026-11-30T12:00Z` or `24h`.
+        now_s: Now, in seconds since the epoch.
+
+    Returns:
+        Seconds since the epoch; None if the text is no moment.
+
+    >>> parse_moment("1970-01-02", 0.0), parse_moment("1h", 7_200.0), parse_moment("soon", 0.0)
+    (86400.0, 3600.0, None)
+    """
+    span = parse_duration(text)
+    if span is not None:
+        return now_s - span
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

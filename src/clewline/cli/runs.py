@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from clewline.cli.change_text import change_text
 from clewline.cli.live import MARKS, step_line
@@ -22,7 +22,18 @@ app = App(name="runs", help="List, show and compare runs.")
 
 
 @app.command(name="list")
-def list_(*, pipeline: str | None = None, limit: Limit = 20, offset: Offset = 0) -> None:
+def list_(
+    *,
+    pipeline: str | None = None,
+    status: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    metric: list[str] | None = None,
+    param: list[str] | None = None,
+    sort: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    limit: Limit = 20,
+    offset: Offset = 0,
+) -> None:
     """
     List runs, newest first.
 
@@ -30,16 +41,37 @@ def list_(*, pipeline: str | None = None, limit: Limit = 20, offset: Offset = 0)
     ----------
     pipeline
         List only runs of this pipeline.
+    status
+        List only runs that are running, done, failed or interrupted.
+    since
+        List only runs that started at or after this time: 2026-11-30, 2026-11-30T12:00Z or 24h.
+    until
+        List only runs that started before this time.
+    metric
+        List only runs with such a metric: "accuracy > 0.9". May be given several times.
+    param
+        List only runs with such a parameter: "trees = 100". May be given several times.
+    sort
+        Metric to sort by, -accuracy for the largest first; param.trees for a parameter.
     limit
         Maximum number of runs.
     offset
-        Number of runs to skip, newest first.
+        Number of runs to skip.
     """
+    from clewline.flow.run_query import read_filter, read_order
     from clewline.flow.runs import list_runs
 
+    where = read_filter(
+        pipeline=pipeline,
+        status=status,
+        since=since,
+        until=until,
+        metrics=metric or (),
+        params=param or (),
+    )
     with _open_store() as store:
-        found = list_runs(store, pipeline=pipeline, limit=limit, offset=offset)
-    is_filtered = pipeline is not None or offset > 0
+        found = list_runs(store, where, order=read_order(sort), limit=limit, offset=offset)
+    is_filtered = where != read_filter() or offset > 0
     emit([_summary(run) for run in found], lambda rows: _show_list(rows, is_filtered))
 
 

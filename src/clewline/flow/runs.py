@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
@@ -15,9 +15,14 @@ from clewline.store.changes import Change, changes
 from clewline.store.digest import Digest
 from clewline.store.locks import process_state
 from clewline.store.records import Run, SeenFile, StepRun
+from clewline.store.run_search import RunFilter, RunOrder, search_runs
 
 if TYPE_CHECKING:
     from clewline.store import Store
+
+
+ALL_RUNS = RunFilter()
+NEWEST_FIRST = RunOrder()
 
 
 class RunDifference(msgspec.Struct, frozen=True):
@@ -34,12 +39,24 @@ class RunDifference(msgspec.Struct, frozen=True):
 
 
 def list_runs(
-    store: Store, *, pipeline: str | None = None, limit: int | None = 50, offset: int = 0
+    store: Store,
+    where: RunFilter = ALL_RUNS,
+    *,
+    order: RunOrder = NEWEST_FIRST,
+    limit: int | None = 50,
+    offset: int = 0,
 ) -> list[Run]:
-    """Return runs, newest first."""
-    equal: dict[str, Any] = {"pipeline": pipeline} if pipeline is not None else {}
-    found = store.catalog.find(Run, order="-started", limit=limit, offset=offset, **equal)
-    return [with_live_status(store, run) for run in found]
+    """
+    Return runs that match, newest first, or sorted by a parameter or a metric.
+
+    Raises:
+        UsageError: There is no such status, or there are too many conditions.
+    """
+    ids = search_runs(
+        store.catalog, where, order, limit=-1 if limit is None else limit, offset=offset
+    )
+    found = (store.catalog.get(Run, each) for each in ids)
+    return [with_live_status(store, run) for run in found if run is not None]
 
 
 def find_run(store: Store, text: str) -> Run:

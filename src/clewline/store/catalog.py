@@ -28,8 +28,9 @@ from clewline.store.reader import (
     require_writable,
     translated,
 )
-from clewline.store.records import Edge, Record, StepRun
+from clewline.store.records import Edge, Record, Run, RunValue, StepRun
 from clewline.store.rows import describe, encode, key_of, table
+from clewline.store.run_values import run_values
 
 SYNCHRONOUS = {"process": "NORMAL", "fsync": "FULL"}
 """How SQLite syncs its write-ahead log: when it is moved into the file, or at each commit too."""
@@ -95,6 +96,8 @@ class Transaction(RecordQueries):
         for record in records:
             if isinstance(record, Edge):
                 require_forward(record)
+        runs = [record for record in records if isinstance(record, Run)]
+        before = [value for run in runs for value in self._values_recorded(run)]
         try:
             self._connection.executemany(statement, [encode(record) for record in records])
         except sqlite3.IntegrityError as error:
@@ -102,6 +105,19 @@ class Transaction(RecordQueries):
             raise _taken(next(taken, records[0])) from error
         steps = [record for record in records if isinstance(record, StepRun)]
         self.record(*(use for step in steps for use in artifact_uses(step)))
+        if runs:
+            self._replace_values(before, [value for run in runs for value in run_values(run)])
+
+    def _values_recorded(self, run: Run) -> Iterator[RunValue]:
+        there = self.get(Run, run.id)
+        return run_values(there) if there is not None else iter(())
+
+    def _replace_values(self, before: list[RunValue], after: list[RunValue]) -> None:
+        gone = {key_of(value) for value in before} - {key_of(value) for value in after}
+        self._connection.executemany(
+            "DELETE FROM run_value WHERE kind = ? AND name = ? AND run = ?", sorted(gone)
+        )
+        self.replace(*after)
 
 
 def _by_kind(records: Sequence[Record]) -> list[list[Record]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from clewline.store.disk import disk_error, open_error
 from clewline.store.rows import R, UnreadableRecord, decode, table
 
 FILE = "catalog.db"
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001", "0002", "0003")
 """Every version of the schema, oldest first; the last is ours."""
 
 BUSY_S = 600.0
@@ -53,7 +53,7 @@ class RecordQueries:
     def get(self, kind: type[R], *key: Any) -> R | None:
         """Get the record with these keys, in the order of `KEYS`; None when there is none."""
         try:
-            row = self._rows(table(kind).by_keys, key)
+            row = self.rows(table(kind).by_keys, key)
         except OverflowError:  # a number over 64 bits, which no record has
             return None
         return decode(kind, row[0]) if row else None
@@ -89,7 +89,7 @@ class RecordQueries:
         page = f" LIMIT {-1 if limit is None else int(limit)} OFFSET {int(offset)}"
         query = table(kind).select + where + table(kind).order_by(order) + page
         found: list[R] = []
-        for row in self._rows(query, values):
+        for row in self.rows(query, values):
             try:
                 found.append(decode(kind, row))
             except UnreadableRecord as error:
@@ -114,9 +114,10 @@ class RecordQueries:
     def count(self, kind: type[R], *, prefix: dict[str, str] | None = None, **equal: Any) -> int:
         """Count records; the arguments are those of `find`."""
         where, values = table(kind).where(equal, prefix)
-        return int(self._rows(f'SELECT count(*) FROM "{table(kind).name}"{where}', values)[0][0])
+        return int(self.rows(f'SELECT count(*) FROM "{table(kind).name}"{where}', values)[0][0])
 
-    def _rows(self, query: str, values: tuple[Any, ...]) -> list[Any]:
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return the rows of a query; for questions that `find` cannot ask."""
         connection = self.connection()
         try:
             return connection.execute(query, values).fetchall()

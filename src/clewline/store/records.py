@@ -53,7 +53,12 @@ class Artifact(Record, frozen=True, kw_only=True):
 class Run(Record, frozen=True, kw_only=True):
     """One execution of a pipeline."""
 
-    INDEXES = (("started",), ("pipeline", "started"), ("status",), ("snapshot",))
+    INDEXES = (
+        ("started", "pipeline", "status"),  # a list of runs is filtered from this index alone
+        ("pipeline", "started"),
+        ("status",),
+        ("snapshot",),
+    )
     ON_CONFLICT = "replace"
 
     id: str
@@ -72,6 +77,24 @@ class Run(Record, frozen=True, kw_only=True):
     process: str = ""  # who runs it: host, pid and start time, so that a dead run is noticed
     started: float
     ended: float | None = None
+
+
+class RunValue(Record, frozen=True, kw_only=True):
+    """
+    A parameter or a metric of a run, so that runs are filtered and sorted without reading them.
+
+    The catalog keeps these beside each run.
+    """
+
+    KEYS = ("kind", "name", "run")
+    REFERENCES = ((("run",), "Run"),)
+    ON_CONFLICT = "replace"
+
+    kind: Literal["metric", "param"]
+    name: str  # of a parameter within another: model.depth
+    run: str
+    number: float | None = None  # unless it is NaN or no number
+    text: str | None = None  # unless it is a number; its first 1,000 characters
 
 
 class StepRun(Record, frozen=True, kw_only=True):
