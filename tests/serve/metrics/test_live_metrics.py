@@ -153,3 +153,13 @@ def test_an_endpoint_that_comes_later_has_no_rates_before() -> None:
     assert [time for time, _ in history.of("a")] == [3.0, 4.0, 5.0]
     assert [rates and rates.requests for _, rates in history.of("b")] == [None, 8.0, 1.0]
     assert [rates for _, rates in history.of("unknown")] == [None, None, None]
+
+
+def test_workers_and_the_certificate_are_of_the_server() -> None:
+    text = (
+        "clewline_workers 2.0\nclewline_workers_ready 1.0\n"
+        "clewline_certificate_expires_timestamp_seconds 5.0\n"
+    )
+    found = read_counts(text, 9.0)
+    assert (found.workers, found.workers_ready, found.certificate_ends) == (2.0, 1.0, 5.0)
+    assert read_counts("", 9.0).certificate_ends is None

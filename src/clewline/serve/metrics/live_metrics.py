@@ -31,8 +31,16 @@ _READ = (
     "clewline_live_revision",
     "clewline_endpoint_ready",
     "clewline_waiting_rows",
+    "clewline_workers",
+    "clewline_certificate_expires_timestamp_seconds",
     "process_start_time_seconds",
 )
+_OF_SERVER = {
+    "process_start_time_seconds": "started",
+    "clewline_workers": "workers",
+    "clewline_workers_ready": "workers_ready",
+    "clewline_certificate_expires_timestamp_seconds": "certificate_ends",
+}
 
 
 class EndpointCounts(msgspec.Struct, kw_only=True):
@@ -57,6 +65,9 @@ class ServerCounts(msgspec.Struct, kw_only=True):
 
     time: float  # seconds since the epoch
     started: float = 0.0  # of the oldest worker
+    workers: float = 0.0  # that there should be
+    workers_ready: float = 0.0
+    certificate_ends: float | None = None  # seconds since the epoch; None without TLS
     endpoints: dict[str, EndpointCounts] = {}
 
 
@@ -94,8 +105,8 @@ def read_counts(text: str, time_s: float) -> ServerCounts:
         if match is None:
             continue
         name, value = match[1], float(match[3])
-        if name == "process_start_time_seconds":
-            found.started = value
+        if name in _OF_SERVER:
+            setattr(found, _OF_SERVER[name], value)
             continue
         labels = {key: _unescaped(text) for key, text in _LABEL.findall(match[2] or "")}
         of = found.endpoints.setdefault(labels.get("endpoint", ""), EndpointCounts())
