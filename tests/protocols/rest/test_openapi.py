@@ -54,8 +54,7 @@ def test_an_endpoint_has_a_document_of_its_own_and_many_are_bounded(income):
     own = income.ask("GET", "/v1/endpoints/income/openapi.json")[1]
     assert own["components"]["schemas"]["income.row"]["required"] == ["age", "hours", "job"]
     endpoint = income.endpoints.endpoints["income"]
-    whole = openapi.document([endpoint] * 10_000)
-    assert len(whole["paths"]) < 100
+    assert len(openapi._typed([endpoint] * 10_000)) == openapi.TYPED_ENDPOINTS
 
 
 def test_a_document_is_built_once_for_the_revisions_that_it_describes(loans, up, monkeypatch):

@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 from support import PATIENCE_S, tmpfs, wait_for
 
-from clewline.errors import NotFound, StoreReadOnly
+from clewline.errors import Fault, NotFound, StoreReadOnly
 from clewline.protocols.app import HttpApp
 from clewline.protocols.http.request import HttpLimits
+from clewline.protocols.http.shared_answer import LARGE
 from clewline.protocols.rest import routes
 from clewline.serve.log import reader as log_reader
+from clewline.serve.metrics.request_statistics import RequestStatistics
+from clewline.serve.served_endpoint import ServedEndpoint
 
 ROW = {"age": 39, "hours": 40.5, "job": "nurse"}
 JSON = {"content-type": "application/json"}
@@ -473,6 +476,29 @@ def test_a_revision_that_cannot_be_loaded_leaves_the_one_before_in_place(loans, 
     assert "signature.json" in shown["failure"]["message"]
     loans.apply("income@1")
     wait_for(lambda: server.predict(ROW)[1]["revision"] == "income#3")
+    assert server.ask("GET", "/health/ready")[0] == 200
+
+
+def test_of_hundreds_of_endpoints_some_are_named_and_all_are_looked_at_now_and_then(
+    loans, up, monkeypatch
+):
+    monkeypatch.setattr(routes, "UNREADY_S", PATIENCE_S)
+    server = up(loans.project)
+    failed = [ServedEndpoint(f"bad{n:03d}", RequestStatistics()) for n in range(LARGE)]
+    for endpoint in failed:
+        endpoint.fail(Fault("It is damaged."))
+    server.endpoints.endpoints.update({each.name: each for each in failed})
+    status, answer, _ = server.ask("GET", "/health/ready")
+    message = answer["error"]["message"]
+    assert status == 503
+    assert "bad000, bad001" in message
+    assert f"bad019 and {LARGE - 20} more." in message
+    for endpoint in failed:
+        endpoint.succeed()
+    assert server.ask("GET", "/health/ready")[0] == 503  # as it was a moment ago
+    assert "income.row" in server.ask("GET", "/openapi.json")[1]["components"]["schemas"]
+    for endpoint in failed:
+        del server.endpoints.endpoints[endpoint.name]
     assert server.ask("GET", "/health/ready")[0] == 200
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import nsmallest
 from importlib.metadata import version
 from typing import Any
 
@@ -20,6 +22,7 @@ from clewline.protocols.rest.content_types import (
 )
 from clewline.serve.conformal_sets import option_of
 from clewline.serve.json_reader import MAX_ROWS
+from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.served_endpoint import ServedEndpoint
 from clewline.signature import timestamps
 from clewline.signature.field import Output, Signature, label_name
@@ -87,7 +90,7 @@ _ROUTES = (
 
 class OpenApiDocuments:
     """
-    The documents of a server, each built once for the revisions that it describes.
+    The documents of a server, each built once for the revisions that it describes; on any thread.
 
     Args:
         groups: The routes of other protocols.
@@ -96,24 +99,31 @@ class OpenApiDocuments:
     def __init__(self, groups: Sequence[RouteGroup] = ()) -> None:
         self._groups = groups
         self._built: dict[tuple[str, ...], bytes] = {}
+        self._lock = threading.Lock()  # over what was built
 
     def document(self, endpoints: Iterable[ServedEndpoint]) -> bytes:
         """Return the document of some endpoints, as JSON."""
-        served = _served(endpoints)
-        key = tuple(endpoint.serving.loaded.ref for endpoint in served if endpoint.serving)
-        if key not in self._built:
-            while len(self._built) >= KEPT_DOCUMENTS:
-                del self._built[next(iter(self._built))]
-            self._built[key] = msgspec.json.encode(document(served, self._groups))
-        return self._built[key]
+        typed = _typed(endpoints)
+        key = tuple(loaded.ref for loaded in typed)
+        with self._lock:
+            built = self._built.get(key)
+        if built is None:
+            built = msgspec.json.encode(document(typed, self._groups))
+            with self._lock:
+                while len(self._built) >= KEPT_DOCUMENTS:
+                    del self._built[next(iter(self._built))]
+                self._built[key] = built
+        return built
 
 
-def document(endpoints: Iterable[ServedEndpoint], groups: Sequence[RouteGroup] = ()) -> Schema:
+def document(typed: Iterable[LoadedRevision], groups: Sequence[RouteGroup] = ()) -> Schema:
     """
     Describe the server as it is now.
 
-    The predict route of each loaded endpoint is typed by its signature, of up to
-    `TYPED_ENDPOINTS`; the others are described by the one route with `{name}`.
+    Args:
+        typed: The predict routes of these are typed by their signatures; those of others are
+            described by the one route with `{name}`.
+        groups: The routes of other protocols.
     """
     paths: Schema = {}
     for tag, method, path, summary, statuses in _ROUTES:
@@ -136,9 +146,8 @@ def document(endpoints: Iterable[ServedEndpoint], groups: Sequence[RouteGroup] =
     schemas: Schema = {"error": ERROR, "problem": PROBLEM, "flag": FLAG}
     schemas |= {"row": {"type": "object"}, "prediction": _ANY_PREDICTION}
     paths["/v1/endpoints/{name}/predict"] = {"post": _predict(None)}
-    for endpoint in _served(endpoints):
-        assert endpoint.serving is not None
-        name, loaded = endpoint.name, endpoint.serving.loaded
+    for loaded in typed:
+        name = loaded.revision.endpoint
         schemas[f"{name}.row"] = row(loaded.signature, loaded.checker.rules)
         schemas[f"{name}.columns"] = columns(loaded.signature, loaded.checker.rules)
         schemas[f"{name}.prediction"] = prediction(
@@ -193,9 +202,10 @@ def prediction(output: Output, *, is_conformal: bool = False) -> Schema:
     return _object(properties, {"flags": _array(_ref("flag"))})
 
 
-def _served(endpoints: Iterable[ServedEndpoint]) -> list[ServedEndpoint]:
-    served = [endpoint for endpoint in endpoints if endpoint.serving is not None]
-    return sorted(served, key=lambda endpoint: endpoint.name)[:TYPED_ENDPOINTS]
+def _typed(endpoints: Iterable[ServedEndpoint]) -> list[LoadedRevision]:
+    """Return what is loaded of the first endpoints; it may be unloaded meanwhile."""
+    serving = [serving.loaded for each in endpoints if (serving := each.serving) is not None]
+    return nsmallest(TYPED_ENDPOINTS, serving, key=lambda loaded: loaded.revision.endpoint)
 
 
 def _field(rule: FieldRule) -> Schema:

@@ -11,8 +11,10 @@ The REST routes: from a request to the endpoints, and from their answers to JSON
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from heapq import nsmallest
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -45,6 +47,12 @@ from clewline.store.ids import id_time_s
 PAGE_ROWS = 50
 """Default number of predictions on a page."""
 MAX_PAGE_ROWS = 1000
+NAMED = 20
+"""Endpoints that the answer of a server names which is not ready."""
+UNREADY_S = 0.25
+"""How old the state of more than `LARGE` endpoints may be, which is read on the event loop."""
+DESCRIBED_AT_ONCE = 8
+"""Endpoints whose document is made on the event loop: each takes some 0.2 ms."""
 
 _encode = msgspec.json.encode
 
@@ -65,6 +73,13 @@ class RestRoutes:
         self._summaries = SharedAnswer(
             endpoints.threads, self._summarize, lambda: len(endpoints.endpoints) > LARGE
         )
+        self._server_document = SharedAnswer(
+            endpoints.threads,
+            lambda: self._document(list(endpoints.endpoints.values())),
+            lambda: len(endpoints.endpoints) > DESCRIBED_AT_ONCE,
+        )
+        self._unready: list[str] = []
+        self._unready_until = 0.0
         self._fixed = {
             b"/v1/predictions": HttpRoute("predictions", "review", READ, self._read_page),
             b"/v1/endpoints": HttpRoute("endpoints", "any", READ, self._list),
@@ -73,9 +88,7 @@ class RestRoutes:
             ),
             b"/health/ready": _read_route("ready", None, self.ready),
             b"/metrics": HttpRoute("metrics", "any", READ, self._metrics),
-            b"/openapi.json": _read_route(
-                "openapi", "any", lambda: self._document(endpoints.endpoints.values())
-            ),
+            b"/openapi.json": HttpRoute("openapi", "any", READ, self._describe_all),
         }
 
     def find(self, path: bytes) -> HttpRoute | None:
@@ -147,6 +160,9 @@ class RestRoutes:
     def _document(self, endpoints: Iterable[ServedEndpoint]) -> HttpResponse:
         return HttpResponse(200, self._documents.document(endpoints))
 
+    def _describe_all(self, request: HttpRequest) -> None:
+        self._server_document.ask(unless_error(request, None, request.answer))
+
     def _describe(self, endpoint: ServedEndpoint, request: HttpRequest) -> None:
         """Answer with the OpenAPI document of one endpoint, which is loaded first if it is cold."""
 
@@ -159,13 +175,10 @@ class RestRoutes:
         """Answer whether every endpoint, and every worker, is ready."""
         if self._health.draining:
             return coded_response("overloaded", "The server is stopping.", retry_after_s=1.0)
-        failing = [
-            e.name if e.trouble is not None else f"{e.name} (it loads)"
-            for e in self.endpoints.endpoints.values()
-            if not e.ready
-        ]
-        if failing:
-            message = f"Not ready: {', '.join(sorted(failing))}. GET /v1/endpoints has the reasons."
+        if unready := self._unready_endpoints():
+            more = f" and {len(unready) - NAMED} more" if len(unready) > NAMED else ""
+            names = ", ".join(nsmallest(NAMED, unready))
+            message = f"Not ready: {names}{more}. GET /v1/endpoints has the reasons."
             return coded_response("overloaded", message, retry_after_s=1.0)
         if (held_s := self.endpoints.held_s) > HELD_S:
             message = f"Not ready: every compute thread has been busy for {held_s:.0f} s."
@@ -179,6 +192,18 @@ class RestRoutes:
             return coded_response("overloaded", message, retry_after_s=1.0)
         shown = {"status": "ready", "workers": {"ready": workers.ready, "of": workers.of}}
         return HttpResponse(200, _encode(shown))
+
+    def _unready_endpoints(self) -> list[str]:
+        """Name the endpoints that do not answer; of very many, as they were a moment ago."""
+        endpoints, now = self.endpoints.endpoints, time.monotonic()
+        if len(endpoints) <= LARGE or now >= self._unready_until:
+            self._unready = [
+                each.name if each.trouble is not None else f"{each.name} (it loads)"
+                for each in endpoints.values()
+                if not each.ready
+            ]
+            self._unready_until = now + UNREADY_S
+        return self._unready
 
     def _metrics(self, request: HttpRequest) -> None:
         def write(read: Callable[[], list[MetricFamily]]) -> None:
