@@ -29,7 +29,8 @@
     let plots = [];
 
     const colour = (name) => getComputedStyle(section).getPropertyValue(`--${name}`).trim();
-    const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour12: false });
+    const clock = (at, step = 0) =>
+      new Date(at * 1000).toLocaleTimeString("en-GB", { timeStyle: step < 60 ? "medium" : "short" });
     const format = (value) => (value == null ? "–" : Number(value.toPrecision(3)).toString());
 
     const draw = () => {
@@ -47,19 +48,20 @@
         return new uPlot(
           {
             width: box.clientWidth || 320,
-            height: 190,
+            height: 180,
             cursor: { y: false },
             scales: { y: { range: (plot, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
             axes: [
-              { ...axis, space: 90, values: (plot, ticks) => ticks.map(clock) }, { ...axis, size: 44, values: (plot, ticks) => ticks.map(format) },
+              { ...axis, space: 52, size: 30, values: (plot, ticks, axis, space, step) => ticks.map((at) => clock(at, step)) }, { ...axis, size: 44, values: (plot, ticks) => ticks.map(format) },
             ],
             series: [
               { label: "time", value: (plot, at) => (at == null ? "–" : clock(at)) },
-              ...chart.lines.map((line) => ({
+              ...chart.lines.map((line, place) => ({
                 label: line.name,
                 stroke: colour(line.tone),
                 width: 2,
-                dash: line.dashed ? [6, 4] : undefined,
+                dash: line.dashed ? [[6, 4], [2, 3]][place % 2] : undefined,
+                points: { show: false },
                 value: (plot, value) => format(value),
               })),
             ],
@@ -111,7 +113,7 @@
     source.onerror = () => say("The console does not answer. Trying again.", "bad");
 
     new ResizeObserver(() => {
-      plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth || 320, height: 190 }));
+      plots.forEach((plot) => plot.setSize({ width: plot.root.parentElement.clientWidth || 320, height: 180 }));
     }).observe(section);
     const again = () => known && draw();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
