@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from clewline.errors import UsageError
 from clewline.formatting import parse_moment
-from clewline.store.run_search import RunFilter, RunOrder, parse_condition
+from clewline.store.run_search import RunFilter, RunOrder, ValueKind, parse_condition
 
-PARAM = "param."
-"""Begins the name of a parameter where a metric could stand."""
+PARAM, METRIC = "param.", "metric."
+"""Begin the name of a parameter and of a metric, where both may stand."""
 
 
 def read_filter(
@@ -58,9 +58,19 @@ def read_order(text: str | None) -> RunOrder:
     name, descending = text.removeprefix("-"), text.startswith("-")
     if name == "started":
         return RunOrder(descending=descending)
-    if name.startswith(PARAM):
-        return RunOrder(("param", name.removeprefix(PARAM)), descending)
-    return RunOrder(("metric", name), descending)
+    return RunOrder(read_value_name(name), descending)
+
+
+def read_value_name(text: str) -> tuple[ValueKind, str]:
+    """
+    Read the name of a value: `accuracy` or `metric.accuracy`, and `param.trees`.
+
+    >>> read_value_name("metric.param.odd"), read_value_name("param.trees")
+    (('metric', 'param.odd'), ('param', 'trees'))
+    """
+    if text.startswith(PARAM):
+        return "param", text.removeprefix(PARAM)
+    return "metric", text.removeprefix(METRIC)
 
 
 def _moment(text: str | None) -> float | None:

@@ -114,6 +114,19 @@ def count_runs(queries: RecordQueries, where: RunFilter) -> int:
     return int(queries.rows(f"SELECT count(*) FROM {source}", values)[0][0])
 
 
+def value_series(
+    queries: RecordQueries, where: RunFilter, of: tuple[ValueKind, str]
+) -> list[tuple[float, float]]:
+    """List the starts of the runs that match and have a number there, and that number."""
+    source, values = _source(queries, where)
+    joined = source.removeprefix(_RUNS)
+    query = (
+        f"SELECT r.started, s.number FROM {_RUNS} JOIN run_value AS s ON s.kind = ? AND s.name = ? "
+        f"AND s.run = r.id AND abs(s.number) < 1e308 {joined} ORDER BY r.started"
+    )
+    return [(row[0], row[1]) for row in queries.rows(query, [*of, *values])]
+
+
 def pipelines_run(queries: RecordQueries) -> list[str]:
     """List the pipelines of which there are runs, by name."""
     return _distinct(queries, "run", "pipeline")
