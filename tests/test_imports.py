@@ -59,7 +59,7 @@ HOMES = {
     "http": {"console", "hub", "protocols"},
     "httpx": {"client", "console"},  # OpenID Connect
     "opentelemetry": {"protocols"},
-    "starlette": {"console"},
+    "starlette": {"console", "testing"},
     "uvicorn": {"console"},
     "jinja2": {"console"},
     "authlib": {"console"},

@@ -8,8 +8,11 @@ Everything that the author of a plug-in imports.
     clewline.formats      an object like `BodyFormat`
     clewline.executors    a class like `Executor`               executor.ExecutorContract
     clewline.explainers   a class like `Explainer`              explainer.ExplainerContract
+    clewline.pages        a class like `ConsolePage`            page.PageContract
 
 clewline's own kinds use the same entry points. Errors are in `clewline.errors`.
+What a page imports is in `clewline.console.page` and `clewline.console.table`, so that nothing
+else loads the console.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 from urllib.parse import parse_qsl
@@ -112,7 +112,7 @@ class LoopbackAccess:
         """Accept every form."""
 
 
-def pages() -> list[ConsolePage]:
+def installed_pages() -> list[ConsolePage]:
     """Return every installed page, in the order of the navigation."""
     loaded: list[ConsolePage] = [load_entry_point(GROUP, name)() for name in names(GROUP)]
     return sorted(loaded, key=lambda page: (page.place is None, page.place or 0, page.name))
@@ -126,6 +126,7 @@ class Console:
         project: Whose line is shown.
         server: The prediction server beside it.
         access: Who may see and do what.
+        pages: What it shows; every installed page by default.
     """
 
     def __init__(
@@ -134,12 +135,13 @@ class Console:
         *,
         server: ServerConnection | None = None,
         access: Access | None = None,
+        pages: Sequence[ConsolePage] | None = None,
     ) -> None:
         self.project = project
         self.store = Store.open(project.store_root, write=False)
         self.server = server or ServerConnection()
         self.access = access or LoopbackAccess()
-        self.pages = pages()
+        self.pages = installed_pages() if pages is None else list(pages)
         self.assets = Assets(self.pages)
         self.navigation = [
             {"name": page.name, "title": page.title, "address": page.routes()[0].path}
