@@ -19,16 +19,16 @@ from clewline.cli.main import status
 from clewline.evaluation.evaluate import evaluate
 from clewline.evaluation.metrics import Interval
 from clewline.evaluation.report import Report
-from clewline.html.model_report import (
-    PairedDifference,
-    ReportedVersion,
-    compare_metrics,
-    write_model_report,
-)
+from clewline.html.model_report import write_model_report
 from clewline.model.families.family import EVALUATION
 from clewline.model.package import Package, PackageMetadata
 from clewline.model.register import convert_model
 from clewline.model.registry import Registry
+from clewline.model.reported_version import (
+    PairedDifference,
+    ReportedVersion,
+    compare_metrics,
+)
 from clewline.project import Project
 from clewline.store.store import Store
 

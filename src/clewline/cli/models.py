@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +19,8 @@ from clewline.store.records import Run
 from clewline.store.store import Store
 
 if TYPE_CHECKING:
-    from clewline.html.model_report import PairedDifference, ReportedVersion
     from clewline.model.package import Package
+    from clewline.model.reported_version import PairedDifference
 
 app = App(name="models", help="List, show, compare, import, verify and promote model versions.")
 
@@ -94,15 +94,16 @@ def report(ref: str, /, *, against: str | None = None, out: Path | None = None) 
     """
     from clewline.cli.model_tables import print_report
     from clewline.html.model_report import write_model_report
+    from clewline.model.reported_version import compare_reported, read_version
     from clewline.version import __version__
 
     with _open_registry() as registry:
-        version = _reported(registry, ref)
-        other = None if against is None else _reported(registry, against)
+        version = read_version(registry, ref)
+        other = None if against is None else read_version(registry, against)
         differences: list[PairedDifference] = []
         unpaired = ""
         if other is not None:
-            differences, unpaired = _compare(registry, version, other)
+            differences, unpaired = compare_reported(registry, version, other)
     data = {
         "model": version.ref,
         "evaluation": version.report,
@@ -195,9 +196,10 @@ def diff(left: str, right: str, /, *, test: Path | None = None) -> None:
     test
         Rows with the target (CSV or Parquet); by default the test table that both share.
     """
-    from clewline.cli.model_tables import compare_versions, print_differences, print_paired
+    from clewline.cli.model_tables import print_differences, print_paired
     from clewline.data.table_files import read_table
     from clewline.model.paired_comparison import compare_on_test_rows
+    from clewline.model.version_differences import compare_versions
 
     rows, name = (None, "") if test is None else (read_table(test), str(test))
     paired, problem = None, None
@@ -245,7 +247,9 @@ def verify(ref: str | None = None, /) -> None:
 
 
 @app.command
-def promote(ref: str, alias: str, /, *, force: str | None = None) -> None:
+def promote(
+    ref: str, alias: str, /, *, reason: str | None = None, force: str | None = None
+) -> None:
     """
     Move an alias to a version that passes gate.yaml.
 
@@ -255,6 +259,8 @@ def promote(ref: str, alias: str, /, *, force: str | None = None) -> None:
         The version, such as income@3.
     alias
         The alias, such as champion.
+    reason
+        Why; the registry's chain records it.
     force
         Move the alias even if the gate refuses; the registry's chain records this reason.
     """
@@ -263,7 +269,7 @@ def promote(ref: str, alias: str, /, *, force: str | None = None) -> None:
 
     with _open_registry(write=True) as registry:
         try:
-            done = move_alias(registry, ref, alias, force=force)
+            done = move_alias(registry, ref, alias, force=force, reason=reason)
         except GateRefused as refusal:
             verdicts = list(refusal.verdicts)
             title = f"{ref} may not be {alias}: gate.yaml refuses it."
@@ -291,35 +297,3 @@ def _aliases(registry: Registry) -> dict[str, list[str]]:
 def _find_run(registry: Registry, package: Package) -> Run | None:
     run = package.manifest.run
     return registry.store.catalog.get(Run, run) if run else None
-
-
-def _reported(registry: Registry, ref: str) -> ReportedVersion:
-    """Open a version with its evaluation, which older packages hold in the manifest alone."""
-    from clewline.evaluation.report import Report
-    from clewline.html.model_report import ReportedVersion
-    from clewline.model.evaluation_record import read_evaluation
-
-    package = registry.open(ref)
-    found = read_evaluation(package)
-    if found is None and package.manifest.report is not None:
-        with suppress(msgspec.ValidationError):  # written by hand, or by a much older clewline
-            found = msgspec.convert(package.manifest.report, Report)
-    aliases = _aliases(registry).get(package.manifest.ref, [])
-    return ReportedVersion(package, found, aliases, _find_run(registry, package))
-
-
-def _compare(
-    registry: Registry, version: ReportedVersion, other: ReportedVersion
-) -> tuple[list[PairedDifference], str]:
-    """Return the differences, paired if both can answer the same rows, or why they are not."""
-    from clewline.html.model_report import PairedDifference, compare_metrics
-    from clewline.model.paired_comparison import compare_on_test_rows
-
-    try:
-        found = compare_on_test_rows(registry.store, other.package, version.package)
-    except (InvalidInput, NotFound, NotSupported) as error:
-        return compare_metrics(version, other), error.message
-    return [
-        PairedDifference(name, each.right.value, each.left.value, each.difference)
-        for name, each in found.metrics.items()
-    ], ""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 
-from clewline.evaluation.metrics import SMALLER_IS_BETTER, Interval
+from clewline.evaluation.metrics import SMALLER_IS_BETTER
 from clewline.evaluation.report import SMALL, Report
 from clewline.formatting import format_count, format_list, format_size, format_time, short_digest
 from clewline.html.charts import Scale, Tone, draw_intervals
@@ -27,42 +26,7 @@ from clewline.html.page import (
 )
 from clewline.model.compile.equivalence import EquivalenceRecord
 from clewline.model.package import Package
-from clewline.store.records import Run
-
-
-class ReportedVersion(NamedTuple):
-    """A version and what is known of it."""
-
-    package: Package
-    report: Report | None
-    aliases: Sequence[str] = ()
-    run: Run | None = None
-
-    @property
-    def ref(self) -> str:
-        """`name@number`."""
-        return self.package.manifest.ref
-
-
-class PairedDifference(NamedTuple):
-    """How much one version is better than another in a metric, on the same test rows."""
-
-    metric: str
-    ours: float
-    theirs: float
-    difference: Interval | None  # None if both were not measured row by row on the same rows
-
-
-def compare_metrics(version: ReportedVersion, other: ReportedVersion) -> list[PairedDifference]:
-    """Compare the metrics that two versions have in common; none if one was not evaluated."""
-    if version.report is None or other.report is None:
-        return []
-    theirs = other.report.metrics
-    return [
-        PairedDifference(name, found.value, theirs[name].value, None)
-        for name, found in version.report.metrics.items()
-        if name in theirs
-    ]
+from clewline.model.reported_version import PairedDifference, ReportedVersion
 
 
 def write_model_report(
@@ -83,31 +47,37 @@ def write_model_report(
         differences: Of both, by metric.
         unpaired: Why they have no intervals.
     """
-    report = version.report
-    sections = []
+    sections = make_sections(version)
     if against is not None:
-        body = _against(version, against, differences, unpaired)
-        sections.append(Section("against", f"Against {against.ref}", body))
-    absent: list[tuple[str, str]] = []
-    if report is None:
-        absent.append(("Evaluation", "register with `test=`, or pass `report=cl.evaluate(…)`."))
-    else:
-        sections += _sections(report, absent)
-    sections.append(Section("version", "The version", _facts(version)))
-    sections.append(Section("fields", "Fields", _fields(version.package)))
-    if absent:
-        sections.append(Section("absent", "Not in this record", show_absent(absent)))
+        body = show_differences(version, against, differences, unpaired)
+        sections.insert(0, Section("against", f"Against {against.ref}", body))
     made = format_time(version.package.manifest.created)
     return write_page(
         version.ref,
         "Model report",
-        _lead(version),
+        show_lead(version),
         sections,
         f"Made by clewline {clewline} from the sealed record of {version.ref}, registered {made}.",
     )
 
 
-def _lead(version: ReportedVersion) -> Markup:
+def make_sections(version: ReportedVersion) -> list[Section]:
+    """Make the sections of a version: its evaluation, its facts, and what its record lacks."""
+    sections: list[Section] = []
+    absent: list[tuple[str, str]] = []
+    if version.report is None:
+        absent.append(("Evaluation", "register with `test=`, or pass `report=cl.evaluate(…)`."))
+    else:
+        sections += _sections(version.report, absent)
+    sections.append(Section("version", "The version", _facts(version)))
+    sections.append(Section("fields", "Fields", _fields(version.package)))
+    if absent:
+        sections.append(Section("absent", "Not in this record", show_absent(absent)))
+    return sections
+
+
+def show_lead(version: ReportedVersion) -> Markup:
+    """Write whether a version is better than the best plain rule."""
     report = version.report
     named = f" ({', '.join(version.aliases)})" if version.aliases else ""
     if report is None:
@@ -206,12 +176,21 @@ def _metrics(report: Report) -> Markup:
     return join(show_charts(charts), show_table(header, rows, label="Metrics"), about)
 
 
-def _against(
+def show_differences(
     version: ReportedVersion,
     other: ReportedVersion,
     differences: Sequence[PairedDifference],
     unpaired: str,
 ) -> Markup:
+    """
+    Write how much better a version is than another.
+
+    Args:
+        version: The version.
+        other: The other.
+        differences: Of both, by metric.
+        unpaired: Why they have no intervals.
+    """
     parts: list[Content] = []
     paired = [each for each in differences if each.difference is not None]
     for smaller in (False, True):

@@ -48,6 +48,8 @@ DARK = {
     "third": "#bca7ff",
     "fourth": "#62d0d8",
 }
+SHADES = 20
+"""Steps in which the cells of a table are shaded, each a class."""
 TONES: tuple[Tone, ...] = ("model", "other", "plain", "good", "bad", "third", "fourth")
 
 
@@ -59,6 +61,7 @@ STYLE = (
     f":root{{color-scheme:light dark;{_variables(LIGHT)}}}"
     f"@media (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
     + "".join(f".tone-{tone}{{--tone:var(--{tone})}}" for tone in TONES)
+    + "".join(f".shade-{step}{{--share:{step / SHADES:g}}}" for step in range(SHADES + 1))
     + """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
@@ -349,7 +352,8 @@ def show_heat_table(
             known = value is not None and math.isfinite(value)
             share = (value - low) / ((high - low) or 1.0) if known and value is not None else 0.0
             text = f"{value:,.{digits}f}" if known else ""
-            cells.append(element("td", text, style=f"--share:{min(max(share, 0.0), 1.0):.3f}"))
+            shade = round(min(max(share, 0.0), 1.0) * SHADES)
+            cells.append(element("td", text, class_=f"shade-{shade}"))
         body.append(element("tr", element("th", isolated(name, 30), scope="row"), cells))
     table = element("table", element("thead", element("tr", heads)), element("tbody", body))
     return element("div", _scrolled(table, label), class_="heat")

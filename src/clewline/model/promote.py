@@ -24,6 +24,8 @@ from clewline.store.ref import RecordSource, Ref, require_alias_name
 LATENCY_ROWS = 64
 """Background rows that are timed, one at a time."""
 ATTEMPTS = 10
+SAID = ("reason", "person")
+"""Fields of a promotion that the chain holds only where they were given."""
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +37,20 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     moved: bool  # False if the version held it already
     verdicts: list[GateVerdict] | None  # None if gate.yaml asks nothing of this model
     forced: str | None  # the reason for overruling lines that failed
+    reason: str | None = None  # why it was moved
+    person: str | None = None  # who moved it in the console; the chain names the user besides
     anchored: str | None = None  # the Git ref that holds the head of the chain
 
 
-def promote(registry: Registry, ref: str, alias: str, *, force: str | None = None) -> Promotion:
+def promote(
+    registry: Registry,
+    ref: str,
+    alias: str,
+    *,
+    force: str | None = None,
+    reason: str | None = None,
+    person: str | None = None,
+) -> Promotion:
     """
     Move an alias to a version that passes `gate.yaml`.
 
@@ -47,6 +59,8 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
         ref: The version, such as `income@3`.
         alias: Such as `champion`.
         force: The reason for moving it even if lines fail; recorded in the chain.
+        reason: Why it is moved; recorded in the chain.
+        person: Who moves it, where that is not the user of the process; recorded in the chain.
 
     Raises:
         UsageError: The alias is not a name, or the reason is empty.
@@ -92,10 +106,13 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
                 moved=before is None or before.number != version.number,
                 verdicts=verdicts,
                 forced=force if failed else None,
+                reason=reason,
+                person=person,
             )
             if promotion.moved:
                 body = msgspec.to_builtins(promotion)
                 del body["moved"], body["anchored"]
+                body = {key: value for key, value in body.items() if key not in SAID or value}
                 moved = Alias(name=name, alias=alias, number=version.number, moved=time.time())
                 kind = registry_chain.PROMOTED
                 registry_chain.append_link(transaction, kind, body, sealer, moved)
@@ -111,6 +128,24 @@ def promote(registry: Registry, ref: str, alias: str, *, force: str | None = Non
             ) from error
         return msgspec.structs.replace(promotion, anchored=anchored)
     raise Conflict(f"The alias {rival_alias} was moved each time we judged.", "Try again.")
+
+
+def judge(registry: Registry, ref: str) -> list[GateVerdict] | None:
+    """
+    Judge a version by `gate.yaml`, and move nothing.
+
+    Returns:
+        A verdict on each line; None if the file asks nothing of this model.
+
+    Raises:
+        NotFound, IntegrityError, InvalidConfig: As `promote` does.
+    """
+    version, catalog = registry.get(ref), registry.store.catalog
+    names = {each.name for each in catalog.find(ModelVersion, limit=None)}
+    gate = read_gate(registry.project.gate, version.name, names)
+    rival_alias = gate.rules.not_worse_than if gate else None
+    rival = _holder(SealedRecords(registry.project, catalog), version.name, rival_alias)
+    return _judge(registry, gate, version, rival)
 
 
 def _judge(
