@@ -7,13 +7,25 @@ A node is written as `run:ID`, `step:ID`, `input:DIGEST`, `code:DIGEST`, `model:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from clewline.store.reader import RecordQueries
 from clewline.store.records import ArtifactUse, Edge, StepRun
-from clewline.store.ref import RecordSource
 
 STEP, INPUT, MODEL, REVISION = "step:", "input:", "model:", "revision:"
+
+# Plain queries: a file may have been read by ten thousand runs, whose records nobody wants.
+_NEIGHBOURS = {
+    "back": "SELECT source FROM edge WHERE target IN (SELECT value FROM json_each(?)) "
+    "ORDER BY source, target, role",
+    "forward": "SELECT target FROM edge WHERE source IN (SELECT value FROM json_each(?)) "
+    "ORDER BY source, target, role",
+}
+_USES = (
+    "SELECT step_run FROM artifact_use WHERE artifact = ? AND role {} 'input:%' ORDER BY 1, role"
+)
 
 _ORDER = {"code": 0, "input": 0, "run": 1, "step": 2, "model": 3, "revision": 4}
 
@@ -63,41 +75,42 @@ def _artifacts_in(value: Any) -> Iterator[Any]:
             yield from _artifacts_in(each)
 
 
-def sources(records: RecordSource, node: str) -> list[str]:
+def sources(records: RecordQueries, node: str) -> list[str]:
     """List the nodes from which edges lead to a node."""
-    return [edge.source for edge in records.find(Edge, target=node, limit=None)]
+    return [name for (name,) in records.rows(_NEIGHBOURS["back"], (_json([node]),))]
 
 
-def targets(records: RecordSource, node: str) -> list[str]:
+def targets(records: RecordQueries, node: str) -> list[str]:
     """List the nodes to which edges lead from a node."""
-    return [edge.target for edge in records.find(Edge, source=node, limit=None)]
+    return [name for (name,) in records.rows(_NEIGHBOURS["forward"], (_json([node]),))]
 
 
 def connected_steps(
-    records: RecordSource, steps: list[str], way: Literal["back", "forward"]
+    records: RecordQueries, steps: list[str], way: Literal["back", "forward"]
 ) -> list[str]:
     """List step runs and all that they rest on, or that rest on them, nearest first."""
-    follow = sources if way == "back" else targets
     found = dict.fromkeys(steps)
-    waiting = list(steps)
-    while waiting:
-        for node in follow(records, f"{STEP}{waiting.pop(0)}"):
-            step = node.removeprefix(STEP)
-            if node.startswith(STEP) and step not in found:
-                found[step] = None
-                waiting.append(step)
+    nearest = list(found)
+    while nearest:
+        nodes = _json([f"{STEP}{step}" for step in nearest])
+        names = [name for (name,) in records.rows(_NEIGHBOURS[way], (nodes,))]
+        steps = [name.removeprefix(STEP) for name in names if name.startswith(STEP)]
+        nearest = [step for step in dict.fromkeys(steps) if step not in found]
+        found.update(dict.fromkeys(nearest))
     return list(found)
 
 
-def steps_that_made(records: RecordSource, artifact: str) -> list[str]:
+def _json(nodes: list[str]) -> str:
+    return json.dumps(nodes)
+
+
+def steps_that_made(records: RecordQueries, artifact: str) -> list[str]:
     """List the step runs that gave an artifact as an output or a file."""
-    uses = records.find(ArtifactUse, artifact=artifact, limit=None)
-    return [use.step_run for use in uses if not use.role.startswith(INPUT)]
+    return [step for (step,) in records.rows(_USES.format("NOT LIKE"), (artifact,))]
 
 
-def steps_that_took(records: RecordSource, artifact: str) -> list[str]:
+def steps_that_took(records: RecordQueries, artifact: str) -> list[str]:
     """List the step runs that took an artifact as an input."""
     steps = [node.removeprefix(STEP) for node in targets(records, f"{INPUT}{artifact}")]
-    uses = records.find(ArtifactUse, artifact=artifact, limit=None)
-    steps += [use.step_run for use in uses if use.role.startswith(INPUT)]
+    steps += [step for (step,) in records.rows(_USES.format("LIKE"), (artifact,))]
     return list(dict.fromkeys(steps))

@@ -8,6 +8,7 @@ to its code and its data. `full=True` shows every step.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -35,7 +36,6 @@ from clewline.store.records import (
     ModelVersion,
     Revision,
     Run,
-    SeenFile,
     StepRun,
 )
 from clewline.store.ref import RecordRef, find_revision, find_version
@@ -47,6 +47,7 @@ NodeKind = Literal[
 """A `data` node is an artifact that began a lineage: a file, a folder, or made without inputs."""
 
 RUNS_SHOWN = 20
+_IN = "IN (SELECT value FROM json_each(?))"
 _DATA_KINDS = ("file", "tree", "table", "array")
 
 
@@ -163,14 +164,16 @@ class _Nodes:
         return LineageNode(kind="step", ref=step, record=self.record(StepRun, step))
 
     def artifact_node(self, digest: str) -> LineageNode:
-        seen = self.reader.find(SeenFile, digest=digest, limit=None)
+        seen = self.reader.rows(
+            "SELECT DISTINCT path FROM seen_file WHERE digest = ? ORDER BY path", (digest,)
+        )
         node = LineageNode(
             kind="data" if seen else "artifact",
             ref=digest,
             record=self.reader.get(Artifact, digest),
         )
         if seen:
-            node.facts["paths"] = list(dict.fromkeys(each.path for each in seen))
+            node.facts["paths"] = [path for (path,) in seen]
         elif (maker := self.maker_of(digest)) is not None:
             node.facts["made_by"] = maker
         return node
@@ -383,24 +386,31 @@ class _Forward(_Nodes):
         beside the other runs where the node is that run.
         """
         after = dict.fromkeys(connected_steps(self.reader, steps, "forward"))
-        runs = [self.record(Run, run) for run in {step.partition("/")[0] for step in after}]
-        own: list[LineageNode] = []
-        others: list[LineageNode] = []
-        for run in sorted(runs, key=lambda run: -run.started):
-            versions = [
-                self.model(version.ref)
-                for version in self.reader.find(ModelVersion, run=run.id, limit=None)
-                if version.step_run is None or version.step_run in after
-            ]
-            if run.id == node.ref:
-                own = versions
-            else:
-                others.append(self.run_node(run))
-                others[-1].children = versions
-        nodes = own + sorted(others, key=lambda child: not child.children)
-        shown = len(nodes) if self.full else self.runs_shown
-        node.children += nodes[:shown]
-        node.omitted = len(nodes[shown:])
+        # Two queries for all runs, because a file may have been read by ten thousand of them.
+        of_steps = {step.partition("/")[0] for step in after}
+        names = json.dumps(sorted(of_steps))
+        runs = self.reader.rows(
+            f"SELECT id FROM run WHERE id {_IN} ORDER BY -started, id", (names,)
+        )
+        versions: dict[str, list[str]] = {}
+        for name, number, run, step in self.reader.rows(
+            f"SELECT name, number, run, step_run FROM model_version WHERE run {_IN} "
+            "ORDER BY name, number",
+            (names,),
+        ):
+            if step is None or step in after:
+                versions.setdefault(run, []).append(f"{name}@{number}")
+        for run in of_steps - {run for (run,) in runs}:
+            self.record(Run, run)  # is not there, and raises
+        others = [run for (run,) in runs if run != node.ref]
+        others.sort(key=lambda run: run not in versions)
+        own = versions.get(node.ref, [])
+        shown = len(own) + len(others) if self.full else self.runs_shown
+        node.children += [self.model(ref) for ref in own[:shown]]
+        for run in others[: max(0, shown - len(own))]:
+            node.children.append(self.run_node(self.record(Run, run)))
+            node.children[-1].children = [self.model(ref) for ref in versions.get(run, [])]
+        node.omitted = max(0, len(own) + len(others) - shown)
 
 
 def run_code(run: Run) -> LineageNode:
