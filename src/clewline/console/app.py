@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from clewline.console.assets import Assets
+from clewline.console.jobs import Jobs
 from clewline.console.page import (
     GROUP,
     THEMES,
@@ -142,6 +143,7 @@ class Console:
         self.server = server or ServerConnection()
         self.access = access or LoopbackAccess()
         self.pages = installed_pages() if pages is None else list(pages)
+        self.jobs = Jobs()
         self.assets = Assets(self.pages)
         self.navigation = [
             {"name": page.name, "title": page.title, "address": page.routes()[0].path}
@@ -157,7 +159,8 @@ class Console:
         )
 
     def close(self) -> None:
-        """Close the store."""
+        """End what jobs have started, and close the store."""
+        self.jobs.close()
         self.store.close()
 
     def _route(self, page: ConsolePage, route: PageRoute) -> Route:
@@ -206,6 +209,7 @@ class Console:
             path={name: str(value) for name, value in request.path_params.items()},
             query=dict(items),
             form={},
+            jobs=self.jobs,
             location=request.url.path,
             lists=lists,
             theme=theme if (theme := request.cookies.get("clewline-theme", "")) in THEMES else "",

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from clewline.html.markup import Markup
 
 if TYPE_CHECKING:
+    from clewline.console.jobs import Jobs
     from clewline.console.server_connection import ServerConnection
     from clewline.project import Project
     from clewline.store.store import Store
@@ -51,6 +52,7 @@ class PageRequest:
     path: Mapping[str, str]  # the parameters in the route's pattern
     query: Mapping[str, str]  # the filters, sort and place in the address
     form: Mapping[str, str]  # what was posted
+    jobs: Jobs  # long work
     location: str = "/"  # the path of the address
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)  # query values that repeat
     csrf_token: str = ""
