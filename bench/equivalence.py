@@ -238,6 +238,14 @@ def differences(
     try:
         served = served_answer(case, signature, loaded, asked)
     except InvalidInput as error:
+        # A model that iterates over all rows may answer a row among others and refuse it alone.
+        alone_too = [i for i in kept if own_answer(case, rows.iloc[[i]]) is not None]
+        if len(alone_too) < len(kept):
+            found.rows -= len(kept)
+            yield from differences(
+                case, signature, loaded, rows.iloc[alone_too], scale, found, either=False
+            )
+            return
         yield f"a row is refused that the model answers: {error.message}"
         return
     decided = ~_undecided(case, asked)

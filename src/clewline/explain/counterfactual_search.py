@@ -109,7 +109,9 @@ class CounterfactualSearch:
         candidates = take_rows(self._background, fitting)
         if self._boxes is not None and self._around is not None:
             around = self._around.take(fitting)
-            moved = _nearest_points(self._boxes, around, row, candidates, self._signature)
+            moved = _nearest_points(
+                self._boxes, around, row, candidates, self._signature, limits.ranges
+            )
             # Dependent fields stay as the background row has them together.
             candidates = change.apply_dependent(moved, candidates)
         distances = change.distances(candidates)
@@ -291,8 +293,9 @@ def _nearest_points(
     row: Columns,
     background: Columns,
     signature: Signature,
+    ranges: Mapping[str, tuple[float, float]],
 ) -> Columns:
-    """Move the row into the box around each background row, no further than needed."""
+    """Move the row into the box around each background row, no further than needed, in ranges."""
     matrix, codes = boxes.trees.encode(row)
     value = matrix[0, boxes.number_column]
     value = np.where(boxes.number_negated, -value, value)
@@ -306,12 +309,15 @@ def _nearest_points(
         inside = holds[:, mine].all(axis=1)
         if len(mine) == 1 and boxes.number_is_raw[mine[0]] and not np.isnan(own):
             low, high = around.low[:, mine[0]], around.high[:, mine[0]]
+            least, most = ranges.get(each.name, (-np.inf, np.inf))
             with np.errstate(over="ignore"):  # next to an open end
-                nearest = np.clip(own, np.nextafter(low, np.inf), high)
+                above = np.maximum(np.nextafter(low, np.inf), least)
+                nearest = np.clip(own, above, np.minimum(high, most))
             if kind in ("integer", "datetime"):
                 nearest = np.where(nearest > own, np.ceil(nearest), np.floor(nearest))
             known = ~np.isnan(numbers[:, column]) & (kind != "boolean")
             fits = known & (low < nearest) & (nearest <= high)
+            fits &= (least <= nearest) & (nearest <= most)
             numbers[:, column] = np.where(fits, nearest, numbers[:, column])
         numbers[inside, column] = own
     texts_read = {boxes.players[player]: place for place, player in enumerate(boxes.code_player)}
