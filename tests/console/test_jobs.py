@@ -138,7 +138,8 @@ def test_a_command_runs_in_its_own_process_and_its_error_is_the_jobs(console: Co
 def test_closing_ends_the_process_of_a_job(console: Console) -> None:
     (console.project.root / "pipelines.py").write_text(
         "import time\nfrom pathlib import Path\n\nimport clewline as cl\n\n\n"
-        "@cl.step\ndef wait() -> int:\n    Path('waits').touch()\n    time.sleep(600)\n    return 1\n\n\n@cl.pipeline\ndef waiting():\n    wait()\n"
+        "@cl.step\ndef wait() -> int:\n    Path('waits').touch()\n    time.sleep(600)\n"
+        "    return 1\n\n\n@cl.pipeline\ndef waiting():\n    wait()\n"
     )
     work = command_work(console.project, ["run", "waiting"], lambda _: JobResult("never"))
     job = console.jobs.start("Run", work, person=ANNA)

@@ -14,6 +14,7 @@ from projects import make_project
 from support import wait_for
 
 from clewline.errors import Forbidden, NotFound, TooManyFailures, Unauthorized, UsageError
+from clewline.model.sealed_changes import sealed_changes
 from clewline.project import Project
 from clewline.serve import access
 from clewline.serve.access import FAILURES, ROLES, WINDOW_S, FailureWindow, TokenChecker
@@ -238,3 +239,18 @@ def test_beyond_loopback_nothing_is_bound_without_a_valid_token(project, store, 
 def test_a_host_name_is_refused(project):
     with pytest.raises(UsageError, match="not an IP address"):
         access.check_bind(project, "example.org")
+
+
+def test_the_signed_chain_keeps_who_added_and_revoked_a_token(
+    project: Project, store: Store
+) -> None:
+    made = access.add_token(project, store, ["predict"], person="anna", reason="For the shop")
+    access.revoke_token(project, store, made.token.id, person="ben", reason="It leaked")
+    revoked, added = sealed_changes(store.catalog)
+    assert (added.kind, added.refs, added.person, added.reason) == (
+        "token_added",
+        [made.token.id],
+        "anna",
+        "For the shop",
+    )
+    assert (revoked.kind, revoked.person, revoked.reason) == ("token_revoked", "ben", "It leaked")

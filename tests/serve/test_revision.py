@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from clewline.errors import NotFound
@@ -13,9 +14,11 @@ from clewline.serve import revision
 from clewline.serve.endpoint_file import parse_endpoint
 from clewline.serve.graph import functions
 from clewline.serve.graph.problems import InvalidEndpoint
+from clewline.serve.lineage_text import node_text
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.store.records import Edge, Revision
+from clewline.serve.prediction_lineage import follow_line
+from clewline.store.records import ChainEntry, Edge, Revision
 from clewline.store.store import Store
 
 Shop = Callable[..., Project]
@@ -236,3 +239,36 @@ def test_a_rollback_goes_back_with_the_code(project: Project) -> None:
             revision.rollback(project, store, "g", 7)
         with pytest.raises(NotFound, match="g#1 is the first revision; there is nothing to roll"):
             revision.rollback(project, store, "g")
+
+
+def test_the_line_says_who_went_back_and_why(project: Project) -> None:
+    applied(project, GRAPH)
+    applied(project, GRAPH.replace("0.9", "0.8").replace("0.1}", "0.2}"))
+    with Store.open(project.store_root) as store:
+        reader = store.catalog.reader
+        assert not follow_line(project, reader, "g#1").facts.get("changes")
+        revision.rollback(project, store, "g", person="anna", reason="Errors since 10:00")
+        node = follow_line(project, reader, "g#1")
+        (change,) = node.facts["changes"]
+        assert (change.kind, change.person, change.reason) == (
+            "rolled_back",
+            "anna",
+            "Errors since 10:00",
+        )
+        assert any("live again by anna: Errors" in text for _, text in node_text(node).facts)
+        assert "changes" not in follow_line(project, reader, "g#2").facts
+        forward = follow_line(project, reader, "income@1", forward=True)
+        found = [child.facts for child in forward.children if child.ref == "g#1"]
+        assert found[0]["changes"] == [change]
+
+
+def test_a_change_whose_link_was_edited_is_not_told(project: Project) -> None:
+    applied(project, GRAPH)
+    applied(project, GRAPH.replace("0.9", "0.8").replace("0.1}", "0.2}"))
+    with Store.open(project.store_root) as store:
+        revision.rollback(project, store, "g", person="anna", reason="Errors")
+        (link,) = store.catalog.find(ChainEntry, prefix={"kind": "rolled_back"})
+        with store.catalog.transaction() as transaction:
+            changed = {**link.body, "person": "ben"}
+            transaction.replace(msgspec.structs.replace(link, body=changed))
+        assert "changes" not in follow_line(project, store.catalog.reader, "g#1").facts

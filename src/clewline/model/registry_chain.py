@@ -110,6 +110,17 @@ def append_link(
     return link
 
 
+def stated(person: str | None, reason: str | None) -> dict[str, str]:
+    """
+    Return what the body of a link says of a person and a reason, where they are known.
+
+    The user of the process stands in each link besides (`by`); a person is who asked that process,
+    such as somebody who is logged in to the console.
+    """
+    given = {"person": person, "reason": reason}
+    return {name: text for name, text in given.items() if text}
+
+
 def next_link(
     last: ChainEntry | None, kind: str, body: dict[str, Any], sealer: Sealer
 ) -> ChainEntry:

@@ -239,6 +239,8 @@ def add_token(
     *,
     note: str = "",
     expires: float | None = None,
+    person: str | None = None,
+    reason: str | None = None,
 ) -> NewToken:
     """
     Add a token. Its secret is in the result, and nowhere else.
@@ -249,12 +251,14 @@ def add_token(
         roles: Some of `ROLES`; none of them includes another.
         note: Its owner or purpose.
         expires: Its expiry, in seconds since the epoch; None for never.
+        person: Who adds it, where that is not the user of the process; the signed chain keeps it.
+        reason: Why; kept there too.
 
     Raises:
         UsageError: There is no role, an unknown one, or the expiry has passed.
         NotFound: The private key is missing.
     """
-    from clewline.model.registry_chain import TOKEN_ADDED, append_link
+    from clewline.model.registry_chain import TOKEN_ADDED, append_link, stated
     from clewline.model.seal import Sealer
 
     wanted = sorted(set(roles))
@@ -276,13 +280,23 @@ def add_token(
     sealer = Sealer.of(project)
     with store.catalog.transaction() as transaction:
         transaction.add(token)
-        append_link(transaction, TOKEN_ADDED, {"token": token.id}, sealer, token)
+        about = {"token": token.id, **stated(person, reason)}
+        append_link(transaction, TOKEN_ADDED, about, sealer, token)
     return NewToken(token, f"{PREFIX}{token.id}_{secret}")
 
 
-def revoke_token(project: Project, store: Store, identifier: str) -> Token:
+def revoke_token(
+    project: Project,
+    store: Store,
+    identifier: str,
+    *,
+    person: str | None = None,
+    reason: str | None = None,
+) -> Token:
     """
     Revoke a token for good. Every server follows within a second.
+
+    The signed chain keeps the person who wants it and the reason, where they are given.
 
     Without the private key the token is revoked all the same, but that is not sealed.
 
@@ -290,7 +304,7 @@ def revoke_token(project: Project, store: Store, identifier: str) -> Token:
         NotFound: There is no such token.
         IntegrityError: The signed chain is damaged at its end; the token is revoked, not sealed.
     """
-    from clewline.model.registry_chain import TOKEN_REVOKED, append_link
+    from clewline.model.registry_chain import TOKEN_REVOKED, append_link, stated
     from clewline.model.seal import Sealer
     from clewline.model.sealed_records import SealedRecords
 
@@ -306,7 +320,7 @@ def revoke_token(project: Project, store: Store, identifier: str) -> Token:
             transaction.replace(token)
         try:
             if project.private_key.exists() and SealedRecords(project, transaction).problem(token):
-                about = {"token": token.id}
+                about = {"token": token.id, **stated(person, reason)}
                 append_link(transaction, TOKEN_REVOKED, about, Sealer.of(project), token)
         except ClewlineError as error:
             not_sealed = error

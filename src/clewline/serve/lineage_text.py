@@ -18,6 +18,7 @@ from clewline.formatting import (
     format_values,
     short_digest,
 )
+from clewline.model.sealed_changes import SealedChange
 from clewline.store.lineage import LineageNode
 from clewline.store.records import Artifact, ExplanationRecord, ModelVersion, Revision, Run, StepRun
 
@@ -180,7 +181,33 @@ def _revision(revision: Revision, facts: Facts, forward: bool) -> FactTexts:
         texts.append(("accepted", format_list(limits)))
     if forward:
         texts.append(("answers", f"`clewline predictions list --endpoint {revision.endpoint}`"))
-    return texts + _explained(facts)
+    return texts + _changed(facts) + _explained(facts)
+
+
+def _changed(facts: Facts) -> FactTexts:
+    """Write who changed it and why."""
+    return [("changed", change_text(change)) for change in facts.get("changes", ())]
+
+
+def change_text(change: SealedChange) -> str:
+    """
+    Write what a person has changed.
+
+    >>> change_text(SealedChange(seq=1, kind="promoted", refs=["a@2"], alias="champion",
+    ...     person="anna", user="ops@host", reason="Better on all groups", created=0.0))
+    '1970-01-01 00:00 UTC, made champion by anna: Better on all groups'
+    """
+    what = {
+        "promoted": f"made {change.alias}",
+        "applied": "applied",
+        "rolled_back": "made live again",
+        "token_added": "added",
+        "token_revoked": "revoked",
+    }[change.kind]
+    why = f": {change.reason}" if change.reason else ""
+    is_named = change.person and change.person != "local"  # nobody logs in on loopback
+    who = change.person if is_named else change.user
+    return f"{format_time(change.created)}, {what} by {who}{why}"
 
 
 def _explained(facts: Facts) -> FactTexts:
@@ -210,7 +237,7 @@ def _model(version: ModelVersion, facts: Facts) -> FactTexts:
     ]
     if tables:
         texts.append(("tables", ", ".join(tables)))
-    return texts + _explained(facts)
+    return texts + _changed(facts) + _explained(facts)
 
 
 def _equality(record: dict[str, Any]) -> str:

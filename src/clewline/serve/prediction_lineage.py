@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from clewline.errors import IntegrityError, NotFound
+from clewline.model.registry_chain import APPLIED, PROMOTED, ROLLED_BACK
+from clewline.model.sealed_changes import SealedChange, sealed_changes
 from clewline.project import Project
 from clewline.serve.log.frame import RouteChoice
 from clewline.serve.log.reader import (
@@ -25,6 +27,7 @@ from clewline.store.records import ExplanationRecord
 from clewline.store.ref import RecordRef, resolve
 
 PREDICTIONS_SHOWN = 3
+CHANGES_SHOWN = 5
 PREDICTIONS_LOOKED_AT = 1_000
 """The newest ones of the whole log, among which `add_predictions` looks."""
 
@@ -88,6 +91,20 @@ def follow_line(
         UsageError: Several things are.
         IntegrityError: The prediction's frame is damaged.
     """
+    node = _follow(project, reader, text, forward=forward, full=full, runs_shown=runs_shown)
+    add_changes(reader, node)
+    return node
+
+
+def _follow(
+    project: Project,
+    reader: CatalogReader,
+    text: str,
+    *,
+    forward: bool,
+    full: bool,
+    runs_shown: int,
+) -> LineageNode:
     if _PREDICTION.fullmatch(text):
         return (
             impact_prediction(project, text)
@@ -100,6 +117,29 @@ def follow_line(
     if ref.kind == "explanation":
         return why_explanation(project, ref.id, full=full)
     return lineage.why(reader, ref, full=full)
+
+
+def add_changes(reader: CatalogReader, root: LineageNode) -> None:
+    """
+    Add to versions and revisions of a lineage who changed them and why: `changes` in their facts.
+
+    Only what somebody stated, a person or a reason, is added, the newest first.
+    """
+    waiting, changed = [root], list[LineageNode]()
+    while waiting:
+        each = waiting.pop()
+        waiting.extend(each.children)
+        if each.kind in ("model", "revision"):
+            changed.append(each)
+    if not changed:
+        return
+    of_ref: dict[str, list[SealedChange]] = {}
+    for change in sealed_changes(reader, kinds=(PROMOTED, APPLIED, ROLLED_BACK)):
+        for ref in change.refs if change.person or change.reason else ():
+            of_ref.setdefault(ref, []).append(change)
+    for each in changed:
+        if each.ref in of_ref:
+            each.facts["changes"] = of_ref[each.ref][:CHANGES_SHOWN]
 
 
 def add_predictions(project: Project, node: LineageNode) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from clewline.errors import IntegrityError, NotFound, did_you_mean
 from clewline.flow.code.snapshot import BlobSource
-from clewline.model.registry_chain import APPLIED, ROLLED_BACK, append_link
+from clewline.model.registry_chain import APPLIED, ROLLED_BACK, append_link, stated
 from clewline.model.seal import Sealer
 from clewline.model.sealed_records import SealedRecords, unchecked
 from clewline.project import Project
@@ -180,9 +180,19 @@ def _apply(records: SealedRecords, transaction: Transaction, draft: Revision) ->
     return AppliedRevision(msgspec.structs.replace(draft, number=number), is_new=True, before=live)
 
 
-def rollback(project: Project, store: Store, endpoint: str, number: int | None = None) -> Revision:
+def rollback(
+    project: Project,
+    store: Store,
+    endpoint: str,
+    number: int | None = None,
+    *,
+    person: str | None = None,
+    reason: str | None = None,
+) -> Revision:
     """
     Make an earlier revision live again: `number`, or the one before the live one.
+
+    The signed chain keeps the person who wants it and the reason, where they are given.
 
     Raises:
         NotFound: There is no such endpoint or revision, the live one is the first, or the
@@ -198,7 +208,8 @@ def rollback(project: Project, store: Store, endpoint: str, number: int | None =
             )
         wanted = live.number - 1 if number is None else number
         earlier = find_revision(SealedRecords(project, transaction), f"{endpoint}#{wanted}")
-        _move(transaction, [earlier], ROLLED_BACK, Sealer.of(project))
+        said = stated(person, reason)
+        _move(transaction, [earlier], ROLLED_BACK, Sealer.of(project), said)
     return earlier
 
 
@@ -251,7 +262,11 @@ def _next_number(records: RecordSource, endpoint: str) -> int:
 
 
 def _move(
-    transaction: Transaction, revisions: Sequence[Revision], kind: str, sealer: Sealer
+    transaction: Transaction,
+    revisions: Sequence[Revision],
+    kind: str,
+    sealer: Sealer,
+    said: Mapping[str, str] | None = None,
 ) -> None:
     """Make revisions live, and seal that."""
     moved = time.time()
@@ -259,7 +274,7 @@ def _move(
         LiveRevision(endpoint=each.endpoint, number=each.number, moved=moved) for each in revisions
     ]
     transaction.replace(*live)
-    body = {"revisions": [each.ref for each in revisions]}
+    body = {"revisions": [each.ref for each in revisions], **(said or {})}
     new = revisions if kind == APPLIED else ()
     append_link(transaction, kind, body, sealer, *new, *live)
 

@@ -152,7 +152,14 @@ def roll_back(request: PageRequest) -> PageAnswer:
             f"{number!r} is not the number of a revision.", "Choose one in the list."
         )
     with Store.open(request.project.store_root) as store:
-        revisions.rollback(request.project, store, name, int(number))
+        revisions.rollback(
+            request.project,
+            store,
+            name,
+            int(number),
+            person=request.person.name,
+            reason=request.form.get("reason", "").strip()[:REASON],
+        )
     return Redirect(f"/endpoints/{quote(name, safe='')}")
 
 
