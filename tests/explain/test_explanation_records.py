@@ -29,6 +29,8 @@ from clewline.explain.explain_prediction import (
 )
 from clewline.explainer_kinds import explainer_of
 from clewline.project import Project
+from clewline.serve.doctor import check_project, finding_text
+from clewline.store.catalog import Transaction
 from clewline.store.records import ExplanationRecord
 from clewline.store.store import Store
 
@@ -178,7 +180,13 @@ def test_a_changed_explanation_is_refused_until_it_is_computed_anew(
         transaction.replace(changed)
     with pytest.raises(IntegrityError, match="was changed in the catalog"):
         explain_prediction(project, ids[0])
+    (finding,) = check_project(project)
+    _, what, fix = finding_text(finding)
+    assert what == f"The stored explanation {record.id} was changed in the catalog."
+    assert f"clewline explain {ids[0]} --kind attributions --fresh" in fix
+    assert not check_project(project, deep=False)
     assert explain_prediction(project, ids[0], fresh=True).explanation == found
+    assert not check_project(project)
     assert explain_prediction(project, ids[0]).explanation == found
 
 
@@ -230,7 +238,7 @@ for budget in range(1, 10_000):
     child.stdout.close()
     stored = stored_explanations(project, ids[0])
     assert len(stored) >= 3
-    assert all(explaining.digest_of(each.body) == each.content for each in stored)
+    assert not any(each.is_changed for each in stored)
     for budget in (1, len(stored) + 1):
         assert explain_prediction(project, ids[0], "attributions", {"budget": budget})
 
@@ -245,7 +253,7 @@ def test_on_a_full_disk_the_explanation_is_shown_and_not_kept(
     def full(*records: object) -> None:
         raise explaining.StoreFull("The disk is full.")
 
-    monkeypatch.setattr(Store, "record", full)
+    monkeypatch.setattr(Transaction, "record", full)
     assert status(["explain", ids[0]]) == 0
     printed = capsys.readouterr()
     assert "Exact Shapley values" in printed.out

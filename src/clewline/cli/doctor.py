@@ -23,7 +23,7 @@ def doctor(
     Parameters
     ----------
     quick
-        Do not read and verify every blob, package and log segment.
+        Do not read and verify every blob, package, log segment and explanation.
     fix
         First fix what killed processes left behind, stale locks and log indexes.
     seal

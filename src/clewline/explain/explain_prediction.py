@@ -24,9 +24,9 @@ from clewline.formatting import format_list
 from clewline.project import Project
 from clewline.serve.explain_rules import ExplainRule, explain_rules
 from clewline.serve.log.reader import LoggedPrediction, get_prediction
-from clewline.store.digest import Digest, digest_bytes
+from clewline.store.digest import digest_bytes
 from clewline.store.ids import id_bytes, id_text
-from clewline.store.records import ExplanationRecord, Revision
+from clewline.store.records import ExplanationRecord, Revision, digest_explanation
 from clewline.store.store import Store
 
 ID_CHARACTERS = 24
@@ -192,7 +192,7 @@ class PredictionExplainer:
     ) -> ExplainedPrediction:
         """Return what was computed again, if it is what is stored."""
         if record.content == stored.content:
-            if digest_of(stored.body) != stored.content:  # the row of the catalog was changed
+            if stored.is_changed:  # the row of the catalog was changed
                 with (
                     Store.open(self._project.store_root) as store,
                     store.catalog.transaction() as transaction,
@@ -258,18 +258,13 @@ def read_explanation(record: ExplanationRecord) -> Explanation:
         IntegrityError: It is not what was stored.
         NotSupported: The explainer of its kind is not installed.
     """
-    if digest_of(record.body) != record.content:
+    if record.is_changed:
         raise IntegrityError(
             f"The stored explanation {record.id} was changed in the catalog.",
             "Explain the prediction with --fresh, which computes and stores it again.",
         )
     found: Explanation = msgspec.convert(record.body, explainer_of(record.kind).explanation)
     return found
-
-
-def digest_of(body: Mapping[str, Any]) -> Digest:
-    """Digest an explanation as it is stored."""
-    return digest_bytes(msgspec.msgpack.encode(body, order="deterministic"))
 
 
 def _plain(options: Any) -> Any:
@@ -289,7 +284,7 @@ def _record_of(found: Explanation, seconds: float) -> ExplanationRecord:
         package=found.package or "",
         revision=found.revision or "",
         status=body.get("status", ""),
-        content=digest_of(body),
+        content=digest_explanation(body),
         body=body,
         made_by=maker_of(found.kind),
         created=time.time(),

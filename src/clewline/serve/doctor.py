@@ -31,6 +31,7 @@ _WHAT = {
     "damaged_catalog": "SQLite reports of {path}: {reason}.",
     "dangling_records": "{count} in {path} refer to records that are not there: {tables}.",
     "damaged_record": "{message}",
+    "changed_explanation": "The stored explanation {explanation} was changed in the catalog.",
     "unfinished_run": "Run {run} of {pipeline} is recorded as running, but its process is dead.",
     "stale_lock": "{path} names {process}, which is dead. The lock holds nobody up.",
     "exposed_key": "Other users can read the private key {path} (mode {mode}).",
@@ -66,6 +67,8 @@ _FIX = {
     "damaged_catalog": _RESTORE_CATALOG,
     "dangling_records": _RESTORE_CATALOG,
     "damaged_record": "{fix}",
+    "changed_explanation": "Run `clewline explain {prediction} --kind {kind} --fresh`, with its "
+    "options: it computes and stores the explanation again.",
     "exposed_key": "Run `chmod 600 {path}`.",
     "unreadable_key": "{fix}",
     "no_key": "A machine that only serves models needs none. Otherwise restore it from a backup. "
@@ -96,7 +99,7 @@ def check_project(project: Project, *, deep: bool = True) -> list[Finding]:
 
     Args:
         project: What to check.
-        deep: Whether to read and verify every blob, package and log segment.
+        deep: Whether to read and verify every blob, package, log segment and explanation.
     """
     return [
         *check_store(project.store_root, deep=deep, inside=INSIDE),

@@ -25,13 +25,23 @@ from clewline.store.digest import Digest, digest_bytes, digest_file
 from clewline.store.locks import hold_lock, is_locked, is_stale, lock_holder, process_state
 from clewline.store.packs import scan_pack
 from clewline.store.reader import BUSY_S, FILE, CatalogReader
-from clewline.store.records import Artifact, CacheEntry, Revision, RouterState, Run, StepRun
+from clewline.store.records import (
+    Artifact,
+    CacheEntry,
+    ExplanationRecord,
+    Revision,
+    RouterState,
+    Run,
+    StepRun,
+)
 from clewline.store.rows import UnreadableRecord
 
 BlobsInside = Mapping[str, Callable[[bytes], Iterable[Digest]]]
 """Format of a blob → a function that lists the blobs which such a blob needs."""
 
 _MENTION = re.compile(rb"[0-9a-f]{64}")
+PAGE = 1000
+"""Explanations that are read at once."""
 _YOUNG_S = 3600.0  # a large blob may have been written so long before its record is
 
 
@@ -56,7 +66,7 @@ def check_store(
 
     Args:
         root: The folder `.clewline` of a project.
-        deep: Read and verify every blob, not their headers alone.
+        deep: Read and verify every blob, not their headers alone, and every explanation.
         inside: Lists the blobs that a blob needs: by the format of its artifact, or "snapshot".
             A blob that any of them mentions is never an orphan.
 
@@ -79,6 +89,10 @@ def _check_store(
 ) -> list[Finding]:
     findings = [*found.findings, *_catalog_findings(root / FILE)]
     needs = _NeededBlobs(catalog, found.store, inside)
+    if found.deep:
+        for record in _changed_explanations(catalog, needs.unreadable):
+            named = {"explanation": record.id, "prediction": record.prediction}
+            findings.append(Finding("changed_explanation", named | {"kind": record.kind}))
     findings += [
         Finding("damaged_record", {"message": error.message, "fix": error.fix})
         for error in needs.unreadable
@@ -121,6 +135,15 @@ def fix_store(root: Path) -> None:
                 steps = transaction.find(StepRun, run=run.id, status="running", limit=None)
                 for record in (run, *steps):
                     transaction.replace(msgspec.structs.replace(record, status="interrupted"))
+
+
+def _changed_explanations(
+    catalog: CatalogReader, unreadable: list[UnreadableRecord]
+) -> Iterator[ExplanationRecord]:
+    """Yield the explanations that are not what was stored, some thousand read at a time."""
+    for offset in range(0, catalog.count(ExplanationRecord), PAGE):
+        page = catalog.find(ExplanationRecord, limit=PAGE, offset=offset, unreadable=unreadable)
+        yield from (record for record in page if record.is_changed)
 
 
 class _StoredBlobs:

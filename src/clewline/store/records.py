@@ -6,11 +6,12 @@ A field in `KEYS` is part of the record's identity. Times are seconds since the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from clewline.store.digest import Digest
+from clewline.store.digest import Digest, digest_bytes
 
 RunStatus = Literal["running", "done", "failed", "interrupted"]
 StepStatus = Literal["running", "done", "cached", "failed", "interrupted"]
@@ -297,6 +298,16 @@ class ExplanationRecord(Record, frozen=True, kw_only=True):
     made_by: str  # clewline 1.0: the distribution of the explainer
     created: float
     seconds: float  # that it took
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the body is not that which was stored."""
+        return digest_explanation(self.body) != self.content
+
+
+def digest_explanation(body: Mapping[str, Any]) -> Digest:
+    """Digest the body of an explanation."""
+    return digest_bytes(msgspec.msgpack.encode(body, order="deterministic"))
 
 
 class Edge(Record, frozen=True, kw_only=True):
