@@ -12,10 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clewline.cli import doctor
+from clewline.cli import main
 from clewline.cli.main import COMMANDS, status
+from clewline.serve import doctor
 
-SOURCE = Path(doctor.__file__).parent.parent
+SOURCE = Path(main.__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_a_full_or_forbidden_disk_is_no_bug_of_clewline(
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), "/data/x")
 
-    monkeypatch.setattr(doctor, "check_store", fail)
+    monkeypatch.setattr("clewline.serve.doctor.check_store", fail)
     assert status(["doctor", "--quick"]) == 3
     assert says in capsys.readouterr().err
     assert status(["--json", "doctor", "--quick"]) == 3

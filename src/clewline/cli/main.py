@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "data": ("data:app", "Assess tables before a model is trained on them.", WORK),
     "endpoints": ("endpoints:app", "List, show, check and apply endpoints.", SERVE),
     "serve": ("serve:serve", "Start the prediction server.", SERVE),
-    "up": ("serve:up", "Start the server with all live endpoints.", SERVE),
+    "up": ("serve:up", "Start the prediction server and the console.", SERVE),
     "tokens": ("tokens:app", "Add, list and revoke access tokens.", SERVE),
     "predictions": ("predictions:app", "List, show and compact predictions.", SERVE),
     "why": ("why:why", "Follow the lineage back: what made this?", LINEAGE),

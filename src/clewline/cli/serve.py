@@ -84,12 +84,38 @@ def serve(*names: str, flags: Flags = None) -> None:
     names
         Endpoints to serve; all applied endpoints by default.
     """
+    _run(flags or ServeFlags(), names=list(names) or None)
+
+
+def up(*, console_port: int | None = None, flags: Flags = None) -> None:
+    """
+    Start everything for one machine: the prediction server and the console.
+
+    Parameters
+    ----------
+    console_port
+        Show the console on this port; by default the one after --port, and 0 picks a free one.
+    """
+    flags = flags or ServeFlags()
+    if console_port is None:
+        console_port = flags.port + 1 if flags.port else 0
+    if not 0 <= console_port <= 65535:
+        message = f"--console-port must be at least 0 and at most 65535 (got {console_port})."
+        raise UsageError(message)
+    if console_port and console_port in (flags.port, flags.grpc_port):
+        message = f"The console cannot share port {console_port} with the prediction server."
+        raise UsageError(message, "Choose another port with --console-port.")
+    _run(flags, console_port=console_port)
+
+
+def _run(
+    flags: ServeFlags, *, names: list[str] | None = None, console_port: int | None = None
+) -> None:
     from clewline.serve.access import parse_address
     from clewline.workers import server_log
     from clewline.workers.messages import ExplainLimits, ServerOptions
     from clewline.workers.supervisor import Supervisor
 
-    flags = flags or ServeFlags()
     _check(flags)
     settings = asdict(flags) | {"host": str(parse_address(flags.host))}
     memory = settings.pop("model_memory")
@@ -99,19 +125,15 @@ def serve(*names: str, flags: Flags = None) -> None:
     )
     options = ServerOptions(
         project=str(projects.find().root),
-        names=list(names) or None,
+        names=names,
+        console_port=console_port,
         model_bytes=None if memory is None else parse_size(memory),
         explain=limits,
         **settings,
     )
     server_log.configure_logging()
-    Supervisor(options, _announce).run()
+    Supervisor(options, _announce, "clewline.console.process").run()
     print_message("Stopped; every answered prediction is in the log.")
-
-
-def up(*, flags: Flags = None) -> None:
-    """Start the server with all live endpoints."""
-    serve(flags=flags)
 
 
 def _check(flags: ServeFlags) -> None:
@@ -149,4 +171,6 @@ def _announce(ready: WorkerReady, options: ServerOptions) -> None:
         print_message("There is no endpoint yet. Add one with `clewline endpoints apply NAME`.")
     if options.grpc_target is not None:
         print_message(f"gRPC, for the Open Inference Protocol v2: {options.grpc_target}")
+    if options.console_url is not None:
+        print_message(f"Console: {options.console_url}")
     print_message(f"Ready on {url}. Stop with Ctrl-C.")

@@ -6,13 +6,14 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clewline.console.assets import Assets
 from clewline.console.jobs import Jobs
@@ -41,6 +42,7 @@ from clewline.errors import (
     Forbidden,
     InvalidInput,
     NotFound,
+    Unauthorized,
     UsageError,
 )
 from clewline.project import Project
@@ -50,6 +52,7 @@ from clewline.store.store import Store
 logger = logging.getLogger(__name__)
 
 YEAR_S = 365 * 86_400
+NOBODY = Person("nobody", "view")
 FORM_BYTES = 1 << 20
 """Most bytes of a form."""
 
@@ -82,13 +85,18 @@ HEADERS = {
 class Access(Protocol):
     """Says who asks, and refuses who may not."""
 
+    is_secure: bool
+    """Whether browsers reach the console over TLS, so that cookies may need it."""
+
+    def check_site(self, request: Request) -> None:
+        """Accept a request by its host and origin; raise `Misdirected` or `CrossSite`."""
+
     def person(self, request: Request) -> Person:
         """
         Return who asks.
 
         Raises:
             Unauthorized: Nobody whom we know; the app then leads to `/login`.
-            Misdirected, CrossSite: The request is for another host, or from another site.
         """
 
     def csrf_token(self, request: Request) -> str:
@@ -100,6 +108,11 @@ class Access(Protocol):
 
 class LoopbackAccess:
     """Everybody on this machine may do everything. For tests and for pages in development."""
+
+    is_secure = False
+
+    def check_site(self, request: Request) -> None:
+        """Accept every request."""
 
     def person(self, request: Request) -> Person:
         """Return the one person there is."""
@@ -153,10 +166,21 @@ class Console:
         routes = [self._route(page, route) for page in self.pages for route in page.routes()]
         # Fixed addresses go before patterns: /runs/compare is not a run.
         routes.sort(key=lambda route: [part.startswith("{") for part in route.path.split("/")])
-        self.app = Starlette(
+        self._router = Starlette(
             routes=[Route("/assets/{digest}/{name:path}", self.assets.answer), *routes],
             exception_handlers={404: self._not_found, 405: self._not_found},
         )
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; whatever it asks for, its host and origin are checked first."""
+        answer: ASGIApp = self._router
+        if scope["type"] == "http":
+            request = Request(scope)
+            try:
+                self.access.check_site(request)
+            except ClewlineError as error:
+                answer = self._refuse(None, error, self._bare_request(request))
+        await answer(scope, receive, send)
 
     def close(self) -> None:
         """End what jobs have started, and close the store."""
@@ -172,12 +196,16 @@ class Console:
     async def _answer(self, page: ConsolePage, route: PageRoute, request: Request) -> Response:
         asked = self._bare_request(request)
         try:
-            person = self.access.person(request)
+            person = NOBODY if route.is_public else self.access.person(request)
             form = await _read_form(request) if route.method == "POST" else {}
             if route.method == "POST":
                 self.access.check_form(request, form)
             asked = replace(
-                asked, person=person, form=form, csrf_token=self.access.csrf_token(request)
+                asked,
+                person=person,
+                form=form,
+                csrf_token=self.access.csrf_token(request),
+                http=request,
             )
             if not person.may(route.role):
                 raise Forbidden(
@@ -186,6 +214,11 @@ class Console:
                 )
             answer = await run_in_threadpool(route.answer, asked)
             return await run_in_threadpool(self._respond, page, answer, asked)
+        except Unauthorized as error:
+            if route.is_public or route.method == "POST":
+                return self._refuse(page, error, asked)
+            back = urlencode({"next": asked.address()})
+            return RedirectResponse(f"/login?{back}", 303, HEADERS)
         except ClewlineError as error:
             return self._refuse(page, error, asked)
         except Exception as error:
@@ -204,7 +237,8 @@ class Console:
         return PageRequest(
             project=self.project,
             store=self.store,
-            person=Person("nobody", "view"),
+            person=NOBODY,
+            access=self.access,
             server=self.server,
             path={name: str(value) for name, value in request.path_params.items()},
             query=dict(items),
@@ -228,7 +262,14 @@ class Console:
         if isinstance(answer, Redirect):
             response = RedirectResponse(answer.address, 303, HEADERS)
             for name, value in answer.cookies.items():
-                response.set_cookie(name, value, max_age=YEAR_S, httponly=True, samesite="lax")
+                response.set_cookie(
+                    name,
+                    value,
+                    max_age=YEAR_S if value else 0,
+                    httponly=True,
+                    samesite="lax",
+                    secure=self.access.is_secure,
+                )
             return response
         if isinstance(answer, EventStream):
             return StreamingResponse(

@@ -56,6 +56,8 @@ class PageRequest:
     location: str = "/"  # the path of the address
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)  # query values that repeat
     csrf_token: str = ""
+    access: Any = None  # `ConsoleAccess`, for the pages that log a person in
+    http: Any = None  # what was received, for them
     theme: str = ""  # one of THEMES; empty as the reader's system is set
     pages: Sequence[ConsolePage] = ()  # all that are installed
     is_fragment: bool = False  # htmx asked, and takes a part of the answer
@@ -131,12 +133,14 @@ class PageRoute:
         answer: Called on a thread, so it may wait for files and for SQLite.
         method: GET looks, POST changes; a form that is posted needs `{{ csrf() }}`.
         role: The least role of a person who may ask.
+        is_public: Whether it answers before anybody has logged in.
     """
 
     path: str
     answer: Callable[[PageRequest], PageAnswer]
     method: Literal["GET", "POST"] = "GET"
     role: ConsoleRole = "view"
+    is_public: bool = False
 
 
 class ConsolePage(Protocol):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # slow to import, and the supervisor needs none
 
 logger = logging.getLogger(__name__)
 
-Role = Literal["predict", "review", "operate"]
+Role = Literal["predict", "view", "review", "operate"]
 Need = Literal["predict", "review", "operate", "any"]
 """The role that a route needs, or any valid token."""
 TokenState = Literal["valid", "revoked", "expired"]
@@ -57,6 +57,8 @@ ADDRESSES = 10_000
 """Number of addresses of which the failures are remembered, the latest ones."""
 
 PREFIX = "cl_"
+CONSOLE = "console"
+"""Id of the token with which a server's own console calls."""
 ID_CHARACTERS = 12
 SECRET_BYTES = 32
 ADD_TOKEN = "Add one with `clewline tokens add --role predict`."
@@ -78,10 +80,17 @@ class TokenChecker:
     Args:
         project: The project of the tokens.
         required: Whether a caller without a token is refused.
+        console_secret: The secret of the token `console`, which is in no catalog: with it the
+            console of the same server calls, in the name of whoever asked the console.
     """
 
-    def __init__(self, project: Project, *, required: bool = False) -> None:
+    def __init__(
+        self, project: Project, *, required: bool = False, console_secret: str | None = None
+    ) -> None:
         self.required = required
+        self._console_digest = (
+            None if console_secret is None else blake3(console_secret.encode()).digest()
+        )
         self._project = project
         self._known: dict[str, Token] = {}
         self._refused: set[str] = set()  # why tokens of the catalog are not accepted
@@ -145,6 +154,10 @@ class TokenChecker:
                 raise Unauthorized("A token is needed.", fix)
             return None
         prefix, identifier, secret = [*text.strip().split("_", 2), "", ""][:3]
+        if prefix + "_" == PREFIX and identifier == CONSOLE and self._console_digest is not None:
+            if hmac.compare_digest(blake3(secret.encode()).digest(), self._console_digest):
+                return CONSOLE
+            raise self._fail(peer, "it is not the console's", "The token is not known.")
         token = self._known.get(identifier) if prefix + "_" == PREFIX else None
         # In constant time, so that the time does not tell how much of the secret was right.
         if token is None or not hmac.compare_digest(
@@ -160,6 +173,11 @@ class TokenChecker:
                 f"Add a token that has it with `clewline tokens add --role {need}`.",
             )
         return identifier
+
+    def valid_token(self, identifier: str) -> Token | None:
+        """Return a token that is known and valid now; None if there is none."""
+        token = self._known.get(identifier)
+        return token if token is not None and token_state(token) == "valid" else None
 
     def refresh(self) -> None:
         """Read the tokens again. Only those that the signed chain holds are accepted."""

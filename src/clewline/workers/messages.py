@@ -27,6 +27,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8470  # 0 lets the system choose
     workers: int = 1
     grpc_port: int | None = None  # None: no gRPC; 0 lets the system choose
+    console_port: int | None = None  # None: no console; 0 lets the system choose
     tls_cert: str | None = None  # PEM files
     tls_key: str | None = None
     require_tokens: bool = False  # on loopback too
@@ -50,6 +51,14 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
         """The address for HTTP."""
         scheme = "https" if self.tls_cert else "http"
         return f"{scheme}://{self._url_host}:{self.port}"
+
+    @property
+    def console_url(self) -> str | None:
+        """The address of the console; None without one."""
+        if self.console_port is None:
+            return None
+        scheme = "https" if self.tls_cert else "http"
+        return f"{scheme}://{self._url_host}:{self.console_port}"
 
     @property
     def grpc_target(self) -> str | None:
@@ -81,6 +90,7 @@ class WorkerOrders(msgspec.Struct, frozen=True, kw_only=True):
     options: ServerOptions
     slot: int  # its place in the worker table
     forbidden: list[ForbidRevision]
+    console_secret: str | None  # with which the console calls; None without one
     # Descriptors that it has inherited.
     listen: int
     asking: int  # of the channel to the explaining process
@@ -90,6 +100,16 @@ class WorkerOrders(msgspec.Struct, frozen=True, kw_only=True):
     bells: list[int]
     status: int
     dump: int  # of the file to which its stacks are written if it crashes
+
+
+class ConsoleOrders(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the console's process needs to start."""
+
+    options: ServerOptions
+    secret: str  # with which it calls the prediction server
+    # Descriptors that it has inherited.
+    listen: int
+    lifeline: int
 
 
 class ExplainingOrders(msgspec.Struct, frozen=True, kw_only=True):

@@ -133,6 +133,7 @@ class PredictionServer:
         explaining: How the explaining process is asked.
         limits: Limits for callers.
         peers: The other workers, if there is a supervisor.
+        console_secret: With which the server's console calls; None without one.
     """
 
     def __init__(
@@ -142,8 +143,10 @@ class PredictionServer:
         explaining: AskedProcess,
         limits: HttpLimits | None = None,
         peers: Peers | None = None,
+        console_secret: str | None = None,
     ) -> None:
         self.endpoints = endpoints
+        self._console_secret = console_secret
         self.options = options
         self.hands_over = False  # whether another process goes on with the same socket
         self.explaining_metrics: Callable[[], list[list[MetricFamily]]] = list  # if it is ours
@@ -245,7 +248,9 @@ class PredictionServer:
     def _make_app(self) -> HttpApp:
         options = self.options
         required = tokens_required(options.host, options.require_tokens)
-        token_checker = TokenChecker(self.endpoints.project, required=required)
+        token_checker = TokenChecker(
+            self.endpoints.project, required=required, console_secret=self._console_secret
+        )
         log = None
         if options.access_log is not None:
             log = AccessLog(options.access_log)

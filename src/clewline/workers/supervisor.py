@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import select
 import signal
 import socket
@@ -31,6 +32,7 @@ from clewline import errors
 from clewline.errors import ClewlineError, Fault, Overloaded
 from clewline.protocols.http.listener import listening_sockets, reserve_port
 from clewline.serve.metrics.shared_metrics import SharedMetrics
+from clewline.workers.console_process import ConsoleProcess
 from clewline.workers.explaining_process import ExplainingProcess
 from clewline.workers.messages import (
     ForbidRevision,
@@ -126,10 +128,14 @@ class Supervisor:
         options: The settings of the server.
         announce: Called once, when all workers are ready for the first time, with what one
             of them serves and with the options, which then name the ports that were taken.
+        console: The module of the console's process; needed where the options name its port.
     """
 
     def __init__(
-        self, options: ServerOptions, announce: Callable[[WorkerReady, ServerOptions], None]
+        self,
+        options: ServerOptions,
+        announce: Callable[[WorkerReady, ServerOptions], None],
+        console: str = "",
     ) -> None:
         self._options = options
         self._announce = announce
@@ -146,6 +152,9 @@ class Supervisor:
             2 * options.workers,
             self._next_generation,
         )
+        self._console_module = console
+        self._console: ConsoleProcess | None = None
+        self._console_secret = secrets.token_hex(32)
         self._crashes: dict[tuple[str, int], list[float]] = {}
         self._forbidden: list[ForbidRevision] = []
         self._rolling: list[_Seat] = []  # seats whose worker is still to be replaced
@@ -177,6 +186,8 @@ class Supervisor:
                 worker.process.wait()
                 worker.close()
             self._explaining.close()
+            if self._console is not None:
+                self._console.close()
             for seat in self._seats:
                 seat.port.close()
             for each in (*(s.listening for s in self._seats), self._waker, self._wakes):
@@ -210,6 +221,8 @@ class Supervisor:
         if not self._announced and ready and self._first_ready is not None:
             self._announced = True
             self._announce(self._first_ready, self._options)
+        if self._announced and self._console is not None and not self._stopping:
+            self._console.look_after(now)  # after the workers, so that predictions come first
 
     def _workers(self) -> list[_Worker]:
         found = [worker for seat in self._seats for worker in (seat.worker, seat.retiring)]
@@ -225,6 +238,13 @@ class Supervisor:
             options = msgspec.structs.replace(options, grpc_port=grpc_port)
         taken = listening_sockets(options.host, options.port, options.workers)
         self._options = msgspec.structs.replace(options, port=taken[0].getsockname()[1])
+        if options.console_port is not None:
+            (console,) = listening_sockets(options.host, options.console_port, 1)
+            port = console.getsockname()[1]
+            self._options = msgspec.structs.replace(self._options, console_port=port)
+            self._console = ConsoleProcess(
+                self._console_module, self._options, console, self._console_secret
+            )
         answers = options.tls_cert is None
         self._seats = [
             _Seat(number, each, UnavailablePort(each, answers=answers))
@@ -254,6 +274,7 @@ class Supervisor:
                 options=self._options,
                 slot=number,
                 forbidden=self._forbidden,
+                console_secret=self._console_secret if self._console is not None else None,
                 listen=seat.listening.fileno(),
                 asking=self._explaining.channel.asking.fileno(),
                 explain_bell=self._explaining.channel.bell,

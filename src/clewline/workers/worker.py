@@ -108,7 +108,13 @@ class Worker:
         self._endpoints = EndpointServer(project, options.names, **limits)
         self._endpoints.work_observer = self._monitor
         asked = AskedProcess(socket.socket(fileno=self._orders.asking), self._orders.explain_bell)
-        server = self._server = PredictionServer(self._endpoints, options, asked, peers=self._peers)
+        server = self._server = PredictionServer(
+            self._endpoints,
+            options,
+            asked,
+            peers=self._peers,
+            console_secret=self._orders.console_secret,
+        )
         self._beat(loop, server)
         bell = self._orders.bells[self._orders.slot]
         loop.add_reader(bell, self._peers.answer_bell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clewline.console.page import THEMES, PageAnswer, PageRequest, PageRoute, Redirect
+from clewline.console.pages.login import local_address
 from clewline.errors import InvalidInput
 
 
@@ -17,7 +18,7 @@ class AppearancePage:
 
     def routes(self) -> Sequence[PageRoute]:
         """Return the address of the form in the frame."""
-        return (PageRoute("/appearance", choose_theme, method="POST"),)
+        return (PageRoute("/appearance", choose_theme, method="POST", is_public=True),)
 
 
 def choose_theme(request: PageRequest) -> PageAnswer:
@@ -25,6 +26,4 @@ def choose_theme(request: PageRequest) -> PageAnswer:
     theme, back = request.form.get("theme", ""), request.form.get("back", "/")
     if theme not in THEMES:
         raise InvalidInput(f"There is no appearance {theme!r}.", f"Choose {' or '.join(THEMES)}.")
-    if not back.startswith("/") or back.startswith(("//", "/\\")):  # of another site
-        back = "/"
-    return Redirect(back, cookies={"clewline-theme": theme})
+    return Redirect(local_address(back), cookies={"clewline-theme": theme})
