@@ -78,5 +78,8 @@ def test_a_choice_of_light_or_dark_leads_back_and_nowhere_else(client: TestClien
         answer = client.post("/appearance", data={"theme": "dark", "back": back})
         assert answer.headers["location"] == "/"
     assert client.post("/appearance", data={"theme": "pink"}).status_code >= 400
+    system = client.post("/appearance", data={"theme": "system"})
+    assert 'clewline-theme="";' in system.headers["set-cookie"]
+    client.cookies.clear()
     client.cookies.set("clewline-theme", "dark")
     assert '<html lang="en" data-theme="dark">' in client.get("/search").text

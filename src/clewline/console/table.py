@@ -18,6 +18,8 @@ from clewline.html.markup import Content, Markup, element, isolated
 
 PAGE_ROWS = 50
 """Rows of a page."""
+LONGEST_WORD = 32
+"""A word with more characters may be broken, so that a table does not grow wide."""
 EXPORT_ROWS = 1_000
 """Rows that an export asks its source for at a time."""
 
@@ -244,10 +246,20 @@ def _cell(column: Column, row: Mapping[str, Any], is_first: bool) -> Markup:
     address = column.link(row) if column.link else None
     if address is not None:
         content = element("a", content, href=address)
-    numeric = "n" if _is_numeric(column) else None
+    style = _cell_style(column, value)
     if is_first:
-        return element("th", content, scope="row", class_=numeric)
-    return element("td", content, class_=numeric)
+        return element("th", content, scope="row", class_=style)
+    return element("td", content, class_=style)
+
+
+def _cell_style(column: Column, value: Any) -> str | None:
+    """Keep numbers, ids and times on one line, and words whole unless one is very long."""
+    if _is_numeric(column):
+        return "n"
+    if column.kind in ("id", "time"):
+        return "line"
+    words = (len(word) for word in str(value)[: LONGEST_WORD * 8].split())
+    return "whole" if max(words, default=0) <= LONGEST_WORD else None
 
 
 def cell_value(kind: ColumnKind, value: Any) -> Content:

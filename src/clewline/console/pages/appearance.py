@@ -22,8 +22,10 @@ class AppearancePage:
 
 
 def choose_theme(request: PageRequest) -> PageAnswer:
-    """Keep the choice in a cookie, and go back to where it was made."""
+    """Keep the choice in a cookie (`system` is none), and go back to where it was made."""
     theme, back = request.form.get("theme", ""), request.form.get("back", "/")
-    if theme not in THEMES:
-        raise InvalidInput(f"There is no appearance {theme!r}.", f"Choose {' or '.join(THEMES)}.")
-    return Redirect(local_address(back), cookies={"clewline-theme": theme})
+    choices = (*THEMES, "system")
+    if theme not in choices:
+        raise InvalidInput(f"There is no appearance {theme!r}.", f"Choose {', '.join(choices)}.")
+    cookie = theme if theme in THEMES else ""
+    return Redirect(local_address(back), cookies={"clewline-theme": cookie})
