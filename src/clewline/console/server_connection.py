@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
 from urllib.parse import urlsplit
 
-from clewline.errors import Fault, NotFound
+import msgspec
+
+from clewline.errors import Fault, FieldProblem, InvalidInput, NotFound
 
 TIMEOUT_S = 30.0
 
@@ -19,6 +23,33 @@ class ServerAnswer:
     status: int
     body: bytes
     content_type: str
+
+    def decoded(self) -> Any:
+        """
+        Return what the JSON says.
+
+        Raises:
+            InvalidInput: The server refuses the rows; names every field.
+            NotFound, Fault: The server answered with an error.
+        """
+        if self.status < 400:
+            return msgspec.json.decode(self.body)
+        try:
+            said = msgspec.json.decode(self.body, type=_Refusal).error
+        except msgspec.DecodeError:
+            said = _RefusalReason(f"The prediction server answered {self.status}.")
+        if self.status == 422:
+            raise InvalidInput(said.message, None, tuple(said.fields))
+        raise NotFound(said.message) if self.status == 404 else Fault(said.message)
+
+
+class _RefusalReason(msgspec.Struct):
+    message: str
+    fields: list[FieldProblem] = []
+
+
+class _Refusal(msgspec.Struct):
+    error: _RefusalReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +81,11 @@ class ServerConnection:
         body: bytes,
         *,
         content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> ServerAnswer:
         """Send a POST request; raises as `get` does."""
-        return self._send("POST", path, body, content_type, timeout_s)
+        return self._send("POST", path, body, content_type, timeout_s, headers)
 
     def _send(
         self,
@@ -62,6 +94,7 @@ class ServerConnection:
         body: bytes,
         content_type: str = "application/json",
         timeout_s: float = TIMEOUT_S,
+        more_headers: Mapping[str, str] | None = None,
     ) -> ServerAnswer:
         if self.url is None:
             raise NotFound(
@@ -79,7 +112,11 @@ class ServerConnection:
             if address.scheme == "https"
             else HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
         )
-        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        headers = {
+            "Content-Type": content_type,
+            "Accept": "application/json",
+            **(more_headers or {}),
+        }
         if self.secret is not None:
             headers["Authorization"] = f"Bearer {self.secret}"
         try:
