@@ -99,6 +99,9 @@ class Access(Protocol):
             Unauthorized: Nobody whom we know; the app then leads to `/login`.
         """
 
+    def log_in(self, request: Request, text: str) -> str:
+        """Return the cookie of a person who shows a token; raise an error for any other text."""
+
     def csrf_token(self, request: Request) -> str:
         """Return the token that this person's forms carry."""
 
@@ -117,6 +120,10 @@ class LoopbackAccess:
     def person(self, request: Request) -> Person:
         """Return the one person there is."""
         return Person("local", "operate")
+
+    def log_in(self, request: Request, text: str) -> str:
+        """Refuse every token; nobody needs one."""
+        raise UsageError("This console asks nobody to log in.", "Open its first page.")
 
     def csrf_token(self, request: Request) -> str:
         """Return a token that is never checked."""
