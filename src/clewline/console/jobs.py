@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -47,6 +47,7 @@ class JobResult:
 
     message: str
     address: str | None = None
+    value: Any = None  # for that page
 
 
 @dataclass(eq=False, slots=True)
