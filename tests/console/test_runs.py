@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -40,7 +41,7 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
 
 
 def runs_in(text: str) -> list[str]:
-    return [part[:12] for part in text.split('<th scope="row"><a href="/runs/')[1:]]
+    return re.findall(r'<th scope="row"[^>]*><a href="/runs/(\w{12})"', text)
 
 
 def test_the_list_is_filtered_sorted_and_paged_by_its_address(client: TestClient) -> None:
@@ -87,5 +88,4 @@ def test_runs_side_by_side_begin_with_what_differs(client: TestClient) -> None:
 
 def runs_compared_names(text: str) -> list[str]:
     table = text.partition('id="values"')[2].partition("</table>")[0]
-    rows = table.split('<th scope="row">')[1:]
-    return [row.partition("<bdi>")[2].partition("</bdi>")[0] for row in rows]
+    return re.findall(r'<th scope="row"[^>]*><bdi>(.*?)</bdi>', table)

@@ -206,6 +206,26 @@ def find_run(records: RecordSource, text: str) -> Run:
     return found
 
 
+def find_artifact(records: RecordSource, text: str) -> Artifact:
+    """
+    Find an artifact by its digest, or by a beginning that no other artifact shares.
+
+    Raises:
+        UsageError: Several artifacts begin so.
+        NotFound: No artifact begins so.
+    """
+    found: list[Artifact] = []
+    if _is_beginning(text, DIGEST_CHARACTERS):
+        found = records.find(Artifact, prefix={"digest": text}, limit=2)
+    if not found:
+        raise NotFound(
+            f"No artifact has the digest {text[:80]!r}.",
+            "`clewline runs show RUN` names the artifacts of each step.",
+        )
+    _require_one(text, [each.digest for each in found], "artifacts")
+    return found[0]
+
+
 def resolve(
     records: RecordSource, text: str, *, prefer: Literal["endpoint", "model"] = "endpoint"
 ) -> RecordRef:

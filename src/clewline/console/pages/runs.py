@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from clewline.console.page import PageAnswer, PageRequest, PageRoute, Redirect, View
-from clewline.console.table import Column, Table, TableRows, offset_source
+from clewline.console.table import Column, Table, TableRows, offset_source, short_id
+from clewline.flow.code_difference import code_differences
 from clewline.flow.run_comparison import RUNS_COMPARED, ComparedValue, compare_values
 from clewline.flow.run_query import METRIC, PARAM, read_filter, read_order, read_value_name
-from clewline.flow.runs import find_run, list_runs
+from clewline.flow.runs import compare_runs, find_run, list_runs, snapshot_of
 from clewline.formatting import format_count
 from clewline.html.charts import Line, draw_lines
 from clewline.html.decimation import decimate, say_count
-from clewline.html.markup import Content, Markup, element, isolated
+from clewline.html.markup import Content, Markup, element, isolated, join
 from clewline.html.page import show_chart
 from clewline.html.parallel_coordinates import AXES_DRAWN, ParallelLine, draw_parallel
 from clewline.store.records import Run
@@ -34,6 +36,9 @@ NAMES_OFFERED = 1_000
 """Names of parameters and metrics that a field offers."""
 COLUMNS_CHOSEN = 40
 COMPARED_ROWS = 40
+FILES_SHOWN = 50
+OTHERS_SHOWN = 200
+DIGEST_LENGTH = 64
 TONES = {"done": "good", "failed": "bad", "interrupted": "other", "running": "model"}
 
 
@@ -249,8 +254,44 @@ def compare(request: PageRequest) -> PageAnswer:
             "axes": [f"{each.kind}.{each.name}" for each in axes],
             "axis_names": [f"{each.kind}.{each.name}" for each in differing[:NAMES_OFFERED]],
             "address_of": run_address,
+            **_two(request, runs),
         },
     )
+
+
+def _two(request: PageRequest, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what differs besides values between two runs: files of code, and all else."""
+    if len(runs) != 2:
+        return {"code": None, "others": ()}
+    first, second = runs
+    difference = compare_runs(request.store, first, second)
+    before, after = snapshot_of(request.store, first), snapshot_of(request.store, second)
+    code = islice(code_differences(before, after, request.store.blobs), FILES_SHOWN)
+    others = [*difference.inputs, *difference.environment, *difference.steps]
+    return {
+        "code": [(each, _diff_lines(each.lines)) for each in code],
+        "code_count": len(difference.code),
+        "others": [
+            (each.name, f"{each.part} {each.kind}", _side(each.old), _side(each.new))
+            for each in others[:OTHERS_SHOWN]
+        ],
+        "others_count": len(others),
+    }
+
+
+def _side(value: Any) -> Content:
+    """Write one side of a difference; a digest shortened."""
+    if isinstance(value, list):
+        return join(*([_side(each), " "] for each in value)) if value else "nothing"
+    if isinstance(value, str) and len(value) == DIGEST_LENGTH:
+        return short_id(value)
+    return _written(value)
+
+
+def _diff_lines(lines: Sequence[str]) -> Markup:
+    """Write lines as `diff -u` does; those that were added and removed have classes."""
+    kinds = {"+": "added", "-": "removed", "@": "place"}
+    return join(*([element("span", line, class_=kinds.get(line[:1])), "\n"] for line in lines))
 
 
 def _slice(rows: Sequence[Mapping[str, Any]], cursor: str | None, limit: int) -> TableRows:

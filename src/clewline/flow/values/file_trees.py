@@ -104,7 +104,7 @@ def restore_path(artifact: Artifact, blobs: BlobStore, target: Path) -> None:
     if artifact.format == "file":
         _restore_file(artifact.blob, bool(artifact.meta.get("executable")), blobs, target)
         return
-    tree = _decode_tree(blobs.get(artifact.blob))
+    tree = decode_tree(blobs.get(artifact.blob))
     target.mkdir(parents=True, exist_ok=True)
     for name in tree.folders:
         _inside(target, name).mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def restore_path(artifact: Artifact, blobs: BlobStore, target: Path) -> None:
 
 def tree_blobs(data: bytes) -> Iterable[Digest]:
     """Return the blobs that a stored folder needs."""
-    return [entry.digest for entry in _decode_tree(data).files.values()]
+    return [entry.digest for entry in decode_tree(data).files.values()]
 
 
 def json_blobs(data: bytes) -> Iterable[Digest]:
@@ -132,7 +132,8 @@ def json_blobs(data: bytes) -> Iterable[Digest]:
     return found
 
 
-def _decode_tree(data: bytes) -> FileTree:
+def decode_tree(data: bytes) -> FileTree:
+    """Read the list of a stored folder."""
     return decode_struct(data, FileTree, "The list of a stored folder")
 
 
