@@ -85,8 +85,8 @@ class LeafBoxes:
                 found[player] &= (self.low[place] < value) & (value <= self.high[place])
         for place, player in enumerate(self.code_player):
             word, bit = divmod(int(codes[place, row]), 64)
-            shifted = self.codes[self.code_word[place] + word] >> np.uint64(bit)
-            found[player] &= (shifted & np.uint64(1)).astype(bool)
+            codes_held = self.codes[self.code_word[place] + word]
+            found[player] &= (codes_held & (np.uint64(1) << np.uint64(bit))) != 0
         return found
 
     def holding(self, columns: Columns, free: int | None = None, row: int = 0) -> NDArray[np.intp]:

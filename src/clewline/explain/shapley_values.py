@@ -17,8 +17,10 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ from clewline.model.runtime.outputs import take_rows
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
-CHUNK = 2048
+CHUNK = 4096
 """Leaves that are computed at once: their arrays stay in the processor's cache."""
 
 ROWS_PER_CALL = 1000
@@ -49,8 +51,9 @@ class TreeShapleyValues:
     """
     Computes the Shapley values of rows of an ensemble of trees, exactly.
 
-    Leaves of value 0 are left out, and the others sorted by the number of fields on their path:
-    fewer fields need fewer points.
+    Leaves of value 0 are left out, and the others sorted by the number of fields on their path,
+    as fewer fields need fewer points, and by these fields, so that most leaves of a chunk have
+    the same ones and others need not be computed.
 
     Args:
         boxes: Of the ensemble; their players are the players.
@@ -62,11 +65,24 @@ class TreeShapleyValues:
         if boxes.trees.ensemble.targets > 1:
             counts &= boxes.target == target
         leaves = np.flatnonzero(counts)
-        points = np.maximum(1, -(-(boxes.share[:, leaves] != 1).sum(axis=0) // 2))
-        self._boxes = boxes.take(leaves[np.argsort(points, kind="stable")])
-        most = max(1, -(-len(boxes.players) // 2))
-        self._ends = np.searchsorted(np.sort(points), np.arange(1, most + 2))
-        self._base = float(self._boxes.share.prod(axis=0) @ self._boxes.value)
+        on_path = boxes.share[:, leaves] != 1
+        points = np.maximum(1, -(-on_path.sum(axis=0) // 2))
+        # The fields that divide the leaves most evenly come first.
+        dividing = np.argsort(np.abs(on_path.mean(axis=1) - 0.5), kind="stable")
+        order = np.lexsort([*on_path[dividing[::-1]], points])
+        taken = boxes.take(leaves[order])
+        self._base = float(taken.share.prod(axis=0) @ taken.value)
+        # The chunks have the shares.
+        self._boxes = replace(taken, share=np.broadcast_to(1.0, taken.share.shape))
+        on_path, points = on_path[:, order], points[order]
+        bounds = [0, *(np.flatnonzero(np.diff(points)) + 1).tolist(), len(points)]
+        self._chunks: list[_Chunk] = []
+        for start, end in pairwise(bounds):
+            for at in range(start, end, CHUNK):
+                chunk = slice(at, min(at + CHUNK, end))
+                players = np.flatnonzero(on_path[:, chunk].any(axis=1))
+                share = np.ascontiguousarray(taken.share[players, chunk])
+                self._chunks.append(_Chunk(chunk, players, share, int(points[at])))
 
     def of(self, row: Columns) -> ShapleyValues:
         """
@@ -82,23 +98,35 @@ class TreeShapleyValues:
         boxes = self._boxes
         inside, total = boxes.contains(row), 0.0
         values = np.zeros(len(boxes.players))
-        for count, (start, end) in enumerate(pairwise(self._ends.tolist()), 1):
-            points, weights = np.polynomial.legendre.leggauss(count)
-            points, weights = (points + 1) / 2, weights / 2
-            for at in range(start, end, CHUNK):
-                chunk = slice(at, min(at + CHUNK, end))
-                s, w, v = inside[:, chunk], boxes.share[:, chunk], boxes.value[chunk]
-                total += float(s.all(axis=0) @ v)
-                difference = s - w
-                factor = np.empty_like(difference)
-                for point, weight in zip(points, weights, strict=True):
-                    np.multiply(difference, point, out=factor)
-                    factor += w
-                    product = factor.prod(axis=0)
-                    product *= v
-                    np.divide(difference, factor, out=factor)
-                    values += weight * (factor @ product)
+        for chunk, players, w, points in self._chunks:
+            s, v = inside[players, chunk], boxes.value[chunk]
+            total += float(s.all(axis=0) @ v)
+            difference = s - w
+            factor = np.empty_like(difference)
+            for point, weight in _quadrature(points):
+                np.multiply(difference, point, out=factor)
+                factor += w
+                product = factor.prod(axis=0)
+                product *= v
+                np.divide(difference, factor, out=factor)
+                values[players] += weight * (factor @ product)
         return ShapleyValues(self._base, values, total)
+
+
+class _Chunk(NamedTuple):
+    """Leaves that are computed at once."""
+
+    leaves: slice
+    players: NDArray[np.intp]  # on the path of any of them
+    share: NDArray[np.float64]  # (players, leaves)
+    points: int  # of the quadrature
+
+
+@cache
+def _quadrature(points: int) -> list[tuple[float, float]]:
+    """Return points and weights that integrate polynomials of degree 2 · points - 1 over [0, 1]."""
+    found, weights = np.polynomial.legendre.leggauss(points)
+    return list(zip(((found + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
 
 
 def tree_shapley_values(boxes: LeafBoxes, row: Columns, target: int = 0) -> ShapleyValues:
