@@ -86,6 +86,15 @@ def test_workers_the_certificate_and_the_disk_are_watched(
     assert codes(project, store) == ["full_disk"]
 
 
+def test_a_key_that_others_can_read_is_a_finding(project: Project, store: Store) -> None:
+    project.private_key.chmod(0o644)
+    (found,) = find_attention(project, store, counts(), NOW)
+    assert found.values["title"] == "exposed key"
+    assert "chmod 600" in found.values["fix"]
+    project.private_key.unlink()  # a machine that only serves needs none
+    assert codes(project, store) == []
+
+
 def test_only_the_newest_run_of_a_pipeline_counts(project: Project, store: Store) -> None:
     record(store, run("a" * 12, "failed", NOW - 3 * DAY))
     assert codes(project, store) == ["failed_run"]

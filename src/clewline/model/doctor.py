@@ -31,7 +31,7 @@ def model_findings(project: Project, *, deep: bool = True) -> list[Finding]:
     """
     with Store.open(project.store_root, write=False) as store:
         registry = Registry(project, store)
-        return [*_check_key(project), *_check_registry(registry, deep), *_check_folders(registry)]
+        return [*key_findings(project), *_check_registry(registry, deep), *_check_folders(registry)]
 
 
 def fix_models(project: Project) -> None:
@@ -75,7 +75,8 @@ def seal_models(project: Project) -> list[str]:
         return [describe(record) for record in unsealed]
 
 
-def _check_key(project: Project) -> Iterator[Finding]:
+def key_findings(project: Project) -> Iterator[Finding]:
+    """Check the project's private key, which takes no time worth waiting for."""
     path = project.private_key
     if not path.exists():  # a machine that only serves models need not have it
         yield Finding("no_key", {"path": str(path)}, harmless=True)

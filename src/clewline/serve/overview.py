@@ -11,7 +11,9 @@ from typing import Any, Literal
 import msgspec
 
 from clewline.flow.runs import with_live_status
+from clewline.model.doctor import key_findings
 from clewline.project import Project
+from clewline.serve.doctor import finding_text
 from clewline.serve.log.reader import latest_predictions
 from clewline.serve.metrics.live_metrics import ServerCounts
 from clewline.store.records import Alias, LiveRevision, ModelVersion, Revision, Run
@@ -35,6 +37,7 @@ AttentionCode = Literal[
     "full_disk",
     "failed_run",
     "interrupted_run",
+    "finding",
 ]
 
 
@@ -79,6 +82,10 @@ def find_attention(
     found = list(_server_attention(store, counts, now)) if counts is not None else []
     found += _disk_attention(project.store_root)
     found += _run_attention(store, now)
+    for finding in key_findings(project):  # all others take `clewline doctor` longer
+        if not finding.harmless:
+            title, what, fix = finding_text(finding)
+            found.append(Attention("finding", {"title": title, "what": what, "fix": fix}))
     return found
 
 

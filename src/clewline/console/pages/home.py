@@ -123,6 +123,9 @@ def attention_text(found: Attention) -> tuple[str, str, str, str]:
     """Return a title, a sentence, the address that leads on, and a command (or nothing)."""
     values = found.values
     match found.code:
+        case "finding":
+            sentence = f"{values['what']} {values['fix']}".replace("`", "")
+            return values["title"].capitalize(), sentence, "", "clewline doctor"
         case "failed_endpoint":
             revision = values["revision"]
             name = revision.rpartition("#")[0]
