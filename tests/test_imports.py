@@ -63,6 +63,7 @@ HOMES = {
     "uvicorn": {"console"},
     "jinja2": {"console"},
     "authlib": {"console"},
+    "joserfc": {"console"},  # which comes with authlib
     "mcp": {"protocols"},
     "argparse": set(),
 }

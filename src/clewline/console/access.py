@@ -24,8 +24,9 @@ from pathlib import Path
 import msgspec
 from starlette.requests import Request
 
+from clewline.console.oidc import LoginAttempt, OidcLogin, read_settings
 from clewline.console.page import ConsoleRole, Person
-from clewline.errors import Forbidden, Unauthorized
+from clewline.errors import Forbidden, NotFound, Unauthorized
 from clewline.project import Project
 from clewline.protocols.http.host_check import HostCheck
 from clewline.serve.access import TokenChecker, parse_address, tokens_required
@@ -34,6 +35,8 @@ from clewline.store.records import Token
 from clewline.workers.messages import ServerOptions
 
 COOKIE = "clewline-session"
+ATTEMPT_COOKIE = "clewline-login"
+"""Kept while a person is at the identity provider."""
 SESSION_S = 12 * 3600
 """A login ends after this time."""
 KEY_BYTES = 32
@@ -57,9 +60,15 @@ class ConsoleAccess:
         project: Whose tokens count.
         options: Of the server that it is started with.
         key: Signs logins; see `session_key`.
+
+    Raises:
+        InvalidConfig, NotSupported: People are to log in through an identity provider, and its
+            settings are wrong, or the extra `oidc` is not installed.
     """
 
     def __init__(self, project: Project, options: ServerOptions, key: bytes) -> None:
+        settings = read_settings(project)
+        self.oidc = None if settings is None else OidcLogin(project, settings)
         self.required = tokens_required(options.host, options.require_tokens)
         self.is_secure = options.tls_cert is not None or options.behind_proxy
         self.tokens = TokenChecker(project, required=self.required)
@@ -78,8 +87,21 @@ class ConsoleAccess:
         self.tokens.close()
 
     def check_site(self, request: Request) -> None:
-        """Accept a request by its host and its origin, whatever it asks for."""
-        self._hosts.check({name.lower(): value for name, value in request.headers.raw})
+        """
+        Accept a request by its host and its origin, whatever it asks for.
+
+        A link that a person follows from another site, or the way back from an identity provider,
+        may come from anywhere: it only looks, in a window of its own.
+        """
+        headers = {name.lower(): value for name, value in request.headers.raw}
+        is_followed = (
+            request.method == "GET"
+            and headers.get(b"sec-fetch-mode") == b"navigate"
+            and headers.get(b"sec-fetch-dest") == b"document"
+        )
+        if is_followed:
+            headers.pop(b"sec-fetch-site", None)
+        self._hosts.check(headers)
 
     def person(self, request: Request) -> Person:
         """
@@ -112,6 +134,48 @@ class ConsoleAccess:
             raise Unauthorized("The token is not known.", "Paste the whole token, cl_….")
         return self.cookie(token.note or token.id, role_of(token), token.id)
 
+    def begin_oidc(self, request: Request, back: str) -> tuple[str, str]:
+        """
+        Begin a login at the identity provider.
+
+        Returns:
+            The address there, and the cookie that its answer needs.
+
+        Raises:
+            NotFound: The project has no provider.
+            Unauthorized: It does not answer.
+        """
+        address, attempt = self._provider().begin(self._redirect(request), back)
+        return address, self.signed(b"attempt " + msgspec.json.encode(attempt))
+
+    def finish_oidc(self, request: Request) -> tuple[str, str]:
+        """
+        End a login at the identity provider.
+
+        Returns:
+            The cookie of the login, and the address that the person wanted.
+
+        Raises:
+            NotFound: The project has no provider.
+            Unauthorized, Forbidden: As `OidcLogin.finish`.
+        """
+        content = self.verified(request.cookies.get(ATTEMPT_COOKIE, "")) or b""
+        begun = content.removeprefix(b"attempt ")
+        attempt = None if begun == content else msgspec.json.decode(begun, type=LoginAttempt)
+        found = self._provider().finish(self._redirect(request), request.query_params, attempt)
+        return self.cookie(found.name, found.role, None), found.back
+
+    def _provider(self) -> OidcLogin:
+        if self.oidc is None:
+            raise NotFound(
+                "This console knows no identity provider.", "Log in with a token, at /login."
+            )
+        return self.oidc
+
+    def _redirect(self, request: Request) -> str:
+        scheme = "https" if self.is_secure else "http"
+        return f"{scheme}://{request.headers['host']}/login/provider/back"
+
     def cookie(self, name: str, role: ConsoleRole, token: str | None) -> str:
         """Return the cookie of a new login."""
         ends, nonce = time.time() + SESSION_S, secrets.token_hex(8)
@@ -120,7 +184,7 @@ class ConsoleAccess:
     def login(self, request: Request) -> Login | None:
         """Return the login that a request carries, if it is ours and still holds."""
         content = self.verified(request.cookies.get(COOKIE, ""))
-        if content is None:
+        if content is None or content.startswith(b"attempt "):
             return None
         login = msgspec.json.decode(content, type=Login)
         if login.ends < time.time():

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clewline.console.assets import Assets
 from clewline.console.jobs import Jobs
+from clewline.console.oidc import OidcLogin
 from clewline.console.page import (
     GROUP,
     THEMES,
@@ -85,6 +86,8 @@ HEADERS = {
 class Access(Protocol):
     """Says who asks, and refuses who may not."""
 
+    oidc: OidcLogin | None
+    """The identity provider, if the project has one."""
     is_secure: bool
     """Whether browsers reach the console over TLS, so that cookies may need it."""
 
@@ -102,6 +105,12 @@ class Access(Protocol):
     def log_in(self, request: Request, text: str) -> str:
         """Return the cookie of a person who shows a token; raise an error for any other text."""
 
+    def begin_oidc(self, request: Request, back: str) -> tuple[str, str]:
+        """Return the address of the identity provider, and a cookie for the way back."""
+
+    def finish_oidc(self, request: Request) -> tuple[str, str]:
+        """Return the cookie of a person who comes from the provider, and the address wanted."""
+
     def csrf_token(self, request: Request) -> str:
         """Return the token that this person's forms carry."""
 
@@ -112,6 +121,7 @@ class Access(Protocol):
 class LoopbackAccess:
     """Everybody on this machine may do everything. For tests and for pages in development."""
 
+    oidc = None
     is_secure = False
 
     def check_site(self, request: Request) -> None:
@@ -124,6 +134,14 @@ class LoopbackAccess:
     def log_in(self, request: Request, text: str) -> str:
         """Refuse every token; nobody needs one."""
         raise UsageError("This console asks nobody to log in.", "Open its first page.")
+
+    def begin_oidc(self, request: Request, back: str) -> tuple[str, str]:
+        """Refuse: there is no provider."""
+        raise NotFound("This console knows no identity provider.", "Open its first page.")
+
+    def finish_oidc(self, request: Request) -> tuple[str, str]:
+        """Refuse: there is no provider."""
+        return self.begin_oidc(request, "/")
 
     def csrf_token(self, request: Request) -> str:
         """Return a token that is never checked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clewline.console.access import COOKIE
+from clewline.console.access import ATTEMPT_COOKIE, COOKIE
 from clewline.console.page import PageAnswer, PageRequest, PageRoute, Redirect, View
 from clewline.errors import ClewlineError
 
@@ -21,6 +21,8 @@ class LoginPage:
         return (
             PageRoute("/login", show_login, is_public=True),
             PageRoute("/login", log_in, method="POST", is_public=True),
+            PageRoute("/login/provider", go_to_provider, is_public=True),
+            PageRoute("/login/provider/back", come_back, is_public=True),
             PageRoute("/logout", log_out, method="POST"),
         )
 
@@ -40,6 +42,26 @@ def log_in(request: PageRequest) -> PageAnswer:
     return Redirect(local_address(wanted), cookies={COOKIE: cookie})
 
 
+def go_to_provider(request: PageRequest) -> PageAnswer:
+    """Send the person to the identity provider, if there is one."""
+    if request.access.oidc is None:
+        return Redirect("/login")
+    back = local_address(request.query.get("next", "/"))
+    address, attempt = request.access.begin_oidc(request.http, back)
+    return Redirect(address, cookies={ATTEMPT_COOKIE: attempt})
+
+
+def come_back(request: PageRequest) -> PageAnswer:
+    """Log in the person whom the identity provider sends back."""
+    if request.access.oidc is None:
+        return Redirect("/login")
+    try:
+        cookie, back = request.access.finish_oidc(request.http)
+    except ClewlineError as error:
+        return _ask(request, "/", error)
+    return Redirect(local_address(back), cookies={COOKIE: cookie, ATTEMPT_COOKIE: ""})
+
+
 def log_out(request: PageRequest) -> PageAnswer:
     """Forget the login."""
     return Redirect("/login", cookies={COOKIE: ""})
@@ -57,5 +79,7 @@ def local_address(address: str) -> str:
 
 
 def _ask(request: PageRequest, wanted: str, error: ClewlineError | None = None) -> View:
-    values = {"wanted": wanted, "error": error}
+    oidc = request.access.oidc
+    provider = None if oidc is None else oidc.provider
+    values = {"wanted": wanted, "error": error, "provider": provider}
     return View("login.html", title="Log in", values=values, status=200 if error is None else 401)
