@@ -7,6 +7,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -134,6 +135,7 @@ def revoke(request: PageRequest) -> PageAnswer:
     return Redirect("/settings#tokens")
 
 
+@cache
 def installed_versions() -> list[tuple[str, str]]:
     """Return what is installed of that which clewline requires, by name, after clewline itself."""
     found = {}
