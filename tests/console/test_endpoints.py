@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 from support import free_port, process, wait_for
 
 from clewline.console.app import Console, LoopbackAccess
+from clewline.console.jobs import Jobs
 from clewline.console.live_numbers import LiveNumbers, live_numbers
 from clewline.console.page import Event, PageRequest, Person
 from clewline.console.pages.endpoints import events_of
@@ -102,6 +103,12 @@ def console_of(project: Project, server: ServerConnection, **options: Any) -> It
     console.close()
 
 
+def timed_nodes(numbers: LiveNumbers) -> set[str]:
+    """Name the nodes that the latest reading has times of; they are counted after their rows."""
+    latest = numbers.history.latest
+    return set(latest.endpoints["income"].node_batches) if latest else set()
+
+
 def read(text: str) -> ReadPage:
     """Read a page; elements without an end are written as one that the reader knows."""
     return ReadPage(re.sub(r"<(input|link) ", "<meta ", text))
@@ -114,6 +121,7 @@ def test_the_page_shows_numbers_graph_revisions_yaml_and_calls(project: Project,
         predict(url)
         numbers = live_numbers(server)
         wait_for(lambda: any(r and r.rows for _, r in numbers.history.of("income")))
+        wait_for(lambda: {"tidy", "one", "other"} <= timed_nodes(numbers))
         answer = client.get("/endpoints/income")
         assert answer.status_code == 200
         page = read(answer.text)
@@ -173,9 +181,14 @@ def test_an_earlier_revision_shows_what_would_change_and_becomes_live(
         answer = client.post("/endpoints/income/rollback", data=form)
         assert answer.status_code == 303
         assert answer.headers["location"] == "/endpoints/income"
+        page = read(client.get("/endpoints/income").text)
+        assert "rolled back to local The new weights lose money." in page.text
         for wrong in ("9", "x", ""):
-            answer = client.post("/endpoints/income/rollback", data={"revision": wrong})
+            form = {"revision": wrong, "reason": "why not"}
+            answer = client.post("/endpoints/income/rollback", data=form)
             assert answer.status_code in (404, 422)
+        answer = client.post("/endpoints/income/rollback", data={"revision": "2", "reason": " "})
+        assert answer.status_code == 422
     with Store.open(project.store_root, write=False) as store:
         live = store.catalog.get(LiveRevision, "income")
     assert live is not None
@@ -212,7 +225,14 @@ def test_the_events_go_on_after_the_server_was_started_again(
     monkeypatch.setattr("clewline.console.pages.endpoints.live_numbers", lambda _: numbers)
     with Store.open(project.store_root, write=False) as store:
         request = PageRequest(
-            project, store, Person("local", "operate"), server, {"name": "income"}, {}, {}
+            project=project,
+            store=store,
+            person=Person("local", "operate"),
+            server=server,
+            jobs=Jobs(),
+            path={"name": "income"},
+            query={},
+            form={},
         )
         asyncio.run(follow_restart(project, request, port))
     numbers.close()

@@ -83,6 +83,13 @@ def test_a_text_fits_its_box() -> None:
     assert fit_text("income@3", 100, 12) == "income@3"
 
 
+@pytest.mark.parametrize("figure", range(1, 60))
+def test_a_text_that_has_room_is_not_shortened(figure: int) -> None:
+    note = f"{figure / 7:.3g} ms a batch of rows"
+    chart = draw_graph("t", "s", [DrawnNode("a", "model", "other", [note])], [])
+    assert f">{note}</text>" in chart.drawing
+
+
 def test_a_large_graph_is_cut_and_says_so() -> None:
     nodes = [DrawnNode(str(n), "step", f"step {n}") for n in range(700)]
     edges = [DrawnEdge(str(n // 3), str(n)) for n in range(1, 700)]

@@ -138,7 +138,7 @@ def apply(*names: str) -> None:
 
 
 @app.command
-def rollback(name: str, /, *, to: int | None = None) -> None:
+def rollback(name: str, /, *, to: int | None = None, reason: str | None = None) -> None:
     """
     Make an earlier revision live again.
 
@@ -148,11 +148,13 @@ def rollback(name: str, /, *, to: int | None = None) -> None:
         Name of the endpoint.
     to
         Number of the revision; by default the one before the live one.
+    reason
+        Why; the signed chain records it.
     """
     project = find()
     with Store.open(project.store_root) as store:
         before = revisions.require_live(store.catalog, name)
-        back = revisions.rollback(project, store, name, to)
+        back = revisions.rollback(project, store, name, to, reason=reason)
         changes = _changes(store, before, RevisionDraft(back, None))
     emit({"live": back, "changes": changes}, lambda _: tables.show_applied(back, True, changes))
     print_message(

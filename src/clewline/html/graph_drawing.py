@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import NamedTuple
 
 from clewline.formatting import format_count
@@ -159,8 +160,8 @@ def _widths(nodes: Sequence[DrawnNode], layers: Sequence[int]) -> list[float]:
     for node, layer in zip(nodes, layers, strict=True):
         texts = [(node.kind, _KIND), (node.label, _LABEL * _BOLD)]
         texts += [(note, _NOTE) for note in node.notes[:NOTES_DRAWN]]
-        wanted = max(text_width(text[:80], size) for text, size in texts) + _LEFT + _RIGHT
-        widest[layer] = min(max(widest[layer], wanted), _WIDEST)
+        wanted = max(text_width(text[:80], size) for text, size in texts)
+        widest[layer] = min(max(widest[layer], ceil(wanted) + _LEFT + _RIGHT), _WIDEST)
     return [widest[layer] for layer in layers]
 
 

@@ -190,9 +190,15 @@ def rollback(
     reason: str | None = None,
 ) -> Revision:
     """
-    Make an earlier revision live again: `number`, or the one before the live one.
+    Make an earlier revision live again.
 
-    The signed chain keeps the person who wants it and the reason, where they are given.
+    Args:
+        project: The project.
+        store: Its store.
+        endpoint: The endpoint.
+        number: Of the revision; by default the one before the live one.
+        reason: Why; recorded in the signed chain.
+        person: Who does it; recorded in the signed chain.
 
     Raises:
         NotFound: There is no such endpoint or revision, the live one is the first, or the
@@ -268,7 +274,7 @@ def _move(
     sealer: Sealer,
     said: Mapping[str, str] | None = None,
 ) -> None:
-    """Make revisions live, and seal that."""
+    """Make revisions live, and seal that with what was said about it."""
     moved = time.time()
     live = [
         LiveRevision(endpoint=each.endpoint, number=each.number, moved=moved) for each in revisions

@@ -28,6 +28,8 @@ from clewline.html.endpoint_drawing import draw_endpoint
 from clewline.html.live_charts import RatePoints, draw_live_chart, live_charts, live_sentence
 from clewline.html.markup import Content, element
 from clewline.html.page import show_badge, show_chart
+from clewline.model.registry_chain import APPLIED, ROLLED_BACK
+from clewline.model.sealed_changes import sealed_changes
 from clewline.protocols.example_calls import example_calls
 from clewline.serve import revision as revisions
 from clewline.serve.endpoint_list import EndpointRow, endpoint_rows, listed_endpoints
@@ -44,6 +46,8 @@ QUIET_S = 15.0
 """Without a reading for so long, a stream says that it is still there."""
 REASON = 500
 """Most characters of a reason."""
+MOVES_SHOWN = 10
+"""Changes of the live revision that a page shows."""
 
 
 class EndpointsPage:
@@ -132,6 +136,7 @@ def show_endpoint(request: PageRequest) -> PageAnswer:
         ],
         "graph": show_chart(graph),
         "table": _revision_table(request, name, live),
+        "moves": _moves(request, name),
         "changes": [] if is_live else _changes(request.store, live, shown),
         "yaml": config.write(shown.spec),
         "calls": _calls(request, name) if is_live else {},
@@ -151,14 +156,15 @@ def roll_back(request: PageRequest) -> PageAnswer:
         raise InvalidInput(
             f"{number!r} is not the number of a revision.", "Choose one in the list."
         )
+    reason = request.form.get("reason", "").strip()[:REASON]
+    if not reason:
+        raise InvalidInput(
+            f"{name}#{number} did not become live, because no reason was given.",
+            "Say why, in words.",
+        )
     with Store.open(request.project.store_root) as store:
         revisions.rollback(
-            request.project,
-            store,
-            name,
-            int(number),
-            person=request.person.name,
-            reason=request.form.get("reason", "").strip()[:REASON],
+            request.project, store, name, int(number), reason=reason, person=request.person.name
         )
     return Redirect(f"/endpoints/{quote(name, safe='')}")
 
@@ -288,6 +294,17 @@ def _revision_link(row: Mapping[str, Any]) -> str | None:
 def _state(row: Mapping[str, Any]) -> Content:
     state = row["state"]
     return show_badge("good" if state == "live" else "bad" if state == "failed" else "other", state)
+
+
+def _moves(request: PageRequest, name: str) -> list[Mapping[str, Any]]:
+    """List what became live, newest first, by whom and why."""
+    found: list[Mapping[str, Any]] = [
+        {"revision": ref, "change": change}
+        for change in sealed_changes(request.store.catalog, kinds=(APPLIED, ROLLED_BACK))
+        for ref in change.refs
+        if ref.rpartition("#")[0] == name
+    ]
+    return found[:MOVES_SHOWN]
 
 
 def _changes(store: Store, before: Revision | None, after: Revision) -> list[RevisionChange]:
