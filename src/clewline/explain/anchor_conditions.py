@@ -93,7 +93,7 @@ class FieldConditions:
         row: The explained row.
     """
 
-    is_of_version, are_training_rows, row_cost = True, True, 1
+    is_of_version, are_training_rows, row_cost, searched_rows = True, True, 1, 32
 
     def __init__(self, training: TrainingFields, row: Columns) -> None:
         self._training, self._row = training, row

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from clewline.explain.confidence_sequence import log_wealth, lower_bound
 from clewline.signature.columns import Columns
 
-BLOCK = {"search": 32, "certify": 64}
-"""Samples of a rule are drawn in blocks of so many rows, for each purpose."""
+CERTIFIED_ROWS = 64
+"""Samples that certify a rule are drawn in blocks of so many rows."""
 PARENTS, TRIED, FOLLOWED = 2, 6, 2
 """A round extends so many rules, asks about so many extensions, and asks more about the best."""
 CONFIRMING = 6
@@ -98,6 +98,7 @@ class Conditions(Protocol):
     is_of_version: bool  # whether the perturbed rows of a rule are the same for every row
     are_training_rows: bool  # whether the perturbed rows of the empty rule are training rows
     row_cost: int  # how many rows of the budget one perturbed row is
+    searched_rows: int  # samples of a block of the search, a multiple of 8
 
     def draw(
         self, rule: Rule, fulfilling: NDArray[np.intp], random: np.random.Generator, count: int
@@ -207,10 +208,11 @@ class AnchorSearch:
     ) -> None:
         self._conditions, self._ask, self._terms = conditions, ask, terms
         self._seed, self._memory = seed, RuleMemory() if memory is None else memory
+        self._block = {"search": conditions.searched_rows, "certify": CERTIFIED_ROWS}
         self._rows = len(holds)
         self._holds = pack_bits(holds[:, None])[0]
         self._bits = pack_bits(conditions.truth)
-        self._reserve = max(RESERVE, 2 * BLOCK["certify"] * conditions.row_cost)
+        self._reserve = max(RESERVE, 2 * CERTIFIED_ROWS * conditions.row_cost)
         self._left, self._attempts, self._price = terms.budget - self._reserve, 0, 1.0
         self._spent = 0
         precision = float(holds.sum()) / self._rows
@@ -238,7 +240,7 @@ class AnchorSearch:
                 self._price *= 1.4  # no progress: precision is dearer than it seemed
             nearest, is_first = min(nearest, distance), False
             added = self._extend(front)
-            affordable = self._left // (BLOCK["search"] * self._conditions.row_cost)
+            affordable = self._left // (self._conditions.searched_rows * self._conditions.row_cost)
             if added and not affordable:
                 return self._best("budget spent")
             added = added[:affordable]
@@ -341,7 +343,7 @@ class AnchorSearch:
             unpacked = np.unpackbits(candidate.bits.view(np.uint8), count=self._rows)
             candidate.fulfilling = np.flatnonzero(unpacked)
         while len(samples.drawn) <= block:
-            size = BLOCK[samples.purpose]
+            size = self._block[samples.purpose]
             draw = self._conditions.draw
             samples.drawn.append(draw(candidate.rule, candidate.fulfilling, samples.random, size))
         return samples.drawn[block]
@@ -349,7 +351,7 @@ class AnchorSearch:
     def _sample(self, wanted: Iterable[tuple[_Candidate, Purpose, int]]) -> bool:
         """Take more blocks of several rules, in one call of the model; False: over budget."""
         taken = [(each, getattr(each, purpose), count) for each, purpose, count in wanted]
-        rows = sum(BLOCK[samples.purpose] * count for _, samples, count in taken)
+        rows = sum(self._block[samples.purpose] * count for _, samples, count in taken)
         if rows * self._conditions.row_cost > self._left:
             return False
         self._left -= rows * self._conditions.row_cost
@@ -357,7 +359,7 @@ class AnchorSearch:
         parts: list[Any] = []
         asked: list[_Samples] = []  # of each part
         for candidate, samples, count in taken:
-            size, start = BLOCK[samples.purpose], len(samples.outcomes)
+            size, start = self._block[samples.purpose], len(samples.outcomes)
             known = self._memory.get(samples.purpose.encode() + candidate.key)
             for block in range(start, start + count):
                 if (block + 1) * size <= len(known):
@@ -368,7 +370,7 @@ class AnchorSearch:
         if parts:
             answers, start = self._ask(self._conditions.perturb(parts)), 0
             for samples in asked:
-                end = start + BLOCK[samples.purpose]
+                end = start + self._block[samples.purpose]
                 samples.add(answers[start:end])
                 start = end
         for candidate, samples, _ in taken:
@@ -425,7 +427,7 @@ class AnchorSearch:
                 if log_wealth(successes, samples, terms.precision, terms.aim) >= needed:
                     candidate.bound = lower_bound(successes, samples, candidate.delta, terms.aim)
                     return True
-            if samples >= 4 * BLOCK["certify"] and not _may_succeed(
+            if samples >= 4 * CERTIFIED_ROWS and not _may_succeed(
                 successes / samples, terms.precision, needed
             ):
                 break

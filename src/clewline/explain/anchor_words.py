@@ -91,6 +91,7 @@ class WordConditions:
         self.words = sorted(ranked[:MOST_WORDS], key=first.__getitem__)
         self.sides: list[tuple[object, ...]] = [(word,) for word in self.words]
         self.keys = [word.encode("utf-8", "surrogatepass") for word in self.words]
+        self.searched_rows = 64  # with fewer, words of much larger coverage were overlooked
         self.row_cost = max(1, -(-len(matches) // WORDS_PER_ROW))
         self.truth = np.zeros((len(training.words), len(self.words)), dtype=bool)
         for column, word in enumerate(self.words):
