@@ -163,7 +163,7 @@ def test_an_estimate_is_printed_with_its_errors(
 ) -> None:
     train = classified()
     project, ids = serve_two_rows(tmp_path, fitted(LogisticRegression(max_iter=1000), train), train)
-    command.show_attributions(attribute(project, ids[0], budget=400))
+    command.show(attribute(project, ids[0], budget=400))
     printed = capsys.readouterr().out
     assert "±" in printed
     assert "Estimated Shapley values" in printed

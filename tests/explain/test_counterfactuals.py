@@ -18,7 +18,7 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression
 
-from clewline.cli.explain import show_counterfactuals
+from clewline.cli.explain import show
 from clewline.cli.main import status
 from clewline.errors import ClewlineError, InvalidInput
 from clewline.explain.counterfactual_search import ChangeLimits, CounterfactualSearch
@@ -454,7 +454,7 @@ def test_the_ends_of_an_integer_are_printed_as_integers(capsys: pytest.CaptureFi
     ):
         change = FieldChange(field="age", value=30, changed=46, above=ends[0], at_most=ends[1])
         one = msgspec.structs.replace(found.counterfactuals[0], changes=[change])
-        show_counterfactuals(msgspec.structs.replace(found, counterfactuals=[one]))
+        show(msgspec.structs.replace(found, counterfactuals=[one]))
         assert f"30 → 46  {said}" in capsys.readouterr().out
 
 

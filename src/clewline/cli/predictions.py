@@ -18,11 +18,17 @@ from clewline.serve.lineage_text import (
     path_text,
     shadow_text,
 )
-from clewline.serve.log.reader import latest_predictions
 from clewline.serve.prediction_lineage import (
     PredictionDetails,
     prediction_details,
     read_prediction,
+)
+from clewline.serve.prediction_search import (
+    ROWS_LOOKED_AT,
+    FoundPredictions,
+    read_prediction_filter,
+    require_endpoint,
+    search_predictions,
 )
 
 if TYPE_CHECKING:
@@ -44,10 +50,19 @@ class PredictionList(msgspec.Struct, frozen=True):
 @app.command(name="list")
 def list_(
     *,
-    endpoint: str | None = None,
+    endpoint: str = "",
     limit: Limit = 20,
     before: str | None = None,
+    since: str = "",
+    until: str = "",
+    label: str = "",
+    arm: str = "",
+    model: str = "",
+    entity: str = "",
+    where: str = "",
+    flagged: bool | None = None,
     tried: bool | None = None,
+    look_at: int = ROWS_LOOKED_AT,
 ) -> None:
     """
     List predictions, newest first.
@@ -60,15 +75,48 @@ def list_(
         Maximum number of predictions.
     before
         List only predictions older than this one, for the next page.
+    since
+        List only predictions since this time, such as 24h or 2026-11-30.
+    until
+        List only predictions before this time.
+    label
+        List only predictions with this label.
+    arm
+        List only predictions of this arm.
+    model
+        List only predictions by this version, such as income@3.
+    entity
+        List only predictions about this entity.
+    where
+        List only predictions for which this holds, such as "age > 60 and probability < 0.7".
+    flagged
+        List only predictions with flagged values, or leave them out.
     tried
         List only rows that somebody made up to see the answer, or leave them out.
+    look_at
+        Rows to look at before the command stops and says how far it came.
     """
     project = find_project()
-    page = latest_predictions(
-        project.log, endpoint=endpoint, limit=limit, before=before, tried=tried
-    )
+    asked = {
+        "endpoint": endpoint,
+        "since": since,
+        "until": until,
+        "label": label,
+        "arm": arm,
+        "model": model,
+        "entity": entity,
+        "where": where,
+    }
+    if flagged is not None:
+        asked["flagged"] = "yes" if flagged else "no"
+    if tried is not None:
+        asked["tried"] = "yes" if tried else "no"
+    wanted = read_prediction_filter(asked)
+    page = search_predictions(project.log, wanted, limit=limit, before=before, look_at=look_at)
     found = PredictionList([prediction_details(item) for item in page.items], page.next)
-    emit(found, lambda found: show_page(found, endpoint))
+    if endpoint and not page.items and page.next is None:
+        require_endpoint(project, endpoint)
+    emit(found, lambda found: show_page(found, page))
 
 
 @app.command
@@ -104,10 +152,14 @@ def compact() -> None:
     emit(done, lambda done: show_compacted(done, len(parquet_files(project.log)), str(project.log)))
 
 
-def show_page(page: PredictionList, endpoint: str | None) -> None:
+def show_page(page: PredictionList, looked: FoundPredictions) -> None:
     """Print a page as a table."""
     if not page.predictions and page.next is None:
-        print_message(f"No predictions{f' of endpoint {endpoint!r}' if endpoint else ''} yet.")
+        print_message(
+            "There are no predictions like that."
+            if looked.looked_at
+            else "There are no predictions yet."
+        )
         return
     answers = [answer_text(msgspec.json.decode(item.answer)) for item in page.predictions]
     print_lines(
@@ -115,7 +167,10 @@ def show_page(page: PredictionList, endpoint: str | None) -> None:
         for item, answer in zip(page.predictions, answers, strict=True)
     )
     if page.next is not None:
-        print_message(f"More: --before {page.next}")
+        print_message(
+            f"Looked at {format_count(looked.looked_at, 'prediction')}, back to "
+            f"{format_time_ms(looked.reached or 0)}. More: --before {page.next}"
+        )
 
 
 def show_one(item: PredictionDetails) -> None:

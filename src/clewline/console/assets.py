@@ -68,7 +68,10 @@ class Assets:
 
 
 def _asset(paths: Sequence[Path]) -> _Asset:
-    content = b"\n".join(path.read_bytes() for path in paths if path.is_file())
+    parts = [path.read_bytes() for path in paths if path.is_file()]
+    if len(parts) > 1 and paths[0].suffix == ".js":
+        parts = [b"{\n" + part + b"\n}" for part in parts]  # the names of a page are its own
+    content = b"\n".join(parts)
     return _Asset(
         content,
         gzip.compress(content, 9, mtime=0),

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -182,7 +182,11 @@ class Jobs:
 
 
 def command_work(
-    project: Project, words: Sequence[str], result: Callable[[bytes], JobResult]
+    project: Project,
+    words: Sequence[str],
+    result: Callable[[bytes], JobResult],
+    *,
+    answers: Collection[int] = (0,),
 ) -> JobWork:
     """
     Make the work that calls a command of clewline in a process of its own.
@@ -193,6 +197,7 @@ def command_work(
         project: The project that the command is called in.
         words: Such as `["run", "tumours", "trees=200"]`.
         result: Makes the result of the JSON that the command prints.
+        answers: Exit statuses with which it has answered; 1 says no, as a replay that differs.
     """
 
     def work(progress: JobProgress) -> JobResult:
@@ -221,7 +226,7 @@ def command_work(
                 status = process.wait()
             finally:
                 progress.children.discard(process)
-            if status != 0:
+            if status not in answers:
                 raise _command_error(last, status)
             printed.seek(0)
             return result(printed.read())

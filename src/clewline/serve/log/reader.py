@@ -308,7 +308,7 @@ def _page(
 ) -> PredictionPage:
     items: list[LoggedPrediction] = []
     batches: dict[tuple[Path, int], LoggedBatch] = {}
-    for looked, (entry, segment) in enumerate(_newest_first(log, bound), 1):
+    for looked, (entry, segment) in enumerate(newest_first(log, bound), 1):
         place = segment.frames, entry.offset
         if place not in batches:
             if len(batches) > FRAMES_KEPT:
@@ -332,8 +332,8 @@ class _Cursor(NamedTuple):
     rest: Iterator[IndexEntry]
 
 
-def _newest_first(log: Path, bound: bytes) -> Iterator[tuple[IndexEntry, Segment]]:
-    """Merge the segments, opening each only when its turn comes."""
+def newest_first(log: Path, bound: bytes) -> Iterator[tuple[IndexEntry, Segment]]:
+    """Yield the entries before an id, the latest first; a segment is opened when its turn comes."""
     waiting = [hour for hour in hours(log) if hour <= hour_of(bound) + 1][::-1]
     cursors: list[_Cursor] = []
     order = count()
