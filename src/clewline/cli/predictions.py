@@ -50,6 +50,7 @@ class PredictionList(msgspec.Struct, frozen=True):
 @app.command(name="list")
 def list_(
     *,
+    id: str = "",
     endpoint: str = "",
     limit: Limit = 20,
     before: str | None = None,
@@ -69,6 +70,8 @@ def list_(
 
     Parameters
     ----------
+    id
+        List only predictions whose id begins so.
     endpoint
         List only the predictions of this endpoint.
     limit
@@ -98,6 +101,7 @@ def list_(
     """
     project = find_project()
     asked = {
+        "id": id,
         "endpoint": endpoint,
         "since": since,
         "until": until,

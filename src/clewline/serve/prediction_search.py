@@ -20,9 +20,14 @@ from clewline.formatting import parse_moment
 from clewline.project import Project
 from clewline.serve.condition import Condition, parse_condition
 from clewline.serve.log.frame import LoggedBatch, decode_frame, find_frame
-from clewline.serve.log.reader import LoggedPrediction, LogLocation, newest_first, read_batch
+from clewline.serve.log.reader import (
+    LoggedPrediction,
+    LogLocation,
+    newest_first,
+    read_batch,
+    try_again,
+)
 from clewline.serve.log.windowed_file import WALK_BYTES, WindowedFile, open_windowed
-from clewline.store.disk import disk_errors
 from clewline.store.ids import id_bytes, id_text, id_time_s
 from clewline.store.reader import FILE, CatalogReader
 from clewline.store.records import LiveRevision
@@ -115,20 +120,25 @@ def search_predictions(
         NotFound: `before` is no prediction id.
         IntegrityError: A frame is damaged.
     """
+    return try_again(log, lambda: _search(log, wanted, limit, before, look_at))
+
+
+def _search(
+    log: Path, wanted: PredictionFilter, limit: int, before: str | None, look_at: int
+) -> FoundPredictions:
     low, high = _bounds(wanted, before)
     condition = parse_condition(wanted.where) if wanted.where else None
     items: list[LoggedPrediction] = []
     looked = 0
-    with disk_errors(log):
-        for found in _rows(log, low, high):
-            looked += 1
-            if _matches(found, wanted, condition):
-                items.append(found)
-            if len(items) == limit or looked == look_at:
-                reached = id_time_s(found.id)
-                return FoundPredictions(
-                    items=items, looked_at=looked, next=found.id, reached=reached
-                )
+    for entry_id, found in _rows(log, low, high, wanted.endpoint.encode()):
+        looked += 1
+        if found is not None and _matches(found, wanted, condition):
+            items.append(found)
+        if len(items) == limit or looked == look_at:
+            last = id_text(entry_id)
+            return FoundPredictions(
+                items=items, looked_at=looked, next=last, reached=id_time_s(last)
+            )
     return FoundPredictions(items=items, looked_at=looked, next=None, reached=None)
 
 
@@ -169,9 +179,15 @@ def _first_id(time_s: float) -> bytes:
     return (ms << 80).to_bytes(16, "big")
 
 
-def _rows(log: Path, low: bytes, high: bytes) -> Iterator[LoggedPrediction]:
-    """Yield the predictions between two ids, newest first, each batch decoded once."""
-    batches: dict[tuple[Path, int], LoggedBatch] = {}
+def _rows(
+    log: Path, low: bytes, high: bytes, holding: bytes
+) -> Iterator[tuple[bytes, LoggedPrediction | None]]:
+    """
+    Yield the predictions between two ids, newest first; each frame is read once.
+
+    None stands for those whose frame lacks the bytes `holding`: it need not be decoded.
+    """
+    batches: dict[tuple[Path, int], LoggedBatch | None] = {}
     opened: dict[Path, WindowedFile] = {}
     with ExitStack() as files:
         for entry, segment in newest_first(log, high):
@@ -185,19 +201,20 @@ def _rows(log: Path, low: bytes, high: bytes) -> Iterator[LoggedPrediction]:
                     opened[segment.frames] = files.enter_context(
                         open_windowed(segment.frames, WALK_BYTES)
                     )
-                batches[place] = _read(opened[segment.frames], LogLocation(*place, 0))
-            yield LoggedPrediction(
-                id_text(entry.id),
-                batches[place],
-                entry.position,
-                LogLocation(*place, entry.position),
-            )
+                batches[place] = _read(opened[segment.frames], LogLocation(*place, 0), holding)
+            batch = batches[place]
+            if batch is None:
+                yield entry.id, None
+                continue
+            location = LogLocation(*place, entry.position)
+            yield entry.id, LoggedPrediction(id_text(entry.id), batch, entry.position, location)
 
 
-def _read(frames: WindowedFile, location: LogLocation) -> LoggedBatch:
+def _read(frames: WindowedFile, location: LogLocation, holding: bytes) -> LoggedBatch | None:
     span = find_frame(frames, location.offset)
-    # A frame that was written since the file was opened, or a damaged one: look anew.
-    return read_batch(location) if span is None else decode_frame(frames, span)
+    if span is None:  # written since the file was opened, or damaged: look anew
+        return read_batch(location)
+    return decode_frame(frames, span) if holding in frames.read(span.offset, span.end) else None
 
 
 def _matches(

@@ -135,7 +135,7 @@ def find_prediction(log: Path, identifier: str | bytes) -> LoggedPrediction | No
         IntegrityError: It was logged, and its frame is damaged.
     """
     raw = id_bytes(identifier) if isinstance(identifier, str) else identifier
-    return _try_again(log, lambda: _find(log, raw))
+    return try_again(log, lambda: _find(log, raw))
 
 
 def get_prediction(log: Path, identifier: str) -> LoggedPrediction:
@@ -177,7 +177,7 @@ def latest_predictions(
             that an endpoint with few predictions does not make us read all others.
     """
     bound = id_bytes(before) if before else b"\xff" * 16
-    return _try_again(log, lambda: _page(log, bound, limit, endpoint, tried, look_at))
+    return try_again(log, lambda: _page(log, bound, limit, endpoint, tried, look_at))
 
 
 def read_batch(location: LogLocation) -> LoggedBatch:
@@ -383,7 +383,7 @@ def _entries_before(segment: Segment, bound: bytes) -> list[IndexEntry] | None:
         return [index[place] for place in range(last - 1, max(-1, last - 1 - ENTRIES_READ), -1)]
 
 
-def _try_again(log: Path, look: Callable[[], T]) -> T:
+def try_again(log: Path, look: Callable[[], T]) -> T:
     """Look again if a writer has renamed a file meanwhile; raises what `disk_errors` does."""
     with disk_errors(log):
         for _ in range(ATTEMPTS - 1):
