@@ -271,7 +271,7 @@ def _fields(package: Package) -> Markup:
         if field.shape is not None:
             limits = f"{field.dtype} of shape {list(field.shape)}"
         rows.append(
-            [field.name, field.kind, "yes" if field.nullable else "", field.unit or "", limits]
+            [field.name, field.kind, "yes" if field.nullable else None, field.unit, limits or None]
         )
     header = ("field", "kind", "null", "unit", "bounds or levels")
     return show_table(header, rows, label="Fields of the signature", most=300)

@@ -293,7 +293,7 @@ def show_table(
 
     Args:
         header: Names of the columns.
-        rows: Numbers are written to the right, everything else as text.
+        rows: Numbers are written to the right, everything else as text; None stays empty.
         label: What the table holds, for readers that do not see it.
         most: Rows that are shown.
     """
@@ -415,6 +415,6 @@ def _is_number(value: object) -> bool:
 
 
 def _cell(value: object) -> Content:
-    if isinstance(value, Markup):
+    if value is None or isinstance(value, Markup):
         return value
     return write(value) if _is_number(value) else isolated(value)
