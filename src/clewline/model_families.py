@@ -112,5 +112,13 @@ def version_attributes() -> frozenset[str]:
 
 
 def refusal_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions that models raise when they refuse rows, of imported libraries only."""
-    return (ValueError, *(error for family in families() for error in family.refusal_errors()))
+    """
+    Return the exceptions that models raise when they refuse rows, of imported libraries only.
+
+    An encoder raises TypeError where a null stands among its known strings.
+    """
+    return (
+        ValueError,
+        TypeError,
+        *(error for family in families() for error in family.refusal_errors()),
+    )

@@ -167,3 +167,11 @@ def test_one_row_is_transformed_though_the_transformer_drops_a_dimension() -> No
     one = Columns(table.to_numpy()[:1].copy(), np.empty((1, 0), dtype=object))
     found = loaded.transform(one).numbers
     np.testing.assert_allclose(found, model.transform(table)[:1], rtol=1e-9)
+
+
+def test_an_encoder_of_mixed_objects_that_raises_on_null_is_taken_to_refuse_it() -> None:
+    table = pd.DataFrame({"n": RANDOM.integers(0, 4, 60) / 2, "is_old": RANDOM.random(60) > 0.5})
+    encoder = OneHotEncoder(handle_unknown="ignore", min_frequency=3).fit(table.to_numpy())
+    contents = convert_model(encoder, train=table.assign(y=table["n"]), target="y")
+    found = transformer(contents).transform(columns(contents, table))
+    np.testing.assert_array_equal(found.numbers, encoder.transform(table.to_numpy()).toarray())

@@ -23,7 +23,7 @@ from clewline.model.families.family import (
 from clewline.model.families.sklearn import lowering, pipelines, trees
 from clewline.model.runtime.frames import frame_of
 from clewline.model.runtime.outputs import FunctionTransformer, Outputs, columns_as_outputs
-from clewline.model_families import family_of
+from clewline.model_families import family_of, refusal_errors
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
 
@@ -71,7 +71,7 @@ class SklearnFamily(EstimatorFamily):
             frame = frame_of(columns, signature, call.layout)
             try:
                 return transformed_columns(model, frame, signature)
-            except ValueError as error:
+            except refusal_errors() as error:
                 raise InvalidInput(
                     f"The preprocessing refuses a row: {error}.",
                     "Send values of the kinds and levels that it was fitted with.",
