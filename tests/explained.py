@@ -82,15 +82,24 @@ def serve_two_rows(
     return project, answer_rows(project, "e", rows)
 
 
-def answer_rows(project: Project, endpoint: str, rows: list[dict[str, Any]]) -> list[str]:
-    """Answer rows by the live revision of an endpoint, log them, and return their ids."""
+def answer_rows(
+    project: Project, endpoint: str, rows: list[dict[str, Any]], *, as_csv: bool = False
+) -> list[str]:
+    """
+    Answer rows by the live revision of an endpoint, log them, and return their ids.
+
+    They are logged as a request in JSON or CSV would be.
+    """
     with Store.open(project.store_root) as store:
         revision = revisions.require_live(store.catalog, endpoint)
     live = LoadedRevision.load(revision, SharedModels(project))
     body = msgspec.json.encode({"rows": rows})
+    request = LoggedRequest("json", body, len(rows), None)
+    if as_csv:
+        request = LoggedRequest("csv", pl.DataFrame(rows).write_csv().encode(), len(rows), None)
     with closing(live), LogWriter(project.log) as log:
         answered = live.answer(live.json_reader.read(body).rows, [None] * len(rows))
-        frame = live.frame(answered, [LoggedRequest("json", body, len(rows), None)])
+        frame = live.frame(answered, [request])
         assert log.write_now(frame)
     return [id_text(frame.ids[at : at + 16]) for at in range(0, len(frame.ids), 16)]
 

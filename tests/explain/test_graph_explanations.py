@@ -7,6 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from explained import (
+    ROWS,
+    answer_rows,
     attribute,
     classified,
     find_changes,
@@ -119,3 +121,18 @@ def test_a_regression_of_several_models_is_explained(tmp_path: Path) -> None:
     found = attribute(project, ids[1], budget=400)
     assert (found.scope, found.scale) == ("graph", "value")
     assert found.total == pytest.approx(71 * 3.0)
+
+
+@pytest.mark.parametrize(
+    "graph", ["model: m@1", "graph: {transform: nodes.py:older, model: m@1}", MEAN]
+)
+def test_a_row_that_came_as_csv_is_explained_as_the_same_row_in_json(
+    tmp_path: Path, graph: str
+) -> None:
+    project, ids = serve(tmp_path, graph)
+    (as_csv, _) = answer_rows(project, "e", ROWS, as_csv=True)
+    found, expected = (attribute(project, each, budget=400) for each in (as_csv, ids[0]))
+    assert found.total == expected.total
+    assert {each.field: each.value for each in found.fields} == {
+        each.field: each.value for each in expected.fields
+    }

@@ -19,6 +19,7 @@ from clewline.serve.graph.node import Batch
 from clewline.serve.loaded_revision import LoadedRevision
 from clewline.serve.log.reader import LoggedPrediction
 from clewline.serve.model_cache.loaded_models import Isolation, LoadedModel, SharedModels
+from clewline.serve.prediction_replay import read_logged_row
 from clewline.signature.columns import Columns
 from clewline.store.ids import id_bytes
 from clewline.store.reader import FILE, CatalogReader
@@ -57,7 +58,7 @@ class LoggedGraph:
             IntegrityError: The answer is not the logged one.
         """
         entities = [logged.entity]
-        rows = self._loaded.json_reader.read(b'{"rows":[' + bytes(logged.input) + b"]}").rows
+        rows = [read_logged_row(logged, self._loaded.checker)]
         with self._path_of(logged), self._models.recording() as columns:
             answered = self._loaded.answer(rows, entities, [id_bytes(logged.id)]).answers[0]
         if answered != logged.answer:
@@ -81,7 +82,7 @@ class LoggedGraph:
     def row_of(self, logged: LoggedPrediction) -> Columns:
         """Read a logged row as the graph reads it."""
         checker = self._loaded.checker
-        return checker.columns([checker.decode(bytes(logged.input))[0]]).columns
+        return checker.columns([read_logged_row(logged, checker)]).columns
 
     def answer(self, logged: LoggedPrediction, columns: Columns) -> Outputs:
         """Answer rows as if each were the logged one: by the same arms, if these are drawn."""

@@ -24,7 +24,7 @@ from clewline.serve.graph import tree
 from clewline.serve.json_reader import MAX_ROWS, json_reader_of
 from clewline.serve.log.reader import LoggedPrediction, get_prediction
 from clewline.serve.model_cache.loaded_models import SharedModels
-from clewline.serve.prediction_replay import recorded_revision
+from clewline.serve.prediction_replay import read_logged_row, recorded_revision
 from clewline.signature.accepted_limits import accepted_from_builtins
 from clewline.signature.columns import Columns
 from clewline.signature.field import Signature
@@ -33,6 +33,7 @@ from clewline.store.ids import id_bytes
 from clewline.store.reader import FILE, CatalogReader
 from clewline.store.records import Revision
 
+CSV = "csv"
 EXPLAINED = ("binary", "multiclass", "regression")
 MODELS_KEPT = 4
 
@@ -101,10 +102,7 @@ class LoggedRows:
         accepted = accepted_from_builtins(revision.accepted)  # of the row as it came
         if not changing:
             model = self._model(path.model, revision)
-            named = {field.name for field in model.signature.fields}
-            values = msgspec.json.decode(logged.input)
-            own = {key: value for key, value in values.items() if key in named}
-            columns = read_rows(model.signature, msgspec.json.encode([own]))
+            own, columns = _row_of_model(logged, model.signature)
             facts["accepted"] = accepted
             return ExplainedRow(model=model, columns=columns, values=own, **facts)
         graph = self._graph(revision)
@@ -117,8 +115,8 @@ class LoggedRows:
         require_explained(model)
         return ExplainedRow(
             model=model,
-            columns=graph.row_of(logged),
-            values=msgspec.json.decode(logged.input),
+            columns=(columns := graph.row_of(logged)),
+            values=_values(logged, model.signature, columns),
             scope="graph",
             accepted=accepted,
             **facts,
@@ -195,6 +193,25 @@ def require_explained(model: ExplainedModel) -> None:
             f"{model.ref} is a {task} model.",
             f"Explanations are of {format_list(EXPLAINED)} models.",
         )
+
+
+def _row_of_model(logged: LoggedPrediction, signature: Signature) -> tuple[dict[str, Any], Columns]:
+    """Return the values of a row that came for a model alone, and the row as the model reads it."""
+    if logged.request_format == CSV:
+        checker = json_reader_of(signature, {}, MAX_ROWS).checker
+        columns = checker.columns([read_logged_row(logged, checker)]).columns
+        return row_values(signature, columns), columns
+    named = {field.name for field in signature.fields}
+    values = msgspec.json.decode(logged.input)
+    own = {key: value for key, value in values.items() if key in named}
+    return own, read_rows(signature, msgspec.json.encode([own]))
+
+
+def _values(logged: LoggedPrediction, signature: Signature, columns: Columns) -> dict[str, Any]:
+    if logged.request_format == CSV:  # all of it came as strings
+        return row_values(signature, columns)
+    found: dict[str, Any] = msgspec.json.decode(logged.input)
+    return found
 
 
 def row_values(signature: Signature, columns: Columns) -> dict[str, Any]:

@@ -26,7 +26,13 @@ from clewline.serve.formats import body_format
 from clewline.serve.graph.row_trace import CHECKSUM_BYTES, RowTrace
 from clewline.serve.json_reader import JsonReader
 from clewline.serve.loaded_revision import LoadedRevision
-from clewline.serve.log.frame import ID_BYTES, LoggedBatch, RouteChoice, RoutePath
+from clewline.serve.log.frame import (
+    ID_BYTES,
+    LoggedBatch,
+    LoggedRequest,
+    RouteChoice,
+    RoutePath,
+)
 from clewline.serve.log.reader import LoggedPrediction, get_prediction
 from clewline.serve.model_cache.loaded_models import SharedModels
 from clewline.signature.check import Checker
@@ -176,15 +182,27 @@ def recorded_revision(records: SealedRecords, batch: LoggedBatch) -> Revision:
     return revision
 
 
+def read_request(request: LoggedRequest, checker: Checker) -> list[Any]:
+    """Read the rows of a logged request by its own format, as they were read when it came."""
+    if request.format == "json":
+        return JsonReader(checker).read(request.body).rows
+    format = body_format.load_format(request.format)
+    rows: list[Any] = format.read_rows(request.body, request.detail, checker, request.count).rows
+    return rows
+
+
+def read_logged_row(logged: LoggedPrediction, checker: Checker) -> Any:
+    """
+    Read the row of a prediction by the format of its request.
+
+    `logged.input` is the row as JSON, in which everything that came as CSV is a string.
+    """
+    index, place = logged.request
+    return read_request(logged.batch.requests[index], checker)[place]
+
+
 def _logged_rows(batch: LoggedBatch, checker: Checker) -> list[Any]:
-    reader = JsonReader(checker)
-    rows: list[Any] = []
-    for one in batch.requests:
-        if one.format == "json":
-            rows += reader.read(one.body).rows
-        else:
-            format = body_format.load_format(one.format)
-            rows += format.read_rows(one.body, one.detail, checker, one.count).rows
+    rows = [row for request in batch.requests for row in read_request(request, checker)]
     if len(rows) != len(batch.answers):
         raise IntegrityError(
             f"The logged batch has {len(rows)} rows, but {len(batch.answers)} answers."

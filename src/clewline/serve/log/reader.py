@@ -113,8 +113,13 @@ class LoggedPrediction(NamedTuple):
         return self.batch.requests[self.request[0]].tried
 
     @property
+    def request_format(self) -> str:
+        """The format of the request that it came with, such as `json` or `csv`."""
+        return self.batch.requests[self.request[0]].format
+
+    @property
     def input(self) -> msgspec.Raw:
-        """The row as it came, JSON."""
+        """The row as it came, JSON; of CSV, every value is a string."""
         index, row = self.request
         return request_rows(self.batch.requests[index])[row]
 
