@@ -33,10 +33,12 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
-def _no_project_chosen() -> Iterator[None]:
-    """Forget the project that a test chose by `--project`, which holds for the whole process."""
+def _no_option_chosen() -> Iterator[None]:
+    """Forget what a test chose by --project, --json or --debug, which hold for the process."""
     yield
     os.environ.pop("CLEWLINE_PROJECT", None)
+    if (output := sys.modules.get("clewline.cli.output")) is not None:
+        output.Mode.json = output.Mode.debug = False
 
 
 @pytest.fixture(scope="session")

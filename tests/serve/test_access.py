@@ -199,7 +199,7 @@ def test_the_number_of_remembered_addresses_is_bounded(monkeypatch):
 
 @pytest.mark.parametrize("roles", [[], ["admin"], ["predict", "root"]])
 def test_unknown_roles_and_a_past_expiry_are_refused(project, store, roles):
-    with pytest.raises(UsageError, match="predict, review, operate"):
+    with pytest.raises(UsageError, match="predict, view, review, operate"):
         access.add_token(project, store, roles)
     with pytest.raises(UsageError, match="expired already"):
         access.add_token(project, store, ["predict"], expires=time.time() - 1)

@@ -58,6 +58,7 @@ NOT_SEALED = {
     "Artifact": "its digest is the content's, and no server reads it",
     "Run": "history; only `why`, `impact` and a replay that a person starts read it",
     "StepRun": "as Run",
+    "RunValue": "made of Run, to be searched",
     "CacheEntry": "the step cache; only a run that a person starts reads it",
     "ChainEntry": "the chain itself: it seals itself, which the tests of the chain show",
     "RouterState": "learned by servers without the private key; it chooses among sealed arms",
