@@ -101,7 +101,7 @@ function say(text) {
 }
 
 function prepare(root) {
-  for (const element of root.querySelectorAll("[data-copy]:not(pre):not([tabindex])")) {
+  for (const element of root.querySelectorAll("[data-copy]:not(pre):not([tabindex]):not(a *)")) {
     element.tabIndex = 0;
     element.setAttribute("role", "button");
     element.setAttribute("aria-label", `Copy ${element.dataset.copy.slice(0, 200)}`);
