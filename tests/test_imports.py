@@ -60,7 +60,7 @@ HOMES = {
     "httpx": {"client", "console"},  # OpenID Connect
     "opentelemetry": {"protocols"},
     "starlette": {"console", "testing"},
-    "uvicorn": {"console"},
+    "uvicorn": {"console", "protocols"},
     "jinja2": {"console"},
     "authlib": {"console"},
     "joserfc": {"console"},  # which comes with authlib

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "endpoints": ("endpoints:app", "List, show, check and apply endpoints.", SERVE),
     "serve": ("serve:serve", "Start the prediction server.", SERVE),
     "up": ("serve:up", "Start the prediction server and the console.", SERVE),
+    "mcp": ("mcp:mcp", "Serve the line to assistants (MCP).", SERVE),
     "tokens": ("tokens:app", "Add, list and revoke access tokens.", SERVE),
     "predictions": ("predictions:app", "List, show and compact predictions.", SERVE),
     "why": ("why:why", "Follow the lineage back: what made this?", LINEAGE),
