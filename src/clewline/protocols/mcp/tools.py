@@ -73,7 +73,7 @@ def bounded(value: Any) -> Any:
     """
     Return a value of JSON with texts and lists that an assistant can take in.
 
-    >>> bounded({"a": "x" * 500})["a"][-24:]
+    >>> bounded({"a": "x" * 500})["a"][-25:]
     '… (500 characters in all)'
     """
     if isinstance(value, str) and len(value) > CHARACTERS:
