@@ -50,7 +50,7 @@ CASES: dict[str, tuple[Callable[..., Any], pd.DataFrame, Any]] = {
 
 
 @pytest.mark.parametrize(("fit", "features", "target"), CASES.values(), ids=CASES)
-def test_it_is_compiled_and_answers_as_the_original(
+def test_it_registers_and_answers_as_the_original(
     fit: Callable[..., Any],
     features: pd.DataFrame,
     target: Any,
@@ -61,7 +61,6 @@ def test_it_is_compiled_and_answers_as_the_original(
     original = fit(features, target)
     table = features.assign(y=target)
     report = cl.evaluate(original, table, target="y")
-    registered = cl.register("m", original, train=table, test=table, target="y", report=report)
-    assert registered.runtime == "onnx"
+    cl.register("m", original, train=table, test=table, target="y", report=report)
     with cl.load("m@1") as model:
         assert model.predict(features).tolist() == original.predict(features).tolist()
